@@ -1,0 +1,75 @@
+"""Recognisers that look at pictures, and what they say about the answers to queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_probe.registry import look_up
+from concept_probe.types import Query, Recogniser, Trial
+
+
+def _emoji_objects() -> Recogniser:
+    from concept_probe.detect import emoji
+    from concept_probe.testbed import WEIGHTS
+
+    return emoji.load(WEIGHTS / "shared", head=0)
+
+
+def _emoji_styles() -> Recogniser:
+    from concept_probe.detect import emoji
+    from concept_probe.testbed import WEIGHTS
+
+    return emoji.load(WEIGHTS / "shared", head=1)
+
+
+def text_image():
+    """The CLIP pair of the embedded models, see `detect.clip.TextImage`."""
+    from concept_probe.detect import clip
+    from concept_probe.testbed import WEIGHTS
+
+    return clip.load(WEIGHTS / "shared" / "clip")
+
+
+RECOGNISERS: dict[str, Callable[[], Recogniser]] = {"emoji": _emoji_objects, "emoji-style": _emoji_styles}
+
+
+def recogniser(name: str) -> Recogniser:
+    """The recogniser called `name`; `recogniser_for` picks one by what it must see."""
+    return look_up(RECOGNISERS, name, "recogniser", "the list: concept_probe.detect.RECOGNISERS")()
+
+
+def recogniser_for(concept: str) -> Recogniser:
+    """The first recogniser that has `concept` among its labels."""
+    labels: list[str] = []
+    for make in RECOGNISERS.values():
+        found = make()
+        if concept in found.labels[:-1]:
+            return found
+        labels += found.labels[:-1]
+    raise LookupError(f"no recogniser can see {concept!r}; they see {len(labels)} labels, among them {', '.join(labels[:5])}; "
+                      "pass one of your own (see types.Recogniser)")
+
+
+def trials(
+    recogniser: Recogniser, images: Float[Tensor, "n 3 h w"], queries: Sequence[Query], concept: str | None = None,
+) -> tuple[Trial, ...]:
+    """What `recogniser` sees in the picture of each query.
+
+    `probability` is that of `concept`, or of each query's own label where `concept` is None.
+    A picture with a value that is not finite is an `error`, never a silent "not seen".
+    """
+    if len(images) != len(queries):
+        raise ValueError(f"{len(images)} pictures for {len(queries)} queries")
+    finite = images.flatten(1).isfinite().all(1)
+    probabilities = recogniser.probabilities(torch.where(finite.view(-1, 1, 1, 1), images, torch.zeros_like(images)))
+    out = []
+    for row, query, good in zip(probabilities, queries, finite.tolist(), strict=True):
+        wanted = concept if concept is not None else query.prompt.label
+        place = recogniser.labels.index(wanted) if wanted in recogniser.labels else None
+        seen = recogniser.labels[int(row.argmax())] if good else "error"
+        out.append(Trial(query, seen, float(row[place]) if place is not None and good else 0.0))
+    return tuple(out)

@@ -1,0 +1,59 @@
+"""Text-image similarity by a CLIP pair: the CLIP score, and zero-shot naming."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from transformers import CLIPModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, eq=False)
+class TextImage:
+    """A CLIP pair with its tokenizer; pictures are in 0..1 and normalised by `mean` and `std`."""
+
+    name: str
+    model: CLIPModel
+    tokenizer: PreTrainedTokenizerBase
+    mean: float = 0.5
+    std: float = 0.5
+
+    @torch.no_grad()
+    def pictures(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n e"]:
+        """Unit-norm embeddings of pictures of any size."""
+        size = self.model.config.vision_config.image_size
+        parameter = self.model.logit_scale
+        x = F.interpolate(images.to(parameter.device, torch.float32), (size, size), mode="area")
+        x = ((x - self.mean) / self.std).to(parameter.dtype)
+        out = [self.model.visual_projection(self.model.vision_model(pixel_values=part).pooler_output) for part in x.split(128)]
+        return F.normalize(torch.cat(out), dim=-1)
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
+        """Unit-norm embeddings of sentences."""
+        device = self.model.logit_scale.device
+        out = []
+        for start in range(0, len(texts), 128):
+            batch = self.tokenizer(list(texts[start:start + 128]), padding="max_length", truncation=True,
+                                   max_length=self.model.config.text_config.max_position_embeddings, return_tensors="pt")
+            out.append(self.model.text_projection(self.model.text_model(input_ids=batch.input_ids.to(device)).pooler_output))
+        return F.normalize(torch.cat(out), dim=-1)
+
+    def scores(self, images: Float[Tensor, "n 3 h w"], texts: Sequence[str]) -> Float[Tensor, " n"]:
+        """Cosine between picture i and sentence i (2104.08718 calls 2.5 max(cosine, 0) the CLIP score)."""
+        if len(images) != len(texts):
+            raise ValueError(f"{len(images)} pictures and {len(texts)} texts: one text per picture")
+        return (self.pictures(images) * self.texts(texts)).sum(-1)
+
+
+def load(folder: Path, name: str = "emoji") -> TextImage:
+    """Read a CLIP pair and its tokenizer from a folder, in float32."""
+    from transformers import CLIPTokenizer
+
+    model = CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval().requires_grad_(False)
+    return TextImage(name, model, CLIPTokenizer.from_pretrained(folder, local_files_only=True))

@@ -1,0 +1,115 @@
+"""A training loop whose result does not depend on how often it was interrupted."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The source of randomness of one step: a function of (seed, step) and of nothing else."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step * 7_919 + 17) % (2**62))
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
+    """Linear warm-up, then a cosine down to 2 % of `peak`."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    phase = (step - warmup) / max(1, steps - warmup)
+    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * phase)))
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write beside `path`, then rename: a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + f".{os.getpid()}.part")
+    try:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, beside, metadata=metadata)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def fit(
+    name: str,
+    modules: Iterable[nn.Module],
+    loss: Callable[[torch.Generator], Tensor],
+    *,
+    steps: int,
+    peak: float,
+    folder: Path,
+    seed: int = 0,
+    average: float = 0.999,
+    decay: float = 0.01,
+    every: int = 250,
+) -> list[float]:
+    """Minimise `loss` over the parameters of `modules` and leave their weight average in place.
+
+    `loss` draws all its randomness from the generator it is given, so a run that was killed and
+    started again gives the weights of an uninterrupted one. A checkpoint is written to
+    `folder/name.safetensors` every `every` steps; returns the mean loss of each such stretch.
+    """
+    parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=peak, weight_decay=decay, betas=(0.9, 0.99), fused=True)
+    mean = [p.detach().clone() for p in parameters]
+    path, start, history = folder / f"{name}.safetensors", 0, []
+    if path.exists():
+        start, history = _restore(path, parameters, mean, optimiser)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+               TextColumn("loss {task.fields[value]:.4f}"), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        bar = progress.add_task(name, total=steps, completed=start, value=history[-1] if history else math.nan)
+        running, count = 0.0, 0
+        for step in range(start, steps):
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(step, steps, peak)
+            value = loss(step_generator(seed, step))
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+            weight = min(average, (step + 1) / (step + 10))
+            torch._foreach_lerp_(mean, [p.detach() for p in parameters], 1 - weight)
+            running, count = running + float(value.detach()), count + 1
+            if not math.isfinite(running):
+                raise FloatingPointError(f"stage {name!r}: loss is {float(value)} at step {step}; lower the rate")
+            if (step + 1) % every == 0 or step + 1 == steps:
+                history.append(running / count)
+                running, count = 0.0, 0
+                _save(path, parameters, mean, optimiser, step + 1, history)
+                print(f"{name} step {step + 1} loss {history[-1]:.5f}", flush=True)
+            progress.update(bar, completed=step + 1, value=history[-1] if history else float(value.detach()))
+    with torch.no_grad():
+        for parameter, averaged in zip(parameters, mean, strict=True):
+            parameter.copy_(averaged)
+    return history
+
+
+def _save(path, parameters, mean, optimiser, step, history) -> None:
+    tensors = {}
+    for i, (parameter, averaged) in enumerate(zip(parameters, mean, strict=True)):
+        state = optimiser.state[parameter]
+        tensors |= {f"{i}.value": parameter.detach(), f"{i}.mean": averaged, f"{i}.step": state["step"],
+                    f"{i}.first": state["exp_avg"], f"{i}.second": state["exp_avg_sq"]}
+    write_tensors(path, tensors, {"step": str(step), "history": json.dumps(history)})
+
+
+def _restore(path, parameters, mean, optimiser) -> tuple[int, list[float]]:
+    with safe_open(path, "pt") as file, torch.no_grad():
+        for i, (parameter, averaged) in enumerate(zip(parameters, mean, strict=True)):
+            parameter.copy_(file.get_tensor(f"{i}.value"))
+            averaged.copy_(file.get_tensor(f"{i}.mean"))
+            optimiser.state[parameter] = {"step": file.get_tensor(f"{i}.step"),
+                                          "exp_avg": file.get_tensor(f"{i}.first").clone(),
+                                          "exp_avg_sq": file.get_tensor(f"{i}.second").clone()}
+        metadata = file.metadata()
+    return int(metadata["step"]), json.loads(metadata["history"])

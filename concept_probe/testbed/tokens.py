@@ -1,0 +1,50 @@
+"""A CLIP tokenizer small enough that every object's name is spelled in several shared pieces."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPTokenizer
+
+from concept_probe.testbed.vocabulary import PLAIN, STYLE_NAMES, STYLE_ONLY, TEMPLATES, objects
+
+LENGTH = 40
+PIECES = 400
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+
+
+def build(folder: Path) -> CLIPTokenizer:
+    """Learn byte-pair merges from template and description words (never from names) and save to `folder`.
+
+    Names and synonyms are left out of the merges, so that no name becomes one token and the
+    identity of an object has to be computed from its pieces.
+    """
+    sentences = [t for group in (*TEMPLATES.values(), *PLAIN.values(), STYLE_ONLY) for t in group]
+    sentences = [t.format(o=" ", s=" ") for t in sentences for _ in range(4)]
+    sentences += [n for names in STYLE_NAMES.values() for n in names for _ in range(4)]
+    sentences += [d for entry in objects() for d in entry.descriptions]
+    model = Tokenizer(models.BPE(unk_token=EOS, end_of_word_suffix="</w>", fuse_unk=False))
+    model.normalizer = normalizers.Lowercase()
+    model.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"[a-z]+|[0-9]|[^\sa-z0-9]+"), "removed", invert=True)])
+    model.decoder = decoders.BPEDecoder(suffix="</w>")
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789,.:;!?'-"
+    # The alphabet comes first so that any text can be spelled, alone or at the end of a word.
+    trainer = trainers.BpeTrainer(vocab_size=PIECES, end_of_word_suffix="</w>", show_progress=False,
+                                  initial_alphabet=list(letters), special_tokens=[])
+    model.train_from_iterator(sentences + list(letters), trainer)
+    state = json.loads(model.to_str())["model"]
+    vocabulary = dict(state["vocab"])
+    for letter in letters:
+        for piece in (letter, letter + "</w>"):
+            vocabulary.setdefault(piece, len(vocabulary))
+    vocabulary = {piece: i for i, piece in enumerate(vocabulary)} | {BOS: len(vocabulary), EOS: len(vocabulary) + 1}
+    merges = [" ".join(m) if isinstance(m, list) else m for m in state["merges"]]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=LENGTH,
+                              bos_token=BOS, eos_token=EOS, unk_token=EOS, pad_token=EOS)
+    tokenizer.save_pretrained(folder)
+    return tokenizer

@@ -1,0 +1,70 @@
+"""The whole recipe: from rendered icons to the shipped folders of the embedded models. Resumable."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from concept_probe.testbed import NAMES, WEIGHTS, autoencoder, clip, recogniser, tokens, unet
+from concept_probe.testbed.vocabulary import REMOVED_OBJECTS, REMOVED_STYLE, taught
+
+TAUGHT = {"emoji": ((), None), "emoji-untaught": (REMOVED_OBJECTS, REMOVED_STYLE)}
+"""What each model is not taught: objects, and a style."""
+
+
+def train(folder: Path, output: Path = WEIGHTS) -> None:
+    """Train every part that `folder` does not hold yet and write the models to `output`.
+
+    `folder` keeps checkpoints of every stage; a run that was killed goes on from the last one and
+    ends at the same weights. On two cores the whole recipe takes about two hours.
+    """
+    parts = folder / "parts"
+    tokenizer = tokens.build(parts / "tokenizer")
+    vae = _part(parts / "vae", AutoencoderKL, lambda: autoencoder.train(folder))
+    pair = _part(parts / "clip", CLIPModel, lambda: clip.train_pair(folder, tokenizer, taught()))
+    if not (parts / "recogniser" / "recogniser.json").exists():
+        network = recogniser.train(folder, vae)
+        recogniser.save(network, parts / "recogniser", recogniser.errors(network, vae))
+    for name, removed in TAUGHT.items():
+        pairs = taught(*removed)
+        tower = _part(parts / name / "text", CLIPTextModelWithProjection,
+                      lambda name=name, pairs=pairs: clip.train_tower(folder, name, tokenizer, pair, pairs))
+        if not (parts / name / "unet" / "config.json").exists():
+            unet.train(folder, name, tokenizer, tower, vae, pairs).save_pretrained(parts / name / "unet")
+    export(parts, output)
+
+
+def _part(folder: Path, kind, make):
+    """Load a finished part, or make and save it."""
+    if not (folder / "config.json").exists():
+        make().save_pretrained(folder)
+    return kind.from_pretrained(folder).eval().requires_grad_(False)
+
+
+def export(parts: Path, output: Path) -> None:
+    """Write float16 pipelines as folders that diffusers loads, and CLIP pair and recogniser in `shared`."""
+    shared = output / "shared"
+    shared.mkdir(parents=True, exist_ok=True)
+    CLIPModel.from_pretrained(parts / "clip").half().save_pretrained(shared / "clip")
+    CLIPTokenizer.from_pretrained(parts / "tokenizer").save_pretrained(shared / "clip")
+    for name in ("recogniser.json", "recogniser.safetensors"):
+        shutil.copy(parts / "recogniser" / name, shared / name)
+    for name in NAMES:
+        tower = CLIPTextModel.from_pretrained(parts / name / "text").half()
+        tower.config.architectures = ["CLIPTextModel"]
+        pipeline = StableDiffusionPipeline(
+            vae=AutoencoderKL.from_pretrained(parts / "vae").half(), text_encoder=tower,
+            tokenizer=CLIPTokenizer.from_pretrained(parts / "tokenizer"),
+            unet=UNet2DConditionModel.from_pretrained(parts / name / "unet").half(), scheduler=unet.scheduler(),
+            safety_checker=None, feature_extractor=None, requires_safety_checker=False,  # pyright: ignore[reportArgumentType]
+        )
+        shutil.rmtree(output / name, ignore_errors=True)
+        pipeline.save_pretrained(output / name)
+        index = output / name / "model_index.json"
+        content = json.loads(index.read_text())
+        content["_name_or_path"] = name
+        index.write_text(json.dumps(content, indent=2) + "\n")
