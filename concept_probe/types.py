@@ -329,10 +329,16 @@ class Trial:
 class Recogniser(Protocol):
     """Looks at pictures and names what is in them."""
 
-    name: str
-    version: str
-    labels: tuple[str, ...]
-    """What it can see; the last is `none`."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it can see; the last is `none`."""
+        ...
 
     def probabilities(self, images: Tensor) -> Tensor:
         """images (n, 3, h, w) in 0..1 -> (n, len(labels)), rows sum to 1."""

@@ -57,3 +57,31 @@ def load(folder: Path, name: str = "emoji") -> TextImage:
 
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval().requires_grad_(False)
     return TextImage(name, model, CLIPTokenizer.from_pretrained(folder, local_files_only=True))
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroShot:
+    """A recogniser made of a CLIP pair: the label whose sentence is nearest, `none` if the empty sentence is nearer.
+
+    It works for any label, and errs more than a recogniser that was trained: measure it on clean
+    pictures before an audit relies on it.
+    """
+
+    pair: TextImage
+    labels: tuple[str, ...]
+    template: str = "a picture of {}"
+    nothing: str = "a picture"
+    name: str = "clip"
+    version: str = "zero-shot"
+
+    @torch.no_grad()
+    def probabilities(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n labels"]:
+        """Softmax of the scaled cosines to one sentence per label; the last label is `none`."""
+        sentences = [self.template.format(label) for label in self.labels[:-1]] + [self.nothing]
+        scale = self.pair.model.logit_scale.exp()
+        return (self.pair.pictures(images) @ self.pair.texts(sentences).T * scale).softmax(-1)
+
+
+def zero_shot(folder: Path, labels: Sequence[str]) -> ZeroShot:
+    """A zero-shot recogniser of `labels` from a CLIP folder."""
+    return ZeroShot(load(folder, str(folder)), (*dict.fromkeys(labels), "none"))

@@ -17,7 +17,7 @@ from concept_probe.testbed.icons import augment, icons
 from concept_probe.testbed.loop import fit, write_tensors
 from concept_probe.testbed.vocabulary import STYLES, objects
 
-STEPS, BATCH = 2200, 64
+STEPS, BATCH = 1600, 64
 GARBAGE = ("noise", "blend", "tiles", "smear", "cover")
 
 
@@ -45,13 +45,13 @@ def garbage(kind: str, x: Float[Tensor, "b 3 h w"], g: torch.Generator) -> Float
 
 
 def draw(g: torch.Generator, autoencoder: AutoencoderKL, size: int) -> tuple[Tensor, Int[Tensor, " b"], Int[Tensor, " b"]]:
-    """A batch of pictures in -1..1 with object and style labels; a fifth is garbage, a quarter passed through the autoencoder."""
+    """A batch of pictures in -1..1 with object and style labels; a fifth is garbage, an eighth passed through the autoencoder."""
     pictures = icons()
     styles, names = pictures.shape[:2]
     rows = torch.randint(styles * names, (size,), generator=g)
     x = augment(pictures.flatten(0, 1)[rows], g, shift=0.08, scale=0.15, turn=0.2, colour=0.12)
     y, s = rows % names, rows // names
-    part = size // 4
+    part = size // 8
     with torch.no_grad():
         z = autoencoder.encode(x[-part:]).latent_dist.mean
         x[-part:] = autoencoder.decode(z + 0.25 * z.std() * torch.randn(z.shape, generator=g)).sample.clamp(-1, 1)

@@ -1,0 +1,135 @@
+"""Features: whether the concept's features still fire, and how far activations leave the range seen before."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from concept_probe.audit.arms import KEEPS, SHOWS
+from concept_probe.audit.bootstrap import Draws, index
+from concept_probe.audit.metrics import Evidence, Views
+from concept_probe.audit.observe import Observation, Places
+from concept_probe.types import Finding, Site
+
+
+def features(views: Views, places: Places) -> Evidence:
+    """Firing of found features on prompts that ask for the concept; the share of activation norm out of range."""
+    out = Evidence()
+    if not places.features:
+        out.not_measured.append("Features: no features of an autoencoder were given (`found=`), so none were watched.")
+    for i, subspace in enumerate(places.features):
+        _firing(out, views, i, str(subspace.site), len(subspace.features))
+    _out_of_range(out, views, places)
+    return out
+
+
+def _rows(views: Views, seen: Observation, i: int, kinds) -> Tensor:
+    """(prompts, seeds, k) largest activations of the features of subspace `i`, on test prompts of some kinds."""
+    width, plan = len(views.plan.seeds), views.plan
+    tests = len(plan.tests())
+    counts = [len(plan.prompts(k)) * width for k in (*SHOWS, *KEEPS)]
+    parts = dict(zip((*SHOWS, *KEEPS), seen.firing[i][:tests].split(counts), strict=True))
+    return torch.cat([parts[k] for k in kinds]).reshape(-1, width, seen.firing[i].shape[1])
+
+
+def _firing(out: Evidence, views: Views, i: int, site: str, count: int) -> None:
+    """Share of the found features that fire anywhere in a prompt.
+
+    Without a twin the never-taught value is that on prompts for other things, by the subject before.
+    """
+
+    def share(seen: Observation, kinds, arm: str, key: str) -> Draws:
+        return views.rate((_rows(views, seen, i, kinds) > 0).float().mean(-1), f"features/{i}/{key}", arm)
+
+    before, after = share(views.before, SHOWS, "before", "shows"), share(views.after, SHOWS, "after", "shows")
+    if views.control is not None:
+        never, name = share(views.control, SHOWS, "control", "shows"), "never-taught twin"
+    else:
+        never, name = share(views.before, KEEPS, "before", "keeps"), "neighbours and unrelated prompts"
+    score = index(f"firing of its {count} features at {site}", before, after, never, views.thresholds.gap)
+    out.findings.append(
+        Finding(
+            "features",
+            f"share of its {count} features that fire",
+            site,
+            before.value,
+            after.value,
+            never.value,
+            *after.interval(),
+            after.n,
+            "lower",
+            score,
+            name,
+            "share",
+            "" if score else f"before − control is under {views.thresholds.gap:g}: no index",
+        )
+    )
+    if score:
+        out.indices.append(score)
+    mean = [float(_rows(views, o, i, SHOWS).mean()) for o in (views.before, views.after)]
+    low, high = views.bootstrap.mean(_rows(views, views.after, i, SHOWS).mean((1, 2)), f"features/{i}/shows")
+    control = float(_rows(views, views.control or views.before, i, SHOWS if views.control else KEEPS).mean())
+    out.findings.append(
+        Finding(
+            "features",
+            f"largest activation of its {count} features, mean",
+            site,
+            mean[0],
+            mean[1],
+            control,
+            low,
+            high,
+            after.n,
+            "lower",
+            None,
+            name,
+            "activation",
+        )
+    )
+
+
+def _out_of_range(out: Evidence, views: Views, places: Places) -> None:
+    """‖x − clamp(x, low, high)‖ / ‖x − mean‖, with the range per dimension over the fit prompts of the subject before.
+
+    Activations that no prompt produces make the rest of the model guess: an artefact, not an erasure
+    (arXiv 2606.31699).
+    """
+    mine, others = views.plan.fits(96)
+    wide = len(mine) + len(others)
+    for site in places.text[-1:]:
+        before, after = views.before.text[site], views.after.text[site]
+        _share_outside(out, views, site, "end token", before[:wide], before[wide:], after[wide:])
+    tests = len(views.plan.tests())
+    for site in places.inner[-1:]:
+        step = places.steps[-1]
+        before, after = views.before.inner[site, step], views.after.inner[site, step]
+        # The range is that of all pictures before: there are too few fit pictures to know a range from.
+        _share_outside(out, views, site, f"step {step}", before, before[:tests], after[:tests])
+
+
+def _share_outside(
+    out: Evidence, views: Views, site: Site, where: str, seen: Tensor, before: Tensor, after: Tensor
+) -> None:
+    low, high, middle = seen.amin(0), seen.amax(0), seen.mean(0)
+
+    def share(x: Tensor) -> Tensor:
+        outside = torch.linalg.vector_norm(x - x.clamp(low, high), dim=-1)
+        return outside / torch.linalg.vector_norm(x - middle, dim=-1).clamp_min(1e-12)
+
+    first, second = share(before), share(after.nan_to_num())
+    ends = views.bootstrap.mean(second, f"outside/{site}")
+    out.findings.append(
+        Finding(
+            "features",
+            "share of activation norm out of the range before",
+            f"{site} ({where})",
+            float(first.mean()),
+            float(second.mean()),
+            None,
+            *ends,
+            len(second),
+            "lower",
+            unit="share",
+            note="artefact monitor",
+        )
+    )

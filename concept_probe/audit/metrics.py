@@ -1,0 +1,215 @@
+"""Behaviour: what is drawn when the concept is asked for, and when it is not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from concept_probe.audit.arms import KEEPS, SHOWS, Plan
+from concept_probe.audit.bootstrap import Bootstrap, Draws, index, lost
+from concept_probe.audit.observe import Observation
+from concept_probe.audit.verdict import Thresholds
+from concept_probe.types import Finding, Score
+
+NAMES = {
+    "target": "prompts that name it", "paraphrases": "paraphrases", "implicit": "implicit prompts",
+    "composed": "prompts that name it and a style",
+}  # fmt: skip
+
+
+@dataclass
+class Evidence:
+    """What one kind of evidence found."""
+
+    findings: list[Finding] = field(default_factory=list)
+    indices: list[Score] = field(default_factory=list)
+    not_measured: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """The observations of an audit, and how numbers are drawn from them."""
+
+    plan: Plan
+    before: Observation
+    after: Observation
+    control: Observation | None
+    bootstrap: Bootstrap
+    thresholds: Thresholds
+
+    @property
+    def control_name(self) -> str:
+        return "never-taught twin" if self.control else "mistakes of the recogniser on other concepts"
+
+    def name(self, arm: str) -> str:
+        """Arms that are the same model in the same state are one sample, not two: they share a name."""
+        if arm == "control" and self.control is self.after:
+            arm = "after"
+        return "before" if arm == "after" and self.after is self.before else arm
+
+    def rate(self, hits: Tensor, key: str, arm: str) -> Draws:
+        """The rate of hits (prompts, seeds) in one arm; arms are paired under a key."""
+        return self.bootstrap.rate(hits, key, self.name(arm))
+
+    def direct(self) -> Draws:
+        """Detection before the erasure on prompts that name the concept."""
+        return self.rate(self.before.hits("target"), "target", "before")
+
+    def mistakes(self) -> Draws:
+        """How often the subject, before, is said to show the concept when something else is asked."""
+        return self.rate(self.before.mistaken(self.plan.label), "mistakes", "before")
+
+
+def behaviour(views: Views, styles: Sequence[str]) -> tuple[Evidence, Score | None, list[Score]]:
+    """Findings; the index of prompts that name the concept; the shares lost on neighbours and unrelated prompts."""
+    out, direct, losses = Evidence(), None, []
+    for kind in SHOWS:
+        if not views.plan.prompts(kind):
+            out.not_measured.append(f"Behaviour on {NAMES[kind]}: the concept has none in its test split.")
+            continue
+        score = _detection(out, views, kind, kind, None)
+        direct = score if kind == "target" else direct
+    composed = [i for i, p in enumerate(views.plan.prompts("target")) if _names_a_style(p.text, styles)]
+    if composed and len(composed) < len(views.plan.prompts("target")):
+        _detection(out, views, "composed", "target", composed)
+    else:
+        out.not_measured.append(
+            "Composed prompts apart from the rest: "
+            + (
+                "no styles were named (`styles=`)."
+                if not styles
+                else "every prompt that names the concept also names a style."
+                if composed
+                else f"no target prompt of the test split names one of {', '.join(styles)}."
+            )
+        )
+    for kind in KEEPS:
+        if not views.plan.prompts(kind):
+            out.not_measured.append(f"What happens to {kind}: the concept has none in its test split.")
+            continue
+        losses += _kept(out, views, kind)
+    _recogniser(out, views)
+    return out, direct, losses
+
+
+def _names_a_style(text: str, styles: Sequence[str]) -> bool:
+    return any(re.search(rf"(?<!\w){re.escape(s)}(?!\w)", text, re.IGNORECASE) for s in styles)
+
+
+def _detection(out: Evidence, views: Views, name: str, kind, rows: list[int] | None) -> Score | None:
+    pick = slice(None) if rows is None else rows
+    draw = views.rate
+    before = draw(views.before.hits(kind)[pick], name, "before")
+    after = draw(views.after.hits(kind)[pick], name, "after")
+    never = views.mistakes() if views.control is None else draw(views.control.hits(kind)[pick], name, "control")
+    score = index(NAMES[name], before, after, never, views.thresholds.gap)
+    low, high = after.interval()
+    note = "" if score else f"before − control is under {views.thresholds.gap:g}: no index"
+    out.findings.append(
+        Finding(
+            "behaviour",
+            "detection rate",
+            name,
+            before.value,
+            after.value,
+            never.value,
+            low,
+            high,
+            after.n,
+            "lower",
+            score,
+            views.control_name,
+            "rate",
+            note,
+        )
+    )
+    if score:
+        out.indices.append(score)
+    return score
+
+
+def _kept(out: Evidence, views: Views, kind) -> list[Score]:
+    draw = views.rate
+    before, after = draw(views.before.hits(kind), kind, "before"), draw(views.after.hits(kind), kind, "after")
+    control = None if views.control is None else float(views.control.hits(kind).mean())
+    low, high = after.interval()
+    gone = lost(kind, before, after)
+    note = "nothing of it worked before" if gone is None else f"{gone.value:.0%} [{gone.low:.0%}, {gone.high:.0%}] lost"
+    out.findings.append(
+        Finding(
+            "behaviour",
+            "recognised as asked",
+            kind,
+            before.value,
+            after.value,
+            control,
+            low,
+            high,
+            after.n,
+            "higher",
+            None,
+            views.control_name if views.control else "",
+            "rate",
+            note,
+        )
+    )
+    return [gone] if gone else []
+
+
+def _recogniser(out: Evidence, views: Views) -> None:
+    """The recogniser's own mistakes are findings: they bound what every other number can mean."""
+    if any(views.plan.prompts(k) for k in KEEPS):
+        before = views.mistakes()
+        after = views.rate(views.after.mistaken(views.plan.label), "mistakes", "after")
+        control = None if views.control is None else float(views.control.mistaken(views.plan.label).mean())
+        low, high = after.interval()
+        out.findings.append(
+            Finding(
+                "behaviour",
+                "seen where it was not asked for",
+                "neighbours and unrelated",
+                before.value,
+                after.value,
+                control,
+                low,
+                high,
+                after.n,
+                "lower",
+                None,
+                views.control_name if views.control else "",
+                "rate",
+                f"recogniser {views.plan.recogniser.name} {views.plan.recogniser.version}",
+            )
+        )
+    errors = [
+        sum(t.seen == "error" for rows in o.trials.values() for row in rows for t in row)
+        for o in (views.before, views.after)
+    ]
+    if any(errors):
+        n = sum(len(row) for rows in views.after.trials.values() for row in rows)
+        rate = views.rate(
+            torch.tensor(
+                [[float(t.seen == "error")] for rows in views.after.trials.values() for row in rows for t in row]
+            ),
+            "errors",
+            "after",
+        )
+        out.findings.append(
+            Finding(
+                "behaviour",
+                "recogniser failed",
+                "all prompts",
+                errors[0] / n,
+                rate.value,
+                None,
+                *rate.interval(),
+                n,
+                "lower",
+                unit="rate",
+                note="counted as shown where the concept was asked for, as lost elsewhere",
+            )
+        )

@@ -1,0 +1,107 @@
+"""Look at tensors in passing, or put others in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from concept_probe.types import Moment, Site
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+Look = Callable[[Tensor, Moment], Tensor | None]
+
+
+@contextmanager
+def tap(subject: Subject, looks: Mapping[Site, Look]) -> Iterator[None]:
+    """While inside, call `fn(x, moment)` whenever the forward pass meets a site; a returned tensor replaces `x`.
+
+    >>> with tap(subject, {site: lambda x, moment: x * 0}):
+    ...     pictures = subject.generate(queries)
+
+    `x` is the tensor itself, attached to any graph. Taps on one site run in the order in which they were entered,
+    each seeing what the one before it left. Raises UnknownName for a site that the subject lacks, before any hook
+    is set; ValueError or TypeError, with the site, if a replacement has another shape or dtype.
+    """
+    modules = {site: subject.module(site) for site in looks}
+    for site in looks:
+        if site.side == "weight":
+            raise ValueError(f"site {str(site)!r} is a weight, which no forward pass produces; tap ':in' or ':out'")
+        if site.side == "in" and site.item is not None:
+            raise ValueError(f"site {str(site)!r} has an item; only outputs and weights have items")
+    handles = []
+    try:
+        for site, look in looks.items():
+            handles.append(_hook(subject, modules[site], site, look))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(subject: Subject, module: nn.Module, site: Site, look: Look) -> Any:
+    if site.side == "out":
+        return module.register_forward_hook(lambda _m, _args, out: _after(subject, site, look, out))
+    return module.register_forward_pre_hook(
+        lambda _m, args, kwargs: _before(subject, site, look, args, kwargs), with_kwargs=True
+    )
+
+
+def _after(subject: Subject, site: Site, look: Look, out: Any) -> Any:
+    if isinstance(out, Tensor) and site.item is None:
+        return _seen(subject, site, look, out)
+    if isinstance(out, tuple | list):
+        at = _item(site, out)
+        new = _seen(subject, site, look, out[at])
+        return None if new is None else type(out)((*out[:at], new, *out[at + 1 :]))
+    if isinstance(out, MutableMapping):  # a library's named outputs
+        names = list(out)
+        name = names[_item(site, [out[n] for n in names])]
+        new = _seen(subject, site, look, out[name])
+        if new is not None:
+            out[name] = new
+        return None
+    raise TypeError(f"site {str(site)!r}: the output is a {type(out).__name__}, not a tensor or a tuple with that item")
+
+
+def _item(site: Site, out: Any) -> int:
+    tensors = [i for i, one in enumerate(out) if isinstance(one, Tensor)]
+    if site.item is None and len(tensors) == 1:
+        return tensors[0]
+    if site.item in tensors:
+        return site.item
+    raise TypeError(f"site {str(site)!r}: the output has tensors at items {tensors}; name one of them as ':out[item]'")
+
+
+def _before(subject: Subject, site: Site, look: Look, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    for at, one in enumerate(args):
+        if isinstance(one, Tensor):
+            new = _seen(subject, site, look, one)
+            return None if new is None else ((*args[:at], new, *args[at + 1 :]), kwargs)
+    for name, one in kwargs.items():
+        if isinstance(one, Tensor):
+            new = _seen(subject, site, look, one)
+            return None if new is None else (args, {**kwargs, name: new})
+    raise TypeError(f"site {str(site)!r}: the module was called without a tensor")
+
+
+def _seen(subject: Subject, site: Site, look: Look, x: Tensor) -> Tensor | None:
+    new = look(x, subject.moment)
+    if new is None:
+        return None
+    if not isinstance(new, Tensor):
+        raise TypeError(
+            f"the tap at {str(site)!r} returned a {type(new).__name__}; return a tensor, or None to only look"
+        )
+    if new.shape != x.shape:
+        raise ValueError(f"the tap at {str(site)!r} returned shape {tuple(new.shape)} for {tuple(x.shape)}")
+    if new.dtype != x.dtype or new.device != x.device:
+        raise TypeError(
+            f"the tap at {str(site)!r} returned {new.dtype} on {new.device} for {x.dtype} on {x.device}; "
+            "return `.to(x)`"
+        )
+    return new

@@ -1,0 +1,186 @@
+"""The arrows from an erasure to a report: attack, audit, report."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from concept_probe.cli.arrows import read_found
+from concept_probe.cli.common import (
+    ConceptFile,
+    ConceptName,
+    Model,
+    RecogniserName,
+    Saes,
+    Seed,
+    command,
+    concept_of,
+    err,
+    plain_errors,
+    recogniser_of,
+    saes_of,
+    subject_of,
+    twin_of,
+)
+
+EditFolder = Annotated[Path | None, typer.Option("--edit", help="Folder of an edit that `erase` wrote.")]
+Method = Annotated[str | None, typer.Option(help="An eraser to apply, see `info erasers`; instead of --edit.")]
+FoundFolder = Annotated[Path | None, typer.Option("--found", help="Folder that `find` wrote.")]
+Queries = Annotated[int, typer.Option(help="Pictures each attack may have made.")]
+Steps = Annotated[int, typer.Option(help="Optimiser steps each attack may take.")]
+
+
+def erasure_of(edit: Path | None, method: str | None, found: tuple, subject, concept, sae, recogniser):
+    """The saved edit, or the named method's erasure; feature ablation without `found` chooses its features itself."""
+    from concept_probe.erase import Edit, choose_features
+    from concept_probe.erase import erase as make
+
+    if edit is not None and method is not None:
+        raise ValueError("give an edit or a method, not both")
+    if edit is not None:
+        return Edit.load(edit)
+    if method == "ablate_features" and not found:
+        return choose_features(subject, concept, saes_of(sae, subject)[-1:], recogniser=recogniser).erasure
+    return None if method is None else make(method, subject, concept, found)
+
+
+def attack(
+    concept: ConceptName,
+    name: Annotated[str, typer.Option("--attack", help="An attack, see `info attacks`.")] = "embedding_inversion",
+    model: Model = "emoji",
+    edit: EditFolder = None,
+    method: Method = None,
+    found: FoundFolder = None,
+    sae: Saes = None,
+    concept_file: ConceptFile = None,
+    recogniser: RecogniserName = None,
+    queries: Queries = 80,
+    steps: Steps = 60,
+) -> None:
+    """Try to bring a concept back from an erased model within a budget.
+
+    Example: `concept-probe attack camel --method uce --attack relearning`
+    """
+    with plain_errors():
+        from concept_probe.attack import ATTACKS, Budget
+        from concept_probe.registry import look_up
+
+        subject, about = subject_of(model), concept_of(concept, concept_file)
+        looks = recogniser_of(recogniser, about)
+        make = look_up(ATTACKS, name, "attack", "concept-probe info attacks")
+        erasure = erasure_of(edit, method, read_found(found, sae, subject), subject, about, sae, looks)
+        with contextlib.nullcontext() if erasure is None else erasure.on(subject):
+            attempt = make(looks)(subject, about, Budget(queries=queries, gradient_steps=steps))
+        table = Table(attempt.x_name, "success", "95 % interval", "n", title=f"{name} on {concept}")
+        for x, score in attempt.curve:
+            table.add_row(str(x), f"{score.value:.2f}", f"{score.low:.2f} – {score.high:.2f}", str(score.n))
+        err.print(table)
+        err.print(f"spent {attempt.spent}")
+
+
+def audit(
+    concept: ConceptName,
+    model: Model = "emoji",
+    edit: EditFolder = None,
+    method: Method = None,
+    found: FoundFolder = None,
+    sae: Saes = None,
+    concept_file: ConceptFile = None,
+    recogniser: RecogniserName = None,
+    original: Annotated[str | None, typer.Option(help="The model as it was before, if MODEL is an erased checkpoint.")] = None,
+    twin: Annotated[str | None, typer.Option(help="A model never taught the concept; `none` for no twin.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for report.html, .json and .md.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report's JSON to standard output, and nothing else.")] = False,
+    prompts: Annotated[int, typer.Option(help="Test prompts per kind.")] = 12,
+    seeds: Annotated[int, typer.Option(help="Pictures per prompt.")] = 2,
+    queries: Queries = 80,
+    steps: Steps = 60,
+    attacks: Annotated[list[str] | None, typer.Option("--attack", help="Attacks to run; `none` for none.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Measure what is left of a concept, and give a verdict.
+
+    Examples:
+
+    `concept-probe audit camel --method uce --output camel-uce`
+
+    `concept-probe audit camel --model emoji-untaught --original emoji --json`
+    """
+    with plain_errors():
+        from concept_probe.attack import Budget
+        from concept_probe.audit import audit as run_audit
+        from concept_probe.report import to_json
+
+        subject, about = subject_of(model), concept_of(concept, concept_file)
+        looks = recogniser_of(recogniser, about)
+        known = read_found(found, sae, subject)
+        erasure = erasure_of(edit, method, known, subject, about, sae, looks)
+        chosen = {"attacks": [a for a in attacks if a != "none"]} if attacks else {}
+        report = run_audit(
+            subject, erasure, about, original=subject_of(original) if original else None,
+            twin=twin_of(twin, original or model, about), recogniser=looks, found=known, prompts=prompts,
+            seeds=range(seeds), budget=Budget(queries=queries, gradient_steps=steps), seed=seed, command=command(), **chosen,
+        )  # fmt: skip
+        if output is not None:
+            write_report(report, output)
+        if json:
+            typer.echo(to_json(report))
+        else:
+            print_verdict(report, output)
+
+
+def report(
+    source: Annotated[Path, typer.Argument(help="A report.json that `audit` or `run` wrote.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the renderings; default: beside the JSON.")] = None,
+) -> None:
+    """Render a report's JSON as HTML and Markdown again.
+
+    Example: `concept-probe report camel-report/report.json`
+    """
+    with plain_errors():
+        from concept_probe.report import from_json
+
+        if not source.exists():
+            raise FileNotFoundError(f"report {source} not found")
+        found = from_json(source.read_text(encoding="utf-8"))
+        place = output or source.parent
+        write_report(found, place)
+        print_verdict(found, place)
+
+
+def write_report(report, folder: Path) -> None:
+    """report.json (the source), report.html and report.md, each written beside and renamed."""
+    import os
+
+    from concept_probe.report import to_html, to_json, to_markdown
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in {"report.json": to_json(report), "report.html": to_html(report), "report.md": to_markdown(report)}.items():
+        beside = folder / f"{name}.{os.getpid()}.part"
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, folder / name)
+
+
+def print_verdict(report, folder: Path | None) -> None:
+    """The verdict, its reasons and the indices, in the terminal."""
+    from rich.panel import Panel
+
+    from concept_probe.report.words import EVIDENCE, VERDICTS, score
+
+    colours = {"erased": "green", "suppressed": "yellow", "undecided": "white", "intact": "red", "damaged": "red"}
+    verdict = report.verdict
+    lines = [f"[bold {colours[verdict.name]}]{verdict.name}[/]  {VERDICTS[verdict.name]}", ""]
+    lines += [f"· {reason}".replace("[", r"\[") for reason in verdict.reasons]
+    if folder is not None:
+        lines += ["", f"report: {folder / 'report.html'}"]
+    title = f"{report.concept} in {report.subject}, {report.erasure}"
+    mark = "calibrated" if verdict.calibrated else "thresholds uncalibrated"
+    err.print(Panel("\n".join(lines), title=title, subtitle=mark, title_align="left", subtitle_align="right"))
+    table = Table("evidence", "index (0 never taught, 1 untouched)", "n", box=None)
+    for name, value in report.indices.items():
+        table.add_row(EVIDENCE[name][0], score(value).replace("[", r"\["), str(value.n))
+    err.print(table)

@@ -1,0 +1,104 @@
+"""What there is: models, concepts, methods, roles."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from concept_probe.cli.common import out, plain_errors
+
+TOPICS = ("models", "concepts", "erasers", "attacks", "recognisers", "saes", "roles")
+
+
+def info(
+    topic: Annotated[str, typer.Argument(help=f"One of {', '.join(TOPICS)}.")] = "models",
+    model: Annotated[str, typer.Option("--model", "-m", help="For roles: the model to look into.")] = "emoji",
+) -> None:
+    """List what there is.
+
+    Examples: `concept-probe info erasers`, `concept-probe info roles --model emoji`
+    """
+    with plain_errors():
+        from concept_probe.registry import UnknownName
+
+        if topic not in TOPICS:
+            raise UnknownName("topic", topic, TOPICS)
+        out.print({"models": _models, "concepts": _concepts, "erasers": _erasers, "attacks": _attacks,
+                   "recognisers": _recognisers, "saes": _saes, "roles": lambda: _roles(model)}[topic]())  # fmt: skip
+
+
+def _models() -> Table:
+    from concept_probe import testbed
+
+    table = Table("model", "what it is", "twin")
+    for name, about in testbed.NAMES.items():
+        table.add_row(name, about, testbed.TWINS.get(name, ""))
+    return table
+
+
+def _concepts() -> Table:
+    from concept_probe.testbed.vocabulary import REMOVED_OBJECTS, REMOVED_STYLE, STYLES, objects
+
+    table = Table("group", "concepts (bold: the twin was never taught)")
+    groups = dict.fromkeys(o.group for o in objects())
+    bold = lambda n: f"[bold]{n}[/]" if n in (*REMOVED_OBJECTS, REMOVED_STYLE) else n  # noqa: E731
+    for group in groups:
+        table.add_row(group, ", ".join(bold(o.name) for o in objects() if o.group == group))
+    table.add_row("styles", ", ".join(map(bold, STYLES)))
+    return table
+
+
+def _first_line(thing: type) -> str:
+    return (thing.__doc__ or "").strip().splitlines()[0]
+
+
+def _erasers() -> Table:
+    from concept_probe.erase import ERASERS
+
+    table = Table("eraser", "what it does")
+    for name, method in ERASERS.items():
+        table.add_row(name, _first_line(method))
+    return table
+
+
+def _attacks() -> Table:
+    from concept_probe.attack import ATTACKS
+
+    table = Table("attack", "what it does")
+    for name, method in ATTACKS.items():
+        table.add_row(name, _first_line(method))
+    return table
+
+
+def _recognisers() -> Table:
+    from concept_probe.detect import RECOGNISERS
+
+    table = Table("recogniser", "version", "labels")
+    for name, make in RECOGNISERS.items():
+        found = make()
+        table.add_row(name, found.version, str(len(found.labels) - 1))
+    table.add_row("clip:FOLDER", "", "zero-shot: the labels of the concept's prompts")
+    return table
+
+
+def _saes() -> Table:
+    from concept_probe.learn import checkpoints, load_sae
+
+    table = Table("checkpoint", "site", "features", "k")
+    for config in sorted(checkpoints().glob("*/*/cfg.json")):
+        sae = load_sae(config.parent)
+        table.add_row("/".join(config.parts[-3:-1]), str(sae.site), f"{sae.width:,}", str(sae.k))
+    return table
+
+
+def _roles(model: str) -> Table:
+    from concept_probe.families import load
+
+    subject = load(model)
+    table = Table("role", "sites", "first", title=f"{model} ({subject.family})")
+    for role in subject.roles():
+        sites = subject.sites(role)
+        table.add_row(role, str(len(sites)), str(sites[0]))
+    return table

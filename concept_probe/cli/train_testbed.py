@@ -1,0 +1,49 @@
+"""The recipe of the embedded models, from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from concept_probe.cli.common import err, plain_errors
+
+app = typer.Typer(no_args_is_help=True, help="Train or look at the embedded models.")
+
+
+@app.command("train")
+def train(
+    folder: Annotated[Path, typer.Option("--work", help="Folder for checkpoints; the same one resumes.")] = Path("runs/testbed"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the finished models.")] = Path("runs/weights"),
+) -> None:
+    """Train the embedded models from the icons; can be stopped and started again at any time.
+
+    Example: `concept-probe testbed train --work runs/testbed --output runs/weights`
+    """
+    with plain_errors():
+        from concept_probe.testbed.train import train as recipe
+
+        recipe(folder, output)
+        err.print(f"models in {output}")
+
+
+@app.command("show")
+def show(
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG file to write.")] = Path("icons.png"),
+    every: Annotated[int, typer.Option(help="Every so many objects.")] = 8,
+) -> None:
+    """Write some of the icons that the models were trained on as one picture.
+
+    Example: `concept-probe testbed show --output icons.png`
+    """
+    with plain_errors():
+        import torch
+        from PIL import Image
+
+        from concept_probe.testbed.icons import icons
+
+        rows = [torch.cat(list(style[::every]), -1) for style in icons()]
+        sheet = ((torch.cat(rows, -2) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(sheet).save(output)
+        err.print(f"icons in {output}")

@@ -1,0 +1,72 @@
+"""An intervention: what is changed while the subject runs. No weight is touched."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from concept_probe.capture import tap
+from concept_probe.types import Moment, Site
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+Change = Callable[[Tensor, Moment], Tensor | None]
+"""(x, moment) -> what to add to x at strength 1, in the shape of x; None where nothing changes."""
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Changes at sites, added while it is on.
+
+    >>> with intervention.on(subject):
+    ...     pictures = subject.generate(queries)
+    """
+
+    name: str
+    """The method that made it."""
+    concept: str
+    actions: Mapping[Site, Change]
+    strength: float = 1.0
+    """Factor on every change; 0 changes no bit, above 1 overshoots."""
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    """Method and options; values that JSON can hold."""
+
+    @contextlib.contextmanager
+    def on(self, subject: Subject) -> Iterator[Subject]:
+        """The subject with the intervention acting; it ends with the block, also after an error."""
+        if self.strength == 0 or not self.actions:
+            yield subject
+            return
+        with tap(subject, {site: self._added(change) for site, change in self.actions.items()}):
+            yield subject
+
+    def _added(self, change: Change) -> Callable[[Tensor, Moment], Tensor | None]:
+        def edited(x: Tensor, moment: Moment) -> Tensor | None:
+            delta = change(x, moment)
+            if delta is None:
+                return None
+            # Where nothing changes, x itself: -0.0 + 0.0 would flip a sign bit.
+            return torch.where(delta == 0, x, x + (self.strength * delta).to(x.dtype))
+
+        return edited
+
+    def scaled(self, factor: float) -> Intervention:
+        """The same intervention `factor` times as strong."""
+        return replace(self, strength=self.strength * factor)
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, as values that JSON can hold."""
+        return {
+            "kind": "intervention",
+            "name": self.name,
+            "concept": self.concept,
+            "strength": self.strength,
+            "sites": [str(site) for site in self.actions],
+            "made_by": dict(self.made_by),
+        }

@@ -1,0 +1,88 @@
+"""Find the parameter an edit means, and refuse those where an edit would miss or act twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from concept_probe.registry import UnknownName, look_up
+from concept_probe.types import Site
+
+
+def address(site: Site, name: str = "weight") -> str:
+    """Address of a parameter of the module at `site`: `component/path:weight`."""
+    return f"{site.component}/{site.path}:{name}"
+
+
+def split_address(where: str) -> tuple[str, str]:
+    """`component/path:weight` -> (`component`, `path.weight`), the name within the component."""
+    component, slash, rest = where.partition("/")
+    path, colon, name = rest.rpartition(":")
+    if not (component and slash and path and colon and name):
+        raise ValueError(f"parameter address {where!r} is not of the form component/path:weight or component/path:bias")
+    return component, f"{path}.{name}"
+
+
+def find_parameter(components: Mapping[str, nn.Module], where: str) -> nn.Parameter:
+    """The parameter at an address.
+
+    Raises UnknownName where there is none, ValueError where it can't be edited in place
+    (quantised, or offloaded to the meta device).
+    """
+    component, name = split_address(where)
+    module = look_up(components, component, "component", f"asked for parameter {where!r}")
+    known = dict(module.named_parameters(remove_duplicate=False))
+    if name not in known:
+        owner, _, leaf = name.rpartition(".")
+        if any(n == name for n, _ in module.named_buffers()) or _has_attribute(module, owner, leaf):
+            raise ValueError(
+                f"parameter {where!r} is not a plain parameter (quantised or fused); "
+                "load the subject without quantisation to edit it"
+            )
+        addresses = [f"{component}/{n.rpartition('.')[0]}:{n.rpartition('.')[2]}" for n in known]
+        raise UnknownName("parameter", where, addresses)
+    parameter = known[name]
+    if not parameter.is_floating_point() or type(parameter.data) is not Tensor:
+        raise ValueError(
+            f"parameter {where!r} is quantised ({type(parameter.data).__name__}, {parameter.dtype}); "
+            "an edit needs plain floating-point weights: load the subject without quantisation"
+        )
+    if parameter.device.type == "meta":
+        raise ValueError(f"parameter {where!r} is offloaded (meta device); load the subject without offloading")
+    return parameter
+
+
+def _has_attribute(module: nn.Module, owner: str, leaf: str) -> bool:
+    try:
+        return getattr(module.get_submodule(owner), leaf, None) is not None
+    except AttributeError:
+        return False
+
+
+def refuse_shared(components: Mapping[str, nn.Module], edited: Mapping[str, nn.Parameter]) -> None:
+    """Raise ValueError where an edited parameter lives under a second name: an edit would act there too, or miss it."""
+    names: dict[int, set[str]] = {}
+    seen: dict[int, str] = {}
+    for component, module in components.items():
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            if parameter.device.type == "meta" or type(parameter.data) is not Tensor:
+                continue
+            key = parameter.data.untyped_storage().data_ptr()
+            owner, _, leaf = name.rpartition(".")
+            names.setdefault(key, set()).add(f"{component}/{owner}:{leaf}")
+    for where, parameter in edited.items():
+        key = parameter.data.untyped_storage().data_ptr()
+        others = sorted((names.get(key, set()) | {seen.get(key, where)}) - {where})
+        if others:
+            raise ValueError(
+                f"parameter {where!r} is tied to {', '.join(map(repr, others))}: an edit of one would change or miss "
+                "the other; nothing was applied. Untie them (give one its own copy of the tensor) first"
+            )
+        seen[key] = where
+
+
+def dtype_of(parameter: nn.Parameter) -> torch.dtype:
+    """The dtype deltas for `parameter` are computed in: at least float32."""
+    return parameter.dtype if parameter.dtype == torch.float64 else torch.float32

@@ -1,0 +1,212 @@
+"""What every family promises: a loaded model under study, and where its tensors are."""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from concept_probe.families.stop import Stopped
+from concept_probe.families.tokens import Conditioning, Tokens
+from concept_probe.registry import UnknownName, look_up
+from concept_probe.types import Moment, Prompt, Query, Sampling, Site
+
+SAMPLING = Sampling()
+
+
+class Subject(abc.ABC):
+    """A loaded model under study. Its components are in evaluation mode and take no gradients until asked to.
+
+    >>> subject = load("emoji")
+    >>> subject.sites("text_stream")[0]
+    Site(component='text_encoder', path='encoder.layers.0', side='out', item=None)
+    """
+
+    family: str
+
+    def __init__(self, name: str, components: Mapping[str, nn.Module], pipeline: Any = None) -> None:
+        self.name = name
+        self.components: dict[str, nn.Module] = dict(components)
+        self.pipeline = pipeline
+        """The diffusers pipeline; None where the family has none."""
+        self._moments: list[Moment] = []
+
+    @property
+    @abc.abstractmethod
+    def device(self) -> torch.device: ...
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> torch.dtype: ...
+
+    @abc.abstractmethod
+    def roles(self) -> tuple[str, ...]:
+        """The roles that this subject has sites for."""
+
+    @abc.abstractmethod
+    def sites(self, role: str) -> tuple[Site, ...]:
+        """Its sites of one role, in the order in which the forward pass meets them."""
+
+    @abc.abstractmethod
+    def axis(self, site: Site) -> Literal["token", "patch"]:
+        """What the axis between rows and width stands for at `site`."""
+
+    @abc.abstractmethod
+    def is_text(self, site: Site) -> bool:
+        """Whether `site` can be reached by encoding prompts alone."""
+
+    @abc.abstractmethod
+    def tokenise(self, prompts: Sequence[Prompt]) -> Tokens:
+        """Token ids and kinds (n, t) of `prompts`."""
+
+    @abc.abstractmethod
+    def encode(self, prompts: Sequence[Prompt], *, batch: int = 64) -> Conditioning:
+        """Run the text encoders alone."""
+
+    @abc.abstractmethod
+    def generate(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Tensor:
+        """Pictures, float32 (n, 3, h, w) in 0..1."""
+
+    @abc.abstractmethod
+    def run_to(
+        self,
+        sites: Sequence[Site],
+        queries: Sequence[Query],
+        sampling: Sampling = SAMPLING,
+        steps: Sequence[int] | None = None,
+    ) -> None:
+        """Run one batch just far enough for `sites` to have been met, at all of `steps`; taps do the looking."""
+
+    @property
+    def moment(self) -> Moment:
+        """What is going on now.
+
+        Raises RuntimeError outside a forward pass that this subject started.
+        """
+        if not self._moments:
+            raise RuntimeError(
+                f"{self.name}: no forward pass is under way, so rows have no prompt or step; run the subject through "
+                "encode, generate or run_to, or enter `subject.during(Moment(...))` around a call of your own"
+            )
+        return self._moments[-1]
+
+    @contextmanager
+    def during(self, moment: Moment) -> Iterator[None]:
+        """Say that what runs inside belongs to `moment`."""
+        self._moments.append(moment)
+        try:
+            yield
+        finally:
+            self._moments.pop()
+
+    def weight_hash(self) -> str:
+        """Hex sha256 over names, shapes, dtypes and bytes of every parameter and buffer as they are now."""
+        digest = hashlib.sha256()
+        for component in sorted(self.components):
+            module = self.components[component]
+            for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+                digest.update(f"{component}/{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+                flat = tensor.detach().reshape(-1).contiguous().view(torch.uint8)
+                digest.update(flat.cpu().numpy().tobytes())  # hashing needs the bytes where Python can read them
+        return digest.hexdigest()
+
+    def module(self, site: Site) -> nn.Module:
+        """The module whose input, output or weight `site` names.
+
+        Raises UnknownName with the nearest sites.
+        """
+        root = look_up(self.components, site.component, "component", f"site {str(site)!r} of {self.name}")
+        try:
+            return root.get_submodule(site.path)
+        except AttributeError:
+            known = [str(Site(site.component, path, site.side)) for path, _ in root.named_modules() if path]
+            raise UnknownName("site", str(site), known, f"{self.name}.sites(role) lists those with a role") from None
+
+    def parameter(self, site: Site) -> nn.Parameter:
+        """The weight that a site of side `weight` names, whole, whatever its item.
+
+        Raises UnknownName with the nearest sites that have a weight.
+        """
+        if site.side != "weight":
+            raise ValueError(f"site {str(site)!r} is the {site.side}put of a module; a parameter has side 'weight'")
+        weight = getattr(self.module(site), "weight", None)
+        if not isinstance(weight, nn.Parameter):
+            modules = self.components[site.component].named_modules()
+            known = [str(Site(site.component, p, "weight")) for p, m in modules if p and hasattr(m, "weight")]
+            raise UnknownName("site", str(site), known, f"{type(self.module(site)).__name__} has no weight of its own")
+        if site.item is not None and (weight.ndim < 2 or site.item >= weight.shape[1]):
+            raise UnknownName("column", str(site), [], f"the weight is {tuple(weight.shape)}")
+        return weight
+
+    @contextmanager
+    def trainable(self, component: str) -> Iterator[tuple[nn.Parameter, ...]]:
+        """Let the parameters of one component take gradients; gradients are dropped at the end."""
+        parameters = tuple(look_up(self.components, component, "component", self.name).parameters())
+        before = [p.requires_grad for p in parameters]
+        for p in parameters:
+            p.requires_grad_(True)
+        try:
+            yield parameters
+        finally:
+            for p, flag in zip(parameters, before, strict=True):
+                p.requires_grad_(flag)
+                p.grad = None
+
+    @contextmanager
+    def stop_after(self, sites: Sequence[Site]) -> Iterator[None]:
+        """Leave the block as soon as each of `sites` has been met once; taps entered before see their tensors first.
+
+        >>> with subject.stop_after([site]):
+        ...     subject.encode(prompts)  # ends inside the first forward pass that meets `site`
+        """
+        waiting = set(sites)
+        mine = Stopped()
+
+        def meet(site: Site) -> None:
+            waiting.discard(site)
+            if not waiting:
+                raise mine
+
+        handles = []
+        try:
+            for site in dict.fromkeys(sites):
+                module = self.module(site)
+                if site.side == "weight":
+                    raise ValueError(f"site {str(site)!r} is a weight: no forward pass meets it")
+                if site.side == "in":
+                    handles.append(module.register_forward_pre_hook(lambda *_, site=site: meet(site)))
+                else:
+                    handles.append(module.register_forward_hook(lambda *_, site=site: meet(site)))
+            yield
+        except Stopped as stopped:
+            if stopped is not mine:
+                raise
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class PictureSubject(Subject):
+    """A subject that makes pictures by denoising latents."""
+
+    @property
+    @abc.abstractmethod
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of the latents of one picture."""
+
+    @abc.abstractmethod
+    def images_from(self, latents: Tensor) -> Tensor:
+        """Decode latents (n, c, h, w) as the denoiser has them to pictures, float32 (n, 3, h, w) in 0..1."""
+
+    @abc.abstractmethod
+    def latents(self, images: Tensor, *, batch: int = 64) -> Tensor:
+        """Encode pictures (n, 3, h, w) in 0..1 to latents in the denoiser's units: the mean of the posterior."""
+
+    @abc.abstractmethod
+    def denoising_loss(self, latents: Tensor, prompts: Sequence[Prompt], generator: torch.Generator) -> Tensor:
+        """Mean squared error of the denoiser at random timesteps and noise, a scalar with gradients."""

@@ -1,0 +1,101 @@
+"""One or two CLIP text encoders, and which of their tensors the denoiser reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from concept_probe.families.layout import final_norm, path_of, text_layers
+from concept_probe.families.tokens import Conditioning, Tokens, tokenise
+from concept_probe.types import Moment, Prompt, Site
+
+if TYPE_CHECKING:
+    from concept_probe.families.subject import Subject
+
+
+@dataclass(frozen=True)
+class TextEncoders:
+    """The text side of a pipeline."""
+
+    encoders: Mapping[str, nn.Module]
+    """Component name to encoder, in the order in which their states are joined."""
+    tokenizers: Mapping[str, Any]
+    """Component name to tokenizer."""
+    reads: Mapping[str, str]
+    """Component name to the path of the module whose output the denoiser reads."""
+    pooling: str | None
+    """The component whose pooled embedding the denoiser reads too."""
+
+    @classmethod
+    def of(cls, pipeline: Any) -> TextEncoders:
+        """Stable Diffusion reads one encoder's final norm; SDXL the last layer but one of two, and a projection."""
+        if getattr(pipeline, "text_encoder_2", None) is None:
+            encoder = pipeline.text_encoder
+            return cls(
+                {"text_encoder": encoder},
+                {"text_encoder": pipeline.tokenizer},
+                {"text_encoder": final_norm(encoder)},
+                None,
+            )
+        encoders = {"text_encoder": pipeline.text_encoder, "text_encoder_2": pipeline.text_encoder_2}
+        tokenizers = {"text_encoder": pipeline.tokenizer, "text_encoder_2": pipeline.tokenizer_2}
+        return cls(encoders, tokenizers, {c: _last_but_one(e) for c, e in encoders.items()}, "text_encoder_2")
+
+    def tokenise(self, prompts: Sequence[Prompt]) -> Tokens:
+        each = [tokenise(tokenizer, prompts) for tokenizer in self.tokenizers.values()]
+        ids, kinds, masks = zip(*each, strict=True)
+        return Tokens(ids, kinds, masks)
+
+    def encode(self, subject: Subject, prompts: Sequence[Prompt], moment: Moment) -> Conditioning:
+        """One batch through every encoder."""
+        tokens = self.tokenise(prompts)
+        states, pooled = [], None
+        for i, component in enumerate(self.encoders):
+            state, pool = self._run(subject, component, tokens, i, moment)
+            states.append(state)
+            pooled = pool if component == self.pooling else pooled
+        joined = torch.cat(states, dim=-1) if len(states) > 1 else states[0]
+        return Conditioning(joined, pooled, tokens.kinds.to(joined.device))
+
+    def run_to(self, subject: Subject, sites: Sequence[Site], prompts: Sequence[Prompt], moment: Moment) -> None:
+        """One batch through those encoders that have `sites`, each left after its last one."""
+        tokens = self.tokenise(prompts)
+        for i, component in enumerate(self.encoders):
+            mine = [s for s in sites if s.component == component]
+            if mine:
+                with subject.stop_after(mine):
+                    self._run(subject, component, tokens, i, moment)
+
+    def _run(
+        self, subject: Subject, component: str, tokens: Tokens, which: int, moment: Moment
+    ) -> tuple[Tensor, Tensor | None]:
+        encoder = self.encoders[component]
+        device = next(encoder.parameters()).device
+        mask = None
+        if getattr(encoder.config, "use_attention_mask", False):
+            mask = tokens.masks[which].to(device)
+        seen: list[Any] = []
+        # The library collects hidden states with hooks of its own, which may run before a tap has replaced
+        # the tensor; a hook entered now runs after every tap.
+        reader = encoder.get_submodule(self.reads[component])
+        handle = reader.register_forward_hook(
+            lambda _m, _i, out: seen.append(out[0] if isinstance(out, tuple) else out)
+        )
+        try:
+            with subject.during(replace(moment, token_kinds=tokens.kinds_of[which].to(device))):
+                out = encoder(tokens.ids[which].to(device), attention_mask=mask)
+        finally:
+            handle.remove()
+        return seen[-1], out[0] if component == self.pooling else None
+
+
+def _last_but_one(encoder: nn.Module) -> str:
+    path, layers = text_layers(encoder)
+    if len(layers) > 1:
+        return f"{path}.{len(layers) - 2}"
+    embedding = encoder.get_input_embeddings()  # pyright: ignore[reportCallIssue]
+    return path_of(encoder, embedding).rpartition(".")[0]

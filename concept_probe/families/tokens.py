@@ -1,0 +1,131 @@
+"""Prompts as token ids, and what each position is: bos, content, subject, eos or pad."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from concept_probe.types import TOKEN_KINDS, Prompt, Query
+
+BOS, CONTENT, SUBJECT, EOS, PAD = range(len(TOKEN_KINDS))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokenised prompts, once for every text encoder of a subject."""
+
+    ids: tuple[Tensor, ...]
+    """Per text encoder, long (n, t)."""
+    kinds_of: tuple[Tensor, ...]
+    """Per text encoder, long (n, t), indices into TOKEN_KINDS."""
+    masks: tuple[Tensor, ...]
+    """Per text encoder, long (n, t): 0 where the tokenizer padded."""
+
+    @property
+    def kinds(self) -> Tensor:
+        """Kinds (n, t) for the first text encoder, which are those that cross-attention sees."""
+        return self.kinds_of[0]
+
+    @property
+    def length(self) -> int:
+        return self.ids[0].shape[1]
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the denoiser reads of a list of prompts."""
+
+    states: Tensor
+    """(n, t, d); with two text encoders, their states side by side along d."""
+    pooled: Tensor | None
+    """(n, d) where the denoiser reads a pooled embedding, else None."""
+    kinds: Tensor
+    """(n, t) long, indices into TOKEN_KINDS."""
+
+    def rows(self, index: Tensor) -> Conditioning:
+        """The rows `index` (m,), repeats allowed."""
+        pooled = None if self.pooled is None else self.pooled[index]
+        return Conditioning(self.states[index], pooled, self.kinds[index])
+
+
+def prompts_of(asked: Sequence[Prompt] | Sequence[Query]) -> list[Prompt]:
+    """The prompts of a list of prompts or queries.
+
+    Raises TypeError for anything else, bare strings above all.
+    """
+    out = []
+    for one in asked:
+        if isinstance(one, Query):
+            out.append(one.prompt)
+        elif isinstance(one, Prompt):
+            out.append(one)
+        else:
+            raise TypeError(f"expected a Prompt or a Query, found {type(one).__name__} {one!r}; write Prompt({one!r})")
+    return out
+
+
+def queries_of(asked: Sequence[Prompt] | Sequence[Query]) -> list[Query]:
+    """Queries as they are; prompts with seed 0."""
+    prompts = prompts_of(asked)
+    return [one if isinstance(one, Query) else Query(prompt) for one, prompt in zip(asked, prompts, strict=True)]
+
+
+def subject_spans(prompt: Prompt) -> list[tuple[int, int]]:
+    """Character ranges where `prompt.text` says its subject: as whole words if it can be, else anywhere.
+
+    Raises ValueError if the text does not contain the subject.
+    """
+    if prompt.subject is None:
+        return []
+    words = re.escape(prompt.subject)
+    for pattern in (rf"(?<!\w){words}(?!\w)", words):
+        spans = [m.span() for m in re.finditer(pattern, prompt.text, re.IGNORECASE) if m.end() > m.start()]
+        if spans:
+            return spans
+    raise ValueError(
+        f"the subject {prompt.subject!r} is not in the text {prompt.text!r}; name words of the text, or leave it None"
+    )
+
+
+def tokenise(tokenizer: Any, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, kinds and padding mask, each long (n, t), padded and cut to the tokenizer's length.
+
+    Raises ValueError where the cut removes all of a subject, and warns where it removes anything else.
+    """
+    length = tokenizer.model_max_length
+    spans = [subject_spans(p) for p in prompts]
+    texts = [p.text for p in prompts]
+    cut = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    ids, mask = cut.input_ids, cut.attention_mask
+    kinds = torch.full_like(ids, CONTENT).masked_fill(mask == 0, PAD)
+    last = mask.sum(-1) - 1
+    kinds[:, 0] = BOS
+    kinds[torch.arange(len(ids)), last] = EOS
+    for i, prompt in enumerate(prompts):
+        for start, end in spans[i]:
+            positions = [p for p in _positions(tokenizer, prompt.text, start, end) if p < int(last[i])]
+            if not positions:
+                raise ValueError(
+                    f"the subject {prompt.subject!r} of {prompt.text!r} lies behind the {length} tokens that the text "
+                    "encoder reads; shorten the text before it"
+                )
+            kinds[i, positions] = SUBJECT
+        if int(last[i]) == length - 1 and len(tokenizer(prompt.text).input_ids) > length:
+            warnings.warn(f"only the first {length} tokens of {prompt.text!r} are read", stacklevel=2)
+    return ids, kinds, mask
+
+
+def _positions(tokenizer: Any, text: str, start: int, end: int) -> list[int]:
+    """The token positions, bos counted, that spell text[start:end]."""
+    if tokenizer.is_fast:
+        offsets = tokenizer(text, return_offsets_mapping=True).offset_mapping
+        return [i for i, (a, b) in enumerate(offsets) if a < b and a < end and b > start]
+    # Without offsets: byte-pair pieces never cross a word, so what stands before a word has the same pieces alone.
+    before = len(tokenizer(text[:start]).input_ids) - 1
+    return list(range(before, len(tokenizer(text[:end]).input_ids) - 1))

@@ -1,0 +1,47 @@
+"""How often the concept, and everything else, is recognised, before and after an erasure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from concept_probe.figures.theme import AFTER, BEFORE, CONTROL, layout
+from concept_probe.types import Finding
+
+
+def detection(findings: Sequence[Finding], *, title: str = "") -> go.Figure:
+    """Grouped bars, one group per split: before, after with its 95 % interval, and the control.
+
+    `findings` share one metric, else ValueError: bars of different units can't stand on one axis.
+    """
+    metrics = sorted({f.metric for f in findings})
+    if len(metrics) > 1:
+        raise ValueError(f"one metric can be drawn at a time, these findings have {metrics}")
+    names = [f.split for f in findings]
+    percent = not findings or all(0 <= v <= 1 for f in findings for v in (f.before, f.after))
+    text = lambda values: [f"{v:.0%}" if percent else f"{v:.3g}" for v in values]  # noqa: E731
+    figure = go.Figure()
+    before, after = [f.before for f in findings], [f.after for f in findings]
+    figure.add_bar(x=names, y=before, name="before", marker_color=BEFORE, text=text(before), textposition="outside")
+    figure.add_bar(
+        x=names, y=after, name="after", marker_color=AFTER, text=text(after), textposition="inside",
+        insidetextanchor="start", insidetextfont={"color": "white"},
+        error_y={"type": "data", "symmetric": False, "array": [max(0.0, f.high - f.after) for f in findings],
+                 "arrayminus": [max(0.0, f.after - f.low) for f in findings], "thickness": 1.6, "width": 5},
+    )  # fmt: skip
+    known = [f for f in findings if f.control is not None]
+    if known:
+        label = known[0].control_name or "control"
+        figure.add_scatter(
+            x=[f.split for f in known], y=[f.control for f in known], name=label, mode="markers",
+            marker={"symbol": "line-ew", "size": 34, "line": {"width": 3, "color": CONTROL}, "color": CONTROL},
+        )  # fmt: skip
+    layout(figure, title=title, height=380)
+    figure.update_layout(barmode="group", bargap=0.28, bargroupgap=0.06)
+    figure.update_xaxes(showgrid=False)
+    y_name = findings[0].metric + (f" ({findings[0].unit})" if findings and findings[0].unit else "") if findings else ""
+    figure.update_yaxes(title=y_name, rangemode="tozero")
+    if percent:
+        figure.update_yaxes(range=[0, 1.16], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%")
+    return figure

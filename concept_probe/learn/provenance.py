@@ -1,0 +1,39 @@
+"""Which prompts an autoencoder was trained on, so that it is not judged on the same ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from concept_probe.types import Prompt, Query
+
+LENGTH = 12
+
+
+def text_of(prompt: Prompt | Query | str) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return prompt.prompt.text if isinstance(prompt, Query) else prompt.text
+
+
+def mark(text: str) -> str:
+    """48 bits of the text's sha256, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+
+
+def prompt_marks(prompts: Iterable[Prompt | Query | str]) -> str:
+    """The marks of the distinct texts, sorted and joined: small enough for a JSON file."""
+    return "".join(sorted({mark(text_of(prompt)) for prompt in prompts}))
+
+
+def origin(source: object) -> dict[str, str]:
+    """What a store says about itself: its subject, the subject's weight hash, and marks of its prompts."""
+    known = {name: str(getattr(source, name)) for name in ("subject", "weight_hash") if hasattr(source, name)}
+    return {**known, "prompts": prompt_marks(getattr(source, "prompts", ()))}
+
+
+def seen(marks: object, prompts: Iterable[Prompt | Query | str]) -> list[str]:
+    """The texts of `prompts` whose mark is among `marks`."""
+    known = marks if isinstance(marks, str) else ""
+    table = {known[i : i + LENGTH] for i in range(0, len(known), LENGTH)}
+    return sorted({text for prompt in prompts if mark(text := text_of(prompt)) in table})

@@ -1,0 +1,69 @@
+"""A report as Markdown: verdict, findings, curves as tables; pictures are left to the HTML."""
+
+from __future__ import annotations
+
+from concept_probe.report.words import ARROWS, EVIDENCE, VERDICTS, interval, number, score
+from concept_probe.types import Curve, Report
+
+
+def to_markdown(report: Report) -> str:
+    """`report` as Markdown text that reads well in a terminal, an issue or a model card."""
+    verdict = report.verdict
+    out = [f"# {_flat(report.concept)} in {_flat(report.subject)}: {verdict.name}", ""]
+    mark = "" if verdict.calibrated else " Thresholds are uncalibrated."
+    out += [f"Erasure: `{report.erasure}`. {VERDICTS[verdict.name]}{mark}", ""]
+    out += [f"- {_flat(reason)}" for reason in verdict.reasons]
+    if verdict.residual is not None:
+        out += ["", f"Residual (largest index): **{score(verdict.residual)}** with n = {verdict.residual.n}."]
+    if verdict.samples_needed is not None:
+        out += ["", f"Samples needed for a decision: {verdict.samples_needed}."]
+    if report.indices:
+        out += ["", "## Indices", "", "0 is never taught, 1 is untouched; brackets hold 95 % intervals.", ""]
+        out += _table(
+            ("evidence", "index", "n"),
+            [(_evidence(name), score(s), str(s.n)) for name, s in report.indices.items()],
+            "lrr",
+        )
+    if report.findings:
+        out += ["", "## Findings", ""]
+        rows = []
+        for f in report.findings:
+            control = number(f.control, f.unit) + (f" ({f.control_name})" if f.control_name else "")
+            rows.append(
+                (_evidence(f.evidence), f"{f.metric} {ARROWS[f.better]}".rstrip(), f.split, number(f.before, f.unit),
+                 number(f.after, f.unit), interval(f.low, f.high, f.unit), control, score(f.index), str(f.n))
+            )  # fmt: skip
+        heads = ("evidence", "metric", "on", "before", "after", "95 % interval", "control", "index", "n")
+        out += _table(heads, rows, "lllrrrrrr")
+        notes = [f"- {f.metric}, {f.split}: {_flat(f.note)}" for f in report.findings if f.note]
+        out += ["", *notes] if notes else []
+    for curve in report.curves:
+        out += ["", f"## {_flat(curve.name)}", "", *_curve(curve)]
+    if report.not_measured:
+        out += ["", "## What was not measured", "", *[f"- {_flat(line)}" for line in report.not_measured]]
+    if report.provenance:
+        out += ["", "## Provenance", "", *_table(("what", "value"), list(report.provenance.items()), "ll")]
+    return "\n".join(out) + "\n"
+
+
+def _curve(curve: Curve) -> list[str]:
+    heads = [curve.x_name, curve.y_name, "95 % interval"] + ([curve.control_name or "control"] if curve.control else [])
+    rows = []
+    for i, x in enumerate(curve.x):
+        row = [number(x), number(curve.y[i]), interval(curve.low[i], curve.high[i])]
+        rows.append(tuple(row + ([number(curve.control[i])] if curve.control else [])))
+    return _table(tuple(heads), rows, "r" * len(heads))
+
+
+def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]], align: str) -> list[str]:
+    line = lambda cells: "| " + " | ".join(_flat(c).replace("|", "\\|") for c in cells) + " |"  # noqa: E731
+    rule = "| " + " | ".join("---:" if a == "r" else "---" for a in align) + " |"
+    return [line(heads), rule, *[line(row) for row in rows]]
+
+
+def _flat(text: str) -> str:
+    return " ".join(str(text).split())
+
+
+def _evidence(name: str) -> str:
+    return EVIDENCE[name][0] if name in EVIDENCE else name

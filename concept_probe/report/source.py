@@ -1,0 +1,105 @@
+"""A report as JSON, exactly: `from_json(to_json(report)) == report`, pictures and all."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from concept_probe.types import Report
+
+SCHEMA = "concept_probe.report/1"
+
+
+def to_json(report: Report) -> str:
+    """`report` as JSON text: keys in the order of the fields, pictures as base64, NaN and infinities as strings."""
+    return json.dumps({"schema": SCHEMA, **_encode(report)}, ensure_ascii=False, indent=1, allow_nan=False)
+
+
+def from_json(text: str) -> Report:
+    """The report that `to_json` wrote; ValueError says what is not one, and where."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"this is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        raise ValueError(f"this is not a report: its schema is {found!r}, not {SCHEMA!r}")
+    del data["schema"]
+    return _decode(Report, data, "report")
+
+
+def _encode(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, Mapping):
+        return {str(k): _encode(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encode(v) for v in value]
+    if isinstance(value, (str, bool, int)) or value is None:
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else str(number)
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _decode_fields(kind, value, where)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        return _decode(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is tuple:
+        _expect(isinstance(value, list), where, "a list", value)
+        return tuple(_decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is not None and _is_class_below(origin, Mapping):
+        _expect(isinstance(value, dict), where, "an object", value)
+        return {k: _decode(arguments[1], v, f"{where}[{k!r}]") for k, v in value.items()}
+    if origin is Literal:
+        _expect(value in arguments, where, f"one of {', '.join(map(repr, arguments))}", value)
+        return value
+    if kind is bytes:
+        _expect(isinstance(value, str), where, "base64 text", value)
+        try:
+            return base64.b64decode(value, validate=True)
+        except ValueError:
+            raise ValueError(f"{where} is not base64 text") from None
+    if kind is float:
+        named = isinstance(value, str) and value in ("nan", "inf", "-inf")
+        _expect(named or (isinstance(value, (int, float)) and not isinstance(value, bool)), where, "a number", value)
+        return float(value)
+    _expect(isinstance(value, kind) and not (kind is int and isinstance(value, bool)), where, kind.__name__, value)
+    return value
+
+
+def _decode_fields(kind: type, value: Any, where: str) -> Any:
+    _expect(isinstance(value, dict), where, "an object", value)
+    hints = get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = sorted(set(value) - set(fields))
+    if unknown:
+        raise ValueError(f"{where} has fields that no report has: {', '.join(unknown)}")
+    required = {
+        n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(required - set(value))
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    return kind(**{name: _decode(hints[name], v, f"{where}.{name}") for name, v in value.items()})
+
+
+def _is_class_below(origin: Any, of: type) -> bool:
+    """Whether `origin` is a class below `of`; False for what is no class."""
+    return isinstance(origin, type) and issubclass(origin, of)
+
+
+def _expect(holds: bool, where: str, wanted: str, found: Any) -> None:
+    if not holds:
+        raise ValueError(f"{where} should be {wanted}, not {str(found)[:60]!r}")

@@ -1,0 +1,64 @@
+"""Numbers and names as a reader of a report sees them; shared by HTML, Markdown and the terminal."""
+
+from __future__ import annotations
+
+import math
+
+from concept_probe.types import Finding, Report, Score
+
+VERDICTS = {
+    "intact": "The concept is still there.",
+    "suppressed": "The behaviour is gone, but the knowledge is not.",
+    "erased": "Nothing of the concept was found.",
+    "damaged": "The model lost more than the concept.",
+    "undecided": "There are too few samples to decide.",
+}
+EVIDENCE = {
+    "behaviour": ("Behaviour", "what the model draws when it is asked"),
+    "representation": ("Representation", "what its activations still tell"),
+    "parameters": ("Parameters", "what its weights still hold"),
+    "features": ("Features", "whether the concept's features still fire"),
+    "recovery": ("Recovery", "what attacks bring back"),
+}
+ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """A value with three significant digits; rates in percent; an en dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if unit in ("rate", "share", "%"):
+        scaled = value if unit == "%" else value * 100
+        return f"{scaled:.0f} %" if abs(scaled - round(scaled)) < 0.05 else f"{scaled:.1f} %"
+    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e5):
+        return f"{value:.2e}".replace("-", "−")
+    digits = 3 if abs(value) < 10 else 1
+    text = f"{value:.{digits}f}"
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return text.replace("-", "−")
+
+
+def interval(low: float, high: float, unit: str = "") -> str:
+    """`low – high`, or an en dash where either is not a number."""
+    if math.isnan(low) or math.isnan(high):
+        return "–"
+    return f"{number(low, unit).removesuffix(' %')} – {number(high, unit)}"
+
+
+def score(value: Score | None) -> str:
+    """An index with its interval."""
+    return "–" if value is None else f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]".replace("-", "−")
+
+
+def direction(finding: Finding) -> str:
+    """Which way the erasure should have moved the number."""
+    return {"higher": "should stay high", "lower": "should fall", "none": ""}[finding.better]
+
+
+def headline(report: Report) -> str:
+    """One line: what was done to what, and the verdict."""
+    calibrated = "" if report.verdict.calibrated else " (uncalibrated)"
+    return f"{report.concept} in {report.subject}, {report.erasure}: {report.verdict.name}{calibrated}"

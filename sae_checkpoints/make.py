@@ -1,0 +1,48 @@
+"""Train the shipped autoencoders of `emoji` and write their cards.
+
+    python sae_checkpoints/make.py
+
+One over the residual stream of the text encoder's first layer, one over the output of a cross-attention
+block of the U-Net. Trained on `fit` sentences, judged on `test` sentences.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import concept_probe as cp
+from concept_probe.capture import capture
+from concept_probe.learn import card, evaluate_sae
+from concept_probe.learn.recipe import READ_KINDS, default_site, train_on_subject
+from concept_probe.testbed.concepts import prompts
+from concept_probe.types import Query
+
+HERE = Path(__file__).parent / "emoji"
+TEXT_ABOUT = """Every token of 7,560 sentences (all objects by all their names, `fit` templates) behind the first layer of
+the text encoder, where the feed-forward layer has just turned spelled pieces into objects. Made for feature ablation."""
+CROSS_ABOUT = """Every patch, at every denoising step, of 756 pictures (`fit` sentences) at the output of one cross-attention:
+what the text contributes to the picture. Made for looking at where in a picture a concept acts."""
+
+
+def main() -> None:
+    subject = cp.load("emoji")
+    fit, test = prompts("fit"), prompts("test")
+    text = default_site(subject)
+    cross = subject.sites("cross_out")[-1]
+    jobs = {
+        "text_stream": (text, fit[::2], test[::4], test[1::40], TEXT_ABOUT),
+        "cross_out": (cross, [Query(p, i) for i, p in enumerate(fit[::20])], [Query(p, 9000 + i) for i, p in enumerate(test[::60])],
+                      [Query(p, 9500 + i) for i, p in enumerate(test[1::160])], CROSS_ABOUT),
+    }
+    for name, (site, learned, held, downstream, about) in jobs.items():
+        sae = train_on_subject(subject, learned, site, folder=HERE / name)
+        kinds = READ_KINDS if name == "text_stream" else None
+        scores = evaluate_sae(sae, capture(subject, held, sites=[site], kinds=kinds), subject=subject, queries=downstream)
+        (HERE / name / "README.md").write_text(card(sae, scores, about))
+        (HERE / name / "training.safetensors").unlink(missing_ok=True)
+        for score in scores:
+            print(name, score)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""Every test is offline and leaves the random state of torch alone."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,0 +1,118 @@
+"""Features: the contrast is the formula, planted features are found, unselective ones are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from concept_probe.find import concept_rows, contrast, difference_of_means, find_features
+from concept_probe.find.features import mean_firing
+from concept_probe.learn.sae import Relu, Sae, TopK
+from concept_probe.types import KINDS, TOKEN_KINDS, Sampling
+from tests.tiny import tiny_concept, tiny_sd, tiny_sdxl
+
+CONCEPT = tiny_concept()
+
+
+def random_sae(site, d: int, f: int = 48, k: int = 4, seed: int = 0) -> Sae:
+    rows = torch.nn.functional.normalize(torch.randn(f, d, generator=torch.Generator().manual_seed(seed)), dim=1)
+    return Sae(site, TopK(k), W_enc=rows.mT.contiguous(), b_enc=torch.zeros(f), W_dec=rows, b_dec=torch.zeros(d))
+
+
+def planted_sae(subject, site, d: int) -> Sae:
+    """Feature 7 reads the concept's difference of means, above its middle; the rest is noise that rarely fires."""
+    space = difference_of_means(subject, CONCEPT, site, kinds=("subject",))
+    rows = concept_rows(subject, CONCEPT, [site], kinds=("subject",), sources=("target", "unrelated", "neighbours"))[
+        site
+    ]
+    axis = space.basis[:, 0]
+    readings = rows.x @ axis
+    middle = (readings[rows.concept].mean() + readings[~rows.concept].mean()) / 2
+    directions = torch.nn.functional.normalize(torch.randn(16, d, generator=torch.Generator().manual_seed(1)), dim=1)
+    directions[7] = axis
+    bias = torch.full((16,), -3.0)
+    bias[7] = -middle
+    return Sae(site, Relu(), W_enc=directions.mT.contiguous(), b_enc=bias, W_dec=directions, b_dec=torch.zeros(d))
+
+
+def test_the_contrast_is_the_formula():
+    subject = tiny_sd()
+    site = subject.sites("block_out")[0]
+    sae = random_sae(site, 32)
+    rows = concept_rows(subject, CONCEPT, [site], sampling=Sampling(steps=3), limit=2)[site]
+    table = contrast(sae, rows, "share")
+    dense = sae.encode(rows.x).dense(sae.width).double()
+    for (source, kind, step), line in zip(table.groups, table.table, strict=True):
+        assert kind == "patch"
+        here = rows.step == step
+        own = dense[here & rows.concept & (rows.source == KINDS.index(source))].mean(0)
+        other = dense[here & ~rows.concept].mean(0)
+        torch.testing.assert_close(line, own / own.sum() - other / other.sum(), atol=1e-9, rtol=1e-6)
+    assert {step for _, _, step in table.groups} == {0, 1, 2}
+    with pytest.raises(ValueError, match="formula"):
+        contrast(sae, rows, "ratio")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_planted_feature_is_found_first():
+    subject = tiny_sd()
+    site = subject.sites("text_stream")[0]
+    sae = planted_sae(subject, site, 16)
+    (space,) = find_features(sae, subject, CONCEPT, kinds=("subject",), formula="mean", count=1)
+    assert space.features == (7,)
+    assert space.codec is sae
+    torch.testing.assert_close(space.basis[:, 0], sae.decoder[7])
+    assert space.scores[0].control is not None
+
+
+def test_with_no_count_only_selective_features_are_kept():
+    subject = tiny_sd()
+    sae = random_sae(subject.sites("text_stream")[0], 16)
+    for space in find_features(sae, subject, CONCEPT):
+        for score in space.scores:
+            assert score.control is not None
+            assert score.low > max(score.control, 0.5)
+    shuffled = CONCEPT.unrelated
+    # The same prompts on both sides: nothing can be selective.
+    nothing = replace(
+        CONCEPT, target=shuffled, paraphrases=type(shuffled)(), implicit=type(shuffled)(), neighbours=shuffled
+    )
+    assert find_features(sae, subject, nothing) == ()
+
+
+def test_several_sites_and_a_pair_of_encoders():
+    subject = tiny_sdxl()
+    first, second = subject.sites("text_stream")[0], subject.sites("text_stream")[2]
+    found = find_features([random_sae(first, 16), random_sae(second, 24)], subject, CONCEPT, count=3)
+    assert [s.site for s in found] == [first, second]
+    assert [s.basis.shape for s in found] == [(16, 3), (24, 3)]
+
+
+def test_chosen_steps_alone_are_used():
+    subject = tiny_sd()
+    sae = random_sae(subject.sites("block_out")[0], 32)
+    one, two = (
+        find_features(sae, subject, CONCEPT, count=3, steps=steps, sampling=Sampling(steps=3), limit=2)
+        for steps in ([0], [2])
+    )
+    assert one[0].scores != two[0].scores
+
+
+def test_mean_firing_counts_only_rows_that_fire():
+    subject = tiny_sd()
+    site = subject.sites("text_stream")[0]
+    sae = random_sae(site, 16)
+    rows = concept_rows(subject, CONCEPT, [site], kinds=TOKEN_KINDS)[site]
+    dense = sae.encode(rows.x[rows.concept]).dense(sae.width)
+    features = dense.sum(0).topk(2).indices.tolist()
+    expected = torch.stack([dense[:, j][dense[:, j] > 0].mean() for j in features])
+    torch.testing.assert_close(mean_firing(sae, subject, CONCEPT, features), expected)
+
+
+def test_bad_counts_are_refused():
+    subject = tiny_sd()
+    with pytest.raises(ValueError, match="count is 0"):
+        find_features(random_sae(subject.sites("text_stream")[0], 16), subject, CONCEPT, count=0)
+    with pytest.raises(ValueError, match="no autoencoder"):
+        find_features([], subject, CONCEPT)

@@ -1,0 +1,220 @@
+"""Concept vectors: planted columns are ranked first, and kept because pictures need them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from concept_probe.find import (
+    concept_rows,
+    find_vectors,
+    fit_probe,
+    panel,
+    rank_columns,
+    search_columns,
+    search_directions,
+    text_directions,
+)
+from concept_probe.find.causal import Ladder, Rung, hits
+from concept_probe.types import TOKEN_KINDS, Query, Sampling, Score, Site
+from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd, tiny_sdxl
+
+CONCEPT = tiny_concept()
+SAMPLING = Sampling(steps=2, guidance=1.0)
+PLANTED = (5, 11, 30)
+
+
+@dataclass(frozen=True)
+class Remembers:
+    """Names a picture that is close to one it was shown, and sees nothing in any other."""
+
+    known: Tensor
+    places: Tensor
+    tolerance: float
+    name: str = "remembers"
+    version: str = "1"
+    labels: tuple[str, ...] = ("cat", "dog", "sun", "none")
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        gaps = (images.flatten(1)[:, None] - self.known.flatten(1)).square().mean(-1).sqrt()
+        near = gaps.min(1)
+        return torch.nn.functional.one_hot(
+            torch.where(near.values < self.tolerance, self.places[near.indices], 3), 4
+        ).float()
+
+    @classmethod
+    def of(cls, subject, tolerance: float) -> Remembers:
+        tested = panel(CONCEPT, split="fit", images=9)
+        queries = (*tested.gone, *tested.stay)
+        places = torch.tensor([cls.labels.index(q.prompt.label or "none") for q in queries])
+        return cls(subject.generate(queries, SAMPLING), places, tolerance)
+
+
+def planted():
+    """A subject whose second text layer has three columns that fire for `cat` and write a lot."""
+    subject = tiny_sd()
+    for weight in subject.sites("mlp_value"):
+        subject.parameter(weight).data.mul_(0.1)
+    site = subject.sites("mlp_value")[1]
+    fc1 = Site(site.component, site.path.replace("fc2", "fc1"), "in")
+    rows = concept_rows(subject, CONCEPT, [fc1], kinds=TOKEN_KINDS)[fc1]
+    late = rows.select(rows.kind >= TOKEN_KINDS.index("eos"))
+    probe = fit_probe(late.x, late.concept, penalty=1e-4)
+    least = probe(rows.x[~rows.concept]).max()  # so that no other prompt makes them fire
+    hidden = Site(site.component, fc1.path, "weight")
+    bias = subject.module(hidden).bias
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        assert isinstance(bias, Tensor)
+        for j in PLANTED:
+            subject.parameter(hidden)[j] = probe.weight.float()
+            bias[j] = probe.bias.float() - least
+            subject.parameter(site)[:, j] = 4 * torch.randn(16, generator=generator)
+        for weight in subject.sites("cross_value_weight"):
+            subject.parameter(weight).mul_(8)
+    return subject
+
+
+@pytest.mark.parametrize("effect", ["gradient", "alignment", "norm"])
+def test_planted_columns_come_first(effect):
+    subject = planted()
+    ranked = rank_columns(subject, CONCEPT, effect=effect)
+    layer = subject.sites("mlp_value")[1].path
+    top = {(site.path, site.item) for site in ranked.sites[:5]}
+    assert sum((layer, j) in top for j in PLANTED) >= 2
+    assert (ranked.scores[:-1] >= ranked.scores[1:]).all()
+    assert len(ranked.sites) == 96
+
+
+def test_the_gradient_is_what_a_unit_of_the_coefficient_does():
+    from concept_probe.capture import tap
+    from concept_probe.find.vectors import _coefficient_contrast, _readout_slopes
+
+    subject = tiny_sd()
+    hidden = list(subject.sites("text_mlp_hidden"))
+    slopes = _readout_slopes(subject, CONCEPT, hidden, ("eos",), 32)
+    (out,) = subject.sites("text_out")
+    lines, groups = _coefficient_contrast(concept_rows(subject, CONCEPT, [out], kinds=("eos",))[out])
+    direction = torch.nn.functional.normalize(lines, dim=1)[groups.index((0, 3))]
+    prompts = CONCEPT.target.fit
+    step = 1e-3
+
+    def readout(size: float) -> float:
+        def bump(x, moment):
+            moved = x.clone()
+            moved[..., 4] += size * (moment.token_kinds == 3)
+            return moved
+
+        with tap(subject, {hidden[1]: bump}), torch.no_grad():
+            made = subject.encode(prompts)
+        return float((made.states[made.kinds == 3] @ direction).sum())
+
+    numeric = (readout(step) - readout(-step)) / (2 * step) / len(prompts)
+    assert float(slopes[hidden[1]][0, 3][4]) == pytest.approx(numeric, rel=1e-2, abs=1e-4)
+
+
+def test_the_search_keeps_the_planted_columns_and_says_why():
+    subject = planted()
+    options = {"counts": (3, 8), "sampling": SAMPLING, "goal": 0.5, "tested": panel(CONCEPT, split="fit", images=9)}
+    search = search_columns(subject, CONCEPT, recogniser=Remembers.of(subject, 0.0015), **options)
+    layer = subject.sites("mlp_value")[1].path
+    assert {(s.site.path, s.site.item) for s in search.subspaces} == {(layer, j) for j in PLANTED}
+    assert search.ladder.before.value == 1.0
+    rung = search.ladder.chosen()
+    assert rung is not None
+    assert rung.count == 3
+    assert rung.drop.low > 0
+    assert rung.target.control == 1.0
+    assert rung.target.value < 0.5
+    assert rung.kept.value == rung.kept.control == 1.0
+    for space in search.subspaces:
+        assert space.space == "parameter"
+        assert space.basis.shape == (16, 1)
+        torch.testing.assert_close(space.basis[:, 0], subject.parameter(space.site)[:, space.site.item])
+        assert space.score == rung.drop
+    again = search_columns(subject, CONCEPT, recogniser=Remembers.of(subject, 0.0015), **options)
+    assert again.ladder == search.ladder
+
+
+@pytest.mark.parametrize("role", ["mlp_value", "cross_value_weight"])
+def test_nothing_is_kept_where_no_picture_changes(role: str):
+    subject = tiny_sd()
+    recogniser = Remembers.of(subject, 1e9)
+    found = find_vectors(subject, CONCEPT, recogniser=recogniser, role=role, counts=(2,), images=6, sampling=SAMPLING)
+    assert found == ()
+
+
+@pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
+def test_directions_of_cross_attention(make):
+    subject = make()
+    directions = text_directions(subject, CONCEPT)
+    width = subject.encode(CONCEPT.target.fit[:1]).states.shape[-1]
+    assert directions.basis.shape == (width, len(directions.names))
+    removal = directions.removal(3)
+    torch.testing.assert_close(removal.dual.mT @ removal.basis, torch.eye(3, dtype=torch.float64), atol=1e-6, rtol=1e-6)
+    search = search_directions(
+        subject, CONCEPT, recogniser=tiny_recogniser(), counts=(1, 2), images=6, sampling=SAMPLING
+    )
+    assert len(search.ladder.rungs) >= 1
+    rung = search.ladder.chosen()
+    assert len(search.subspaces) == (0 if rung is None else 2 * len(subject.sites("cross_value_weight")))
+
+
+def score(value: float, low: float = 0.0, control: float = 1.0) -> Score:
+    return Score("x", value, low, value, 8, control=control)
+
+
+def test_the_smallest_rung_that_reaches_the_goal_is_chosen():
+    rungs = (
+        Rung(4, score(0.6), score(0.3, 0.1), score(1.0)),
+        Rung(8, score(0.1), score(0.8, 0.5), score(0.95)),
+        Rung(16, score(0.0), score(0.9, 0.6), score(0.95)),
+    )
+    ladder = Ladder(score(1.0), rungs, 0.2, 0.9)
+    chosen = ladder.chosen()
+    assert chosen is not None
+    assert chosen.count == 8
+    best = replace(ladder, goal=-1.0).chosen()
+    assert best is not None
+    assert best.count == 16
+    assert replace(ladder, rungs=(Rung(4, score(0.0), score(0.5, -0.1), score(1.0)),)).chosen() is None
+    assert replace(ladder, rungs=(Rung(4, score(0.0), score(0.9, 0.5), score(0.5)),)).chosen() is None
+
+
+def test_random_columns_are_of_the_same_layers_and_alike_in_load():
+    ranked = rank_columns(tiny_sd(), CONCEPT)
+    generator = torch.Generator().manual_seed(0)
+    drawn = ranked.matched(range(10), generator, pool=1)
+    assert not set(drawn) & set(range(10))
+    assert [ranked.sites[i].path for i in drawn] == [ranked.sites[i].path for i in range(10)]
+    matched = (ranked.load[drawn].log() - ranked.load[:10].log()).abs().mean()
+    anything = (ranked.load[20:].log()[:, None] - ranked.load[:10].log()).abs().mean()
+    assert matched < anything
+    with pytest.raises(ValueError, match="no columns left"):
+        ranked.matched(range(96), generator)
+
+
+def test_a_panel_spreads_over_lists_and_gives_every_picture_its_seed():
+    tested = panel(CONCEPT, images=10)
+    assert len(tested.gone) == len(tested.stay) == 10
+    assert len({q.seed for q in (*tested.gone, *tested.stay)}) == 20
+    lists = [CONCEPT.target.select, CONCEPT.paraphrases.select, CONCEPT.implicit.select]
+    assert all(any(q.prompt in prompts for q in tested.gone) for prompts in lists)
+    assert all(q.prompt in (*CONCEPT.neighbours.select, *CONCEPT.unrelated.select) for q in tested.stay)
+
+
+def test_hits_compare_with_the_concept_or_with_each_querys_label():
+    subject = tiny_sd()
+    queries = [Query(p, i) for i, p in enumerate(CONCEPT.neighbours.select)]
+    images = subject.generate(queries, SAMPLING)
+    recogniser = Remembers(images, torch.ones(3, dtype=torch.long), 0.01)
+    assert hits(subject, queries, recogniser, SAMPLING, None).tolist() == [1, 1, 1]
+    assert hits(subject, queries, recogniser, SAMPLING, "cat").tolist() == [0, 0, 0]
+
+
+def test_an_unknown_role_is_refused():
+    with pytest.raises(ValueError, match="'mlp_value'"):
+        find_vectors(tiny_sd(), CONCEPT, recogniser=tiny_recogniser(), role="text_stream")

@@ -1,0 +1,219 @@
+"""Training: what it finds, what it starts from, what it refuses."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+
+from concept_probe.learn import Step, train_sae
+from concept_probe.learn.losses import geometric_median
+from concept_probe.types import Site
+from tests.learn.planted import SITE, Planted, recovery
+
+SMALL: dict[str, Any] = {"site": SITE, "k": 3, "expansion": 4, "batch": 256, "samples": 256 * 40}
+
+
+@torch.no_grad()
+def held_out_fvu(sae, x) -> float:
+    return float((x - sae(x)).square().sum() / (x - x.mean(0)).square().sum())
+
+
+def fired(sae, x) -> int:
+    codes = sae.encode(x)
+    return len(codes.indices[codes.values > 0].unique())
+
+
+def sae_lens_fvu(planted: Planted, samples: int) -> tuple[float, float]:
+    """Recovery and FVU of sae-lens's own TopK trainer, same rows, width, k, batch, rate and schedule length."""
+    from sae_lens.config import LoggingConfig, SAETrainerConfig
+    from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=planted.d, d_sae=4 * planted.d, k=planted.active))
+        config = SAETrainerConfig(
+            total_training_samples=samples,
+            train_batch_size_samples=512,
+            lr=2e-3,
+            lr_end=2e-4,
+            lr_warm_up_steps=samples // 512 // 20,
+            lr_decay_steps=samples // 512 // 5,
+            dead_feature_window=samples // 512 // 10,
+            logger=LoggingConfig(log_to_wandb=False),
+        )
+        trained = SAETrainer(config, module, planted.batches(512)).fit()
+    x = planted.batch(4096, 10**6)
+    return recovery(trained.W_dec.detach(), planted.directions), held_out_fvu(trained, x)
+
+
+@pytest.mark.slow
+def test_planted_features_are_found_as_well_as_sae_lens_finds_them(capsys):
+    planted, samples = Planted(), 500_000
+    sae = train_sae(planted.batches(512), site=SITE, k=3, expansion=4, samples=samples, batch=512, rate=2e-3)
+    ours = recovery(sae.decoder, planted.directions), held_out_fvu(sae, planted.batch(4096, 10**6))
+    theirs = sae_lens_fvu(planted, samples)
+    with capsys.disabled():
+        for name, (found, unexplained) in (("concept_probe", ours), ("sae-lens", theirs)):
+            print(f"\nplanted dictionary, {name}: mean largest cosine {found:.4f}, FVU {unexplained:.4f}", end="")
+    assert ours[0] > 0.99
+    assert ours[0] >= theirs[0] - 0.005
+    assert ours[1] <= theirs[1] + 0.005
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
+def test_planted_features_are_found_whatever_the_unit_of_the_rows(scale):
+    planted = Planted(features=32, d=16, scale=scale)
+    sae = train_sae(planted.batches(256), site=SITE, k=3, expansion=4, samples=200_000, batch=256, rate=4e-3)
+    assert recovery(sae.decoder, planted.directions) > 0.97
+
+
+def test_auxk_revives_features_and_without_it_they_stay_dead():
+    """b_dec starts from a first batch without the offset of all later ones, and one direction drowns many features."""
+    rows = Planted(features=256, d=64, active=5, offset=0.0)
+    shift = replace(rows, offset=1.0).bias
+
+    def dead(auxk: int | None) -> int:
+        source = (x if i == 0 else x + shift for i, x in enumerate(rows.batches(512)))
+        sae = train_sae(source, site=SITE, k=5, expansion=4, samples=200_000, batch=512, dead_after=10_000, auxk=auxk)
+        return sae.width - fired(sae, rows.batch(4096, 10**6) + shift)
+
+    with_auxk, without = dead(None), dead(0)
+    assert without >= 10
+    assert with_auxk <= without // 4
+
+
+def test_start_is_the_geometric_median_unit_rows_and_the_transpose():
+    """A rate of 0 leaves the start in place."""
+    planted = Planted(offset=5.0)
+    sae = train_sae(planted.batches(256), **SMALL, rate=0.0)
+    torch.testing.assert_close(sae.bias, geometric_median(planted.batch(256, 0)))
+    torch.testing.assert_close(torch.linalg.vector_norm(sae.W_dec, dim=1), torch.ones(128))
+    torch.testing.assert_close(sae.W_enc, sae.W_dec.mT)
+    assert (sae.b_enc == 0).all()
+    spread = ((planted.batch(256, 0) - sae.bias) * sae.scale).square().mean().sqrt()
+    assert 2**-0.5 <= spread <= 2**0.5
+    assert math.log2(sae.scale).is_integer()
+
+
+def test_decoder_rows_are_unit_after_training_and_weights_ask_for_no_gradient():
+    sae = train_sae(Planted().batches(256), **SMALL)
+    torch.testing.assert_close(torch.linalg.vector_norm(sae.W_dec, dim=1), torch.ones(128))
+    assert not any(p.requires_grad or p.grad is not None for p in sae.parameters())
+
+
+def test_same_seed_same_bits_and_the_global_random_state_is_left_alone():
+    before = torch.get_rng_state()
+    one, two = (train_sae(Planted().batches(256), **SMALL) for _ in range(2))
+    other = train_sae(Planted().batches(256), **SMALL, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert not torch.equal(one.W_dec, other.W_dec)
+
+
+def test_the_size_of_the_blocks_of_an_iterator_does_not_matter():
+    rows = torch.cat(list(itertools.islice(Planted().batches(256), 41)))
+    ragged = iter(rows.split([100, 1, 500, 37, 3000, *[129] * 53, 21]))
+    one, two = train_sae(Planted().batches(256), **SMALL), train_sae(ragged, **SMALL)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_a_feature_counts_as_dead_after_the_window_and_not_before():
+    log: list[Step] = []
+    train_sae(
+        Planted(features=8, d=16, active=1).batches(256), **SMALL | {"k": 1}, dead_after=256 * 10, on_step=log.append
+    )
+    assert [s.step for s in log] == list(range(40))
+    assert all(s.dead == 0 for s in log[:9]) and all(s.auxk == 0 for s in log[:10])
+    assert log[9].dead > 0 and log[10].auxk > 0
+    assert log[-1].fvu < log[0].fvu
+
+
+def test_default_dead_window_is_reached_within_the_run():
+    sae = train_sae(Planted().batches(256), **SMALL)
+    assert 0 < sae.made_by["dead_after"] <= SMALL["samples"] // 2
+
+
+def test_a_dead_window_longer_than_the_run_is_refused():
+    with pytest.raises(ValueError, match="dead_after is 10240 rows but the run has only 10240"):
+        train_sae(Planted().batches(256), **SMALL, dead_after=10_240)
+    train_sae(Planted().batches(256), **SMALL, dead_after=10_240, auxk=0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("step", [0, 7])
+def test_rows_that_are_not_finite_name_the_step(bad, step):
+    def source():
+        for i, x in enumerate(Planted().batches(256)):
+            if i == step:
+                x[3, 5] = bad
+            yield x
+
+    with pytest.raises(FloatingPointError, match=f"planted:out: row 3 of step {step} holds NaN or infinity"):
+        train_sae(source(), **SMALL)
+
+
+def test_a_batch_without_variance_names_the_step():
+    with pytest.raises(FloatingPointError, match="at step 2"):
+        train_sae((x if i < 2 else torch.ones(256, 32) for i, x in enumerate(Planted().batches(256))), **SMALL)
+    with pytest.raises(ValueError, match="all 256 rows of the first batch are equal"):
+        train_sae(itertools.repeat(torch.ones(256, 32)), **SMALL)
+
+
+def test_rows_of_another_width_name_both():
+    with pytest.raises(ValueError, match=r"step 4 got rows of shape \(256, 31\), width 32 was expected"):
+        train_sae((x if i < 4 else x[:, 1:] for i, x in enumerate(Planted().batches(256))), **SMALL)
+    with pytest.raises(ValueError, match=r"got rows of shape \(256, 4, 8\)"):
+        train_sae((x.reshape(256, 4, 8) for x in Planted().batches(256)), **SMALL)
+
+
+def test_a_source_that_ends_early_is_an_error():
+    with pytest.raises(ValueError, match="ended after 2560 rows of the 10240 asked for"):
+        train_sae(itertools.islice(Planted().batches(256), 10), **SMALL)
+    with pytest.raises(ValueError, match="gave no batch of 256 rows"):
+        train_sae([], **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"site": None}, "an iterator does not say where its rows come from"),
+        ({"k": 0}, "k is 0"),
+        ({"k": 129}, "k is 129, more than the 128 features"),
+        ({"samples": 100}, "samples is 100, less than one batch of 256"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        train_sae(Planted().batches(256), **SMALL | options)
+
+
+@dataclass(frozen=True)
+class TwoSites:
+    """The least that a store must offer."""
+
+    planted: Planted
+    sites: tuple[Site, ...] = (SITE, Site("unet", "mid_block"))
+
+    def width(self, site: Site) -> int:
+        return self.planted.d
+
+    def rows(self, site: Site) -> int:
+        return 10**6
+
+    def batches(self, site, size, *, seed=0, epochs=None, start=0):
+        return (self.planted.batch(size, i + 10**6 * seed) for i in itertools.count(start))
+
+
+def test_a_store_with_several_sites_must_be_told_which():
+    store = TwoSites(Planted())
+    with pytest.raises(ValueError, match="hold 2 sites; pass site= one of synthetic/planted:out, unet/mid_block:out"):
+        train_sae(store, **SMALL | {"site": None})
+    with pytest.raises(LookupError, match=r"site 'unet/mid_blok:out' not found; nearest: 'unet/mid_block:out'"):
+        train_sae(store, **SMALL | {"site": Site("unet", "mid_blok")})
+    assert train_sae(store, **SMALL | {"site": store.sites[1]}).site == store.sites[1]
