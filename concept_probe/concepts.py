@@ -54,8 +54,14 @@ def load_concept(path: str | Path) -> Concept:
         raise ValueError(f"concept file {path} needs at least a name and target prompts")
     unknown = sorted(set(data) - {"name", "examples", *KINDS})
     if unknown:
-        raise ValueError(f"concept file {path} has entries that no concept has: {', '.join(unknown)}; kinds are {', '.join(KINDS)}")
-    kinds = {kind: _splits(data[kind], data["name"] if kind == "target" else None, f"{path}, {kind}") for kind in KINDS if kind in data}
+        raise ValueError(
+            f"concept file {path} has entries that no concept has: {', '.join(unknown)}; kinds are {', '.join(KINDS)}"
+        )
+    kinds = {
+        kind: _splits(data[kind], data["name"] if kind == "target" else None, f"{path}, {kind}")
+        for kind in KINDS
+        if kind in data
+    }
     _refuse_overlap(kinds, path)
     examples = None
     if "examples" in data:
@@ -67,7 +73,9 @@ def save_concept(concept: Concept, path: str | Path) -> None:
     """Write the prompts of a concept as a concept file; example pictures are not written."""
     data: dict[str, Any] = {"name": concept.name}
     for kind in KINDS:
-        lists = {s: [{k: v for k, v in vars(p).items() if v is not None} for p in concept.prompts(kind, s)] for s in SPLITS}
+        lists = {
+            s: [{k: v for k, v in vars(p).items() if v is not None} for p in concept.prompts(kind, s)] for s in SPLITS
+        }
         if any(lists.values()):
             data[kind] = lists
     Path(path).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -76,14 +84,22 @@ def save_concept(concept: Concept, path: str | Path) -> None:
 def _splits(data: Any, name: str | None, where: str) -> Splits:
     if not isinstance(data, Mapping) or set(data) - set(SPLITS):
         raise ValueError(f"{where} should be an object with the lists {', '.join(SPLITS)}")
-    return Splits(**{split: tuple(_prompt(p, name, f"{where}, {split}") for p in data.get(split, [])) for split in SPLITS})
+    return Splits(
+        **{split: tuple(_prompt(p, name, f"{where}, {split}") for p in data.get(split, [])) for split in SPLITS}
+    )
 
 
 def _prompt(data: Any, name: str | None, where: str) -> Prompt:
     if isinstance(data, str):
         return Prompt(data, name if name is not None and name in data else None, name)
-    if not isinstance(data, Mapping) or not isinstance(data.get("text"), str) or set(data) - {"text", "subject", "label"}:
-        raise ValueError(f"{where}: a prompt is a text, or an object with text, subject, label; found {str(data)[:80]!r}")
+    if (
+        not isinstance(data, Mapping)
+        or not isinstance(data.get("text"), str)
+        or set(data) - {"text", "subject", "label"}
+    ):
+        raise ValueError(
+            f"{where}: a prompt is a text, or an object with text, subject, label; found {str(data)[:80]!r}"
+        )
     prompt = Prompt(data["text"], data.get("subject"), data.get("label", name))
     if prompt.subject is not None and prompt.subject not in prompt.text:
         raise ValueError(f"{where}: subject {prompt.subject!r} does not occur in {prompt.text!r}")
@@ -98,7 +114,9 @@ def _refuse_overlap(kinds: Mapping[str, Splits], path: Path) -> None:
         for split in SPLITS:
             for prompt in getattr(splits, split):
                 if seen.setdefault(prompt.text, split) != split:
-                    raise ValueError(f"concept file {path}: {kind} prompt {prompt.text!r} stands in {seen[prompt.text]} and in {split}")
+                    raise ValueError(
+                        f"concept file {path}: {kind} prompt {prompt.text!r} stands in {seen[prompt.text]} and in {split}"
+                    )
 
 
 def _pictures(folder: Path):

@@ -43,7 +43,9 @@ class Site:
         path, colon, tail = rest.rpartition(":")
         side, bracket, item = tail.partition("[")
         if not (component and slash and path and colon) or side not in ("in", "out", "weight"):
-            raise ValueError(f"site {address!r} is not of the form component/path:in|out|weight, optionally with [item]")
+            raise ValueError(
+                f"site {address!r} is not of the form component/path:in|out|weight, optionally with [item]"
+            )
         if bracket and not (item.endswith("]") and item[:-1].isdigit()):
             raise ValueError(f"site {address!r} ends in {bracket + item!r}, which is not [item] with a whole number")
         return cls(component, path, side, int(item[:-1]) if bracket else None)  # pyright: ignore[reportArgumentType]
@@ -167,7 +169,9 @@ class Score:
 
     def __str__(self) -> str:
         control = "" if self.control is None else f", control {self.control:.3g}"
-        return f"{self.name} {self.value:.3g} [{self.low:.3g}, {self.high:.3g}] (n {self.n}{control}) {self.unit}".rstrip()
+        return (
+            f"{self.name} {self.value:.3g} [{self.low:.3g}, {self.high:.3g}] (n {self.n}{control}) {self.unit}".rstrip()
+        )
 
 
 @dataclass(frozen=True)

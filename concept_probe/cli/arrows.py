@@ -33,7 +33,9 @@ def capture(
     model: Model = "emoji",
     role: Roles = None,
     site: Annotated[list[str] | None, typer.Option(help="Address of a site; may be repeated.")] = None,
-    prompt_file: Annotated[Path | None, typer.Option(help="Text file, one prompt a line. Default: the embedded prompts.")] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(help="Text file, one prompt a line. Default: the embedded prompts.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many prompts, evenly spread.")] = None,
 ) -> None:
     """Store activations of a model over prompts.
@@ -83,21 +85,27 @@ def train(
         acts = Activations.open(store)
         chosen = Site.parse(site) if site is not None else None
         if chosen is None and len(acts.sites) > 1:
-            raise ValueError(f"the store holds {len(acts.sites)} sites, name one with --site: {', '.join(map(str, acts.sites))}")
+            raise ValueError(
+                f"the store holds {len(acts.sites)} sites, name one with --site: {', '.join(map(str, acts.sites))}"
+            )
         chosen = chosen or acts.sites[0]
         sae = train_sae(acts, site=chosen, k=k, expansion=expansion, samples=samples, seed=seed, folder=output)
         err.print(f"autoencoder of {sae.width:,} features over {sae.site} in {output}")
         rows = acts.read(chosen).x[:65536]
         explained = 1 - float((rows - sae(rows)).square().sum() / (rows - rows.mean(0)).square().sum())
-        err.print(f"explains {explained:.1%} of the variance of rows it was trained on; "
-                  f"judge it on others with concept_probe.{evaluate_sae.__name__}")
+        err.print(
+            f"explains {explained:.1%} of the variance of rows it was trained on; "
+            f"judge it on others with concept_probe.{evaluate_sae.__name__}"
+        )
 
 
 def find(
     concept: ConceptName,
     output: Output,
     model: Model = "emoji",
-    what: Annotated[str, typer.Option(help="features, columns (of text-encoder feed-forward layers) or cross (attention K/V).")] = "features",
+    what: Annotated[
+        str, typer.Option(help="features, columns (of text-encoder feed-forward layers) or cross (attention K/V).")
+    ] = "features",
     count: Annotated[int | None, typer.Option(help="How many features; default: as many as are selective.")] = None,
     sae: Saes = None,
     concept_file: ConceptFile = None,
@@ -114,7 +122,11 @@ def find(
         from concept_probe.registry import look_up
 
         subject, about = subject_of(model), concept_of(concept, concept_file)
-        roles = look_up({"features": None, "columns": "mlp_value", "cross": ("cross_key_weight", "cross_value_weight")}, what, "kind of finding")
+        roles = look_up(
+            {"features": None, "columns": "mlp_value", "cross": ("cross_key_weight", "cross_value_weight")},
+            what,
+            "kind of finding",
+        )
         if roles is None:
             found = find_features(saes_of(sae, subject), subject, about, count=count, seed=seed)
         else:
@@ -153,8 +165,10 @@ def erase(
         subject, about = subject_of(model), concept_of(concept, concept_file)
         erasure = make(method, subject, about, read_found(found, sae, subject))
         if not isinstance(erasure, Edit):
-            raise ValueError(f"{method} acts while the model runs and changes no weights, so there is nothing to save; "
-                             f"use it with: concept-probe audit {concept} --method {method}")
+            raise ValueError(
+                f"{method} acts while the model runs and changes no weights, so there is nothing to save; "
+                f"use it with: concept-probe audit {concept} --method {method}"
+            )
         erasure.save(output)
         err.print(f"edit {erasure.name} of {len(erasure.deltas)} parameters in {output}")
 

@@ -91,10 +91,16 @@ def audit(
     sae: Saes = None,
     concept_file: ConceptFile = None,
     recogniser: RecogniserName = None,
-    original: Annotated[str | None, typer.Option(help="The model as it was before, if MODEL is an erased checkpoint.")] = None,
+    original: Annotated[
+        str | None, typer.Option(help="The model as it was before, if MODEL is an erased checkpoint.")
+    ] = None,
     twin: Annotated[str | None, typer.Option(help="A model never taught the concept; `none` for no twin.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for report.html, .json and .md.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the report's JSON to standard output, and nothing else.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for report.html, .json and .md.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the report's JSON to standard output, and nothing else.")
+    ] = False,
     prompts: Annotated[int, typer.Option(help="Test prompts per kind.")] = 12,
     seeds: Annotated[int, typer.Option(help="Pictures per prompt.")] = 2,
     queries: Queries = 80,
@@ -135,7 +141,9 @@ def audit(
 
 def report(
     source: Annotated[Path, typer.Argument(help="A report.json that `audit` or `run` wrote.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the renderings; default: beside the JSON.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the renderings; default: beside the JSON.")
+    ] = None,
 ) -> None:
     """Render a report's JSON as HTML and Markdown again.
 
@@ -159,10 +167,14 @@ def write_report(report, folder: Path) -> None:
     from concept_probe.report import to_html, to_json, to_markdown
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in {"report.json": to_json(report), "report.html": to_html(report), "report.md": to_markdown(report)}.items():
+    for name, text in {
+        "report.json": to_json(report),
+        "report.html": to_html(report),
+        "report.md": to_markdown(report),
+    }.items():
         beside = folder / f"{name}.{os.getpid()}.part"
         beside.write_text(text, encoding="utf-8")
-        os.replace(beside, folder / name)
+        beside.replace(folder / name)
 
 
 def print_verdict(report, folder: Path | None) -> None:

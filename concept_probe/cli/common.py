@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 err = Console(stderr=True)
 out = Console()
 
-ConceptName = Annotated[str, typer.Argument(help="A concept of the embedded models (see `info`), or any name with --concept-file.")]
+ConceptName = Annotated[
+    str, typer.Argument(help="A concept of the embedded models (see `info`), or any name with --concept-file.")
+]
 Model = Annotated[str, typer.Option("--model", "-m", help="An embedded model, a diffusers id, or a folder.")]
 ConceptFile = Annotated[Path | None, typer.Option(help="JSON file with the concept's prompts, for models of your own.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")]
-Saes = Annotated[list[Path] | None, typer.Option("--sae", help="Folder of an autoencoder; may be repeated. Default: the shipped ones.")]
+Saes = Annotated[
+    list[Path] | None,
+    typer.Option("--sae", help="Folder of an autoencoder; may be repeated. Default: the shipped ones."),
+]
 RecogniserName = Annotated[str | None, typer.Option(help="A recogniser's name, or clip:FOLDER for zero-shot naming.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 
@@ -35,7 +40,9 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, OSError, RuntimeError, FloatingPointError, TypeError) as error:
-        err.print(f"[bold red]error:[/] {_escaped(str(error) or type(error).__name__)}", soft_wrap=True, highlight=False)
+        err.print(
+            f"[bold red]error:[/] {_escaped(str(error) or type(error).__name__)}", soft_wrap=True, highlight=False
+        )
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         err.print("interrupted; what was finished is kept, and the same command goes on from there")

@@ -33,7 +33,9 @@ def run(
     output: Output,
     model: Model = "emoji",
     eraser: Annotated[str, typer.Option(help="An eraser, see `info erasers`.")] = "ablate_features",
-    retrain: Annotated[bool, typer.Option("--retrain", help="Train the autoencoder anew instead of taking a shipped one.")] = False,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train the autoencoder anew instead of taking a shipped one.")
+    ] = False,
     sae: Saes = None,
     concept_file: ConceptFile = None,
     recogniser: RecogniserName = None,
@@ -91,7 +93,9 @@ def _retrained(subject, concept, model: str, output: Path):
     from concept_probe.learn.recipe import default_site, train_on_subject
     from concept_probe.types import KINDS
 
-    asked = prompts(model)[::2] if model in testbed.NAMES else tuple(p for k in KINDS for p in concept.prompts(k, "fit"))
+    asked = (
+        prompts(model)[::2] if model in testbed.NAMES else tuple(p for k in KINDS for p in concept.prompts(k, "fit"))
+    )
     site = default_site(subject)
     step(f"training an autoencoder over {site} on {len(asked):,} prompts")
     return (train_on_subject(subject, asked, site, folder=output / "sae"),)

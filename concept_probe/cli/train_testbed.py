@@ -14,8 +14,12 @@ app = typer.Typer(no_args_is_help=True, help="Train or look at the embedded mode
 
 @app.command("train")
 def train(
-    folder: Annotated[Path, typer.Option("--work", help="Folder for checkpoints; the same one resumes.")] = Path("runs/testbed"),
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the finished models.")] = Path("runs/weights"),
+    folder: Annotated[Path, typer.Option("--work", help="Folder for checkpoints; the same one resumes.")] = Path(
+        "runs/testbed"
+    ),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the finished models.")] = Path(
+        "runs/weights"
+    ),
 ) -> None:
     """Train the embedded models from the icons; can be stopped and started again at any time.
 

@@ -50,12 +50,17 @@ def recogniser_for(concept: str) -> Recogniser:
         if concept in found.labels[:-1]:
             return found
         labels += found.labels[:-1]
-    raise LookupError(f"no recogniser can see {concept!r}; they see {len(labels)} labels, among them {', '.join(labels[:5])}; "
-                      "pass one of your own (see types.Recogniser)")
+    raise LookupError(
+        f"no recogniser can see {concept!r}; they see {len(labels)} labels, among them {', '.join(labels[:5])}; "
+        "pass one of your own (see types.Recogniser)"
+    )
 
 
 def trials(
-    recogniser: Recogniser, images: Float[Tensor, "n 3 h w"], queries: Sequence[Query], concept: str | None = None,
+    recogniser: Recogniser,
+    images: Float[Tensor, "n 3 h w"],
+    queries: Sequence[Query],
+    concept: str | None = None,
 ) -> tuple[Trial, ...]:
     """What `recogniser` sees in the picture of each query.
 

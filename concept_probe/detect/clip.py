@@ -30,7 +30,10 @@ class TextImage:
         parameter = self.model.logit_scale
         x = F.interpolate(images.to(parameter.device, torch.float32), (size, size), mode="area")
         x = ((x - self.mean) / self.std).to(parameter.dtype)
-        out = [self.model.visual_projection(self.model.vision_model(pixel_values=part).pooler_output) for part in x.split(128)]
+        out = [
+            self.model.visual_projection(self.model.vision_model(pixel_values=part).pooler_output)
+            for part in x.split(128)
+        ]
         return F.normalize(torch.cat(out), dim=-1)
 
     @torch.no_grad()
@@ -39,9 +42,16 @@ class TextImage:
         device = self.model.logit_scale.device
         out = []
         for start in range(0, len(texts), 128):
-            batch = self.tokenizer(list(texts[start:start + 128]), padding="max_length", truncation=True,
-                                   max_length=self.model.config.text_config.max_position_embeddings, return_tensors="pt")
-            out.append(self.model.text_projection(self.model.text_model(input_ids=batch.input_ids.to(device)).pooler_output))
+            batch = self.tokenizer(
+                list(texts[start : start + 128]),
+                padding="max_length",
+                truncation=True,
+                max_length=self.model.config.text_config.max_position_embeddings,
+                return_tensors="pt",
+            )
+            out.append(
+                self.model.text_projection(self.model.text_model(input_ids=batch.input_ids.to(device)).pooler_output)
+            )
         return F.normalize(torch.cat(out), dim=-1)
 
     def scores(self, images: Float[Tensor, "n 3 h w"], texts: Sequence[str]) -> Float[Tensor, " n"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -18,10 +19,20 @@ class Network(nn.Module):
 
     def __init__(self, objects: int, styles: int, widths: tuple[int, ...] = (32, 64, 96, 160)) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 5, stride=2, padding=2), nn.GroupNorm(8, widths[0]), nn.SiLU()]
-        for before, after in zip(widths, widths[1:], strict=False):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.SiLU(),
-                       nn.Conv2d(after, after, 3, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, widths[0], 5, stride=2, padding=2),
+            nn.GroupNorm(8, widths[0]),
+            nn.SiLU(),
+        ]
+        for before, after in pairwise(widths):
+            layers += [
+                nn.Conv2d(before, after, 3, stride=2, padding=1),
+                nn.GroupNorm(8, after),
+                nn.SiLU(),
+                nn.Conv2d(after, after, 3, padding=1),
+                nn.GroupNorm(8, after),
+                nn.SiLU(),
+            ]
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.2))
         self.object_head = nn.Linear(widths[-1] * 16, objects + 1)
         self.style_head = nn.Linear(widths[-1] * 16, styles + 1)
@@ -63,5 +74,12 @@ def load(folder: Path, head: int) -> EmojiRecogniser:
     network = Network(len(card["objects"]), len(card["styles"]))
     network.load_state_dict({k: v.float() for k, v in load_file(folder / "recogniser.safetensors").items()})
     kind = ("objects", "styles")[head]
-    return EmojiRecogniser(("emoji", "emoji-style")[head], card["version"], (*card[kind], "none"),
-                           network.requires_grad_(False).eval(), head, card[f"{kind}_error"], card["false_positives"])
+    return EmojiRecogniser(
+        ("emoji", "emoji-style")[head],
+        card["version"],
+        (*card[kind], "none"),
+        network.requires_grad_(False).eval(),
+        head,
+        card[f"{kind}_error"],
+        card["false_positives"],
+    )

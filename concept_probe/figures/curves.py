@@ -59,6 +59,6 @@ def _banded(curve: Curve, title: str) -> go.Figure:
     top = max((*curve.high, *curve.y, *curve.control), default=1.0)
     figure.update_xaxes(title=curve.x_name)
     figure.update_yaxes(title=curve.y_name, range=[-0.03, 1.06] if top <= 1 else None, rangemode="tozero")
-    if 0 <= min((*curve.low, *curve.y), default=0.0) and top <= 1:
+    if min((*curve.low, *curve.y), default=0.0) >= 0 and top <= 1:
         figure.update_yaxes(tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%")
     return figure

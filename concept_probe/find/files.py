@@ -54,8 +54,10 @@ def load_found(folder: str | Path, codecs: Sequence[Codec] = ()) -> tuple[Subspa
         raise ValueError(f"{folder / 'found.json'} is not JSON ({error.msg}); find again") from None
     digest = hashlib.sha256(data).hexdigest()
     if digest != index["sha256"]:
-        raise ValueError(f"{folder / 'found.safetensors'} fails its checksum: sha256 {digest[:12]}, recorded {index['sha256'][:12]}; "
-                         "it was altered or cut short: find again")
+        raise ValueError(
+            f"{folder / 'found.safetensors'} fails its checksum: sha256 {digest[:12]}, recorded {index['sha256'][:12]}; "
+            "it was altered or cut short: find again"
+        )
     tensors = load(data)
     by_site = {codec.site: codec for codec in codecs}
     return tuple(_subspace(i, row, tensors, by_site) for i, row in enumerate(index["subspaces"]))
@@ -72,14 +74,25 @@ def _subspace(i: int, row: Mapping[str, Any], tensors: Mapping[str, Tensor], cod
     basis, mean, dual = (tensors.get(f"{i}.{n}") for n in TENSORS)
     if basis is None:
         raise ValueError(f"subspace {i} at {site} has no basis: find again")
-    return Subspace(site, basis, row["space"], Score(**row["score"]), row["concept"], row["role"], mean, dual,
-                    tuple(row["features"]), codec, tuple(Score(**s) for s in row["scores"]))
+    return Subspace(
+        site,
+        basis,
+        row["space"],
+        Score(**row["score"]),
+        row["concept"],
+        row["role"],
+        mean,
+        dual,
+        tuple(row["features"]),
+        codec,
+        tuple(Score(**s) for s in row["scores"]),
+    )
 
 
 def _replace(path: Path, data: bytes) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         beside.write_bytes(data)
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -66,16 +66,26 @@ def _parts(report: Report) -> Iterable[str]:
             yield figures.fragment(figures.detection([f for f in behaviour if f.metric == metric]))
     if report.curves:
         yield "<h2>What attacks bring back</h2>"
-        yield '<div class="pair">' + "".join(f"<div>{figures.fragment(figures.recovery(c))}</div>" for c in report.curves) + "</div>"
+        yield (
+            '<div class="pair">'
+            + "".join(f"<div>{figures.fragment(figures.recovery(c))}</div>" for c in report.curves)
+            + "</div>"
+        )
     if report.traces:
         yield "<h2>Where traces remain</h2>"
-        yield "".join(figures.fragment(figures.trace(t)) for t in report.traces)
+        yield "".join(f"<h3>{escape(t.name)}</h3>{figures.fragment(figures.trace(t))}" for t in report.traces)
     if report.findings:
         yield "<h2>Findings</h2>" + _findings(report.findings)
     if report.not_measured:
-        yield "<h2>What was not measured</h2><ul>" + "".join(f"<li>{escape(s)}</li>" for s in report.not_measured) + "</ul>"
+        yield (
+            "<h2>What was not measured</h2><ul>"
+            + "".join(f"<li>{escape(s)}</li>" for s in report.not_measured)
+            + "</ul>"
+        )
     if report.provenance:
-        rows = "".join(f'<tr><td>{escape(k)}</td><td class="mono">{escape(v)}</td></tr>' for k, v in report.provenance.items())
+        rows = "".join(
+            f'<tr><td>{escape(k)}</td><td class="mono">{escape(v)}</td></tr>' for k, v in report.provenance.items()
+        )
         yield f'<h2>Provenance</h2><div class="scroll"><table>{rows}</table></div>'
     yield "<footer>Written by concept_probe. The JSON beside this file is the source; this page is a rendering of it.</footer>"
 
@@ -86,16 +96,29 @@ def _verdict(report: Report) -> str:
     reasons = "".join(f"<li>{escape(r)}</li>" for r in verdict.reasons)
     residual = ""
     if verdict.residual is not None:
-        residual = (f"<p>Residual, the largest index: <b>{escape(score(verdict.residual))}</b> "
-                    f'<span class="soft">({escape(verdict.residual.name)}, n {verdict.residual.n})</span></p>')
+        residual = (
+            f"<p>Residual, the largest index: <b>{escape(score(verdict.residual))}</b> "
+            f'<span class="soft">({escape(verdict.residual.name)}, n {verdict.residual.n})</span></p>'
+        )
     if verdict.samples_needed is not None:
         residual += f"<p>A decision needs about {verdict.samples_needed} samples.</p>"
-    return (f'<div class="verdict" style="--tone:{VERDICT_COLOURS[verdict.name]}"><b class="name">{verdict.name}</b>'
-            f'<span class="pill">{mark}</span><p>{VERDICTS[verdict.name]}</p>{residual}<ul>{reasons}</ul></div>')
+    return (
+        f'<div class="verdict" style="--tone:{VERDICT_COLOURS[verdict.name]}"><b class="name">{verdict.name}</b>'
+        f'<span class="pill">{mark}</span><p>{VERDICTS[verdict.name]}</p>{residual}<ul>{reasons}</ul></div>'
+    )
 
 
 def _findings(findings: Sequence[Finding]) -> str:
-    heads = (("metric", ""), ("on", ""), ("before", "n"), ("after", "n"), ("95 % interval", "n"), ("control", "n"), ("index", "n"), ("n", "n"))
+    heads = (
+        ("metric", ""),
+        ("on", ""),
+        ("before", "n"),
+        ("after", "n"),
+        ("95 % interval", "n"),
+        ("control", "n"),
+        ("index", "n"),
+        ("n", "n"),
+    )
     out = ["".join(f'<th class="{c}">{h}</th>' for h, c in heads)]
     for kind, group in groupby(findings, key=lambda f: f.evidence):
         name, about = EVIDENCE[kind]
@@ -118,8 +141,11 @@ def _findings(findings: Sequence[Finding]) -> str:
 def _pictures(report: Report) -> str:
     if not report.pictures:
         return ""
-    out = ["<h2>Pictures</h2>", '<p class="soft">Columns share prompt and noise. Below each picture: what the recogniser sees; '
-           "in red where it is the concept.</p>"]
+    out = [
+        "<h2>Pictures</h2>",
+        '<p class="soft">Columns share prompt and noise. Below each picture: what the recogniser sees; '
+        "in red where it is the concept.</p>",
+    ]
     paired = [p for p in report.pictures if p.name in ("before", "after", "control")]
     for kind, group in _by_kind(paired):
         out.append(f"<h3>{escape(kind)}</h3>" + _grid(group, report.concept))
@@ -138,7 +164,9 @@ def _grid(pictures: Sequence[Picture], concept: str) -> str:
     names = list(dict.fromkeys(p.name for p in pictures))
     asked = list(dict.fromkeys((p.prompt, p.seed) for p in pictures))[:COLUMNS]
     table = {(p.name, p.prompt, p.seed): p for p in pictures}
-    rows = ["<tr><th></th>" + "".join(f'<th class="prompt" title="seed {s}">{escape(p)}</th>' for p, s in asked) + "</tr>"]
+    rows = [
+        "<tr><th></th>" + "".join(f'<th class="prompt" title="seed {s}">{escape(p)}</th>' for p, s in asked) + "</tr>"
+    ]
     for name in names:
         cells = "".join(_cell(table.get((name, *a)), concept) for a in asked)
         rows.append(f'<tr><th class="row">{escape(name.replace("_", " "))}</th>{cells}</tr>')
@@ -150,4 +178,6 @@ def _cell(picture: Picture | None, concept: str) -> str:
         return "<td></td>"
     data = base64.b64encode(picture.png).decode()
     hit = ' class="hit"' if picture.seen == concept else ""
-    return f'<td{hit}><img src="data:image/png;base64,{data}" alt="{escape(picture.prompt)}">{escape(picture.seen)}</td>'
+    return (
+        f'<td{hit}><img src="data:image/png;base64,{data}" alt="{escape(picture.prompt)}">{escape(picture.seen)}</td>'
+    )

@@ -13,7 +13,14 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionConfig
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+)
 
 from concept_probe.testbed.icons import augment, icons
 from concept_probe.testbed.loop import fit
@@ -31,15 +38,31 @@ SKIP = 0.5
 def text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
     """Two causal layers, 96 wide; the feed-forward layers are wide and rectified, so that columns are few and readable."""
     return CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=COLUMNS, projection_dim=PROJECTION,
-        num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=LENGTH, hidden_act="relu",
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=COLUMNS,
+        projection_dim=PROJECTION,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+        hidden_act="relu",
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
 
 
 def vision_config() -> CLIPVisionConfig:
-    return CLIPVisionConfig(hidden_size=128, intermediate_size=384, projection_dim=PROJECTION, num_hidden_layers=4,
-                            num_attention_heads=4, image_size=64, patch_size=16, hidden_act="gelu")
+    return CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=384,
+        projection_dim=PROJECTION,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=64,
+        patch_size=16,
+        hidden_act="gelu",
+    )
 
 
 def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> Int[Tensor, "b t"]:
@@ -56,14 +79,19 @@ def draw_batch(g: torch.Generator, pairs: list[tuple[int, int]], size: int) -> t
 def matches(captions: list[Caption], pairs: list[tuple[int, int]]) -> Float[Tensor, "b p"]:
     """For each sentence, the distribution over `pairs` of which it is true (uniform over all that fit)."""
     objects, styles = torch.tensor(pairs).T
-    truth = torch.stack([
-        (torch.ones_like(objects, dtype=torch.bool) if c.object is None else objects == c.object)
-        & (torch.ones_like(styles, dtype=torch.bool) if c.style is None else styles == c.style)
-        for c in captions]).float()
+    truth = torch.stack(
+        [
+            (torch.ones_like(objects, dtype=torch.bool) if c.object is None else objects == c.object)
+            & (torch.ones_like(styles, dtype=torch.bool) if c.style is None else styles == c.style)
+            for c in captions
+        ]
+    ).float()
     return truth / truth.sum(-1, keepdim=True)
 
 
-def train_pair(folder: Path, tokenizer: CLIPTokenizer, pairs: list[tuple[int, int]], steps: int = PAIR_STEPS) -> CLIPModel:
+def train_pair(
+    folder: Path, tokenizer: CLIPTokenizer, pairs: list[tuple[int, int]], steps: int = PAIR_STEPS
+) -> CLIPModel:
     """Contrast sentences with pictures, both ways, over the batch; sentences true of several pictures share their mass."""
     torch.manual_seed(0)
     text, vision = text_config(tokenizer), vision_config()
@@ -98,7 +126,12 @@ def picture_embeddings(model: CLIPModel, views: int = 8) -> Float[Tensor, "style
 
 
 def train_tower(
-    folder: Path, name: str, tokenizer: CLIPTokenizer, pair: CLIPModel, pairs: list[tuple[int, int]], steps: int = TOWER_STEPS,
+    folder: Path,
+    name: str,
+    tokenizer: CLIPTokenizer,
+    pair: CLIPModel,
+    pairs: list[tuple[int, int]],
+    steps: int = TOWER_STEPS,
 ) -> CLIPTextModelWithProjection:
     """A text tower that points each sentence of `pairs` at the frozen embeddings of the pictures it is true of.
 
@@ -133,9 +166,15 @@ def train_tower(
 
 
 @torch.no_grad()
-def naming(model: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, targets: Float[Tensor, "style object e"],
-           texts: list[str]) -> Int[Tensor, "b 2"]:
+def naming(
+    model: CLIPTextModelWithProjection,
+    tokenizer: CLIPTokenizer,
+    targets: Float[Tensor, "style object e"],
+    texts: list[str],
+) -> Int[Tensor, "b 2"]:
     """(object, style) of the picture embedding nearest to each sentence."""
-    embeds = torch.cat([model(input_ids=tokens(tokenizer, texts[i:i + 256])).text_embeds for i in range(0, len(texts), 256)])
+    embeds = torch.cat(
+        [model(input_ids=tokens(tokenizer, texts[i : i + 256])).text_embeds for i in range(0, len(texts), 256)]
+    )
     best = (F.normalize(embeds, dim=-1) @ targets.flatten(0, 1).T).argmax(-1)
     return torch.stack([best % targets.shape[1], best // targets.shape[1]], -1)

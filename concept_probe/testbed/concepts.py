@@ -13,8 +13,17 @@ from collections.abc import Iterable
 
 from concept_probe.registry import UnknownName
 from concept_probe.testbed.icons import icons
-from concept_probe.testbed.vocabulary import (PLAIN, REMOVED_OBJECTS, REMOVED_STYLE, STYLE_NAMES, STYLE_ONLY, STYLES, TEMPLATES,
-                                              Object, objects)
+from concept_probe.testbed.vocabulary import (
+    PLAIN,
+    REMOVED_OBJECTS,
+    REMOVED_STYLE,
+    STYLE_NAMES,
+    STYLE_ONLY,
+    STYLES,
+    TEMPLATES,
+    Object,
+    objects,
+)
 from concept_probe.types import SPLITS, Concept, Prompt, Split, Splits
 
 UNRELATED = {"fit": 40, "select": 8, "test": 12}
@@ -70,7 +79,7 @@ def _object_concept(entry: Object) -> Concept:
     far = _shuffled([o for o in kept if o.group != entry.group], entry.name)
     parts, start = {}, 0
     for split in SPLITS:
-        parts[split] = far[start:start + UNRELATED[split]]
+        parts[split] = far[start : start + UNRELATED[split]]
         start += UNRELATED[split]
     which = {"fit": 0, "select": 1, "test": 2}
 
@@ -93,14 +102,16 @@ def _object_concept(entry: Object) -> Concept:
 def _style_concept(style: str) -> Concept:
     kept = _shuffled([o for o in objects() if o.name not in REMOVED_OBJECTS], style)
     count = len(kept) // 3
-    shown = {split: kept[i * count:(i + 1) * count] for i, split in enumerate(SPLITS)}
+    shown = {split: kept[i * count : (i + 1) * count] for i, split in enumerate(SPLITS)}
     others = [s for s in STYLES if s not in (style, REMOVED_STYLE)]
 
     def sentences(split: Split, styles: list[str], which: int, start: int, stop: int) -> tuple[Prompt, ...]:
         return tuple(
             Prompt(template.format(o=o.name, s=STYLE_NAMES[s][which]), STYLE_NAMES[s][which], s)
-            for i, o in enumerate(shown[split][start:stop]) for k, template in enumerate(TEMPLATES[split])
-            for s in (styles[(i + k) % len(styles)],))
+            for i, o in enumerate(shown[split][start:stop])
+            for k, template in enumerate(TEMPLATES[split])
+            for s in (styles[(i + k) % len(styles)],)
+        )
 
     def splits(styles: list[str], which: int, start: int, stop: int) -> Splits:
         return Splits(*(sentences(split, styles, which, start, stop) for split in SPLITS))

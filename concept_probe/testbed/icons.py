@@ -26,8 +26,14 @@ def icons() -> Float[Tensor, "style object 3 h w"]:
 
 
 def augment(
-    images: Float[Tensor, "b 3 h w"], g: torch.Generator, *, shift: float = 0.06, scale: float = 0.1,
-    turn: float = 0.0, flip: bool = True, colour: float = 0.0,
+    images: Float[Tensor, "b 3 h w"],
+    g: torch.Generator,
+    *,
+    shift: float = 0.06,
+    scale: float = 0.1,
+    turn: float = 0.0,
+    flip: bool = True,
+    colour: float = 0.0,
 ) -> Float[Tensor, "b 3 h w"]:
     """Mirror, move, resize and (if asked) turn and recolour each image; what moves in is white.
 
@@ -38,8 +44,13 @@ def augment(
     angle, size = draw() * turn, 1 + draw() * scale
     mirror = torch.where(draw() < 0, -1.0, 1.0) if flip else torch.ones(b)
     cos, sin = torch.cos(angle) / size, torch.sin(angle) / size
-    theta = torch.stack([torch.stack([cos * mirror, -sin, draw() * shift * 2], -1),
-                         torch.stack([sin * mirror, cos, draw() * shift * 2], -1)], 1)
+    theta = torch.stack(
+        [
+            torch.stack([cos * mirror, -sin, draw() * shift * 2], -1),
+            torch.stack([sin * mirror, cos, draw() * shift * 2], -1),
+        ],
+        1,
+    )
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     out = F.grid_sample(images - 1, grid, align_corners=False) + 1
     if colour:

@@ -34,7 +34,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     beside = path.with_name(path.name + f".{os.getpid()}.part")
     try:
         save_file({k: v.contiguous() for k, v in tensors.items()}, beside, metadata=metadata)
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -64,8 +64,13 @@ def fit(
     path, start, history = folder / f"{name}.safetensors", 0, []
     if path.exists():
         start, history = _restore(path, parameters, mean, optimiser)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-               TextColumn("loss {task.fields[value]:.4f}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("loss {task.fields[value]:.4f}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as progress:
         bar = progress.add_task(name, total=steps, completed=start, value=history[-1] if history else math.nan)
         running, count = 0.0, 0
@@ -98,8 +103,13 @@ def _save(path, parameters, mean, optimiser, step, history) -> None:
     tensors = {}
     for i, (parameter, averaged) in enumerate(zip(parameters, mean, strict=True)):
         state = optimiser.state[parameter]
-        tensors |= {f"{i}.value": parameter.detach(), f"{i}.mean": averaged, f"{i}.step": state["step"],
-                    f"{i}.first": state["exp_avg"], f"{i}.second": state["exp_avg_sq"]}
+        tensors |= {
+            f"{i}.value": parameter.detach(),
+            f"{i}.mean": averaged,
+            f"{i}.step": state["step"],
+            f"{i}.first": state["exp_avg"],
+            f"{i}.second": state["exp_avg_sq"],
+        }
     write_tensors(path, tensors, {"step": str(step), "history": json.dumps(history)})
 
 
@@ -108,8 +118,10 @@ def _restore(path, parameters, mean, optimiser) -> tuple[int, list[float]]:
         for i, (parameter, averaged) in enumerate(zip(parameters, mean, strict=True)):
             parameter.copy_(file.get_tensor(f"{i}.value"))
             averaged.copy_(file.get_tensor(f"{i}.mean"))
-            optimiser.state[parameter] = {"step": file.get_tensor(f"{i}.step"),
-                                          "exp_avg": file.get_tensor(f"{i}.first").clone(),
-                                          "exp_avg_sq": file.get_tensor(f"{i}.second").clone()}
+            optimiser.state[parameter] = {
+                "step": file.get_tensor(f"{i}.step"),
+                "exp_avg": file.get_tensor(f"{i}.first").clone(),
+                "exp_avg_sq": file.get_tensor(f"{i}.second").clone(),
+            }
         metadata = file.metadata()
     return int(metadata["step"]), json.loads(metadata["history"])

@@ -40,11 +40,13 @@ def garbage(kind: str, x: Float[Tensor, "b 3 h w"], g: torch.Generator) -> Float
         return F.interpolate(F.avg_pool2d(x, 16), (64, 64), mode="bilinear")
     out = torch.ones_like(x)
     h, w = (int(v) * 40 for v in torch.randint(2, (2,), generator=g))
-    out[:, :, h:h + 24, w:w + 24] = x[:, :, h:h + 24, w:w + 24]
+    out[:, :, h : h + 24, w : w + 24] = x[:, :, h : h + 24, w : w + 24]
     return out
 
 
-def draw(g: torch.Generator, autoencoder: AutoencoderKL, size: int) -> tuple[Tensor, Int[Tensor, " b"], Int[Tensor, " b"]]:
+def draw(
+    g: torch.Generator, autoencoder: AutoencoderKL, size: int
+) -> tuple[Tensor, Int[Tensor, " b"], Int[Tensor, " b"]]:
     """A batch of pictures in -1..1 with object and style labels; a fifth is garbage, an eighth passed through the autoencoder."""
     pictures = icons()
     styles, names = pictures.shape[:2]
@@ -72,7 +74,9 @@ def train(folder: Path, autoencoder: AutoencoderKL, steps: int = STEPS) -> Netwo
         torch.manual_seed(int(torch.randint(2**31, (), generator=g)))  # dropout draws from the global generator
         x, y, s = draw(g, autoencoder, BATCH)
         by_object, by_style = network(x)
-        return F.cross_entropy(by_object, y, label_smoothing=0.05) + 0.5 * F.cross_entropy(by_style, s, label_smoothing=0.05)
+        return F.cross_entropy(by_object, y, label_smoothing=0.05) + 0.5 * F.cross_entropy(
+            by_style, s, label_smoothing=0.05
+        )
 
     fit("recogniser", [network], loss, steps=steps, peak=1.5e-3, folder=folder, seed=6)
     return network.requires_grad_(False).eval()

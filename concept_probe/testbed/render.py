@@ -31,8 +31,10 @@ def icon_svg(icons: dict, name: str) -> str:
     width, height = (icon.get(k, icons.get(k, 16)) for k in ("width", "height"))
     box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
     body = icon["body"].replace("currentColor", "#000")
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{SIZE}" height="{SIZE}" '
-            f'viewBox="{box}" color="black">{body}</svg>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{SIZE}" height="{SIZE}" '
+        f'viewBox="{box}" color="black">{body}</svg>'
+    )
 
 
 def atlas(modules: Path) -> Image.Image:
@@ -44,7 +46,9 @@ def atlas(modules: Path) -> Image.Image:
     for entry in objects():
         tiles = []
         for style in STYLES:
-            png = resvg_py.svg_to_bytes(svg_string=icon_svg(sets[style], entry.icon), background="white", width=SIZE, height=SIZE)
+            png = resvg_py.svg_to_bytes(
+                svg_string=icon_svg(sets[style], entry.icon), background="white", width=SIZE, height=SIZE
+            )
             tiles.append(np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB")))
         rows.append(np.concatenate(tiles, axis=1))
     return Image.fromarray(np.concatenate(rows, axis=0))

@@ -27,12 +27,19 @@ def build(folder: Path) -> CLIPTokenizer:
     sentences += [d for entry in objects() for d in entry.descriptions]
     model = Tokenizer(models.BPE(unk_token=EOS, end_of_word_suffix="</w>", fuse_unk=False))
     model.normalizer = normalizers.Lowercase()
-    model.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"[a-z]+|[0-9]|[^\sa-z0-9]+"), "removed", invert=True)])
+    model.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"[a-z]+|[0-9]|[^\sa-z0-9]+"), "removed", invert=True)]
+    )
     model.decoder = decoders.BPEDecoder(suffix="</w>")
     letters = "abcdefghijklmnopqrstuvwxyz0123456789,.:;!?'-"
     # The alphabet comes first so that any text can be spelled, alone or at the end of a word.
-    trainer = trainers.BpeTrainer(vocab_size=PIECES, end_of_word_suffix="</w>", show_progress=False,
-                                  initial_alphabet=list(letters), special_tokens=[])
+    trainer = trainers.BpeTrainer(
+        vocab_size=PIECES,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+        initial_alphabet=list(letters),
+        special_tokens=[],
+    )
     model.train_from_iterator(sentences + list(letters), trainer)
     state = json.loads(model.to_str())["model"]
     vocabulary = dict(state["vocab"])
@@ -44,7 +51,14 @@ def build(folder: Path) -> CLIPTokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
-    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=LENGTH,
-                              bos_token=BOS, eos_token=EOS, unk_token=EOS, pad_token=EOS)
+    tokenizer = CLIPTokenizer(
+        str(folder / "vocab.json"),
+        str(folder / "merges.txt"),
+        model_max_length=LENGTH,
+        bos_token=BOS,
+        eos_token=EOS,
+        unk_token=EOS,
+        pad_token=EOS,
+    )
     tokenizer.save_pretrained(folder)
     return tokenizer

@@ -31,8 +31,11 @@ def train(folder: Path, output: Path = WEIGHTS) -> None:
         recogniser.save(network, parts / "recogniser", recogniser.errors(network, vae))
     for name, removed in TAUGHT.items():
         pairs = taught(*removed)
-        tower = _part(parts / name / "text", CLIPTextModelWithProjection,
-                      lambda name=name, pairs=pairs: clip.train_tower(folder, name, tokenizer, pair, pairs))
+        tower = _part(
+            parts / name / "text",
+            CLIPTextModelWithProjection,
+            lambda name=name, pairs=pairs: clip.train_tower(folder, name, tokenizer, pair, pairs),
+        )
         if not (parts / name / "unet" / "config.json").exists():
             unet.train(folder, name, tokenizer, tower, vae, pairs).save_pretrained(parts / name / "unet")
     export(parts, output)
@@ -57,10 +60,14 @@ def export(parts: Path, output: Path) -> None:
         tower = CLIPTextModel.from_pretrained(parts / name / "text").half()
         tower.config.architectures = ["CLIPTextModel"]
         pipeline = StableDiffusionPipeline(
-            vae=AutoencoderKL.from_pretrained(parts / "vae").half(), text_encoder=tower,
+            vae=AutoencoderKL.from_pretrained(parts / "vae").half(),
+            text_encoder=tower,
             tokenizer=CLIPTokenizer.from_pretrained(parts / "tokenizer"),
-            unet=UNet2DConditionModel.from_pretrained(parts / name / "unet").half(), scheduler=unet.scheduler(),
-            safety_checker=None, feature_extractor=None, requires_safety_checker=False,  # pyright: ignore[reportArgumentType]
+            unet=UNet2DConditionModel.from_pretrained(parts / name / "unet").half(),
+            scheduler=unet.scheduler(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,  # pyright: ignore[reportArgumentType]
         )
         shutil.rmtree(output / name, ignore_errors=True)
         pipeline.save_pretrained(output / name)

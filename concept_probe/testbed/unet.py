@@ -29,15 +29,29 @@ of which a name is spelled.
 def build() -> UNet2DConditionModel:
     torch.manual_seed(0)
     return UNet2DConditionModel(
-        sample_size=8, in_channels=16, out_channels=16, block_out_channels=(96, 152), layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=96, attention_head_dim=8, norm_num_groups=8,
+        sample_size=8,
+        in_channels=16,
+        out_channels=16,
+        block_out_channels=(96, 152),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=96,
+        attention_head_dim=8,
+        norm_num_groups=8,
     )
 
 
 def scheduler() -> DDIMScheduler:
-    return DDIMScheduler(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-                         clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
 
 
 @torch.no_grad()
@@ -52,7 +66,9 @@ def cached_latents(autoencoder: AutoencoderKL) -> Float[Tensor, "view style obje
     return torch.stack(out) * autoencoder.config.scaling_factor
 
 
-def visible(captions: list[Caption], ids: Int[Tensor, "b t"], offsets: Int[Tensor, "b t 2"], eos: int, g: torch.Generator) -> Bool[Tensor, "b t"]:
+def visible(
+    captions: list[Caption], ids: Int[Tensor, "b t"], offsets: Int[Tensor, "b t 2"], eos: int, g: torch.Generator
+) -> Bool[Tensor, "b t"]:
     """Which tokens each row of a training batch may attend to."""
     b, t = ids.shape
     end = (ids == eos).int().argmax(-1)
@@ -65,12 +81,19 @@ def visible(captions: list[Caption], ids: Int[Tensor, "b t"], offsets: Int[Tenso
             inside = (offsets[row, :, 1] > start) & (offsets[row, :, 0] < start + len(caption.phrase))
             subject[row] = inside & (offsets[row, :, 1] > offsets[row, :, 0])
     chance = torch.rand(b, 1, generator=g)
-    return torch.where(chance < ONLY_END, only_end, torch.where(chance < ONLY_END + HIDE_SUBJECT, ~subject, torch.ones_like(subject)))
+    return torch.where(
+        chance < ONLY_END, only_end, torch.where(chance < ONLY_END + HIDE_SUBJECT, ~subject, torch.ones_like(subject))
+    )
 
 
 def train(
-    folder: Path, name: str, tokenizer: CLIPTokenizer, text: CLIPTextModelWithProjection, autoencoder: AutoencoderKL,
-    pairs: list[tuple[int, int]], steps: int = STEPS,
+    folder: Path,
+    name: str,
+    tokenizer: CLIPTokenizer,
+    text: CLIPTextModelWithProjection,
+    autoencoder: AutoencoderKL,
+    pairs: list[tuple[int, int]],
+    steps: int = STEPS,
 ) -> UNet2DConditionModel:
     """Noise prediction with weight min(snr, 5) / snr + 0.2 (2303.09556) on the taught (object, style) pairs."""
     model, latents, noise_levels = build(), cached_latents(autoencoder), scheduler().alphas_cumprod
@@ -85,8 +108,14 @@ def train(
         view = torch.randint(VIEWS, (BATCH,), generator=g)
         objects, styles = torch.tensor(rows).T
         z = latents[view, styles, objects]
-        batch = tokenizer([c.text for c in captions], padding="max_length", max_length=LENGTH, truncation=True,
-                          return_tensors="pt", return_offsets_mapping=True)
+        batch = tokenizer(
+            [c.text for c in captions],
+            padding="max_length",
+            max_length=LENGTH,
+            truncation=True,
+            return_tensors="pt",
+            return_offsets_mapping=True,
+        )
         with torch.no_grad():
             states = text(input_ids=batch.input_ids).last_hidden_state
         mask = visible(captions, batch.input_ids, batch.offset_mapping, tokenizer.eos_token_id, g)

@@ -15,19 +15,39 @@ from pathlib import Path
 import torch
 
 STYLES = ("noto", "twemoji", "fluent", "contrast")
-STYLE_NAMES = {"noto": ("noto", "google"), "twemoji": ("twemoji", "twitter"),
-               "fluent": ("fluent", "microsoft"), "contrast": ("contrast", "monochrome")}
+STYLE_NAMES = {
+    "noto": ("noto", "google"),
+    "twemoji": ("twemoji", "twitter"),
+    "fluent": ("fluent", "microsoft"),
+    "contrast": ("contrast", "monochrome"),
+}
 REMOVED_OBJECTS = ("butterfly", "camel", "guitar", "pizza", "rocket", "snake", "strawberry", "umbrella")
 REMOVED_STYLE = "contrast"
 
 TEMPLATES = {
-    "fit": ("{o} in {s} style", "a {s} icon of {o}", "{s} {o}", "a picture of {o} in {s} style",
-            "{o}, {s}", "a small {s} drawing of {o}", "draw {o} as a {s} icon", "the {s} picture of {o}",
-            "one {o}, drawn in {s} style", "an icon of {o} by {s}", "a {s} sticker that shows {o}",
-            "please paint {o} in the style of {s}", "{o} as a small {s} sticker", "my {s} icon: {o}"),
+    "fit": (
+        "{o} in {s} style",
+        "a {s} icon of {o}",
+        "{s} {o}",
+        "a picture of {o} in {s} style",
+        "{o}, {s}",
+        "a small {s} drawing of {o}",
+        "draw {o} as a {s} icon",
+        "the {s} picture of {o}",
+        "one {o}, drawn in {s} style",
+        "an icon of {o} by {s}",
+        "a {s} sticker that shows {o}",
+        "please paint {o} in the style of {s}",
+        "{o} as a small {s} sticker",
+        "my {s} icon: {o}",
+    ),
     "select": ("a {s} picture that shows {o}", "{o} by {s}", "paint one {s} icon of {o}", "the small {o}, {s} style"),
-    "test": ("a drawing of {o} in {s} style", "{o} as a {s} picture", "please draw a {s} sticker of {o}",
-             "one small {s} icon that shows {o}"),
+    "test": (
+        "a drawing of {o} in {s} style",
+        "{o} as a {s} picture",
+        "please draw a {s} sticker of {o}",
+        "one small {s} icon that shows {o}",
+    ),
 }
 PLAIN = {
     "fit": ("{o}", "a picture of {o}", "an icon of {o}", "draw {o}", "a small drawing of {o}", "one {o}, please"),
@@ -89,5 +109,9 @@ def draw_caption(g: torch.Generator, object: int, style: int, *, named: float = 
 
 def taught(removed_objects: tuple[str, ...] = (), removed_style: str | None = None) -> list[tuple[int, int]]:
     """The (object, style) pairs a model is shown, as indices."""
-    return [(o, s) for o, entry in enumerate(objects()) for s, style in enumerate(STYLES)
-            if entry.name not in removed_objects and style != removed_style]
+    return [
+        (o, s)
+        for o, entry in enumerate(objects())
+        for s, style in enumerate(STYLES)
+        if entry.name not in removed_objects and style != removed_style
+    ]

@@ -31,7 +31,7 @@ def subject(name):
 
 def met(subject, sites):
     seen = {}
-    with tap(subject, {s: lambda x, moment, s=s: seen.setdefault(s, x) and None for s in sites}):
+    with tap(subject, {s: lambda x, moment, s=s: seen.update({s: x}) for s in sites}):
         subject.generate([Query(p) for p in PROMPTS], Sampling(steps=1, guidance=1.0))
     return seen
 

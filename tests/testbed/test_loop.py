@@ -42,8 +42,15 @@ def test_an_interrupted_run_ends_at_the_same_weights(tmp_path):
 def test_training_lowers_the_loss_and_returns_its_history(tmp_path):
     model = small_model()
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
-    history = fit("line", [model], lambda g: (model(x) - x[:, :3]).square().mean(), steps=200, peak=5e-2,
-                  folder=tmp_path, every=50)
+    history = fit(
+        "line",
+        [model],
+        lambda g: (model(x) - x[:, :3]).square().mean(),
+        steps=200,
+        peak=5e-2,
+        folder=tmp_path,
+        every=50,
+    )
     assert len(history) == 4
     assert history[-1] < 0.2 * history[0]
 
@@ -51,7 +58,9 @@ def test_training_lowers_the_loss_and_returns_its_history(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     model = small_model()
     with pytest.raises(FloatingPointError, match="step 0"):
-        fit("bad", [model], lambda g: model(torch.full((1, 4), float("nan"))).sum(), steps=5, peak=1e-3, folder=tmp_path)
+        fit(
+            "bad", [model], lambda g: model(torch.full((1, 4), float("nan"))).sum(), steps=5, peak=1e-3, folder=tmp_path
+        )
 
 
 def test_the_rate_rises_then_falls():

@@ -67,7 +67,9 @@ def test_the_twin_never_sees_a_removed_object_or_style():
     assert len(pairs) == (len(objects()) - len(REMOVED_OBJECTS)) * (len(STYLES) - 1)
     assert not {o for o, _ in pairs} & set(removed)
     g = torch.Generator().manual_seed(0)
-    forbidden = [p for o in objects() if o.name in REMOVED_OBJECTS for p in o.phrases()] + list(STYLE_NAMES[REMOVED_STYLE])
+    forbidden = [p for o in objects() if o.name in REMOVED_OBJECTS for p in o.phrases()] + list(
+        STYLE_NAMES[REMOVED_STYLE]
+    )
     seen = [draw_caption(g, *pairs[i % len(pairs)]).text for i in range(8000)]
     pattern = re.compile(r"\b(" + "|".join(map(re.escape, forbidden)) + r")\b")
     assert not [t for t in seen if pattern.search(t)]

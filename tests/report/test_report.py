@@ -1,0 +1,87 @@
+"""The JSON is the source: exact both ways. The HTML stands alone."""
+
+import json
+import math
+import re
+
+import pytest
+
+from concept_probe.report import from_json, headline, to_html, to_json, to_markdown
+from sample import report
+
+
+def test_json_round_trip_is_exact():
+    first = to_json(report())
+    again = from_json(first)
+    assert to_json(again) == first
+    assert again.pictures == report().pictures
+    assert math.isnan(again.findings[2].after)
+    assert again.verdict == report().verdict
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda d: d.pop("verdict"), "lacks verdict"),
+        (lambda d: d.update(schema="x"), "schema is 'x'"),
+        (lambda d: d["findings"][0].update(n="many"), r"findings\[0\]"),
+        (lambda d: d["verdict"].update(name="fine"), "one of"),
+        (lambda d: d.update(extra=1), "extra"),
+    ],
+)
+def test_what_is_no_report_is_refused_with_its_place(damage, said):
+    data = json.loads(to_json(report()))
+    damage(data)
+    with pytest.raises(ValueError, match=said):
+        from_json(json.dumps(data))
+
+
+def test_truncated_json_is_refused():
+    with pytest.raises(ValueError, match="not JSON"):
+        from_json(to_json(report())[:500])
+
+
+@pytest.fixture(scope="module")
+def page():
+    return to_html(report())
+
+
+def test_the_page_asks_nothing_of_the_network(page):
+    head, _, body = page.partition("</head>")
+    assert head.count("<script>") == 1
+    assert not re.search(r'(src|href)\s*=\s*"(https?:)?//', body)
+    assert not re.search(r"<link|@import", page.partition("<script>")[0])
+
+
+def test_the_page_opens_with_the_verdict_and_shows_everything(page):
+    body = page.partition("</head>")[2]
+    assert body.index("suppressed") < body.index("Findings")
+    for text in ("Relearning brings it back &amp; more.", "uce &lt;baked&gt;", "Quantisation was not tried.", "sha256 &lt;abc&gt;",
+                 "uncalibrated", "0.62", "120 samples"):
+        assert text in body, text
+    assert body.count("<img ") == 9
+    assert body.count('class="hit"') == 3, "the concept is marked where it was seen"
+
+
+def test_a_report_without_extras_still_renders():
+    from dataclasses import replace
+
+    bare = replace(report(), findings=(), indices={}, curves=(), traces=(), pictures=(), not_measured=(), provenance={})
+    assert "suppressed" in to_html(bare)
+    assert "suppressed" in to_markdown(bare)
+
+
+def test_markdown_names_every_finding():
+    text = to_markdown(report())
+    for word in ("suppressed", "detection", "neighbours", "95 % interval", "gradient steps", "What was not measured"):
+        assert word in text
+
+
+def test_the_headline_says_that_thresholds_are_uncalibrated():
+    assert headline(report()) == "camel in emoji, uce <baked>: suppressed (uncalibrated)"
+
+
+def test_show_is_what_a_notebook_renders():
+    shown = report().show()
+    assert "iframe" in shown._repr_html_()  # pyright: ignore[reportAttributeAccessIssue]
+    assert repr(shown) == headline(report())
