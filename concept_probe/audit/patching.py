@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from concept_probe import detect
 from concept_probe.attack.budget import succeeded
 from concept_probe.audit.arms import Arm
-from concept_probe.audit.bootstrap import index
+from concept_probe.audit.bootstrap import Draws, index
 from concept_probe.audit.metrics import Evidence, Views
 from concept_probe.audit.observe import Places
 from concept_probe.capture import tap
@@ -71,43 +70,48 @@ def put(site_states: dict[Site, Tensor], queries: tuple[Query, ...]) -> dict[Sit
     return {site: replace_rows(states) for site, states in site_states.items()}
 
 
-def restored(views: Views, before: Arm, after: Arm, sites: Places) -> tuple[Evidence, TraceMap | None]:
-    """Detection by the subject as it was, when it goes on from the erased activations of one depth.
+def restored(views: Views, arms: tuple[Arm, Arm, Arm | None], sites: Places) -> tuple[Evidence, TraceMap | None]:
+    """Detection by the subject as it was, when it goes on from another arm's activations of one depth.
 
-    All of it: up to there the erasure removed nothing that the rest of the model needs. The never-taught
-    value is how often the recogniser sees the concept where it was not asked for.
+    All of it with the erased activations: up to there the erasure removed nothing that the rest of the
+    model needs. The never-taught value is what the twin's activations give; without a twin, or where it
+    has other shapes, how often the recogniser sees the concept where it was not asked for.
     """
     out = Evidence()
+    before, _after, control = arms
     depths = levels(sites, before.subject)
     queries = patched_queries(views, MOST)
     if not depths or not queries:
         out.not_measured.append("How much erased activations carry, layer by layer: the subject has no text stream.")
         return out, None
-    if any(s.component not in after.subject.components for of in depths for s in of):
-        out.not_measured.append("How much erased activations carry: the subject before has other components.")
-        return out, None
-    prompts = [q.prompt for q in queries]
-    every = [s for of in depths for s in of]
-    with after.on():
-        erased = text_states(after.subject, prompts, every)
-    whole = text_states(before.subject, prompts, every)
+    whole, erased, never_taught = (_states(arm, depths, queries) for arm in arms)
     first = views.before.hits("target")[: len(queries), :1]
-    never = views.mistakes()
-    cells: list[tuple[float, ...]] = []
     start = views.rate(first, "patched", "before")
+    table: dict[str, list[tuple[float, ...]]] = {"before": [], "after": [], "control": []}
     for of in depths:
         name = " + ".join(map(str, of))
-        if any(erased[s].shape != whole[s].shape for s in of):
-            out.not_measured.append(f"What the erased activations of {name} carry: their shapes differ from before.")
-            cells.append((float("nan"),))
+        if not _fits(whole, erased, of):
+            out.not_measured.append(
+                f"What the erased activations of {name} carry: they have another shape than before."
+            )
             continue
-        same = all(torch.equal(erased[s], whole[s]) for s in of)
-        hits = first if same else _ask(views, before.on(), before, {s: erased[s] for s in of}, queries)
-        drawn = views.rate(hits, "patched", f"after {name}")
+
+        def carried(states: dict[Site, Tensor], arm: str, of: tuple[Site, ...] = of, name: str = name) -> Draws:
+            if all(torch.equal(states[s], whole[s]) for s in of):
+                return start
+            hits = _ask(views, before, {s: states[s] for s in of}, queries)
+            return views.rate(hits, "patched", f"{arm} {name}")
+
+        drawn = carried(erased, "after")
+        never, control_name = views.mistakes(), "mistakes of the recogniser on other concepts"
+        if control is not None and _fits(whole, never_taught, of):
+            control_name = "activations of the never-taught twin"
+            same = all(torch.equal(never_taught[s], erased[s]) for s in of)
+            never = drawn if same else carried(never_taught, "control")
         score = index(
             f"behaviour carried by the erased activations of {name}", start, drawn, never, views.thresholds.gap
         )
-        note = "the erasure changes nothing up to here" if same else "" if score else "before − control is too small"
+        unchanged = "the erasure changes nothing up to here" if drawn is start else ""
         low, high = drawn.interval()
         out.findings.append(
             Finding(
@@ -122,25 +126,36 @@ def restored(views: Views, before: Arm, after: Arm, sites: Places) -> tuple[Evid
                 n=drawn.n,
                 better="lower",
                 index=score,
-                control_name="mistakes of the recogniser on other concepts",
+                control_name=control_name,
                 unit="rate",
-                note=note,
+                note=unchanged if score else "before − control is too small",
             )
         )
-        cells.append((drawn.value,))
+        for arm, value in (("before", start), ("after", drawn), ("control", never)):
+            table[arm].append((value.value,))
         if score:
             out.indices.append(score)
-    rows = tuple(" + ".join(map(str, of)) for of in depths)
-    before_cells, control = tuple((start.value,) for _ in rows), tuple((never.value,) for _ in rows)
-    return out, TraceMap(
-        "detection, continued from erased activations", rows, ("target",), before_cells, tuple(cells), control, "rate"
-    )
+    rows = tuple(f.split for f in out.findings)
+    cells = {arm: tuple(values) for arm, values in table.items()}
+    name = "detection, continued from erased activations"
+    return out, TraceMap(name, rows, ("target",), cells["before"], cells["after"], cells["control"], "rate")
 
 
-def _ask(
-    views: Views, on: AbstractContextManager, arm: Arm, states: dict[Site, Tensor], queries: tuple[Query, ...]
-) -> Tensor:
-    with on, tap(arm.subject, put(states, queries)):
+def _states(arm: Arm | None, depths: list[tuple[Site, ...]], queries: tuple[Query, ...]) -> dict[Site, Tensor]:
+    """Activations of an arm at all depths that it has."""
+    if arm is None:
+        return {}
+    sites = [s for of in depths for s in of if s in arm.subject.sites("text_stream")]
+    with arm.on():
+        return text_states(arm.subject, [q.prompt for q in queries], sites)
+
+
+def _fits(whole: dict[Site, Tensor], states: dict[Site, Tensor], of: tuple[Site, ...]) -> bool:
+    return all(s in states and states[s].shape == whole[s].shape for s in of)
+
+
+def _ask(views: Views, arm: Arm, states: dict[Site, Tensor], queries: tuple[Query, ...]) -> Tensor:
+    with arm.on(), tap(arm.subject, put(states, queries)):
         images = arm.subject.generate(list(queries), views.plan.sampling)
     trials = detect.trials(views.plan.recogniser, images, queries, views.plan.label)
     return torch.tensor([[float(succeeded(t))] for t in trials])

@@ -87,7 +87,7 @@ def audit(
         from concept_probe.families import load  # only a name needs the loader
 
         twin = load(twin)
-    clock, memory = Clock(), memory or Memory()
+    clock, memory = Clock(), Memory() if memory is None else memory
     plan = Plan(thinned(concept, prompts), label, looks, tuple(seeds), sampling, fit_pictures)
     base = original if original is not None else subject
     before, after, control = _arms(subject, erasure, base, twin)
@@ -99,7 +99,7 @@ def audit(
     said, direct, losses = behaviour(views, styles)
     with clock.stage("representation"):
         read, traces = probes(views, before, spots)
-        carried, trace = restored(views, before, after, spots)
+        carried, trace = restored(views, (before, after, control), spots)
     with clock.stage("parameters"):
         held = parameters(views, (before, after, control), found)
     fired = features(views, spots)

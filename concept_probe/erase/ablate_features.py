@@ -38,7 +38,7 @@ class AblateFeatures:
     mode: Literal["zero", "clamp"] = "zero"
     """`zero` sets a firing feature to 0; `clamp` to `gamma` times its mean firing on the concept."""
     gamma: float = -1.0
-    """For `clamp`: negative pushes away from the concept (SAeUron uses -1 to -30, arXiv 2501.18052)."""
+    """For `clamp`: negative pushes away from the concept, as in SAeUron (arXiv 2501.18052)."""
     threshold: float = 0.0
     """A feature counts as firing above this share of its mean firing on the concept."""
 

@@ -1,4 +1,4 @@
-"""Unified concept editing: cross-attention's K/V matrices in closed form (arXiv 2308.14761, equation 7)."""
+"""Unified concept editing: cross-attention's K/V matrices in closed form (arXiv 2308.14761)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def solve_uce(
 ) -> Solution:
     """K = α Σ(g - c)cᵀ M⁻¹ with M = λI + αΣccᵀ + βΣppᵀ, in float64 by Cholesky; nothing is inverted.
 
-    Equation 7 of the paper, W_new = [λW + αΣ(W g)cᵀ + βΣ(W p)pᵀ] M⁻¹, minus W: every matrix shares K.
+    This is W_new = [λW + αΣ(W g)cᵀ + βΣ(W p)pᵀ] M⁻¹, minus W: every matrix shares K. The paper has it without λ
+    and with α = β = 1.
     Raises ValueError where M is singular.
     """
     c, g, p = target.double(), guide.double(), preserve.double()

@@ -67,7 +67,7 @@ def fit_leace(
     shrinkage: float = 0.0,
     tolerance: float = 1e-5,
 ) -> Projection:
-    """The least change of x after which no linear predictor reads z (arXiv 2306.03819, theorem 4.3).
+    """The least change of x after which no linear predictor reads z (LEACE, arXiv 2306.03819).
 
     r(x) = x - W⁺ P_W W (x - μ), where W = Σ_xx^{-1/2} and P_W projects onto the columns of W Σ_xz.
     With `affine` False the mean stays out and W whitens the uncentred second moment, which makes it

@@ -58,7 +58,7 @@ def _means(codec: Codec, rows: Rows, group: Tensor, count: int, *, chunk: int = 
 
 @torch.no_grad()
 def contrast(codec: Codec, rows: Rows, formula: Formula = "share") -> Contrast:
-    """Contrast of every feature (SAeUron, arXiv 2501.18052, equation 6, for `share`).
+    """Contrast of every feature (for `share`, the score of SAeUron, arXiv 2501.18052).
 
     `share`: μ_i(t, c) / Σ_j μ_j(t, c) - μ_i(t, ¬c) / Σ_j μ_j(t, ¬c), with μ the mean firing at step t;
     `mean`: μ_i(t, c) - μ_i(t, ¬c), in the units of the codes. One row of the table per list of the

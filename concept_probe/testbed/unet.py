@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from concept_probe.testbed.loop import fit
 from concept_probe.testbed.tokens import LENGTH
 from concept_probe.testbed.vocabulary import Caption, draw_caption
 
-STEPS, BATCH, VIEWS = 5000, 48, 16
+STEPS, FINE_STEPS, BATCH, VIEWS = 5000, 3000, 48, 16
 EMPTY = 0.12
 """Share of training rows whose sentence is empty, for guidance."""
 ONLY_END, HIDE_SUBJECT = 0.5, 0.25
@@ -55,12 +56,12 @@ def scheduler() -> DDIMScheduler:
 
 
 @torch.no_grad()
-def cached_latents(autoencoder: AutoencoderKL) -> Float[Tensor, "view style object c h w"]:
-    """Scaled latents of every icon in `VIEWS` slightly moved, resized and mirrored renderings."""
+def cached_latents(autoencoder: AutoencoderKL, *, flip: bool) -> Float[Tensor, "view style object c h w"]:
+    """Scaled latents of every icon in `VIEWS` slightly moved and resized, and perhaps mirrored, renderings."""
     pictures, g = icons(), torch.Generator().manual_seed(7)
     out = []
     for view in range(VIEWS):
-        x = pictures.flatten(0, 1) if view == 0 else augment(pictures.flatten(0, 1), g, shift=0.04, scale=0.06)
+        x = pictures.flatten(0, 1) if view == 0 else augment(pictures.flatten(0, 1), g, shift=0.04, scale=0.06, flip=flip)
         z = torch.cat([autoencoder.encode(part).latent_dist.mean for part in x.split(64)])
         out.append(z.view(*pictures.shape[:2], *z.shape[1:]))
     return torch.stack(out) * autoencoder.config.scaling_factor
@@ -93,14 +94,18 @@ def train(
     text: CLIPTextModelWithProjection,
     autoencoder: AutoencoderKL,
     pairs: list[tuple[int, int]],
-    steps: int = STEPS,
+    steps: tuple[int, int] = (STEPS, FINE_STEPS),
 ) -> UNet2DConditionModel:
-    """Noise prediction with weight min(snr, 5) / snr + 0.2 (2303.09556) on the taught (object, style) pairs."""
-    model, latents, noise_levels = build(), cached_latents(autoencoder), scheduler().alphas_cumprod
+    """Noise prediction with weight min(snr, 5) / snr + 0.2 (2303.09556) on the taught (object, style) pairs.
+
+    First with mirrored renderings among the views, then without: the two faces of an object that
+    mirroring makes are a needless ambiguity for so small a network, and blur what it draws.
+    """
+    model, noise_levels = build(), scheduler().alphas_cumprod
     weights = (noise_levels / (1 - noise_levels)).clamp(max=5) / (noise_levels / (1 - noise_levels)) + 0.2
     nothing = Caption("", None, None, None)
 
-    def loss(g: torch.Generator) -> Tensor:
+    def loss(g: torch.Generator, latents: Tensor) -> Tensor:
         rows = [pairs[i] for i in torch.randint(len(pairs), (BATCH,), generator=g).tolist()]
         empty = (torch.rand(BATCH, generator=g) < EMPTY).tolist()
         captions = [nothing if e else draw_caption(g, *row) for e, row in zip(empty, rows, strict=True)]
@@ -126,5 +131,7 @@ def train(
         out = model(noisy, t, states, encoder_attention_mask=mask).sample
         return (weights[t].view(-1, 1, 1, 1) * (out - noise).square()).mean()
 
-    fit(f"{name}-unet", [model], loss, steps=steps, peak=1e-3, folder=folder, seed=4)
+    for stage, count, peak, flip in (("unet", steps[0], 1e-3, True), ("unet-fine", steps[1], 7e-4, False)):
+        latents = cached_latents(autoencoder, flip=flip)
+        fit(f"{name}-{stage}", [model], partial(loss, latents=latents), steps=count, peak=peak, folder=folder, seed=5 - flip)
     return model.requires_grad_(False).eval()

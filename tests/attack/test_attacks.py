@@ -69,7 +69,13 @@ def test_layout_of_a_curve():
     assert lay_out(Budget(queries=2, gradient_steps=60), 4, 16) == ((60,), 1)
     assert lay_out(Budget(queries=0), 4, 16)[1] == 0
     prompts = (Prompt("a"), Prompt("b"))
-    assert [(q.prompt.text, q.seed) for q in spread(prompts, 5, 7)] == [("a", 7), ("b", 7), ("a", 8), ("b", 8), ("a", 9)]
+    assert [(q.prompt.text, q.seed) for q in spread(prompts, 5, 7)] == [
+        ("a", 7),
+        ("b", 7),
+        ("a", 8),
+        ("b", 8),
+        ("a", 9),
+    ]
 
 
 def test_answers_that_are_known_cost_no_picture(monkeypatch):
@@ -78,8 +84,11 @@ def test_answers_that_are_known_cost_no_picture(monkeypatch):
     first = Paraphrases(tiny_recogniser(), SAMPLING)(subject, concept, budget)
     known = {t.query: replace(t, seen="cat") for t in first.trials[0]}
     monkeypatch.setattr(subject, "generate", lambda *_: pytest.fail("a picture was made for a known answer"))
-    unrelated = {Query(replace(p, label="cat"), s): Trial(Query(replace(p, label="cat"), s), "none", 0.0)
-                 for p in concept.unrelated.test for s in range(9)}
+    unrelated = {
+        Query(replace(p, label="cat"), s): Trial(Query(replace(p, label="cat"), s), "none", 0.0)
+        for p in concept.unrelated.test
+        for s in range(9)
+    }
     again = Paraphrases(tiny_recogniser(), SAMPLING, known={**known, **unrelated})(subject, concept, budget)
     assert again.curve[0][1].value == 1 and again.spent.queries == first.spent.queries
 
@@ -87,7 +96,9 @@ def test_answers_that_are_known_cost_no_picture(monkeypatch):
 def test_a_concept_without_words_or_labels_or_pictures():
     concept, subject = tiny_concept(), tiny_sd()
     with pytest.raises(ValueError, match="no paraphrases"):
-        Paraphrases(tiny_recogniser(), SAMPLING)(subject, replace(concept, paraphrases=Splits(), implicit=Splits()), Budget())
+        Paraphrases(tiny_recogniser(), SAMPLING)(
+            subject, replace(concept, paraphrases=Splits(), implicit=Splits()), Budget()
+        )
     bare = replace(concept, target=Splits(fit=(Prompt("a cat"),), test=(Prompt("the cat"),)))
     with pytest.raises(ValueError, match="no target prompt has a label"):
         label_of(bare)
@@ -101,7 +112,7 @@ def test_placeholders_are_the_anchor_then_the_neighbours():
     assert {p.subject for half in placeholders(concept) for p in half} == {"thing"}
     nameless = Splits(fit=(Prompt("an icon"),), test=(Prompt("icons"),))
     assert {p.subject for half in placeholders(replace(concept, anchor=nameless)) for p in half} == {"dog"}
-    nothing = {kind: nameless for kind in ("anchor", "neighbours", "unrelated", "target")}
+    nothing = dict.fromkeys(("anchor", "neighbours", "unrelated", "target"), nameless)
     with pytest.raises(ValueError, match="no place for a learned word"):
         placeholders(replace(concept, **nothing))
 
@@ -130,7 +141,9 @@ def test_inversion_lowers_the_loss_that_it_descends(monkeypatch):
     loss = subject.denoising_loss
 
     def fixed(latents, prompts, generator):
-        value = loss(subject.latents(concept.examples[:2]), list(placeholders(concept)[0][:2]), torch.Generator().manual_seed(0))
+        value = loss(
+            subject.latents(concept.examples[:2]), list(placeholders(concept)[0][:2]), torch.Generator().manual_seed(0)
+        )
         losses.append(float(value.detach()))
         return value
 
@@ -148,7 +161,9 @@ def test_relearning_lowers_the_loss_of_the_part_that_it_trains(part, monkeypatch
     loss = subject.denoising_loss
 
     def fixed(latents, prompts, generator):
-        value = loss(subject.latents(concept.examples[:2]), list(concept.target.fit[:2]), torch.Generator().manual_seed(0))
+        value = loss(
+            subject.latents(concept.examples[:2]), list(concept.target.fit[:2]), torch.Generator().manual_seed(0)
+        )
         losses.append(float(value.detach()))
         return value
 
@@ -174,7 +189,9 @@ def test_bytes_come_back_after_an_error_and_a_random_change_has_the_norm_of_the_
         norms = [float((p - o).norm()) for p, o in zip(parameters, originals, strict=True)]
         changed = [p.detach().clone() for p in parameters]
         shake(parameters, originals, torch.Generator().manual_seed(0))
-        assert [float((p - o).norm()) for p, o in zip(parameters, originals, strict=True)] == pytest.approx(norms, rel=1e-3)
+        assert [float((p - o).norm()) for p, o in zip(parameters, originals, strict=True)] == pytest.approx(
+            norms, rel=1e-3
+        )
         assert not any(torch.equal(p, c) for p, c in zip(parameters, changed, strict=True))
         raise RuntimeError("on purpose")
     assert subject.weight_hash() == before

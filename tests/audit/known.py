@@ -25,7 +25,8 @@ class Known(UNetSubject):
     def __init__(self, seed: int, concept: Concept, without: str | None = None) -> None:
         made = tiny_sd(seed)
         super().__init__(made.name, made.pipeline)
-        prompts = [p for kind in KINDS for split in SPLITS for p in concept.prompts(kind, split) if p.label != without]
+        prompts = [p for kind in KINDS for split in SPLITS for p in concept.prompts(kind, split)]
+        prompts = [p for p in prompts if without is None or p.label != without]
         self.labels = [p.label or "none" for p in prompts]
         with torch.no_grad():
             self.states = self.encode(prompts).states.flatten(1)
@@ -38,7 +39,9 @@ class Known(UNetSubject):
             condition, index = self._conditions([q.prompt for q in queries])
             states = condition.states.flatten(1)[index]
             nearest = torch.cdist(states.nan_to_num(), self.states).argmin(1).tolist()
-            broken = (torch.cdist(states.nan_to_num(), self.states).amin(1) > 3 * torch.pdist(self.states).amax()).tolist()
+            broken = (
+                torch.cdist(states.nan_to_num(), self.states).amin(1) > 3 * torch.pdist(self.states).amax()
+            ).tolist()
         for row, (i, bad) in enumerate(zip(nearest, broken, strict=True)):
             images[row] = (LABELS.index("none" if bad else self.labels[i]) + 0.5) / len(LABELS)
         return images
@@ -66,5 +69,11 @@ def concept() -> Concept:
         texts = [f"{a} {word} {b}".strip() for a in ("that", "see the", "this") for b in ("", "here")]
         return replace(splits, test=tuple(Prompt(t, word if first.subject else None, first.label) for t in texts))
 
-    words = {"target": "cat", "paraphrases": "kitty", "implicit": "pet that purrs", "neighbours": "dog", "unrelated": "sun"}
+    words = {
+        "target": "cat",
+        "paraphrases": "kitty",
+        "implicit": "pet that purrs",
+        "neighbours": "dog",
+        "unrelated": "sun",
+    }
     return replace(made, **{kind: more(getattr(made, kind), word) for kind, word in words.items()})

@@ -15,7 +15,14 @@ from concept_probe.types import Report, Sampling, Score, Site, Subspace
 from tests.audit.known import Known, Reader, concept
 
 SAMPLING = Sampling(steps=2, guidance=1.0, batch=32)
-OPTIONS = {"recogniser": Reader(), "sampling": SAMPLING, "seeds": (0, 1), "prompts": 6, "fit_pictures": 4, "resamples": 400}
+OPTIONS = {
+    "recogniser": Reader(),
+    "sampling": SAMPLING,
+    "seeds": (0, 1),
+    "prompts": 6,
+    "fit_pictures": 4,
+    "resamples": 400,
+}
 SMALL = Budget(queries=48, gradient_steps=2, examples=2)
 
 
@@ -34,8 +41,10 @@ def columns(subject, count: int) -> tuple[Subspace, ...]:
     site = subject.sites("mlp_value")[-1]
     weight = subject.parameter(site)
     one = Score("made by the test", 1, 1, 1, 1)
-    return tuple(Subspace(Site(site.component, site.path, "weight", j), weight[:, j : j + 1].detach().clone(), "parameter", one)
-                 for j in range(count))
+    return tuple(
+        Subspace(Site(site.component, site.path, "weight", j), weight[:, j : j + 1].detach().clone(), "parameter", one)
+        for j in range(count)
+    )
 
 
 def finding(report: Report, metric: str, split: str):
@@ -94,7 +103,9 @@ def test_every_kind_of_evidence_is_there_or_said_to_be_missing(world):
     kinds = {f.evidence for f in report.findings}
     assert kinds == {"behaviour", "representation", "features", "recovery"}
     text = " ".join(report.not_measured)
-    assert "Parameters: no concept vectors" in text and "no features of an autoencoder" in text and "uncalibrated" in text
+    assert (
+        "Parameters: no concept vectors" in text and "no features of an autoencoder" in text and "uncalibrated" in text
+    )
     assert {c.name for c in report.curves} == {"paraphrases", "embedding_inversion", "relearning"}
     assert all(len(c.x) == len(c.y) == len(c.low) == len(c.high) and len(c.control) == len(c.x) for c in report.curves)
     assert {t.name.split()[0] for t in report.traces} == {"AUROC", "detection,"}
@@ -108,7 +119,7 @@ def test_every_kind_of_evidence_is_there_or_said_to_be_missing(world):
 
 
 def test_provenance_says_how_to_do_it_again(world):
-    made, subject, twin, _ = world
+    _made, subject, twin, _ = world
     report = run(world, None, attacks=(), command="python audit.py")
     p = report.provenance
     assert subject.weight_hash() in p["weights before"] and twin.weight_hash() in p["weights control"]
@@ -118,7 +129,7 @@ def test_provenance_says_how_to_do_it_again(world):
 
 
 def test_the_same_audit_gives_the_same_numbers_and_leaves_the_weights(world):
-    made, subject, twin, _ = world
+    made, subject, _twin, _ = world
     guard, before = Blocklist()(subject, made), subject.weight_hash()
     first, second = (run(world, guard, memory=Memory(), attacks=("paraphrases",)) for _ in range(2))
     assert first.findings == second.findings and first.verdict == second.verdict
@@ -147,12 +158,22 @@ def test_the_number_of_pictures_at_default_settings_is_bounded(world):
         parts[kind] = replace(splits, test=tuple(several))
     subject.pictures = twin.pictures = 0
     large = replace(made, **parts)
-    audit(subject, Blocklist()(subject, large), large, twin=twin, recogniser=Reader(), sampling=SAMPLING, resamples=200)
+    few = Budget(gradient_steps=2)  # the number of steps changes no number of pictures
+    audit(
+        subject,
+        Blocklist()(subject, large),
+        large,
+        twin=twin,
+        recogniser=Reader(),
+        sampling=SAMPLING,
+        budget=few,
+        resamples=200,
+    )
     assert 400 < subject.pictures + twin.pictures < 900
 
 
 def test_an_attack_that_breaks_down_is_reported_and_the_rest_goes_on(world, monkeypatch):
-    made, subject, *_ = world
+    _made, _subject, *_ = world
     monkeypatch.setattr(Known, "denoising_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
     report = run(world, None, attacks=("relearning", "paraphrases"), memory=Memory())
     assert any("Recovery by relearning" in s and "no number" in s for s in report.not_measured)
@@ -177,7 +198,7 @@ def test_an_unknown_attack_is_named(world):
 
 
 def test_an_erasure_that_does_not_clean_up_is_found_out(world):
-    made, subject, *_ = world
+    _made, subject, *_ = world
 
     class Careless:
         name = "careless"

@@ -66,7 +66,10 @@ def test_coverage_of_an_index(truth):
         before, never = 0.95, 0.05
         rates = (before, never + truth * (before - never), never)
         bootstrap = Bootstrap(600, i)
-        arms = [bootstrap.rate((torch.rand(16, 2, generator=generator) < r).float(), "x", str(j)) for j, r in enumerate(rates)]
+        arms = [
+            bootstrap.rate((torch.rand(16, 2, generator=generator) < r).float(), "x", str(j))
+            for j, r in enumerate(rates)
+        ]
         score = index("x", *arms, gap=0.2)
         assert score is not None
         inside += score.low <= truth <= score.high

@@ -15,7 +15,9 @@ from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd
 
 def test_test_prompts_that_were_fitted_on_are_named():
     concept = tiny_concept()
-    leaky = replace(concept, target=replace(concept.target, test=(*concept.target.test, Prompt("A  Cat", "Cat", "cat"))))
+    leaky = replace(
+        concept, target=replace(concept.target, test=(*concept.target.test, Prompt("A  Cat", "Cat", "cat")))
+    )
     with pytest.raises(UsedPrompts, match=r"1 test prompts.*'a cat' \(target, fit\)"):
         audit(tiny_sd(), None, leaky, recogniser=tiny_recogniser())
 
@@ -32,9 +34,14 @@ def test_anchors_are_told_to_the_eraser_and_tested_by_nobody():
     refuse_used(replace(concept, anchor=Splits(fit=(Prompt("a thing"),), test=(Prompt("a thing"),))), None)
 
 
-@pytest.mark.parametrize("made_by", [
-    {"prompts": ["see the cat"]}, {"first": {"fit prompts": ["x", "see the cat"]}}, {"prompts": [Prompt("see the cat")]},
-])
+@pytest.mark.parametrize(
+    "made_by",
+    [
+        {"prompts": ["see the cat"]},
+        {"first": {"fit prompts": ["x", "see the cat"]}},
+        {"prompts": [Prompt("see the cat")]},
+    ],
+)
 def test_prompts_that_an_erasure_says_it_used(made_by):
     with pytest.raises(UsedPrompts, match="'see the cat' \\(told to the erasure\\)"):
         refuse_used(tiny_concept(), SimpleNamespace(made_by=made_by))

@@ -48,7 +48,11 @@ def test_prompts_are_thinned_evenly():
     assert [p.text for p in thin(prompts, 4)] == ["0", "2", "5", "7"]
     assert len(thin(prompts, 20)) == 10
     small = thinned(tiny_concept(), 2)
-    assert len(small.target.test) == 2 and len(small.paraphrases.test) == 2 and small.target.fit == tiny_concept().target.fit
+    assert (
+        len(small.target.test) == 2
+        and len(small.paraphrases.test) == 2
+        and small.target.fit == tiny_concept().target.fit
+    )
     assert spaced([1, 2, 3, 4, 5], 3) == [1, 3, 5] and spaced([1], 3) == [1]
     assert [list(part) for _, part in chunks([1, 2, 3], 2)] == [[1, 2], [3]]
 
@@ -66,7 +70,7 @@ def test_levels_pair_the_encoders_by_depth(make):
     subject = make()
     depths = levels(places(subject, 4), subject)
     assert len(depths) == 2
-    assert all({s.component for s in of} == set(c for c in subject.components if "text" in c) for of in depths)
+    assert all({s.component for s in of} == {c for c in subject.components if "text" in c} for of in depths)
     assert all(s.path.endswith(f"layers.{i}") for i, of in enumerate(depths) for s in of)
 
 

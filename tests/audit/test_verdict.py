@@ -54,7 +54,12 @@ def test_known_truths_are_called_by_name(name):
     found = [simulate(CASES[name], prompts=24, seed=s).name for s in range(20)]
     assert found.count(name) >= 18, found
     # What is open may be left open; what is there is never called gone, nor the other way round.
-    wrong = {"intact": {"erased"}, "suppressed": {"erased", "intact"}, "erased": {"intact", "suppressed"}, "damaged": {"intact"}}
+    wrong = {
+        "intact": {"erased"},
+        "suppressed": {"erased", "intact"},
+        "erased": {"intact", "suppressed"},
+        "damaged": {"intact"},
+    }
     assert not wrong[name] & set(found)
 
 

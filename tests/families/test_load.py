@@ -65,7 +65,9 @@ def test_a_pickle_is_refused(saved, tmp_path):
     save(subject, tmp_path)
     weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(ValueError, match=r"unet holds its weights as a pickle \(diffusion_pytorch_model.bin\).*refused"):
+    with pytest.raises(
+        ValueError, match=r"unet holds its weights as a pickle \(diffusion_pytorch_model.bin\).*refused"
+    ):
         load(tmp_path)
 
 
@@ -100,7 +102,7 @@ def test_unknown_names_and_folders(tmp_path):
 
 def test_another_kind_of_pipeline_is_refused(saved, tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(UnknownName, match="pipeline class 'FluxPipeline' not found.*StableDiffusionXLPipeline"):
+    with pytest.raises(UnknownName, match=r"pipeline class 'FluxPipeline' not found.*StableDiffusionXLPipeline"):
         load(tmp_path)
 
 

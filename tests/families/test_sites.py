@@ -39,7 +39,9 @@ def met(subject, sites):
 def test_every_role_has_the_sites_of_this_model(subject, name):
     assert COUNTS[name].items() <= {role: len(subject.sites(role)) for role in subject.roles()}.items()
     assert ("text_pooled" in subject.roles()) == (name == "sdxl")
-    assert len(subject.sites("text_mlp_hidden")) == len(subject.sites("text_mlp_out")) == len(subject.sites("mlp_value"))
+    assert (
+        len(subject.sites("text_mlp_hidden")) == len(subject.sites("text_mlp_out")) == len(subject.sites("mlp_value"))
+    )
     for role in ("cross_value", "cross_key_weight", "cross_value_weight", "cross_out"):
         assert len(subject.sites(role)) == len(subject.sites("cross_key"))
 
@@ -125,7 +127,9 @@ def test_sites_are_found_by_build_and_not_by_path():
 def test_wrong_names_list_the_right_ones(subject):
     with pytest.raises(UnknownName, match=r"role 'text_strem' not found; nearest: 'text_stream'"):
         subject.sites("text_strem")
-    with pytest.raises(UnknownName, match=r"site 'text_encoder/encoder.layers.9:out' not found; nearest: .*layers\.[01]"):
+    with pytest.raises(
+        UnknownName, match=r"site 'text_encoder/encoder.layers.9:out' not found; nearest: .*layers\.[01]"
+    ):
         subject.module(Site("text_encoder", "encoder.layers.9"))
     with pytest.raises(UnknownName, match=r"component 'unit' not found; nearest: 'unet'"):
         subject.module(Site("unit", "mid_block"))

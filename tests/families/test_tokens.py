@@ -17,7 +17,7 @@ def subject(request):
 
 
 def kinds(subject, prompt):
-    return [k.tolist() for k in subject.tokenise([prompt]).kinds_of[-1]][0]
+    return subject.tokenise([prompt]).kinds_of[-1][0].tolist()
 
 
 def test_kinds(subject):

@@ -113,7 +113,9 @@ def test_weights_and_hooks_are_clean_after_a_failure(name, monkeypatch):
     with pytest.raises(RuntimeError, match="on purpose"):
         ATTACKS[name](tiny_recogniser(), replace(SAMPLING, batch=2))(subject, CONCEPT, budget)
     assert subject.weight_hash() == before
-    hooks = [h for m in subject.components.values() for s in m.modules() for h in (*s._forward_hooks, *s._forward_pre_hooks)]
+    hooks = [
+        h for m in subject.components.values() for s in m.modules() for h in (*s._forward_hooks, *s._forward_pre_hooks)
+    ]
     assert hooks == []
     assert not any(p.requires_grad for module in subject.components.values() for p in module.parameters())
     assert torch.is_grad_enabled()

@@ -58,7 +58,7 @@ def test_hooks_are_gone_after_an_exception(name, before):
         raise KeyError("inside the pass")
 
     for role in ("text_stream", "text_mlp_hidden", "cross_out"):
-        with pytest.raises(KeyError, match="inside the pass"), tap(subject, {s: fail for s in subject.sites(role)}):
+        with pytest.raises(KeyError, match="inside the pass"), tap(subject, dict.fromkeys(subject.sites(role), fail)):
             pictures(subject)
     with pytest.raises(KeyboardInterrupt), tap(subject, {subject.sites("block_out")[0]: lambda x, moment: None}):
         raise KeyboardInterrupt
@@ -111,11 +111,17 @@ def test_a_replacement_must_fit():
     ):
         with pytest.raises(error, match=said), tap(subject, {site: wrong}):
             subject.encode([QUERIES[0].prompt])
-    with pytest.raises(ValueError, match="is a weight"), tap(subject, {subject.sites("mlp_value")[0]: lambda x, m: None}):
+    with (
+        pytest.raises(ValueError, match="is a weight"),
+        tap(subject, {subject.sites("mlp_value")[0]: lambda x, m: None}),
+    ):
         pass
-    with pytest.raises(ValueError, match="only outputs and weights have items"):
-        with tap(subject, {Site(site.component, site.path, "in", 0): lambda x, m: None}):
-            pass
+    item = Site(site.component, site.path, "in", 0)
+    with (
+        pytest.raises(ValueError, match="only outputs and weights have items"),
+        tap(subject, {item: lambda x, m: None}),
+    ):
+        pass
 
 
 def test_items_of_tuple_outputs():
@@ -131,9 +137,9 @@ def test_items_of_tuple_outputs():
     with tap(subject, sites):
         assert not torch.equal(subject.encode([QUERIES[0].prompt]).states, plain)
     assert seen[0].shape == (1, 20, 16)
-    with pytest.raises(TypeError, match=r"tensors at items \[0\]"):
-        with tap(subject, {Site("text_encoder", path, "out", 1): lambda x, m: None}):
-            subject.encode([QUERIES[0].prompt])
+    absent = Site("text_encoder", path, "out", 1)
+    with pytest.raises(TypeError, match=r"tensors at items \[0\]"), tap(subject, {absent: lambda x, m: None}):
+        subject.encode([QUERIES[0].prompt])
 
 
 def test_named_outputs():

@@ -1,0 +1,29 @@
+"""Importing the package is silent, light and quick."""
+
+import subprocess
+import sys
+
+import concept_probe as cp
+
+HEAVY = ("sae_lens", "diffusers", "transformers", "plotly", "wandb", "peft", "accelerate")
+
+
+def run(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+def test_import_prints_nothing_and_loads_no_heavy_library():
+    done = run(f"import concept_probe, sys; bad = [m for m in {HEAVY} if m in sys.modules]; assert not bad, bad")
+    assert done.stdout == "" and done.stderr == ""
+
+
+def test_import_adds_little_to_importing_torch():
+    # The same process imports torch first, so that only what the package adds is timed; best of three.
+    code = "import torch, time; t = time.perf_counter(); import concept_probe; print(time.perf_counter() - t)"
+    assert min(float(run(code).stdout) for _ in range(3)) < 0.3
+
+
+def test_every_public_name_is_there():
+    for name in cp.__all__:
+        assert getattr(cp, name) is not None, name
+    assert set(cp.__all__) <= set(dir(cp))
