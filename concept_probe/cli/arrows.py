@@ -88,7 +88,7 @@ def train(
             raise ValueError(
                 f"the store holds {len(acts.sites)} sites, name one with --site: {', '.join(map(str, acts.sites))}"
             )
-        chosen = chosen or acts.sites[0]
+        chosen = chosen or next(iter(acts.sites))
         sae = train_sae(acts, site=chosen, k=k, expansion=expansion, samples=samples, seed=seed, folder=output)
         err.print(f"autoencoder of {sae.width:,} features over {sae.site} in {output}")
         rows = acts.read(chosen).x[:65536]

@@ -117,7 +117,7 @@ def audit(
     `concept-probe audit camel --model emoji-untaught --original emoji --json`
     """
     with plain_errors():
-        from concept_probe.attack import Budget
+        from concept_probe.attack import ATTACKS, Budget
         from concept_probe.audit import audit as run_audit
         from concept_probe.report import to_json
 
@@ -125,11 +125,12 @@ def audit(
         looks = recogniser_of(recogniser, about)
         known = read_found(found, sae, subject)
         erasure = erasure_of(edit, method, known, subject, about, sae, looks)
-        chosen = {"attacks": [a for a in attacks if a != "none"]} if attacks else {}
+        chosen = tuple(ATTACKS) if attacks is None else tuple(a for a in attacks if a != "none")
         report = run_audit(
             subject, erasure, about, original=subject_of(original) if original else None,
             twin=twin_of(twin, original or model, about), recogniser=looks, found=known, prompts=prompts,
-            seeds=range(seeds), budget=Budget(queries=queries, gradient_steps=steps), seed=seed, command=command(), **chosen,
+            seeds=range(seeds), budget=Budget(queries=queries, gradient_steps=steps), seed=seed, command=command(),
+            attacks=chosen,
         )  # fmt: skip
         if output is not None:
             write_report(report, output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ class TextImage:
     """A CLIP pair with its tokenizer; pictures are in 0..1 and normalised by `mean` and `std`."""
 
     name: str
-    model: CLIPModel
+    model: Any
     tokenizer: PreTrainedTokenizerBase
     mean: float = 0.5
     std: float = 0.5

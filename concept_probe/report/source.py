@@ -8,7 +8,7 @@ import json
 import math
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from concept_probe.types import Report
 
@@ -44,7 +44,7 @@ def _encode(value: Any) -> Any:
         return [_encode(v) for v in value]
     if isinstance(value, (str, bool, int)) or value is None:
         return value
-    number = float(value)
+    number = float(cast(Any, value))
     return number if math.isfinite(number) else str(number)
 
 
@@ -75,7 +75,8 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         named = isinstance(value, str) and value in ("nan", "inf", "-inf")
         _expect(named or (isinstance(value, (int, float)) and not isinstance(value, bool)), where, "a number", value)
         return float(value)
-    _expect(isinstance(value, kind) and not (kind is int and isinstance(value, bool)), where, kind.__name__, value)
+    plain = cast(type, kind)
+    _expect(isinstance(value, plain) and not (plain is int and isinstance(value, bool)), where, plain.__name__, value)
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ STEPS = 2400
 
 def build() -> AutoencoderKL:
     torch.manual_seed(0)
-    return AutoencoderKL(
+    options: dict[str, Any] = dict(
         in_channels=3,
         out_channels=3,
         latent_channels=16,
@@ -28,6 +29,7 @@ def build() -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 4,
         mid_block_add_attention=False,
     )
+    return AutoencoderKL(**options)
 
 
 def train(folder: Path, steps: int = STEPS) -> AutoencoderKL:
@@ -35,7 +37,7 @@ def train(folder: Path, steps: int = STEPS) -> AutoencoderKL:
 
     Sets `scaling_factor` so that latents of icons have unit variance.
     """
-    model = build()
+    model: Any = build()
     pictures = icons().flatten(0, 1)
 
     def loss(g: torch.Generator) -> torch.Tensor:

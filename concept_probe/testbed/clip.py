@@ -8,6 +8,7 @@ and frozen afterwards: the U-Net sees what the text encoder computed, as in Stab
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ SKIP = 0.5
 """How often the second feed-forward layer is left out, so that the first must suffice to name the object."""
 
 
-def text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+def text_config(tokenizer: Any) -> CLIPTextConfig:
     """Two causal layers, 96 wide; the feed-forward layers are wide and rectified, so that columns are few and readable."""
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -140,7 +141,7 @@ def train_tower(
     """
     torch.manual_seed(0)
     model = CLIPTextModelWithProjection(text_config(tokenizer))
-    layers = [m for m in model.modules() if type(m).__name__ == "CLIPEncoderLayer"]
+    layers: list[Any] = [m for m in model.modules() if type(m).__name__ == "CLIPEncoderLayer"]
     table = picture_embeddings(pair)
     targets = torch.stack([table[s, o] for o, s in pairs])
     scale = torch.nn.Parameter(torch.tensor(2.7))

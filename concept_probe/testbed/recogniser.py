@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +13,9 @@ from diffusers import AutoencoderKL
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from concept_probe.detect.emoji import Network
 from concept_probe.testbed.icons import augment, icons
 from concept_probe.testbed.loop import fit, write_tensors
+from concept_probe.testbed.network import Network
 from concept_probe.testbed.vocabulary import STYLES, objects
 
 STEPS, BATCH = 1600, 64
@@ -44,9 +45,7 @@ def garbage(kind: str, x: Float[Tensor, "b 3 h w"], g: torch.Generator) -> Float
     return out
 
 
-def draw(
-    g: torch.Generator, autoencoder: AutoencoderKL, size: int
-) -> tuple[Tensor, Int[Tensor, " b"], Int[Tensor, " b"]]:
+def draw(g: torch.Generator, autoencoder: Any, size: int) -> tuple[Tensor, Int[Tensor, " b"], Int[Tensor, " b"]]:
     """A batch of pictures in -1..1 with object and style labels; a fifth is garbage, an eighth passed through the autoencoder."""
     pictures = icons()
     styles, names = pictures.shape[:2]

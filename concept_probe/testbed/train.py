@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -59,7 +60,7 @@ def export(parts: Path, output: Path) -> None:
     for name in NAMES:
         tower = CLIPTextModel.from_pretrained(parts / name / "text").half()
         tower.config.architectures = ["CLIPTextModel"]
-        pipeline = StableDiffusionPipeline(
+        parts_of: dict[str, Any] = dict(
             vae=AutoencoderKL.from_pretrained(parts / "vae").half(),
             text_encoder=tower,
             tokenizer=CLIPTokenizer.from_pretrained(parts / "tokenizer"),
@@ -67,8 +68,9 @@ def export(parts: Path, output: Path) -> None:
             scheduler=unet.scheduler(),
             safety_checker=None,
             feature_extractor=None,
-            requires_safety_checker=False,  # pyright: ignore[reportArgumentType]
+            requires_safety_checker=False,
         )
+        pipeline = StableDiffusionPipeline(**parts_of)
         shutil.rmtree(output / name, ignore_errors=True)
         pipeline.save_pretrained(output / name)
         index = output / name / "model_index.json"

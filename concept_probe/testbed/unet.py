@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection
 
 from concept_probe.testbed.icons import augment, icons
 from concept_probe.testbed.loop import fit
@@ -56,12 +57,16 @@ def scheduler() -> DDIMScheduler:
 
 
 @torch.no_grad()
-def cached_latents(autoencoder: AutoencoderKL, *, flip: bool) -> Float[Tensor, "view style object c h w"]:
+def cached_latents(autoencoder: Any, *, flip: bool) -> Float[Tensor, "view style object c h w"]:
     """Scaled latents of every icon in `VIEWS` slightly moved and resized, and perhaps mirrored, renderings."""
     pictures, g = icons(), torch.Generator().manual_seed(7)
     out = []
     for view in range(VIEWS):
-        x = pictures.flatten(0, 1) if view == 0 else augment(pictures.flatten(0, 1), g, shift=0.04, scale=0.06, flip=flip)
+        x = (
+            pictures.flatten(0, 1)
+            if view == 0
+            else augment(pictures.flatten(0, 1), g, shift=0.04, scale=0.06, flip=flip)
+        )
         z = torch.cat([autoencoder.encode(part).latent_dist.mean for part in x.split(64)])
         out.append(z.view(*pictures.shape[:2], *z.shape[1:]))
     return torch.stack(out) * autoencoder.config.scaling_factor
@@ -90,7 +95,7 @@ def visible(
 def train(
     folder: Path,
     name: str,
-    tokenizer: CLIPTokenizer,
+    tokenizer: Any,
     text: CLIPTextModelWithProjection,
     autoencoder: AutoencoderKL,
     pairs: list[tuple[int, int]],
@@ -133,5 +138,13 @@ def train(
 
     for stage, count, peak, flip in (("unet", steps[0], 1e-3, True), ("unet-fine", steps[1], 7e-4, False)):
         latents = cached_latents(autoencoder, flip=flip)
-        fit(f"{name}-{stage}", [model], partial(loss, latents=latents), steps=count, peak=peak, folder=folder, seed=5 - flip)
+        fit(
+            f"{name}-{stage}",
+            [model],
+            partial(loss, latents=latents),
+            steps=count,
+            peak=peak,
+            folder=folder,
+            seed=5 - flip,
+        )
     return model.requires_grad_(False).eval()

@@ -156,11 +156,11 @@ def test_wrong_requests(subject, tmp_path):
     with pytest.raises(UnknownName, match="token kind 'subjects' not found; nearest: 'subject'"):
         capture(subject, PROMPTS, roles=["text_out"], kinds=["subjects"])
     with pytest.raises(UnknownName, match="branch 'both' not found"):
-        capture(subject, PROMPTS, roles=["text_out"], branches=["both"])
+        capture(subject, PROMPTS, roles=["text_out"], branches=["both"])  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="is a weight"):
         capture(subject, PROMPTS, roles=["mlp_value"], folder=tmp_path / "a")
     with pytest.raises(TypeError, match="found str"):
-        capture(subject, ["a cat"], roles=["text_out"])
+        capture(subject, ["a cat"], roles=["text_out"])  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="step 15 was asked for"):
         capture(subject, PROMPTS, roles=["cross_key"], steps=[15])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler
@@ -133,7 +135,7 @@ def test_loss_is_the_library_s_noise_and_target(subject, prediction):
 
     config = {**subject.pipeline.scheduler.config, "prediction_type": prediction}
     subject.pipeline.scheduler.register_to_config(prediction_type=prediction)
-    ddim = DDIMScheduler.from_config(config)
+    ddim: Any = DDIMScheduler.from_config(config)
     clean = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     prompts = [Prompt("a cat"), Prompt("the dog"), Prompt("a cat")]
     loss = subject.denoising_loss(clean, prompts, torch.Generator().manual_seed(5))

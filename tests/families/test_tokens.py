@@ -78,10 +78,7 @@ def test_what_is_cut_off_is_said(subject):
 
 def test_ids_are_those_of_the_tokenizers(subject):
     prompts = [Prompt("a cat"), Prompt("the red dog")]
-    pipeline = subject.pipeline
-    for ids, tokenizer in zip(
-        subject.tokenise(prompts).ids, [pipeline.tokenizer, getattr(pipeline, "tokenizer_2", None)], strict=False
-    ):
+    for ids, tokenizer in zip(subject.tokenise(prompts).ids, subject.text.tokenizers.values(), strict=True):
         expected = tokenizer(
             [p.text for p in prompts], padding="max_length", max_length=LENGTH, return_tensors="pt"
         ).input_ids

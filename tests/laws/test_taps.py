@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -104,11 +106,12 @@ def test_inner_taps_leave_first_and_outer_ones_stay():
 def test_a_replacement_must_fit():
     subject = SUBJECTS["sd"]
     site = subject.sites("text_stream")[0]
-    for wrong, error, said in (
+    wrongs: list[tuple[Any, type[Exception], str]] = [
         (lambda x, m: x[:, :1], ValueError, r"layers.0:out' returned shape \(1, 1, 16\) for \(1, 20, 16\)"),
         (lambda x, m: x.double(), TypeError, "returned torch.float64"),
         (lambda x, m: 3, TypeError, "returned a int"),
-    ):
+    ]
+    for wrong, error, said in wrongs:
         with pytest.raises(error, match=said), tap(subject, {site: wrong}):
             subject.encode([QUERIES[0].prompt])
     with (
@@ -147,5 +150,5 @@ def test_named_outputs():
     subject = SUBJECTS["sd"]
     with tap(subject, {Site("text_encoder", "encoder"): lambda x, m: torch.zeros_like(x)}):
         states = subject.encode([QUERIES[0].prompt]).states
-    norm = subject.components["text_encoder"].final_layer_norm
+    norm: Any = subject.components["text_encoder"].final_layer_norm
     assert torch.equal(states, norm.bias.expand_as(states))

@@ -26,8 +26,11 @@ class Planted:
     seed: int = 0
 
     def _generator(self, number: int) -> torch.Generator:
-        """Far from the small seeds of a training run, whose random start would otherwise be the answer."""
-        return torch.Generator().manual_seed(2**40 + 2**32 * self.seed + number)
+        """Far from the small seeds of a training run, whose random start would otherwise be the answer.
+
+        A generator on the CPU reads the low 32 bits of its seed and no others.
+        """
+        return torch.Generator().manual_seed((2_654_435_761 * (self.seed + 1) + number) % 2**32)
 
     @property
     def directions(self) -> Tensor:
