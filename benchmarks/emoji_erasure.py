@@ -47,6 +47,7 @@ def ablate_cross(subject, concept: Concept, looks: Recogniser):
 
 def chosen(*erasers) -> Callable:
     """The best of several settings of one method, by the select split."""
+
     def make(subject, concept: Concept, looks: Recogniser):
         made = {str(i): eraser(subject, concept) for i, eraser in enumerate(erasers)}
         return choose(made, subject, concept, recogniser=looks).erasure
@@ -88,7 +89,9 @@ def main() -> None:
     parser.add_argument("--objects", nargs="*", default=list(REMOVED_OBJECTS))
     parser.add_argument("--erasers", nargs="*", default=list(ERASERS))
     parser.add_argument("--count", type=int, default=16, help="test pictures per kind of prompt")
-    parser.add_argument("--rows", type=Path, default=Path("runs/emoji_erasure.jsonl"), help="where finished rows are kept")
+    parser.add_argument(
+        "--rows", type=Path, default=Path("runs/emoji_erasure.jsonl"), help="where finished rows are kept"
+    )
     options = parser.parse_args()
     subject, looks, console = cp.load("emoji"), detect.recogniser("emoji"), Console(stderr=True)
     options.rows.parent.mkdir(parents=True, exist_ok=True)
@@ -109,9 +112,17 @@ def main() -> None:
             else:
                 with erasure.on(subject):
                     after = rates(subject, concept, looks, options.count)
-            row = {"object": name, "eraser": eraser, "before": before, "after": after, "found": erasure is not None,
-                   "seconds": seconds, "weights": weights, "count": options.count,
-                   "how": "nothing causal found" if erasure is None else str(erasure.describe())[:2000]}
+            row = {
+                "object": name,
+                "eraser": eraser,
+                "before": before,
+                "after": after,
+                "found": erasure is not None,
+                "seconds": seconds,
+                "weights": weights,
+                "count": options.count,
+                "how": "nothing causal found" if erasure is None else str(erasure.describe())[:2000],
+            }
             rows.append(row)
             with options.rows.open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -121,21 +132,36 @@ def main() -> None:
 
 def summary(rows: list[dict], console: Console) -> dict:
     """Print the table of means over objects; return the figures."""
-    table = Table("eraser", *KINDS, "objects at <= 0.2", "kept >= 0.9 too", title="share of right pictures, before > after, mean over objects")
+    table = Table(
+        "eraser",
+        *KINDS,
+        "objects at <= 0.2",
+        "kept >= 0.9 too",
+        title="share of right pictures, before > after, mean over objects",
+    )
     figures = {}
     for eraser in dict.fromkeys(r["eraser"] for r in rows):
         of = [r for r in rows if r["eraser"] == eraser]
         mean = {when: {k: sum(r[when][k] for r in of) / len(of) for k in KINDS} for when in ("before", "after")}
         gone = [r for r in of if r["after"]["target"] <= 0.2]
         both = [r for r in gone if all(r["after"][k] >= 0.9 * r["before"][k] for k in ("neighbours", "unrelated"))]
-        table.add_row(eraser, *(f"{mean['before'][k]:.2f} > {mean['after'][k]:.2f}" for k in KINDS),
-                      f"{len(gone)} of {len(of)}", f"{len(both)} of {len(of)}")
-        figures[eraser] = {"before": mean["before"]["target"], "after": mean["after"]["target"],
-                           "paraphrases": mean["after"]["paraphrases"], "implicit": mean["after"]["implicit"],
-                           "neighbours": mean["after"]["neighbours"] / max(mean["before"]["neighbours"], 1e-9),
-                           "unrelated": mean["after"]["unrelated"] / max(mean["before"]["unrelated"], 1e-9),
-                           "objects_erased_and_kept": len(both), "objects": len(of),
-                           "seconds": sum(r["seconds"] for r in of) / len(of)}
+        table.add_row(
+            eraser,
+            *(f"{mean['before'][k]:.2f} > {mean['after'][k]:.2f}" for k in KINDS),
+            f"{len(gone)} of {len(of)}",
+            f"{len(both)} of {len(of)}",
+        )
+        figures[eraser] = {
+            "before": mean["before"]["target"],
+            "after": mean["after"]["target"],
+            "paraphrases": mean["after"]["paraphrases"],
+            "implicit": mean["after"]["implicit"],
+            "neighbours": mean["after"]["neighbours"] / max(mean["before"]["neighbours"], 1e-9),
+            "unrelated": mean["after"]["unrelated"] / max(mean["before"]["unrelated"], 1e-9),
+            "objects_erased_and_kept": len(both),
+            "objects": len(of),
+            "seconds": sum(r["seconds"] for r in of) / len(of),
+        }
     console.print(table)
     return figures
 

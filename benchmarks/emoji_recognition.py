@@ -20,7 +20,9 @@ from concept_probe.testbed.vocabulary import REMOVED_OBJECTS, STYLE_NAMES, STYLE
 from concept_probe.types import Prompt, Query
 
 
-def queries(phrases: Sequence[tuple[str, str]], styles: Sequence[str], templates: Sequence[str]) -> list[tuple[Query, str]]:
+def queries(
+    phrases: Sequence[tuple[str, str]], styles: Sequence[str], templates: Sequence[str]
+) -> list[tuple[Query, str]]:
     """Each (phrase, object) in each style, templates in turn; with the style that is asked for."""
     out = []
     for i, (phrase, label) in enumerate(phrases):
@@ -50,8 +52,11 @@ def main() -> None:
     entries = objects()[: count.objects]
     emoji, untaught = cp.load("emoji"), cp.load("emoji-untaught")
     templates = TEMPLATES["test"]
-    direct = [q for k in range(count.templates)
-              for q in queries([(o.name, o.name) for o in entries], STYLES, templates[k:] + templates[:k])]
+    direct = [
+        q
+        for k in range(count.templates)
+        for q in queries([(o.name, o.name) for o in entries], STYLES, templates[k:] + templates[:k])
+    ]
     kinds = {
         "by name": direct,
         "by synonym": queries([(o.synonyms[1], o.name) for o in entries], STYLES[:2], templates),
@@ -68,18 +73,28 @@ def main() -> None:
     kept = queries([(o.name, o.name) for o in entries if o.name not in REMOVED_OBJECTS], taught_styles[:2], templates)
     right, style, _ = measure(untaught, kept)
     table.add_row("emoji-untaught", "by name, taught", f"{right:.3f}", f"{style:.3f}", str(len(kept)))
-    gone = [q for k in range(4) for q in queries([(o, o) for o in REMOVED_OBJECTS], STYLES, templates[k:] + templates[:k])]
+    gone = [
+        q for k in range(4) for q in queries([(o, o) for o in REMOVED_OBJECTS], STYLES, templates[k:] + templates[:k])
+    ]
     removed, _, _ = measure(untaught, gone)
     table.add_row("emoji-untaught", "by name, removed", f"{removed:.3f}", "", str(len(gone)))
     console = Console()
     console.print(table)
     for kind, missed in misses.items():
         console.print(f"not always named {kind}: {', '.join(missed) or 'none'}")
-    print(json.dumps({
-        "object": results["by name"][0], "style": results["by name"][1], "implicit": results["by description"][0],
-        "synonym": results["by synonym"][0], "untaught_removed": removed, "untaught_taught": right,
-        "n": sum(r[2] for r in results.values()) + len(kept) + len(gone),
-    }))
+    print(
+        json.dumps(
+            {
+                "object": results["by name"][0],
+                "style": results["by name"][1],
+                "implicit": results["by description"][0],
+                "synonym": results["by synonym"][0],
+                "untaught_removed": removed,
+                "untaught_taught": right,
+                "n": sum(r[2] for r in results.values()) + len(kept) + len(gone),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

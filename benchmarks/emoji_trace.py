@@ -48,7 +48,9 @@ PLACES = {
 
 def keep_only(place: str):
     """Zero a feed-forward output everywhere but at `place`."""
-    return lambda x, moment: x * PLACES[place](moment.token_kinds).to(x)[..., None] if moment.branches[0] == "cond" else None
+    return lambda x, moment: (
+        x * PLACES[place](moment.token_kinds).to(x)[..., None] if moment.branches[0] == "cond" else None
+    )
 
 
 def coefficients(subject, site, prompts) -> torch.Tensor:
@@ -72,8 +74,10 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=len(objects()), help="pictures per cell of the first table")
     count = parser.parse_args().pictures
     subject = cp.load("emoji")
-    queries = [Query(Prompt(TEMPLATES["test"][i % 4].format(o=o.name, s=STYLES[i % 4]), o.name, o.name), seed=i)
-               for i, o in enumerate(objects()[:count])]
+    queries = [
+        Query(Prompt(TEMPLATES["test"][i % 4].format(o=o.name, s=STYLES[i % 4]), o.name, o.name), seed=i)
+        for i, o in enumerate(objects()[:count])
+    ]
     console = Console()
     sites = subject.sites("text_mlp_out")
     table = Table("feed-forward kept at", *(f"layer {i}" for i in range(len(sites))), title="share of objects named")
@@ -91,10 +95,19 @@ def main() -> None:
     hidden = subject.sites("text_mlp_hidden")[layer]
     weight = subject.parameter(subject.sites("mlp_value")[layer])
     share = int(0.05 * weight.shape[1])
-    others = coefficients(subject, hidden, [Prompt(TEMPLATES["fit"][k].format(o=o.name, s=STYLES[k % 4]))
-                                            for o in objects() for k in range(4)]).mean(0)
-    table = Table("object", "before", f"{share} columns out", f"{share} random out", "other objects",
-                  title=f"columns of layer {layer}'s value matrix ({share} of {weight.shape[1]}), chosen by contrast on fit sentences")
+    others = coefficients(
+        subject,
+        hidden,
+        [Prompt(TEMPLATES["fit"][k].format(o=o.name, s=STYLES[k % 4])) for o in objects() for k in range(4)],
+    ).mean(0)
+    table = Table(
+        "object",
+        "before",
+        f"{share} columns out",
+        f"{share} random out",
+        "other objects",
+        title=f"columns of layer {layer}'s value matrix ({share} of {weight.shape[1]}), chosen by contrast on fit sentences",
+    )
     cells = {}
     for name in REMOVED_OBJECTS:
         about = concept(name)
@@ -103,17 +116,29 @@ def main() -> None:
         rest = [Query(p, seed=i) for i, p in enumerate(about.neighbours.test + about.unrelated.test)][::3]
         random = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(0))[:share]
         chosen = score.topk(share).indices
-        cells[name] = (named(subject, asked), without_columns(subject, layer, chosen, asked),
-                       without_columns(subject, layer, random, asked), without_columns(subject, layer, chosen, rest))
+        cells[name] = (
+            named(subject, asked),
+            without_columns(subject, layer, chosen, asked),
+            without_columns(subject, layer, random, asked),
+            without_columns(subject, layer, chosen, rest),
+        )
         table.add_row(name, *(f"{v:.3f}" for v in cells[name]))
     console.print(table)
-    print(json.dumps({
-        "naming_without_mlp": rows["nowhere"], "restored_by_patch": rows["last subject token"],
-        "restored_at_end_token": rows["end token"], "restored_at_end_and_padding": rows["end token and padding"],
-        "columns": share, "targets_under_half": sum(c[1] < 0.5 for c in cells.values()),
-        "random_mean": sum(c[2] for c in cells.values()) / len(cells), "others_mean": sum(c[3] for c in cells.values()) / len(cells),
-        "n": len(queries),
-    }))
+    print(
+        json.dumps(
+            {
+                "naming_without_mlp": rows["nowhere"],
+                "restored_by_patch": rows["last subject token"],
+                "restored_at_end_token": rows["end token"],
+                "restored_at_end_and_padding": rows["end token and padding"],
+                "columns": share,
+                "targets_under_half": sum(c[1] < 0.5 for c in cells.values()),
+                "random_mean": sum(c[2] for c in cells.values()) / len(cells),
+                "others_mean": sum(c[3] for c in cells.values()) / len(cells),
+                "n": len(queries),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

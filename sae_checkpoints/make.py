@@ -31,13 +31,20 @@ def main() -> None:
     cross = subject.sites("cross_out")[-1]
     jobs = {
         "text_stream": (text, fit[::2], test[::4], test[1::40], TEXT_ABOUT),
-        "cross_out": (cross, [Query(p, i) for i, p in enumerate(fit[::20])], [Query(p, 9000 + i) for i, p in enumerate(test[::60])],
-                      [Query(p, 9500 + i) for i, p in enumerate(test[1::160])], CROSS_ABOUT),
+        "cross_out": (
+            cross,
+            [Query(p, i) for i, p in enumerate(fit[::20])],
+            [Query(p, 9000 + i) for i, p in enumerate(test[::60])],
+            [Query(p, 9500 + i) for i, p in enumerate(test[1::160])],
+            CROSS_ABOUT,
+        ),
     }
     for name, (site, learned, held, downstream, about) in jobs.items():
         sae = train_on_subject(subject, learned, site, folder=HERE / name)
         kinds = READ_KINDS if name == "text_stream" else None
-        scores = evaluate_sae(sae, capture(subject, held, sites=[site], kinds=kinds), subject=subject, queries=downstream)
+        scores = evaluate_sae(
+            sae, capture(subject, held, sites=[site], kinds=kinds), subject=subject, queries=downstream
+        )
         (HERE / name / "README.md").write_text(card(sae, scores, about))
         (HERE / name / "training.safetensors").unlink(missing_ok=True)
         for score in scores:

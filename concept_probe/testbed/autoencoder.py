@@ -17,18 +17,18 @@ STEPS = 2400
 
 def build() -> AutoencoderKL:
     torch.manual_seed(0)
-    options: dict[str, Any] = dict(
-        in_channels=3,
-        out_channels=3,
-        latent_channels=16,
-        sample_size=64,
-        block_out_channels=(16, 32, 64, 96),
-        layers_per_block=1,
-        norm_num_groups=8,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        mid_block_add_attention=False,
-    )
+    options: dict[str, Any] = {
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": 16,
+        "sample_size": 64,
+        "block_out_channels": (16, 32, 64, 96),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "mid_block_add_attention": False,
+    }
     return AutoencoderKL(**options)
 
 

@@ -60,16 +60,16 @@ def export(parts: Path, output: Path) -> None:
     for name in NAMES:
         tower = CLIPTextModel.from_pretrained(parts / name / "text").half()
         tower.config.architectures = ["CLIPTextModel"]
-        parts_of: dict[str, Any] = dict(
-            vae=AutoencoderKL.from_pretrained(parts / "vae").half(),
-            text_encoder=tower,
-            tokenizer=CLIPTokenizer.from_pretrained(parts / "tokenizer"),
-            unet=UNet2DConditionModel.from_pretrained(parts / name / "unet").half(),
-            scheduler=unet.scheduler(),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        parts_of: dict[str, Any] = {
+            "vae": AutoencoderKL.from_pretrained(parts / "vae").half(),
+            "text_encoder": tower,
+            "tokenizer": CLIPTokenizer.from_pretrained(parts / "tokenizer"),
+            "unet": UNet2DConditionModel.from_pretrained(parts / name / "unet").half(),
+            "scheduler": unet.scheduler(),
+            "safety_checker": None,
+            "feature_extractor": None,
+            "requires_safety_checker": False,
+        }
         pipeline = StableDiffusionPipeline(**parts_of)
         shutil.rmtree(output / name, ignore_errors=True)
         pipeline.save_pretrained(output / name)

@@ -15,7 +15,7 @@ from transformers import CLIPTextModelWithProjection
 from concept_probe.testbed.icons import augment, icons
 from concept_probe.testbed.loop import fit
 from concept_probe.testbed.tokens import LENGTH
-from concept_probe.testbed.vocabulary import Caption, draw_caption
+from concept_probe.testbed.vocabulary import Caption, draw_caption, taught
 
 STEPS, FINE_STEPS, BATCH, VIEWS = 5000, 3000, 48, 16
 EMPTY = 0.12
@@ -105,6 +105,8 @@ def train(
 
     First with mirrored renderings among the views, then without: the two faces of an object that
     mirroring makes are a needless ambiguity for so small a network, and blur what it draws.
+    `steps` are those of a model that is taught everything; one that is taught less takes fewer, so
+    that every picture is shown equally often.
     """
     model, noise_levels = build(), scheduler().alphas_cumprod
     weights = (noise_levels / (1 - noise_levels)).clamp(max=5) / (noise_levels / (1 - noise_levels)) + 0.2
@@ -136,6 +138,7 @@ def train(
         out = model(noisy, t, states, encoder_attention_mask=mask).sample
         return (weights[t].view(-1, 1, 1, 1) * (out - noise).square()).mean()
 
+    share = len(pairs) / len(taught())
     for stage, count, peak, flip in (("unet", steps[0], 1e-3, True), ("unet-fine", steps[1], 7e-4, False)):
         latents = cached_latents(autoencoder, flip=flip)
         fit(

@@ -24,6 +24,11 @@ def made(d=6, f=18, k=3, scale=2.0, seed=0) -> tuple[Sae, torch.Tensor, torch.Te
     return sae.requires_grad_(True), x, dead
 
 
+def grad(parameter: torch.Tensor) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 def test_loss_is_the_formula():
     sae, x, dead = made()
     loss = sae_loss(sae, x, dead, auxk=4)
@@ -46,7 +51,7 @@ def test_the_target_is_x_and_the_bias_is_added_once():
     loss = sae_loss(sae, x, torch.zeros_like(dead), auxk=0)
     torch.testing.assert_close(loss.fvu, torch.ones((), dtype=torch.float64))
     loss.total.backward()
-    torch.testing.assert_close(sae.b_dec.grad, torch.zeros_like(sae.b_dec))
+    torch.testing.assert_close(grad(sae.b_dec), torch.zeros_like(sae.b_dec))
 
 
 def test_reconstruction_gradients_equal_finite_differences():
@@ -99,7 +104,7 @@ def test_all_gradients_equal_those_worked_out_by_hand():
             "b_dec": -2 / V * e.sum(0) - (to_pre @ sae.W_enc.mT).sum(0),
         }
     for name in NAMES:
-        torch.testing.assert_close(getattr(sae, name).grad, expected[name], msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(grad(getattr(sae, name)), expected[name], msg=lambda m, name=name: f"{name}: {m}")
 
 
 def test_auxk_reaches_the_encoder_of_dead_features_that_do_not_fire_and_no_other():
@@ -109,8 +114,8 @@ def test_auxk_reaches_the_encoder_of_dead_features_that_do_not_fire_and_no_other
     loss = sae_loss(sae, x, dead, auxk=4)
     loss.auxk.backward()
     assert (sae.encode(x).dense(sae.width)[:, dead] == 0).all()
-    assert (sae.b_enc.grad[dead] != 0).any() and (sae.W_enc.grad[:, dead] != 0).any()
-    assert (sae.b_enc.grad[~dead] == 0).all() and (sae.W_dec.grad[~dead] == 0).all()
+    assert (grad(sae.b_enc)[dead] != 0).any() and (grad(sae.W_enc)[:, dead] != 0).any()
+    assert (grad(sae.b_enc)[~dead] == 0).all() and (grad(sae.W_dec)[~dead] == 0).all()
 
 
 def test_a_step_against_the_auxk_gradient_brings_the_error_down():
@@ -122,7 +127,7 @@ def test_a_step_against_the_auxk_gradient_brings_the_error_down():
     loss.auxk.backward()
     with torch.no_grad():
         for p in (sae.W_enc, sae.b_enc, sae.W_dec):
-            p -= 0.05 * p.grad
+            p.sub_(0.05 * grad(p))
     after = auxk_error(sae.pre_activations(x), e, dead, sae.W_dec, 4)
     assert after < before
 
@@ -142,13 +147,13 @@ def test_auxk_with_fewer_dead_features_than_asked_for_uses_those():
 def test_decoder_gradient_has_no_part_along_its_rows_and_rows_stay_unit():
     sae, x, dead = made()
     sae_loss(sae, x, dead, auxk=4).total.backward()
-    whole = sae.W_dec.grad.clone()
+    whole = grad(sae.W_dec).clone()
     remove_radial(sae.W_dec)
-    torch.testing.assert_close((sae.W_dec.grad * sae.W_dec).sum(1), torch.zeros(18, dtype=torch.float64))
-    radial = whole - sae.W_dec.grad
+    torch.testing.assert_close((grad(sae.W_dec) * sae.W_dec).sum(1), torch.zeros(18, dtype=torch.float64))
+    radial = whole - grad(sae.W_dec)
     torch.testing.assert_close(radial, (whole * sae.W_dec).sum(1, keepdim=True) * sae.W_dec.detach())
     with torch.no_grad():
-        sae.W_dec -= sae.W_dec.grad
+        sae.W_dec.sub_(grad(sae.W_dec))
     normalise_rows(sae.W_dec)
     torch.testing.assert_close(torch.linalg.vector_norm(sae.W_dec, dim=1), torch.ones(18, dtype=torch.float64))
 

@@ -28,6 +28,10 @@ SMALL: dict[str, Any] = {
 }
 
 
+def small(**changes: Any) -> dict[str, Any]:
+    return {**SMALL, **changes}
+
+
 def same(one: Sae, two: Sae) -> bool:
     pairs = zip(one.parameters(), two.parameters(), strict=True)
     return one.scale == two.scale and all(torch.equal(a, b) for a, b in pairs)
@@ -116,7 +120,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
 def test_a_folder_with_another_run_is_refused_naming_both_values(tmp_path):
     train_sae(Planted().batches(128), **SMALL, folder=tmp_path)
     with pytest.raises(ValueError, match="is of another run: k 3 there, 2 here; use another folder"):
-        train_sae(Planted().batches(128), **SMALL | {"k": 2}, folder=tmp_path)
+        train_sae(Planted().batches(128), **small(k=2), folder=tmp_path)
     with pytest.raises(ValueError, match="seed 0 there, 1 here"):
         train_sae(Planted().batches(128), **SMALL, seed=1, folder=tmp_path)
     with pytest.raises(ValueError, match="rows with another first batch"):

@@ -1,0 +1,127 @@
+"""The parts of a report as HTML that needs no script: verdict, indices, findings, pictures, provenance."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from concept_probe.report.words import ARROWS, EVIDENCE, VERDICTS, direction, interval, number, score
+from concept_probe.types import Finding, Picture, Report, Score
+
+
+def verdict(report: Report) -> str:
+    """The verdict with its reasons, in a card."""
+    v = report.verdict
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in v.reasons)
+    more = "" if v.samples_needed is None else f"<p>Samples needed for a decision: <b>{v.samples_needed}</b>.</p>"
+    mark = "" if v.calibrated else '<span class="mark">uncalibrated thresholds</span>'
+    residual = ""
+    if v.residual is not None:
+        residual = (
+            f'<div class="residual"><span class="big">{number(v.residual.value)}</span>'
+            f"<span>residual, the largest index<br>95 % interval {interval(v.residual.low, v.residual.high)}, "
+            f"n {v.residual.n}</span></div>"
+        )
+    return (
+        f'<section class="verdict is-{v.name}"><p class="what">{escape(report.concept)} in {escape(report.subject)}, '
+        f"after <code>{escape(report.erasure)}</code></p>"
+        f'<h1><span class="word">{v.name}</span>{mark}</h1><p class="lead">{VERDICTS[v.name]}</p>'
+        f"<ul>{reasons}</ul>{more}{residual}</section>"
+    )
+
+
+def indices(scores: Iterable[tuple[str, Score]]) -> str:
+    """One bar per kind of evidence: a dot with its interval on a scale from 0 (never taught) to 1 (untouched)."""
+    rows = "".join(_index_row(name, s) for name, s in scores)
+    if not rows:
+        return ""
+    scale = '<div class="scale"><span>0 · never taught</span><span>1 · untouched</span></div>'
+    return f'<div class="indices">{rows}<div class="row"><span></span>{scale}<span></span></div></div>'
+
+
+def _index_row(name: str, s: Score) -> str:
+    title, what = EVIDENCE.get(name, (name, ""))
+    if math.isnan(s.value):
+        bar = '<div class="bar"></div>'
+    else:
+        place = lambda v: 8 + 84 * min(1.08, max(-0.08, v if math.isfinite(v) else s.value))  # noqa: E731
+        low, high = place(s.low), place(s.high)
+        bar = (
+            f'<div class="bar"><i class="line" style="left:{low:.1f}%;width:{max(0.0, high - low):.1f}%"></i>'
+            f'<i class="dot" style="left:{place(s.value):.1f}%"></i></div>'
+        )
+    return (
+        f'<div class="row"><span class="name">{escape(title)}<small>{escape(what)}</small></span>{bar}'
+        f'<span class="value">{score(s)}<small>n {s.n}</small></span></div>'
+    )
+
+
+def findings(rows: Sequence[Finding]) -> str:
+    """The findings as one table, grouped by kind of evidence."""
+    out = []
+    for kind in dict.fromkeys(f.evidence for f in rows):
+        title, what = EVIDENCE[kind]
+        body = "".join(_finding_row(f) for f in rows if f.evidence == kind)
+        out.append(f'<tbody><tr class="group"><th colspan="8" scope="colgroup">{title} <small>{what}</small></th></tr>'
+                   f"{body}</tbody>")  # fmt: skip
+    head = "".join(
+        f'<th scope="col"{" class=n" if at > 1 else ""}>{name}</th>'
+        for at, name in enumerate(("Metric", "Measured on", "Before", "After", "95 % interval", "Control", "Index", "n"))
+    )
+    return f'<div class="scroll"><table class="findings"><thead><tr>{head}</tr></thead>{"".join(out)}</table></div>'
+
+
+def _finding_row(f: Finding) -> str:
+    unit = "" if f.unit in ("rate", "share", "%", "") else f" <small>{escape(f.unit)}</small>"
+    control = number(f.control, f.unit) + (f"<small>{escape(f.control_name)}</small>" if f.control_name else "")
+    note = f'<small class="note">{escape(f.note)}</small>' if f.note else ""
+    arrow = f' <abbr title="{direction(f)}">{ARROWS[f.better]}</abbr>' if f.better != "none" else ""
+    return (
+        f"<tr><td>{escape(f.metric)}{arrow}{unit}{note}</td><td>{escape(f.split)}</td>"
+        f'<td class="n">{number(f.before, f.unit)}</td><td class="n"><b>{number(f.after, f.unit)}</b></td>'
+        f'<td class="n">{interval(f.low, f.high, f.unit)}</td><td class="n">{control}</td>'
+        f'<td class="n">{score(f.index)}</td><td class="n">{f.n}</td></tr>'
+    )
+
+
+def pictures(items: Sequence[Picture]) -> str:
+    """Image grids: per kind and prompt one block, a row per name, a column per seed."""
+    out = []
+    for kind in dict.fromkeys(p.kind for p in items):
+        blocks = []
+        for prompt in dict.fromkeys(p.prompt for p in items if p.kind == kind):
+            of_prompt = [p for p in items if p.kind == kind and p.prompt == prompt]
+            blocks.append(f'<figure><figcaption>{escape(prompt) or "<i>empty prompt</i>"}</figcaption>'
+                          f"{_grid(of_prompt)}</figure>")  # fmt: skip
+        out.append(f'<h3>{escape(kind)}</h3><div class="grids">{"".join(blocks)}</div>')
+    return "".join(out)
+
+
+def _grid(items: Sequence[Picture]) -> str:
+    seeds = list(dict.fromkeys(p.seed for p in items))
+    head = "".join(f'<th scope="col">seed {seed}</th>' for seed in seeds)
+    rows = []
+    for name in dict.fromkeys(p.name for p in items):
+        table = {p.seed: p for p in items if p.name == name}
+        cells = "".join(f"<td>{_picture(table[seed]) if seed in table else ''}</td>" for seed in seeds)
+        rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
+    return f'<table class="pictures"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _picture(p: Picture) -> str:
+    data = base64.b64encode(p.png).decode("ascii")
+    alt = escape(f"{p.name}, {p.prompt}, seed {p.seed}: seen as {p.seen}", quote=True)
+    return f'<img src="data:image/png;base64,{data}" alt="{alt}"><span>{escape(p.seen)}</span>'
+
+
+def bullets(lines: Sequence[str]) -> str:
+    """Sentences as a list."""
+    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def provenance(report: Report) -> str:
+    """What made the report, as a list of terms."""
+    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in report.provenance.items())
+    return f"<dl>{rows}</dl>"
