@@ -1,4 +1,4 @@
-"""Every test is offline and leaves the random state of torch alone."""
+"""Every test is offline."""
 
 from __future__ import annotations
 

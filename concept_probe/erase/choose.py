@@ -62,7 +62,8 @@ def choose(
 
     Best: among those that keep `retain` of the others' recognition, the first in the given order
     whose detection is at most `goal`, else the one of least detection; where none keeps `retain`,
-    the one that keeps most. Order candidates from the gentlest to the strongest.
+    the one that keeps most. Order candidates from the gentlest to the strongest: those behind the
+    first that reaches both marks are not tried.
     """
     if not erasures:
         raise ValueError("no erasure was given to choose from")
@@ -77,6 +78,8 @@ def choose(
         gone = mean_score(seen, "detection", control=before, better="lower", seed=seed)
         stay = mean_score(kept, "recognition of others", control=untouched, better="higher", seed=seed)
         tried.append(Tried(name, gone, stay))
+        if gone.value <= goal and tried[-1].retained() >= retain:
+            break  # nothing later in the order can be chosen over it
     best = _best(tried, goal, retain)
     return Choice(best.name, erasures[best.name], tuple(tried))
 

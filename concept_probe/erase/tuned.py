@@ -30,7 +30,7 @@ def choose_features(
     saes: Sequence[Codec],
     *,
     recogniser: Recogniser,
-    counts: Sequence[int] = (2, 4, 8, 16),
+    counts: Sequence[int] = (4, 8, 16),
     strengths: Sequence[float] = (1.0, 1.5, 2.0),
     errors: Sequence[str] = ("keep",),
     tested: Panel | None = None,

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +17,7 @@ from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Query, Sampling
 from tests.tiny import FAMILIES, save
 
+ROOT = Path(__file__).parents[2]
 QUERIES = [Query(Prompt("a cat"), 3)]
 
 
@@ -87,6 +93,20 @@ def test_a_hub_id_that_cannot_be_had_says_what_to_do():
     assert "hub id 'someone/some-diffusion-model' could not be loaded" in said
     for mend in ("spelling", "HF_HUB_OFFLINE", "give a folder", "safetensors"):
         assert mend in said
+
+
+def test_a_hub_id_loads_as_its_folder_does(saved, tmp_path):
+    """From a cache laid out as the hub's client lays it out; in a process of its own, since the client reads its
+    environment once."""
+    subject, folder = saved
+    repository = tmp_path / "models--someone--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(folder, repository / "snapshots" / ("0" * 40))
+    code = "from concept_probe.families import load; s = load('someone/tiny'); print(s.name, s.weight_hash())"
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.stdout.split() == ["someone/tiny", subject.weight_hash()], done.stderr
 
 
 def test_unknown_names_and_folders(tmp_path):
