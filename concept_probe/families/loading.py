@@ -52,7 +52,7 @@ def load(
     try:
         with _quiet():
             pipeline = _pipeline_class(kind).from_pretrained(
-                place, torch_dtype=dtype, use_safetensors=True, local_files_only=local, **left_out
+                place, dtype=dtype, use_safetensors=True, local_files_only=local, **left_out
             )
     except (OSError, ValueError) as problem:
         raise _unreadable(source, local, problem) from problem

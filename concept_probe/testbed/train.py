@@ -15,6 +15,8 @@ from concept_probe.testbed.vocabulary import REMOVED_OBJECTS, REMOVED_STYLE, tau
 
 TAUGHT = {"emoji": ((), None), "emoji-untaught": (REMOVED_OBJECTS, REMOVED_STYLE)}
 """What each model is not taught: objects, and a style."""
+PASSES = {"emoji": 1.0, "emoji-untaught": 0.5}
+"""How often each U-Net sees its pictures, as a share of the full recipe. The twin that ships saw them half as often."""
 
 
 def train(folder: Path, output: Path = WEIGHTS) -> None:
@@ -38,7 +40,7 @@ def train(folder: Path, output: Path = WEIGHTS) -> None:
             lambda name=name, pairs=pairs: clip.train_tower(folder, name, tokenizer, pair, pairs),
         )
         if not (parts / name / "unet" / "config.json").exists():
-            unet.train(folder, name, tokenizer, tower, vae, pairs).save_pretrained(parts / name / "unet")
+            unet.train(folder, name, tokenizer, tower, vae, pairs, PASSES[name]).save_pretrained(parts / name / "unet")
     export(parts, output)
 
 

@@ -99,14 +99,14 @@ def train(
     text: CLIPTextModelWithProjection,
     autoencoder: AutoencoderKL,
     pairs: list[tuple[int, int]],
-    steps: tuple[int, int] = (STEPS, FINE_STEPS),
+    passes: float = 1.0,
 ) -> UNet2DConditionModel:
     """Noise prediction with weight min(snr, 5) / snr + 0.2 (2303.09556) on the taught (object, style) pairs.
 
     First with mirrored renderings among the views, then without: the two faces of an object that
     mirroring makes are a needless ambiguity for so small a network, and blur what it draws.
-    `steps` are those of a model that is taught everything; one that is taught less takes fewer, so
-    that every picture is shown equally often.
+    STEPS and FINE_STEPS are those of a model that is taught everything; one that is taught less takes
+    fewer, so that every picture is shown equally often; `passes` scales how often.
     """
     model, noise_levels = build(), scheduler().alphas_cumprod
     weights = (noise_levels / (1 - noise_levels)).clamp(max=5) / (noise_levels / (1 - noise_levels)) + 0.2
@@ -138,14 +138,14 @@ def train(
         out = model(noisy, t, states, encoder_attention_mask=mask).sample
         return (weights[t].view(-1, 1, 1, 1) * (out - noise).square()).mean()
 
-    share = len(pairs) / len(taught())
-    for stage, count, peak, flip in (("unet", steps[0], 1e-3, True), ("unet-fine", steps[1], 7e-4, False)):
+    share = passes * len(pairs) / len(taught())
+    for stage, count, peak, flip in (("unet", STEPS, 1e-3, True), ("unet-fine", FINE_STEPS, 7e-4, False)):
         latents = cached_latents(autoencoder, flip=flip)
         fit(
             f"{name}-{stage}",
             [model],
             partial(loss, latents=latents),
-            steps=count,
+            steps=round(count * share),
             peak=peak,
             folder=folder,
             seed=5 - flip,
