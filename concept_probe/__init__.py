@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -23,7 +25,7 @@ _HOMES = {
     "concept": "concepts", "prompts": "concepts", "load_concept": "concepts", "save_concept": "concepts",
     "tap": "capture", "capture": "capture", "Activations": "capture",
     "Sae": "learn", "train_sae": "learn", "load_sae": "learn", "save_sae": "learn", "evaluate_sae": "learn",
-    "find_features": "find", "find_vectors": "find", "difference_of_means": "find", "leace": "find",
+    "choose_features": "erase", "find_features": "find", "find_vectors": "find", "difference_of_means": "find", "leace": "find",
     "fit_probe": "find", "probe_auroc": "find",
     "erase": "erase", "ERASERS": "erase", "Edit": "erase", "Intervention": "erase",
     "ATTACKS": "attack", "Budget": "attack", "Attempt": "attack",
@@ -35,7 +37,77 @@ _ROOMS = ("figures", "report", "testbed", "families", "learn", "find", "detect",
 __all__ = ["__version__", *sorted(_HOMES)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
-    pass
+    from concept_probe.attack import ATTACKS as ATTACKS, Attempt as Attempt, Budget as Budget
+    from concept_probe.audit import audit as audit
+    from concept_probe.capture import Activations as Activations, capture as capture, tap as tap
+    from concept_probe.concepts import (
+        concept as concept,
+        load_concept as load_concept,
+        prompts as prompts,
+        save_concept as save_concept,
+    )
+    from concept_probe.detect import recogniser as recogniser
+    from concept_probe.erase import ERASERS as ERASERS, Edit as Edit, Intervention as Intervention, erase as erase
+    from concept_probe.families import Subject as Subject, load as load
+    from concept_probe.find import (
+        difference_of_means as difference_of_means,
+        find_features as find_features,
+        find_vectors as find_vectors,
+        fit_probe as fit_probe,
+        leace as leace,
+        probe_auroc as probe_auroc,
+    )
+    from concept_probe.learn import (
+        Sae as Sae,
+        evaluate_sae as evaluate_sae,
+        load_sae as load_sae,
+        save_sae as save_sae,
+        train_sae as train_sae,
+    )
+    from concept_probe.registry import UnknownName as UnknownName
+    from concept_probe.report import (
+        from_json as from_json,
+        to_html as to_html,
+        to_json as to_json,
+        to_markdown as to_markdown,
+    )
+    from concept_probe.types import (
+        Codec as Codec,
+        Codes as Codes,
+        Concept as Concept,
+        Curve as Curve,
+        Finding as Finding,
+        Moment as Moment,
+        Picture as Picture,
+        Prompt as Prompt,
+        Query as Query,
+        Recogniser as Recogniser,
+        Report as Report,
+        Sampling as Sampling,
+        Score as Score,
+        Site as Site,
+        Splits as Splits,
+        Subspace as Subspace,
+        TraceMap as TraceMap,
+        Trial as Trial,
+        Verdict as Verdict,
+    )
+
+
+class _Package(ModuleType):
+    """Rooms and verbs share names (`capture`, `erase`, `audit`): on the package, the name is the verb.
+
+    Python binds a subpackage to its parent's attribute once it is imported, whoever imported it;
+    without this, `cp.erase` would be a function or a module depending on what ran before.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, ModuleType) and _HOMES.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> object:

@@ -1,7 +1,9 @@
 """Importing the package is silent, light and quick."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import concept_probe as cp
 
@@ -27,3 +29,25 @@ def test_every_public_name_is_there():
     for name in cp.__all__:
         assert getattr(cp, name) is not None, name
     assert set(cp.__all__) <= set(dir(cp))
+
+
+def test_a_verb_stays_a_verb_whatever_was_imported_before():
+    # Rooms and verbs share names; importing a room must not put its module in the verb's place.
+    for first in ("concept_probe.audit.run", "concept_probe.erase.edit", "concept_probe.capture", "concept_probe.learn"):
+        run(f"import {first}, concept_probe as cp; assert all(callable(f) for f in (cp.capture, cp.erase, cp.audit))")
+
+
+def test_what_editors_see_is_what_there_is():
+    tree = ast.parse(Path(cp.__file__).read_text(encoding="utf-8"))
+    blocks = [n for n in tree.body if isinstance(n, ast.If)]
+    seen = {a.asname for b in blocks for n in b.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    assert seen | {"__version__"} == set(cp.__all__)
+
+
+def test_functions_that_share_a_room_s_name_stay_functions():
+    code = (
+        "import concept_probe as cp; cp.tap; cp.Edit; import concept_probe.audit.verdict, concept_probe.capture.tap; "
+        "assert callable(cp.capture) and callable(cp.erase) and callable(cp.audit); "
+        "from concept_probe.capture import tap; assert callable(tap)"
+    )
+    run(code)

@@ -107,11 +107,14 @@ class Bootstrap:
 
 
 def index(name: str, before: Draws, after: Draws, never: Draws, gap: float) -> Score | None:
-    """(after − never taught) / (before − never taught); None where before − never taught is under `gap`.
+    """(after − never taught) / (before − never taught); None where the concept makes no clear difference.
 
-    1 is intact, 0 is never taught; neither the value nor the interval is clipped. n is that of `after`.
+    That is where before − never taught is under `gap`, or its 95 % interval reaches 0: a ratio to nearly
+    nothing says nothing. 1 is intact, 0 is never taught; neither the value nor the interval is clipped. n is that of `after`.
     """
     if before.value - never.value < gap:
+        return None
+    if quantiles(before.draws - never.draws)[0] <= 0:
         return None
     value = (after.value - never.value) / (before.value - never.value)
     draws = (after.draws - never.draws) / (before.draws - never.draws).clamp_min(FLOOR)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from concept_probe import detect
 from concept_probe.attack.budget import succeeded
-from concept_probe.audit.arms import Arm
+from concept_probe.audit.arms import Arm, Memory
 from concept_probe.audit.bootstrap import Draws, index
 from concept_probe.audit.metrics import Evidence, Views
 from concept_probe.audit.observe import Places
@@ -70,7 +70,9 @@ def put(site_states: dict[Site, Tensor], queries: tuple[Query, ...]) -> dict[Sit
     return {site: replace_rows(states) for site, states in site_states.items()}
 
 
-def restored(views: Views, arms: tuple[Arm, Arm, Arm | None], sites: Places) -> tuple[Evidence, TraceMap | None]:
+def restored(
+    views: Views, arms: tuple[Arm, Arm, Arm | None], sites: Places, memory: Memory
+) -> tuple[Evidence, TraceMap | None]:
     """Detection by the subject as it was, when it goes on from another arm's activations of one depth.
 
     All of it with the erased activations: up to there the erasure removed nothing that the rest of the
@@ -99,8 +101,14 @@ def restored(views: Views, arms: tuple[Arm, Arm, Arm | None], sites: Places) -> 
         def carried(states: dict[Site, Tensor], arm: str, of: tuple[Site, ...] = of, name: str = name) -> Draws:
             if all(torch.equal(states[s], whole[s]) for s in of):
                 return start
-            hits = _ask(views, before, {s: states[s] for s in of}, queries)
-            return views.rate(hits, "patched", f"{arm} {name}")
+
+            def hits() -> Tensor:
+                return _ask(views, before, {s: states[s] for s in of}, queries)
+
+            if arm == "control" and control is not None:
+                key = views.plan.key(control, f"patched at {name} into {before.state}")
+                return views.rate(memory.get(key, hits), "patched", f"{arm} {name}")
+            return views.rate(hits(), "patched", f"{arm} {name}")
 
         drawn = carried(erased, "after")
         never, control_name = views.mistakes(), "mistakes of the recogniser on other concepts"

@@ -99,7 +99,7 @@ def audit(
     said, direct, losses = behaviour(views, styles)
     with clock.stage("representation"):
         read, traces = probes(views, before, spots)
-        carried, trace = restored(views, (before, after, control), spots)
+        carried, trace = restored(views, (before, after, control), spots, memory)
     with clock.stage("parameters"):
         held = parameters(views, (before, after, control), found)
     fired = features(views, spots)

@@ -54,8 +54,8 @@ def decide(
         return Verdict(
             "undecided",
             (
-                "Before the erasure, prompts that name the concept show it hardly more often than the control does "
-                f"(by less than {t.gap:.0%}), so nothing can be said about what the erasure did; "
+                "Before the erasure, prompts that name the concept do not show it clearly more often than the control does "
+                f"(by {t.gap:.0%}, and surely by more than 0), so nothing can be said about what the erasure did; "
                 "give the subject as it was before (`original=`).",
             ),
             residual,

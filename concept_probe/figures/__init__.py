@@ -4,14 +4,13 @@ from concept_probe.figures.curves import ladder, recovery, training
 from concept_probe.figures.detection import detection
 from concept_probe.figures.features import feature_contrast
 from concept_probe.figures.grid import image_grid, picture_grid, png
-from concept_probe.figures.page import fragment, script
+from concept_probe.figures.page import script
 from concept_probe.figures.traces import trace
 from concept_probe.figures.verdict import indices
 
 __all__ = [
     "detection",
     "feature_contrast",
-    "fragment",
     "image_grid",
     "indices",
     "ladder",

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from concept_probe import figures
 from concept_probe.report import pieces
 from concept_probe.report.words import headline
 from concept_probe.types import Finding, Report
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 # Colours of the page go into the figures as they are drawn, so that one file serves light and dark screens.
 _DRAW = """
@@ -36,11 +34,9 @@ matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
 
 def to_html(report: Report) -> str:
     """`report` as one page: figures, pictures, styles and scripts are inside; nothing is fetched."""
-    from plotly.offline import get_plotlyjs
-
-    charts: dict[str, go.Figure] = {}
+    charts: dict[str, Any] = {}
     body = "".join(_sections(report, charts))
-    figures = "".join(
+    data = "".join(
         f'<script type="application/json" id="{name}">{_in_script(figure.to_json() or "null")}</script>'
         for name, figure in charts.items()
     )
@@ -49,8 +45,8 @@ def to_html(report: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(headline(report))}</title><style>{_style()}</style></head>"
-        f'<body class="cp-report page"><main>{body}</main>{figures}'
-        f"<script>{get_plotlyjs()}</script><script>{_DRAW}</script></body></html>\n"
+        f'<body class="cp-report page"><main>{body}</main>{data}'
+        f"<script>{figures.script()}</script><script>{_DRAW}</script></body></html>\n"
     )
 
 
@@ -77,13 +73,11 @@ def show(report: Report) -> Shown:
     return Shown(report)
 
 
-def _sections(report: Report, charts: dict[str, go.Figure]) -> Iterable[str]:
-    from concept_probe import figures
-
-    def chart(figure: go.Figure) -> str:
+def _sections(report: Report, charts: dict[str, Any]) -> Iterable[str]:
+    def chart(figure: Any) -> str:
         name = f"figure-{len(charts)}"
         charts[name] = figure
-        return f'<div class="chart" data-figure="{name}" style="height:{figure.layout.height or 360}px"></div>'  # pyright: ignore[reportAttributeAccessIssue]
+        return f'<div class="chart" data-figure="{name}" style="height:{figure.layout.height or 360}px"></div>'
 
     yield pieces.verdict(report)
     if report.indices:

@@ -138,11 +138,12 @@ def test_learned_vectors_start_as_the_placeholder_and_take_its_place(make):
 def test_inversion_lowers_the_loss_that_it_descends(monkeypatch):
     subject, concept = tiny_sd(), tiny_concept()
     losses = []
-    loss = subject.denoising_loss
+    loss, examples = subject.denoising_loss, concept.examples
+    assert examples is not None
 
     def fixed(latents, prompts, generator):
         value = loss(
-            subject.latents(concept.examples[:2]), list(placeholders(concept)[0][:2]), torch.Generator().manual_seed(0)
+            subject.latents(examples[:2]), list(placeholders(concept)[0][:2]), torch.Generator().manual_seed(0)
         )
         losses.append(float(value.detach()))
         return value
@@ -158,12 +159,11 @@ def test_inversion_lowers_the_loss_that_it_descends(monkeypatch):
 def test_relearning_lowers_the_loss_of_the_part_that_it_trains(part, monkeypatch):
     subject, concept = tiny_sdxl(), tiny_concept()
     losses = []
-    loss = subject.denoising_loss
+    loss, examples = subject.denoising_loss, concept.examples
+    assert examples is not None
 
     def fixed(latents, prompts, generator):
-        value = loss(
-            subject.latents(concept.examples[:2]), list(concept.target.fit[:2]), torch.Generator().manual_seed(0)
-        )
+        value = loss(subject.latents(examples[:2]), list(concept.target.fit[:2]), torch.Generator().manual_seed(0))
         losses.append(float(value.detach()))
         return value
 

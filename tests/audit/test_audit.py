@@ -84,7 +84,7 @@ def test_a_blocklist_is_suppressed(world):
     assert report.verdict.name == "suppressed"
     assert finding(report, "detection rate", "target").after == 0
     assert finding(report, "detection rate", "paraphrases").after == 1
-    assert report.verdict.residual is not None and report.verdict.residual.value == 1
+    assert report.indices["behaviour"].value == 1
     assert "gone" in report.verdict.reasons[0] and any("paraphrases" in r for r in report.verdict.reasons)
 
 

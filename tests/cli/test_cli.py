@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from concept_probe.cli import app
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-from sample import report  # noqa: E402
+from one_of_each import report  # noqa: E402
 
 
 def call(*args: str):

@@ -10,7 +10,7 @@ import torch
 from concept_probe import figures
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-from sample import report  # noqa: E402
+from one_of_each import report  # noqa: E402
 
 
 def test_indices_show_every_index_and_the_residual():
@@ -60,8 +60,3 @@ def test_png_keeps_the_pixels():
     image = torch.rand(3, 5, 7)
     back = np.asarray(Image.open(io.BytesIO(figures.png(image))))
     assert np.allclose(back, (image * 255).round().byte().permute(1, 2, 0).numpy())
-
-
-def test_a_fragment_needs_no_network():
-    html = figures.fragment(figures.indices(report()))
-    assert "plot.ly" not in html and "cdn" not in html
