@@ -37,60 +37,60 @@ _ROOMS = ("figures", "report", "testbed", "families", "learn", "find", "detect",
 __all__ = ["__version__", *sorted(_HOMES)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
-    from concept_probe.attack import ATTACKS as ATTACKS, Attempt as Attempt, Budget as Budget
-    from concept_probe.audit import audit as audit
-    from concept_probe.capture import Activations as Activations, capture as capture, tap as tap
+    from concept_probe.attack import ATTACKS, Attempt, Budget
+    from concept_probe.audit import audit
+    from concept_probe.capture import Activations, capture, tap
     from concept_probe.concepts import (
-        concept as concept,
-        load_concept as load_concept,
-        prompts as prompts,
-        save_concept as save_concept,
+        concept,
+        load_concept,
+        prompts,
+        save_concept,
     )
-    from concept_probe.detect import recogniser as recogniser
-    from concept_probe.erase import ERASERS as ERASERS, Edit as Edit, Intervention as Intervention, erase as erase
-    from concept_probe.families import Subject as Subject, load as load
+    from concept_probe.detect import recogniser
+    from concept_probe.erase import ERASERS, Edit, Intervention, choose_features, erase
+    from concept_probe.families import Subject, load
     from concept_probe.find import (
-        difference_of_means as difference_of_means,
-        find_features as find_features,
-        find_vectors as find_vectors,
-        fit_probe as fit_probe,
-        leace as leace,
-        probe_auroc as probe_auroc,
+        difference_of_means,
+        find_features,
+        find_vectors,
+        fit_probe,
+        leace,
+        probe_auroc,
     )
     from concept_probe.learn import (
-        Sae as Sae,
-        evaluate_sae as evaluate_sae,
-        load_sae as load_sae,
-        save_sae as save_sae,
-        train_sae as train_sae,
+        Sae,
+        evaluate_sae,
+        load_sae,
+        save_sae,
+        train_sae,
     )
-    from concept_probe.registry import UnknownName as UnknownName
+    from concept_probe.registry import UnknownName
     from concept_probe.report import (
-        from_json as from_json,
-        to_html as to_html,
-        to_json as to_json,
-        to_markdown as to_markdown,
+        from_json,
+        to_html,
+        to_json,
+        to_markdown,
     )
     from concept_probe.types import (
-        Codec as Codec,
-        Codes as Codes,
-        Concept as Concept,
-        Curve as Curve,
-        Finding as Finding,
-        Moment as Moment,
-        Picture as Picture,
-        Prompt as Prompt,
-        Query as Query,
-        Recogniser as Recogniser,
-        Report as Report,
-        Sampling as Sampling,
-        Score as Score,
-        Site as Site,
-        Splits as Splits,
-        Subspace as Subspace,
-        TraceMap as TraceMap,
-        Trial as Trial,
-        Verdict as Verdict,
+        Codec,
+        Codes,
+        Concept,
+        Curve,
+        Finding,
+        Moment,
+        Picture,
+        Prompt,
+        Query,
+        Recogniser,
+        Report,
+        Sampling,
+        Score,
+        Site,
+        Splits,
+        Subspace,
+        TraceMap,
+        Trial,
+        Verdict,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from concept_probe.cli.common import (
     Seed,
     command,
     concept_of,
-    err,
+    out,
     plain_errors,
     recogniser_of,
     saes_of,
@@ -78,8 +79,8 @@ def attack(
         table = Table(attempt.x_name, "success", "95 % interval", "n", title=f"{name} on {concept}")
         for x, score in attempt.curve:
             table.add_row(str(x), f"{score.value:.2f}", f"{score.low:.2f} – {score.high:.2f}", str(score.n))
-        err.print(table)
-        err.print(f"spent {attempt.spent}")
+        out.print(table)
+        out.print(f"spent {attempt.spent}")
 
 
 def audit(
@@ -121,17 +122,19 @@ def audit(
         from concept_probe.audit import audit as run_audit
         from concept_probe.report import to_json
 
-        subject, about = subject_of(model), concept_of(concept, concept_file)
-        looks = recogniser_of(recogniser, about)
-        known = read_found(found, sae, subject)
-        erasure = erasure_of(edit, method, known, subject, about, sae, looks)
-        chosen = tuple(ATTACKS) if attacks is None else tuple(a for a in attacks if a != "none")
-        report = run_audit(
-            subject, erasure, about, original=subject_of(original) if original else None,
-            twin=twin_of(twin, original or model, about), recogniser=looks, found=known, prompts=prompts,
-            seeds=range(seeds), budget=Budget(queries=queries, gradient_steps=steps), seed=seed, command=command(),
-            attacks=chosen,
-        )  # fmt: skip
+        # Whatever a library prints while it works goes to standard error: standard output is the result's.
+        with contextlib.redirect_stdout(sys.stderr):
+            subject, about = subject_of(model), concept_of(concept, concept_file)
+            looks = recogniser_of(recogniser, about)
+            known = read_found(found, sae, subject)
+            erasure = erasure_of(edit, method, known, subject, about, sae, looks)
+            chosen = tuple(ATTACKS) if attacks is None else tuple(a for a in attacks if a != "none")
+            report = run_audit(
+                subject, erasure, about, original=subject_of(original) if original else None,
+                twin=twin_of(twin, original or model, about), recogniser=looks, found=known, prompts=prompts,
+                seeds=range(seeds), budget=Budget(queries=queries, gradient_steps=steps), seed=seed, command=command(),
+                attacks=chosen,
+            )  # fmt: skip
         if output is not None:
             write_report(report, output)
         if json:
@@ -180,6 +183,7 @@ def write_report(report, folder: Path) -> None:
 
 def print_verdict(report, folder: Path | None) -> None:
     """The verdict, its reasons and the indices, in the terminal."""
+    from rich.markup import escape
     from rich.panel import Panel
 
     from concept_probe.report.words import EVIDENCE, VERDICTS, score
@@ -187,13 +191,13 @@ def print_verdict(report, folder: Path | None) -> None:
     colours = {"erased": "green", "suppressed": "yellow", "undecided": "white", "intact": "red", "damaged": "red"}
     verdict = report.verdict
     lines = [f"[bold {colours[verdict.name]}]{verdict.name}[/]  {VERDICTS[verdict.name]}", ""]
-    lines += [f"· {reason}".replace("[", r"\[") for reason in verdict.reasons]
+    lines += [f"· {escape(reason)}" for reason in verdict.reasons]
     if folder is not None:
-        lines += ["", f"report: {folder / 'report.html'}"]
-    title = f"{report.concept} in {report.subject}, {report.erasure}"
+        lines += ["", f"report: {escape(str(folder / 'report.html'))}"]
+    title = escape(f"{report.concept} in {report.subject}, {report.erasure}")
     mark = "calibrated" if verdict.calibrated else "thresholds uncalibrated"
-    err.print(Panel("\n".join(lines), title=title, subtitle=mark, title_align="left", subtitle_align="right"))
+    out.print(Panel("\n".join(lines), title=title, subtitle=mark, title_align="left", subtitle_align="right"))
     table = Table("evidence", "index (0 never taught, 1 untouched)", "n", box=None)
     for name, value in report.indices.items():
-        table.add_row(EVIDENCE[name][0], score(value).replace("[", r"\["), str(value.n))
-    err.print(table)
+        table.add_row(EVIDENCE[name][0], escape(score(value)), str(value.n))
+    out.print(table)

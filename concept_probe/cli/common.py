@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -40,17 +41,11 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, OSError, RuntimeError, FloatingPointError, TypeError) as error:
-        err.print(
-            f"[bold red]error:[/] {_escaped(str(error) or type(error).__name__)}", soft_wrap=True, highlight=False
-        )
+        err.print(f"[bold red]error:[/] {escape(str(error) or type(error).__name__)}", soft_wrap=True, highlight=False)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         err.print("interrupted; what was finished is kept, and the same command goes on from there")
         raise typer.Exit(130) from None
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 def subject_of(model: str) -> Subject:

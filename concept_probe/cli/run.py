@@ -73,7 +73,7 @@ def run(
 
 
 def step(text: str) -> None:
-    err.print(f"[dim]{text}[/]", highlight=False)
+    err.print(text, style="dim", highlight=False, markup=False)
 
 
 def _known(sae: list[Path] | None, subject, eraser: str):

@@ -18,15 +18,14 @@ def detection(findings: Sequence[Finding], *, title: str = "") -> go.Figure:
     metrics = sorted({f.metric for f in findings})
     if len(metrics) > 1:
         raise ValueError(f"one metric can be drawn at a time, these findings have {metrics}")
-    names = [f.split for f in findings]
-    percent = not findings or all(0 <= v <= 1 for f in findings for v in (f.before, f.after))
-    text = lambda values: [f"{v:.0%}" if percent else f"{v:.3g}" for v in values]  # noqa: E731
+    percent = not findings or all(0 <= v <= 1 for f in findings for v in (f.before, f.after) if v == v)
+    write = lambda v: "–" if v != v else f"{v:.0%}" if percent else f"{v:.3g}"  # noqa: E731
+    # The numbers stand below the bars, where no interval crosses them.
+    names = {f.split: f"{f.split}<br>{write(f.before)} → <b>{write(f.after)}</b>" for f in findings}
     figure = go.Figure()
-    before, after = [f.before for f in findings], [f.after for f in findings]
-    figure.add_bar(x=names, y=before, name="before", marker_color=BEFORE, text=text(before), textposition="outside")
+    figure.add_bar(x=list(names.values()), y=[f.before for f in findings], name="before", marker_color=BEFORE)
     figure.add_bar(
-        x=names, y=after, name="after", marker_color=AFTER, text=text(after), textposition="inside",
-        insidetextanchor="start", insidetextfont={"color": "white"},
+        x=list(names.values()), y=[f.after for f in findings], name="after", marker_color=AFTER,
         error_y={"type": "data", "symmetric": False, "array": [max(0.0, f.high - f.after) for f in findings],
                  "arrayminus": [max(0.0, f.after - f.low) for f in findings], "thickness": 1.6, "width": 5},
     )  # fmt: skip
@@ -34,14 +33,15 @@ def detection(findings: Sequence[Finding], *, title: str = "") -> go.Figure:
     if known:
         label = known[0].control_name or "control"
         figure.add_scatter(
-            x=[f.split for f in known], y=[f.control for f in known], name=label, mode="markers",
+            x=[names[f.split] for f in known], y=[f.control for f in known], name=label, mode="markers",
             marker={"symbol": "line-ew", "size": 34, "line": {"width": 3, "color": CONTROL}, "color": CONTROL},
         )  # fmt: skip
     layout(figure, title=title, height=380)
     figure.update_layout(barmode="group", bargap=0.28, bargroupgap=0.06)
     figure.update_xaxes(showgrid=False)
-    y_name = findings[0].metric + (f" ({findings[0].unit})" if findings and findings[0].unit else "") if findings else ""
+    metric, unit = (findings[0].metric, findings[0].unit) if findings else ("", "")
+    y_name = f"{metric} ({unit})" if unit and not percent else metric
     figure.update_yaxes(title=y_name, rangemode="tozero")
     if percent:
-        figure.update_yaxes(range=[0, 1.16], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%")
+        figure.update_yaxes(range=[0, 1.06], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%")
     return figure

@@ -69,7 +69,9 @@ def picture_grid(pictures: Sequence[Picture], *, cell: int = 96) -> go.Figure:
     missing = [(n, *c) for n in names for c in columns if (n, *c) not in table]
     if missing:
         name, prompt, seed = missing[0]
-        raise ValueError(f"no picture {name!r} of prompt {prompt!r} with seed {seed}; {len(missing)} pictures lack a pair")
+        raise ValueError(
+            f"no picture {name!r} of prompt {prompt!r} with seed {seed}; {len(missing)} pictures lack a pair"
+        )
     ordered = [table[(n, *c)] for n in names for c in columns]
     return image_grid(
         [p.png for p in ordered], [p.seen for p in ordered], columns=max(1, len(columns)), row_names=names, cell=cell

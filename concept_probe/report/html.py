@@ -24,7 +24,8 @@ const draw = () => {
     layout.font = {...layout.font, color: css('--ink')};
     for (const key of Object.keys(layout))
       if (/^[xy]axis\\d*$/.test(key)) Object.assign(layout[key], {gridcolor: css('--grid'), linecolor: css('--grid')});
-    Plotly.react(node, figure.data, layout, {displaylogo: false, responsive: true, modeBarButtonsToRemove: ['select2d', 'lasso2d']});
+    for (const trace of figure.data) if (trace.error_y) trace.error_y.color = css('--ink');
+    Plotly.react(node, figure.data, layout, {displayModeBar: false, responsive: true});
   }
 };
 draw();
@@ -63,7 +64,7 @@ class Shown:
         report = self.report
         parts = [pieces.verdict(report), pieces.indices(report.indices.items())]
         parts += [_folded("Findings", pieces.findings(report.findings))] if report.findings else []
-        parts += [_folded("Pictures", pieces.pictures(report.pictures))] if report.pictures else []
+        parts += [_folded("Pictures", pieces.pictures(report))] if report.pictures else []
         parts += [_folded("Not measured", pieces.bullets(report.not_measured))] if report.not_measured else []
         return f'<style>{_style()}</style><div class="cp-report">{"".join(parts)}</div>'
 
@@ -86,8 +87,8 @@ def _sections(report: Report, charts: dict[str, Any]) -> Iterable[str]:
             "with its 95 % interval.</p>" + pieces.indices(report.indices.items())
         )
     if report.pictures:
-        yield "<h2>Pictures</h2><p class=intro>Pictures in one column share their noise; below each stands what the "
-        yield "recogniser saw.</p>" + pieces.pictures(report.pictures)
+        yield "<h2>Pictures</h2><p class=intro>Pictures in one column share their noise. Below each stands what the "
+        yield f"recogniser saw; <b class=hit>{escape(report.concept)}</b> is marked.</p>" + pieces.pictures(report)
     if report.findings:
         yield "<h2>Findings</h2>"
         yield from (chart(figures.detection(group)) for group in _rates(report.findings))

@@ -68,7 +68,9 @@ def findings(rows: Sequence[Finding]) -> str:
                    f"{body}</tbody>")  # fmt: skip
     head = "".join(
         f'<th scope="col"{" class=n" if at > 1 else ""}>{name}</th>'
-        for at, name in enumerate(("Metric", "Measured on", "Before", "After", "95 % interval", "Control", "Index", "n"))
+        for at, name in enumerate(
+            ("Metric", "Measured on", "Before", "After", "95 % interval", "Control", "Index", "n")
+        )
     )
     return f'<div class="scroll"><table class="findings"><thead><tr>{head}</tr></thead>{"".join(out)}</table></div>'
 
@@ -86,34 +88,39 @@ def _finding_row(f: Finding) -> str:
     )
 
 
-def pictures(items: Sequence[Picture]) -> str:
-    """Image grids: per kind and prompt one block, a row per name, a column per seed."""
+def pictures(report: Report) -> str:
+    """Image grids: per kind and prompt one block, a row per name, a column per seed; the concept is marked."""
     out = []
-    for kind in dict.fromkeys(p.kind for p in items):
+    for kind in dict.fromkeys(p.kind for p in report.pictures):
         blocks = []
-        for prompt in dict.fromkeys(p.prompt for p in items if p.kind == kind):
-            of_prompt = [p for p in items if p.kind == kind and p.prompt == prompt]
-            blocks.append(f'<figure><figcaption>{escape(prompt) or "<i>empty prompt</i>"}</figcaption>'
-                          f"{_grid(of_prompt)}</figure>")  # fmt: skip
-        out.append(f'<h3>{escape(kind)}</h3><div class="grids">{"".join(blocks)}</div>')
+        for prompt in dict.fromkeys(p.prompt for p in report.pictures if p.kind == kind):
+            of_prompt = [p for p in report.pictures if p.kind == kind and p.prompt == prompt]
+            caption = escape(prompt) or "<i>empty prompt</i>"
+            blocks.append(f"<figure><figcaption>{caption}</figcaption>{_grid(of_prompt, report.concept)}</figure>")
+        out.append(f'<h3>{escape(_spaced(kind))}</h3><div class="grids">{"".join(blocks)}</div>')
     return "".join(out)
 
 
-def _grid(items: Sequence[Picture]) -> str:
+def _grid(items: Sequence[Picture], concept: str) -> str:
     seeds = list(dict.fromkeys(p.seed for p in items))
     head = "".join(f'<th scope="col">seed {seed}</th>' for seed in seeds)
     rows = []
     for name in dict.fromkeys(p.name for p in items):
         table = {p.seed: p for p in items if p.name == name}
-        cells = "".join(f"<td>{_picture(table[seed]) if seed in table else ''}</td>" for seed in seeds)
-        rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
+        cells = "".join(f"<td>{_picture(table[seed], concept) if seed in table else ''}</td>" for seed in seeds)
+        rows.append(f'<tr><th scope="row">{escape(_spaced(name))}</th>{cells}</tr>')
     return f'<table class="pictures"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
-def _picture(p: Picture) -> str:
+def _picture(p: Picture, concept: str) -> str:
     data = base64.b64encode(p.png).decode("ascii")
     alt = escape(f"{p.name}, {p.prompt}, seed {p.seed}: seen as {p.seen}", quote=True)
-    return f'<img src="data:image/png;base64,{data}" alt="{alt}"><span>{escape(p.seen)}</span>'
+    mark = ' class="hit"' if p.seen == concept else ""
+    return f'<img src="data:image/png;base64,{data}" alt="{alt}"><span{mark}>{escape(p.seen)}</span>'
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def bullets(lines: Sequence[str]) -> str:

@@ -50,7 +50,9 @@ def interval(low: float, high: float, unit: str = "") -> str:
 
 def score(value: Score | None) -> str:
     """An index with its interval."""
-    return "–" if value is None else f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]".replace("-", "−")
+    if value is None or math.isnan(value.value):
+        return "–"
+    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]".replace("-", "−")
 
 
 def direction(finding: Finding) -> str:

@@ -3,15 +3,12 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from concept_probe.cli import app
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-from one_of_each import report  # noqa: E402
+from tests.report.one_of_each import report
 
 
 def call(*args: str):

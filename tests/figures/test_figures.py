@@ -1,21 +1,22 @@
 """Figures hold the numbers that they were given."""
 
-import sys
-from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 import pytest
 import torch
 
 from concept_probe import figures
+from tests.report.one_of_each import report
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-from one_of_each import report  # noqa: E402
+
+def drawn(figure: go.Figure) -> list[Any]:
+    return list(figure.data)
 
 
 def test_indices_show_every_index_and_the_residual():
     figure = figures.indices(report(), threshold=0.25)
-    marks = figure.data[0]
+    marks = drawn(figure)[0]
     assert list(marks.y) == ["recovery", "behaviour", "residual (largest)"]
     assert marks.x[0] == pytest.approx(0.62)
     assert "threshold 0.25" in [a.text for a in figure.layout.annotations]
@@ -24,23 +25,23 @@ def test_indices_show_every_index_and_the_residual():
 def test_detection_draws_before_after_and_control():
     found = [f for f in report().findings if f.metric == "detection"]
     figure = figures.detection(found)
-    assert [t.name for t in figure.data] == ["before", "after", "never-taught twin"]
-    assert list(figure.data[1].y) == [0.02, 0.95]
+    assert [t.name for t in drawn(figure)] == ["before", "after", "never-taught twin"]
+    assert list(drawn(figure)[1].y) == [0.02, 0.95]
     with pytest.raises(ValueError, match="one metric"):
         figures.detection(report().findings)
 
 
 def test_recovery_draws_curve_band_and_control():
     figure = figures.recovery(report().curves[0])
-    names = [t.name for t in figure.data]
+    names = [t.name for t in drawn(figure)]
     assert "same attack on the twin" in names
-    curve = next(t for t in figure.data if list(t.y or ()) == [0, 0.3, 0.6])
+    curve = next(t for t in drawn(figure) if list(t.y or ()) == [0, 0.3, 0.6])
     assert list(curve.x) == [0, 30, 60]
 
 
 def test_trace_draws_before_and_after_on_one_scale():
     figure = figures.trace(report().traces[0])
-    maps = [t for t in figure.data if isinstance(t, go.Heatmap)]
+    maps = [t for t in drawn(figure) if isinstance(t, go.Heatmap)]
     assert len(maps) == 2
 
 

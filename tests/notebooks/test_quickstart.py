@@ -53,5 +53,5 @@ def test_it_runs_and_shows_figures_and_a_report(tmp_path, monkeypatch):
     figures = [data[PLOTLY] for data in shown if PLOTLY in data]
     assert len(figures) == 6
     assert any(len(figure["layout"].get("images", ())) == 36 for figure in figures)  # three rows of twelve pictures
-    reports = [data["text/html"] for data in shown if "<iframe srcdoc=" in data.get("text/html", "")]
-    assert len(reports) == 1 and "What attacks bring back" in reports[0]
+    reports = [data["text/html"] for data in shown if 'class="cp-report"' in data.get("text/html", "")]
+    assert len(reports) == 1 and "data:image/png;base64," in reports[0]

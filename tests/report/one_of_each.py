@@ -5,7 +5,7 @@ import math
 
 from PIL import Image
 
-from concept_probe.types import Curve, Finding, Picture, Report, Score, TraceMap, Verdict
+from concept_probe.types import Curve, Finding, Picture, Report, Score, TraceMap, Verdict, VerdictName
 
 
 def png(colour) -> bytes:
@@ -14,7 +14,7 @@ def png(colour) -> bytes:
     return out.getvalue()
 
 
-def report(verdict="suppressed") -> Report:
+def report(verdict: VerdictName = "suppressed") -> Report:
     index = Score("recovery by relearning", 0.62, 0.41, 0.8, 48, better="lower")
     pictures = tuple(
         Picture(name, f"a camel {i}", "target", i, "camel" if name == "before" else "none", png((40 * i, 90, 120)))

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from concept_probe.report import from_json, headline, to_html, to_json, to_markdown
-from one_of_each import report
+from tests.report.one_of_each import report
 
 
 def test_json_round_trip_is_exact():
