@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,8 @@ class TextImage:
     name: str
     model: Any
     tokenizer: PreTrainedTokenizerBase
-    mean: float = 0.5
-    std: float = 0.5
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
     @torch.no_grad()
     def pictures(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n e"]:
@@ -30,7 +31,8 @@ class TextImage:
         size = self.model.config.vision_config.image_size
         parameter = self.model.logit_scale
         x = F.interpolate(images.to(parameter.device, torch.float32), (size, size), mode="area")
-        x = ((x - self.mean) / self.std).to(parameter.dtype)
+        mean, std = (x.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        x = ((x - mean) / std).to(parameter.dtype)
         out = [
             self.model.visual_projection(self.model.vision_model(pixel_values=part).pooler_output)
             for part in x.split(128)
@@ -63,11 +65,17 @@ class TextImage:
 
 
 def load(folder: Path, name: str = "emoji") -> TextImage:
-    """Read a CLIP pair and its tokenizer from a folder, in float32."""
+    """Read a CLIP pair and its tokenizer from a folder, in float32.
+
+    Pictures are normalised as its preprocessor_config.json says, and to -1..1 where it has none.
+    """
     from transformers import CLIPTokenizer
 
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval().requires_grad_(False)
-    return TextImage(name, model, CLIPTokenizer.from_pretrained(folder, local_files_only=True))
+    settings = folder / "preprocessor_config.json"
+    said = json.loads(settings.read_text()) if settings.exists() else {}
+    options = {k: tuple(said[f"image_{k}"]) for k in ("mean", "std") if f"image_{k}" in said}
+    return TextImage(name, model, CLIPTokenizer.from_pretrained(folder, local_files_only=True), **options)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ def recovery(curve: Curve, *, title: str | None = None) -> go.Figure:
 
     What lies above the control is residual knowledge; what the control gains too was taught by the attack.
     """
-    return _banded(curve, curve.name if title is None else title)
+    return _banded(curve, curve.name.replace("_", " ") if title is None else title)
 
 
 def ladder(curve: Curve, *, title: str = "") -> go.Figure:

@@ -31,13 +31,15 @@ def detection(findings: Sequence[Finding], *, title: str = "") -> go.Figure:
     )  # fmt: skip
     known = [f for f in findings if f.control is not None]
     if known:
-        label = known[0].control_name or "control"
+        labels = {f.control_name for f in known}
+        label = labels.pop() if len(labels) == 1 else ""
+        label = label if 0 < len(label) <= 28 else "control"  # a long one would fold the legend
         figure.add_scatter(
             x=[names[f.split] for f in known], y=[f.control for f in known], name=label, mode="markers",
             marker={"symbol": "line-ew", "size": 34, "line": {"width": 3, "color": CONTROL}, "color": CONTROL},
         )  # fmt: skip
     layout(figure, title=title, height=380)
-    figure.update_layout(barmode="group", bargap=0.28, bargroupgap=0.06)
+    figure.update_layout(barmode="group", bargap=1 - 0.72 * min(1.0, len(findings) / 4), bargroupgap=0.06)
     figure.update_xaxes(showgrid=False)
     metric, unit = (findings[0].metric, findings[0].unit) if findings else ("", "")
     y_name = f"{metric} ({unit})" if unit and not percent else metric

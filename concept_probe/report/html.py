@@ -91,7 +91,8 @@ def _sections(report: Report, charts: dict[str, Any]) -> Iterable[str]:
         yield f"recogniser saw; <b class=hit>{escape(report.concept)}</b> is marked.</p>" + pieces.pictures(report)
     if report.findings:
         yield "<h2>Findings</h2>"
-        yield from (chart(figures.detection(group)) for group in _rates(report.findings))
+        drawn = "".join(f"<div>{chart(figures.detection(group))}</div>" for group in _rates(report.findings))
+        yield f'<div class="charts">{drawn}</div>'
         yield pieces.findings(report.findings)
     if report.curves:
         drawn = "".join(f"<div>{chart(figures.recovery(curve))}</div>" for curve in report.curves)

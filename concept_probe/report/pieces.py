@@ -20,9 +20,9 @@ def verdict(report: Report) -> str:
     residual = ""
     if v.residual is not None:
         residual = (
-            f'<div class="residual"><span class="big">{number(v.residual.value)}</span>'
-            f"<span>residual, the largest index<br>95 % interval {interval(v.residual.low, v.residual.high)}, "
-            f"n {v.residual.n}</span></div>"
+            f'<div class="residual"><span class="big">{v.residual.value:.2f}</span>'
+            f"<span>residual, the largest index: {escape(v.residual.name)}<br>"
+            f"95 % interval {interval(v.residual.low, v.residual.high)}, n {v.residual.n}</span></div>"
         )
     return (
         f'<section class="verdict is-{v.name}"><p class="what">{escape(report.concept)} in {escape(report.subject)}, '
@@ -76,14 +76,15 @@ def findings(rows: Sequence[Finding]) -> str:
 
 
 def _finding_row(f: Finding) -> str:
-    unit = "" if f.unit in ("rate", "share", "%", "") else f" <small>{escape(f.unit)}</small>"
+    said = f.unit in ("rate", "share", "%", "") or f.unit in f.metric
+    unit = "" if said else f" <small>{escape(f.unit)}</small>"
     control = number(f.control, f.unit) + (f"<small>{escape(f.control_name)}</small>" if f.control_name else "")
     note = f'<small class="note">{escape(f.note)}</small>' if f.note else ""
     arrow = f' <abbr title="{direction(f)}">{ARROWS[f.better]}</abbr>' if f.better != "none" else ""
     return (
-        f"<tr><td>{escape(f.metric)}{arrow}{unit}{note}</td><td>{escape(f.split)}</td>"
+        f"<tr><td>{escape(_spaced(f.metric))}{arrow}{unit}{note}</td><td>{_breakable(f.split)}</td>"
         f'<td class="n">{number(f.before, f.unit)}</td><td class="n"><b>{number(f.after, f.unit)}</b></td>'
-        f'<td class="n">{interval(f.low, f.high, f.unit)}</td><td class="n">{control}</td>'
+        f'<td class="n">{interval(f.low, f.high, f.unit)}</td><td class="n control">{control}</td>'
         f'<td class="n">{score(f.index)}</td><td class="n">{f.n}</td></tr>'
     )
 
@@ -117,6 +118,11 @@ def _picture(p: Picture, concept: str) -> str:
     alt = escape(f"{p.name}, {p.prompt}, seed {p.seed}: seen as {p.seen}", quote=True)
     mark = ' class="hit"' if p.seen == concept else ""
     return f'<img src="data:image/png;base64,{data}" alt="{alt}"><span{mark}>{escape(p.seen)}</span>'
+
+
+def _breakable(address: str) -> str:
+    """An address that may be broken between its parts, and nowhere else."""
+    return escape(address).replace("/", "/<wbr>").replace(".", ".<wbr>").replace(":", "<wbr>:")
 
 
 def _spaced(name: str) -> str:
