@@ -1,7 +1,9 @@
 """Erase each of the 8 removed objects from `emoji` with every eraser, and count what is drawn.
 
     python benchmarks/emoji_erasure.py [--objects camel snake] [--rows FILE]
+    python benchmarks/emoji_erasure.py --summary
 
+With `--summary` the table of the rows that are stored beside this file is printed and nothing is run.
 Every choice (features and strength, number of columns or directions) is made on the select split;
 the table is of test sentences with paired seeds. Rows are appended to FILE and not measured twice.
 Ends with one line of JSON.
@@ -27,6 +29,7 @@ from concept_probe.testbed.concepts import concept as named_concept
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS
 from concept_probe.types import Concept, Prompt, Query, Recogniser
 
+ROWS = Path(__file__).parent / "rows" / "emoji_erasure.jsonl"
 COLUMNS = (16, 32, 64, 96, 128, 192)
 KINDS = ("target", "paraphrases", "implicit", "neighbours", "unrelated")
 
@@ -89,14 +92,15 @@ def main() -> None:
     parser.add_argument("--objects", nargs="*", default=list(REMOVED_OBJECTS))
     parser.add_argument("--erasers", nargs="*", default=list(ERASERS))
     parser.add_argument("--count", type=int, default=16, help="test pictures per kind of prompt")
-    parser.add_argument(
-        "--rows", type=Path, default=Path("runs/emoji_erasure.jsonl"), help="where finished rows are kept"
-    )
+    parser.add_argument("--rows", type=Path, default=ROWS, help="where finished rows are kept")
+    parser.add_argument("--summary", action="store_true", help="print the table of the stored rows, run nothing")
     options = parser.parse_args()
     subject, looks, console = cp.load("emoji"), detect.recogniser("emoji"), Console(stderr=True)
     options.rows.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in options.rows.read_text().splitlines()] if options.rows.exists() else []
     weights = subject.weight_hash()
+    if options.summary:
+        options.objects = []
     rows = [r for r in rows if r["weights"] == weights and r["count"] == options.count]
     done = {(r["object"], r["eraser"]) for r in rows}
     for name in options.objects:
@@ -160,7 +164,6 @@ def summary(rows: list[dict], console: Console) -> dict:
             "unrelated": mean["after"]["unrelated"] / max(mean["before"]["unrelated"], 1e-9),
             "objects_erased_and_kept": len(both),
             "objects": len(of),
-            "seconds": sum(r["seconds"] for r in of) / len(of),
         }
     console.print(table)
     return figures

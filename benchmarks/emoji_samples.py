@@ -1,6 +1,6 @@
 """Draw the sample sheet of the model card: some objects (columns) in every style (rows), asked for in test sentences.
 
-    python benchmarks/emoji_samples.py docs/models/emoji-samples.png [--model emoji]
+python benchmarks/emoji_samples.py docs/models/emoji-samples.png [--model emoji]
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def _firing(out: Evidence, views: Views, i: int, site: str, count: int) -> None:
             score,
             name,
             "share",
-            "" if score else f"before − control is under {views.thresholds.gap:g}: no index",
+            "" if score else f"before − control is under {views.thresholds.gap:g}, or may be 0: no index",
         )
     )
     if score:

@@ -108,7 +108,7 @@ def _detection(out: Evidence, views: Views, name: str, kind, rows: list[int] | N
     never = views.mistakes() if views.control is None else draw(views.control.hits(kind)[pick], name, "control")
     score = index(NAMES[name], before, after, never, views.thresholds.gap)
     low, high = after.interval()
-    note = "" if score else f"before − control is under {views.thresholds.gap:g}: no index"
+    note = "" if score else f"before − control is under {views.thresholds.gap:g}, or may be 0: no index"
     out.findings.append(
         Finding(
             "behaviour",

@@ -112,7 +112,7 @@ def _index(out: Evidence, views: Views, mine: Attempt, other: Attempt | None) ->
     if mine.control is not None:
         note += f"; random candidate {mine.control.value:.0%}"
     if score is None:
-        note += f"; before − control is under {views.thresholds.gap:g} at every point: the attack teaches it anew"
+        note += f"; before − control is under {views.thresholds.gap:g}, or may be 0, at every point: no index"
     out.findings.append(
         Finding(
             "recovery",

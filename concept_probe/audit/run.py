@@ -196,7 +196,7 @@ def _left_out(evidence: Sequence[Evidence], control: Arm | None) -> tuple[str, .
         out.insert(
             0,
             "A never-taught twin: none was given, so never-taught values come from the recogniser's mistakes on "
-            "other concepts, from shuffled labels, and from vectors that were not found.",
+            "other concepts, from a made-up concept, and from vectors that were not found.",
         )
     out.append("Calibration of the thresholds: the verdict is uncalibrated.")
     return tuple(out)
