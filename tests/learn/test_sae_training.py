@@ -32,7 +32,7 @@ def fired(sae, x) -> int:
     return len(codes.indices[codes.values > 0].unique())
 
 
-def sae_lens_fvu(planted: Planted, samples: int) -> tuple[float, float]:
+def sae_lens_trains(planted: Planted, samples: int, rate: float) -> tuple[float, float]:
     """Recovery and FVU of sae-lens's own TopK trainer: same rows, width, k, batch, rate, schedule and start of b_dec.
 
     sae-lens starts b_dec at 0, from where it cannot reach the rows' offset in so few steps; left so, the comparison
@@ -42,18 +42,19 @@ def sae_lens_fvu(planted: Planted, samples: int) -> tuple[float, float]:
     from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
+    steps = samples // 512
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(planted.seed)
         module = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=planted.d, d_sae=4 * planted.d, k=planted.active))
         module.b_dec.data.copy_(geometric_median(planted.batch(512, 0)))
         config = SAETrainerConfig(
             total_training_samples=samples,
             train_batch_size_samples=512,
-            lr=2e-3,
-            lr_end=2e-4,
-            lr_warm_up_steps=samples // 512 // 20,
-            lr_decay_steps=samples // 512 // 5,
-            dead_feature_window=samples // 512 // 10,
+            lr=rate,
+            lr_end=rate / 10,
+            lr_warm_up_steps=steps // 20,
+            lr_decay_steps=steps // 5,
+            dead_feature_window=steps // 10,
             logger=LoggingConfig(log_to_wandb=False),
         )
         trained = SAETrainer(config, module, planted.batches(512)).fit()
@@ -63,17 +64,25 @@ def sae_lens_fvu(planted: Planted, samples: int) -> tuple[float, float]:
 
 @pytest.mark.slow
 def test_planted_features_are_found_as_well_as_sae_lens_finds_them(capsys):
-    planted, samples = Planted(), 500_000
-    sae = train_sae(planted.batches(512), site=SITE, k=3, expansion=4, samples=samples, batch=512, rate=2e-3)
-    ours = recovery(sae.decoder, planted.directions), held_out_fvu(sae, planted.batch(4096, 10**6))
-    theirs = sae_lens_fvu(planted, samples)
+    """At 5e-3, the best for either of 5e-4, 2e-3 and 5e-3. Margins are about twice the spread over seeds."""
+    samples, rate = 500_000, 5e-3
+    ours, theirs = [], []
+    for seed in range(3):
+        planted = Planted(seed=seed)
+        options: dict[str, Any] = {"k": 3, "expansion": 4, "samples": samples, "batch": 512, "rate": rate, "seed": seed}
+        sae = train_sae(planted.batches(512), site=SITE, **options)
+        x = planted.batch(4096, 10**6)
+        ours.append((recovery(sae.decoder, planted.directions), held_out_fvu(sae, x)))
+        theirs.append(sae_lens_trains(planted, samples, rate))
     with capsys.disabled():
-        for name, (found, unexplained) in (("concept_probe", ours), ("sae-lens", theirs)):
-            print(f"\nplanted dictionary, {name}: mean largest cosine {found:.4f}, FVU {unexplained:.4f}", end="")
-    assert ours[0] > 0.99
-    assert theirs[0] > 0.99, "a baseline that fails compares with nothing"
-    assert ours[0] >= theirs[0] - 0.005
-    assert ours[1] <= theirs[1] + 0.005
+        for name, results in (("concept_probe", ours), ("sae-lens", theirs)):
+            figures = "; ".join(f"{found:.4f}, {unexplained:.4f}" for found, unexplained in results)
+            print(f"\nplanted dictionary, {name}: mean largest cosine, FVU per seed: {figures}", end="")
+    our_cosine, our_fvu = torch.tensor(ours).mean(0).tolist()
+    their_cosine, their_fvu = torch.tensor(theirs).mean(0).tolist()
+    assert min(found for found, _ in theirs) > 0.99, "a baseline that fails compares with nothing"
+    assert our_cosine > their_cosine - 0.005
+    assert our_fvu < their_fvu + 0.005
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
@@ -83,19 +92,25 @@ def test_planted_features_are_found_whatever_the_unit_of_the_rows(scale):
     assert recovery(sae.decoder, planted.directions) > 0.97
 
 
-def test_auxk_revives_features_and_without_it_they_stay_dead():
-    """b_dec starts from a first batch without the offset of all later ones, and one direction drowns many features."""
-    rows = Planted(features=256, d=64, active=5, offset=0.0)
-    shift = replace(rows, offset=1.0).bias
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_auxk_revives_features_and_without_it_they_stay_dead(seed):
+    """b_dec starts from a first batch without the offset of all later ones, and one direction drowns many features.
 
-    def dead(auxk: int | None) -> int:
+    With an offset of 1 and more it depends on the seed, and from 3 on nothing is revived.
+    """
+    rows = Planted(features=256, d=64, active=5, offset=0.0, seed=seed)
+    shift = replace(rows, offset=0.5).bias
+    held = rows.batch(4096, 10**6) + shift
+
+    def trained(auxk: int | None) -> tuple[int, float]:
         source = (x if i == 0 else x + shift for i, x in enumerate(rows.batches(512)))
         sae = train_sae(source, site=SITE, k=5, expansion=4, samples=200_000, batch=512, dead_after=10_000, auxk=auxk)
-        return sae.width - fired(sae, rows.batch(4096, 10**6) + shift)
+        return sae.width - fired(sae, held), held_out_fvu(sae, held)
 
-    with_auxk, without = dead(None), dead(0)
-    assert without >= 10
-    assert with_auxk <= without // 4
+    (dead, fvu), (dead_without, fvu_without) = trained(None), trained(0)
+    print(f"dead of 256, FVU: {dead}, {fvu:.3f} with AuxK; {dead_without}, {fvu_without:.3f} without")
+    assert dead_without >= 30
+    assert dead <= dead_without // 5
 
 
 def test_start_is_the_geometric_median_unit_rows_and_the_transpose():
