@@ -75,7 +75,16 @@ def export(parts: Path, output: Path) -> None:
         pipeline = StableDiffusionPipeline(**parts_of)
         shutil.rmtree(output / name, ignore_errors=True)
         pipeline.save_pretrained(output / name)
+        for config in (output / name).glob("*/config.json"):
+            _without_origin(config)
         index = output / name / "model_index.json"
         content = json.loads(index.read_text())
         content["_name_or_path"] = name
         index.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _without_origin(config: Path) -> None:
+    """Drop the folder that a part was loaded from: it names a place on the machine that trained it."""
+    content = json.loads(config.read_text())
+    content.pop("_name_or_path", None)
+    config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

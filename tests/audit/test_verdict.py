@@ -13,6 +13,10 @@ from concept_probe.audit.verdict import largest, per_evidence
 from concept_probe.types import Score, Verdict
 
 
+class NoIndex(Exception):
+    """The simulated pictures were too few for an index."""
+
+
 @dataclass(frozen=True)
 class Truth:
     """Chances that the recogniser sees what was asked for, after the erasure; before it is 0.95, never taught 0.02."""
@@ -32,7 +36,8 @@ def simulate(truth: Truth, prompts: int = 12, seeds: int = 2, seed: int = 0) -> 
 
     def score(name: str, rate: float) -> Score:
         found = index(name, arm(0.95, name, "before"), arm(rate, name, "after"), arm(0.02, name, "control"), 0.2)
-        assert found is not None
+        if found is None:
+            raise NoIndex(name)
         return found
 
     loss = lost("neighbours", arm(0.95, "neighbours", "before"), arm(truth.neighbours, "neighbours", "after"))
@@ -79,11 +84,24 @@ def test_weakened_is_not_intact_and_not_gone():
     assert verdict.name == "suppressed" and "weakened" in verdict.reasons[0]
 
 
-def test_too_few_samples_are_undecided_and_more_of_them_decide():
-    verdict = simulate(CASES["erased"], prompts=6, seeds=1)
-    assert verdict.name == "undecided" and verdict.samples_needed is not None and verdict.samples_needed > 6
-    assert verdict.reasons
-    assert simulate(CASES["erased"], prompts=verdict.samples_needed, seeds=1).name == "erased"
+def test_too_few_samples_are_undecided_and_more_of_them_mostly_decide():
+    """`samples_needed` supposes that the value stays as it is, so it is right on average and not every time."""
+    asked = decided = 0
+    for few in (5, 6, 7, 8):
+        for seed in range(20):
+            try:
+                verdict = simulate(CASES["erased"], prompts=few, seeds=1, seed=seed)
+                if verdict.name != "undecided" or verdict.samples_needed is None:
+                    continue
+                assert verdict.reasons and verdict.samples_needed > few
+                again = simulate(CASES["erased"], prompts=verdict.samples_needed, seeds=1, seed=seed)
+            except NoIndex:  # too few pictures for an index at all
+                continue
+            assert again.name in ("erased", "undecided"), again
+            asked, decided = asked + 1, decided + (again.name == "erased")
+    assert asked > 50
+    assert decided / asked > 0.6, f"{decided} of {asked}"
+    print(f"samples_needed settles {decided} of {asked} undecided audits")
 
 
 def score(value: float, low: float, high: float, name: str = "x", n: int = 24) -> Score:
