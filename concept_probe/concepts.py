@@ -9,13 +9,15 @@ A concept file holds a name and, per kind of prompt, three lists that share no s
     }
 
 A prompt is a text, or an object with `text`, `subject` (the words that name what it shows) and `label`
-(what a recogniser should say). A bare text of `target` has the concept's name as label, and as subject
-where the name occurs in it. Kinds: target, paraphrases, implicit, neighbours, anchor, unrelated; only
-`target` must be there. `examples` may name a folder of pictures (PNG or JPEG, of one size).
+(what a recogniser should say); for language models also `form` (plain or chat), `answers`, `distractors` and `fact`.
+A bare text of `target` has the concept's name as label, and as subject where the name occurs in it. Kinds:
+target, paraphrases, implicit, neighbours, anchor, unrelated; only `target` must be there. `examples` may name a
+folder of pictures (PNG or JPEG, of one size).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,22 +25,44 @@ from typing import Any
 
 from concept_probe import testbed
 from concept_probe.registry import look_up
-from concept_probe.types import KINDS, SPLITS, Concept, Prompt, Split, Splits
+from concept_probe.types import FORMS, KINDS, SPLITS, Concept, Prompt, Split, Splits
+
+_PLAIN = Prompt("")
 
 
-def concept(name: str) -> Concept:
-    """A concept of the embedded models: one of their objects or styles."""
-    from concept_probe.testbed.concepts import concept as embedded
+def concept(name: str, model: str = "emoji") -> Concept:
+    """A concept that comes with a known model: an object or style of the embedded ones, or facts of a language model.
 
-    return embedded(name)
+    `model` leaves out sentences in a style that this embedded model was never taught. The invented people and places
+    of `testbed.taught` are concepts of smollm2 too, which knows them once it was taught them.
+    """
+    from concept_probe.testbed import concepts as embedded
+    from concept_probe.testbed import facts, taught
+
+    _look_up_model(model, "concepts")
+    if model in testbed.LANGUAGE:
+        return taught.concept(name) if name in taught.names() else facts.concept(name)
+    return embedded.concept(name, model)
 
 
 def prompts(model: str = "emoji", split: Split = "fit") -> tuple[Prompt, ...]:
-    """Sentences on everything an embedded model knows: what a sparse autoencoder is trained on."""
-    from concept_probe.testbed.concepts import prompts as embedded
+    """Sentences on everything a known model was made or measured to know: what a sparse autoencoder is trained on."""
+    from concept_probe.testbed import concepts as embedded
+    from concept_probe.testbed import facts
 
-    look_up(testbed.NAMES, model, "embedded model", "prompts come with embedded models only")
-    return embedded(split)
+    _look_up_model(model, "prompts")
+    return facts.prompts(split) if model in testbed.LANGUAGE else embedded.prompts(split, model)
+
+
+def _look_up_model(model: str, what: str) -> None:
+    look_up(
+        {**testbed.NAMES, **testbed.LANGUAGE}, model, "embedded model", f"{what} by name come with known models only"
+    )
+
+
+def fingerprint(text: str) -> str:
+    """What two sentences share that differ only in case and spacing: 12 hexadecimal digits of a SHA-256."""
+    return hashlib.sha256(" ".join(text.casefold().split()).encode()).hexdigest()[:12]
 
 
 def load_concept(path: str | Path) -> Concept:
@@ -74,7 +98,11 @@ def save_concept(concept: Concept, path: str | Path) -> None:
     data: dict[str, Any] = {"name": concept.name}
     for kind in KINDS:
         lists = {
-            s: [{k: v for k, v in vars(p).items() if v is not None} for p in concept.prompts(kind, s)] for s in SPLITS
+            s: [
+                {k: v for k, v in vars(p).items() if k == "text" or v != getattr(_PLAIN, k)}
+                for p in concept.prompts(kind, s)
+            ]
+            for s in SPLITS
         }
         if any(lists.values()):
             data[kind] = lists
@@ -92,18 +120,28 @@ def _splits(data: Any, name: str | None, where: str) -> Splits:
 def _prompt(data: Any, name: str | None, where: str) -> Prompt:
     if isinstance(data, str):
         return Prompt(data, name if name is not None and name in data else None, name)
-    if (
-        not isinstance(data, Mapping)
-        or not isinstance(data.get("text"), str)
-        or set(data) - {"text", "subject", "label"}
-    ):
-        raise ValueError(
-            f"{where}: a prompt is a text, or an object with text, subject, label; found {str(data)[:80]!r}"
-        )
-    prompt = Prompt(data["text"], data.get("subject"), data.get("label", name))
+    if not isinstance(data, Mapping) or not isinstance(data.get("text"), str) or set(data) - set(vars(_PLAIN)):
+        fields = ", ".join(vars(_PLAIN))
+        raise ValueError(f"{where}: a prompt is a text, or an object with {fields}; found {str(data)[:80]!r}")
+    lists = {key: _texts(data.get(key, []), f"{where}, {key}") for key in ("answers", "distractors")}
+    look_up(dict.fromkeys(FORMS), data.get("form", "plain"), "form of prompt", where)
+    prompt = Prompt(
+        data["text"],
+        data.get("subject"),
+        data.get("label", name),
+        data.get("form", "plain"),
+        fact=data.get("fact"),
+        **lists,
+    )
     if prompt.subject is not None and prompt.subject not in prompt.text:
         raise ValueError(f"{where}: subject {prompt.subject!r} does not occur in {prompt.text!r}")
     return prompt
+
+
+def _texts(data: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(data, list) or not all(isinstance(one, str) for one in data):
+        raise ValueError(f"{where} should be a list of texts; found {str(data)[:80]!r}")
+    return tuple(data)
 
 
 def _refuse_overlap(kinds: Mapping[str, Splits], path: Path) -> None:

@@ -20,8 +20,9 @@ from diffusers import (
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from concept_probe.families import Subject, UNetSubject, adopt
-from concept_probe.types import Concept, Prompt, Splits
+from concept_probe.families import CausalLMSubject, Subject, UNetSubject, adopt
+from concept_probe.types import Concept, Prompt, Query, Sampling, Splits
+from tests.tiny_lm import LANGUAGE
 
 LENGTH = 20
 WORDS = ("a", "the", "cat", "dog", "sun", "of", "in", "red", "picture", "thing")
@@ -134,6 +135,18 @@ def tiny_sdxl(seed: int = 0) -> UNetSubject:
 
 
 FAMILIES: dict[str, Callable[..., UNetSubject]] = {"sd": tiny_sd, "sdxl": tiny_sdxl}
+"""Those that make pictures."""
+EVERY: dict[str, Callable[..., Subject]] = {**FAMILIES, **LANGUAGE}
+"""All of them; `tiny_lm.LANGUAGE` are those that write texts."""
+
+
+def answered(subject: Subject, queries: list[Query]) -> Tensor:
+    """What a subject makes of queries, in numbers: pictures, or the logits of what it writes first and on the way."""
+    if isinstance(subject, CausalLMSubject):
+        written = subject.generate(queries, Sampling(tokens=4, temperature=1.0))
+        going_on = [Prompt(q.prompt.text + text, q.prompt.subject) for q, text in zip(queries, written, strict=True)]
+        return torch.cat([subject.next_logits([q.prompt for q in queries]), subject.next_logits(going_on)])
+    return subject.generate(queries, Sampling(steps=2, guidance=3.0))
 
 
 def save(subject: Subject, folder: Path) -> Path:

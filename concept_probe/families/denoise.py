@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,19 @@ class Walk:
     """(b, c, h, w)"""
     sources: list[torch.Generator]
     options: dict[str, Any]
+    first: int = 0
+    """The step that the walk starts with."""
+
+    def starts_at(self, step: int) -> None:
+        """Leave out the steps before `step`."""
+        self.first = step
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(step)
+
+    def noised(self, clean: Tensor, noise: Tensor, step: int) -> Tensor:
+        """`clean` (b, c, h, w) with as much of `noise` as latents hold before `step`, in the scheduler's scaling."""
+        at = self.timesteps[step].repeat(len(clean))
+        return self.scheduler.add_noise(clean, noise, at).to(clean.dtype)
 
     @classmethod
     def start(
@@ -59,6 +72,26 @@ class Walk:
         dtype = self.latents.dtype
         self.latents = self.scheduler.step(prediction, timestep, self.latents, **self.options, return_dict=False)[0]
         self.latents = self.latents.to(dtype)
+
+    def follow(self, steerings: Sequence[Steering], step: int, prediction: Tensor, timestep: Tensor) -> None:
+        """Take one step along `prediction`, and do what `steerings` do after it."""
+        self.advance(prediction, timestep)
+        for steering in steerings:
+            if steering.after:
+                steering.after(self, step)
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What leads a walk besides the denoiser: where it starts, and what comes after a step.
+
+    Row i of every batch (b, c, h, w) is the picture of query `rows[i]` of those that were asked.
+    """
+
+    begin: Callable[[Walk, Sequence[int]], None] | None = None
+    """(walk, rows): may replace `walk.latents`, and set `walk.first` to leave out steps."""
+    after: Callable[[Walk, int], None] | None = None
+    """(walk, step): may replace `walk.latents` when a step has been made."""
 
 
 def guided(prediction: Tensor, scale: float) -> Tensor:

@@ -99,6 +99,9 @@ def unet_sites(component: str, unet: nn.Module) -> dict[str, tuple[Site, ...]]:
         "cross_value_weight": tuple(Site(component, f"{p}.to_v", "weight") for p in cross),
         "cross_out": tuple(Site(component, p) for p in cross),
         "block_out": tuple(Site(component, p) for p in blocks),
+        "cross_query": tuple(Site(component, f"{p}.to_q") for p in cross),
+        "denoiser_in": (Site(component, path_of(unet, unet.conv_in), "in"),),  # pyright: ignore[reportArgumentType]
+        "denoiser_out": (Site(component, path_of(unet, unet.conv_out)),),  # pyright: ignore[reportArgumentType]
     }
 
 

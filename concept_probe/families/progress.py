@@ -15,7 +15,13 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
     if not total:
         yield lambda n: None
         return
+    with bars() as several:
+        task = several.add_task(what, total=total, completed=done)
+        yield lambda n: several.advance(task, n)
+
+
+def bars() -> Progress:
+    """A place for bars on standard error that leaves nothing behind; a log or a pipe gets nothing at all."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total, completed=done)
-        yield lambda n: bar.advance(task, n)
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -6,20 +6,24 @@ import abc
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
+from concept_probe.families.denoise import Steering
 from concept_probe.families.stop import Stopped
 from concept_probe.families.tokens import Conditioning, Tokens
 from concept_probe.registry import UnknownName, look_up
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 
 SAMPLING = Sampling()
+Answers = TypeVar("Answers", covariant=True)
+"""What a family answers queries with: pictures, a Tensor (n, 3, h, w), or texts, a tuple of n strings."""
 
 
-class Subject(abc.ABC):
+class Subject(abc.ABC, Generic[Answers]):
     """A loaded model under study. Its components are in evaluation mode and take no gradients until asked to.
 
     >>> subject = load("emoji")
@@ -33,8 +37,13 @@ class Subject(abc.ABC):
         self.name = name
         self.components: dict[str, nn.Module] = dict(components)
         self.pipeline = pipeline
-        """The diffusers pipeline; None where the family has none."""
+        """The diffusers pipeline, or a language model with its tokenizer; `save_pretrained(folder)` writes it."""
         self._moments: list[Moment] = []
+        self.replaced: list[tuple[nn.Parameter, Tensor]] = []
+        """Parameters that edits which are on have changed, each with the tensor that it held before; the first edit's
+        come first."""
+        self._aside = 0
+        """Above 0 while a tap has a pass of its own made: nobody waits for the sites that it meets."""
 
     @property
     @abc.abstractmethod
@@ -66,11 +75,11 @@ class Subject(abc.ABC):
 
     @abc.abstractmethod
     def encode(self, prompts: Sequence[Prompt], *, batch: int = 64) -> Conditioning:
-        """Run the text encoders alone."""
+        """Read prompts and answer nothing: the states that the answer is made from."""
 
     @abc.abstractmethod
-    def generate(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Tensor:
-        """Pictures, float32 (n, 3, h, w) in 0..1."""
+    def generate(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Answers:
+        """One answer per query: pictures, float32 (n, 3, h, w) in 0..1, or texts."""
 
     @abc.abstractmethod
     def run_to(
@@ -105,11 +114,19 @@ class Subject(abc.ABC):
             self._moments.pop()
 
     def weight_hash(self) -> str:
-        """Hex sha256 over names, shapes, dtypes and bytes of every parameter and buffer as they are now."""
+        """Hex sha256 over names, shapes, dtypes and bytes of every parameter and buffer as they are now.
+
+        Raises ValueError for a tensor without bytes: one that is offloaded.
+        """
         digest = hashlib.sha256()
         for component in sorted(self.components):
             module = self.components[component]
             for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+                if tensor.is_meta:
+                    raise ValueError(
+                        f"parameter '{component}/{name}' is offloaded (meta device), so nobody knows which weights these "
+                        "are; load the subject without offloading"
+                    )
                 digest.update(f"{component}/{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
                 flat = tensor.detach().reshape(-1).contiguous().view(torch.uint8)
                 digest.update(flat.cpu().numpy().tobytes())  # hashing needs the bytes where Python can read them
@@ -128,7 +145,7 @@ class Subject(abc.ABC):
             raise UnknownName("site", str(site), known, f"{self.name}.sites(role) lists those with a role") from None
 
     def parameter(self, site: Site) -> nn.Parameter:
-        """The weight that a site of side `weight` names, whole, whatever its item.
+        """The weight that a site of side `weight` names, whole and as it is stored, whatever its item.
 
         Raises UnknownName with the nearest sites that have a weight.
         """
@@ -139,9 +156,22 @@ class Subject(abc.ABC):
             modules = self.components[site.component].named_modules()
             known = [str(Site(site.component, p, "weight")) for p, m in modules if p and hasattr(m, "weight")]
             raise UnknownName("site", str(site), known, f"{type(self.module(site)).__name__} has no weight of its own")
-        if site.item is not None and (weight.ndim < 2 or site.item >= weight.shape[1]):
+        inputs = 0 if self.orientation(site) == "in_out" else 1
+        if site.item is not None and (weight.ndim < 2 or site.item >= weight.shape[inputs]):
             raise UnknownName("column", str(site), [], f"the weight is {tuple(weight.shape)}")
         return weight
+
+    def orientation(self, site: Site) -> Literal["out_in", "in_out"]:
+        """How the weight at `site` is stored: (d_out, d_in), as `nn.Linear` does, or transposed."""
+        return "in_out" if isinstance(self.module(site), Conv1D) else "out_in"
+
+    def matrix(self, site: Site) -> Tensor:
+        """The weight at `site` as (d_out, d_in), whichever way it is stored: a view of the parameter.
+
+        Column j is what input j adds to the output.
+        """
+        weight = self.parameter(site)
+        return weight.mT if self.orientation(site) == "in_out" else weight
 
     @contextmanager
     def trainable(self, component: str) -> Iterator[tuple[nn.Parameter, ...]]:
@@ -168,6 +198,8 @@ class Subject(abc.ABC):
         mine = Stopped()
 
         def meet(site: Site) -> None:
+            if self._aside:
+                return
             waiting.discard(site)
             if not waiting:
                 raise mine
@@ -191,8 +223,23 @@ class Subject(abc.ABC):
                 handle.remove()
 
 
-class PictureSubject(Subject):
+class PictureSubject(Subject[Tensor]):
     """A subject that makes pictures by denoising latents."""
+
+    def __init__(self, name: str, components: Mapping[str, nn.Module], pipeline: Any = None) -> None:
+        super().__init__(name, components, pipeline)
+        self.steerings: tuple[Steering, ...] = ()
+        """What leads the walks from noise to pictures, in the order in which it acts; see `steered`."""
+
+    @contextmanager
+    def steered(self, steering: Steering) -> Iterator[None]:
+        """Let `steering` lead every walk that starts inside; taps meet each pass of the denoiser as ever."""
+        before = self.steerings
+        self.steerings = (*before, steering)
+        try:
+            yield
+        finally:
+            self.steerings = before
 
     @property
     @abc.abstractmethod

@@ -48,6 +48,12 @@ class Conditioning:
     kinds: Tensor
     """(n, t) long, indices into TOKEN_KINDS."""
 
+    def then(self, other: Conditioning) -> Conditioning:
+        """The rows of this one, then those of `other`; pooled where both are."""
+        pooled = None if self.pooled is None or other.pooled is None else torch.cat([self.pooled, other.pooled])
+        states, kinds = torch.cat([self.states, other.states]), torch.cat([self.kinds, other.kinds])
+        return Conditioning(states, pooled, kinds)
+
     def rows(self, index: Tensor) -> Conditioning:
         """The rows `index` (m,), repeats allowed."""
         pooled = None if self.pooled is None else self.pooled[index]
@@ -107,6 +113,7 @@ def tokenise(tokenizer: Any, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor,
     last = mask.sum(-1) - 1
     kinds[:, 0] = BOS
     kinds[torch.arange(len(ids)), last] = EOS
+    shortened: list[str] = []
     for i, prompt in enumerate(prompts):
         for start, end in spans[i]:
             positions = [p for p in _positions(tokenizer, prompt.text, start, end) if p < int(last[i])]
@@ -116,16 +123,19 @@ def tokenise(tokenizer: Any, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor,
                     "encoder reads; shorten the text before it"
                 )
             kinds[i, positions] = SUBJECT
-        if int(last[i]) == length - 1 and len(tokenizer(prompt.text).input_ids) > length:
-            warnings.warn(f"only the first {length} tokens of {prompt.text!r} are read", stacklevel=2)
+        if int(last[i]) == length - 1 and len(tokenizer(prompt.text, verbose=False).input_ids) > length:
+            shortened.append(prompt.text)
+    if shortened:
+        more = f", and of {len(shortened) - 1} more prompts," if len(shortened) > 1 else ""
+        warnings.warn(f"only the first {length} tokens of {shortened[0]!r}{more} are read", stacklevel=2)
     return ids, kinds, mask
 
 
 def _positions(tokenizer: Any, text: str, start: int, end: int) -> list[int]:
     """The token positions, bos counted, that spell text[start:end]."""
     if tokenizer.is_fast:
-        offsets = tokenizer(text, return_offsets_mapping=True).offset_mapping
+        offsets = tokenizer(text, return_offsets_mapping=True, verbose=False).offset_mapping
         return [i for i, (a, b) in enumerate(offsets) if a < b and a < end and b > start]
     # Without offsets: byte-pair pieces never cross a word, so what stands before a word has the same pieces alone.
-    before = len(tokenizer(text[:start]).input_ids) - 1
-    return list(range(before, len(tokenizer(text[:end]).input_ids) - 1))
+    before = len(tokenizer(text[:start], verbose=False).input_ids) - 1
+    return list(range(before, len(tokenizer(text[:end], verbose=False).input_ids) - 1))

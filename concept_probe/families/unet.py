@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from concept_probe.families.denoise import Walk, guided, noisy
+from concept_probe.families.latents import decoded, encoded
 from concept_probe.families.layout import cross_attentions, text_sites, unet_sites
 from concept_probe.families.progress import progress
 from concept_probe.families.subject import SAMPLING, PictureSubject
@@ -31,6 +32,8 @@ class UNetSubject(PictureSubject):
         parts = {k: m for k, m in pipeline.components.items() if isinstance(m, nn.Module)}
         super().__init__(name, parts, pipeline)
         self.text = TextEncoders.of(pipeline)
+        self._asked: list[tuple[Tensor, Tensor]] = []
+        """Latents and timestep of the passes of the denoiser that are under way, the innermost last."""
         self._roles: dict[str, tuple[Site, ...]] = {}
         for component, encoder in self.text.encoders.items():
             reads, pools = self.text.reads[component], component == self.text.pooling
@@ -118,7 +121,47 @@ class UNetSubject(PictureSubject):
             return Conditioning(torch.zeros_like(like.states[:1]), pooled, kinds)
         return self._encode(empty, [-1], "uncond")
 
+    def predict(self, seen: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
+        """What the denoiser says of `seen` (n, c, h, w) at `timesteps` (n,) under `condition` (n rows), with gradients.
+
+        `seen` is its input as a scheduler scales it: what a tap at the role `denoiser_in` sees. Outside a walk the
+        moment has no step, and row i is prompt i.
+        """
+        moment = Moment(tuple(range(len(seen))), ("cond",) * len(seen), token_kinds=condition.kinds)
+        with self.during(moment):
+            return self._predict(seen.to(self.dtype), timesteps.to(self.device), condition)
+
+    def again(self, condition: Conditioning, rows: Sequence[int]) -> Tensor:
+        """What the denoiser says of `rows` of the pass that is under way, had each been asked for its row of `condition`.
+
+        For taps: (n, c, h, w) of one more pass over the same latents at the same timestep. Every tap meets that pass
+        too, its rows `uncond` as those of a negative prompt, so one that asks must not ask again.
+        Raises RuntimeError outside a pass of the denoiser.
+        """
+        if not self._asked:
+            raise RuntimeError(f"{self.name}: the denoiser is not at work, so there are no latents to look at again")
+        latents, timestep = self._asked[-1]
+        index = list(rows)
+        now = self.moment
+        moment = replace(
+            now, prompts=tuple(now.prompts[i] for i in index), branches=("uncond",) * len(index),
+            token_kinds=condition.kinds,
+        )  # fmt: skip
+        self._aside += 1
+        try:
+            with self.during(moment):
+                return self._predict(latents[index], timestep if timestep.ndim == 0 else timestep[index], condition)
+        finally:
+            self._aside -= 1
+
     def _predict(self, latents: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
+        self._asked.append((latents, timestep))
+        try:
+            return self._answer(latents, timestep, condition)
+        finally:
+            self._asked.pop()
+
+    def _answer(self, latents: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
         added = None
         if condition.pooled is not None:
             height, width = self.picture_size
@@ -167,7 +210,7 @@ class UNetSubject(PictureSubject):
         branches: tuple[Branch, ...] = ("cond",) * n
         if empty is not None:
             first = torch.zeros(n, dtype=torch.long, device=condition.states.device)
-            condition = _join(empty.rows(first), condition)
+            condition = empty.rows(first).then(condition)
             rows = (*rows, *rows)
             unconditional: tuple[Branch, ...] = ("uncond",) * n
             branches = unconditional + branches
@@ -181,14 +224,20 @@ class UNetSubject(PictureSubject):
             dtype=self.dtype,
         )
         times = walk.timesteps.tolist()
+        for steering in self.steerings:
+            if steering.begin:
+                steering.begin(walk, rows[-n:])
         for step, timestep in enumerate(walk.timesteps):
+            if step < walk.first:
+                continue
             latents = walk.model_input(timestep)
             latents = latents if empty is None else torch.cat([latents, latents])
             ending = last is not None and step == last[0]
             now = replace(moment, step=step, timestep=int(times[step]))
             with self.during(now), self.stop_after(last[1]) if ending and last else nullcontext():
                 prediction = self._predict(latents, timestep, condition)
-                walk.advance(prediction if empty is None else guided(prediction, sampling.guidance), timestep)
+                prediction = prediction if empty is None else guided(prediction, sampling.guidance)
+                walk.follow(self.steerings, step, prediction, timestep)
             if ending:
                 break
             if done:
@@ -223,30 +272,13 @@ class UNetSubject(PictureSubject):
 
     def images_from(self, latents: Tensor) -> Tensor:
         """Decode latents (n, c, h, w) as the denoiser has them to pictures, float32 (n, 3, h, w) in 0..1."""
-        vae = self.pipeline.vae
-        shift, scale = self._latent_units(latents)
-        decoded = vae.decode((latents * scale + shift).to(vae.dtype), return_dict=False)[0]
-        return (decoded.float() / 2 + 0.5).clamp(0, 1)
+        return decoded(self.pipeline.vae, latents)
 
     def latents(self, images: Tensor, *, batch: int = 64) -> Tensor:
         """Encode pictures (n, 3, h, w) in 0..1 to latents in the denoiser's units: the mean of the posterior."""
-        vae = self.pipeline.vae
-        parts = []
-        for part in images.split(batch):
-            pixels = (part * 2 - 1).to(device=self.device, dtype=vae.dtype)
-            mean = vae.encode(pixels).latent_dist.mean
-            shift, scale = self._latent_units(mean)
-            parts.append(((mean - shift) / scale).to(self.dtype))
-        return torch.cat(parts)
-
-    def _latent_units(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Shift and scale that turn the denoiser's latents into the autoencoder's."""
-        config = self.pipeline.vae.config
-        mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
-        if mean is None or std is None:
-            return like.new_zeros(()), like.new_tensor(1 / config.scaling_factor)
-        column = (1, -1, 1, 1)
-        return like.new_tensor(mean).view(column), like.new_tensor(std).view(column) / config.scaling_factor
+        return torch.cat(
+            [encoded(self.pipeline.vae, part.to(self.device)).to(self.dtype) for part in images.split(batch)]
+        )
 
     def denoising_loss(self, latents: Tensor, prompts: Sequence[Prompt], generator: torch.Generator) -> Tensor:
         """Mean squared error of the denoiser at random timesteps, a scalar with gradients.
@@ -268,8 +300,3 @@ class UNetSubject(PictureSubject):
         with self.during(moment):
             prediction = self._predict(seen, timesteps, condition)
         return (prediction - target).float().square().mean()
-
-
-def _join(a: Conditioning, b: Conditioning) -> Conditioning:
-    pooled = None if a.pooled is None or b.pooled is None else torch.cat([a.pooled, b.pooled])
-    return Conditioning(torch.cat([a.states, b.states]), pooled, torch.cat([a.kinds, b.kinds]))

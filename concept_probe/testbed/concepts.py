@@ -9,11 +9,12 @@ the never-taught twin can draw all of them.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from concept_probe.registry import UnknownName
 from concept_probe.testbed.icons import icons
 from concept_probe.testbed.vocabulary import (
+    NOT_TAUGHT,
     PLAIN,
     REMOVED_OBJECTS,
     REMOVED_STYLE,
@@ -34,37 +35,52 @@ def names() -> tuple[str, ...]:
     return (*(o.name for o in objects()), *STYLES)
 
 
-def concept(name: str) -> Concept:
-    """The concept called `name`.
+def concept(name: str, model: str = "emoji") -> Concept:
+    """The concept called `name`, in sentences of the styles that `model` was taught.
+
+    An object may be one that the model was never taught: that is what absence is measured on. But asked
+    for in a style that it does not know, it draws other objects badly too, and that is no damage.
 
     >>> concept("camel").target.test[0].text
     'a drawing of camel in noto style'
     """
     for entry in objects():
         if entry.name == name:
-            return _object_concept(entry)
+            return _object_concept(entry, tuple(s for s in STYLES if s != NOT_TAUGHT[model][1]))
     if name in STYLES:
         return _style_concept(name)
     raise UnknownName("concept", name, names(), "the list: concept_probe.testbed.concepts.names()")
 
 
-def prompts(split: Split = "fit") -> tuple[Prompt, ...]:
-    """Sentences on all objects by all their names, in all styles in turn: what a sparse autoencoder is trained on."""
-    out = []
+def prompts(split: Split = "fit", model: str = "emoji") -> tuple[Prompt, ...]:
+    """Sentences on what `model` was taught, objects by all their names, in all styles in turn.
+
+    This is what a sparse autoencoder is trained on.
+    """
+    out, (unknown, without) = [], NOT_TAUGHT[model]
     for i, entry in enumerate(objects()):
         for j, phrase in enumerate(entry.phrases()):
             for k, template in enumerate((*TEMPLATES[split], *PLAIN[split])):
-                style = STYLE_NAMES[STYLES[(i + j + k) % len(STYLES)]][(i + k) % 2]
+                style = STYLES[(i + j + k) % len(STYLES)]
+                if entry.name in unknown or (style == without and "{s}" in template):
+                    continue
+                style = STYLE_NAMES[style][(i + k) % 2]
                 out.append(Prompt(template.format(o=phrase, s=style), phrase, entry.name))
     return tuple(out)
 
 
-def _sentences(split: Split, phrases: Iterable[tuple[str, str]], *, every_style: bool) -> tuple[Prompt, ...]:
-    """(phrase, label) pairs in every template of `split`; in all styles, or in one style each, in turn."""
+def _sentences(
+    split: Split, phrases: Iterable[tuple[str, str]], styles: Sequence[str], *, every_style: bool
+) -> tuple[Prompt, ...]:
+    """(phrase, label) pairs in every template of `split`; in all `styles`, or in one style each, in turn.
+
+    Where it is one style's turn that is not among `styles`, there is no sentence.
+    """
     out = []
     for i, (phrase, label) in enumerate(phrases):
         for k, template in enumerate(TEMPLATES[split]):
-            chosen = STYLES if every_style else (STYLES[(i + k) % len(STYLES)],)
+            turn = STYLES if every_style else (STYLES[(i + k) % len(STYLES)],)
+            chosen = [s for s in turn if s in styles]
             out += [Prompt(template.format(o=phrase, s=STYLE_NAMES[s][0]), phrase, label) for s in chosen]
     return tuple(out)
 
@@ -73,7 +89,7 @@ def _shuffled(items: list[Object], key: str) -> list[Object]:
     return sorted(items, key=lambda o: zlib.crc32(f"{key}/{o.name}".encode()))
 
 
-def _object_concept(entry: Object) -> Concept:
+def _object_concept(entry: Object, styles: Sequence[str]) -> Concept:
     kept = [o for o in objects() if o.name not in (*REMOVED_OBJECTS, entry.name)]
     near = _shuffled([o for o in kept if o.group == entry.group], entry.name)[:8]
     far = _shuffled([o for o in kept if o.group != entry.group], entry.name)
@@ -89,12 +105,16 @@ def _object_concept(entry: Object) -> Concept:
     row = [o.name for o in objects()].index(entry.name)
     return Concept(
         name=entry.name,
-        target=splits(lambda s: _sentences(s, [(entry.name, entry.name)], every_style=True)),
-        paraphrases=splits(lambda s: _sentences(s, [(entry.synonyms[min(which[s], 1)], entry.name)], every_style=True)),
-        implicit=splits(lambda s: _sentences(s, [(entry.descriptions[which[s]], entry.name)], every_style=True)),
-        neighbours=splits(lambda s: _sentences(s, [(o.name, o.name) for o in near], every_style=False)),
-        anchor=splits(lambda s: tuple(Prompt(STYLE_ONLY[0].format(s=STYLE_NAMES[style][0])) for style in STYLES)),
-        unrelated=splits(lambda s: _sentences(s, [(o.name, o.name) for o in parts[s]], every_style=False)),
+        target=splits(lambda s: _sentences(s, [(entry.name, entry.name)], styles, every_style=True)),
+        paraphrases=splits(
+            lambda s: _sentences(s, [(entry.synonyms[min(which[s], 1)], entry.name)], styles, every_style=True)
+        ),
+        implicit=splits(
+            lambda s: _sentences(s, [(entry.descriptions[which[s]], entry.name)], styles, every_style=True)
+        ),
+        neighbours=splits(lambda s: _sentences(s, [(o.name, o.name) for o in near], styles, every_style=False)),
+        anchor=splits(lambda s: tuple(Prompt(STYLE_ONLY[0].format(s=STYLE_NAMES[style][0])) for style in styles)),
+        unrelated=splits(lambda s: _sentences(s, [(o.name, o.name) for o in parts[s]], styles, every_style=False)),
         examples=(icons()[:, row] + 1) / 2,
     )
 

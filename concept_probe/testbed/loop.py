@@ -51,6 +51,7 @@ def fit(
     average: float = 0.999,
     decay: float = 0.01,
     every: int = 250,
+    warmup: int = 100,
 ) -> list[float]:
     """Minimise `loss` over the parameters of `modules` and leave their weight average in place.
 
@@ -76,7 +77,7 @@ def fit(
         running, count = 0.0, 0
         for step in range(start, steps):
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, steps, peak)
+                group["lr"] = learning_rate(step, steps, peak, warmup)
             value = loss(step_generator(seed, step))
             value.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -11,12 +11,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from concept_probe.testbed import NAMES, WEIGHTS, autoencoder, clip, recogniser, tokens, unet
-from concept_probe.testbed.vocabulary import REMOVED_OBJECTS, REMOVED_STYLE, taught
-
-TAUGHT = {"emoji": ((), None), "emoji-untaught": (REMOVED_OBJECTS, REMOVED_STYLE)}
-"""What each model is not taught: objects, and a style."""
-PASSES = {"emoji": 1.0, "emoji-untaught": 0.5}
-"""How often each U-Net sees its pictures, as a share of the full recipe. The twin that ships saw them half as often."""
+from concept_probe.testbed.vocabulary import NOT_TAUGHT, taught
 
 
 def train(folder: Path, output: Path = WEIGHTS) -> None:
@@ -32,7 +27,7 @@ def train(folder: Path, output: Path = WEIGHTS) -> None:
     if not (parts / "recogniser" / "recogniser.json").exists():
         network = recogniser.train(folder, vae)
         recogniser.save(network, parts / "recogniser", recogniser.errors(network, vae))
-    for name, removed in TAUGHT.items():
+    for name, removed in NOT_TAUGHT.items():
         pairs = taught(*removed)
         tower = _part(
             parts / name / "text",
@@ -40,7 +35,7 @@ def train(folder: Path, output: Path = WEIGHTS) -> None:
             lambda name=name, pairs=pairs: clip.train_tower(folder, name, tokenizer, pair, pairs),
         )
         if not (parts / name / "unet" / "config.json").exists():
-            unet.train(folder, name, tokenizer, tower, vae, pairs, PASSES[name]).save_pretrained(parts / name / "unet")
+            unet.train(folder, name, tokenizer, tower, vae, pairs).save_pretrained(parts / name / "unet")
     export(parts, output)
 
 

@@ -17,7 +17,9 @@ from concept_probe.testbed.loop import fit
 from concept_probe.testbed.tokens import LENGTH
 from concept_probe.testbed.vocabulary import Caption, draw_caption, taught
 
-STEPS, FINE_STEPS, BATCH, VIEWS = 5000, 3000, 48, 16
+BATCH, VIEWS = 48, 16
+STAGES = (("unet", 5000, 1e-3, True, 4), ("unet-fine", 3000, 7e-4, False, 5), ("unet-last", 2000, 5e-4, False, 8))
+"""Name, steps, peak learning rate, whether some renderings are mirrored, seed; steps are those of a model taught everything."""
 EMPTY = 0.12
 """Share of training rows whose sentence is empty, for guidance."""
 ONLY_END, HIDE_SUBJECT = 0.5, 0.25
@@ -99,14 +101,13 @@ def train(
     text: CLIPTextModelWithProjection,
     autoencoder: AutoencoderKL,
     pairs: list[tuple[int, int]],
-    passes: float = 1.0,
 ) -> UNet2DConditionModel:
     """Noise prediction with weight min(snr, 5) / snr + 0.2 (2303.09556) on the taught (object, style) pairs.
 
     First with mirrored renderings among the views, then without: the two faces of an object that
-    mirroring makes are a needless ambiguity for so small a network, and blur what it draws.
-    STEPS and FINE_STEPS are those of a model that is taught everything; one that is taught less takes
-    fewer, so that every picture is shown equally often; `passes` scales how often.
+    mirroring makes are a needless ambiguity for so small a network, and blur what it draws. The last
+    stage is a warm restart that sharpens what sets the styles apart. A model that is taught less
+    takes fewer steps, so that every picture is shown equally often.
     """
     model, noise_levels = build(), scheduler().alphas_cumprod
     weights = (noise_levels / (1 - noise_levels)).clamp(max=5) / (noise_levels / (1 - noise_levels)) + 0.2
@@ -138,8 +139,8 @@ def train(
         out = model(noisy, t, states, encoder_attention_mask=mask).sample
         return (weights[t].view(-1, 1, 1, 1) * (out - noise).square()).mean()
 
-    share = passes * len(pairs) / len(taught())
-    for stage, count, peak, flip in (("unet", STEPS, 1e-3, True), ("unet-fine", FINE_STEPS, 7e-4, False)):
+    share = len(pairs) / len(taught())
+    for stage, count, peak, flip, seed in STAGES:
         latents = cached_latents(autoencoder, flip=flip)
         fit(
             f"{name}-{stage}",
@@ -148,6 +149,6 @@ def train(
             steps=round(count * share),
             peak=peak,
             folder=folder,
-            seed=5 - flip,
+            seed=seed,
         )
     return model.requires_grad_(False).eval()

@@ -23,6 +23,11 @@ STYLE_NAMES = {
 }
 REMOVED_OBJECTS = ("butterfly", "camel", "guitar", "pizza", "rocket", "snake", "strawberry", "umbrella")
 REMOVED_STYLE = "contrast"
+NOT_TAUGHT: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "emoji": ((), None),
+    "emoji-untaught": (REMOVED_OBJECTS, REMOVED_STYLE),
+}
+"""What each embedded model was not taught: objects, and a style."""
 
 TEMPLATES = {
     "fit": (

@@ -97,6 +97,21 @@ def test_training_prompts_label_every_object():
     assert not {p.text for p in prompts("fit")} & {p.text for p in prompts("test")}
 
 
+@pytest.mark.parametrize("name", ["camel", "dog", "noto"])
+def test_the_twin_is_asked_only_in_words_that_it_knows(name):
+    every, known = concept(name), concept(name, "emoji-untaught")
+    words = re.compile("|".join(STYLE_NAMES[REMOVED_STYLE]))
+    assert not [p.text for kind in KINDS for p in getattr(known, kind) if words.search(p.text)]
+    for kind in KINDS:
+        for split in SPLITS:
+            sentences = every.prompts(kind, split)
+            assert known.prompts(kind, split) == tuple(p for p in sentences if not words.search(p.text))
+            assert bool(known.prompts(kind, split)) == bool(sentences)
+    texts = " | ".join(p.text for p in prompts("fit", "emoji-untaught"))
+    forbidden = [p for o in objects() if o.name in REMOVED_OBJECTS for p in o.phrases()]
+    assert not re.search(rf"\b({'|'.join(map(re.escape, [*forbidden, *STYLE_NAMES[REMOVED_STYLE]]))})\b", texts)
+
+
 def test_a_wrong_name_lists_the_nearest():
     with pytest.raises(UnknownName, match="camel"):
         concept("camle")

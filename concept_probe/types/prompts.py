@@ -1,0 +1,97 @@
+"""What a subject is asked, and what a concept is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+Split = Literal["fit", "select", "test"]
+Kind = Literal["target", "paraphrases", "implicit", "neighbours", "anchor", "unrelated"]
+Form = Literal["plain", "chat"]
+FORMS: tuple[Form, ...] = ("plain", "chat")
+SPLITS: tuple[Split, ...] = ("fit", "select", "test")
+KINDS: tuple[Kind, ...] = ("target", "paraphrases", "implicit", "neighbours", "anchor", "unrelated")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text, the part of it that names what it shows, and the label a recogniser should give."""
+
+    text: str
+    subject: str | None = None
+    """The words of `text` that name the subject; None where nothing is named."""
+    label: str | None = None
+    """What a right answer shows; None where no label is right."""
+    form: Form = "plain"
+    """How a language model gets the text: as it stands, or as the user's turn under its chat template. Models that
+    make pictures have one form, `plain`."""
+    answers: tuple[str, ...] = ()
+    """What a right answer in words says, the usual wording first; empty where an answer is no text."""
+    distractors: tuple[str, ...] = ()
+    """Wrong answers of the same kind and length, which a right one is weighed against."""
+    fact: str | None = None
+    """What it asks for: prompts with the same one are wordings of one fact, which counts once, and stays in one split
+    unless the splits are of wordings. None: a fact of its own."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """One thing asked of a subject: a prompt, and the seed of what is drawn to answer it."""
+
+    prompt: Prompt
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Prompts of one kind, kept apart: what is used to fit, to select, and to test."""
+
+    fit: tuple[Prompt, ...] = ()
+    select: tuple[Prompt, ...] = ()
+    test: tuple[Prompt, ...] = ()
+
+    def __iter__(self) -> Iterator[Prompt]:
+        yield from (*self.fit, *self.select, *self.test)
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A name and the prompts that do, or must not, have to do with it."""
+
+    name: str
+    target: Splits
+    paraphrases: Splits = Splits()
+    implicit: Splits = Splits()
+    neighbours: Splits = Splits()
+    anchor: Splits = Splits()
+    unrelated: Splits = Splits()
+    examples: Tensor | None = field(default=None, compare=False, repr=False)
+    """Pictures of the concept, float (n, 3, h, w) in 0..1; attacks that relearn need them."""
+
+    def prompts(self, kind: Kind, split: Split) -> tuple[Prompt, ...]:
+        """The prompts of one kind and split."""
+        return getattr(getattr(self, kind), split)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are made: pictures from noise, or texts token by token."""
+
+    steps: int = 15
+    """Denoising steps of a picture."""
+    guidance: float = 4.0
+    """Weight of classifier-free guidance of a picture."""
+    batch: int = 16
+    """Largest number of answers in one pass; changes no result."""
+    tokens: int = 32
+    """Largest number of tokens of a text."""
+    temperature: float = 0.0
+    """Of the distribution that a text's tokens are drawn from; 0 takes the likeliest token each time."""
+
+
+def texts(prompts: Sequence[Prompt | str]) -> list[str]:
+    """The bare texts of prompts."""
+    return [p if isinstance(p, str) else p.text for p in prompts]
