@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,30 @@ import torch
 from torch import Tensor
 
 from concept_probe.capture import shard
-from concept_probe.capture.shuffle import shuffled
+from concept_probe.capture.shelf import Shelf, draw
 from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Query, Site
 
 COLUMNS = ("prompt", "token", "kind", "step", "branch", "patch")
 MANIFEST = "manifest.json"
+WINDOW = 65536
+"""Rows mixed at a time unless another number is given: 100 MB at a width of 768 in float16."""
+FOR_TEXTS = ("form", "answers", "distractors")
+"""Fields of a prompt that are written down only where they say something, after the four that always are."""
+
+
+def row_of(query: Query) -> list[Any]:
+    """A query as a manifest holds it; `query_from` reads it."""
+    prompt, plain = query.prompt, Prompt("")
+    more = {name: value for name in FOR_TEXTS if (value := getattr(prompt, name)) != getattr(plain, name)}
+    return [prompt.text, prompt.subject, prompt.label, query.seed, *([more] if more else [])]
+
+
+def query_from(row: list[Any]) -> Query:
+    """The query that `row_of` wrote."""
+    text, subject, label, seed, *rest = row
+    more: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in (rest[0] if rest else {}).items()}
+    return Query(Prompt(text, subject, label, **more), seed)
 
 
 @dataclass(frozen=True)
@@ -44,27 +63,30 @@ class Activations:
         self.folder = folder
         self._manifest = manifest
         self._owner = owner  # a temporary folder lives as long as its store
-        self._maps: dict[str, dict[str, Tensor]] = {}
+        self._maps: dict[str, shard.Contents] = {}
         header = manifest["header"]
         self.subject: str = header["subject"]
         self.weight_hash: str = header["weight_hash"]
         self.sites: tuple[Site, ...] = tuple(Site.parse(address) for address in header["sites"])
         self.dtype: torch.dtype = getattr(torch, header["dtype"])
-        self.queries: tuple[Query, ...] = tuple(
-            Query(Prompt(text, subject, label), seed) for text, subject, label, seed in header["prompts"]
-        )
+        self.queries: tuple[Query, ...] = tuple(query_from(row) for row in header["prompts"])
         self.complete: bool = manifest["complete"]
 
     @classmethod
     def open(cls, folder: str | Path) -> Activations:
         """Open what `capture` wrote to `folder`; shards are checked against their hashes when first read.
 
-        Raises FileNotFoundError if there is no manifest; warns if the capture was cut off.
+        Raises FileNotFoundError if there is no manifest, ValueError if it is damaged; warns if the capture was cut off.
         """
         path = Path(folder) / MANIFEST
         if not path.is_file():
             raise FileNotFoundError(f"{folder} holds no {MANIFEST}; give the folder that capture wrote to")
-        acts = cls(Path(folder), json.loads(path.read_text(encoding="utf-8")))
+        try:
+            acts = cls(Path(folder), json.loads(path.read_text(encoding="utf-8")))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} is not a whole manifest of a capture ({error}); capture into a new folder"
+            ) from None
         if not acts.complete:
             done = max((s["done"] for s in acts._shards), default=0)
             warnings.warn(
@@ -113,7 +135,7 @@ class Activations:
         kept = [s for s in self._shards if s["file"] not in bad]
         return Activations(self.folder, {**self._manifest, "shards": kept}, self._owner)
 
-    def _open(self, record: Mapping[str, Any]) -> dict[str, Tensor]:
+    def _open(self, record: Mapping[str, Any]) -> shard.Contents:
         name = record["file"]
         if name not in self._maps:
             shard.check(self.folder / name, record)
@@ -127,43 +149,110 @@ class Activations:
         """
         at, address = self._index(site), str(site)
         wanted = COLUMNS if columns else ()
-        parts = [self._open(s) for s in self._shards if s["rows"].get(address)]
+        parts = [self._open(s).tensors for s in self._shards if s["rows"].get(address)]
         if not parts:
             empty = torch.zeros(0, self._manifest["widths"].get(address, 0), dtype=self.dtype)
             return Block(empty, {c: torch.zeros(0, dtype=torch.long) for c in wanted})
         x = torch.cat([p[f"{at}.x"] for p in parts])
         return Block(x, {c: torch.cat([p[f"{at}.{c}"] for p in parts]).long() for c in wanted})
 
+    def blocks(self, site: Site) -> Iterator[Block]:
+        """The rows of `read`, one shard after the other: no more than one shard is in memory.
+
+        Raises DamagedShard naming the file and the failed check.
+        """
+        at, address = self._index(site), str(site)
+        for record in self._shards:
+            if record["rows"].get(address):
+                part = self._open(record).tensors
+                yield Block(part[f"{at}.x"], {c: part[f"{at}.{c}"].long() for c in COLUMNS})
+
     def batches(
-        self, site: Site, size: int, *, seed: int = 0, epochs: int | None = None, start: int = 0
+        self,
+        site: Site,
+        size: int,
+        *,
+        seed: int = 0,
+        epochs: int | None = None,
+        start: int = 0,
+        window: int | None = WINDOW,
     ) -> Iterator[Tensor]:
         """Batches (size, d) of rows drawn without return across all shards, at constant memory.
 
         Each epoch has its own order, given by `seed`; what does not fill a batch waits for the next epoch's draw.
-        `epochs` None goes on for ever; `start` skips that many batches at no cost, so a run resumes where it was.
+        `epochs` None goes on for ever; `start` skips that many batches at the cost of one window, so a run resumes
+        where it was. Rows are mixed within windows of `window` rows, gathered from all over the store and held in
+        memory; a store of at most one window is mixed whole. None holds nothing and draws every row from the whole
+        store, which a disk answers slowly. The order depends on neither the shards nor who reads.
         Raises ValueError at once if the site has fewer rows than one batch.
         """
-        address, total = str(site), self.rows(site)
-        if not 0 < size <= total:
-            raise ValueError(f"a batch of {size} rows was asked for at {address}, which has {total}")
-        return self._batches(site, size, seed, epochs, start)
+        return (rows for (rows,) in self.joint((site,), size, seed=seed, epochs=epochs, start=start, window=window))
 
-    def _batches(self, site: Site, size: int, seed: int, epochs: int | None, start: int) -> Iterator[Tensor]:
+    def joint(
+        self,
+        sites: Sequence[Site],
+        size: int,
+        *,
+        seed: int = 0,
+        epochs: int | None = None,
+        start: int = 0,
+        window: int | None = WINDOW,
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Batches of the same rows at several sites, one (size, d) per site in the order of `sites`.
+
+        >>> for x, y in acts.joint((mlp_in, mlp_out), 1024, epochs=1): ...
+
+        Options as for `batches`, which gives the same rows. Rows are the same where all their columns are: prompt,
+        token, kind, step, branch, patch. Raises ValueError at once where they are not, or are fewer than one batch.
+        """
+        if not sites:
+            raise ValueError(f"no site was given; {self.folder} holds {', '.join(map(str, self.sites))}")
+        total = self.rows(sites[0])
+        if not 0 < size <= total:
+            raise ValueError(f"a batch of {size} rows was asked for at {sites[0]}, which has {total}")
+        if window is not None and window < 1:
+            raise ValueError(f"a window of {window} rows was asked for; give 1 or more, or None for no window")
+        for other in sites[1:]:
+            self._check_aligned(sites[0], other)
+        shelves = [self._shelf(site) for site in sites]
+        return draw(shelves, size, seed=seed, epochs=epochs, start=start, window=window)
+
+    def _shelf(self, site: Site) -> Shelf:
         at, address = self._index(site), str(site)
-        shards = [s for s in self._shards if s["rows"].get(address)]
-        ends = torch.tensor([s["rows"][address] for s in shards]).cumsum(0)
-        total, width = int(ends[-1]), self.width(site)
-        per_epoch = total // size
-        number = start
-        while epochs is None or number < epochs * per_epoch:
-            epoch, place = divmod(number, per_epoch)
-            positions = torch.arange(place * size, (place + 1) * size)
-            rows = shuffled(positions, total, seed * 1_000_003 + epoch)
-            out = torch.empty(size, width, dtype=self.dtype)
-            owners = torch.searchsorted(ends, rows, right=True)
-            for i in owners.unique().tolist():
-                here = owners == i
-                first = int(ends[i - 1]) if i else 0
-                out[here] = self._open(shards[i])[f"{at}.x"][rows[here] - first]
-            yield out
-            number += 1
+        held = [s for s in self._shards if s["rows"].get(address)]
+        ends = torch.tensor([s["rows"][address] for s in held], dtype=torch.long).cumsum(0)
+        return Shelf(f"{at}.x", [partial(self._open, s) for s in held], ends, self.width(site), self.dtype)
+
+    def _check_aligned(self, site: Site, other: Site) -> None:
+        """Compare the columns of two sites, a shard at a time."""
+        counts = self.rows(site), self.rows(other)
+        mend = "a joint draw needs sites whose rows are the same; choose sites with the same tokens, patches and steps"
+        if counts[0] != counts[1]:
+            raise ValueError(f"site {str(site)!r} has {counts[0]} rows and {str(other)!r} has {counts[1]}; {mend}")
+        for column in COLUMNS:
+            for at, a, b in _pieces(self._columns(site, column), self._columns(other, column)):
+                if not torch.equal(a, b):
+                    i = int((a != b).nonzero()[0])
+                    raise ValueError(
+                        f"row {at + i} is of {column} {int(a[i])} at site {str(site)!r} and of {column} {int(b[i])} "
+                        f"at {str(other)!r}; {mend}"
+                    )
+
+    def _columns(self, site: Site, column: str) -> Iterator[Tensor]:
+        at, address = self._index(site), str(site)
+        for record in self._shards:
+            if record["rows"].get(address):
+                yield self._open(record).tensors[f"{at}.{column}"]
+
+
+def _pieces(one: Iterator[Tensor], two: Iterator[Tensor]) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Two streams of as many rows, cut at the ends of either: where a piece begins, and the piece of both."""
+    at, a, b = 0, torch.empty(0), torch.empty(0)
+    while True:
+        a = a if len(a) else next(one, a)
+        b = b if len(b) else next(two, b)
+        n = min(len(a), len(b))
+        if not n:
+            return
+        yield at, a[:n], b[:n]
+        at, a, b = at + n, a[n:], b[n:]

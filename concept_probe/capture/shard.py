@@ -7,15 +7,18 @@ import json
 import os
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<i2", "I64": "<i8", "I32": "<i4"}
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32,
+}  # fmt: skip
 UNFINISHED = ".unfinished"
 
 
@@ -64,21 +67,45 @@ def check(path: Path, record: Mapping[str, Any]) -> None:
         raise DamagedShard(f"shard {path} failed the check 'sha256': {digest}, written {record['sha256']}; {mend}")
 
 
-def mapped(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, memory-mapped: a row costs memory when it is read, and not before.
+@dataclass(frozen=True)
+class Contents:
+    """The tensors of one file, read in place: a row costs memory when it is read, and not before."""
 
-    A write to them changes the copy in memory and never the file.
-    """
+    path: Path
+    tensors: Mapping[str, Tensor]
+    """Memory-mapped, all through one mapping that keeps no file open; a write to them never reaches the file."""
+    offsets: Mapping[str, int]
+    """Where each tensor's bytes begin in the file."""
+
+    def read_into(self, name: str, first: int, out: Tensor) -> None:
+        """Fill `out` (m, ...) with the rows from number `first` on, by plain reads.
+
+        A mapping faults page by page, and waits for the disk at each; one read asks for the whole run. `out` is
+        contiguous. Raises DamagedShard if the file ends early.
+        """
+        row = self.tensors[name][0].numel() * out.element_size()
+        left = out.reshape(-1).view(torch.uint8).numpy().data
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.offsets[name] + first * row)
+            while left:
+                got = file.readinto(left)
+                if not got:
+                    raise DamagedShard(f"shard {self.path} failed the check 'size': it ended while it was read")
+                left = left[got:]
+
+
+def mapped(path: Path) -> Contents:
+    """Map a safetensors file into memory, without reading its tensors."""
+    size = path.stat().st_size
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
-    out = {}
+    whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    tensors, offsets = {}, {}
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        start = 8 + length + entry["data_offsets"][0]
-        shape = tuple(entry["shape"])
-        array = np.memmap(path, dtype=_NUMPY[entry["dtype"]], mode="c", offset=start, shape=shape)
-        tensor = torch.from_numpy(array)
-        out[name] = tensor.view(torch.bfloat16) if entry["dtype"] == "BF16" else tensor
-    return out
+        first, end = (8 + length + at for at in entry["data_offsets"])
+        tensors[name] = whole[first:end].view(_DTYPES[entry["dtype"]]).view(entry["shape"])
+        offsets[name] = first
+    return Contents(path, tensors, offsets)

@@ -1,6 +1,8 @@
-"""A seeded order of n rows that is never written down: constant memory, any position at once."""
+"""Seeded orders of n rows that are never written down: constant memory, any position at once."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,12 +18,84 @@ def shuffled(positions: Tensor, n: int, seed: int) -> Tensor:
     sent through again until it falls inside (cycle walking), so the map is one to one.
     """
     half = max(1, ((n - 1).bit_length() + 1) // 2)
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = source(seed)
     keys = torch.randint(1, _MASK, (_ROUNDS,), generator=generator).tolist()
     out = _feistel(positions, half, keys)
     while bool((outside := out >= n).any()):
         out[outside] = _feistel(out[outside], half, keys)
     return out
+
+
+@dataclass(frozen=True)
+class Windows:
+    """An order of n rows in which runs of rows stay together on disk and are taken apart in memory.
+
+    The rows, as a ring that is entered at a random place, are cut into blocks; blocks are put in random order and
+    dealt to windows of about equal size; the rows of one window are mixed. Whoever holds one window can draw from
+    all over the store, and reads whole blocks only.
+    """
+
+    n: int
+    """Rows in all."""
+    window: int
+    """Rows of a window, at most; a window holds one block at least."""
+    block: int
+    """Rows that are read together."""
+    seed: int
+
+    @property
+    def _blocks(self) -> int:
+        return -(-self.n // self.block)
+
+    @property
+    def count(self) -> int:
+        """Windows in all."""
+        return 1 if self.n <= self.window else -(-self._blocks // max(1, self.window // self.block))
+
+    def bounds(self, w: int) -> tuple[int, int]:
+        """The positions of the order that window `w` covers, the second excluded."""
+        first, end = self._of(w)
+        return min(self.n, first * self.block), min(self.n, end * self.block)
+
+    def _of(self, w: int) -> tuple[int, int]:
+        """The blocks of window `w`, by their place in the order."""
+        return w * self._blocks // self.count, (w + 1) * self._blocks // self.count
+
+    def at(self, position: int) -> int:
+        """The window that covers a position of the order."""
+        w = min(self.count - 1, position * self.count // self.n)
+        while position < self.bounds(w)[0]:
+            w -= 1
+        while position >= self.bounds(w)[1]:
+            w += 1
+        return w
+
+    def spans(self, w: int) -> list[tuple[int, int]]:
+        """Runs of rows (first, end) that make up window `w`, in ascending order."""
+        a, b = self._of(w)
+        whole = self.n // self.block
+        ring = torch.arange(a, min(b, whole))
+        if len(ring):
+            ring = shuffled(ring, whole, self.seed)
+        # What is left over when the ring is cut comes last; the entry differs from seed to seed, so it does too.
+        starts = [i * self.block for i in ring.tolist()] + [whole * self.block] * (b > whole)
+        entry = int(torch.randint(self.n, (), generator=source(self.seed)))
+        spans = []
+        for start in starts:
+            first = (start + entry) % self.n
+            end = first + min(self.block, self.n - start)
+            spans += [(first, min(end, self.n))] + [(0, end - self.n)] * (end > self.n)
+        return sorted(spans)
+
+    def mixed(self, w: int) -> Tensor:
+        """In which order the rows of window `w`, laid end to end as `spans` has them, are drawn: long (n_w,)."""
+        first, end = self.bounds(w)
+        return torch.randperm(end - first, generator=source(self.seed * 1_000_003 + w + 1))
+
+
+def source(seed: int) -> torch.Generator:
+    """A random source on the CPU, where every device draws the same; any whole number is a seed."""
+    return torch.Generator("cpu").manual_seed(seed % (1 << 63))
 
 
 def _feistel(x: Tensor, half: int, keys: list[int]) -> Tensor:

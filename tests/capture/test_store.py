@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -9,9 +12,7 @@ import pytest
 import torch
 
 from concept_probe.capture import Activations, DamagedShard, capture, shard
-from concept_probe.capture.activations import COLUMNS
 from concept_probe.capture.shuffle import shuffled
-from concept_probe.capture.writer import Writer
 from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Query, Sampling, Site
 from tests.tiny import tiny_sd
@@ -200,35 +201,17 @@ def test_a_failing_run_is_continued_from_the_last_whole_batch(subject, tmp_path)
         assert all(torch.equal(acts.read(site).columns[c], v) for c, v in whole.read(site).columns.items())
 
 
-def anonymous_memory() -> int:
-    """MB that this process holds for itself; pages mapped from files are the system's cache and not counted."""
-    (line,) = (one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("RssAnon"))
-    return int(line.split()[1]) // 1024
-
-
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory figures of Linux")
 def test_memory_is_constant(tmp_path):
-    """200 MB of rows go through the writer and through batches in less than 110 MB, and do not add up."""
-    site = Site("c", "p")
-    header = {
-        "subject": "s",
-        "weight_hash": "",
-        "sites": [str(site)],
-        "dtype": "float32",
-        "prompts": [["x"] + [None] * 3],
-    }
-    writer = Writer.resume(tmp_path, header, (site,), shard_rows=4096)
-    columns = {c: torch.zeros(2048, dtype=torch.int32) for c in COLUMNS}
-    before, held = anonymous_memory(), []
-    for _ in range(25):
-        writer.add(site, torch.randn(2048, 1024), columns, done=0)
-        held.append(anonymous_memory())
-    writer.end_batch(1, 1)
-    acts = Activations.open(tmp_path)
-    assert acts.rows(site) * acts.width(site) * 4 > 200e6
-    for _ in acts.batches(site, 512, epochs=1):
-        held.append(anonymous_memory())
-    assert max(held) - before < 110
+    """200 MB of rows go through the writer and through batches in less than 110 MB, and do not add up.
+
+    In a process of its own: what an earlier test freed, the allocator may have kept.
+    """
+    script = Path(__file__).with_name("memory_run.py")
+    ran = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=True)
+    figures = json.loads(ran.stdout)
+    assert figures["bytes"] > 200e6
+    assert figures["most_mb"] < 110
 
 
 def test_mapped_tensors_are_the_file_s(tmp_path):
@@ -239,6 +222,9 @@ def test_mapped_tensors_are_the_file_s(tmp_path):
     record = shard.write(tmp_path / "x.safetensors", tensors)
     shard.check(tmp_path / "x.safetensors", record)
     mapped = shard.mapped(tmp_path / "x.safetensors")
-    assert all(torch.equal(mapped[k], v) and mapped[k].dtype == v.dtype for k, v in tensors.items())
-    mapped["a"].zero_()
+    assert all(torch.equal(mapped.tensors[k], v) and mapped.tensors[k].dtype == v.dtype for k, v in tensors.items())
+    out = torch.empty(2, 3)
+    mapped.read_into("a", 3, out)
+    assert torch.equal(out, tensors["a"][3:])
+    mapped.tensors["a"].zero_()
     shard.check(tmp_path / "x.safetensors", record)

@@ -1,0 +1,72 @@
+"""How many rows each prompt gives at a site, known without running them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from concept_probe.types import TOKEN_KINDS, Query
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+PART = 1024
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows per prompt at one site."""
+
+    of_each: tuple[int, ...]
+    """Per prompt, in the order given."""
+    width: int
+    """Numbers per row, d."""
+
+    @cached_property
+    def total(self) -> int:
+        """Rows of all prompts once."""
+        return sum(self.of_each)
+
+    def running(self, order: Callable[[int], Tensor]) -> Callable[[int, int], int]:
+        """A function of (epoch, place): rows before that place, where `order` gives the prompts (n,) of an epoch."""
+        if len(set(self.of_each)) == 1:
+            return lambda epoch, place: epoch * self.total + place * self.of_each[0]
+        each = torch.tensor(self.of_each)
+
+        @lru_cache(maxsize=3)
+        def sums(epoch: int) -> Tensor:
+            return each[order(epoch)].cumsum(0)
+
+        return lambda epoch, place: epoch * self.total + (int(sums(epoch)[place - 1]) if place else 0)
+
+    @classmethod
+    def of(cls, subject: Subject, queries: Sequence[Query], first: Tensor, kinds: Sequence[str] | None) -> Counts:
+        """From the rows `first` (n, d) of the first prompt alone.
+
+        Where all tokens are kept, every prompt gives as many; where `kinds` choose, tokenising says how many. Raises
+        ValueError if no row of the first prompt is of these kinds.
+        """
+        rows, width = first.shape
+        if not rows:
+            what = f" of kinds {', '.join(kinds)}" if kinds else ""
+            raise ValueError(f"the first prompt, {queries[0].prompt.text!r}, gives no row{what}; put another first")
+        if kinds is None:
+            return cls((rows,) * len(queries), width)
+        wanted = torch.tensor([TOKEN_KINDS.index(k) for k in kinds])
+        parts: list[Tensor] = []
+        for at in range(0, len(queries), PART):
+            tokens = subject.tokenise([q.prompt for q in queries[at : at + PART]])
+            parts.append(torch.isin(tokens.kinds, wanted).sum(1))
+        tokens = torch.cat(parts)
+        passes, rest = divmod(rows, max(1, int(tokens[0])))
+        if rest or not int(tokens[0]):
+            raise ValueError(
+                f"the first prompt gives {rows} rows and has {int(tokens[0])} tokens of kinds {', '.join(kinds)}, so "
+                "rows cannot be counted ahead; capture to a store, or keep every kind"
+            )
+        return cls(tuple((tokens * passes).tolist()), width)
