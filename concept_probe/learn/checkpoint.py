@@ -69,9 +69,14 @@ def file_sha256(path: Path) -> str:
 
 
 def refuse_pickle(path: Path) -> None:
-    """ValueError for a pickle: loading one runs whatever code it holds."""
+    """ValueError for a pickle: loading one runs whatever code it holds. The message has the lines that convert it."""
     if path.suffix in PICKLES:
-        raise ValueError(f"{path} is a pickle, which can run code when loaded; convert it to safetensors first")
+        raise ValueError(
+            f"{path} is a pickle, which can run code when loaded; convert it to safetensors first, with torch's reader "
+            f"of plain tensors: t = torch.load({path.name!r}, weights_only=True); t = t.get('state_dict', t); "
+            f"safetensors.torch.save_file({{n: x.contiguous() for n, x in t.items() if torch.is_tensor(x)}}, "
+            f"{path.with_suffix('.safetensors').name!r})"
+        )
 
 
 def _beside(path: Path) -> Path:

@@ -2,56 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from concept_probe.learn.provenance import seen, text_of
+from concept_probe.learn.held import Held, HeldOut, hold
+from concept_probe.learn.provenance import text_of
 from concept_probe.learn.resample import low_high, resample
 from concept_probe.learn.sae import Sae, TopK
-from concept_probe.types import Prompt, Query, Sampling, Score, Site, unit
+from concept_probe.types import Prompt, Query, Sampling, Score, unit
 
 if TYPE_CHECKING:
     from concept_probe.families.subject import Subject
 
-CHUNK = 8192
 SAMPLING = Sampling()
-
-
-class Rows(Protocol):
-    """Rows of one site and what each is: `capture.Block`."""
-
-    @property
-    def x(self) -> Tensor: ...
-    @property
-    def columns(self) -> Mapping[str, Tensor]: ...
-
-
-class HeldOut(Protocol):
-    """What evaluation asks of captured activations; `capture.Activations` is one."""
-
-    @property
-    def sites(self) -> tuple[Site, ...]: ...
-    @property
-    def prompts(self) -> Sequence[Prompt | Query]: ...
-    def width(self, site: Site) -> int: ...
-    def read(self, site: Site, *, columns: bool = True) -> Rows: ...
+FEATURES = 2048
+"""Features whose bootstrap samples are in memory at once."""
 
 
 @dataclass(frozen=True)
-class _PerPrompt:
-    """Sums over the rows of each of p prompts."""
+class Sums:
+    """What an autoencoder does, summed over the rows of each of g groups of prompts."""
 
     rows: Tensor
+    """(g,) float64"""
     squared_error: Tensor
     variance: Tensor
+    """(g,) squared distance from the mean of all rows."""
     fired: Tensor
-    """(p,) features that fired, summed over rows."""
-    ever: Tensor
-    """(p, f) bool: whether a feature fired on any row of the prompt."""
+    """(g, f) int32: rows on which a feature fired."""
 
     @property
     def fvu(self) -> float:
@@ -63,7 +45,7 @@ class _PerPrompt:
 
     @property
     def dead(self) -> float:
-        return float((~self.ever.any(0)).double().mean())
+        return float((self.fired.sum(0) == 0).double().mean())
 
 
 @torch.no_grad()
@@ -88,59 +70,35 @@ def evaluate_sae(
       of is replaced: its token kinds, guidance branches and steps.
 
     The control of the first three is an untrained autoencoder of the same width, k, bias and scale.
-    Intervals are percentiles of `draws` bootstrap samples of prompts.
+    Intervals are percentiles of `draws` bootstrap samples of prompts. Rows are read shard by shard, twice:
+    memory grows neither with their number nor with that of the prompts.
 
     Raises ValueError where site or width differ (naming both), where fewer than two prompts have rows, or
-    where a prompt was in training.
+    where a prompt was in training; FloatingPointError for a row that is not finite.
     """
-    _matches(sae, activations)
-    _unseen(sae, (*activations.prompts, *queries))
-    block = activations.read(sae.site)
-    if not bool(torch.isfinite(block.x).all()):
-        row = int((~torch.isfinite(block.x)).any(1).nonzero()[0])
-        raise FloatingPointError(f"activations of {sae.site}: row {row} holds NaN or infinity")
-    texts = [*map(text_of, activations.prompts), ""]  # rows of guidance's empty prompt have number -1: the last
-    ids = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    owner = torch.tensor([ids[text] for text in texts], device=block.x.device)[block.columns["prompt"]]
-    mean = block.x.double().mean(0)
-    here = _measure(sae, block.x, owner, mean)
-    control = _measure(_untrained(sae, round(here.l0), seed), block.x, owner, mean)
-    n = here.rows.shape[0]
-    if n < 2:
-        raise ValueError(f"activations of {sae.site} hold rows of {n} prompt; an interval needs at least two")
-    counts = resample(n, draws, seed).to(block.x.device)
+    held = hold(sae, activations, queries, seed=seed)
+    here = sums(sae, held)
+    control = sums(untrained(sae, round(here.l0), seed), held)
+    n = held.prompts
+    counts = resample(held.groups, draws, seed)
     fvu = low_high((counts @ here.squared_error) / (counts @ here.variance))
-    l0 = low_high((counts @ here.fired) / (counts @ here.rows))
-    dead = (~((counts @ here.ever.double()) > 0)).double().mean(1)
-    fewest = max(0.0, 2 * here.dead - low_high(dead)[1])
+    l0 = low_high((counts @ here.fired.sum(1).double()) / (counts @ here.rows))
+    silent = torch.zeros(draws, dtype=torch.float64)
+    for part in here.fired.split(FEATURES, dim=1):
+        silent += ((counts @ (part > 0).double()) == 0).double().sum(1)
+    fewest = max(0.0, 2 * here.dead - low_high(silent / sae.width)[1])
     scores = [
         Score("fvu", here.fvu, *fvu, n, "fraction of variance", "lower", control.fvu),
         Score("l0", here.l0, *l0, n, "features per row", "none", control.l0),
         Score("dead", here.dead, fewest, here.dead, n, "fraction of features", "lower", control.dead),
     ]
     if subject is not None and queries:
-        scores.append(_downstream(sae, subject, queries, block, mean, sampling, draws, seed))
+        scores.append(_downstream(sae, subject, queries, held, sampling, draws, seed))
     return tuple(scores)
 
 
-def _matches(sae: Sae, activations: HeldOut) -> None:
-    if sae.site not in activations.sites:
-        held = ", ".join(map(str, activations.sites))
-        raise ValueError(f"the autoencoder is for site {sae.site}; the activations hold {held}")
-    if (width := activations.width(sae.site)) != sae.d:
-        raise ValueError(f"the autoencoder over {sae.site} has width {sae.d}, the activations there have width {width}")
-
-
-def _unseen(sae: Sae, prompts: Sequence[Prompt | Query]) -> None:
-    if overlap := seen(sae.made_by.get("prompts"), prompts):
-        named = ", ".join(map(repr, overlap[:3]))
-        raise ValueError(
-            f"{len(overlap)} prompts were used to train the autoencoder over {sae.site} and cannot judge it: "
-            f"{named}; use prompts of another split"
-        )
-
-
-def _untrained(sae: Sae, k: int, seed: int) -> Sae:
+def untrained(sae: Sae, k: int, seed: int) -> Sae:
+    """The control: random decoder rows of norm 1, encoder tied to them, of the width, bias and scale of `sae`."""
     noise = torch.randn(sae.width, sae.d, generator=torch.Generator().manual_seed(seed))
     W_dec = unit(noise, dim=1).to(sae.W_dec)
     activation = TopK(min(max(1, k), sae.width))
@@ -148,46 +106,47 @@ def _untrained(sae: Sae, k: int, seed: int) -> Sae:
     return Sae(sae.site, activation, W_enc=W_enc, b_enc=b_enc, W_dec=W_dec, b_dec=b_dec, scale=sae.scale)
 
 
-def _measure(sae: Sae, x: Tensor, owner: Tensor, mean: Tensor) -> _PerPrompt:
-    """Sums per prompt; prompts without rows are left out."""
-    present, owner = owner.unique(return_inverse=True)
-    sums = torch.zeros(4, present.shape[0], dtype=torch.float64, device=sae.W_enc.device)
-    ever = torch.zeros(present.shape[0], sae.width, dtype=torch.bool, device=sae.W_enc.device)
-    for rows, whose in zip(x.to(sae.W_enc.device).split(CHUNK), owner.to(sae.W_enc.device).split(CHUNK), strict=True):
+@torch.no_grad()
+def sums(sae: Sae, held: Held) -> Sums:
+    """One pass over the held-out rows."""
+    device = sae.W_enc.device
+    totals = torch.zeros(3, held.groups, dtype=torch.float64, device=device)
+    fired = torch.zeros(held.groups * sae.width, dtype=torch.int32, device=device)
+    mean = held.mean.to(device)
+    for rows, whose in held.chunks(sae):
         codes = sae.encode(rows)
         fires = codes.values > 0
         parts = (
             torch.ones_like(whose),
             (rows.double() - sae.decode(codes).double()).square().sum(1),
-            (rows.double() - mean.to(rows.device)).square().sum(1),
-            fires.sum(1),
+            (rows.double() - mean).square().sum(1),
         )
-        for total, part in zip(sums, parts, strict=True):
+        for total, part in zip(totals, parts, strict=True):
             total.index_add_(0, whose, part.double())
-        ever[whose[:, None].expand_as(codes.indices)[fires], codes.indices[fires]] = True
-    rows_, squared_error, variance, fired = sums.to(x.device)
-    return _PerPrompt(rows_, squared_error, variance, fired, ever.to(x.device))
+        slots = (whose[:, None] * sae.width + codes.indices)[fires]
+        fired.index_add_(0, slots, torch.ones_like(slots, dtype=torch.int32))
+    count, squared_error, variance = totals.cpu()
+    return Sums(count, squared_error, variance, fired.view(held.groups, sae.width).cpu())
 
 
 def _downstream(
     sae: Sae,
     subject: Subject,
     queries: Sequence[Prompt] | Sequence[Query],
-    block: Rows,
-    mean: Tensor,
+    held: Held,
     sampling: Sampling,
     draws: int,
     seed: int,
 ) -> Score:
     from concept_probe.learn.downstream import downstream_errors  # loads model libraries that rows alone do not need
 
-    ours, means = downstream_errors(sae, subject, queries, block.columns, mean, sampling)
+    ours, means = downstream_errors(sae, subject, queries, held.covered, held.mean, sampling)
     ids = {text: i for i, text in enumerate(dict.fromkeys(map(text_of, queries)))}
     whose = torch.tensor([ids[text_of(q)] for q in queries])
-    sums = torch.zeros(2, len(ids), dtype=torch.float64)
-    sums[0].index_add_(0, whose, ours)
-    sums[1].index_add_(0, whose, means)
-    if float(sums[1].sum()) == 0:
+    totals = torch.zeros(2, len(ids), dtype=torch.float64)
+    totals[0].index_add_(0, whose, ours)
+    totals[1].index_add_(0, whose, means)
+    if float(totals[1].sum()) == 0:
         raise ValueError(
             f"replacing {sae.site} by its mean changed nothing in the output of {len(queries)} "
             f"{type(queries[0]).__name__} objects; a site outside the text encoders needs Query objects"
@@ -195,7 +154,7 @@ def _downstream(
     if len(ids) < 2:
         raise ValueError(f"the queries hold {len(ids)} prompt; an interval needs at least two")
     counts = resample(len(ids), draws, seed)
-    low, high = low_high((counts @ sums[0]) / (counts @ sums[1]))
+    low, high = low_high((counts @ totals[0]) / (counts @ totals[1]))
     output = "pictures" if isinstance(queries[0], Query) else "text states"
-    value = float(sums[0].sum() / sums[1].sum())
+    value = float(totals[0].sum() / totals[1].sum())
     return Score("downstream", value, low, high, len(ids), f"of mean-ablation's change of {output}", "lower", 1.0)

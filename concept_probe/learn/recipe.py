@@ -26,17 +26,18 @@ def train_on_subject(
     k: int = 16,
     expansion: int = 16,
     samples: int = 2_000_000,
+    rate: float | None = None,
     sampling: Sampling = Sampling(),
     seed: int = 0,
     folder: Path | None = None,
 ) -> Sae:
     """Capture `site` over `prompts` (in a temporary store) and train an autoencoder on what is seen there.
 
-    With `folder` the training resumes after an interruption and the result is written there.
+    With `folder` the training resumes after an interruption and the result is written there. `rate` as in `Run`.
     """
     kinds = READ_KINDS if site.component.startswith("text_encoder") else None
     store = capture(subject, prompts, sites=[site], kinds=kinds, sampling=sampling)
-    return train_sae(store, site=site, k=k, expansion=expansion, samples=samples, seed=seed, folder=folder)
+    return train_sae(store, site=site, k=k, expansion=expansion, samples=samples, rate=rate, seed=seed, folder=folder)
 
 
 def default_site(subject: Subject) -> Site:

@@ -2,79 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from concept_probe.learn.activation import Activation, BatchTopK, JumpRelu, Relu, TopK
+from concept_probe.learn.kernels import weighted_rows
 from concept_probe.types import Codes, Site
 
-
-def weighted_rows(values: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
-    """Sum of `rows` (f, d) picked by `indices` (..., k) and weighted by `values` (..., k) -> (..., d).
-
-    Equal to `Codes(values, indices).dense(f) @ rows`, at the cost of k rows instead of f.
-    """
-    k, d = values.shape[-1], rows.shape[1]
-    flat = F.embedding_bag(indices.reshape(-1, k), rows, per_sample_weights=values.reshape(-1, k), mode="sum")
-    return flat.reshape(*values.shape[:-1], d)
-
-
-class Activation(nn.Module, ABC):
-    """Which features fire, and how strongly, given their pre-activations (..., f)."""
-
-    architecture: str
-    """Its name in sae-lens's cfg.json."""
-
-    @abstractmethod
-    def forward(self, pre: Tensor) -> Codes: ...
-
-
-class TopK(Activation):
-    """The k largest pre-activations of a row fire, unless they are negative (arXiv 2406.04093, section 2.3)."""
-
-    architecture = "topk"
-
-    def __init__(self, k: int) -> None:
-        super().__init__()
-        if k < 1:
-            raise ValueError(f"k is {k}; at least one feature must be allowed to fire")
-        self.k = k
-
-    def forward(self, pre: Tensor) -> Codes:
-        values, indices = pre.topk(self.k, dim=-1)
-        return Codes(values.relu(), indices)
-
-
-class Relu(Activation):
-    """Every feature with a positive pre-activation fires: published L1-trained autoencoders."""
-
-    architecture = "standard"
-
-    def forward(self, pre: Tensor) -> Codes:
-        return _firing(pre, pre > 0)
-
-
-class JumpRelu(Activation):
-    """A feature fires where its pre-activation exceeds its own threshold (f,) and 0 (arXiv 2407.14435, eq. 4)."""
-
-    architecture = "jumprelu"
-
-    def __init__(self, threshold: Tensor) -> None:
-        super().__init__()
-        self.threshold = nn.Parameter(threshold, requires_grad=False)
-
-    def forward(self, pre: Tensor) -> Codes:
-        return _firing(pre, (pre > self.threshold) & (pre > 0))
-
-
-def _firing(pre: Tensor, fires: Tensor) -> Codes:
-    """Codes as wide as the busiest row; shorter rows are padded with value 0."""
-    busiest = max(1, int(fires.sum(-1).max())) if fires.numel() else 1
-    values, indices = torch.where(fires, pre, 0).topk(busiest, dim=-1)
-    return Codes(values, indices)
+__all__ = ["Activation", "BatchTopK", "JumpRelu", "Relu", "Sae", "TopK"]
 
 
 class Sae(nn.Module):
@@ -129,7 +65,7 @@ class Sae(nn.Module):
 
     @property
     def k(self) -> int | None:
-        """Features that fire per row; None where it varies (ReLU, JumpReLU)."""
+        """Features that fire per row; None where it varies (BatchTopK, ReLU, JumpReLU)."""
         return self.activation.k if isinstance(self.activation, TopK) else None
 
     @property
@@ -154,8 +90,9 @@ class Sae(nn.Module):
 
     def decode(self, codes: Codes) -> Tensor:
         """codes (..., k) -> x̂ (..., d), in the dtype of the weights."""
-        values = codes.values.to(self.W_dec.dtype)
-        return (weighted_rows(values, codes.indices, self.W_dec) + self.b_dec) / self.scale
+        k, d = codes.values.shape[-1], self.d
+        written = weighted_rows(codes.values.reshape(-1, k), codes.indices.reshape(-1, k), self.W_dec)
+        return (written.reshape(*codes.values.shape[:-1], d) + self.b_dec) / self.scale
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d) -> x̂ (..., d), in the dtype of x."""

@@ -1,35 +1,44 @@
-"""What a training run is told: its settings, and where its rows come from."""
+"""What a training run is told."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain, islice
-from typing import Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
-
-from concept_probe.registry import look_up
+from concept_probe.learn.rules import Rule
 from concept_probe.types import Site
 
 NEVER_FIRED = 10_000_000
 """Rows without firing after which arXiv 2406.04093 calls a feature dead (appendix A.2)."""
+RATE = 0.05
+"""Adam's rate times sqrt(d): a step moves each number by the rate, so that a unit row turns by about this much."""
+RULES: tuple[Rule, ...] = ("topk", "batchtopk")
 
 
-@runtime_checkable
-class Store(Protocol):
-    """What training asks of captured activations; `capture.Activations` is one."""
+@dataclass(frozen=True)
+class Run:
+    """One autoencoder to be trained: over which site, and how. What is None is settled when its rows are seen."""
 
-    @property
-    def sites(self) -> tuple[Site, ...]: ...
-    def width(self, site: Site) -> int: ...
-    def rows(self, site: Site) -> int: ...
-    def batches(
-        self, site: Site, size: int, *, seed: int = 0, epochs: int | None = None, start: int = 0
-    ) -> Iterator[Tensor]: ...
+    site: Site | None = None
+    """Where its rows come from; None where the source has one site only."""
+    target: Site | None = None
+    """Where its reconstructions belong; None for `site` itself. Another site makes it a transcoder."""
+    k: int = 16
+    """Features that fire per row; for `batchtopk` on average."""
+    expansion: int = 16
+    """Features per dimension of the site."""
+    rule: Rule = "topk"
+    """`topk` lets k features fire in each row; `batchtopk` the n k strongest of a batch (arXiv 2412.06410)."""
+    prefixes: tuple[int, ...] = ()
+    """Matryoshka (arXiv 2503.17547): growing numbers of features, the last of them all, each of which reconstructs."""
+    rate: float | None = None
+    """Adam's learning rate between warm-up and decay; None is 0.05 / sqrt(d)."""
+    seed: int = 0
+    """Of the random start."""
+    dead_after: int | None = None
+    """Rows without firing after which a feature counts as dead; None is a fortieth of the run, at most 10 million."""
+    auxk: int | None = None
+    """Dead features that reconstruct the error of one row; None is the power of two nearest d / 2, 0 turns it off."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +46,12 @@ class Settings:
     """Everything that decides the weights, besides the rows."""
 
     site: str
+    target: str
     k: int
     expansion: int
     """Features per dimension of the site."""
+    rule: Rule
+    prefixes: tuple[int, ...]
     samples: int
     """Rows of the whole run, in whole batches."""
     batch: int
@@ -55,10 +67,15 @@ class Settings:
     def steps(self) -> int:
         return self.samples // self.batch
 
+    @property
+    def falls(self) -> int:
+        """The step from which the rate falls: a fifth of the run before its end."""
+        return self.steps - self.steps // 5
+
     def rate_at(self, step: int) -> float:
         """Linear warm-up over a twentieth of the run (at most 1,000 steps), linear decay to 0 over the last fifth."""
         warm = (step + 1) / max(1, min(1000, self.steps // 20))
-        left = (self.steps - step) / max(1, self.steps // 5)
+        left = (self.steps - step) / max(1, self.steps - self.falls)
         return self.rate * min(1.0, warm, left)
 
 
@@ -72,77 +89,35 @@ class Step:
     auxk: float
     dead: int
     """Features that count as dead after this step."""
+    run: str = ""
+    """Which of several autoencoders that are trained together."""
 
 
-def settle(
-    site: Site,
-    d: int,
-    k: int,
-    expansion: int,
-    samples: int,
-    batch: int,
-    rate: float | None,
-    seed: int,
-    dead_after: int | None,
-    auxk: int | None,
-) -> Settings:
+def settle(run: Run, site: Site, target: Site, d: int, samples: int, batch: int) -> Settings:
     """Fill in what was left open (None). ValueError for values with which the run could not do what it is for."""
-    features = d * expansion
-    for name, value in (("k", k), ("expansion", expansion), ("batch", batch)):
+    features = d * run.expansion
+    for name, value in (("k", run.k), ("expansion", run.expansion), ("batch", batch)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
-    if k > features:
-        raise ValueError(f"k is {k}, more than the {features} features of width {d} x expansion {expansion}")
+    if run.rule not in RULES:
+        raise ValueError(f"rule is {run.rule!r}; it is one of {', '.join(RULES)}")
+    if run.k > features:
+        raise ValueError(f"k is {run.k}, more than the {features} features of width {d} x expansion {run.expansion}")
     if samples < batch:
         raise ValueError(f"samples is {samples}, less than one batch of {batch}; raise samples or lower batch")
-    rate = 2e-4 / math.sqrt(features / 2**14) if rate is None else rate
-    auxk = round(2 ** round(math.log2(max(1, d / 2)))) if auxk is None else auxk
-    dead_after = min(NEVER_FIRED, max(1, samples // 10)) if dead_after is None else dead_after
+    grows = all(a < b for a, b in zip((0, *run.prefixes), run.prefixes, strict=False))
+    if run.prefixes and not (grows and run.prefixes[-1] == features):
+        raise ValueError(f"prefixes are {run.prefixes}; they must grow from above 0 and end at all {features} features")
+    rate = RATE / math.sqrt(d) if run.rate is None else run.rate
+    auxk = round(2 ** round(math.log2(max(1, d / 2)))) if run.auxk is None else run.auxk
+    dead_after = min(NEVER_FIRED, max(1, samples // 40)) if run.dead_after is None else run.dead_after
     if auxk and dead_after >= samples:
         raise ValueError(
             f"dead_after is {dead_after} rows but the run has only {samples}: no feature could be found dead in time; "
             f"lower dead_after, or pass auxk=0 to train without reviving"
         )
-    return Settings(str(site), k, expansion, samples // batch * batch, batch, rate, seed, dead_after, auxk)
-
-
-def open_source(
-    source: Store | Iterable[Tensor], site: Site | None, batch: int, seed: int
-) -> tuple[Site, Tensor | None, Callable[[int], Iterator[Tensor]]]:
-    """The site that rows come from, the first batch (batch, d), and the batches from any number on.
-
-    A store's batches are a function of its rows, `batch` and `seed`. An iterable must give the same
-    rows each time a run is started again; it can be read once. The first batch is None if there is none.
-    """
-    if isinstance(source, Store):
-        if site is None:
-            if len(source.sites) != 1:
-                held = ", ".join(map(str, source.sites))
-                raise ValueError(f"the activations hold {len(source.sites)} sites; pass site= one of {held}")
-            site = source.sites[0]
-        where = look_up({str(s): s for s in source.sites}, str(site), "site", "the sites of the activations")
-        return where, next(source.batches(where, batch, seed=seed), None), partial(_from, source, where, batch, seed)
-    if site is None:
-        raise ValueError("an iterator does not say where its rows come from; pass site=Site(component, path)")
-    blocks = _rebatch(iter(source), batch)
-    first = next(blocks, None)
-    return site, first, lambda start: islice(chain([] if first is None else [first], blocks), start, None)
-
-
-def _from(source: Store, site: Site, batch: int, seed: int, start: int) -> Iterator[Tensor]:
-    return source.batches(site, batch, seed=seed, start=start)
-
-
-def _rebatch(source: Iterator[Tensor], size: int) -> Iterator[Tensor]:
-    """Blocks (n, d) of any n, cut into blocks of exactly `size` rows; what is left at the end is dropped."""
-    held: list[Tensor] = []
-    count = 0
-    for block in source:
-        held.append(block)
-        count += block.shape[0]
-        if count < size:
-            continue
-        whole = torch.cat(held) if len(held) > 1 else block
-        ready, count = count // size, count % size
-        yield from whole[: ready * size].split(size)
-        held = [whole[ready * size :]] if count else []
+    whole = samples // batch * batch
+    return Settings(
+        str(site), str(target), run.k, run.expansion, run.rule, run.prefixes, whole, batch, rate, run.seed, dead_after,
+        auxk,
+    )  # fmt: skip

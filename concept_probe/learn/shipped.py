@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from concept_probe.learn.interop import load_sae
@@ -15,6 +16,11 @@ def checkpoints() -> Path:
     """The folder of shipped checkpoints: inside an installed package, beside the package in a source tree."""
     inside = PACKAGE / "sae_checkpoints"
     return inside if inside.is_dir() else PACKAGE.parent / "sae_checkpoints"
+
+
+def over_text(saes: Sequence[Sae]) -> tuple[Sae, ...]:
+    """The autoencoders over text encoders, where concepts are made; all of them where there is none."""
+    return tuple(s for s in saes if s.site.component.startswith("text_encoder")) or tuple(saes)
 
 
 def shipped_saes(subject: str) -> tuple[Sae, ...]:

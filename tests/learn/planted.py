@@ -24,6 +24,7 @@ class Planted:
     offset: float = 3.0
     scale: float = 1.0
     seed: int = 0
+    dtype: torch.dtype = torch.float32
 
     def _generator(self, number: int) -> torch.Generator:
         """Far from the small seeds of a training run, whose random start would otherwise be the answer.
@@ -48,7 +49,7 @@ class Planted:
         weights = 0.5 + torch.rand(size, self.active, generator=generator)
         codes = torch.zeros(size, self.features).scatter_(1, which, weights)
         rows = codes @ self.directions + self.bias + self.noise * torch.randn(size, self.d, generator=generator)
-        return rows * self.scale
+        return (rows * self.scale).to(self.dtype)
 
     def batches(self, size: int = 512) -> Iterator[Tensor]:
         number = 0

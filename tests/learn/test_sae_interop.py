@@ -20,6 +20,7 @@ def rows(n=64, d=D, seed=5):
 
 def lens_module(name: str, **options):
     """A sae-lens autoencoder with random weights of uneven norm."""
+    from sae_lens.saes.gated_sae import GatedSAE, GatedSAEConfig
     from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
     from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
     from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
@@ -28,6 +29,7 @@ def lens_module(name: str, **options):
         "topk": (TopKSAE, TopKSAEConfig),
         "standard": (StandardSAE, StandardSAEConfig),
         "jumprelu": (JumpReLUSAE, JumpReLUSAEConfig),
+        "gated": (GatedSAE, GatedSAEConfig),
     }[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -46,6 +48,8 @@ MADE = [
     ("standard", {"apply_b_dec_to_input": False}),
     ("jumprelu", {}),
     ("jumprelu", {"apply_b_dec_to_input": False}),
+    ("gated", {}),
+    ("gated", {"apply_b_dec_to_input": False}),
 ]
 
 
@@ -74,6 +78,104 @@ def test_what_sae_lens_trained_is_loaded(tmp_path):
     sae = load_sae(tmp_path, site=SITE)
     torch.testing.assert_close(sae(rows()), module(rows()).detach(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(torch.linalg.vector_norm(sae.W_dec, dim=1), torch.ones(F))
+
+
+@pytest.mark.parametrize("name", ["batchtopk", "matryoshka"])
+@pytest.mark.parametrize("rescale", [False, True])
+def test_batchtopk_is_read_with_its_threshold_in_training_and_after(name, rescale, tmp_path):
+    from sae_lens import SAE
+    from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+    from sae_lens.saes.matryoshka_batchtopk_sae import (
+        MatryoshkaBatchTopKTrainingSAE,
+        MatryoshkaBatchTopKTrainingSAEConfig,
+    )
+
+    options = {"d_in": D, "d_sae": F, "k": 4, "rescale_acts_by_decoder_norm": rescale}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        if name == "batchtopk":
+            module = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**options))
+        else:
+            options["matryoshka_widths"] = [F // 4, F]
+            module = MatryoshkaBatchTopKTrainingSAE(MatryoshkaBatchTopKTrainingSAEConfig(**options))
+        for parameter in module.parameters():
+            parameter.data.copy_(0.3 * torch.randn_like(parameter))
+        module.W_dec.data *= torch.linspace(0.5, 2.0, F)[:, None]
+        module.topk_threshold.fill_(0.4)
+    module.save_model(tmp_path / "training")
+    in_training = [load_sae(tmp_path / "training", site=SITE), from_sae_lens(module, SITE)]
+    module.save_inference_model(tmp_path / "after")
+    theirs = SAE.load_from_disk(tmp_path / "after")
+    codes = theirs.encode(rows()).detach()
+    assert 0 < float((codes > 0).float().mean()) < 0.5
+    for sae in (*in_training, load_sae(tmp_path / "after", site=SITE)):
+        torch.testing.assert_close(sae.encode(rows()).dense(F), codes, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(sae(rows()), theirs(rows()).detach(), rtol=1e-4, atol=1e-5)
+
+
+NORMALISED = [("topk", {"k": 5}), ("topk", {"k": 5, "rescale_acts_by_decoder_norm": True}), ("standard", {}), ("jumprelu", {}),
+              ("gated", {}), ("standard", {"apply_b_dec_to_input": False})]  # fmt: skip
+
+
+def same_codes(module, sae):
+    """The codes of raw rows, and what they write."""
+    theirs = module.encode(rows()).detach()
+    torch.testing.assert_close(sae.encode(rows()).dense(F), theirs, rtol=1e-4, atol=2e-4)
+    torch.testing.assert_close(sae(rows()), module.decode(theirs).detach(), rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(("name", "options"), NORMALISED)
+def test_a_scaling_beside_the_checkpoint_is_folded_as_sae_lens_folds_it(name, options, tmp_path):
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    module = lens_module(name, normalize_activations="expected_average_only_in", **options)
+    module.save_model(tmp_path)
+    with pytest.raises(ValueError, match=r"'expected_average_only_in', and the factor .* is not there as activation_s"):
+        load_sae(tmp_path, site=SITE)
+    ActivationScaler(scaling_factor=0.37).save(str(tmp_path / "activation_scaler.json"))
+    sae = load_sae(tmp_path, site=SITE)
+    assert sae.scale == pytest.approx(0.37)
+    if options.get("rescale_acts_by_decoder_norm"):
+        module.fold_W_dec_norm()  # before the scaling, which changes the norms that TopK is decided by
+        module.cfg.rescale_acts_by_decoder_norm = False
+    module.fold_activation_norm_scaling_factor(0.37)
+    same_codes(module, sae)
+    same_codes(module, load_sae(save_sae(sae, tmp_path / "again")))
+
+
+@pytest.mark.parametrize(("name", "options"), [case for case in NORMALISED if case[0] != "gated"])
+def test_a_whitening_beside_the_checkpoint_is_folded_as_sae_lens_folds_it(name, options, tmp_path):
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    module = lens_module(name, normalize_activations="covariance_whitening", **options)
+    module.save_model(tmp_path)
+    with pytest.raises(ValueError, match="the matrices that rows went through is not there as activation_whitening"):
+        load_sae(tmp_path, site=SITE)
+    scaler = ActivationScaler()
+    scaler.estimate_whitening(D, iter([rows(512) @ torch.diag(torch.linspace(0.5, 2, D))] * 2), 2)
+    scaler.save(str(tmp_path / "activation_scaler.json"))
+    sae = load_sae(tmp_path, site=SITE)
+    white = scaler.whitening
+    assert white is not None
+    module.fold_activation_whitening(white.mean, white.matrix, white.inverse_matrix)
+    same_codes(module, sae)
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "constant_norm_rescale"])
+def test_what_differs_from_row_to_row_is_refused(kind, tmp_path):
+    lens_module("standard", normalize_activations=kind).save_model(tmp_path)
+    with pytest.raises(ValueError, match=rf"normalize_activations is '{kind}', which divides each row by its own size"):
+        load_sae(tmp_path, site=SITE)
+
+
+def test_heads_side_by_side_are_the_rows_of_hook_z(tmp_path):
+    from sae_lens.saes.sae import SAEMetadata
+
+    module = lens_module("standard", reshape_activations="hook_z", metadata=SAEMetadata(hook_name="attn.hook_z"))
+    module.save_model(tmp_path)
+    heads = rows().reshape(-1, 4, D // 4)
+    ours = load_sae(tmp_path, site=SITE)(rows()).reshape(heads.shape)
+    torch.testing.assert_close(ours, module(heads).detach(), rtol=1e-4, atol=1e-4)
 
 
 def made(activation=None, scale=8.0) -> Sae:
@@ -169,7 +271,7 @@ def test_pickles_are_refused_as_file_and_in_a_folder(tmp_path, name):
 
 
 def test_a_folder_without_an_autoencoder_says_what_it_should_hold(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"cfg\.json not found; an autoencoder's folder holds"):
+    with pytest.raises(FileNotFoundError, match=r"looked for sae-lens \(cfg\.json and sae_weights\.safetensors\)"):
         load_sae(tmp_path)
 
 
@@ -194,6 +296,6 @@ def test_options_that_would_change_the_codes_are_refused(tmp_path):
 
 def test_an_unknown_architecture_lists_the_known_ones(tmp_path):
     save_sae(made(), tmp_path)
-    change(tmp_path, architecture="gated")
-    with pytest.raises(LookupError, match=r"'gated' not found; .*known: topk, standard, jumprelu"):
+    change(tmp_path, architecture="temporal")
+    with pytest.raises(LookupError, match=r"'temporal' not found; .*known: topk, standard, jumprelu, batchtopk"):
         load_sae(tmp_path)

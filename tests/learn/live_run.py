@@ -1,0 +1,26 @@
+"""A training run fed by a running subject, slow enough to be killed: python live_run.py FOLDER."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from concept_probe.capture import Live
+from concept_probe.learn import train_sae
+from tests.learn.long_run import report
+from tests.tiny import tiny_concept, tiny_sd
+
+
+def run(folder: str | None, on_step=None):
+    torch.set_num_threads(1)
+    subject = tiny_sd()
+    rows = Live(subject, list(tiny_concept().unrelated) * 2, sites=subject.sites("text_stream")[:1], rows=200)
+    return train_sae(
+        rows, k=3, expansion=4, samples=64 * 150, batch=64, folder=folder, save_every=40, dead_after=64 * 20,
+        on_step=on_step,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], report)
