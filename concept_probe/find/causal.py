@@ -5,69 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from concept_probe.detect import trials
+from concept_probe.find.pictures import Panel, hits, most_left, most_lost, share_of_control
 from concept_probe.find.statistics import mean_score
-from concept_probe.types import Concept, Kind, Prompt, Query, Recogniser, Sampling, Score, Split
+from concept_probe.types import Recogniser, Sampling, Score
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
+HOPELESS = 0.8
+"""Share of the floor below which a ladder is not climbed further."""
 Removal = Callable[[], AbstractContextManager[object]]
 
 
-@dataclass(frozen=True)
-class Panel:
-    """The queries that a removal is judged on: those that must go, and those that must stay."""
+class Outcome(Protocol):
+    """What a removal did to the pictures of a panel."""
 
-    gone: tuple[Query, ...]
-    stay: tuple[Query, ...]
-    concept: str
+    def left(self) -> float: ...
+    def retained(self) -> float: ...
 
 
-def panel(
-    concept: Concept,
-    *,
-    split: Split = "select",
-    gone: Sequence[Kind] = ("target", "paraphrases", "implicit"),
-    stay: Sequence[Kind] = ("neighbours", "unrelated"),
-    images: int = 16,
-    seed: int = 0,
-) -> Panel:
-    """About `images` queries for each side, spread over the lists and their prompts; each has a seed of its own."""
-    what = f"{concept.name!r}, {split} split"
-    return Panel(
-        _spread([concept.prompts(kind, split) for kind in gone], images, seed, what),
-        _spread([concept.prompts(kind, split) for kind in stay], images, seed + 1000, what),
-        concept.name,
-    )
+T = TypeVar("T", bound=Outcome)
 
 
-def _spread(lists: Sequence[tuple[Prompt, ...]], images: int, seed: int, what: str) -> tuple[Query, ...]:
-    lists = [prompts for prompts in lists if prompts]
-    if not lists:
-        raise ValueError(f"concept {what}: no prompts to make pictures from")
-    share = -(-images // len(lists))
-    out = []
-    for prompts in lists:
-        # Evenly spaced places, repeated from the start where there are fewer prompts than pictures.
-        places = [i * len(prompts) // share for i in range(share)] if share <= len(prompts) else range(share)
-        out += [prompts[i % len(prompts)] for i in places]
-    return tuple(Query(prompt, seed + i) for i, prompt in enumerate(out[: max(images, len(lists))]))
+def reached(tried: Sequence[T], goal: float, retain: float) -> T | None:
+    """The first that leaves at most `goal` of the concept and keeps `retain` of the others' recognition."""
+    return next((t for t in tried if t.left() <= goal and t.retained() >= retain), None)
 
 
-def hits(
-    subject: Subject, queries: Sequence[Query], recogniser: Recogniser, sampling: Sampling, label: str | None
-) -> Tensor:
-    """(n,) float: 1 where the recogniser sees `label`, or the query's own label where `label` is None."""
-    found = trials(recogniser, subject.generate(queries, sampling), queries, label)
-    return torch.tensor([float(t.seen == (label if label is not None else t.query.prompt.label)) for t in found])
+def shortfall(tried: Outcome, goal: float, retain: float) -> float:
+    """How far an outcome is from both marks: what is left above `goal`, and twice what others lose below `retain`.
+
+    Twice, because what is lost is lost to every user, and what is left has to be asked for.
+    """
+    return max(tried.left() - goal, 0.0) + 2 * max(retain - tried.retained(), 0.0)
+
+
+def best(tried: Sequence[T], goal: float, retain: float, floor: float) -> T | None:
+    """The first of least `shortfall` among those that keep `floor`; None where none does.
+
+    Order them from the gentlest to the strongest, or from the surest to the least sure.
+    """
+    gentle = [t for t in tried if t.retained() >= min(floor, retain)]
+    return min(gentle, key=lambda t: round(shortfall(t, goal, retain), 6), default=None)
 
 
 @dataclass(frozen=True)
@@ -76,11 +62,19 @@ class Rung:
 
     count: int
     target: Score
-    """Detection of the concept; its `control` is the same with matched random ones removed."""
+    """Detection on that list of the concept's prompts that keeps most; `control`: with matched random ones removed."""
     drop: Score
     """Detection with random ones removed minus detection with the candidates removed, paired by picture."""
     kept: Score
-    """Recognition of neighbours and unrelated prompts; its `control` is that of the untouched subject."""
+    """Recognition of those others (neighbours, unrelated) that lose most; its `control` is the untouched subject's."""
+
+    def left(self) -> float:
+        """Detection of the concept that is left."""
+        return self.target.value
+
+    def retained(self) -> float:
+        """Recognition of others as a share of the untouched subject's."""
+        return share_of_control(self.kept)
 
 
 @dataclass(frozen=True)
@@ -92,17 +86,18 @@ class Ladder:
     rungs: tuple[Rung, ...]
     goal: float
     retain: float
+    floor: float
+
+    def done(self) -> Rung | None:
+        """The smallest causal rung that reaches both marks."""
+        return reached(self._causal(), self.goal, self.retain)
 
     def chosen(self) -> Rung | None:
-        """The smallest rung that reaches the goal, else the one that removes most, among those that are causal.
+        """The best causal rung, by `best`: the paired interval of its drop lies above 0."""
+        return best(self._causal(), self.goal, self.retain, self.floor)
 
-        Causal: the paired interval of the drop lies above 0, and the others keep `retain` of their recognition.
-        """
-        causal = [r for r in self.rungs if r.drop.low > 0 and r.kept.value >= self.retain * (r.kept.control or 0.0)]
-        reached = [r for r in causal if r.target.value <= self.goal]
-        if reached:
-            return min(reached, key=lambda r: r.count)
-        return max(causal, key=lambda r: (r.drop.value, -r.count), default=None)
+    def _causal(self) -> list[Rung]:
+        return sorted((r for r in self.rungs if r.drop.low > 0), key=lambda r: r.count)
 
 
 @torch.no_grad()
@@ -115,11 +110,14 @@ def climb(
     remove_random: Callable[[int], Sequence[Removal]],
     *,
     goal: float = 0.2,
-    retain: float = 0.9,
+    retain: float = 0.95,
+    floor: float = 0.9,
     sampling: Sampling = Sampling(),
     seed: int = 0,
 ) -> Ladder:
-    """Remove more and more candidates; stop at the first count that reaches the goal.
+    """Remove more and more candidates; stop at the first count that reaches both `goal` and `retain`.
+
+    Also where others keep far less than `floor`: more candidates would not give them back.
 
     `remove_random(count)` gives matched random removals; each picture's control is their mean. All
     use the same queries, so that a picture differs only by what was removed.
@@ -130,7 +128,7 @@ def climb(
         before = hits(subject, tested.gone, recogniser, sampling, name)
         untouched = hits(subject, tested.stay, recogniser, sampling, None)
         progress.advance(task)
-        rungs = []
+        rungs, ladder = [], Ladder(_detection(before, seed), (), goal, retain, floor)
         for count in sorted(counts):
             with remove(count)():
                 after = hits(subject, tested.gone, recogniser, sampling, name)
@@ -140,18 +138,18 @@ def climb(
                 with removal():
                     controls.append(hits(subject, tested.gone, recogniser, sampling, name))
             random = torch.stack(controls).mean(0)
-            spared, others = float(random.mean()), float(untouched.mean())
             rung = Rung(
                 count,
-                mean_score(after, "detection with candidates removed", control=spared, better="lower", seed=seed),
+                most_left(tested, after, random, seed, "detection with candidates removed"),
                 mean_score(random - after, "drop against matched random ones", control=0.0, better="higher", seed=seed),
-                mean_score(kept, "recognition of others", control=others, better="higher", seed=seed),
+                most_lost(tested, kept, untouched, seed),
             )
             rungs.append(rung)
             progress.advance(task)
-            if Ladder(_detection(before, seed), (rung,), goal, retain).chosen() and rung.target.value <= goal:
+            ladder = Ladder(_detection(before, seed), tuple(rungs), goal, retain, floor)
+            if ladder.done() or rung.retained() < HOPELESS * min(floor, retain):
                 break
-    return Ladder(_detection(before, seed), tuple(rungs), goal, retain)
+    return ladder
 
 
 def _detection(seen: Tensor, seed: int) -> Score:

@@ -17,7 +17,7 @@ from concept_probe.types import KINDS, TOKEN_KINDS, Codec, Concept, Sampling, Sc
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-Formula = Literal["share", "mean"]
+Formula = Literal["share", "mean", "margin"]
 CANDIDATES = 64
 """How many of the features of largest contrast are tested on the select split."""
 
@@ -61,11 +61,13 @@ def contrast(codec: Codec, rows: Rows, formula: Formula = "share") -> Contrast:
     """Contrast of every feature (for `share`, the score of SAeUron, arXiv 2501.18052).
 
     `share`: μ_i(t, c) / Σ_j μ_j(t, c) - μ_i(t, ¬c) / Σ_j μ_j(t, ¬c), with μ the mean firing at step t;
-    `mean`: μ_i(t, c) - μ_i(t, ¬c), in the units of the codes. One row of the table per list of the
-    concept's prompts, kind of token and step; ¬c are all other prompts at that kind and step.
+    `mean`: μ_i(t, c) - μ_i(t, ¬c), in the units of the codes. `margin`: μ_i(t, c) - max_o μ_i(t, o) over all
+    other things o that prompts show, so that a feature which one neighbour shares scores low however rare
+    that neighbour is. One row of the table per list of the concept's prompts, kind of token and step;
+    ¬c are all other prompts at that kind and step.
     """
-    if formula not in ("share", "mean"):
-        raise ValueError(f"formula is {formula!r}; it is 'share' or 'mean'")
+    if formula not in ("share", "mean", "margin"):
+        raise ValueError(f"formula is {formula!r}; it is 'share', 'mean' or 'margin'")
     groups, lines = [], []
     for kind in rows.kind.unique().tolist():
         for step in rows.step.unique().tolist():
@@ -74,15 +76,18 @@ def contrast(codec: Codec, rows: Rows, formula: Formula = "share") -> Contrast:
                 continue
             sources = rows.source[here & rows.concept].unique().tolist()
             group = torch.full_like(rows.source, -1)
-            group[here & ~rows.concept] = 0
-            for i, source in enumerate(sources, 1):
+            for i, source in enumerate(sources):
                 group[here & rows.concept & (rows.source == source)] = i
-            mu = _means(codec, rows, group, len(sources) + 1)
+            others = here & ~rows.concept
+            things, place = rows.about[others].unique(return_inverse=True)
+            group[others] = len(sources) + (place if formula == "margin" else 0)
+            mu = _means(codec, rows, group, len(sources) + (len(things) if formula == "margin" else 1))
             if formula == "share":
                 mu = mu / mu.sum(1, keepdim=True).clamp_min(torch.finfo(mu.dtype).tiny)
-            for i, source in enumerate(sources, 1):
+            rest = mu[len(sources) :].amax(0)
+            for i, source in enumerate(sources):
                 groups.append((KINDS[source], TOKEN_KINDS[kind] if kind >= 0 else "patch", step))
-                lines.append(mu[i] - mu[0])
+                lines.append(mu[i] - rest)
     if not groups:
         raise ValueError(f"no kind of token at {codec.site} has rows both of the concept and of other prompts")
     return Contrast(tuple(groups), torch.stack(lines))

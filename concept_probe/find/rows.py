@@ -37,10 +37,12 @@ class Rows:
     """index of the prompt"""
     step: Tensor
     """denoising step; -1 for text sites"""
+    about: Tensor
+    """number of what the prompt shows: equal for prompts of equal label (or subject, or text, where it has none)"""
 
     def select(self, keep: Tensor) -> Rows:
         """The rows where `keep` (n,) bool is true."""
-        columns = (self.x, self.concept, self.source, self.kind, self.prompt, self.step)
+        columns = (self.x, self.concept, self.source, self.kind, self.prompt, self.step, self.about)
         return Rows(*(column[keep] for column in columns))
 
 
@@ -108,6 +110,9 @@ def _captured(
 ) -> dict[Site, Rows]:
     source_of = torch.tensor([KINDS.index(source) for source, _ in chosen])
     own = torch.tensor([source in POSITIVE for source, _ in chosen])
+    shown = [p.label or p.subject or p.text for _, p in chosen]
+    number = {what: i for i, what in enumerate(dict.fromkeys(shown))}
+    about = torch.tensor([number[what] for what in shown])
     store = capture(subject, asked, sites=sites, steps=steps, sampling=sampling, kinds=kinds or None)
     out = {}
     for site in sites:
@@ -122,5 +127,6 @@ def _captured(
             columns["kind"].clone(),
             prompt.clone(),
             columns["step"].clone(),
+            about[prompt],
         )
     return out

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from concept_probe.find.causal import Ladder, Panel, Removal, climb, panel
+from concept_probe.find.candidates import (
+    CROSS_ROLES,
+    RANKINGS,
+    Candidates,
+    ColumnCandidates,
+    DirectionCandidates,
+    random_directions,
+)
+from concept_probe.find.causal import Ladder, Removal, climb
 from concept_probe.find.layout import NAMED_KINDS
+from concept_probe.find.pictures import Panel, panel
 from concept_probe.find.vectors import (
     Effect,
     RankedColumns,
@@ -19,14 +29,13 @@ from concept_probe.find.vectors import (
     text_directions,
     zero_columns,
 )
-from concept_probe.types import Concept, Recogniser, Sampling, Score, Site, Subspace
+from concept_probe.types import Concept, Recogniser, Sampling, Site, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-COLUMN_LADDER = (8, 16, 32, 64)
+COLUMN_LADDER = (24, 48, 72, 96, 128, 192)
 DIRECTION_LADDER = (1, 2, 3, 6, 9)
-CROSS_ROLES = ("cross_key_weight", "cross_value_weight")
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,13 @@ class VectorSearch:
     subspaces: tuple[Subspace, ...]
     """Empty where no candidate was causal."""
     ladder: Ladder
+
+    def merit(self) -> tuple[bool, bool, float]:
+        """What searches are compared by: both marks reached, the goal reached, how little is left."""
+        rung = self.ladder.chosen()
+        if rung is None:
+            return False, False, -math.inf
+        return self.ladder.done() is not None, rung.left() <= self.ladder.goal, -rung.left()
 
 
 def search_columns(
@@ -49,10 +65,11 @@ def search_columns(
     effect: Effect = "gradient",
     counts: Sequence[int] = COLUMN_LADDER,
     tested: Panel | None = None,
-    images: int = 16,
-    controls: int = 2,
+    images: int = 24,
+    controls: int = 1,
     goal: float = 0.2,
-    retain: float = 0.9,
+    retain: float = 0.95,
+    floor: float = 0.9,
     sampling: Sampling = Sampling(),
     seed: int = 0,
 ) -> VectorSearch:
@@ -63,38 +80,32 @@ def search_columns(
     """
     ranked = ranked or rank_columns(subject, concept, sites=sites, kinds=kinds, effect=effect)
     generator = torch.Generator().manual_seed(seed)
-    most = len(ranked.sites) // 2
-    counts = sorted({min(count, most) for count in counts})
+    candidates = ColumnCandidates(subject, concept, ranked)
+    counts = sorted({min(count, candidates.most) for count in counts})
     ladder = climb(
         subject,
-        tested or panel(concept, images=images, seed=seed),
+        tested or panel(concept, images=images, others=2 * images, seed=seed),
         recogniser,
         counts,
         lambda m: _zeroing(subject, ranked, range(m)),
         lambda m: [_zeroing(subject, ranked, ranked.matched(range(m), generator)) for _ in range(controls)],
         goal=goal,
         retain=retain,
+        floor=floor,
         sampling=sampling,
         seed=seed,
     )
+    return VectorSearch(_kept(candidates, ladder), ladder)
+
+
+def _kept(candidates: Candidates, ladder: Ladder) -> tuple[Subspace, ...]:
+    """The candidates of the chosen rung, scored by what pictures lost; none where no rung was chosen."""
     rung = ladder.chosen()
-    return VectorSearch(() if rung is None else _columns(subject, concept, ranked, rung.count, rung.drop), ladder)
+    return () if rung is None else tuple(replace(s, score=rung.drop) for s in candidates.take(rung.count))
 
 
 def _zeroing(subject: Subject, ranked: RankedColumns, chosen: Sequence[int]) -> Removal:
     return lambda: zero_columns(subject, ranked.by_layer(chosen))
-
-
-def _columns(
-    subject: Subject, concept: Concept, ranked: RankedColumns, count: int, drop: Score
-) -> tuple[Subspace, ...]:
-    typical = float(ranked.scores.median())
-    out = []
-    for site, score in zip(ranked.sites[:count], ranked.scores[:count].tolist(), strict=True):
-        column = subject.parameter(site).detach()[:, site.item, None]
-        own = Score(f"contrast x effect ({ranked.effect})", score, score, score, 1, "", "higher", typical)
-        out.append(Subspace(site, column.float().clone(), "parameter", drop, concept.name, "mlp_value", scores=(own,)))
-    return tuple(out)
 
 
 def search_directions(
@@ -106,10 +117,11 @@ def search_directions(
     directions: TextDirections | None = None,
     counts: Sequence[int] = DIRECTION_LADDER,
     tested: Panel | None = None,
-    images: int = 16,
-    controls: int = 2,
+    images: int = 24,
+    controls: int = 1,
     goal: float = 0.2,
-    retain: float = 0.9,
+    retain: float = 0.95,
+    floor: float = 0.9,
     sampling: Sampling = Sampling(),
     seed: int = 0,
 ) -> VectorSearch:
@@ -119,47 +131,24 @@ def search_directions(
     W <- W - (W basis) dualᵀ. The random control removes, in the same way, as many directions of the
     same lengths drawn from the covariance of the other prompts' states.
     """
-    sites = [site for role in roles for site in subject.sites(role)]
     directions = directions or text_directions(subject, concept)
-    most = directions.basis.shape[1]
-    counts = sorted({min(count, most) for count in counts})
-    others = _random_directions(directions, max(counts), controls, seed)
+    candidates = DirectionCandidates(subject, concept, directions, roles)
+    counts = sorted({min(count, candidates.most) for count in counts})
+    others = [random_directions(directions, max(counts), seed + i) for i in range(controls)]
     ladder = climb(
         subject,
-        tested or panel(concept, images=images, seed=seed),
+        tested or panel(concept, images=images, others=2 * images, seed=seed),
         recogniser,
         counts,
-        lambda m: lambda: project_texts(subject, directions.removal(m), sites),
-        lambda m: [lambda mixed=mixed: project_texts(subject, mixed.removal(m), sites) for mixed in others],
+        lambda m: lambda: project_texts(subject, directions.removal(m), candidates.sites),
+        lambda m: [lambda mixed=mixed: project_texts(subject, mixed.removal(m), candidates.sites) for mixed in others],
         goal=goal,
         retain=retain,
+        floor=floor,
         sampling=sampling,
         seed=seed,
     )
-    rung = ladder.chosen()
-    if rung is None:
-        return VectorSearch((), ladder)
-    removal = directions.removal(rung.count)
-    dual, basis = removal.dual.float(), removal.basis.float()
-    role_of = {site: role for role in roles for site in subject.sites(role)}
-    return VectorSearch(
-        tuple(Subspace(s, basis, "parameter", rung.drop, concept.name, role_of[s], dual=dual) for s in sites), ladder
-    )
-
-
-def _random_directions(directions: TextDirections, count: int, controls: int, seed: int) -> list[TextDirections]:
-    """Gaussian directions with the covariance of the other prompts' states, each as long as the one it stands for."""
-    generator = torch.Generator().manual_seed(seed)
-    others = directions.others
-    centred = others - others.mean(0)
-    out = []
-    for _ in range(controls):
-        mix = torch.randn(len(others), count, generator=generator, dtype=torch.float64).to(others)
-        drawn = centred.mT @ mix
-        lengths = torch.linalg.vector_norm(directions.basis[:, :count], dim=0)
-        drawn = drawn / torch.linalg.vector_norm(drawn, dim=0).clamp_min(1e-30) * lengths
-        out.append(TextDirections(drawn, others, tuple(f"random {i}" for i in range(count))))
-    return out
+    return VectorSearch(_kept(candidates, ladder), ladder)
 
 
 def find_vectors(
@@ -169,10 +158,11 @@ def find_vectors(
     recogniser: Recogniser,
     role: str | Sequence[str] = "mlp_value",
     counts: Sequence[int] | None = None,
-    images: int = 16,
-    controls: int = 2,
+    images: int = 24,
+    controls: int = 1,
     goal: float = 0.2,
-    retain: float = 0.9,
+    retain: float = 0.95,
+    floor: float = 0.9,
     sampling: Sampling = Sampling(),
     seed: int = 0,
 ) -> tuple[Subspace, ...]:
@@ -181,16 +171,23 @@ def find_vectors(
     `role` is `mlp_value` (columns of the text encoder's MLP output matrices) or one or both of
     `cross_key_weight`, `cross_value_weight`. More and more candidates (`counts`) are removed until
     detection is at most `goal` while others keep `retain` of their recognition; without that, the
-    count that removes most. Empty where nothing beats matched random ones. `search_columns` and
+    count that removes most while they keep `floor`. Columns are ranked in several ways (`RANKINGS`) until
+    one gets there. Empty where nothing beats matched random ones. `search_columns` and
     `search_directions` give the ladder too.
     """
     roles = (role,) if isinstance(role, str) else tuple(role)
     options = {
         "recogniser": recogniser, "images": images, "controls": controls, "goal": goal, "retain": retain,
-        "sampling": sampling, "seed": seed,
+        "floor": floor, "sampling": sampling, "seed": seed,
     }  # fmt: skip
     if roles == ("mlp_value",):
-        return search_columns(subject, concept, counts=counts or COLUMN_LADDER, **options).subspaces
+        searches = []
+        for effect, kinds in RANKINGS:
+            options |= {"effect": effect, "kinds": kinds}
+            searches.append(search_columns(subject, concept, counts=counts or COLUMN_LADDER, **options))
+            if searches[-1].ladder.done():
+                break
+        return max(searches, key=VectorSearch.merit).subspaces
     if roles and set(roles) <= set(CROSS_ROLES):
         return search_directions(subject, concept, roles=roles, counts=counts or DIRECTION_LADDER, **options).subspaces
     raise ValueError(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 Effect = Literal["gradient", "alignment", "norm"]
+Judged = Effect | Literal["reading", "attribution"]
 
 
 @dataclass(frozen=True)
@@ -31,24 +32,29 @@ class RankedColumns:
     """(m,) how much of the concept's readout the column accounts for"""
     load: Tensor
     """(m,) mean |coefficient| x norm of the column over all prompts: what random columns are matched on"""
-    effect: Effect
+    effect: Judged
+    """How the columns were judged; `reading` and `attribution` are those of language models, see `find.lm_ranking`"""
 
     def by_layer(self, chosen: Sequence[int]) -> dict[Site, list[int]]:
         """Weight site (without item) -> columns, for chosen places in the ranking."""
         out: dict[Site, list[int]] = {}
         for i in chosen:
             site = self.sites[i]
-            out.setdefault(_whole(site), []).append(site.item or 0)
+            out.setdefault(whole(site), []).append(site.item or 0)
         return out
 
     def matched(self, chosen: Sequence[int], generator: torch.Generator, *, pool: int = 4) -> list[int]:
         """As many other columns of the same layers: for each chosen one, one of the `pool` nearest in load."""
         taken = set(chosen)
+        layers = {(self.sites[i].component, self.sites[i].path): list[int]() for i in chosen}
+        for j, site in enumerate(self.sites):
+            if (site.component, site.path) in layers:
+                layers[site.component, site.path].append(j)
         out = []
         for i in chosen:
-            free = [j for j, s in enumerate(self.sites) if _whole(s) == _whole(self.sites[i]) and j not in taken]
+            free = [j for j in layers[self.sites[i].component, self.sites[i].path] if j not in taken]
             if not free:
-                raise ValueError(f"{_whole(self.sites[i])} has no columns left to compare with; ask for fewer columns")
+                raise ValueError(f"{whole(self.sites[i])} has no columns left to compare with; ask for fewer columns")
             gaps = (self.load[free] - self.load[i]).abs()
             near = gaps.topk(min(pool, len(free)), largest=False).indices
             pick = free[int(near[int(torch.randint(len(near), (1,), generator=generator))])]
@@ -57,16 +63,17 @@ class RankedColumns:
         return out
 
 
-def _whole(site: Site) -> Site:
+def whole(site: Site) -> Site:
+    """The site of the matrix that a column's site is part of."""
     return Site(site.component, site.path, site.side)
 
 
 def hidden_site(subject: Subject, weight: Site) -> Site:
     """The site whose values are the coefficients of the columns of MLP output matrix `weight`."""
-    for site in subject.sites("text_mlp_hidden"):
-        if (site.component, site.path) == (weight.component, weight.path):
-            return site
-    raise ValueError(f"{weight} has no site of role 'text_mlp_hidden' that feeds it")
+    wanted = Site(weight.component, weight.path, "in")
+    if any(wanted in subject.sites(role) for role in subject.roles()):
+        return wanted
+    raise ValueError(f"{weight} has no site that feeds it: {wanted} has no role in {subject.name}")
 
 
 def zero_columns(subject: Subject, columns: Mapping[Site, Sequence[int]]):

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from concept_probe.find import concept_rows, contrast, difference_of_means, find_features
+from concept_probe.find import Rows, concept_rows, contrast, difference_of_means, find_features
 from concept_probe.find.features import mean_firing
 from concept_probe.learn.sae import Relu, Sae, TopK
-from concept_probe.types import KINDS, TOKEN_KINDS, Sampling
+from concept_probe.types import KINDS, TOKEN_KINDS, Sampling, Site
 from tests.tiny import tiny_concept, tiny_sd, tiny_sdxl
 
 CONCEPT = tiny_concept()
+SITE = Site("text_encoder", "somewhere")
 
 
 def random_sae(site, d: int, f: int = 48, k: int = 4, seed: int = 0) -> Sae:
@@ -51,8 +52,28 @@ def test_the_contrast_is_the_formula():
         other = dense[here & ~rows.concept].mean(0)
         torch.testing.assert_close(line, own / own.sum() - other / other.sum(), atol=1e-9, rtol=1e-6)
     assert {step for _, _, step in table.groups} == {0, 1, 2}
+    table = contrast(sae, rows, "margin")
+    for (source, _, step), line in zip(table.groups, table.table, strict=True):
+        here = rows.step == step
+        own = dense[here & rows.concept & (rows.source == KINDS.index(source))].mean(0)
+        rest = here & ~rows.concept
+        others = [dense[rest & (rows.about == thing)].mean(0) for thing in rows.about[rest].unique()]
+        assert len(others) > 2
+        torch.testing.assert_close(line, own - torch.stack(others).amax(0), atol=1e-9, rtol=1e-6)
     with pytest.raises(ValueError, match="formula"):
         contrast(sae, rows, "ratio")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_feature_that_one_neighbour_shares_has_no_margin():
+    """Feature 0 fires on the concept and as much on one rare thing, feature 1 less, but on the concept only."""
+    sae = Sae(SITE, Relu(), W_enc=torch.eye(3), b_enc=torch.zeros(3), W_dec=torch.eye(3), b_dec=torch.zeros(3))
+    x = torch.zeros(40, 3)
+    x[:10, 0], x[:10, 1], x[10:12, 0], x[:, 2] = 3.0, 2.0, 3.0, 0.5
+    concept, about = torch.arange(40) < 10, torch.arange(40) // 2
+    zero = torch.zeros(40, dtype=torch.long)
+    rows = Rows(x, concept, zero, zero + 2, torch.arange(40), zero - 1, torch.where(concept, 0, about))
+    assert contrast(sae, rows, "mean").total().argmax() == 0
+    assert contrast(sae, rows, "margin").total().tolist() == [0.0, 2.0, 0.0]
 
 
 def test_a_planted_feature_is_found_first():

@@ -16,7 +16,7 @@ def made(n: int, gap: float, seed: int) -> Rows:
     x = torch.randn(n, 6, generator=generator)
     x[own, 0] += gap
     zero = torch.zeros(n, dtype=torch.long)
-    return Rows(x, own, zero, zero, prompt, zero - 1)
+    return Rows(x, own, zero, zero, prompt, zero - 1, prompt)
 
 
 def test_the_fit_is_the_minimum_scikit_learn_finds():

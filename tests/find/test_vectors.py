@@ -18,7 +18,8 @@ from concept_probe.find import (
     search_directions,
     text_directions,
 )
-from concept_probe.find.causal import Ladder, Rung, hits
+from concept_probe.find.causal import Ladder, Rung
+from concept_probe.find.pictures import hits, most_left, most_lost, scattered
 from concept_probe.types import TOKEN_KINDS, Query, Sampling, Score, Site
 from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd, tiny_sdxl
 
@@ -118,7 +119,9 @@ def test_the_gradient_is_what_a_unit_of_the_coefficient_does():
 
 def test_the_search_keeps_the_planted_columns_and_says_why():
     subject = planted()
-    options = {"counts": (3, 8), "sampling": SAMPLING, "goal": 0.5, "tested": panel(CONCEPT, split="fit", images=9)}
+    # Judged together: a random encoder has no reason to carry all lists of prompts in the same columns.
+    tested = replace(panel(CONCEPT, split="fit", images=9), gone_lists=())
+    options = {"counts": (3, 8), "sampling": SAMPLING, "goal": 0.5, "tested": tested}
     search = search_columns(subject, CONCEPT, recogniser=Remembers.of(subject, 0.0015), **options)
     layer = subject.sites("mlp_value")[1].path
     assert {(s.site.path, s.site.item) for s in search.subspaces} == {(layer, j) for j in PLANTED}
@@ -173,7 +176,7 @@ def test_the_smallest_rung_that_reaches_the_goal_is_chosen():
         Rung(8, score(0.1), score(0.8, 0.5), score(0.95)),
         Rung(16, score(0.0), score(0.9, 0.6), score(0.95)),
     )
-    ladder = Ladder(score(1.0), rungs, 0.2, 0.9)
+    ladder = Ladder(score(1.0), rungs, goal=0.2, retain=0.9, floor=0.9)
     chosen = ladder.chosen()
     assert chosen is not None
     assert chosen.count == 8
@@ -182,6 +185,11 @@ def test_the_smallest_rung_that_reaches_the_goal_is_chosen():
     assert best.count == 16
     assert replace(ladder, rungs=(Rung(4, score(0.0), score(0.5, -0.1), score(1.0)),)).chosen() is None
     assert replace(ladder, rungs=(Rung(4, score(0.0), score(0.9, 0.5), score(0.5)),)).chosen() is None
+    strict = replace(ladder, retain=0.98)
+    assert strict.done() is None
+    assert strict.chosen() == rungs[1]
+    kept_more = Rung(12, score(0.2), score(0.7, 0.4), score(0.97))
+    assert replace(strict, rungs=(*rungs, kept_more)).chosen() == kept_more
 
 
 def test_random_columns_are_of_the_same_layers_and_alike_in_load():
@@ -204,6 +212,27 @@ def test_a_panel_spreads_over_lists_and_gives_every_picture_its_seed():
     lists = [CONCEPT.target.select, CONCEPT.paraphrases.select, CONCEPT.implicit.select]
     assert all(any(q.prompt in prompts for q in tested.gone) for prompts in lists)
     assert all(q.prompt in (*CONCEPT.neighbours.select, *CONCEPT.unrelated.select) for q in tested.stay)
+
+
+@pytest.mark.parametrize(("count", "size"), [(8, 16), (12, 16), (16, 56), (16, 32), (3, 1), (5, 2), (40, 16)])
+def test_scattered_places_are_even_and_in_no_step_with_styles(count: int, size: int):
+    places = scattered(count, size)
+    used = [places.count(i) for i in range(size)]
+    assert max(used) - min(used) <= 1
+    if size % 4 == 0:
+        styles = [sum(place % 4 == style for place in places) for style in range(4)]
+        assert max(styles) - min(styles) <= 1
+
+
+def test_the_list_that_keeps_most_is_what_is_left():
+    tested = panel(CONCEPT, images=6)
+    assert tested.gone_lists == (0, 0, 1, 1, 2, 2)
+    after, before = torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0, 1.0]), torch.ones(6)
+    assert most_left(tested, after, before, 0).value == 1.0
+    assert most_left(replace(tested, gone_lists=()), after, before, 0).value == 0.5
+    lists = torch.tensor(tested.stay_lists)
+    kept = torch.where(lists == 1, 0.25, 1.0)
+    assert most_lost(tested, kept, torch.ones(6), 0).value == 0.25
 
 
 def test_hits_compare_with_the_concept_or_with_each_querys_label():

