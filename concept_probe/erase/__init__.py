@@ -11,13 +11,35 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from concept_probe.erase.ablate_features import AblateFeatures
 from concept_probe.erase.ablate_vectors import AblateVectors
+from concept_probe.erase.adv_unlearn import AdvUnlearn
 from concept_probe.erase.blocklist import Blocklist
 from concept_probe.erase.choose import Choice, Tried, choose
+from concept_probe.erase.concept_ablation import ConceptAblation
 from concept_probe.erase.deltas import Columns, Delta, LowRank, Shift
+from concept_probe.erase.dpo import Dpo
 from concept_probe.erase.edit import Edit, WrongBase
+from concept_probe.erase.emcid import Emcid
+from concept_probe.erase.esd import Esd
+from concept_probe.erase.grad_ascent import GradAscent, GradDiff
 from concept_probe.erase.intervention import Intervention
+from concept_probe.erase.itd import Itd
+from concept_probe.erase.lessons import Training
+from concept_probe.erase.mace import Mace
+from concept_probe.erase.memit import Memit
+from concept_probe.erase.negative_prompt import NegativePrompt
+from concept_probe.erase.npo import Npo, SimNpo
 from concept_probe.erase.projection import Difference, Leace
-from concept_probe.erase.tuned import choose_features
+from concept_probe.erase.rece import Rece
+from concept_probe.erase.receler import Receler
+from concept_probe.erase.rmu import Rmu
+from concept_probe.erase.saeuron import Saeuron
+from concept_probe.erase.safree import Safree
+from concept_probe.erase.sld import Sld
+from concept_probe.erase.slider import Slider
+from concept_probe.erase.speed import Speed
+from concept_probe.erase.spm import Spm
+from concept_probe.erase.steer import Steer
+from concept_probe.erase.tuned import choose_features, choose_vectors
 from concept_probe.erase.uce import Uce
 from concept_probe.registry import look_up
 from concept_probe.types import Concept, Subspace
@@ -42,7 +64,30 @@ ERASERS: dict[str, type[Eraser]] = {
     "leace": Leace,
     "difference": Difference,
     "uce": Uce,
+    "rece": Rece,
+    "speed": Speed,
+    "mace": Mace,
+    "emcid": Emcid,
+    "esd": Esd,
+    "concept_ablation": ConceptAblation,
+    "spm": Spm,
+    "slider": Slider,
+    "adv_unlearn": AdvUnlearn,
+    "receler": Receler,
     "blocklist": Blocklist,
+    "negative_prompt": NegativePrompt,
+    "sld": Sld,
+    "steer": Steer,
+    "itd": Itd,
+    "saeuron": Saeuron,
+    "safree": Safree,
+    "grad_ascent": GradAscent,
+    "grad_diff": GradDiff,
+    "npo": Npo,
+    "simnpo": SimNpo,
+    "dpo": Dpo,
+    "rmu": Rmu,
+    "memit": Memit,
 }
 
 
@@ -60,7 +105,50 @@ def erase(method: str | Eraser, subject: Subject, concept: Concept, found: Seque
 
 
 __all__ = [
-    "ERASERS", "AblateFeatures", "AblateVectors", "Blocklist", "Choice", "Columns", "Delta", "Difference", "Edit",
-    "Eraser", "Erasure", "Intervention", "Leace", "LowRank", "Shift", "Tried", "Uce", "WrongBase", "choose",
-    "choose_features", "erase",
+    "ERASERS",
+    "AblateFeatures",
+    "AblateVectors",
+    "AdvUnlearn",
+    "Blocklist",
+    "Choice",
+    "Columns",
+    "ConceptAblation",
+    "Delta",
+    "Difference",
+    "Dpo",
+    "Edit",
+    "Emcid",
+    "Eraser",
+    "Erasure",
+    "Esd",
+    "GradAscent",
+    "GradDiff",
+    "Intervention",
+    "Itd",
+    "Leace",
+    "LowRank",
+    "Mace",
+    "Memit",
+    "NegativePrompt",
+    "Npo",
+    "Rece",
+    "Receler",
+    "Rmu",
+    "Saeuron",
+    "Safree",
+    "Shift",
+    "SimNpo",
+    "Sld",
+    "Slider",
+    "Speed",
+    "Spm",
+    "Steer",
+    "Training",
+    "Tried",
+    "Uce",
+    "WrongBase",
+    "choose",
+    "choose_features",
+    "choose_vectors",
+    "erase",
 ]  # fmt: skip

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from concept_probe.erase.intervention import Change, Intervention
+from concept_probe.erase.provenance import made_by
 from concept_probe.find.features import mean_firing
 from concept_probe.find.layout import back, has_tokens, last, token_mask
 from concept_probe.types import TOKEN_KINDS, Codec, Codes, Concept, Moment, Site, Subspace
@@ -71,9 +72,8 @@ class AblateFeatures:
             goal = typical * self.gamma if self.mode == "clamp" else torch.zeros_like(typical)
             actions[site] = self._action(codec, features, goal, typical * self.threshold, tokens)
         features = {str(site): list(map(int, chosen)) for site, (_, chosen) in by_site.items()}
-        options = {**asdict(self), "tokens": list(self.tokens)}
-        made_by = {"method": self.name, "options": options, "features": features, "subject": subject.name}
-        return Intervention(self.name, concept.name, actions, self.strength, made_by)
+        origin = made_by(self, subject, concept, features=features)
+        return Intervention(self.name, concept.name, actions, self.strength, origin)
 
     def _action(
         self, codec: Codec, features: Sequence[int], goal: Tensor, floor: Tensor, tokens: Sequence[str]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from concept_probe.erase.deltas import Columns, Delta, LowRank, Shift
 from concept_probe.erase.edit import Edit
 from concept_probe.erase.parameters import address, dtype_of, find_parameter
+from concept_probe.erase.provenance import made_by
 from concept_probe.find.rows import NEGATIVE, POSITIVE, concept_rows
 from concept_probe.find.vectors import hidden_site
-from concept_probe.types import TOKEN_KINDS, Concept, Site, Subspace
+from concept_probe.types import TOKEN_KINDS, Concept, Site, Subspace, unit
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -27,18 +30,22 @@ class AblateVectors:
     """
 
     name: ClassVar[str] = "ablate_vectors"
-    how: Literal["zero", "mean", "reflect"] = "zero"
+    how: Literal["zero", "mean", "reflect", "noise"] = "zero"
     """`zero` removes the vector; `mean` removes it and adds its mean contribution on other prompts to the
-    bias, so that they see the average of it; `reflect` puts `-factor` times the vector in its place."""
+    bias, so that they see the average of it; `reflect` puts `-factor` times the vector in its place; `noise` adds a
+    random direction of `factor` times its length, and is for columns."""
     factor: float = 1.0
-    """For `reflect`: how much of the vector is put in with the sign turned."""
+    """For `reflect`: how much of the vector is put in with the sign turned. For `noise`: length of what is added,
+    relative to the vector's."""
     strength: float = 1.0
-    """Share of the change that is made; 0 changes nothing."""
+    """Factor on the change; 0 changes nothing, above 1 the vector is turned against the concept, as `reflect` does."""
+    seed: int = 0
+    """For `noise`: what names the random directions."""
 
     def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
         """`found`: Subspaces in parameter space, as `find_vectors` gives them. ValueError where there is none."""
-        if self.how not in ("zero", "mean", "reflect"):
-            raise ValueError(f"ablate_vectors: how is {self.how!r}; it is one of zero, mean, reflect")
+        if self.how not in ("zero", "mean", "reflect", "noise"):
+            raise ValueError(f"ablate_vectors: how is {self.how!r}; it is one of zero, mean, reflect, noise")
         usable = [s for s in found if s.space == "parameter"]
         if not usable:
             raise ValueError(
@@ -61,37 +68,51 @@ class AblateVectors:
             for site, items in columns.items():
                 if items:
                     deltas |= self._columns(subject, concept, site, sorted(items), amount)
-        made_by: dict[str, Any] = {
-            "method": self.name,
-            "options": asdict(self),
-            "subject": subject.name,
-            "columns": {str(site): sorted(items) for site, items in columns.items()},
-            "directions": {str(s.site): s.rank for s in usable if s.site.item is None},
-        }
-        return Edit(self.name, concept.name, deltas, subject.weight_hash(), made_by)
+        origin = made_by(
+            self,
+            subject,
+            concept,
+            columns={str(site): sorted(items) for site, items in columns.items()},
+            directions={str(s.site): s.rank for s in usable if s.site.item is None},
+        )
+        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
 
     def _columns(
         self, subject: Subject, concept: Concept, site: Site, items: list[int], amount: float
     ) -> dict[str, Delta]:
         where = address(site)
         parameter = find_parameter(subject.components, where)
-        weight = parameter.detach().to(dtype_of(parameter))
+        weight = subject.matrix(site).detach().to(dtype_of(parameter))
         indices = torch.tensor(items, device=weight.device)
-        out: dict[str, Delta] = {where: Columns(indices, -amount * weight[:, indices], weight.shape[1])}
+        chosen = weight[:, indices]
+        change = self._noise(site, chosen) if self.how == "noise" else -chosen
+        columns = Columns(indices, amount * change, weight.shape[1], subject.orientation(site))
+        out: dict[str, Delta] = {where: columns}
         if self.how == "mean":
             bias = address(site, "bias")
+            if getattr(subject.module(site), "bias", None) is None:
+                raise ValueError(
+                    f"ablate_vectors: how='mean' puts what the columns add on average into {bias!r}, and that matrix has "
+                    "no bias; use how='zero', 'reflect' or 'noise'"
+                )
             find_parameter(subject.components, bias)
             hidden = hidden_site(subject, site)
             sources = (*POSITIVE[:1], *NEGATIVE)
             rows = concept_rows(subject, concept, [hidden], "fit", kinds=TOKEN_KINDS, sources=sources)[hidden]
             mean = rows.x[~rows.concept].mean(0).to(weight)[indices]
-            out[bias] = Shift(amount * (weight[:, indices] @ mean))
+            out[bias] = Shift(amount * (chosen @ mean))
         return out
 
+    def _noise(self, site: Site, columns: Tensor) -> Tensor:
+        """Random directions (d, m) of this site, each `factor` times as long as its column."""
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{site}".encode()))
+        drawn = torch.randn(columns.shape, generator=generator).to(columns)
+        return self.factor * unit(drawn) * torch.linalg.vector_norm(columns, dim=0)
+
     def _direction(self, subject: Subject, space: Subspace, amount: float) -> tuple[str, Delta]:
-        if self.how == "mean":
+        if self.how in ("mean", "noise"):
             raise ValueError(
-                f"ablate_vectors: how='mean' is for columns; {space.site} has directions on its input side, "
+                f"ablate_vectors: how={self.how!r} is for columns; {space.site} has directions on its input side, "
                 "use how='zero' or 'reflect'"
             )
         where = address(space.site)

@@ -13,8 +13,8 @@ from concept_probe.types import TOKEN_KINDS, Prompt
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-Policy = Literal["last_subject", "subject", "suffix", "all"]
-POLICIES = ("last_subject", "subject", "suffix", "all")
+Policy = Literal["last_subject", "subject", "suffix", "context", "all"]
+POLICIES = ("last_subject", "subject", "suffix", "context", "all")
 BOS, CONTENT, SUBJECT, EOS, PAD = range(len(TOKEN_KINDS))
 
 
@@ -48,6 +48,8 @@ def align(kinds: Tensor, guide: Tensor, policy: Policy) -> list[tuple[int, int]]
         chosen = own
     elif policy == "suffix":
         chosen = sorted({*own, *range(own[-1] + 1, length)})
+    elif policy == "context":
+        chosen = [place for place in range(own[0] + 1, length) if place not in own]
     else:
         chosen = list(range(1, length))
     return [(place, by_subject(place)) for place in chosen]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.erase.intervention import Change, Intervention
+from concept_probe.erase.provenance import made_by
 from concept_probe.types import TOKEN_KINDS, Concept, Moment, Prompt, Subspace
 
 if TYPE_CHECKING:
@@ -52,12 +53,9 @@ class Blocklist:
                 kind = type(subject.module(site)).__name__
                 raise ValueError(f"blocklist needs a table of token embeddings; {site} is {kind}")
             actions[site] = _action(table, rows, read.ids[i][0])
-        made_by = {
-            "method": self.name,
-            "options": {"names": list(names), "anchor": anchor.text, "strength": self.strength},
-            "subject": subject.name,
-        }
-        return Intervention(self.name, concept.name, actions, self.strength, made_by)
+        origin = made_by(self, subject, concept)
+        origin["options"] |= {"names": list(names), "anchor": anchor.text}
+        return Intervention(self.name, concept.name, actions, self.strength, origin)
 
 
 def _words(kinds: Tensor) -> Tensor:

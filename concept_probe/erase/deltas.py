@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,12 +14,19 @@ def _wide(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
+def _transposed(stored: str) -> dict[str, Any]:
+    """What a description says of a matrix that is held transposed; nothing of others."""
+    return {} if stored == "out_in" else {"stored": stored}
+
+
 @dataclass(frozen=True)
 class LowRank:
     """W + u vᵀ; `u` is (d_out, r), `v` is (d_in, r)."""
 
     u: Tensor
     v: Tensor
+    stored: Literal["out_in", "in_out"] = "out_in"
+    """How the parameter holds the matrix: as it is, or transposed."""
 
     def is_empty(self) -> bool:
         return self.u.shape[1] == 0
@@ -27,7 +34,8 @@ class LowRank:
     def apply(self, base: Tensor) -> Tensor:
         wide = _wide(base)
         u, v = self.u.to(wide), self.v.to(wide)
-        return (wide + (u @ v.mT).reshape(base.shape)).to(base.dtype)
+        change = v @ u.mT if self.stored == "in_out" else u @ v.mT
+        return (wide + change.reshape(base.shape)).to(base.dtype)
 
     def scaled(self, factor: float) -> LowRank:
         return replace(self, u=self.u * factor)
@@ -40,26 +48,29 @@ class LowRank:
         return {"u": self.u, "v": self.v}
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "low_rank", "rank": self.u.shape[1]}
+        return {"kind": "low_rank", "rank": self.u.shape[1]} | _transposed(self.stored)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Add `values` (d_out, m) to the columns `indices` (m,) of a weight (d_out, d_in)."""
+    """Add `values` (d_out, m) to the columns `indices` (m,) of a matrix (d_out, d_in)."""
 
     indices: Tensor
     values: Tensor
     width: int
     """d_in"""
+    stored: Literal["out_in", "in_out"] = "out_in"
+    """How the parameter holds the matrix: as it is, or transposed."""
 
     def is_empty(self) -> bool:
         return self.indices.numel() == 0
 
     def apply(self, base: Tensor) -> Tensor:
         edited = base.clone()
+        matrix = edited.mT if self.stored == "in_out" else edited
         indices = self.indices.to(base.device)
-        wide = _wide(base[:, indices])
-        edited[:, indices] = (wide + self.values.to(wide)).to(base.dtype)
+        wide = _wide(matrix[:, indices])
+        matrix[:, indices] = (wide + self.values.to(wide)).to(base.dtype)
         return edited
 
     def scaled(self, factor: float) -> Columns:
@@ -74,14 +85,16 @@ class Columns:
         return {"indices": self.indices, "values": self.values}
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "columns", "columns": len(self.indices), "width": self.width}
+        return {"kind": "columns", "columns": len(self.indices), "width": self.width} | _transposed(self.stored)
 
 
 @dataclass(frozen=True)
 class Shift:
-    """Add `values` (d,) to a bias."""
+    """Add `values`, in the shape of the parameter: to a bias, or to a weight whose change has no low rank."""
 
     values: Tensor
+    stored: Literal["out_in", "in_out"] = "out_in"
+    """How the parameter holds a matrix, and `values` with it: as it is, or transposed."""
 
     def is_empty(self) -> bool:
         return self.values.numel() == 0
@@ -94,13 +107,17 @@ class Shift:
         return replace(self, values=self.values * factor)
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        raise ValueError("a shift of a bias has no low-rank factors")
+        if self.values.ndim != 2:
+            raise ValueError(f"a shift of a parameter of shape {tuple(self.values.shape)} has no low-rank factors")
+        change = self.values.mT if self.stored == "in_out" else self.values
+        return change, torch.eye(change.shape[1], dtype=change.dtype, device=change.device)
 
     def tensors(self) -> dict[str, Tensor]:
         return {"values": self.values}
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "shift", "norm": float(torch.linalg.vector_norm(self.values))}
+        norm = float(torch.linalg.vector_norm(self.values))
+        return {"kind": "shift", "norm": norm} | _transposed(self.stored)
 
 
 @dataclass(frozen=True)
@@ -134,15 +151,22 @@ class Sum:
 Delta = LowRank | Columns | Shift | Sum
 
 
+def transposed(delta: Delta) -> bool:
+    """Whether it is of a matrix that is held transposed."""
+    if isinstance(delta, Sum):
+        return any(transposed(part) for part in delta.parts)
+    return delta.stored == "in_out"
+
+
 def rebuild(kind: dict[str, Any], tensors: dict[str, Tensor]) -> Delta:
     """The delta whose `describe()` and `tensors()` these are."""
     match kind["kind"]:
         case "low_rank":
-            return LowRank(tensors["u"], tensors["v"])
+            return LowRank(tensors["u"], tensors["v"], kind.get("stored", "out_in"))
         case "columns":
-            return Columns(tensors["indices"], tensors["values"], kind["width"])
+            return Columns(tensors["indices"], tensors["values"], kind["width"], kind.get("stored", "out_in"))
         case "shift":
-            return Shift(tensors["values"])
+            return Shift(tensors["values"], kind.get("stored", "out_in"))
         case "sum":
             own = [
                 {name.partition(".")[2]: x for name, x in tensors.items() if name.partition(".")[0] == str(i)}

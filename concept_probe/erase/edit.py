@@ -13,6 +13,7 @@ from torch import Tensor
 
 from concept_probe.erase.deltas import Delta, Sum
 from concept_probe.erase.parameters import find_parameter, refuse_shared
+from concept_probe.erase.provenance import shown
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -52,9 +53,11 @@ class Edit:
         try:
             for parameter, edited in self._edited(subject):
                 originals.append((parameter, parameter.data))
+                subject.replaced.append(originals[-1])
                 parameter.data = edited
             yield subject
         finally:
+            del subject.replaced[len(subject.replaced) - len(originals) :]
             for parameter, original in reversed(originals):
                 parameter.data = original
 
@@ -117,7 +120,7 @@ class Edit:
             "concept": self.concept,
             "base_hash": self.base_hash,
             "parameters": {address: delta.describe() for address, delta in self.deltas.items()},
-            "made_by": dict(self.made_by),
+            "made_by": shown(self.made_by),
         }
 
     def save(self, folder: str | Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from concept_probe.erase.deltas import rebuild
+from concept_probe.erase.deltas import rebuild, transposed
 from concept_probe.erase.edit import Edit
 from concept_probe.erase.parameters import split_address
 
@@ -115,7 +115,9 @@ def export_lora(edit: Edit, folder: Path) -> tuple[Path, ...]:
             "lora_dropout": 0.0,
             "bias": "none",
             "inference_mode": True,
-            "fan_in_fan_out": False,
+            "fan_in_fan_out": any(
+                transposed(delta) for where, delta in edit.deltas.items() if split_address(where)[0] == component
+            ),
             "task_type": None,
         }
         _write_tensors(tensors, place / "adapter_model.safetensors")

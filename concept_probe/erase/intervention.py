@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.capture import tap
+from concept_probe.erase.provenance import shown
 from concept_probe.types import Moment, Site
 
 if TYPE_CHECKING:
@@ -68,5 +69,5 @@ class Intervention:
             "concept": self.concept,
             "strength": self.strength,
             "sites": [str(site) for site in self.actions],
-            "made_by": dict(self.made_by),
+            "made_by": shown(self.made_by),
         }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from concept_probe.erase.deltas import Delta, Sum
 from concept_probe.erase.edit import Edit
 from concept_probe.erase.fold import fold, reads_with_bias
 from concept_probe.erase.intervention import Change, Intervention
+from concept_probe.erase.provenance import made_by
 from concept_probe.find.directions import DIRECTION_KINDS, Projection, difference_of_means, leace
 from concept_probe.find.layout import back, has_tokens, last, token_mask
 from concept_probe.types import TOKEN_KINDS, Concept, Moment, Site, Subspace
@@ -86,12 +87,7 @@ class Difference:
 def _erasure(
     options: Leace | Difference, subject: Subject, concept: Concept, spaces: Sequence[Subspace]
 ) -> Intervention | Edit:
-    made_by: dict[str, Any] = {
-        "method": options.name,
-        "options": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(options).items()},
-        "subject": subject.name,
-        "ranks": {str(space.site): space.rank for space in spaces},
-    }
+    origin = made_by(options, subject, concept, ranks={str(space.site): space.rank for space in spaces})
     if len({space.site for space in spaces}) < len(spaces):
         raise ValueError(f"{options.name}: two subspaces at one site; put them into one Subspace")
     spaces = [space for space in spaces if space.rank]
@@ -100,7 +96,7 @@ def _erasure(
         for space in spaces:
             tokens = options.tokens if has_tokens(subject, space.site) else TOKEN_KINDS
             actions[space.site] = _action(space, tokens)
-        return Intervention(options.name, concept.name, actions, options.strength, made_by)
+        return Intervention(options.name, concept.name, actions, options.strength, origin)
     if options.how != "bake":
         raise ValueError(f"{options.name}: how is {options.how!r}; it is 'intervention' or 'bake'")
     deltas: dict[str, Delta] = {}
@@ -109,8 +105,8 @@ def _erasure(
         folded = fold(subject, space.site, as_projection(space), options.strength)
         deltas = _merged(deltas, folded.deltas)
         dropped += folded.affine_dropped
-    made_by["affine_dropped"] = sorted(set(dropped))
-    return Edit(options.name, concept.name, deltas, subject.weight_hash(), made_by)
+    origin["affine_dropped"] = sorted(set(dropped))
+    return Edit(options.name, concept.name, deltas, subject.weight_hash(), origin)
 
 
 def as_projection(space: Subspace) -> Projection:

@@ -144,6 +144,19 @@ def test_quantised_weights_are_refused_by_name():
     assert address(site) in str(caught.value)
 
 
+@pytest.mark.parametrize("role", ["cross_value", "cross_key"])
+def test_offloaded_weights_are_refused_by_name(role):
+    """Whether the edit means the offloaded parameter or another: its bytes are not there to be known."""
+    subject = tiny_sd()
+    edit = low_rank(subject)
+    module = subject.module(subject.sites(role)[0])
+    weight = module.get_parameter("weight")
+    module.weight = nn.Parameter(weight.to("meta"), requires_grad=False)
+    with pytest.raises(ValueError, match=r"offloaded.*without offloading") as caught, edit.on(subject):
+        pytest.fail("the block must not run")
+    assert subject.sites(role)[0].path in str(caught.value)
+
+
 def test_packed_weights_are_refused():
     subject = tiny_sd()
     edit = low_rank(subject)

@@ -9,7 +9,7 @@ import torch
 
 from concept_probe.erase import Uce
 from concept_probe.erase.alignment import align, nearest_guide
-from concept_probe.erase.uce import solve_uce
+from concept_probe.erase.moments import solve_uce
 from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Splits
 from tests.tiny import tiny_concept, tiny_sd, tiny_sdxl

@@ -1,0 +1,68 @@
+"""Concept ablation: the concept's prompts get the predictions of an anchor (arXiv 2303.13516)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from concept_probe.erase.alignment import nearest_guide
+from concept_probe.erase.denoising import predictions
+from concept_probe.erase.edit import Edit
+from concept_probe.erase.esd import Part, parameters_of, trained
+from concept_probe.erase.lessons import Lesson, Training, keep
+from concept_probe.erase.students import Whole
+from concept_probe.erase.text_states import guides_of, moved_prompts
+from concept_probe.find.rows import NEGATIVE
+from concept_probe.types import Concept, Kind, Prompt, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+def led_to(moved: Sequence[Prompt], guides: Sequence[Prompt]) -> dict[Prompt, list[Prompt]]:
+    """Each guide that is used, with the prompts that share most words with it outside their subject."""
+    out: dict[Prompt, list[Prompt]] = {}
+    for prompt in moved:
+        rest = prompt.text.replace(prompt.subject, " ") if prompt.subject else prompt.text
+        out.setdefault(guides[nearest_guide(set(rest.lower().split()), guides)], []).append(prompt)
+    return out
+
+
+@dataclass(frozen=True)
+class ConceptAblation:
+    """Train the denoiser to see the concept's prompts as it saw an anchor's, at latents of the anchor's walks.
+
+    >>> edit = ConceptAblation(part="strict", guide="animal")(subject, concept)
+    """
+
+    name: ClassVar[str] = "concept_ablation"
+    part: Part = "strict"
+    """What is trained; see `Esd`. The paper's choice is keys and values."""
+    guide: str | None = None
+    """What stands in for the concept: None the anchor prompts, or a text in place of its subject."""
+    sources: tuple[Kind, ...] = ("target",)
+    """Lists of the concept's prompts (fit split) that are moved."""
+    preserve: tuple[Kind, ...] = NEGATIVE
+    """Lists of other prompts (fit split) that are answered as before; the paper keeps the anchor's alone."""
+    training: Training = Training()
+    """How it is trained."""
+    strength: float = 1.0
+    """Factor on the change of the weights; at 0 nothing is trained."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
+        """`found` is not used. ValueError where the concept has no prompts to move, or no anchor."""
+        moved = moved_prompts(concept, self.sources, self.name)
+        led = led_to(moved, guides_of(moved, concept, self.guide, self.name))
+        student = Whole(subject, parameters_of(subject, self.part, self.name))
+
+        def asked(guide: Prompt, generator: torch.Generator) -> Prompt:
+            own = led[guide]
+            return own[int(torch.randint(len(own), (), generator=generator))]
+
+        lesson = Lesson(tuple(led), asked, lambda pool: predictions(subject, pool, pool.prompts, self.name))
+        others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
+        lessons = [lesson, *keep(subject, others, self.training.retain, self.name)]
+        return trained(self, subject, concept, student, lessons, self.training, self.strength)
