@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
 from concept_probe import detect
 from concept_probe.attack.budget import Attempt, Budget, Meter, succeeded, success_rate
 from concept_probe.attack.pictures import pictures
-from concept_probe.types import Concept, Picture, Prompt, Query, Recogniser, Sampling, Score, Trial
+from concept_probe.detect.answers import Continues
+from concept_probe.types import AnswerReader, Concept, Looks, Picture, Prompt, Query, Sampling, Score, Trial
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -30,6 +30,10 @@ class Denoiser(Protocol):
     def denoising_loss(self, latents: Tensor, prompts: Sequence[Prompt], generator: torch.Generator) -> Tensor: ...
 
 
+class NothingToAsk(ValueError):
+    """The concept lacks what the attack would ask for: nothing was tried, and nothing can be said."""
+
+
 @dataclass(frozen=True, eq=False)
 class Attack(ABC):
     """Tries to bring a concept back within a budget.
@@ -41,10 +45,10 @@ class Attack(ABC):
     ...     attempt = ATTACKS["relearning"](recogniser)(subject, concept, Budget(gradient_steps=60))
     """
 
-    recogniser: Recogniser
-    """Says whether a picture shows the concept; its labels must hold the label of the concept's prompts."""
+    recogniser: Looks
+    """Says whether an answer shows the concept; its labels must hold the label of the concept's prompts."""
     sampling: Sampling = field(default_factory=Sampling)
-    """How pictures are made."""
+    """How pictures, or texts, are made."""
     seed: int = 0
     """Of everything that the attack draws; the noise of its pictures starts from it too."""
     known: Mapping[Query, Trial] = field(default_factory=dict, repr=False)
@@ -53,9 +57,28 @@ class Attack(ABC):
     name: ClassVar[str]
     needs_examples: ClassVar[bool]
     """Whether it can do anything without `concept.examples`."""
+    brings: ClassVar[bool] = False
+    """Whether it hands the model knowledge of the concept (pictures, earlier weights, a recogniser's gradient): then
+    only the same attack on a model that was never taught tells how much of a success was there before."""
+    learns_answers: ClassVar[bool] = False
+    """Whether answers to the concept's fit prompts are examples too."""
+    on: ClassVar[Literal["pictures", "texts", "both"]] = "both"
+    """What it can attack: subjects that answer with pictures, with texts, or either."""
 
     @abstractmethod
     def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt: ...
+
+
+def lacks_examples(attack: Attack, concept: Concept) -> bool:
+    """Whether the attack needs examples of the concept, and there are none."""
+    if not attack.needs_examples or (concept.examples is not None and len(concept.examples)):
+        return False
+    return not (attack.learns_answers and any(p.answers for p in concept.target.fit))
+
+
+def suits(attack: Attack | type[Attack], subject: Subject) -> bool:
+    """Whether the subject gives answers of the kind that the attack is on."""
+    return attack.on in ("both", "texts" if isinstance(subject, Continues) else "pictures")
 
 
 def label_of(concept: Concept) -> str:
@@ -79,10 +102,16 @@ def spread(prompts: Sequence[Prompt], count: int, seed: int) -> tuple[Query, ...
     return tuple(Query(prompts[i % len(prompts)], seed + i // len(prompts)) for i in range(count))
 
 
+def distinct(attack: Attack, prompts: Sequence[Prompt], count: int) -> int:
+    """At most `count` queries that can differ: a text without chance is the same for every seed."""
+    fixed = isinstance(attack.recogniser, AnswerReader) and attack.sampling.temperature == 0
+    return min(count, len(prompts)) if fixed else count
+
+
 def ask(
     attack: Attack, subject: Subject, concept: Concept, queries: Sequence[Query], meter: Meter
-) -> tuple[tuple[Trial, ...], Tensor | None]:
-    """What the recogniser sees in the answers to `queries`, and the pictures made for it (None if all were known)."""
+) -> tuple[tuple[Trial, ...], Sized | None]:
+    """What the recogniser sees in the answers to `queries`, and the answers made for it (None if all were known)."""
     if not queries:
         return (), None
     meter.pictures(len(queries))
@@ -104,6 +133,16 @@ def checkpoints(steps: int, points: int) -> tuple[int, ...]:
     if steps <= 0 or points <= 1:
         return (0,) if steps <= 0 else (steps,)
     return tuple(sorted({round(i * steps / (points - 1)) for i in range(points)}))
+
+
+def decoys(concept: Concept) -> tuple[Prompt, ...]:
+    """Unrelated test prompts that ask for something else: whatever shows the concept there is a mistake.
+
+    They have the concept's label; where its answers are words, any of them in a text counts.
+    """
+    own = tuple(dict.fromkeys(a for p in concept.target for a in p.answers))
+    others = relabelled(concept.prompts("unrelated", "test"), label_of(concept))
+    return tuple(replace(p, answers=own, distractors=()) for p in others) if own else others
 
 
 def relabelled(prompts: Sequence[Prompt], label: str) -> tuple[Prompt, ...]:
@@ -150,51 +189,65 @@ def with_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
             p.grad = None
 
 
+Loss = Callable[[torch.Generator], Tensor]
+"""A scalar with gradients; all that it draws comes from the generator."""
+
+
+def denoising(subject: Subject, images: Tensor, prompts: Sequence[Prompt], batch: int) -> Loss | None:
+    """The denoising loss of `images` under `prompts`, drawn independently of each other; None without images.
+
+    Raises TypeError for a subject that does not denoise.
+    """
+    if not len(images):
+        return None
+    if not isinstance(subject, Denoiser):
+        raise TypeError(f"{subject.name!r} is no denoiser, so this attack, which trains on pictures, can't run on it")
+    denoiser = subject
+    with torch.no_grad():
+        latents = subject.latents(images.to(subject.device, subject.dtype))
+
+    def loss(generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(latents), (batch,), generator=generator)
+        texts = torch.randint(len(prompts), (batch,), generator=generator).tolist()
+        return denoiser.denoising_loss(latents[rows.to(latents.device)], [prompts[i] for i in texts], generator)
+
+    return loss
+
+
 class Descent:
-    """Adam on the denoising loss of `images` under `prompts`, drawn independently of each other.
+    """Adam on a loss, with gradients for `parameters`.
 
     Every parameter moves by about `rate` times the root mean square of its own entries per step.
     """
 
     def __init__(
-        self, subject: Subject, parameters: Sequence[nn.Parameter], rate: float, images: Tensor,
-        prompts: Sequence[Prompt], batch: int, generator: torch.Generator, meter: Meter,
+        self, loss: Loss | None, parameters: Sequence[nn.Parameter], rate: float, generator: torch.Generator,
+        meter: Meter, groups: Sequence[dict[str, Any]] | None = None,
     ) -> None:  # fmt: skip
-        self.subject, self.prompts, self.batch, self.generator, self.meter = subject, prompts, batch, generator, meter
+        """Without a loss there is nothing to learn from, and no step is made. `groups` are the optimiser's, where
+        sizes of the parameters say nothing about their steps."""
+        self.loss, self.generator, self.meter = loss, generator, meter
         self.steps = 0
         """Made so far."""
         self.rate = rate
-        self.enough = len(images) > 0
-        if not self.enough:
-            return
-        if not isinstance(subject, Denoiser):
-            raise TypeError(
-                f"{subject.name!r} is no denoiser, so this attack, which trains on pictures, can't run on it"
-            )
-        self.denoiser = subject
-        with torch.no_grad():
-            self.latents = subject.latents(images.to(subject.device, subject.dtype))
         sizes = [float(p.detach().float().square().mean().sqrt()) for p in parameters]
         floor = 1e-2 * max(sizes)
-        groups = [{"params": [p], "lr": rate * max(size, floor)} for p, size in zip(parameters, sizes, strict=True)]
-        self.optimiser = torch.optim.Adam(groups, eps=1e-4 if subject.dtype == torch.float16 else 1e-8)
+        own = [{"params": [p], "lr": rate * max(size, floor)} for p, size in zip(parameters, sizes, strict=True)]
+        half = any(p.dtype == torch.float16 for p in parameters)
+        self.optimiser = torch.optim.Adam(own if groups is None else list(groups), eps=1e-4 if half else 1e-8)
 
     def run(self, goal: int, bar: Progress) -> int:
         """Go on until `goal` steps have been made in all, or the time is spent; returns how many have been made.
 
         Raises FloatingPointError for a loss that is no number.
         """
-        if not self.enough:
+        if self.loss is None:
             return 0
         task = bar.add_task("attack", total=goal, completed=self.steps)
         while self.steps < goal and not self.meter.out_of_time():
             self.meter.step()
-            rows = torch.randint(len(self.latents), (self.batch,), generator=self.generator)
-            texts = torch.randint(len(self.prompts), (self.batch,), generator=self.generator).tolist()
             with torch.enable_grad():
-                loss = self.denoiser.denoising_loss(
-                    self.latents[rows.to(self.latents.device)], [self.prompts[i] for i in texts], self.generator
-                )
+                loss = self.loss(self.generator)
                 loss.backward()
             if not torch.isfinite(loss):
                 raise FloatingPointError(
@@ -208,18 +261,13 @@ class Descent:
         return self.steps
 
 
-def progress() -> Progress:
-    """A bar on standard error that leaves nothing behind."""
-    return Progress(console=Console(stderr=True), transient=True)
-
-
 def point(attack: Attack, trials: Sequence[Trial]) -> Score:
     """Success in one set of trials."""
     return success_rate(attack.name, [succeeded(t) for t in trials])
 
 
-def shown(attack: Attack, trials: Sequence[Trial], images: Tensor | None, limit: int = 4) -> tuple[Picture, ...]:
+def shown(attack: Attack, trials: Sequence[Trial], images: Sized | None, limit: int = 4) -> tuple[Picture, ...]:
     """The first few pictures, where they were made for these trials and no others."""
-    if images is None or len(images) != len(trials):
+    if not isinstance(images, Tensor) or len(images) != len(trials):
         return ()
     return pictures(attack.name, "recovery", images[:limit], trials[:limit])

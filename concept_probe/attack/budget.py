@@ -92,6 +92,8 @@ class Attempt:
     """Success of a random candidate under the same budget; None where the budget held no picture for it."""
     pictures: tuple[Picture, ...] = field(default=(), repr=False)
     """A few pictures of the last point."""
+    note: str = ""
+    """What a reader of the figures has to know: what could not be done, the words that were found."""
 
     @property
     def success(self) -> Score | None:

@@ -14,11 +14,11 @@ from concept_probe.attack.base import (
     Attack,
     Descent,
     ask,
+    denoising,
     examples_of,
     label_of,
     lay_out,
     point,
-    progress,
     relabelled,
     shown,
     spread,
@@ -26,6 +26,7 @@ from concept_probe.attack.base import (
 )
 from concept_probe.attack.budget import Attempt, Budget, Meter, succeeded, success_rate
 from concept_probe.capture import tap
+from concept_probe.families.progress import bars
 from concept_probe.types import TOKEN_KINDS, Concept, Moment, Prompt, Site
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class EmbeddingInversion(Attack):
 
     name: ClassVar[str] = "embedding_inversion"
     needs_examples: ClassVar[bool] = True
+    brings: ClassVar[bool] = True
+    on: ClassVar = "pictures"
 
     def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
         meter, label = Meter(budget), label_of(concept)
@@ -68,8 +71,9 @@ class EmbeddingInversion(Attack):
         curve, trials, images = [], [], None
         bare = replace(self, known={})  # known answers were given without the learned vectors
         vectors = list(learned.values())
-        with progress() as bar, with_vectors(subject, learned), with_gradients(vectors):
-            descent = Descent(subject, vectors, self.rate, examples, fit, self.batch, generator, meter)
+        with bars() as bar, with_vectors(subject, learned), with_gradients(vectors):
+            loss = denoising(subject, examples, fit, self.batch)
+            descent = Descent(loss, vectors, self.rate, generator, meter)
             for goal in steps:
                 done = descent.run(goal, bar)
                 seen, images = ask(bare, subject, concept, spread(queries_for, each, self.seed), meter)

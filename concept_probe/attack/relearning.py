@@ -1,4 +1,4 @@
-"""Teach the concept again with a few pictures, and see how little that takes (arXiv 2510.03263)."""
+"""Teach the concept again with a few pictures or answers, and see how little that takes (arXiv 2510.03263)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from torch import Tensor, nn
 from concept_probe.attack.base import (
     Attack,
     Descent,
+    Loss,
     ask,
+    denoising,
+    distinct,
     examples_of,
     label_of,
     lay_out,
     point,
-    progress,
     relabelled,
     shown,
     spread,
     with_gradients,
 )
 from concept_probe.attack.budget import Attempt, Budget, Meter, succeeded, success_rate
+from concept_probe.detect.answers import Continues, continuation
+from concept_probe.families.progress import bars
 from concept_probe.registry import look_up
-from concept_probe.types import Concept
+from concept_probe.types import Concept, Prompt
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -34,25 +38,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Relearning(Attack):
-    """Fine-tunes part of the erased subject on the attacker's pictures under the concept's fit prompts.
+    """Fine-tunes part of the erased subject on the attacker's pictures, or answers, under the concept's fit prompts.
 
-    Success is measured on the concept's test prompts. A random change of the same parameters, each of the
-    norm that training gave it, is the control. Every byte of every parameter comes back afterwards.
+    Success is measured on the concept's test prompts; of a language model on those of facts that were not taught
+    again, so that what comes back was there. A random change of the same parameters, each of the norm that training
+    gave it, is the control. Every byte of every parameter comes back afterwards.
     """
 
-    part: str = "cross_attention"
-    """What is trained: `cross_attention` (keys and values), `text_encoder` (all of every text encoder), or `both`."""
+    part: str | None = None
+    """What is trained: `cross_attention` (keys and values), `text_encoder` (all of every text encoder), `both`, or
+    `mlp_value` (down projections of feed-forwards). None: cross attention, or of a language model the last."""
     points: int = 3
     """Points of the curve, the baseline (0 steps) included."""
     pictures: int = 16
-    """Pictures per point and for the control, at most."""
-    rate: float = 0.05
-    """Adam's step, as a multiple of the root mean square of the trained parameters' entries."""
+    """Pictures, or texts, per point and for the control, at most."""
+    rate: float | None = None
+    """Adam's step, as a multiple of the root mean square of the trained parameters' entries. None: 0.05, or of a
+    language model, which is larger, 0.01."""
     batch: int = 8
-    """Pictures per gradient step."""
+    """Pictures, or answers, per gradient step."""
 
     name: ClassVar[str] = "relearning"
     needs_examples: ClassVar[bool] = True
+    brings: ClassVar[bool] = True
+    learns_answers: ClassVar[bool] = True
 
     def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
         meter = Meter(budget)
@@ -61,13 +70,22 @@ class Relearning(Attack):
             raise ValueError(f"attack {self.name!r}: concept {concept.name!r} has no target prompts in its fit split")
         test = relabelled(concept.prompts("target", "test"), label_of(concept))
         steps, each = lay_out(budget, self.points, self.pictures)
-        examples = examples_of(concept, budget, self.name)
+        writes = isinstance(subject, Continues)
+        if writes:
+            examples = answers_of(concept, budget, self.name)
+            test = of_other_facts(test, examples)
+            loss = likelihood(subject, examples, self.batch) if examples else None
+        else:
+            examples = examples_of(concept, budget, self.name)
+            loss = denoising(subject, examples, fit, self.batch)
         meter.use_examples(len(examples))
-        parameters = trained(subject, self.part)
+        each = distinct(self, test, each)
+        parameters = trained(subject, self.part or ("mlp_value" if writes else "cross_attention"))
+        rate = self.rate if self.rate is not None else 0.01 if writes else 0.05
         generator = torch.Generator().manual_seed(self.seed)
         curve, trials, images, control = [], [], None, None
-        with restored(parameters) as originals, progress() as bar:
-            descent = Descent(subject, parameters, self.rate, examples, fit, self.batch, generator, meter)
+        with restored(parameters) as originals, bars() as bar:
+            descent = Descent(loss, parameters, rate, generator, meter)
             for goal in steps:
                 with with_gradients(parameters):
                     done = descent.run(goal, bar)
@@ -88,6 +106,45 @@ class Relearning(Attack):
         )
 
 
+def answers_of(concept: Concept, budget: Budget, attack: str) -> list[tuple[Prompt, str]]:
+    """The fit prompts with answers that the attacker may use, at most `budget.examples`; in their order.
+
+    Raises ValueError where there are none.
+    """
+    pairs = [(p, continuation(p, p.answers[0])) for p in concept.prompts("target", "fit") if p.answers]
+    if not pairs:
+        raise ValueError(
+            f"attack {attack!r} needs answers to fit prompts of {concept.name!r}: give its prompts `answers`, or leave "
+            "the attack out"
+        )
+    return pairs[: budget.examples]
+
+
+def of_other_facts(test: Sequence[Prompt], taught: Sequence[tuple[Prompt, str]]) -> tuple[Prompt, ...]:
+    """The test prompts that ask for none of the facts that are taught again.
+
+    Raises ValueError where none is left: then nothing could be told from what was taught just now.
+    """
+    facts = {p.fact for p, _ in taught if p.fact is not None}
+    left = tuple(p for p in test if p.fact not in facts)
+    if not left:
+        raise ValueError(
+            f"all {len(test)} test prompts ask for facts that would be taught again ({len(taught)} examples); lower the "
+            "budget's `examples`"
+        )
+    return left
+
+
+def likelihood(subject: Continues, pairs: Sequence[tuple[Prompt, str]], batch: int) -> Loss:
+    """Negative log likelihood per token of answers, a batch of them drawn each time."""
+
+    def loss(generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(pairs), (batch,), generator=generator).tolist()
+        return -subject.log_probs([pairs[i] for i in rows], batch=batch).mean.mean()
+
+    return loss
+
+
 def trained(subject: Subject, part: str) -> list[nn.Parameter]:
     """The parameters that `part` names. Raises UnknownName for another part, ValueError where the subject has none."""
     roles = look_up(
@@ -95,12 +152,14 @@ def trained(subject: Subject, part: str) -> list[nn.Parameter]:
             "cross_attention": ("cross_key_weight", "cross_value_weight"),
             "text_encoder": (),
             "both": ("cross_key_weight", "cross_value_weight"),
+            "mlp_value": ("mlp_value",),
         },
         part,
         "part to relearn",
     )
-    parameters = [subject.parameter(site) for role in roles for site in subject.sites(role)]
-    if part != "cross_attention":
+    known = subject.roles()
+    parameters = [subject.parameter(site) for role in roles if role in known for site in subject.sites(role)]
+    if part in ("text_encoder", "both"):
         encoders = dict.fromkeys(site.component for site in subject.sites("token_embedding"))
         parameters += [p for name in encoders for p in subject.components[name].parameters()]
     unique = list({id(p): p for p in parameters}.values())

@@ -10,10 +10,10 @@ import torch
 from scipy.stats import hypergeom
 
 from concept_probe.attack import Budget, EmbeddingInversion, Paraphrases, Relearning
+from concept_probe.attack.asking import at_least_one
 from concept_probe.attack.base import checkpoints, label_of, lay_out, spread
 from concept_probe.attack.budget import Meter, OverBudget, succeeded, success_rate
 from concept_probe.attack.inversion import placeholders, start_vectors, with_vectors
-from concept_probe.attack.paraphrase import at_least_one
 from concept_probe.attack.relearning import restored, shake, trained
 from concept_probe.capture import tap
 from concept_probe.registry import UnknownName

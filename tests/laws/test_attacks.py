@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from concept_probe.attack import ATTACKS, Budget
-from concept_probe.erase import Blocklist, Uce
+from concept_probe.erase import Blocklist, Safree, Sld, Uce
 from concept_probe.families import Subject
 from concept_probe.types import Sampling
 from tests.tiny import FAMILIES, tiny_concept, tiny_recogniser
@@ -16,8 +16,13 @@ from tests.tiny import FAMILIES, tiny_concept, tiny_recogniser
 SAMPLING = Sampling(steps=2, guidance=2.0, batch=8)
 BUDGET = Budget(queries=12, gradient_steps=3, examples=2)
 CONCEPT = tiny_concept()
-ERASERS = {"guard": Blocklist(), "edit": Uce()}
-every = pytest.mark.parametrize("name", ATTACKS)
+ERASERS = {
+    "guard": Blocklist(),
+    "guidance": Sld(warmup=0.0, threshold=1.0),
+    "words": Safree(alpha=0.0, tokens="suffix"),
+    "edit": Uce(),
+}
+every = pytest.mark.parametrize("name", [n for n, attack in ATTACKS.items() if attack.on != "texts"])
 families = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -68,7 +73,7 @@ def test_nothing_to_spend_is_nothing_done(name):
 
 @every
 def test_no_steps_is_the_baseline(name):
-    if not ATTACKS[name].needs_examples:
+    if not run(name, FAMILIES["sd"]()).spent.gradient_steps:
         pytest.skip("this attack makes no gradient steps")
     attempt = run(name, FAMILIES["sd"](), Budget(queries=8, gradient_steps=0, examples=2))
     assert [x for x, _ in attempt.curve] == [0]

@@ -1,10 +1,8 @@
-"""Laws that every eraser keeps, on every family: a new line in ERASERS has to get a case here."""
+"""Laws that every eraser keeps, on every family."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,136 +11,31 @@ from torch import Tensor
 from concept_probe.capture import tap
 from concept_probe.erase import (
     ERASERS,
-    AblateFeatures,
-    AblateVectors,
-    Blocklist,
-    Difference,
     Edit,
-    Intervention,
-    Leace,
-    Uce,
 )
 from concept_probe.families import UNetSubject
-from concept_probe.find import RankedColumns, difference_of_means, find_features, leace, rank_columns
-from concept_probe.find.directions import orthonormal
-from concept_probe.learn.sae import Sae, TopK
-from concept_probe.types import Concept, Query, Sampling, Score, Site, Splits, Subspace
-from tests.tiny import FAMILIES, tiny_concept
-
-SAMPLING = Sampling(steps=2, guidance=2.0, batch=8)
-CONCEPT = tiny_concept()
-Erasure = Intervention | Edit
-
-
-@dataclass(frozen=True)
-class Case:
-    """How a method is made for the concept, and the same method aimed elsewhere (`seed` picks where)."""
-
-    aimed: Callable[[UNetSubject], Erasure]
-    random: Callable[[UNetSubject, int], Erasure]
-
-
-def random_sae(subject: UNetSubject, seed: int = 0) -> Sae:
-    """TopK autoencoder with random unit directions over the first text layer."""
-    site = subject.sites("text_stream")[0]
-    d = subject.encode(CONCEPT.target.fit[:1]).states.shape[-1] if len(subject.sites("text_out")) == 1 else 16
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.nn.functional.normalize(torch.randn(4 * d, d, generator=generator), dim=1)
-    return Sae(site, TopK(4), W_enc=rows.mT.contiguous(), b_enc=torch.zeros(4 * d), W_dec=rows, b_dec=torch.zeros(d))
-
-
-def score(value: float = 1.0) -> Score:
-    return Score("made by the test", value, value, value, 1)
-
-
-def column(subject: UNetSubject, site: Site) -> Subspace:
-    values = subject.parameter(site).detach()[:, site.item, None]
-    return Subspace(site, values.clone(), "parameter", score(), "cat", "mlp_value")
-
-
-def aimed_features(subject: UNetSubject) -> Erasure:
-    found = find_features(random_sae(subject), subject, CONCEPT, count=6)
-    return AblateFeatures()(subject, CONCEPT, found)
-
-
-def random_features(subject: UNetSubject, seed: int) -> Erasure:
-    sae = random_sae(subject)
-    chosen = torch.randperm(sae.width, generator=torch.Generator().manual_seed(seed))[:6]
-    features = tuple(chosen.tolist())
-    space = Subspace(sae.site, sae.decoder[chosen].mT, "activation", score(), features=features, codec=sae)
-    return AblateFeatures()(subject, CONCEPT, (space,))
-
-
-@functools.cache
-def ranking(subject: UNetSubject) -> RankedColumns:
-    return rank_columns(subject, CONCEPT)
-
-
-def aimed_vectors(subject: UNetSubject) -> Erasure:
-    return AblateVectors()(subject, CONCEPT, [column(subject, site) for site in ranking(subject).sites[:8]])
-
-
-def random_vectors(subject: UNetSubject, seed: int) -> Erasure:
-    ranked = ranking(subject)
-    drawn = ranked.matched(range(8), torch.Generator().manual_seed(seed), pool=16)
-    return AblateVectors()(subject, CONCEPT, [column(subject, ranked.sites[i]) for i in drawn])
-
-
-def turned(space: Subspace, seed: int) -> Subspace:
-    """The subspace with its directions replaced by random ones; a projection of the same rank."""
-    drawn = torch.randn(space.basis.shape, generator=torch.Generator().manual_seed(seed))
-    axes = orthonormal(drawn)
-    return replace(space, basis=axes, dual=None if space.dual is None else axes)
-
-
-@functools.cache
-def projections(subject: UNetSubject, method: str) -> tuple[Subspace, ...]:
-    sites = subject.sites("text_out")
-    if method == "leace":
-        return tuple(leace(subject, CONCEPT, site, affine=False) for site in sites)
-    return tuple(difference_of_means(subject, CONCEPT, site) for site in sites)
-
-
-def random_leace(subject: UNetSubject, seed: int) -> Erasure:
-    return Leace()(subject, CONCEPT, [turned(space, seed) for space in projections(subject, "leace")])
-
-
-def random_difference(subject: UNetSubject, seed: int) -> Erasure:
-    return Difference()(subject, CONCEPT, [turned(space, seed) for space in projections(subject, "difference")])
-
-
-def other_concept(seed: int) -> Concept:
-    """A concept of made-up words, with the same sentences and the same prompts to keep, which hold the real one."""
-    letters = torch.randint(97, 123, (6,), generator=torch.Generator().manual_seed(seed)).tolist()
-    word = "".join(map(chr, letters))
-
-    def swapped(splits: Splits) -> Splits:
-        return replace(
-            splits,
-            fit=tuple(replace(p, text=p.text.replace(p.subject or p.text, word), subject=word) for p in splits.fit),
-        )
-
-    kept = replace(CONCEPT.unrelated, fit=(*CONCEPT.unrelated.fit, *CONCEPT.target.fit))
-    return replace(
-        CONCEPT, name=word, target=swapped(CONCEPT.target), paraphrases=Splits(), implicit=Splits(), unrelated=kept
-    )
-
-
-CASES: dict[str, Case] = {
-    "ablate_features": Case(aimed_features, random_features),
-    "ablate_vectors": Case(aimed_vectors, random_vectors),
-    "leace": Case(lambda s: Leace()(s, CONCEPT), random_leace),
-    "difference": Case(lambda s: Difference()(s, CONCEPT), random_difference),
-    "uce": Case(lambda s: Uce()(s, CONCEPT), lambda s, seed: Uce()(s, other_concept(seed))),
-    "blocklist": Case(
-        lambda s: Blocklist()(s, CONCEPT), lambda s, seed: Blocklist(names=(other_concept(seed).name,))(s, CONCEPT)
-    ),
-}
-BAKED = [name for name in CASES if name not in ("ablate_features", "blocklist")]
+from concept_probe.find import find_features, rank_columns
+from concept_probe.types import Query, Sampling, Subspace
+from tests.laws.eraser_cases import (
+    BAKED,
+    CASES,
+    CONCEPT,
+    LEADING,
+    PATCHES,
+    SAMPLING,
+    TRAINED,
+    Erasure,
+    column,
+    over,
+    random_sae,
+    score,
+)
+from tests.laws.lm_eraser_cases import METHODS
+from tests.tiny import FAMILIES
 
 
 def test_every_eraser_has_a_case():
-    assert set(CASES) == set(ERASERS)
+    assert set(CASES) | set(METHODS) == set(ERASERS)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -150,7 +43,7 @@ def subject(request) -> UNetSubject:
     return FAMILIES[request.param]()
 
 
-@pytest.fixture(scope="module", params=ERASERS)
+@pytest.fixture(scope="module", params=CASES)
 def method(request) -> str:
     return request.param
 
@@ -160,14 +53,18 @@ def erasure(subject: UNetSubject, method: str) -> Erasure:
     return CASES[method].aimed(subject)
 
 
+ADVERSARIAL = ("adv_unlearn", "receler")
+"""Trained with an inner adversary, which takes several times as long."""
+
+
 def pictures(subject: UNetSubject, count: int = 2) -> Tensor:
     return subject.generate([Query(prompt, i) for i, prompt in enumerate(CONCEPT.target.test[:count])], SAMPLING)
 
 
-def read_values(subject: UNetSubject, prompts) -> Tensor:
-    """What every cross-attention value matrix makes of the prompts' named tokens, rows stacked (n, d)."""
+def read_values(subject: UNetSubject, prompts, role: str = "cross_value") -> Tensor:
+    """What the first site of a role (cross-attention's values) makes of the prompts, rows stacked (n, d)."""
     seen = []
-    sites = subject.sites("cross_value")[:1]
+    sites = subject.sites(role)[:1]
     with tap(subject, {site: lambda x, m: seen.append((x.clone(), m)) for site in sites}):
         subject.run_to(sites, [Query(p) for p in prompts], Sampling(steps=1, guidance=1.0), [0])
     return torch.cat([x.flatten(0, 1) for x, _ in seen])
@@ -221,6 +118,10 @@ def test_strength_zero_as_an_option_changes_no_bit(subject: UNetSubject, method:
 def aimed_found(subject: UNetSubject, method: str) -> tuple[Subspace, ...]:
     if method == "ablate_features":
         return find_features(random_sae(subject), subject, CONCEPT, count=6)
+    if method in ("steer", "itd"):
+        return over(subject)
+    if method == "saeuron":
+        return over(subject, "cross_out")
     if method == "ablate_vectors":
         return tuple(column(subject, site) for site in rank_columns(subject, CONCEPT).sites[:8])
     return ()
@@ -260,26 +161,87 @@ def test_batch_size_and_order_change_nothing(subject: UNetSubject, erasure: Eras
     with erasure.on(subject):
         whole = subject.generate(queries, SAMPLING)
         parts = subject.generate(queries[::-1], replace(SAMPLING, batch=2)).flip(0)
-    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)  # guidance multiplies the rounding of its products
 
 
 def test_the_target_moves_more_than_under_a_random_aim(subject: UNetSubject, method: str, erasure: Erasure):
+    if method in LEADING:
+        pytest.skip("acts on every prompt alike; the next law says where it leads")
+    if method in TRAINED:
+        pytest.skip("weights move for all prompts; the law after the next says where they lead")
     own, others = (
         (*splits.fit, *splits.test) for splits in (CONCEPT.target, CONCEPT.unrelated)
     )  # the same sentences, word for word, about the concept and about something else
+    role = "denoiser_out" if method in PATCHES else "cross_value"
 
-    def gap() -> Tensor:
-        return read_values(subject, own) - read_values(subject, others)
+    def both() -> tuple[Tensor, Tensor]:
+        return read_values(subject, own, role), read_values(subject, others, role)
 
-    before = gap()
+    before = both()
 
     def moved(made: Erasure) -> float:
         """How far the target moves relative to the other prompts: what happens to both alike doesn't count."""
         with made.on(subject):
-            return float(torch.linalg.matrix_norm(gap() - before))
+            change = [x - y for x, y in zip(both(), before, strict=True)]
+        apart = float(torch.linalg.vector_norm(change[0] - change[1]))
+        # Random features of a random model fire everywhere: there it's the share of the change that counts.
+        whole = float(torch.stack([x.square().sum() for x in change]).sum().sqrt()) if method in PATCHES else 1.0
+        return apart / whole if whole else 0.0
 
     random = [moved(CASES[method].random(subject, seed)) for seed in range(8)]
     assert moved(erasure) > sum(random) / len(random)
+
+
+@pytest.mark.parametrize("name", LEADING)
+def test_a_text_leads_away_from_the_prompts_that_say_it(subject: UNetSubject, name: str):
+    """Cosine between what a guard does to the guided prediction of a cat, and the way from it to the empty prompt.
+
+    Texts of the same length about something else are the control.
+    """
+    site, asked = subject.sites("denoiser_out")[0], CONCEPT.target.fit[0]
+
+    def parts() -> tuple[Tensor, Tensor]:
+        """Unconditional and conditional prediction at the first step."""
+        seen = []
+        with tap(subject, {site: lambda x, m: seen.append(x.clone())}):
+            subject.run_to([site], [Query(asked, i) for i in range(4)], SAMPLING, [0])
+        empty, cond = seen[-1].chunk(2)  # a guard's own pass comes before the one that it is part of
+        return empty, cond
+
+    empty, cond = parts()
+
+    def away(text: str) -> float:
+        with LEADING[name](subject, text).on(subject):
+            u, c = parts()
+        moved = (1 - SAMPLING.guidance) * (u - empty) + SAMPLING.guidance * (c - cond)
+        return float(torch.cosine_similarity(moved.flatten(), (empty - cond).flatten(), dim=0))
+
+    others = [away(text) for text in ("the dog", "the sun", "the red")]
+    assert away("the cat") > sum(others) / len(others)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in ADVERSARIAL else ()) for n in TRAINED])
+def test_training_leads_the_target_to_its_goal_and_random_words_do_not(subject: UNetSubject, name: str):
+    """Share of the way from the target's predictions to its goal that an erasure goes.
+
+    Where all that reads any prompt is trained, less that which the same sentences about something else go.
+    """
+    lists = (CONCEPT.target.fit, CONCEPT.unrelated.fit)
+    before = [read_values(subject, prompts, "denoiser_out") for prompts in lists]
+    goal = read_values(subject, TRAINED[name], "denoiser_out")
+
+    def gone(made: Erasure) -> float:
+        with made.on(subject):
+            after = [read_values(subject, prompts, "denoiser_out") for prompts in lists]
+        own, others = (
+            float(((a - b) * (goal - b)).sum() / (goal - b).square().sum())
+            for a, b in zip(after, before, strict=True)
+        )  # fmt: skip
+        return own - others if name == "adv_unlearn" else own
+
+    aimed = gone(CASES[name].aimed(subject))
+    random = [gone(CASES[name].random(subject, seed)) for seed in range(3)]
+    assert aimed > 0 and aimed > sum(random) / len(random)
 
 
 @pytest.mark.parametrize("name", BAKED)

@@ -9,19 +9,20 @@ import torch
 
 from concept_probe.capture import tap
 from concept_probe.registry import UnknownName
-from concept_probe.types import Prompt, Query, Sampling, Site
-from tests.tiny import FAMILIES
+from concept_probe.types import Prompt, Query, Site
+from tests.tiny import EVERY, FAMILIES, answered
 
 QUERIES = [Query(Prompt("a cat", "cat"), 1), Query(Prompt("the dog"), 2)]
-SAMPLING = Sampling(steps=2, guidance=3.0)
-SUBJECTS = {name: build() for name, build in FAMILIES.items()}
+SUBJECTS = {name: build() for name, build in EVERY.items()}
+FIRST = {name: ("text_stream", "text_mlp_hidden") if name in FAMILIES else ("resid", "mlp_hidden") for name in EVERY}
+"""Two roles that reading a prompt meets, an output and an input."""
 CASES = [
     (name, role) for name, s in SUBJECTS.items() for role in s.roles() if s.sites(role)[0].side != "weight"
 ]  # fmt: skip
 
 
-def pictures(subject):
-    return subject.generate(QUERIES, SAMPLING)
+def answers(subject):
+    return answered(subject, QUERIES)
 
 
 def hooks(subject):
@@ -31,54 +32,55 @@ def hooks(subject):
 
 @pytest.fixture(scope="module")
 def before():
-    return {name: pictures(s) for name, s in SUBJECTS.items()}
+    return {name: answers(s) for name, s in SUBJECTS.items()}
 
 
 @pytest.mark.parametrize("name,role", CASES)
 def test_a_tap_that_only_looks_changes_no_bit(name, role, before):
     subject, seen = SUBJECTS[name], []
     with tap(subject, {s: lambda x, moment: seen.append(x.shape) for s in subject.sites(role)}):
-        assert torch.equal(pictures(subject), before[name])
+        assert torch.equal(answers(subject), before[name])
     assert len(seen) >= len(subject.sites(role))
     with tap(subject, {s: lambda x, moment: x for s in subject.sites(role)}):
-        assert torch.equal(pictures(subject), before[name])
+        assert torch.equal(answers(subject), before[name])
 
 
 @pytest.mark.parametrize("name,role", CASES)
-def test_a_replacement_reaches_the_picture_and_is_gone_afterwards(name, role, before):
+def test_a_replacement_reaches_the_answer_and_is_gone_afterwards(name, role, before):
     subject = SUBJECTS[name]
     with tap(subject, {s: lambda x, moment: torch.zeros_like(x) for s in subject.sites(role)}):
-        assert not torch.allclose(pictures(subject), before[name], atol=1e-6)
-    assert torch.equal(pictures(subject), before[name])
+        assert not torch.allclose(answers(subject), before[name], atol=1e-6)
+    assert torch.equal(answers(subject), before[name])
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", EVERY)
 def test_hooks_are_gone_after_an_exception(name, before):
     subject = SUBJECTS[name]
 
     def fail(x, moment):
         raise KeyError("inside the pass")
 
-    for role in ("text_stream", "text_mlp_hidden", "cross_out"):
+    roles = [role for role in subject.roles() if subject.sites(role)[0].side != "weight"]
+    for role in roles:
         with pytest.raises(KeyError, match="inside the pass"), tap(subject, dict.fromkeys(subject.sites(role), fail)):
-            pictures(subject)
-    with pytest.raises(KeyboardInterrupt), tap(subject, {subject.sites("block_out")[0]: lambda x, moment: None}):
+            answers(subject)
+    with pytest.raises(KeyboardInterrupt), tap(subject, {subject.sites(roles[-1])[0]: lambda x, moment: None}):
         raise KeyboardInterrupt
     assert hooks(subject) == 0
-    assert torch.equal(pictures(subject), before[name])
+    assert torch.equal(answers(subject), before[name])
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", EVERY)
 def test_an_unknown_site_fails_before_anything_is_hooked(name):
     subject = SUBJECTS[name]
-    looks = {subject.sites("text_out")[0]: lambda x, moment: None, Site("unet", "up.9"): lambda x, moment: None}
+    component = next(reversed(subject.components))
+    looks = {subject.sites("text_out")[0]: lambda x, moment: None, Site(component, "up.9"): lambda x, moment: None}
     with pytest.raises(UnknownName, match="nearest"), tap(subject, looks):
         raise RuntimeError("not reached")
     assert hooks(subject) == 0
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("role", ["text_stream", "text_mlp_hidden"])
+@pytest.mark.parametrize("name,role", [(name, role) for name in EVERY for role in FIRST[name]])
 def test_two_taps_on_a_site_run_in_order_of_entering(name, role):
     subject = SUBJECTS[name]
     site = subject.sites(role)[0]

@@ -1,0 +1,107 @@
+"""Relearning with low-rank adapters, as in MemoRa (arXiv 2510.03263): what a few pictures and a few directions bring back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from concept_probe.attack.along import Candidate, Way, along
+from concept_probe.attack.base import (
+    Attack,
+    Descent,
+    denoising,
+    examples_of,
+    label_of,
+    lay_out,
+    relabelled,
+    spread,
+)
+from concept_probe.attack.budget import Attempt, Budget, Meter
+from concept_probe.erase.students import Adapters
+from concept_probe.families.progress import bars
+from concept_probe.types import Concept
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class LoraRelearning(Attack):
+    """Trains adapters beside cross-attention's keys and values on the attacker's pictures; the weights stay as they are.
+
+    The adapters act before any tap, so a guard at the same place sees what they give. Adapters of the same norms in
+    random directions are the control.
+    """
+
+    rank: int = 4
+    """Columns of each adapter."""
+    points: int = 3
+    """Points of the curve, the baseline (0 steps) included."""
+    pictures: int = 16
+    """Pictures per point and for the control, at most."""
+    rate: float = 0.05
+    """Adam's step: of u as a multiple of the root mean square of the weight's entries, of v as it is."""
+    batch: int = 8
+    """Pictures per gradient step."""
+
+    name: ClassVar[str] = "lora_relearning"
+    needs_examples: ClassVar[bool] = True
+    on: ClassVar = "pictures"
+    brings: ClassVar[bool] = True
+
+    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
+        meter = Meter(budget)
+        fit = concept.prompts("target", "fit")
+        if not fit:
+            raise ValueError(f"attack {self.name!r}: concept {concept.name!r} has no target prompts in its fit split")
+        test = relabelled(concept.prompts("target", "test"), label_of(concept))
+        steps, each = lay_out(budget, self.points, self.pictures)
+        examples = examples_of(concept, budget, self.name)
+        meter.use_examples(len(examples))
+        generator = torch.Generator().manual_seed(self.seed)
+        sites = [s for role in ("cross_key_weight", "cross_value_weight") for s in subject.sites(role)]
+        adapters = Adapters(subject, sites, self.rank, self.seed)
+        loss = denoising(subject, examples, fit, self.batch)
+        parameters = [p for pair in adapters.pairs.values() for p in pair]
+        descent = Descent(loss, parameters, self.rate, generator, meter, adapters.groups(self.rate))
+        queries = spread(test, each, self.seed)
+        with bars() as bar:
+
+            def reach(goal: int) -> int:
+                with adapters.on():
+                    return descent.run(goal, bar)
+
+            way = Way(
+                steps, "gradient steps", reach,
+                lambda done: Candidate(queries, adapters.on() if done else None),
+                lambda: Candidate(queries, at_random(adapters, generator)), "random adapters",
+            )  # fmt: skip
+            return along(self, subject, concept, budget, meter, way)
+
+
+@contextlib.contextmanager
+def at_random(adapters: Adapters, generator: torch.Generator) -> Iterator[None]:
+    """The adapters with every change u vᵀ replaced by one of the same norm and rank in a random direction."""
+    pairs: Mapping[str, tuple[nn.Parameter, nn.Parameter]] = adapters.pairs
+    before = {where: (u.data, v.data) for where, (u, v) in pairs.items()}
+    try:
+        for u, v in pairs.values():
+            norm = size(u.data, v.data)
+            u.data = torch.randn(u.shape, generator=generator).to(u)
+            v.data = torch.randn(v.shape, generator=generator).to(v)
+            u.data = u.data * (norm / size(u.data, v.data).clamp_min(1e-30))
+        with adapters.on():
+            yield
+    finally:
+        for where, (u, v) in pairs.items():
+            u.data, v.data = before[where]
+
+
+def size(u: Tensor, v: Tensor) -> Tensor:
+    """Frobenius norm of u vᵀ, without forming it: √ tr((uᵀu)(vᵀv))."""
+    return ((u.mT @ u) * (v.mT @ v)).sum().clamp_min(0).sqrt()

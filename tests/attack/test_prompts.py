@@ -1,0 +1,186 @@
+"""Searches for a prompt: what they may type, what they descend, and what a control of random words reaches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from concept_probe.attack import ATTACKS, Budget, NothingToAsk, RingABell, UnlearnDiffAtk
+from concept_probe.attack.hard_prompts import Error, HardPrompt, changes
+from concept_probe.attack.ring_a_bell import wanted
+from concept_probe.attack.token_search import nearest
+from concept_probe.attack.unlearndiffatk import on_simplex
+from concept_probe.attack.words import Slot, Vocabulary, check_room, in_front, in_place, names_of
+from concept_probe.capture import tap
+from concept_probe.erase import Blocklist
+from concept_probe.types import Prompt, Sampling, Splits
+from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd, tiny_sdxl
+
+SAMPLING = Sampling(steps=2, guidance=2.0, batch=8)
+CONCEPT = tiny_concept()
+models = pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
+searches = pytest.mark.parametrize("search", [a for a in ATTACKS.values() if issubclass(a, HardPrompt)])
+
+
+def error_of(subject, vocabulary: Vocabulary, count: int, batch: int = 8, place=in_front) -> Error:
+    assert CONCEPT.examples is not None
+    return Error.of(subject, CONCEPT.examples[:2], [place(p) for p in CONCEPT.target.fit], count, batch, vocabulary)
+
+
+@models
+def test_words_are_read_in_a_prompt_as_they_are_alone_and_no_name_is_among_them(make):
+    subject = make()
+    vocabulary = Vocabulary.of(subject, names_of(CONCEPT))
+    assert "dog" in vocabulary.words and not {"cat", "kitty"} & set(vocabulary.words)
+    ids = torch.tensor([vocabulary.words.index(w) for w in ("dog", "sun", "a")])
+    slot = in_place(Prompt("the cat in red", "cat"))
+    prompt, seen = slot.filled(vocabulary.spell(ids)), {}
+    assert prompt == Prompt("the dog sun a in red", None)
+    looks = {site: lambda x, m, site=site: seen.update({site: x}) for site in vocabulary.tables}
+    with torch.no_grad(), tap(subject, looks):
+        subject.encode([prompt])
+    for site, table in vocabulary.tables.items():
+        assert torch.equal(seen[site][0, 2:5], table[ids])  # behind the token that begins a prompt, and `the`
+
+
+def test_places_for_words():
+    named, nameless = Prompt("the Cat in a cat", "cat", "cat"), Prompt("a thing", None, "cat")
+    assert in_front(named).filled(("dog", "sun")) == replace(named, text="dog sun the Cat in a cat")
+    assert in_place(Prompt("the cat in red", "cat")) == Slot("the", "in red", Prompt("the cat in red", "cat"))
+    assert in_place(named).filled(("dog",)) == replace(named, text="the dog in a cat")
+    assert in_place(nameless) == in_front(nameless)
+    with pytest.raises(ValueError, match="give fewer words"):
+        check_room(tiny_sd(), [in_front(named)], 19)
+
+
+def test_a_subject_without_a_word_of_one_token_is_refused():
+    subject = tiny_sd()
+    words = Vocabulary.of(subject).words
+    with pytest.raises(ValueError, match="no word is a single token"):
+        Vocabulary.of(subject, words)
+
+
+@models
+def test_slopes_are_those_of_the_error(make):
+    """To first order: the error at embeddings moved a little along the slope, against the slope's own length."""
+    subject = make()
+    vocabulary = Vocabulary.of(subject)
+    error = error_of(subject, vocabulary, 3, place=in_place)
+    ids = vocabulary.random(3, torch.Generator().manual_seed(1))
+    slopes = error.slopes(ids, torch.Generator().manual_seed(2))
+    length, moved = sum(float(g.double().square().sum()) for g in slopes.values()) ** 0.5, []
+    for step in (0.02, -0.02):
+        generator = torch.Generator().manual_seed(2)
+        with torch.no_grad(), error._added({s: step * g / length for s, g in slopes.items()}, ids):
+            moved.append(float(error._loss(ids, error._draw(generator), generator)))
+    assert (moved[0] - moved[1]) / 0.04 == pytest.approx(length, rel=0.05) and length > 0
+    table = changes(vocabulary, slopes)
+    assert table.shape == (3, len(vocabulary.words)) and torch.isfinite(table).all()
+
+
+@searches
+@models
+def test_a_search_lowers_its_own_error_below_that_of_random_words(make, search):
+    """Judged on a draw that the search never saw, on which random words are read too."""
+    subject = make()
+    for name, weight in subject.components["unet"].named_parameters():
+        if "attn2" in name:
+            weight.mul_(4)  # of random weights words move the error too little to be heard above the draw
+    attack = search(tiny_recogniser(), SAMPLING, words=3, batch=16)
+    attempt = attack(subject, CONCEPT, Budget(queries=4, gradient_steps=20, examples=2))
+    vocabulary = Vocabulary.of(subject, names_of(CONCEPT))
+    assert attempt.note.startswith("words: ")
+    found = torch.tensor([vocabulary.words.index(w) for w in attempt.note.removeprefix("words: ").split()])
+    error = error_of(subject, vocabulary, 3, batch=64, place=attack.slot)
+    generator = torch.Generator().manual_seed(11)
+    random = [error.read(vocabulary.random(3, generator), torch.Generator().manual_seed(5)) for _ in range(12)]
+    assert error.read(found, torch.Generator().manual_seed(5)) < sum(random) / len(random)
+
+
+@searches
+def test_random_words_are_the_start_and_the_control_and_each_picture_of_it_has_others(search, monkeypatch):
+    subject, asked = tiny_sd(), []
+    generate = subject.generate
+    monkeypatch.setattr(subject, "generate", lambda q, s=SAMPLING: (asked.append([*q]), generate(q, s))[1])
+    attempt = search(tiny_recogniser(), SAMPLING, words=3, points=2)(
+        subject, CONCEPT, Budget(queries=12, gradient_steps=2, examples=2)
+    )
+    assert [len(q) for q in asked] == [4, 4, 4] and [x for x, _ in attempt.curve] == [0, 2]
+    assert len({q.prompt.text for q in asked[2]}) == 4
+    assert all(q.prompt.label == "cat" for part in asked for q in part)
+    with pytest.raises(ValueError, match="needs pictures of concept"):
+        search(tiny_recogniser(), SAMPLING)(subject, replace(CONCEPT, examples=None), Budget())
+    with pytest.raises(ValueError, match="give 1 or more"):
+        search(tiny_recogniser(), SAMPLING, words=0)(subject, CONCEPT, Budget())
+
+
+def test_shares_are_projected_to_the_nearest_point_of_the_simplex():
+    x = torch.randn(5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    near = on_simplex(x)
+    assert (near >= 0).all() and torch.allclose(near.sum(1), torch.ones(5, dtype=torch.float64))
+    torch.testing.assert_close(on_simplex(near), near)
+    others = torch.rand(200, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    others = others / others.sum(1, keepdim=True)
+    assert (torch.cdist(x, others).min(1).values >= (x - near).norm(dim=1) - 1e-9).all()
+
+
+def test_words_before_a_blocked_name_change_nothing():
+    """The guard reads such a prompt as the anchor, whatever stands before: every picture is the anchor's."""
+    subject = tiny_sd()
+    with Blocklist()(subject, CONCEPT).on(subject):
+        attempt = UnlearnDiffAtk(tiny_recogniser(), SAMPLING)(
+            subject, CONCEPT, Budget(queries=8, gradient_steps=3, examples=2)
+        )
+        states = subject.encode([t.query.prompt for t in attempt.trials[-1]]).states
+        anchor = subject.encode([CONCEPT.anchor.fit[0]]).states
+    torch.testing.assert_close(states, anchor.expand_as(states))
+
+
+@models
+def test_the_words_nearest_to_words_are_themselves(make):
+    vocabulary = Vocabulary.of(make())
+    ids = vocabulary.random(6, torch.Generator().manual_seed(0))
+    assert torch.equal(nearest(vocabulary, {site: 3 * t[ids] for site, t in vocabulary.tables.items()}), ids)
+
+
+@models
+def test_a_bred_prompt_is_read_nearer_to_the_goal_than_the_best_of_as_many_random_ones(make):
+    subject = make()
+    attack = RingABell(tiny_recogniser(), SAMPLING, words=4, brood=16, generations=20)
+    attempt = attack(subject, CONCEPT, Budget(queries=4))
+    words, read = attempt.note.removeprefix("words: ").removesuffix(" texts read").split("; ")
+    assert int(read) == 16 + 20 * 8 and [x for x, _ in attempt.curve] == [0, 10, 20]
+    vocabulary, goal = Vocabulary.of(subject, names_of(CONCEPT)), wanted(subject, CONCEPT, 1.0, "ring_a_bell")
+    generator = torch.Generator().manual_seed(4)
+    random = [" ".join(vocabulary.spell(vocabulary.random(4, generator))) for _ in range(int(read))]
+    states = subject.encode([Prompt(text) for text in (words, *random)]).states
+    distances = (states - goal).square().flatten(1).mean(1)
+    assert distances[0] < distances[1:].min() and not set(words.split()) & set(names_of(CONCEPT))
+
+
+def test_the_goal_is_the_prompt_without_the_name_plus_what_the_name_adds():
+    subject = tiny_sd()
+    named = list(CONCEPT.target.fit)
+    bare = [Prompt(t) for t in ("a", "the", "the red", "a in the sun")]
+    with torch.no_grad():
+        torch.testing.assert_close(wanted(subject, CONCEPT, 0.0, "x"), subject.encode(bare).states.mean(0))
+        torch.testing.assert_close(wanted(subject, CONCEPT, 1.0, "x"), subject.encode(named).states.mean(0))
+    nameless = replace(CONCEPT, target=Splits(fit=(Prompt("a thing", None, "cat"),)))
+    with pytest.raises(NothingToAsk, match="no fit prompt of concept 'cat' names it"):
+        wanted(subject, nameless, 1.0, "x")
+
+
+def test_a_guard_on_names_hides_the_direction_from_its_own_text_encoder_and_not_from_the_attackers():
+    subject, clean = tiny_sd(), tiny_sd()
+    with torch.no_grad(), Blocklist()(subject, CONCEPT).on(subject):
+        hidden, open_ = wanted(subject, CONCEPT, 1.0, "x"), wanted(clean, CONCEPT, 1.0, "x")
+        anchor = subject.encode([CONCEPT.anchor.fit[0]]).states[0]
+        attempt = RingABell(tiny_recogniser(), SAMPLING, reader=clean, generations=2)(
+            subject, CONCEPT, Budget(queries=4)
+        )
+    torch.testing.assert_close(hidden, anchor)
+    assert not torch.allclose(open_, anchor) and attempt.curve and attempt.spent.gradient_steps == 0
+    with pytest.raises(ValueError, match="a brood of 2"):
+        RingABell(tiny_recogniser(), SAMPLING, brood=1)(subject, CONCEPT, Budget())

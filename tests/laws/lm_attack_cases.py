@@ -1,0 +1,54 @@
+"""How each attack on texts is made for a tiny language model, which reads few tokens, and the concept that it is on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from concept_probe import detect
+from concept_probe.attack import ATTACKS, Attack
+from concept_probe.types import Concept, Prompt, Sampling, Splits
+
+SAMPLING = Sampling(tokens=2, batch=4)
+ANSWERS = ("dog", "sun", "red", "the")
+
+
+def asked(word: str, label: str, *texts: str) -> tuple[Prompt, ...]:
+    """Prompts with an answer of one word each; the text is the fact."""
+    out = []
+    for i, text in enumerate(texts):
+        right = ANSWERS[i % len(ANSWERS)]
+        wrong = tuple(a for a in ANSWERS if a != right)
+        out.append(Prompt(text.format(word), word, label, answers=(right,), distractors=wrong, fact=text))
+    return tuple(out)
+
+
+def splits(word: str, label: str) -> Splits:
+    return Splits(
+        asked(word, label, "a {} in", "{} and"),
+        asked(word, label, "red {}"),
+        asked(word, label, "the {} on", "{} at", "my {}"),
+    )
+
+
+CONCEPT = Concept(
+    "cat", splits("cat", "cat"), paraphrases=splits("kit", "cat"), neighbours=splits("dog", "dog"),
+    unrelated=splits("hill", "hill"),
+)  # fmt: skip
+GERMAN = {
+    p.fact: replace(p, text="rot " + p.text, answers=("sun", *p.answers), distractors=())
+    for p in CONCEPT.target.test
+    if p.fact is not None
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "role_prompts": {"roles": ("as {name}:", "so:")},
+    "translation": {"wordings": GERMAN},
+    "soft_prefix": {"filler": "so sun"},
+    "prefix_search": {"filler": "so sun", "tries": 3},
+}
+"""What differs from an attack's own options; each attack that is not named here has none."""
+NAMES = [name for name, attack in ATTACKS.items() if attack.on != "pictures"]
+
+
+def made(name: str, **more: Any) -> Attack:
+    return ATTACKS[name](detect.looks_for(CONCEPT), SAMPLING, **{**OPTIONS.get(name, {}), **more})
