@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from concept_probe.types import Concept, Kind, Prompt, Query, Recogniser, Sampling, Split, Splits
+from concept_probe.types import AnswerReader, Concept, Kind, Looks, Prompt, Query, Sampling, Split, Splits
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -59,9 +61,23 @@ def arm(name: str, subject: Subject, erasure: Erasure | None) -> Arm:
 
 
 def thin(prompts: Sequence[Prompt], most: int) -> tuple[Prompt, ...]:
-    """At most `most` of the prompts, evenly apart, so that every template and style has its share."""
-    n = len(prompts)
-    return tuple(prompts) if n <= most else tuple(prompts[(i * n) // most] for i in range(most))
+    """At most `most` of the prompts, in their order, such that every template, style and object has its share.
+
+    They are taken one by one, each time the one whose most taken word was taken least often so far, words that
+    all of them have left out. (Every m-th of a list that goes through styles in turn would be of one style.)
+    """
+    if len(prompts) <= most:
+        return tuple(prompts)
+    words = [frozenset(re.findall(r"\w+", p.text.casefold())) for p in prompts]
+    common = frozenset.intersection(*words)
+    words = [w - common for w in words]
+    taken: Counter[str] = Counter()
+    left = dict.fromkeys(range(len(prompts)))
+    for _ in range(most):
+        best = min(left, key=lambda i: sorted((taken[w] for w in words[i]), reverse=True))
+        del left[best]
+        taken.update(words[best])
+    return tuple(p for i, p in enumerate(prompts) if i not in left)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +87,16 @@ class Plan:
     concept: Concept
     """With its test split thinned to what is asked."""
     label: str
-    recogniser: Recogniser
+    recogniser: Looks
     seeds: tuple[int, ...]
     sampling: Sampling
     fit_pictures: int
     """Pictures per side whose activations train probes inside the denoiser."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether answers are texts."""
+        return isinstance(self.recogniser, AnswerReader)
 
     def prompts(self, kind: Kind) -> tuple[Prompt, ...]:
         return self.concept.prompts(kind, "test")

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from concept_probe.concepts import fingerprint
 from concept_probe.registry import nearest
-from concept_probe.types import KINDS, Concept, Kind, Recogniser, Split
+from concept_probe.types import KINDS, Concept, Kind, Looks, Split
 
 
 class UsedPrompts(ValueError):
     """Test prompts that something was fitted or selected on."""
 
 
-def _same(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
 def refuse_used(concept: Concept, erasure: object | None) -> None:
     """Raise UsedPrompts if a test prompt is also a fit or select prompt of any kind, or the erasure says it used it.
 
-    An erasure says so under a key of `made_by` that holds the word `prompts`.
+    An erasure says so under a key of `made_by` that holds the word `prompts`, by text or fingerprint.
     """
     # An anchor says what to draw instead: it is told to the eraser, and nothing is tested on it.
     kinds: list[Kind] = [kind for kind in KINDS if kind != "anchor"]
     earlier: tuple[Split, ...] = ("fit", "select")
-    tests = {_same(p.text): p.text for kind in kinds for p in concept.prompts(kind, "test")}
+    tests = {fingerprint(p.text): p.text for kind in kinds for p in concept.prompts(kind, "test")}
     used: dict[str, str] = {}
     for kind in kinds:
         for split in earlier:
             for p in concept.prompts(kind, split):
-                if _same(p.text) in tests:
-                    used[_same(p.text)] = f"{p.text!r} ({kind}, {split})"
+                if fingerprint(p.text) in tests:
+                    used[fingerprint(p.text)] = f"{p.text!r} ({kind}, {split})"
     for text in _texts(getattr(erasure, "made_by", {})):
-        if _same(text) in tests:
-            used[_same(text)] = f"{text!r} (told to the erasure)"
+        key = text if text in tests else fingerprint(text)
+        if key in tests:
+            used[key] = f"{tests[key]!r} (told to the erasure)"
     if used:
         shown = "; ".join(list(used.values())[:8]) + ("; ..." if len(used) > 8 else "")
         raise UsedPrompts(
@@ -57,7 +55,7 @@ def _texts(made_by: object, inside: bool = False) -> Iterator[str]:
         yield str(made_by.text)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def refuse_unseen(label: str, recogniser: Recogniser) -> None:
+def refuse_unseen(label: str, recogniser: Looks) -> None:
     """Raise ValueError where the recogniser has no such label: it would call everything safe."""
     if label not in recogniser.labels:
         near = nearest(label, recogniser.labels)

@@ -16,7 +16,9 @@ def features(views: Views, places: Places) -> Evidence:
     """Firing of found features on prompts that ask for the concept; the share of activation norm out of range."""
     out = Evidence()
     if not places.features:
-        out.not_measured.append("Features: no features of an autoencoder were given (`found=`), so none were watched.")
+        out.not_measured.append(
+            "Features: no features of an autoencoder were given (`found=`, `--found`), so none were watched."
+        )
     for i, subspace in enumerate(places.features):
         _firing(out, views, i, str(subspace.site), len(subspace.features))
     _out_of_range(out, views, places)

@@ -1,4 +1,4 @@
-"""Behaviour: what is drawn when the concept is asked for, and when it is not."""
+"""Behaviour: what is drawn, or written, when the concept is asked for, and when it is not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from concept_probe.audit.arms import KEEPS, SHOWS, Plan
 from concept_probe.audit.bootstrap import Bootstrap, Draws, index, lost
 from concept_probe.audit.observe import Observation
 from concept_probe.audit.verdict import Thresholds
-from concept_probe.types import Finding, Score
+from concept_probe.find.knowledge import per_fact
+from concept_probe.types import Finding, Kind, Score
 
 NAMES = {
     "target": "prompts that name it", "paraphrases": "paraphrases", "implicit": "implicit prompts",
@@ -55,9 +56,13 @@ class Views:
         """The rate of hits (prompts, seeds) in one arm; arms are paired under a key."""
         return self.bootstrap.rate(hits, key, self.name(arm))
 
+    def per_fact(self, hits: Tensor, kind: Kind) -> Tensor:
+        """(facts, seeds): wordings of one fact count once. Prompts without one count each."""
+        return per_fact(hits, self.plan.prompts(kind))
+
     def direct(self) -> Draws:
         """Detection before the erasure on prompts that name the concept."""
-        return self.rate(self.before.hits("target"), "target", "before")
+        return self.rate(self.per_fact(self.before.hits("target"), "target"), "target", "before")
 
     def mistakes(self) -> Draws:
         """How often the subject, before, is said to show the concept when something else is asked."""
@@ -101,11 +106,15 @@ def _names_a_style(text: str, styles: Sequence[str]) -> bool:
 
 
 def _detection(out: Evidence, views: Views, name: str, kind, rows: list[int] | None) -> Score | None:
-    pick = slice(None) if rows is None else rows
-    draw = views.rate
-    before = draw(views.before.hits(kind)[pick], name, "before")
-    after = draw(views.after.hits(kind)[pick], name, "after")
-    never = views.mistakes() if views.control is None else draw(views.control.hits(kind)[pick], name, "control")
+    asked = list(enumerate(views.plan.prompts(kind)))
+    prompts = [p for i, p in asked if rows is None or i in rows]
+    chosen = [i for i, _ in asked if rows is None or i in rows]
+
+    def draw(seen: Observation, arm: str) -> Draws:
+        return views.rate(per_fact(seen.hits(kind)[chosen], prompts), name, arm)
+
+    before, after = draw(views.before, "before"), draw(views.after, "after")
+    never = views.mistakes() if views.control is None else draw(views.control, "control")
     score = index(NAMES[name], before, after, never, views.thresholds.gap)
     low, high = after.interval()
     note = "" if score else f"before − control is under {views.thresholds.gap:g}, or may be 0: no index"
@@ -133,8 +142,10 @@ def _detection(out: Evidence, views: Views, name: str, kind, rows: list[int] | N
 
 
 def _kept(out: Evidence, views: Views, kind) -> list[Score]:
-    draw = views.rate
-    before, after = draw(views.before.hits(kind), kind, "before"), draw(views.after.hits(kind), kind, "after")
+    def draw(seen: Observation, arm: str) -> Draws:
+        return views.rate(views.per_fact(seen.hits(kind), kind), kind, arm)
+
+    before, after = draw(views.before, "before"), draw(views.after, "after")
     control = None if views.control is None else float(views.control.hits(kind).mean())
     low, high = after.interval()
     gone = lost(kind, before, after)

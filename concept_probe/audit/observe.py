@@ -1,4 +1,4 @@
-"""One pass over everything that an arm is asked: pictures, what is seen in them, and activations on the way."""
+"""One pass over everything that an arm is asked: answers, what is seen in them, and activations on the way."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from concept_probe import detect
 from concept_probe.attack.pictures import pictures
-from concept_probe.audit.arms import KEEPS, SHOWS, Arm, Plan, chunks
+from concept_probe.audit.arms import KEEPS, SHOWS, Arm, Plan, chunks, thin
+from concept_probe.audit.likely import Likely, likelihoods
 from concept_probe.capture import tap
 from concept_probe.find.layout import last
-from concept_probe.types import TOKEN_KINDS, Kind, Moment, Picture, Prompt, Query, Site, Subspace, Trial
+from concept_probe.types import TOKEN_KINDS, Kind, Moment, Picture, Prompt, Query, Site, Subspace, Trial, Written
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -55,6 +56,9 @@ class Observation:
     firing: tuple[Float[Tensor, "q k"], ...]
     """Per watched subspace, the largest activation of each feature for each query."""
     pictures: tuple[Picture, ...]
+    writings: tuple[Written, ...] = ()
+    likely: Mapping[Kind, Likely] = field(default_factory=dict)
+    """Of a language model, how likely it finds the gold answers, per kind of prompt."""
 
     def hits(self, kind: Kind) -> Tensor:
         """(prompts, seeds) 0 or 1: the picture shows what its prompt is labelled with.
@@ -82,32 +86,37 @@ def observe(arm: Arm, plan: Plan, places: Places, bar: Progress) -> Observation:
     mine, others = plan.fits()
     tests = plan.tests()
     seed = plan.seeds[0]
-    queries = (*tests, *(Query(p, seed) for p in (*mine, *others)))
+    queries = (*tests, *(Query(p, seed) for p in ((*mine, *others) if places.inner else ())))
     inner: dict[tuple[Site, int], dict[int, Tensor]] = defaultdict(dict)
     firing: list[dict[int, Tensor]] = [{} for _ in places.features]
     seen: list[Trial] = []
     shown: list[Picture] = []
     wanted = _gallery(plan)
-    task = bar.add_task(f"pictures: {arm.name}", total=len(queries))
+    written: list[Written] = []
+    task = bar.add_task(f"answers: {arm.name}", total=len(queries))
     with arm.on():
         for start, part in chunks(queries, max(plan.sampling.batch, 1) * 2):
             with _taps(arm.subject, places, inner, firing, start):
-                images = arm.subject.generate(list(part), plan.sampling)
+                answers = arm.subject.generate(list(part), plan.sampling)
             for rows in firing:
                 _repeat(rows, part, start)
-            trials = detect.trials(plan.recogniser, images, part, plan.label)
+            trials = detect.trials(plan.recogniser, answers, part, plan.label)
             seen += trials
             for i, (query, trial) in enumerate(zip(part, trials, strict=True)):
                 kind = wanted.get(query) if start + i < len(tests) else None
-                if kind is not None:
-                    shown += pictures(arm.name, kind, images[i : i + 1], [trial])
+                if kind is not None and isinstance(answers, Tensor):
+                    shown += pictures(arm.name, kind, answers[i : i + 1], [trial])
+                elif kind is not None:
+                    written.append(Written(arm.name, query.prompt.text, kind, str(answers[i]), trial.seen))
             bar.advance(task, len(part))
         prompts, text = read_text(arm.subject, plan, places.text)
+        likely = likelihoods(arm.subject, plan)
     bar.remove_task(task)
     rows = {key: torch.stack([found[i] for i in range(len(queries))]) for key, found in inner.items()}
     return Observation(
         _by_kind(seen, plan), text, prompts, rows, queries,
-        tuple(torch.stack([f[i] for i in range(len(queries))]) for f in firing), tuple(shown),
+        tuple(torch.stack([f[i] for i in range(len(queries))]) for f in firing), tuple(shown), tuple(written),
+        likely,
     )  # fmt: skip
 
 
@@ -137,8 +146,14 @@ def end_states(subject: Subject, prompts: Sequence[Prompt], sites: Sequence[Site
 
 
 def at_end(x: Float[Tensor, "b t d"], moment: Moment) -> Float[Tensor, "b d"]:
-    """The activation at the end token (the mean over tokens where the moment has no kinds), float32, on the CPU."""
+    """The activation that can depend on the whole prompt, float32, on the CPU.
+
+    At the end token; where prompts are read one token after the other (the moment has places), at the last one; the
+    mean over tokens where the moment says neither.
+    """
     x = x.detach().float()
+    if moment.places is not None:
+        return x[torch.arange(len(x), device=x.device), moment.places.argmax(-1).to(x.device)].to("cpu")
     if moment.token_kinds is None:
         return x.mean(1).to("cpu")
     weight = (moment.token_kinds.to(x.device) == EOS).to(x).unsqueeze(-1)
@@ -218,12 +233,11 @@ def _by_kind(seen: Sequence[Trial], plan: Plan) -> dict[Kind, tuple[tuple[Trial,
     return out
 
 
-def _gallery(plan: Plan, prompts: int = 4, seeds: int = 2) -> dict[Query, Kind]:
+def _gallery(plan: Plan, prompts: int = 3, seeds: int = 2) -> dict[Query, Kind]:
     """The queries whose pictures go into the report."""
     out: dict[Query, Kind] = {}
     for kind in (*SHOWS, *KEEPS):
-        every = plan.prompts(kind)
-        for p in every[:: max(1, len(every) // prompts)][:prompts]:
+        for p in thin(plan.prompts(kind), prompts):
             for s in plan.seeds[:seeds]:
                 out.setdefault(Query(p, s), kind)
     return out

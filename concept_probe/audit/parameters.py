@@ -17,6 +17,7 @@ from concept_probe.audit.arms import Arm
 from concept_probe.audit.bootstrap import Draws, index
 from concept_probe.audit.metrics import Evidence, Views
 from concept_probe.audit.patching import patched_queries
+from concept_probe.audit.tokens import tokens
 from concept_probe.types import Finding, Site, Subspace
 
 if TYPE_CHECKING:
@@ -74,8 +75,10 @@ def put_back(subject: Subject, originals: dict[Site, Tensor], found: Sequence[Su
         for of in found:
             parameter = subject.parameter(of.site)
             changed.append((parameter, parameter.data))
-            now = parameter.data
-            parameter.data = now + cut(now, of).part(originals[_whole(of.site)].to(now) - now)
+            turned = subject.orientation(of.site) == "in_out"
+            now = parameter.data.mT if turned else parameter.data
+            new = now + cut(now, of).part(originals[_whole(of.site)].to(now) - now)
+            parameter.data = new.mT.contiguous() if turned else new
         yield
     finally:
         for parameter, data in reversed(changed):
@@ -87,14 +90,16 @@ def parameters(views: Views, arms: tuple[Arm, Arm, Arm | None], found: Sequence[
     out = Evidence()
     vectors = [f for f in found if f.space == "parameter"]
     if not vectors:
-        out.not_measured.append("Parameters: no concept vectors were given (`found=`), so none could be looked for.")
+        out.not_measured.append(
+            "Parameters: no concept vectors were given (`found=`, `--found`), so none could be looked for."
+        )
         return out
     before, after, control = arms
-    originals = {_whole(f.site): before.subject.parameter(f.site).detach().clone() for f in vectors}
+    originals = {_whole(f.site): before.subject.matrix(f.site).detach().clone() for f in vectors}
     first = [_vectors(originals[_whole(f.site)], f) for f in vectors]
     with after.on():
-        second = [_vectors(after.subject.parameter(f.site), f) for f in vectors]
-    third = None if control is None else [_vectors(control.subject.parameter(f.site), f) for f in vectors]
+        second = [_vectors(after.subject.matrix(f.site), f) for f in vectors]
+    third = None if control is None else [_vectors(control.subject.matrix(f.site), f) for f in vectors]
     untouched = all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     kept = [_retained(a, b) for a, b in zip(first, second, strict=True)]
     if third is not None:
@@ -102,6 +107,7 @@ def parameters(views: Views, arms: tuple[Arm, Arm, Arm | None], found: Sequence[
     else:
         baseline = [_of_others(originals[_whole(f.site)], a, f) for f, a in zip(vectors, first, strict=True)]
     _changes(out, views, vectors, first, second)
+    tokens(out, views, before, after, vectors)
     start = Draws(1.0, torch.ones(views.bootstrap.resamples, dtype=torch.float64), sum(len(k) for k in kept))
     now, never = _share(views, kept), _share(views, baseline)
     score = index("concept vectors left in the weights", start, now, never, views.thresholds.gap)
@@ -194,8 +200,8 @@ def _causal(
     with after.on():
         for chosen in (vectors, [_random_like(f, originals[_whole(f.site)], generator) for f in vectors]):
             with put_back(after.subject, originals, chosen):
-                images = after.subject.generate(list(queries), views.plan.sampling)
-            trials = detect.trials(views.plan.recogniser, images, queries, views.plan.label)
+                answers = after.subject.generate(list(queries), views.plan.sampling)
+            trials = detect.trials(views.plan.recogniser, answers, queries, views.plan.label)
             hits = torch.tensor([[float(succeeded(t))] for t in trials])
             rates.append(views.rate(hits, "put back", f"put back {len(rates)}"))
     erased = views.rate(views.after.hits("target")[: len(queries), :1], "put back", "after")

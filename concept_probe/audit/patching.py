@@ -1,12 +1,12 @@
 """How deep the erasure cuts: the erased text activations, put into the subject as it was, layer by layer.
 
-As in the Unlearning Depth Score (arXiv 2605.24614), with pictures in place of probabilities.
+As in the Unlearning Depth Score (arXiv 2605.24614), with what is answered in place of probabilities.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,14 +26,17 @@ if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 MOST = 12
-"""Pictures per level, at most."""
+"""Answers per level, at most."""
+States = dict[Site, tuple[Tensor, ...]]
+"""Activations per site and prompt, (t, d) each."""
 
 
 def levels(sites: Places, subject: Subject) -> list[tuple[Site, ...]]:
     """Text-stream sites by depth: with two encoders, the sites at the same relative depth go together."""
     by: dict[str, list[Site]] = {}
+    stream = streams(subject)
     for site in sites.text:
-        if site in subject.sites("text_stream"):
+        if site in stream:
             by.setdefault(site.component, []).append(site)
     count = max((len(v) for v in by.values()), default=0)
     return [tuple(v[math.ceil((i + 1) * len(v) / count) - 1] for v in by.values()) for i in range(count)]
@@ -41,12 +44,31 @@ def levels(sites: Places, subject: Subject) -> list[tuple[Site, ...]]:
 
 def text_states(
     subject: Subject, prompts: Sequence[Prompt], sites: Sequence[Site]
-) -> dict[Site, Float[Tensor, "n t d"]]:
-    """Whole activations of text sites."""
-    parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
-    with torch.no_grad(), tap(subject, {s: lambda x, _, s=s: parts[s].append(x.detach()) for s in sites}):
+) -> dict[Site, tuple[Float[Tensor, "t d"], ...]]:
+    """Whole activations of text sites, one (t, d) per prompt, without positions that only fill the batch."""
+    parts: dict[Site, dict[int, Tensor]] = {site: {} for site in sites}
+
+    def keep(site: Site) -> Callable[[Tensor, Moment], None]:
+        def see(x: Tensor, moment: Moment) -> None:
+            for row, i in enumerate(moment.prompts):
+                parts[site][i] = x[row, read_at(moment, row)].detach()
+
+        return see
+
+    with torch.no_grad(), tap(subject, {s: keep(s) for s in sites}):
         subject.encode(list(prompts))
-    return {site: torch.cat(rows) for site, rows in parts.items()}
+    return {site: tuple(rows[i] for i in range(len(prompts))) for site, rows in parts.items()}
+
+
+def read_at(moment: Moment, row: int) -> slice | Tensor:
+    """The positions of a row that hold its prompt."""
+    return slice(None) if moment.places is None else moment.places[row] >= 0
+
+
+def streams(subject: Subject) -> tuple[Site, ...]:
+    """The sites of text that are met layer by layer: those of text encoders, or of a language model."""
+    roles = subject.roles()
+    return next((subject.sites(role) for role in ("text_stream", "resid") if role in roles), ())
 
 
 def patched_queries(views: Views, most: int) -> tuple[Query, ...]:
@@ -54,15 +76,22 @@ def patched_queries(views: Views, most: int) -> tuple[Query, ...]:
     return tuple(Query(p, views.plan.seeds[0]) for p in views.plan.prompts("target")[:most])
 
 
-def put(site_states: dict[Site, Tensor], queries: tuple[Query, ...]) -> dict[Site, Callable[[Tensor, Moment], Tensor]]:
-    """Taps that replace conditional rows by `site_states[site]`, (n, t, d) in the order of the queries' prompts."""
+def put(
+    site_states: Mapping[Site, Sequence[Tensor]], queries: tuple[Query, ...]
+) -> dict[Site, Callable[[Tensor, Moment], Tensor | None]]:
+    """Taps that replace conditional rows by `site_states[site]`, (t, d) each, in the order of the queries' prompts.
 
-    def replace_rows(states: Tensor):
-        def fn(x: Tensor, moment: Moment) -> Tensor:
+    What is written after a prompt is left as it comes: it depends on the prompt through what was put in.
+    """
+
+    def replace_rows(states: Sequence[Tensor]):
+        def fn(x: Tensor, moment: Moment) -> Tensor | None:
+            if moment.step is not None and moment.places is not None:
+                return None
             new = x.clone()
             for row, (i, branch) in enumerate(zip(moment.prompts, moment.branches, strict=True)):
                 if branch == "cond":
-                    new[row] = states[i].to(x)
+                    new[row, read_at(moment, row)] = states[i].to(x)
             return new
 
         return fn
@@ -98,8 +127,8 @@ def restored(
             )
             continue
 
-        def carried(states: dict[Site, Tensor], arm: str, of: tuple[Site, ...] = of, name: str = name) -> Draws:
-            if all(torch.equal(states[s], whole[s]) for s in of):
+        def carried(states: States, arm: str, of: tuple[Site, ...] = of, name: str = name) -> Draws:
+            if all(same(states[s], whole[s]) for s in of):
                 return start
 
             def hits() -> Tensor:
@@ -114,8 +143,8 @@ def restored(
         never, control_name = views.mistakes(), "mistakes of the recogniser on other concepts"
         if control is not None and _fits(whole, never_taught, of):
             control_name = "activations of the never-taught twin"
-            same = all(torch.equal(never_taught[s], erased[s]) for s in of)
-            never = drawn if same else carried(never_taught, "control")
+            alike = all(same(never_taught[s], erased[s]) for s in of)
+            never = drawn if alike else carried(never_taught, "control")
         score = index(
             f"behaviour carried by the erased activations of {name}", start, drawn, never, views.thresholds.gap
         )
@@ -149,21 +178,27 @@ def restored(
     return out, TraceMap(name, rows, ("target",), cells["before"], cells["after"], cells["control"], "rate")
 
 
-def _states(arm: Arm | None, depths: list[tuple[Site, ...]], queries: tuple[Query, ...]) -> dict[Site, Tensor]:
+def _states(arm: Arm | None, depths: list[tuple[Site, ...]], queries: tuple[Query, ...]) -> States:
     """Activations of an arm at all depths that it has."""
     if arm is None:
         return {}
-    sites = [s for of in depths for s in of if s in arm.subject.sites("text_stream")]
+    stream = streams(arm.subject)
+    sites = [s for of in depths for s in of if s in stream]
     with arm.on():
         return text_states(arm.subject, [q.prompt for q in queries], sites)
 
 
-def _fits(whole: dict[Site, Tensor], states: dict[Site, Tensor], of: tuple[Site, ...]) -> bool:
-    return all(s in states and states[s].shape == whole[s].shape for s in of)
+def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
+    """Whether all rows are the same to the bit."""
+    return len(a) == len(b) and all(map(torch.equal, a, b))
 
 
-def _ask(views: Views, arm: Arm, states: dict[Site, Tensor], queries: tuple[Query, ...]) -> Tensor:
+def _fits(whole: States, states: States, of: tuple[Site, ...]) -> bool:
+    return all(s in states and [x.shape for x in states[s]] == [x.shape for x in whole[s]] for s in of)
+
+
+def _ask(views: Views, arm: Arm, states: States, queries: tuple[Query, ...]) -> Tensor:
     with arm.on(), tap(arm.subject, put(states, queries)):
-        images = arm.subject.generate(list(queries), views.plan.sampling)
-    trials = detect.trials(views.plan.recogniser, images, queries, views.plan.label)
+        answers = arm.subject.generate(list(queries), views.plan.sampling)
+    trials = detect.trials(views.plan.recogniser, answers, queries, views.plan.label)
     return torch.tensor([[float(succeeded(t))] for t in trials])

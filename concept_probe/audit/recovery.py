@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from concept_probe.attack import ATTACKS, Attack, Attempt, Budget
+from concept_probe.attack.base import NothingToAsk, lacks_examples, suits
 from concept_probe.attack.budget import succeeded
 from concept_probe.audit.arms import Arm, Memory
 from concept_probe.audit.bootstrap import Draws, index
@@ -40,14 +41,28 @@ def recover(
         out.not_measured.append(
             "What attacks teach a model that never knew the concept: without a twin, attacks that train have no index."
         )
+    unsuited = [attack.name for attack in attacks if not suits(attack, after.subject)]
+    if unsuited:
+        what = "pictures" if views.plan.reads else "texts"
+        out.not_measured.append(f"Recovery by {', '.join(unsuited)}: made for models that answer with {what}.")
     for attack in attacks:
-        if attack.needs_examples and (concept.examples is None or not len(concept.examples)):
-            out.not_measured.append(f"Recovery by {attack.name}: the concept has no example pictures.")
+        if not suits(attack, after.subject):
+            continue
+        if lacks_examples(attack, concept):
+            what = (
+                "it learns from pictures, and the concept has none"
+                if views.plan.reads
+                else "the concept has no example pictures"
+            )
+            out.not_measured.append(f"Recovery by {attack.name}: {what}.")
             continue
         try:
             mine = _run(attack, after, views.after, views, budget, memory)
         except FloatingPointError as error:
             out.not_measured.append(f"Recovery by {attack.name}: the erased subject's loss is no number ({error}).")
+            continue
+        except NothingToAsk as error:
+            out.not_measured.append(f"Recovery by {attack.name}: {error}.")
             continue
         other = None
         if control is not None and views.control is not None:
@@ -60,7 +75,7 @@ def recover(
             out.not_measured.append(f"Recovery by {attack.name}: the budget holds no picture.")
             continue
         curves.append(_curve(mine, other))
-        _index(out, views, mine, other)
+        _index(out, views, attack, mine, other)
     return out, curves, pictures, attempts
 
 
@@ -88,7 +103,7 @@ def _rate(views: Views, attempt: Attempt, i: int, arm: str) -> Draws:
     return views.rate(hits, f"{attempt.attack}/{i}", arm)
 
 
-def _index(out: Evidence, views: Views, mine: Attempt, other: Attempt | None) -> None:
+def _index(out: Evidence, views: Views, attack: Attack, mine: Attempt, other: Attempt | None) -> None:
     """The largest index along the curve, among points where the twin is still below the subject before."""
     before = views.direct()
     best: tuple[Score | None, Draws, Draws, int] | None = None
@@ -96,28 +111,31 @@ def _index(out: Evidence, views: Views, mine: Attempt, other: Attempt | None) ->
         after = _rate(views, mine, i, "after")
         if other is not None and i < len(other.trials):
             never = _rate(views, other, i, "control")
-        elif mine.x_name == "queries" or not mine.spent.gradient_steps or mine.curve[i][0] == 0:
+        elif not attack.brings or mine.curve[i][0] == 0:
             never = views.mistakes()
         else:
             continue
         x = mine.curve[i][0] if len(mine.trials) == len(mine.curve) else 1
-        what = f"recovery by {mine.attack} ({x} {mine.x_name})"
+        what = f"recovery by {mine.attack} ({_amount(x, mine.x_name)})"
         score = index(what, before, after, never, views.thresholds.gap)
         if best is None or (score is not None and (best[0] is None or score.value > best[0].value)):
             best = (score, after, never, x)
     if best is None:
         return
     score, after, never, x = best
+    amount = _amount(x, mine.x_name)
     note = f"budget {mine.budget.queries} pictures, {mine.budget.gradient_steps} steps, {mine.budget.examples} examples"
     if mine.control is not None:
         note += f"; random candidate {mine.control.value:.0%}"
+    if mine.note:
+        note += f"; {mine.note}"
     if score is None:
         note += f"; before − control is under {views.thresholds.gap:g}, or may be 0, at every point: no index"
     out.findings.append(
         Finding(
             "recovery",
             f"success of {mine.attack}",
-            f"{x} {mine.x_name}",
+            amount,
             before.value,
             after.value,
             never.value,
@@ -132,3 +150,9 @@ def _index(out: Evidence, views: Views, mine: Attempt, other: Attempt | None) ->
     )
     if score:
         out.indices.append(score)
+
+
+def _amount(x: int | float, name: str) -> str:
+    """`1 query`, `30 gradient steps`."""
+    single = {"queries": "query"}.get(name, name.removesuffix("s"))
+    return f"{x} {single if x == 1 else name}"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import Progress
-
 from concept_probe import detect
-from concept_probe.attack import Attack, Budget, label_of
+from concept_probe.attack import ATTACKS, Attack, Budget, label_of
+from concept_probe.audit.answers import likelihood
 from concept_probe.audit.arms import Arm, Erasure, Memory, Plan, arm, thinned
 from concept_probe.audit.bootstrap import Bootstrap
+from concept_probe.audit.calibration import covered, outcome
 from concept_probe.audit.checks import refuse_unseen, refuse_used
 from concept_probe.audit.features import features
 from concept_probe.audit.metrics import Evidence, Views, behaviour
@@ -23,7 +23,9 @@ from concept_probe.audit.provenance import Clock, command_line, versions
 from concept_probe.audit.recovery import instances, recover
 from concept_probe.audit.traces import places, probes
 from concept_probe.audit.verdict import Thresholds, decide, per_evidence
-from concept_probe.types import Concept, Recogniser, Report, Sampling, Subspace
+from concept_probe.families.progress import bars
+from concept_probe.registry import look_up
+from concept_probe.types import Concept, Looks, Report, Sampling, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -36,7 +38,7 @@ def audit(
     *,
     original: Subject | None = None,
     twin: Subject | str | None = None,
-    recogniser: Recogniser | str | None = None,
+    recogniser: Looks | str | None = None,
     found: Sequence[Subspace] = (),
     styles: Sequence[str] = (),
     prompts: int = 12,
@@ -60,7 +62,8 @@ def audit(
     `original` is the subject as it was before, where that is another model than `subject` without the
     erasure: a released checkpoint is audited with `erasure` None and `original` given. `twin` is a model
     by the same recipe that was never taught the concept (or its name for `load`); without one, the
-    report says what stands in for it. `recogniser` defaults to the first that has the concept's label.
+    report says what stands in for it. `recogniser` defaults to the first that has the concept's label, and for a
+    concept with answers, which language models are asked for, to those answers.
     `found` holds the concept vectors and features to look for.
 
     What is asked: at most `prompts` test prompts per kind times `seeds`, and `fit_pictures` a side to train
@@ -74,7 +77,7 @@ def audit(
     """
     label = label_of(concept)
     refuse_used(concept, erasure)
-    looks = recogniser if recogniser is not None else detect.recogniser_for(label)
+    looks = recogniser if recogniser is not None else detect.looks_for(concept)
     looks = detect.recogniser(looks) if isinstance(looks, str) else looks
     refuse_unseen(label, looks)
     if not concept.prompts("target", "test"):
@@ -87,16 +90,22 @@ def audit(
         from concept_probe.families import load  # only a name needs the loader
 
         twin = load(twin)
+    for attack in attacks:
+        if isinstance(attack, str):
+            look_up(ATTACKS, attack, "attack", "concept-probe info attacks")
     clock, memory = Clock(), Memory() if memory is None else memory
     plan = Plan(thinned(concept, prompts), label, looks, tuple(seeds), sampling, fit_pictures)
+    if plan.reads and sampling.temperature == 0:
+        plan = replace(plan, seeds=plan.seeds[:1])  # without chance every seed gives the same text
     base = original if original is not None else subject
     before, after, control = _arms(subject, erasure, base, twin)
     spots = places(base, sampling.steps)
     watched = tuple(f for f in found if f.codec is not None and f.features)
     spots = Places(spots.text, spots.inner, spots.steps, watched)
-    with clock.stage("pictures"):
+    with clock.stage("answers"):
         views = _look(plan, spots, (before, after, control), memory, Bootstrap(resamples, seed), thresholds)
     said, direct, losses = behaviour(views, styles)
+    weighed = likelihood(views)
     with clock.stage("representation"):
         read, traces = probes(views, before, spots)
         carried, trace = restored(views, (before, after, control), spots, memory)
@@ -109,7 +118,7 @@ def audit(
     _refuse_changed([before, *([control] if control else [])])
 
     parts = {
-        "behaviour": (said,),
+        "behaviour": (said, weighed),
         "representation": (read, carried),
         "parameters": (held,),
         "features": (fired,),
@@ -117,11 +126,12 @@ def audit(
     }
     evidence = [e for of in parts.values() for e in of]
     others = [s for e in evidence for s in e.indices if s is not direct]
+    calibrated = control is not None and covered(base.name, thresholds)
     return Report(
         subject=subject.name,
         concept=concept.name,
         erasure=_name(erasure, original),
-        verdict=decide(direct, others, losses, thresholds),
+        verdict=replace(decide(direct, others, losses, thresholds), calibrated=calibrated),
         findings=tuple(f for e in evidence for f in e.findings),
         indices=per_evidence({kind: [s for e in of for s in e.indices] for kind, of in parts.items()}),
         curves=tuple(curves),
@@ -132,7 +142,13 @@ def audit(
             *(_renamed(views.control, "control") if views.control else ()),
             *shown,
         ),
-        not_measured=_left_out(evidence, control),
+        writings=tuple(
+            replace(w, name=name)
+            for name, seen in (("before", views.before), ("after", views.after), ("control", views.control))
+            if seen is not None
+            for w in seen.writings
+        ),
+        not_measured=_left_out(evidence, control, calibrated),
         provenance=_provenance(
             plan, (before, after, control), erasure, seed, resamples, budget, chosen, thresholds, clock, command
         ),
@@ -159,7 +175,7 @@ def _look(
 ) -> Views:
     """Observe every arm; arms in the same state are observed once."""
     what = f"observation {spots!r} {[(str(f.site), f.features, id(f.codec)) for f in spots.features]}"
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with bars() as bar:
 
         def see(of: Arm) -> Observation:
             return memory.get(plan.key(of, what), lambda: observe(of, plan, spots, bar))
@@ -190,7 +206,7 @@ def _renamed(seen: Observation, name: str) -> tuple:
     return tuple(replace(p, name=name) for p in seen.pictures)
 
 
-def _left_out(evidence: Sequence[Evidence], control: Arm | None) -> tuple[str, ...]:
+def _left_out(evidence: Sequence[Evidence], control: Arm | None, calibrated: bool) -> tuple[str, ...]:
     out = [s for e in evidence for s in e.not_measured]
     if control is None:
         out.insert(
@@ -198,7 +214,11 @@ def _left_out(evidence: Sequence[Evidence], control: Arm | None) -> tuple[str, .
             "A never-taught twin: none was given, so never-taught values come from the recogniser's mistakes on "
             "other concepts, from a made-up concept, and from vectors that were not found.",
         )
-    out.append("Calibration of the thresholds: the verdict is uncalibrated.")
+    if not calibrated:
+        out.append(
+            "Calibration of the thresholds for this model, or for audits without a twin or with these thresholds: the "
+            "verdict is uncalibrated."
+        )
     return tuple(out)
 
 
@@ -208,16 +228,17 @@ def _provenance(
 ) -> dict[str, str]:  # fmt: skip
     out = {f"weights {a.name}": f"{a.subject.name} sha256 {a.hash}" for a in arms if a is not None}
     if erasure is not None:
-        out["erasure"] = str(erasure.describe())
+        out["erasure"] = json.dumps(erasure.describe(), default=str, ensure_ascii=False)
     out |= {
         "recogniser": f"{plan.recogniser.name} {plan.recogniser.version}",
-        "seeds of pictures": ", ".join(map(str, plan.seeds)),
+        "seeds of answers": ", ".join(map(str, plan.seeds)),
         "bootstrap": f"seed {seed}, {resamples} resamples",
         "sampling": str(plan.sampling),
-        "asked": f"{len(plan.tests())} test pictures and {sum(map(len, plan.fits()))} fit pictures per arm",
+        "asked": f"{len(plan.tests())} test prompts and {sum(map(len, plan.fits()))} fit prompts per arm",
         "attacks": ", ".join(a.name for a in attacks) or "none",
         "budget": str(budget),
         "thresholds": str(thresholds),
+        "calibration": outcome(),
         "versions": ", ".join(f"{k} {v}" for k, v in versions().items()),
         "command": command if command is not None else command_line(),
     }

@@ -11,6 +11,7 @@ from concept_probe.audit.arms import KEEPS, SHOWS, Arm
 from concept_probe.audit.bootstrap import Draws, index
 from concept_probe.audit.metrics import Evidence, Views
 from concept_probe.audit.observe import Observation, Places
+from concept_probe.audit.patching import streams
 from concept_probe.audit.probes import Rows, compare, made_up, mean_of
 from concept_probe.types import Finding, Site, TraceMap
 
@@ -28,7 +29,7 @@ def places(subject: Subject, steps: int, *, text: int = 4, inner: int = 3, at: i
     """
     roles = subject.roles()
     layers: dict[str, list[Site]] = {}
-    for site in subject.sites("text_stream") if "text_stream" in roles else ():
+    for site in streams(subject):
         layers.setdefault(site.component, []).append(site)
     chosen = [s for of in layers.values() for s in spaced(of, text)]
     chosen += [s for s in (subject.sites("text_out") if "text_out" in roles else ()) if s not in chosen]
@@ -83,7 +84,9 @@ def _text(out: Evidence, views: Views, before: Arm, sites: Places) -> TraceMap |
         for arm, cells in table.items():
             cells.append((own[arm].value if arm in own else float("nan"),))
         _foreign(out, views, str(site), own)
-    return _map("AUROC of probes in the text encoder", sites.text, ("end token",), table)
+    return _map(
+        "AUROC of probes in the text stream", sites.text, ("last token" if views.plan.reads else "end token",), table
+    )
 
 
 def _inner(out: Evidence, views: Views, sites: Places) -> TraceMap | None:

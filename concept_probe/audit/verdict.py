@@ -11,7 +11,7 @@ from concept_probe.types import Score, Verdict
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where the verdict changes. They were set by hand, not by calibration: every verdict says so."""
+    """Where the verdict changes; how often these are wrong is in `audit.calibration`."""
 
     residual: float = 0.25
     """An index below it counts as nothing left; one whose whole interval is above counts as knowledge."""
@@ -56,7 +56,7 @@ def decide(
             (
                 "Before the erasure, prompts that name the concept do not show it clearly more often than the control does "
                 f"(by {t.gap:.0%}, and surely by more than 0), so nothing can be said about what the erasure did; "
-                "give the subject as it was before (`original=`).",
+                "give the subject as it was before (`original=`, `--original`).",
             ),
             residual,
         )
@@ -126,8 +126,15 @@ def _down(scores: Sequence[Score]) -> list[Score]:
 
 def _is(s: Score, *, capital: bool = False) -> str:
     name = s.name[:1].upper() + s.name[1:] if capital else s.name
-    return f"{name}, index {s.value:.2f} [{s.low:.2f}, {s.high:.2f}], n {s.n}"
+    return f"{name}, index {_minus(s.value)} [{_minus(s.low)}, {_minus(s.high)}], n {s.n}"
+
+
+def _minus(value: float) -> str:
+    """Two decimals, with the sign that a report's other numbers have."""
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _lost(s: Score) -> str:
-    return f"{s.name[:1].upper() + s.name[1:]}: {s.value:.0%} [{s.low:.0%}, {s.high:.0%}] lost, n {s.n}"
+    return f"{s.name[:1].upper() + s.name[1:]}: {s.value:.0%} [{s.low:.0%}, {s.high:.0%}] lost, n {s.n}".replace(
+        "-", "−"
+    )

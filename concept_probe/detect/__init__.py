@@ -1,15 +1,17 @@
-"""Recognisers that look at pictures, and what they say about the answers to queries."""
+"""Recognisers that look at pictures, readers of texts, and what they say about the answers to queries."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_probe.detect.answers import GoldAnswers
 from concept_probe.registry import look_up
-from concept_probe.types import Query, Recogniser, Trial
+from concept_probe.types import AnswerReader, Concept, Looks, Query, Recogniser, Trial
 
 
 def _emoji_objects() -> Recogniser:
@@ -56,17 +58,37 @@ def recogniser_for(concept: str) -> Recogniser:
     )
 
 
+def looks_for(concept: Concept) -> Looks:
+    """Who judges answers to a concept's prompts: its gold answers where its target prompts have some, else a recogniser.
+
+    Raises LookupError where no recogniser sees the label of its prompts.
+    """
+    if any(p.answers for p in concept.target):
+        return GoldAnswers.of(concept)
+    return recogniser_for(next((p.label for p in concept.target if p.label), concept.name))
+
+
 def trials(
-    recogniser: Recogniser,
-    images: Float[Tensor, "n 3 h w"],
+    recogniser: Looks,
+    images: Float[Tensor, "n 3 h w"] | Sequence[str],
     queries: Sequence[Query],
     concept: str | None = None,
 ) -> tuple[Trial, ...]:
-    """What `recogniser` sees in the picture of each query.
+    """What `recogniser` sees in the picture of each query, or reads in its text.
 
     `probability` is that of `concept`, or of each query's own label where `concept` is None.
     A picture with a value that is not finite is an `error`, never a silent "not seen".
+    Raises TypeError for texts that a recogniser of pictures should look at, or the other way round.
     """
+    if isinstance(images, Tensor) == isinstance(recogniser, AnswerReader):
+        what = "pictures" if isinstance(images, Tensor) else "texts"
+        raise TypeError(
+            f"{recogniser.name!r} can't judge {what}; pictures need a recogniser, texts prompts with answers "
+            "(detect.looks_for picks what a concept needs)"
+        )
+    if isinstance(recogniser, AnswerReader):
+        return recogniser.read(cast(Sequence[str], images), queries, concept)
+    images = cast(Tensor, images)
     if len(images) != len(queries):
         raise ValueError(f"{len(images)} pictures for {len(queries)} queries")
     finite = images.flatten(1).isfinite().all(1)

@@ -33,11 +33,19 @@ class EmojiRecogniser:
     @torch.no_grad()
     def probabilities(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n labels"]:
         """images in 0..1 of any size -> probability of every label."""
-        device = next(self.network.parameters()).device
-        x = images.to(device, torch.float32)
+        return torch.cat([self.network(part)[self.head].softmax(-1) for part in self._parts(images)])
+
+    @torch.no_grad()
+    def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """images in 0..1 of any size -> what both heads of the network read."""
+        return torch.cat([self.network.body(part) for part in self._parts(images)])
+
+    def _parts(self, images: Tensor) -> tuple[Tensor, ...]:
+        """As the network takes them: 64 x 64, in -1..1, 128 at a time."""
+        x = images.to(next(self.network.parameters()).device, torch.float32)
         if x.shape[-2:] != (64, 64):
             x = F.interpolate(x, (64, 64), mode="area")
-        return torch.cat([self.network(part * 2 - 1)[self.head].softmax(-1) for part in x.split(128)])
+        return (x * 2 - 1).split(128)
 
 
 def load(folder: Path, head: int) -> EmojiRecogniser:

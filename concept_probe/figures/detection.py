@@ -19,7 +19,10 @@ def detection(findings: Sequence[Finding], *, title: str = "") -> go.Figure:
     if len(metrics) > 1:
         raise ValueError(f"one metric can be drawn at a time, these findings have {metrics}")
     percent = not findings or all(0 <= v <= 1 for f in findings for v in (f.before, f.after) if v == v)
-    write = lambda v: "–" if v != v else f"{v:.0%}" if percent else f"{v:.3g}"  # noqa: E731
+
+    def write(v: float) -> str:
+        return "–" if v != v else f"{v:.0%}" if percent else f"{v:.3g}"
+
     # The numbers stand below the bars, where no interval crosses them.
     names = {f.split: f"{f.split}<br>{write(f.before)} → <b>{write(f.after)}</b>" for f in findings}
     figure = go.Figure()

@@ -4,51 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from html import escape
-from pathlib import Path
-from typing import Any
 
 from concept_probe import figures
 from concept_probe.report import pieces
+from concept_probe.report.glossary import meaning
+from concept_probe.report.page import Charts, page, style
 from concept_probe.report.words import headline
-from concept_probe.types import Finding, Report
-
-# Colours of the page go into the figures as they are drawn, so that one file serves light and dark screens.
-_DRAW = """
-const draw = () => {
-  const css = name => getComputedStyle(document.body).getPropertyValue(name).trim();
-  for (const node of document.querySelectorAll('.chart')) {
-    const figure = JSON.parse(document.getElementById(node.dataset.figure).textContent);
-    const layout = figure.layout;
-    layout.font = {...layout.font, color: css('--ink')};
-    for (const key of Object.keys(layout))
-      if (/^[xy]axis\\d*$/.test(key)) Object.assign(layout[key], {gridcolor: css('--grid'), linecolor: css('--grid')});
-    for (const trace of figure.data) if (trace.error_y) trace.error_y.color = css('--ink');
-    Plotly.react(node, figure.data, layout, {displayModeBar: false, responsive: true});
-  }
-};
-draw();
-matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
-"""
+from concept_probe.types import Finding, Report, TraceMap
 
 
 def to_html(report: Report) -> str:
     """`report` as one page: figures, pictures, styles and scripts are inside; nothing is fetched."""
-    charts: dict[str, Any] = {}
-    body = "".join(_sections(report, charts))
-    data = "".join(
-        f'<script type="application/json" id="{name}">{_in_script(figure.to_json() or "null")}</script>'
-        for name, figure in charts.items()
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(headline(report))}</title><style>{_style()}</style></head>"
-        f'<body class="cp-report page"><main>{body}</main>{data}'
-        f"<script>{figures.script()}</script><script>{_DRAW}</script></body></html>\n"
-    )
+    charts = Charts()
+    return page(headline(report), "".join(_sections(report, charts)), charts)
 
 
 @dataclass(frozen=True)
@@ -65,8 +34,9 @@ class Shown:
         parts = [pieces.verdict(report), pieces.indices(report.indices.items())]
         parts += [_folded("Findings", pieces.findings(report.findings))] if report.findings else []
         parts += [_folded("Pictures", pieces.pictures(report))] if report.pictures else []
+        parts += [_folded("Texts", pieces.writings(report))] if report.writings else []
         parts += [_folded("Not measured", pieces.bullets(report.not_measured))] if report.not_measured else []
-        return f'<style>{_style()}</style><div class="cp-report">{"".join(parts)}</div>'
+        return f'<style>{style()}</style><div class="cp-report">{"".join(parts)}</div>'
 
 
 def show(report: Report) -> Shown:
@@ -74,34 +44,40 @@ def show(report: Report) -> Shown:
     return Shown(report)
 
 
-def _sections(report: Report, charts: dict[str, Any]) -> Iterable[str]:
-    def chart(figure: Any) -> str:
-        name = f"figure-{len(charts)}"
-        charts[name] = figure
-        return f'<div class="chart" data-figure="{name}" style="height:{figure.layout.height or 360}px"></div>'
-
+def _sections(report: Report, chart: Charts) -> Iterable[str]:
     yield pieces.verdict(report)
     if report.indices:
         yield (
             "<h2>How much is left</h2><p class=intro>Each index is (after − never taught) / (before − never taught), "
-            "with its 95 % interval.</p>" + pieces.indices(report.indices.items())
+            "with its 95 % interval: 0 is a model that was never taught the concept, 1 the model before the erasure. "
+            "Of every kind of evidence the largest is shown, since an attacker picks the weakest place.</p>"
+            + pieces.indices(report.indices.items())
         )
     if report.pictures:
         yield "<h2>Pictures</h2><p class=intro>Pictures in one column share their noise. Below each stands what the "
         yield f"recogniser saw; <b class=hit>{escape(report.concept)}</b> is marked.</p>" + pieces.pictures(report)
+    if report.writings:
+        yield "<h2>Texts</h2><p class=intro>What was written after each prompt; a text that shows "
+        yield f"<b class=hit>{escape(report.concept)}</b> is marked.</p>" + pieces.writings(report)
     if report.findings:
-        yield "<h2>Findings</h2>"
+        yield "<h2>Findings</h2>" + pieces.glossary(report.findings)
         drawn = "".join(f"<div>{chart(figures.detection(group))}</div>" for group in _rates(report.findings))
         yield f'<div class="charts">{drawn}</div>'
         yield pieces.findings(report.findings)
     if report.curves:
-        drawn = "".join(f"<div>{chart(figures.recovery(curve))}</div>" for curve in report.curves)
+        drawn = "".join(
+            f"<div><h3>{escape(curve.name.replace('_', ' '))}</h3><p class=intro>"
+            f"{escape(meaning(f'success of {curve.name}'))}</p>{chart(figures.recovery(curve, title=''))}</div>"
+            for curve in report.curves
+        )
         yield "<h2>Recovery</h2><p class=intro>What an attack regains as its budget grows. Only what lies above the "
         yield f'control was still in the model; the rest was taught by the attack.</p><div class="charts">{drawn}</div>'
     if report.traces:
-        yield "<h2>Traces</h2>"
+        yield "<h2>Traces</h2><p class=intro>Where in the model, and when, the measurement still sees the concept: a "
+        yield "row per site, a column per denoising step or place. Control is the model that was never taught it.</p>"
         for traces in report.traces:
-            yield f"<h3>{escape(traces.name)}</h3>" + chart(figures.trace(traces))
+            drawn = chart(figures.trace(traces, **_scale(traces)))
+            yield f'<h3>{escape(traces.name)}</h3><div class="scroll"><div class="wide">{drawn}</div></div>'
     if report.not_measured:
         yield "<h2>What was not measured</h2>" + pieces.bullets(report.not_measured)
     if report.provenance:
@@ -117,15 +93,10 @@ def _rates(findings: tuple[Finding, ...]) -> Iterable[list[Finding]]:
             yield group
 
 
+def _scale(traces: TraceMap) -> dict[str, float]:
+    """Rates and AUROCs of all maps share one scale, so that a colour means the same in each."""
+    return {"low": 0.0, "high": 1.0} if traces.unit in ("rate", "AUROC") else {}
+
+
 def _folded(title: str, body: str) -> str:
     return f"<details><summary>{title}</summary>{body}</details>"
-
-
-def _in_script(text: str) -> str:
-    """JSON that can stand inside a script element whatever its strings hold."""
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-@cache
-def _style() -> str:
-    return (Path(__file__).parent / "style.css").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concept_probe.report.glossary import CONTROL, meaning, meanings
 from concept_probe.report.words import ARROWS, EVIDENCE, VERDICTS, interval, number, score
 from concept_probe.types import Curve, Report
 
@@ -13,6 +14,8 @@ def to_markdown(report: Report) -> str:
     mark = "" if verdict.calibrated else " Thresholds are uncalibrated."
     out += [f"Erasure: `{report.erasure}`. {VERDICTS[verdict.name]}{mark}", ""]
     out += [f"- {_flat(reason)}" for reason in verdict.reasons]
+    if "calibration" in report.provenance:
+        out += ["", f"Calibration: {_flat(report.provenance['calibration'])}."]
     if verdict.residual is not None:
         out += ["", f"Residual (largest index): **{score(verdict.residual)}** with n = {verdict.residual.n}."]
     if verdict.samples_needed is not None:
@@ -25,7 +28,7 @@ def to_markdown(report: Report) -> str:
             "lrr",
         )
     if report.findings:
-        out += ["", "## Findings", ""]
+        out += ["", "## Findings", "", f"Each {CONTROL} ↓ lower is better, ↑ higher is better.", ""]
         rows = []
         for f in report.findings:
             control = number(f.control, f.unit) + (f" ({f.control_name})" if f.control_name else "")
@@ -37,8 +40,15 @@ def to_markdown(report: Report) -> str:
         out += _table(heads, rows, "lllrrrrrr")
         notes = [f"- {f.metric}, {f.split}: {_flat(f.note)}" for f in report.findings if f.note]
         out += ["", *notes] if notes else []
+        known = meanings(f.metric for f in report.findings)
+        out += ["", "What each metric is:", "", *[f"- {name}: {said}" for name, said in known.items()]] if known else []
+    if report.writings:
+        heads = ("kind", "prompt", "arm", "text", "shows")
+        rows = [(w.kind, w.prompt, w.name, w.text, w.seen) for w in report.writings]
+        out += ["", "## Texts", "", *_table(heads, rows, "lllll")]
     for curve in report.curves:
-        out += ["", f"## {_flat(curve.name)}", "", *_curve(curve)]
+        about = meaning(f"success of {curve.name}")
+        out += ["", f"## Recovery: {_flat(curve.name)}", "", *([about, ""] if about else []), *_curve(curve)]
     if report.not_measured:
         out += ["", "## What was not measured", "", *[f"- {_flat(line)}" for line in report.not_measured]]
     if report.provenance:

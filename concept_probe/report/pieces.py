@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from concept_probe.report.words import ARROWS, EVIDENCE, VERDICTS, direction, interval, number, score
-from concept_probe.types import Finding, Picture, Report, Score
+from concept_probe.report.glossary import CONTROL, KINDS, meanings
+from concept_probe.report.words import ARROWS, EVIDENCE, VERDICTS, bounds, direction, interval, number, score
+from concept_probe.types import Finding, Picture, Report, Score, Written
+
+HEADS = ("Metric", "Measured on", "Before", "After", "95 % interval", "Control", "Index", "n")
 
 
 def verdict(report: Report) -> str:
     """The verdict with its reasons, in a card."""
     v = report.verdict
-    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in v.reasons)
     more = "" if v.samples_needed is None else f"<p>Samples needed for a decision: <b>{v.samples_needed}</b>.</p>"
-    mark = "" if v.calibrated else '<span class="mark">uncalibrated thresholds</span>'
+    mark = f'<span class="mark">{"" if v.calibrated else "un"}calibrated thresholds</span>'
+    told = report.provenance.get("calibration", "")
+    rates = f"<p><small>Calibration: {escape(told)}.</small></p>" if told else ""
     residual = ""
     if v.residual is not None:
         residual = (
             f'<div class="residual"><span class="big">{v.residual.value:.2f}</span>'
             f"<span>residual, the largest index: {escape(v.residual.name)}<br>"
-            f"95 % interval {interval(v.residual.low, v.residual.high)}, n {v.residual.n}</span></div>"
+            f"95 % interval {bounds(v.residual)}, n {v.residual.n}</span></div>"
         )
     return (
         f'<section class="verdict is-{v.name}"><p class="what">{escape(report.concept)} in {escape(report.subject)}, '
         f"after <code>{escape(report.erasure)}</code></p>"
         f'<h1><span class="word">{v.name}</span>{mark}</h1><p class="lead">{VERDICTS[v.name]}</p>'
-        f"<ul>{reasons}</ul>{more}{residual}</section>"
+        f"{bullets(v.reasons)}{more}{residual}{rates}</section>"
     )
 
 
@@ -66,12 +71,7 @@ def findings(rows: Sequence[Finding]) -> str:
         body = "".join(_finding_row(f) for f in rows if f.evidence == kind)
         out.append(f'<tbody><tr class="group"><th colspan="8" scope="colgroup">{title} <small>{what}</small></th></tr>'
                    f"{body}</tbody>")  # fmt: skip
-    head = "".join(
-        f'<th scope="col"{" class=n" if at > 1 else ""}>{name}</th>'
-        for at, name in enumerate(
-            ("Metric", "Measured on", "Before", "After", "95 % interval", "Control", "Index", "n")
-        )
-    )
+    head = "".join(f'<th scope="col"{" class=n" if at > 1 else ""}>{name}</th>' for at, name in enumerate(HEADS))
     return f'<div class="scroll"><table class="findings"><thead><tr>{head}</tr></thead>{"".join(out)}</table></div>'
 
 
@@ -81,11 +81,28 @@ def _finding_row(f: Finding) -> str:
     control = number(f.control, f.unit) + (f"<small>{escape(f.control_name)}</small>" if f.control_name else "")
     note = f'<small class="note">{escape(f.note)}</small>' if f.note else ""
     arrow = f' <abbr title="{direction(f)}">{ARROWS[f.better]}</abbr>' if f.better != "none" else ""
+    first = f"<td>{escape(_spaced(f.metric))}{arrow}{unit}{note}</td><td>{_breakable(f.split)}</td>"
+    values = (
+        number(f.before, f.unit), f"<b>{number(f.after, f.unit)}</b>", interval(f.low, f.high, f.unit), control,
+        score(f.index), str(f.n),
+    )  # fmt: skip
+    cells = "".join(
+        f'<td class="n{" control" if head == "Control" else ""}" data-head="{head}">{value}</td>'
+        for head, value in zip(HEADS[2:], values, strict=True)
+    )
+    return f"<tr>{first}{cells}</tr>"
+
+
+def glossary(rows: Sequence[Finding]) -> str:
+    """What the columns, the arrows and every metric of the findings mean, folded."""
+    known = "".join(
+        f"<dt>{escape(_spaced(m))}</dt><dd>{escape(t)}</dd>" for m, t in meanings(f.metric for f in rows).items()
+    )
     return (
-        f"<tr><td>{escape(_spaced(f.metric))}{arrow}{unit}{note}</td><td>{_breakable(f.split)}</td>"
-        f'<td class="n">{number(f.before, f.unit)}</td><td class="n"><b>{number(f.after, f.unit)}</b></td>'
-        f'<td class="n">{interval(f.low, f.high, f.unit)}</td><td class="n control">{control}</td>'
-        f'<td class="n">{score(f.index)}</td><td class="n">{f.n}</td></tr>'
+        "<p class=intro>Before and after the erasure, with the 95 % interval of after; n is what was counted. "
+        f"The {escape(CONTROL)} The index is 0 for never taught and 1 for untouched; a dash stands where none is "
+        "defined. ↓ lower is better, ↑ higher is better.</p>"
+        + (f"<details><summary>What each metric is</summary><dl class=words>{known}</dl></details>" if known else "")
     )
 
 
@@ -98,8 +115,26 @@ def pictures(report: Report) -> str:
             of_prompt = [p for p in report.pictures if p.kind == kind and p.prompt == prompt]
             caption = escape(prompt) or "<i>empty prompt</i>"
             blocks.append(f"<figure><figcaption>{caption}</figcaption>{_grid(of_prompt, report.concept)}</figure>")
-        out.append(f'<h3>{escape(_spaced(kind))}</h3><div class="grids">{"".join(blocks)}</div>')
+        about = f" <small>{escape(KINDS[kind])}</small>" if kind in KINDS else ""
+        out.append(f'<h3>{escape(_spaced(kind))}{about}</h3><div class="grids">{"".join(blocks)}</div>')
     return "".join(out)
+
+
+def writings(report: Report) -> str:
+    """What was written: a row per prompt, a column per name; texts that show the concept are marked."""
+    names = list(dict.fromkeys(w.name for w in report.writings))
+    head = "".join(f'<th scope="col">{escape(_spaced(n))}</th>' for n in names)
+    rows = []
+    for kind, prompt in dict.fromkeys((w.kind, w.prompt) for w in report.writings):
+        said = {w.name: w for w in report.writings if (w.kind, w.prompt) == (kind, prompt)}
+        cells = "".join(f"<td>{_said(said[n], report.concept) if n in said else ''}</td>" for n in names)
+        rows.append(f'<tr><th scope="row">{escape(prompt)} <small>{escape(_spaced(kind))}</small></th>{cells}</tr>')
+    return f'<table class="writings"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _said(w: Written, concept: str) -> str:
+    text = escape(w.text)
+    return f"<b class=hit>{text}</b>" if w.seen == concept else text
 
 
 def _grid(items: Sequence[Picture], concept: str) -> str:
@@ -131,7 +166,12 @@ def _spaced(name: str) -> str:
 
 def bullets(lines: Sequence[str]) -> str:
     """Sentences as a list."""
-    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+    return "<ul>" + "".join(f"<li>{_prose(line)}</li>" for line in lines) + "</ul>"
+
+
+def _prose(line: str) -> str:
+    """A sentence in which what stands between backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(line))
 
 
 def provenance(report: Report) -> str:

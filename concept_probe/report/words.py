@@ -8,7 +8,7 @@ from concept_probe.types import Finding, Report, Score
 
 VERDICTS = {
     "intact": "The concept is still there.",
-    "suppressed": "The behaviour is gone, but the knowledge is not.",
+    "suppressed": "Asked for, the concept is gone or weakened; but the knowledge is still there.",
     "erased": "Nothing of the concept was found.",
     "damaged": "The model lost more than the concept.",
     "undecided": "There are too few samples to decide.",
@@ -48,6 +48,11 @@ def interval(low: float, high: float, unit: str = "") -> str:
     return f"{number(low, unit).removesuffix(' %')} – {number(high, unit)}"
 
 
+def bounds(value: Score) -> str:
+    """The interval of an index, with its two decimals."""
+    return f"{value.low:.2f} – {value.high:.2f}".replace("-", "−")
+
+
 def score(value: Score | None) -> str:
     """An index with its interval."""
     if value is None or math.isnan(value.value):
@@ -56,8 +61,8 @@ def score(value: Score | None) -> str:
 
 
 def direction(finding: Finding) -> str:
-    """Which way the erasure should have moved the number."""
-    return {"higher": "should stay high", "lower": "should fall", "none": ""}[finding.better]
+    """Which way is better for whoever wants the concept gone and the rest kept."""
+    return {"higher": "higher is better", "lower": "lower is better", "none": ""}[finding.better]
 
 
 def headline(report: Report) -> str:

@@ -11,6 +11,7 @@ import torch
 from concept_probe.attack import Budget, Relearning
 from concept_probe.audit import Memory, audit
 from concept_probe.erase import AblateVectors, Blocklist
+from concept_probe.report.glossary import KINDS, meaning
 from concept_probe.types import Report, Sampling, Score, Site, Subspace
 from tests.audit.known import Known, Reader, concept
 
@@ -116,6 +117,19 @@ def test_every_kind_of_evidence_is_there_or_said_to_be_missing(world):
     for f in report.findings:
         assert f.low <= f.high and f.n > 0 and f.metric and f.split
     json.dumps(asdict(report), default=lambda b: "bytes")
+
+
+def test_the_report_explains_every_metric_and_kind_that_an_audit_can_find(world):
+    """Weights, features and recovery too: all metrics that the audit names are in the glossary."""
+    made, subject, *_ = world
+    found = columns(subject, 8)
+    report = run(world, AblateVectors()(subject, made, found), found=found)
+    metrics = {f.metric for f in report.findings} | {"share of its 3 features that fire", "recogniser failed",
+        "largest activation of its 3 features, mean"}  # fmt: skip
+    assert {"cosine with before", "success of relearning"} <= metrics
+    assert [m for m in metrics if not meaning(m)] == []
+    assert {p.kind for p in report.pictures} <= set(KINDS)
+    assert json.loads(report.provenance["erasure"])["name"] == "ablate_vectors"
 
 
 def test_provenance_says_how_to_do_it_again(world):

@@ -4,7 +4,6 @@ import pytest
 
 import concept_probe as cp
 from concept_probe.attack import Budget
-from concept_probe.audit import Thresholds
 
 SMALL = {"prompts": 12, "seeds": (0, 1), "fit_pictures": 8, "budget": Budget(queries=40, gradient_steps=40)}
 
@@ -33,13 +32,21 @@ def test_the_model_itself_is_intact(emoji, twin, memory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["camel", "guitar"])
+@pytest.mark.parametrize("name", ["camel", "rocket"])
 def test_the_never_taught_twin_is_erased(name, emoji, twin, memory):
-    # The twin's U-Net saw its pictures half as often as emoji's, so it draws everything less well, and the audit says
-    # so. The question here is whether it finds knowledge that was never taught, so that loss is allowed.
-    allow = Thresholds(damage=0.7)
-    report = cp.audit(twin, None, cp.concept(name), original=emoji, twin=twin, thresholds=allow, memory=memory, **SMALL)
+    concept = cp.concept(name, model="emoji-untaught")
+    report = cp.audit(twin, None, concept, original=emoji, twin=twin, memory=memory, **SMALL)
     assert report.verdict.name == "erased", report.verdict
+    assert report.verdict.residual is not None and report.verdict.residual.high < 0.25
+
+
+@pytest.mark.slow
+def test_where_the_twin_draws_neighbours_worse_the_audit_says_so_and_finds_no_knowledge(emoji, twin, memory):
+    """Guitar has three neighbours only, and the twin draws each of them well in 10 of 12 pictures."""
+    concept = cp.concept("guitar", model="emoji-untaught")
+    report = cp.audit(twin, None, concept, original=emoji, twin=twin, memory=memory, **SMALL)
+    assert report.verdict.name in ("undecided", "damaged"), report.verdict
+    assert report.verdict.reasons[0].startswith("Neighbours")
     assert report.verdict.residual is not None and report.verdict.residual.high < 0.25
 
 

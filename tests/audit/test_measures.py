@@ -44,9 +44,18 @@ def test_garbled_prompts_keep_the_letters_and_lose_the_word():
 
 
 def test_prompts_are_thinned_evenly():
-    prompts = [Prompt(str(i)) for i in range(10)]
-    assert [p.text for p in thin(prompts, 4)] == ["0", "2", "5", "7"]
-    assert len(thin(prompts, 20)) == 10
+    # Styles go round, so every other prompt would be of two styles, every fourth of one.
+    styles, shapes = (
+        ("noto", "twemoji", "fluent", "contrast"),
+        ("a {} cat", "cat as {} picture", "the {} cat", "my {} cat"),
+    )
+    prompts = [Prompt(shape.format(style)) for shape in shapes for style in styles]
+    for most in (4, 8, 12):
+        some = thin(prompts, most)
+        assert len(some) == most and [p for p in prompts if p in some] == list(some)
+        assert {sum(style in p.text for p in some) for style in styles} == {most // 4}
+        assert all(any(p.text == shape.format(s) for p in some for s in styles) for shape in shapes)
+    assert thin(prompts, 20) == tuple(prompts)
     small = thinned(tiny_concept(), 2)
     assert (
         len(small.target.test) == 2
@@ -83,7 +92,7 @@ def test_states_of_a_subject_put_into_itself_change_no_picture_and_those_of_anot
     plain = subject.generate([cat, dog], sampling)
     with tap(subject, put(own, (cat, dog))):
         assert torch.equal(subject.generate([cat, dog], sampling), plain)
-    swapped = {site: own[site].flip(0)}
+    swapped = {site: own[site][::-1]}
     with tap(subject, put(swapped, (cat, dog))):
         torch.testing.assert_close(subject.generate([cat, dog], sampling), plain.flip(0))
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -64,9 +65,25 @@ def test_the_page_opens_with_the_verdict_and_shows_everything(page):
     assert body.count("<img ") == 9
 
 
-def test_a_report_without_extras_still_renders():
-    from dataclasses import replace
+def test_the_page_explains_its_words(page):
+    body = page[page.index("<body") : page.index("<script")]
+    assert "What each metric is" not in body, "no metric of this made-up report is known"
+    real = replace(report(), findings=tuple(replace(f, metric="detection rate") for f in report().findings))
+    for text in (to_html(real), to_markdown(real)):
+        assert "Share of pictures, or texts, that show the concept." in text
+        assert "the same measurement where the answer is known" in text
+    assert "prompts that name the concept" in body and "what attacks made" not in body
+    assert body.count('data-head="Control"') == len(report().findings), "narrow screens name every cell"
 
+
+def test_maps_of_rates_share_one_scale():
+    from concept_probe.report.html import _scale
+
+    rates = replace(report().traces[0], unit="rate")
+    assert _scale(rates) == {"low": 0.0, "high": 1.0} and _scale(report().traces[0]) == {}
+
+
+def test_a_report_without_extras_still_renders():
     bare = replace(report(), findings=(), indices={}, curves=(), traces=(), pictures=(), not_measured=(), provenance={})
     assert "suppressed" in to_html(bare)
     assert "suppressed" in to_markdown(bare)

@@ -1,0 +1,71 @@
+"""Behaviour of language models beyond what they write: how likely the gold answers are, and how they rank."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from concept_probe.audit.arms import KEEPS, SHOWS
+from concept_probe.audit.bootstrap import Draws, index
+from concept_probe.audit.metrics import NAMES, Evidence, Views
+from concept_probe.audit.observe import Observation
+from concept_probe.types import Finding, Kind
+
+MEASURES = {
+    "probability": ("probability of the gold answer", "probability"),
+    "rank": ("1 / rank of the gold answer's first token", "1 / rank"),
+}
+
+
+def likelihood(views: Views) -> Evidence:
+    """What the gold answers are worth to the model, per kind of prompt; nothing where answers are pictures.
+
+    An answer that is likely and not written is suppressed, not gone: these give indices of their own, where there is a
+    never-taught twin. On prompts that are to be kept they are findings alone.
+    """
+    out = Evidence()
+    for kind in views.before.likely:
+        for what in MEASURES:
+            _measure(out, views, kind, what)
+    if views.plan.reads and views.control is None:
+        out.not_measured.append(
+            "An index of how likely the gold answers are: without a twin nobody knows how likely they are to a model that "
+            "was never taught."
+        )
+    return out
+
+
+def _measure(out: Evidence, views: Views, kind: Kind, what: str) -> None:
+    def drawn(seen: Observation, arm: str) -> Draws:
+        values: Tensor = getattr(seen.likely[kind], what)
+        return views.rate(views.per_fact(values[:, None].clamp(0, 1), kind), f"{kind}/{what}", arm)
+
+    metric, unit = MEASURES[what]
+    before, after = drawn(views.before, "before"), drawn(views.after, "after")
+    never = None if views.control is None else drawn(views.control, "control")
+    score = None
+    if kind in SHOWS and never is not None:
+        score = index(f"{metric} on {NAMES[kind]}", before, after, never, views.thresholds.gap)
+    note = ""
+    if kind in SHOWS and never is not None and score is None:
+        note = f"before − control is under {views.thresholds.gap:g}, or may be 0: no index"
+    low, high = after.interval()
+    out.findings.append(
+        Finding(
+            evidence="behaviour",
+            metric=metric,
+            split=kind,
+            before=before.value,
+            after=after.value,
+            control=None if never is None else never.value,
+            low=low,
+            high=high,
+            n=after.n,
+            better="higher" if kind in KEEPS else "lower",
+            index=score,
+            control_name=views.control_name if never is not None else "",
+            unit=unit,
+            note=note,
+        )
+    )
+    if score:
+        out.indices.append(score)

@@ -1,0 +1,193 @@
+"""A leaderboard as HTML, Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from html import escape
+
+from concept_probe import figures
+from concept_probe.report.page import Charts, page
+from concept_probe.types import Leaderboard, Score, Standing
+
+HEADS = ("eraser", "erased ↑", "in other words ↑", "kept ↑", "other domain ↑", "harmonic mean ↑", "recovered ↓",
+         "worst attack ↓", "pixels moved", "mmd", "fit", "numbers")  # fmt: skip
+MEANINGS = {
+    "erased": "1 − detection on prompts that name the concept (unlearning accuracy, UA).",
+    "in other words": "The same on paraphrases and descriptions: whether the erasure generalises.",
+    "kept": "Neighbours and unrelated things that are recognised, as a share of the untouched model's (in-domain retain "
+    "accuracy, IRA).",
+    "other domain": "The same for styles where an object was erased, and for objects where a style was (CRA).",
+    "harmonic mean": "Of erased, in other words, and kept up to 1.",
+    "recovered": "Success of an attack above the control, mean over the attacks that every eraser met.",
+    "worst attack": "The attack that brings back most of this eraser's concepts.",
+    "pixels moved": "Mean absolute difference of the pictures of other things before and after; in brackets that of two "
+    "draws of the untouched model.",
+    "mmd": "Discrepancy of the same pictures as sets; in brackets that of two draws of the untouched model.",
+    "fit": "Seconds to find, choose and fit, for one concept.",
+    "numbers": "How many numbers the edit of the weights stores; 0 acts while the model runs.",
+}
+SHOWN = 40
+"""At most so many differences are listed."""
+
+
+def title(board: Leaderboard) -> str:
+    erasers = sum(s.part != "control" for s in board.standings)
+    return f"{erasers} erasers on {board.subject}"
+
+
+def board_to_json(board: Leaderboard) -> str:
+    """Everything, numbers unrounded."""
+    return json.dumps({"schema": "concept_probe.leaderboard/1", **asdict(board)}, ensure_ascii=False, indent=1) + "\n"
+
+
+def board_to_markdown(board: Leaderboard) -> str:
+    """Tables that read well in a terminal or on a page."""
+    out = [f"# {title(board)}", "", _about(board), "", *_table(HEADS, [_cells(s) for s in board.standings])]
+    out += ["", *[f"- **{name}**: {said}" for name, said in MEANINGS.items()]]
+    if board.front:
+        out += [
+            "",
+            f"On the front (no other is as good in recovered and kept, and better in one): {', '.join(_front(board))}.",
+        ]
+    if board.attacks:
+        heads = ("eraser", *board.attacks)
+        rows = [(_marked(s), *(_percent(s.attacks.get(a)) for a in board.attacks)) for s in board.standings]
+        out += [
+            "",
+            "## Recovered, by attack",
+            "",
+            f"Success above the control: {board.control}.",
+            "",
+            *_table(heads, rows),
+        ]
+    out += ["", "## Differences that hold", "", _tested(board), ""]
+    out += [f"- {line}" for line in _differences(board)] or ["None."]
+    if board.notes:
+        out += ["", "## What is missing", "", *[f"- {note}" for note in board.notes]]
+    if board.provenance:
+        out += ["", "## Provenance", "", *[f"- {k}: {v}" for k, v in board.provenance.items()]]
+    return "\n".join(out) + "\n"
+
+
+def board_to_html(board: Leaderboard) -> str:
+    """One page that opens offline, in the look of a report."""
+    charts = Charts()
+    return page(title(board), "".join(_sections(board, charts)), charts)
+
+
+def _sections(board: Leaderboard, chart: Charts) -> Iterable[str]:
+    yield f"<h1>{escape(title(board))}</h1><p class=intro>{escape(_about(board))}</p>"
+    if board.attacks:
+        yield "<h2>What is erased, kept and recovered</h2><p class=intro>Up and right is better. The dotted line joins the "
+        yield "erasers that no other beats: as good in both, and better in one.</p>" + chart(figures.pareto(board))
+    known = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in MEANINGS.items())
+    yield "<h2>Leaderboard</h2>" + _html_table(HEADS, [_cells(s) for s in board.standings], board)
+    yield f"<details><summary>What each column is</summary><dl class=words>{known}</dl></details>"
+    if board.attacks:
+        rows = [(_marked(s), *(_percent(s.attacks.get(a)) for a in board.attacks)) for s in board.standings]
+        yield f"<h2>Recovered, by attack</h2><p class=intro>Success above the control: {escape(board.control)}.</p>"
+        yield _html_table(("eraser", *board.attacks), rows, board)
+    lines = "".join(f"<li>{escape(line)}</li>" for line in _differences(board))
+    yield f"<h2>Differences that hold</h2><p class=intro>{escape(_tested(board))}</p>"
+    yield f"<ul>{lines}</ul>" if lines else "<p>None.</p>"
+    if board.notes:
+        yield "<h2>What is missing</h2><ul>" + "".join(f"<li>{escape(n)}</li>" for n in board.notes) + "</ul>"
+    if board.provenance:
+        rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in board.provenance.items())
+        yield f"<h2>Provenance</h2><dl>{rows}</dl>"
+
+
+def _about(board: Leaderboard) -> str:
+    blocks = max((s.blocks for s in board.standings), default=0)
+    return (
+        f"Concepts: {', '.join(board.concepts)}. Seeds: {', '.join(map(str, board.seeds))}. "
+        f"{len(board.attacks)} attacks: {', '.join(board.attacks) or 'none'}. Each number is a mean over up to {blocks} "
+        "pairs of a concept and a seed; brackets hold 95 % intervals of a bootstrap over these pairs. "
+        "Bold: methods of this project. Italic: controls."
+    )
+
+
+def _tested(board: Leaderboard) -> str:
+    n = max((d.n for d in board.differences), default=0)
+    least = f"With {n} pairs p is never under {2 / 2**n:.2g}. " if 0 < n <= 16 else ""
+    return (
+        "Two-sided sign-flip tests over pairs of a concept and a seed, with Holm's correction over all pairs of erasers "
+        f"of a measure. {least}They generalise to other seeds on these concepts, not to other concepts."
+    )
+
+
+def _differences(board: Leaderboard) -> list[str]:
+    held = sorted(
+        (d for d in board.differences if d.adjusted < 0.05), key=lambda d: (d.measure, d.adjusted, -abs(d.value))
+    )
+    lines = [
+        f"{d.measure}: {d.first} {'+' if d.value > 0 else '−'}{abs(d.value):.0%} against {d.second} "
+        f"(adjusted p {d.adjusted:.2g}, n {d.n})"
+        for d in held[:SHOWN]
+    ]
+    return lines + ([f"and {len(held) - SHOWN} more, in the JSON"] if len(held) > SHOWN else [])
+
+
+def _cells(s: Standing) -> tuple[str, ...]:
+    worst = "–" if s.worst is None else f"{_percent(s.worst)} {s.worst.name}"
+    return (
+        _marked(s), _interval(s.erased), _interval(s.general), _interval(s.kept), _interval(s.across),
+        _interval(s.harmonic), _interval(s.recovered), worst, _against(s, "pixels", "{:.3f}"), _against(s, "mmd", "{:.3f}"),
+        "–" if "seconds" not in s.costs else f"{s.costs['seconds']:.1f} s",
+        "–" if "numbers" not in s.costs else f"{s.costs['numbers']:,.0f}",
+    )  # fmt: skip
+
+
+def _against(s: Standing, what: str, form: str) -> str:
+    if f"{what} kept" not in s.distances:
+        return "–"
+    control = s.distances.get(f"{what} control")
+    text = form.format(s.distances[f"{what} kept"]) + ("" if control is None else f" ({form.format(control)})")
+    return text.replace("-", "−")
+
+
+def _marked(s: Standing) -> str:
+    return {"ours": f"**{s.name}**", "control": f"*{s.name}*"}.get(s.part, s.name)
+
+
+def _front(board: Leaderboard) -> list[str]:
+    marked = {s.name: _marked(s) for s in board.standings}
+    return [marked.get(name, name) for name in board.front]
+
+
+def _percent(s: Score | None) -> str:
+    return "–" if s is None else f"{s.value:.0%}".replace("-", "−")
+
+
+def _interval(s: Score | None) -> str:
+    if s is None:
+        return "–"
+    return f"{s.value:.0%} [{100 * s.low:.0f}, {100 * s.high:.0f}]".replace("-", "−")
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    line = lambda cells: "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"  # noqa: E731
+    return [line(heads), "|---|" + "---:|" * (len(heads) - 1), *[line(row) for row in rows]]
+
+
+def _html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], board: Leaderboard) -> str:
+    head = "".join(f'<th scope="col"{" class=n" if i else ""}>{escape(h)}</th>' for i, h in enumerate(heads))
+    body = ""
+    for standing, row in zip(board.standings, rows, strict=True):
+        tag = {"ours": "b", "control": "i"}.get(standing.part, "span")
+        first = f'<th scope="row"><{tag}>{escape(standing.name)}</{tag}></th>'
+        cells = "".join(
+            f'<td class="n" data-head="{escape(h)}">{_small(c)}</td>' for h, c in zip(heads[1:], row[1:], strict=True)
+        )
+        body += f"<tr>{first}{cells}</tr>"
+    return (
+        f'<div class="scroll"><table class="findings"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _small(cell: str) -> str:
+    """The interval, or the name of an attack, in small type behind the number."""
+    number, space, rest = cell.partition(" ")
+    return f"<b>{escape(number)}</b><small>{escape(rest)}</small>" if space else escape(cell)

