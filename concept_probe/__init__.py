@@ -20,13 +20,17 @@ _HOMES = {
     "Site": "types", "Prompt": "types", "Query": "types", "Splits": "types", "Concept": "types", "Moment": "types",
     "Codes": "types", "Codec": "types", "Score": "types", "Subspace": "types", "Finding": "types", "Curve": "types",
     "Verdict": "types", "Picture": "types", "TraceMap": "types", "Report": "types", "Sampling": "types",
-    "Trial": "types", "Recogniser": "types", "UnknownName": "registry",
+    "Trial": "types", "Recogniser": "types", "Catalogue": "types", "UnknownName": "registry",
     "load": "families", "Subject": "families",
     "concept": "concepts", "prompts": "concepts", "load_concept": "concepts", "save_concept": "concepts",
-    "tap": "capture", "capture": "capture", "Activations": "capture",
+    "tap": "capture", "capture": "capture", "Activations": "capture", "Live": "capture",
+    "Prefetched": "capture", "prefetch": "capture", "estimate_capture": "capture", "estimate_training": "learn",
     "Sae": "learn", "train_sae": "learn", "load_sae": "learn", "save_sae": "learn", "evaluate_sae": "learn",
-    "choose_features": "erase", "find_features": "find", "find_vectors": "find", "difference_of_means": "find", "leace": "find",
+    "load_saes": "learn", "push_to_hub": "learn", "feature_density": "learn", "decoder_neighbours": "learn",
+    "stability": "learn", "splitting": "find", "absorption": "find", "catalogue": "find", "to_browser": "report",
+    "find_features": "find", "find_vectors": "find", "difference_of_means": "find", "leace": "find",
     "fit_probe": "find", "probe_auroc": "find",
+    "choose_features": "erase", "choose_vectors": "erase",
     "erase": "erase", "ERASERS": "erase", "Edit": "erase", "Intervention": "erase",
     "ATTACKS": "attack", "Budget": "attack", "Attempt": "attack",
     "audit": "audit", "recogniser": "detect",
@@ -39,7 +43,7 @@ __all__ = ["__version__", *sorted(_HOMES)]  # pyright: ignore[reportUnsupportedD
 if TYPE_CHECKING:
     from concept_probe.attack import ATTACKS, Attempt, Budget
     from concept_probe.audit import audit
-    from concept_probe.capture import Activations, capture, tap
+    from concept_probe.capture import Activations, Live, Prefetched, capture, estimate_capture, prefetch, tap
     from concept_probe.concepts import (
         concept,
         load_concept,
@@ -47,31 +51,42 @@ if TYPE_CHECKING:
         save_concept,
     )
     from concept_probe.detect import recogniser
-    from concept_probe.erase import ERASERS, Edit, Intervention, choose_features, erase
+    from concept_probe.erase import ERASERS, Edit, Intervention, choose_features, choose_vectors, erase
     from concept_probe.families import Subject, load
     from concept_probe.find import (
+        absorption,
+        catalogue,
         difference_of_means,
         find_features,
         find_vectors,
         fit_probe,
         leace,
         probe_auroc,
+        splitting,
     )
     from concept_probe.learn import (
         Sae,
+        decoder_neighbours,
+        estimate_training,
         evaluate_sae,
+        feature_density,
         load_sae,
+        load_saes,
+        push_to_hub,
         save_sae,
+        stability,
         train_sae,
     )
     from concept_probe.registry import UnknownName
     from concept_probe.report import (
         from_json,
+        to_browser,
         to_html,
         to_json,
         to_markdown,
     )
     from concept_probe.types import (
+        Catalogue,
         Codec,
         Codes,
         Concept,

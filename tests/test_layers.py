@@ -11,8 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "concept_probe"
 ORDER = (
-    "registry", "types", "testbed", "concepts", "detect", "families", "capture", "learn", "find", "erase", "attack",
-    "audit", "figures", "report", "cli", "__main__",
+    "registry", "types", "testbed", "concepts", "published", "detect", "families", "capture", "learn", "find", "erase", "attack",
+    "audit", "bench", "figures", "report", "cli", "__main__",
 )  # fmt: skip
 """A room imports only rooms before it."""
 NARROW = {"figures": {"types", "registry"}, "report": {"types", "registry", "figures"}}
@@ -22,9 +22,10 @@ ALLOWED = {("types", "report")}
 HEAVY = {
     "diffusers": ("families", "testbed", "detect"),
     "transformers": ("families", "testbed", "detect"),
-    "sae_lens": ("learn/interop.py",),
+    "sae_lens": ("learn/interop",),
     "plotly": ("figures",),
     "wandb": (),
+    "triton": ("learn/kernels/triton_kernels.py",),
 }
 """Library to the only places that import it."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from concept_probe.cli import arrows, audits, info, run, train_testbed
+from concept_probe.cli import arrows, audits, bench, browse, calibrate, info, run, train_testbed
 
 app = typer.Typer(
     name="concept-probe", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
@@ -14,10 +14,13 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("capture")(arrows.capture)
 app.command("train")(arrows.train)
+app.command("browse")(browse.browse)
 app.command("find")(arrows.find)
 app.command("erase")(arrows.erase)
 app.command("attack")(audits.attack)
 app.command("audit")(audits.audit)
+app.command("bench")(bench.bench)
+app.command("calibrate")(calibrate.calibrate)
 app.command("report")(audits.report)
 app.command("info")(info.info)
 app.add_typer(train_testbed.app, name="testbed")

@@ -22,9 +22,11 @@ from concept_probe.cli.common import (
     recogniser_of,
     saes_of,
     subject_of,
+    writable,
 )
 
 Roles = Annotated[list[str] | None, typer.Option("--role", help="Role of the sites to capture; may be repeated.")]
+DTYPES = ("float32", "float16", "bfloat16")
 Method = Annotated[str, typer.Option(help="An eraser, see `concept-probe info erasers`.")]
 
 
@@ -36,27 +38,55 @@ def capture(
     prompt_file: Annotated[
         Path | None, typer.Option(help="Text file, one prompt a line. Default: the embedded prompts.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many prompts, evenly spread.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts, evenly spread.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="Token kind to keep; may be repeated. Default: all.")] = None,
+    step: Annotated[
+        list[int] | None, typer.Option(help="Denoising step to keep; may be repeated. Default: all.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16, in which rows are stored.")] = "float32",
 ) -> None:
-    """Store activations of a model over prompts.
+    """Store activations of a model over prompts; says first what that takes.
 
     Example: `concept-probe capture --output acts --role text_stream --limit 2000`
     """
     with plain_errors():
+        import torch
+
         from concept_probe.capture import capture as run_capture
+        from concept_probe.capture import estimate_capture
         from concept_probe.concepts import prompts as embedded
+        from concept_probe.registry import look_up
         from concept_probe.types import Prompt, Site
 
+        stored = look_up({name: getattr(torch, name) for name in DTYPES}, dtype, "dtype")
+        writable(output)
         subject = subject_of(model)
-        if prompt_file is not None:
-            asked = tuple(Prompt(line.strip()) for line in prompt_file.read_text().splitlines() if line.strip())
-        else:
+        if prompt_file is None:
             asked = embedded(model)
+        elif prompt_file.is_file():
+            lines = prompt_file.read_text(encoding="utf-8").splitlines()
+            asked = tuple(Prompt(line.strip()) for line in lines if line.strip())
+        else:
+            raise FileNotFoundError(f"prompt file {prompt_file} not found; give a text file with one prompt a line")
         if limit is not None and limit < len(asked):
             asked = tuple(asked[i * len(asked) // limit] for i in range(limit))
         sites = [Site.parse(s) for s in site or ()]
         roles = role or ([] if sites else ["text_stream"])
-        store = run_capture(subject, asked, roles=roles, sites=sites, folder=output)
+        expected = estimate_capture(
+            subject, asked, roles=roles, sites=sites, kinds=kind or None, steps=step or None, dtype=stored
+        )
+        err.print(str(expected), highlight=False)
+        expected.check_room(output)
+        store = run_capture(
+            subject,
+            asked,
+            roles=roles,
+            sites=sites,
+            folder=output,
+            kinds=kind or None,
+            steps=step or None,
+            dtype=stored,
+        )
         table = Table("site", "rows", "width")
         for s in store.sites:
             table.add_row(str(s), f"{store.rows(s):,}", str(store.width(s)))
@@ -68,20 +98,25 @@ def train(
     store: Annotated[Path, typer.Argument(help="Folder that `capture` wrote.")],
     output: Output,
     site: Annotated[str | None, typer.Option(help="Address of the site; needed if the store holds several.")] = None,
-    k: Annotated[int, typer.Option(help="Active features per row.")] = 16,
-    expansion: Annotated[int, typer.Option(help="Features per dimension.")] = 16,
-    samples: Annotated[int, typer.Option(help="Rows to train on.")] = 2_000_000,
+    k: Annotated[int, typer.Option(min=1, help="Active features per row.")] = 16,
+    expansion: Annotated[int, typer.Option(min=1, help="Features per dimension.")] = 16,
+    samples: Annotated[int, typer.Option(min=1, help="Rows to train on.")] = 2_000_000,
+    batch: Annotated[int, typer.Option(min=1, help="Rows of one step.")] = 1024,
     seed: Seed = 0,
 ) -> None:
-    """Train a sparse autoencoder on stored activations; an interrupted run goes on where it was.
+    """Train a sparse autoencoder on stored activations; says first what that takes, goes on where it was interrupted.
 
     Example: `concept-probe train acts --output sae --site text_encoder/encoder.layers.0:out`
     """
     with plain_errors():
+        import torch
+
         from concept_probe.capture import Activations
-        from concept_probe.learn import evaluate_sae, train_sae
+        from concept_probe.capture.activations import WINDOW
+        from concept_probe.learn import estimate_training, evaluate_sae, train_sae
         from concept_probe.types import Site
 
+        writable(output)
         acts = Activations.open(store)
         chosen = Site.parse(site) if site is not None else None
         if chosen is None and len(acts.sites) > 1:
@@ -89,9 +124,15 @@ def train(
                 f"the store holds {len(acts.sites)} sites, name one with --site: {', '.join(map(str, acts.sites))}"
             )
         chosen = chosen or next(iter(acts.sites))
-        sae = train_sae(acts, site=chosen, k=k, expansion=expansion, samples=samples, seed=seed, folder=output)
+        d, held = acts.width(chosen), min(WINDOW, acts.rows(chosen))
+        expected = estimate_training(d, d * expansion, k, batch, samples, dtype=acts.dtype, rows=held)
+        err.print(str(expected), highlight=False)
+        expected.check_memory(torch.device("cpu"))
+        sae = train_sae(
+            acts, site=chosen, k=k, expansion=expansion, samples=samples, batch=batch, seed=seed, folder=output
+        )
         err.print(f"autoencoder of {sae.width:,} features over {sae.site} in {output}")
-        rows = acts.read(chosen).x[:65536]
+        rows = next(acts.batches(chosen, held)).float()
         explained = 1 - float((rows - sae(rows)).square().sum() / (rows - rows.mean(0)).square().sum())
         err.print(
             f"explains {explained:.1%} of the variance of rows it was trained on; "
@@ -104,30 +145,37 @@ def find(
     output: Output,
     model: Model = "emoji",
     what: Annotated[
-        str, typer.Option(help="features, columns (of text-encoder feed-forward layers) or cross (attention K/V).")
+        str, typer.Option(help="features, columns (of feed-forward layers) or cross (attention K/V).")
     ] = "features",
-    count: Annotated[int | None, typer.Option(help="How many features; default: as many as are selective.")] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="How many features; default: as many as are selective.")
+    ] = None,
     sae: Saes = None,
     concept_file: ConceptFile = None,
     recogniser: RecogniserName = None,
     seed: Seed = 0,
 ) -> None:
-    """Find where a concept lives: features of an autoencoder, or concept vectors that are causal on pictures.
+    """Find where a concept lives: features of an autoencoder, or concept vectors that pictures or answers need.
 
-    Example: `concept-probe find camel --what columns --output camel-vectors`
+    Examples: `concept-probe find camel --what columns --output camel-vectors`,
+    `concept-probe find "Harry Potter" --model smollm2 --what columns --output potter-vectors`
     """
     with plain_errors():
-        from concept_probe.find import find_features, find_vectors
+        from concept_probe.families import CausalLMSubject
+        from concept_probe.find import find_features, find_lm_columns, find_vectors
         from concept_probe.find.files import save_found
         from concept_probe.registry import look_up
 
-        subject, about = subject_of(model), concept_of(concept, concept_file)
+        writable(output)
+        subject, about = subject_of(model), concept_of(concept, concept_file, model)
         roles = look_up(
             {"features": None, "columns": "mlp_value", "cross": ("cross_key_weight", "cross_value_weight")},
             what,
             "kind of finding",
         )
-        if roles is None:
+        if isinstance(subject, CausalLMSubject) and roles == "mlp_value":
+            found = find_lm_columns(subject, about, seed=seed)
+        elif roles is None:
             found = find_features(saes_of(sae, subject), subject, about, count=count, seed=seed)
         else:
             found = find_vectors(subject, about, recogniser=recogniser_of(recogniser, about), role=roles, seed=seed)
@@ -139,7 +187,7 @@ def find(
         for space in found[:20]:
             table.add_row(str(space.site), str(space.rank), str(space.score))
         err.print(table)
-        err.print(f"{len(found)} subspaces in {output}")
+        err.print(f"{len(found)} subspace{'s' if len(found) > 1 else ''} in {output}")
 
 
 def erase(
@@ -162,7 +210,8 @@ def erase(
         from concept_probe.erase import Edit
         from concept_probe.erase import erase as make
 
-        subject, about = subject_of(model), concept_of(concept, concept_file)
+        writable(output)
+        subject, about = subject_of(model), concept_of(concept, concept_file, model)
         erasure = make(method, subject, about, read_found(found, sae, subject))
         if not isinstance(erasure, Edit):
             raise ValueError(

@@ -15,6 +15,8 @@ from concept_probe.cli.common import (
     ConceptFile,
     ConceptName,
     Model,
+    PicturesPerPrompt,
+    Prompts,
     RecogniserName,
     Saes,
     Seed,
@@ -26,26 +28,28 @@ from concept_probe.cli.common import (
     saes_of,
     subject_of,
     twin_of,
+    writable,
 )
 
 EditFolder = Annotated[Path | None, typer.Option("--edit", help="Folder of an edit that `erase` wrote.")]
 Method = Annotated[str | None, typer.Option(help="An eraser to apply, see `info erasers`; instead of --edit.")]
 FoundFolder = Annotated[Path | None, typer.Option("--found", help="Folder that `find` wrote.")]
-Queries = Annotated[int, typer.Option(help="Pictures each attack may have made.")]
-Steps = Annotated[int, typer.Option(help="Optimiser steps each attack may take.")]
+Queries = Annotated[int, typer.Option(min=0, help="Pictures each attack may have made.")]
+Steps = Annotated[int, typer.Option(min=0, help="Optimiser steps each attack may take.")]
 
 
 def erasure_of(edit: Path | None, method: str | None, found: tuple, subject, concept, sae, recogniser):
     """The saved edit, or the named method's erasure; feature ablation without `found` chooses its features itself."""
     from concept_probe.erase import Edit, choose_features
     from concept_probe.erase import erase as make
+    from concept_probe.learn import over_text
 
     if edit is not None and method is not None:
         raise ValueError("give an edit or a method, not both")
     if edit is not None:
         return Edit.load(edit)
     if method == "ablate_features" and not found:
-        return choose_features(subject, concept, saes_of(sae, subject)[-1:], recogniser=recogniser).erasure
+        return choose_features(subject, concept, over_text(saes_of(sae, subject)), recogniser=recogniser).erasure
     return None if method is None else make(method, subject, concept, found)
 
 
@@ -67,10 +71,12 @@ def attack(
     Example: `concept-probe attack camel --method uce --attack relearning`
     """
     with plain_errors():
+        from rich.markup import escape
+
         from concept_probe.attack import ATTACKS, Budget
         from concept_probe.registry import look_up
 
-        subject, about = subject_of(model), concept_of(concept, concept_file)
+        subject, about = subject_of(model), concept_of(concept, concept_file, model)
         looks = recogniser_of(recogniser, about)
         make = look_up(ATTACKS, name, "attack", "concept-probe info attacks")
         erasure = erasure_of(edit, method, read_found(found, sae, subject), subject, about, sae, looks)
@@ -80,7 +86,15 @@ def attack(
         for x, score in attempt.curve:
             table.add_row(str(x), f"{score.value:.2f}", f"{score.low:.2f} – {score.high:.2f}", str(score.n))
         out.print(table)
-        out.print(f"spent {attempt.spent}")
+        if attempt.control is not None:
+            out.print(f"control, a random candidate under the same budget: {attempt.control}")
+        if attempt.note:
+            out.print(escape(attempt.note))
+        spent = attempt.spent
+        out.print(
+            f"spent: {spent.queries} pictures, {spent.gradient_steps} gradient steps, {spent.examples} example "
+            f"pictures, {spent.seconds:.1f} s"
+        )
 
 
 def audit(
@@ -102,11 +116,14 @@ def audit(
     json: Annotated[
         bool, typer.Option("--json", help="Print the report's JSON to standard output, and nothing else.")
     ] = False,
-    prompts: Annotated[int, typer.Option(help="Test prompts per kind.")] = 12,
-    seeds: Annotated[int, typer.Option(help="Pictures per prompt.")] = 2,
+    prompts: Prompts = 12,
+    seeds: PicturesPerPrompt = 2,
     queries: Queries = 80,
     steps: Steps = 60,
-    attacks: Annotated[list[str] | None, typer.Option("--attack", help="Attacks to run; `none` for none.")] = None,
+    attacks: Annotated[
+        list[str] | None,
+        typer.Option("--attack", help="Attacks to run; `none` for none."),
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Measure what is left of a concept, and give a verdict.
@@ -118,17 +135,18 @@ def audit(
     `concept-probe audit camel --model emoji-untaught --original emoji --json`
     """
     with plain_errors():
-        from concept_probe.attack import ATTACKS, Budget
+        from concept_probe.attack import STANDARD, Budget
         from concept_probe.audit import audit as run_audit
         from concept_probe.report import to_json
 
+        writable(output)
         # Whatever a library prints while it works goes to standard error: standard output is the result's.
         with contextlib.redirect_stdout(sys.stderr):
-            subject, about = subject_of(model), concept_of(concept, concept_file)
+            subject, about = subject_of(model), concept_of(concept, concept_file, model)
             looks = recogniser_of(recogniser, about)
             known = read_found(found, sae, subject)
             erasure = erasure_of(edit, method, known, subject, about, sae, looks)
-            chosen = tuple(ATTACKS) if attacks is None else tuple(a for a in attacks if a != "none")
+            chosen = STANDARD if attacks is None else tuple(a for a in attacks if a != "none")
             report = run_audit(
                 subject, erasure, about, original=subject_of(original) if original else None,
                 twin=twin_of(twin, original or model, about), recogniser=looks, found=known, prompts=prompts,
@@ -156,8 +174,10 @@ def report(
     with plain_errors():
         from concept_probe.report import from_json
 
-        if not source.exists():
-            raise FileNotFoundError(f"report {source} not found")
+        source = source / "report.json" if source.is_dir() else source
+        if not source.is_file():
+            raise FileNotFoundError(f"report {source} not found; give the report.json that audit or run wrote")
+        writable(output)
         found = from_json(source.read_text(encoding="utf-8"))
         place = output or source.parent
         write_report(found, place)
@@ -183,6 +203,7 @@ def write_report(report, folder: Path) -> None:
 
 def print_verdict(report, folder: Path | None) -> None:
     """The verdict, its reasons and the indices, in the terminal."""
+    from rich.console import Group
     from rich.markup import escape
     from rich.panel import Panel
 
@@ -190,14 +211,19 @@ def print_verdict(report, folder: Path | None) -> None:
 
     colours = {"erased": "green", "suppressed": "yellow", "undecided": "white", "intact": "red", "damaged": "red"}
     verdict = report.verdict
-    lines = [f"[bold {colours[verdict.name]}]{verdict.name}[/]  {VERDICTS[verdict.name]}", ""]
-    lines += [f"· {escape(reason)}" for reason in verdict.reasons]
+    reasons = Table.grid(padding=(0, 1))
+    for reason in verdict.reasons:
+        reasons.add_row("·", escape(reason))
+    if verdict.samples_needed is not None:
+        reasons.add_row("·", f"about {verdict.samples_needed} samples are needed for a decision")
+    parts = [f"[bold {colours[verdict.name]}]{verdict.name}[/]  {VERDICTS[verdict.name]}", "", reasons]
     if folder is not None:
-        lines += ["", f"report: {escape(str(folder / 'report.html'))}"]
+        parts += ["", f"report: {escape(str(folder / 'report.html'))}"]
     title = escape(f"{report.concept} in {report.subject}, {report.erasure}")
     mark = "calibrated" if verdict.calibrated else "thresholds uncalibrated"
-    out.print(Panel("\n".join(lines), title=title, subtitle=mark, title_align="left", subtitle_align="right"))
+    out.print(Panel(Group(*parts), title=title, subtitle=mark, title_align="left", subtitle_align="right"))
     table = Table("evidence", "index (0 never taught, 1 untouched)", "n", box=None)
     for name, value in report.indices.items():
         table.add_row(EVIDENCE[name][0], escape(score(value)), str(value.n))
-    out.print(table)
+    if report.indices:
+        out.print(table)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,7 +18,7 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from concept_probe.families import Subject
     from concept_probe.learn import Sae
-    from concept_probe.types import Concept, Recogniser
+    from concept_probe.types import Concept
 
 err = Console(stderr=True)
 out = Console()
@@ -24,7 +26,9 @@ out = Console()
 ConceptName = Annotated[
     str, typer.Argument(help="A concept of the embedded models (see `info`), or any name with --concept-file.")
 ]
-Model = Annotated[str, typer.Option("--model", "-m", help="An embedded model, a diffusers id, or a folder.")]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="A model by name (see `info models`), a hub id, a folder, or a GGUF file.")
+]
 ConceptFile = Annotated[Path | None, typer.Option(help="JSON file with the concept's prompts, for models of your own.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")]
 Saes = Annotated[
@@ -33,19 +37,49 @@ Saes = Annotated[
 ]
 RecogniserName = Annotated[str | None, typer.Option(help="A recogniser's name, or clip:FOLDER for zero-shot naming.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Prompts = Annotated[int, typer.Option(min=1, help="Test prompts per kind.")]
+PicturesPerPrompt = Annotated[int, typer.Option("--seeds", min=1, help="Pictures per prompt.")]
 
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """What the library refuses is said in one line, with exit code 2; an interruption exits with 130."""
     try:
-        yield
-    except (ValueError, LookupError, OSError, RuntimeError, FloatingPointError, TypeError) as error:
+        with warnings.catch_warnings():
+            warnings.showwarning = _say
+            yield
+    except typer.Exit:  # a RuntimeError that already says how to exit
+        raise
+    except (ValueError, LookupError, OSError, RuntimeError, FloatingPointError, TypeError, MemoryError) as error:
         err.print(f"[bold red]error:[/] {escape(str(error) or type(error).__name__)}", soft_wrap=True, highlight=False)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
-        err.print("interrupted; what was finished is kept, and the same command goes on from there")
+        err.print(
+            "interrupted; no file is half-written. capture, train and run --retrain go on from their last checkpoint "
+            "when the command is repeated, bench and calibrate from their last row; other verbs begin again"
+        )
         raise typer.Exit(130) from None
+
+
+def _say(message: Warning | str, *_: object) -> None:
+    """A warning as one line, without the source that raised it."""
+    err.print(f"[yellow]warning:[/] {escape(str(message))}", soft_wrap=True, highlight=False)
+
+
+def writable(folder: Path | None) -> None:
+    """Raise OSError, before hours are spent, where nothing could be written into `folder`."""
+    if folder is None:
+        return
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    try:
+        with tempfile.TemporaryDirectory(prefix=".concept-probe-", dir=there):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"--output {folder}: nothing can be written in {there} ({error.strerror}); give another folder"
+        ) from None
 
 
 def subject_of(model: str) -> Subject:
@@ -54,30 +88,41 @@ def subject_of(model: str) -> Subject:
     return load(model)
 
 
-def concept_of(name: str, file: Path | None) -> Concept:
+def concept_of(name: str, file: Path | None, model: str) -> Concept:
+    """The concept in `file`, or the named one of the embedded models, as far as `model` has learned its words."""
+    from concept_probe import testbed
     from concept_probe.concepts import concept, load_concept
 
     if file is None:
-        return concept(name)
+        from concept_probe.testbed import facts, taught
+
+        if model not in (*testbed.NAMES, *testbed.LANGUAGE):  # a checkpoint of one of them, perhaps
+            model = "smollm2" if name in (*facts.names(), *taught.names()) else "emoji"
+        return concept(name, model)
     found = load_concept(file)
     if found.name != name:
         raise ValueError(f"concept file {file} is about {found.name!r}, not {name!r}")
     return found
 
 
-def recogniser_of(name: str | None, concept: Concept) -> Recogniser:
-    """The named recogniser; by default the one that has the concept's label."""
+def recogniser_of(name: str | None, concept: Concept) -> Any:
+    """The named recogniser; by default the one that has the concept's label, or its gold answers."""
     from concept_probe import detect
 
     if name is None:
-        label = next((p.label for p in concept.target if p.label), concept.name)
-        return detect.recogniser_for(label)
+        return detect.looks_for(concept)
     if name.startswith("clip:"):
         from concept_probe.detect.clip import zero_shot
         from concept_probe.types import KINDS
 
         labels = [p.label for kind in KINDS for p in getattr(concept, kind) if p.label]
-        return zero_shot(Path(name.removeprefix("clip:")), labels)
+        folder = Path(name.removeprefix("clip:"))
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"recogniser {name!r}: folder {folder} not found; give a folder that CLIPModel.save_pretrained wrote, "
+                "with its tokenizer"
+            )
+        return zero_shot(folder, labels)
     return detect.recogniser(name)
 
 

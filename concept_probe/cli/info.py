@@ -14,7 +14,9 @@ TOPICS = ("models", "concepts", "erasers", "attacks", "recognisers", "saes", "ro
 
 def info(
     topic: Annotated[str, typer.Argument(help=f"One of {', '.join(TOPICS)}.")] = "models",
-    model: Annotated[str, typer.Option("--model", "-m", help="For roles: the model to look into.")] = "emoji",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="For roles and concepts: the model to look into.")
+    ] = "emoji",
 ) -> None:
     """List what there is.
 
@@ -25,7 +27,7 @@ def info(
 
         if topic not in TOPICS:
             raise UnknownName("topic", topic, TOPICS)
-        out.print({"models": _models, "concepts": _concepts, "erasers": _erasers, "attacks": _attacks,
+        out.print({"models": _models, "concepts": lambda: _concepts(model), "erasers": _erasers, "attacks": _attacks,
                    "recognisers": _recognisers, "saes": _saes, "roles": lambda: _roles(model)}[topic]())  # fmt: skip
 
 
@@ -35,10 +37,29 @@ def _models() -> Table:
     table = Table("model", "what it is", "twin")
     for name, about in testbed.NAMES.items():
         table.add_row(name, about, testbed.TWINS.get(name, ""))
+    for name, about in testbed.LANGUAGE.items():
+        table.add_row(name, about, "")
     return table
 
 
-def _concepts() -> Table:
+def _concepts(model: str) -> Table:
+    from concept_probe import testbed
+    from concept_probe.registry import look_up
+
+    look_up({**testbed.NAMES, **testbed.LANGUAGE}, model, "model with concepts", "for others write a concept file")
+    return _facts() if model in testbed.LANGUAGE else _objects()
+
+
+def _facts() -> Table:
+    from concept_probe.testbed.facts import topics
+
+    table = Table("domain", "concept", "facts", "for example")
+    for topic in topics():
+        table.add_row(topic.domain, topic.name, str(len(topic.facts)), topic.facts[0].question)
+    return table
+
+
+def _objects() -> Table:
     from concept_probe.testbed.vocabulary import REMOVED_OBJECTS, REMOVED_STYLE, STYLES, objects
 
     table = Table("group", "concepts (bold: the twin was never taught)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,8 @@ from concept_probe.cli.common import (
     ConceptName,
     Model,
     Output,
+    PicturesPerPrompt,
+    Prompts,
     RecogniserName,
     Saes,
     Seed,
@@ -25,6 +27,7 @@ from concept_probe.cli.common import (
     saes_of,
     subject_of,
     twin_of,
+    writable,
 )
 
 
@@ -32,7 +35,10 @@ def run(
     concept: ConceptName,
     output: Output,
     model: Model = "emoji",
-    eraser: Annotated[str, typer.Option(help="An eraser, see `info erasers`.")] = "ablate_features",
+    eraser: Annotated[
+        str | None,
+        typer.Option(help="An eraser, see `info erasers`. Default: ablate_features, or npo for a language model."),
+    ] = None,
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train the autoencoder anew instead of taking a shipped one.")
     ] = False,
@@ -40,8 +46,8 @@ def run(
     concept_file: ConceptFile = None,
     recogniser: RecogniserName = None,
     twin: Annotated[str | None, typer.Option(help="A model never taught the concept; `none` for no twin.")] = None,
-    prompts: Annotated[int, typer.Option(help="Test prompts per kind.")] = 12,
-    seeds: Annotated[int, typer.Option(help="Pictures per prompt.")] = 2,
+    prompts: Prompts = 12,
+    seeds: PicturesPerPrompt = 2,
     seed: Seed = 0,
 ) -> None:
     """Capture, learn, find, erase, attack, audit and report, for one concept.
@@ -51,20 +57,33 @@ def run(
     `concept-probe run camel --output camel-report`
 
     `concept-probe run church --model my-pipeline --concept-file church.json --recogniser clip:my-clip --retrain --output church-report`
+
+    `concept-probe run geometry --model smollm2 --output geometry-report`
     """
     with plain_errors():
         from concept_probe.audit import audit
+        from concept_probe.erase import ERASERS
+        from concept_probe.registry import look_up
 
         started = time.perf_counter()
-        subject, about = subject_of(model), concept_of(concept, concept_file)
+        writable(output)
+        if eraser is not None:
+            look_up(ERASERS, eraser, "eraser", "concept-probe info erasers")
+        about = concept_of(concept, concept_file, model)
+        subject = subject_of(model)
+        writes = subject.family == "causal_lm"
+        eraser = eraser or ("npo" if writes else "ablate_features")
         looks = recogniser_of(recogniser, about)
+        untaught = twin_of(twin, model, about)
+        control = subject_of(untaught) if untaught is not None else None
         step(f"{subject.name}: {len(subject.components)} components")
         autoencoders = _retrained(subject, about, model, output) if retrain else _known(sae, subject, eraser)
-        found, erasure = _erase(subject, about, looks, eraser, autoencoders, seed)
+        make = _erase_answers if writes else _erase
+        found, erasure = make(subject, about, looks, eraser, autoencoders, seed)
         step(f"erasure: {erasure.name}")
         report = audit(
-            subject, erasure, about, twin=twin_of(twin, model, about), recogniser=looks, found=found, prompts=prompts,
-            seeds=range(seeds), seed=seed, command=command(),
+            subject, erasure, about, twin=control, recogniser=looks, found=found, prompts=prompts, seeds=range(seeds),
+            seed=seed, command=command(), **(_on_texts() if writes else {}),
         )  # fmt: skip
         write_report(report, output)
         _save(erasure, output)
@@ -73,7 +92,7 @@ def run(
 
 
 def step(text: str) -> None:
-    err.print(text, style="dim", highlight=False, markup=False)
+    err.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def _known(sae: list[Path] | None, subject, eraser: str):
@@ -102,20 +121,54 @@ def _retrained(subject, concept, model: str, output: Path):
 
 
 def _erase(subject, concept, looks, eraser: str, autoencoders, seed: int):
-    """What was found and the erasure; feature ablation chooses features and strength on the select split."""
-    from concept_probe.erase import choose_features, erase
-    from concept_probe.find import find_features, find_vectors
+    """What was found and the erasure; both ablations choose how much and how strongly on the select split."""
+    from concept_probe.erase import choose_features, choose_vectors, erase
+    from concept_probe.find import find_features
+    from concept_probe.learn import over_text
 
-    text = [s for s in autoencoders if s.site.component.startswith("text_encoder")]
-    found = find_features(text, subject, concept, seed=seed) if text else ()
+    saes = over_text(autoencoders)
+    found = find_features(saes, subject, concept, seed=seed) if saes else ()
     if eraser == "ablate_features":
-        choice = choose_features(subject, concept, text or autoencoders, recogniser=looks, seed=seed)
-        step(f"chosen of {len(choice.tried)}: {choice.name}")
+        choice = choose_features(subject, concept, saes, recogniser=looks, seed=seed)
+        step(f"chosen of {len(choice.screened)}: {choice.name}")
         return found, choice.erasure
     if eraser == "ablate_vectors":
-        vectors = find_vectors(subject, concept, recogniser=looks, seed=seed)
-        return (*found, *vectors), erase(eraser, subject, concept, vectors)
+        choice = choose_vectors(subject, concept, recogniser=looks, seed=seed)
+        if choice is not None:
+            step(f"chosen of {len(choice.screened)}: {choice.name}")
+            return (*found, *choice.found), choice.erasure
     return found, erase(eraser, subject, concept, found)
+
+
+def _erase_answers(subject, concept, looks, eraser: str, autoencoders, seed: int):
+    """What was found and the erasure, of a language model: columns are looked for where they are to be ablated."""
+    from concept_probe.erase import erase
+    from concept_probe.find import find_features, find_lm_columns
+
+    found = tuple(find_features(autoencoders, subject, concept, seed=seed)) if autoencoders else ()
+    if eraser == "ablate_vectors":
+        step(f"looking for columns that answers on {concept.name} need")
+        columns = find_lm_columns(subject, concept, seed=seed)
+        if not columns:
+            raise LookupError(
+                f"no columns of {subject.name} were found that answers on {concept.name!r} need more than random ones, so "
+                "there is nothing to ablate; take another eraser, such as --eraser npo"
+            )
+        step(f"{len(columns)} columns found")
+        found = (*found, *columns)
+    return found, erase(eraser, subject, concept, found)
+
+
+def _on_texts() -> dict[str, Any]:
+    """How an audit asks a language model: short answers, and the attacks that are on texts and cost little."""
+    from concept_probe.attack import Budget
+    from concept_probe.types import Sampling
+
+    return {
+        "sampling": Sampling(tokens=8, batch=32),
+        "attacks": ("paraphrases", "role_prompts", "in_context", "temperature", "relearning"),
+        "budget": Budget(queries=36, gradient_steps=12, examples=4),
+    }
 
 
 def _save(erasure, output: Path) -> None:

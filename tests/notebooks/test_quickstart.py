@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import ast
-import json
 from pathlib import Path
 
 import pytest
+
+from tests.notebooks.cells import holds_calls_alone
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "01_quickstart.ipynb"
 PLOTLY = "application/vnd.plotly.v1+json"
 
 
-def code_cells() -> list[dict]:
-    return [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-
-
-def test_it_holds_calls_and_no_logic():
-    cells = code_cells()
-    assert len(cells) <= 10
-    logic = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.While, ast.If, ast.IfExp, ast.Try)
-    found = [type(n).__name__ for c in cells for n in ast.walk(ast.parse("".join(c["source"]))) if isinstance(n, logic)]
-    assert found == []
-
-
-def test_it_is_stored_without_outputs():
-    assert [cell["outputs"] for cell in code_cells() if cell["outputs"]] == []
+def test_it_holds_calls_and_no_logic_and_no_outputs():
+    holds_calls_alone(NOTEBOOK)
 
 
 @pytest.mark.slow

@@ -1,0 +1,145 @@
+"""Sweeps on the command line: compare erasers, and render the rows that there are."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from concept_probe.cli.common import Model, Output, command, concept_of, err, out, plain_errors, twin_of, writable
+
+Concepts = Annotated[list[str], typer.Argument(help="Concepts of the embedded models (see `info concepts`), or files.")]
+
+
+def bench(
+    concepts: Concepts,
+    output: Output,
+    model: Model = "emoji",
+    erasers: Annotated[
+        list[str] | None, typer.Option("--eraser", help="An eraser, see `info erasers`; may be repeated. Default: all.")
+    ] = None,
+    attacks: Annotated[
+        list[str] | None,
+        typer.Option("--attack", help="An attack, see `info attacks`; may be repeated; `none` for none. Default: all."),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="How many seeds; all cells of one come before those of the next.")
+    ] = 3,
+    twin: Annotated[str | None, typer.Option(help="A model never taught the concepts; `none` for no twin.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of a picture.")] = 15,
+    queries: Annotated[int, typer.Option(min=1, help="Answers each attack may have made in one cell.")] = 32,
+    gradient_steps: Annotated[int, typer.Option(min=0, help="Optimiser steps each attack may take in one cell.")] = 16,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each takes cells that no other has.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch per process.")] = None,
+    retry: Annotated[bool, typer.Option("--retry-failed", help="Measure failed cells again.")] = False,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Run nothing: the leaderboard of the rows there are.")
+    ] = False,
+) -> None:
+    """Compare erasers: concepts x erasers x attacks x seeds, and a leaderboard; goes on where it was interrupted.
+
+    Examples: `concept-probe bench camel pizza --eraser uce --eraser leace --output runs/two`
+
+    The same command on another terminal, or on another machine with the same folder, shares the work.
+    """
+    with plain_errors():
+        from concept_probe.bench import Store
+
+        order = _order(concepts, output, model, erasers, attacks, seeds, twin, steps, queries, gradient_steps)
+        order = _with(order, retry, threads)
+        writable(output)
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
+        sweep = order.sweep()
+        keys = sweep.keys()
+        if not summary:
+            _run(order, sweep, len(keys), workers)
+        rows = [row for key, row in Store(order.rows).rows().items() if key in keys]
+        failed = sum(row.status == "failed" for row in rows)
+        err.print(
+            f"{len(rows)} of {len(keys)} cells in {order.rows}" + (f", {failed} of them failed" if failed else "")
+        )
+        _write(rows, order, output)
+
+
+def _run(order, sweep, total: int, workers: int) -> None:
+    """Measure what is missing, with a bar that also counts what other processes finish."""
+    from concept_probe.bench import Store, helpers
+
+    keys = sweep.keys().keys()
+    with helpers(order, workers - 1), _bar() as bar:
+        task = bar.add_task("cells", total=total, completed=len(Store(order.rows).rows().keys() & keys))
+        for row in sweep.run(retry=order.retry):
+            if row.status == "failed":
+                bar.console.print(
+                    f"[yellow]failed:[/] {escape(row.eraser)}, {escape(row.concept)}, {escape(row.attack)}: "
+                    f"{escape(row.error)}", soft_wrap=True, highlight=False,
+                )  # fmt: skip
+            finished = len(Store(order.rows).rows().keys() & keys)
+            bar.update(task, completed=finished, description=f"{row.eraser}, {row.concept}, {row.attack}")
+
+
+def _write(rows, order, output: Path) -> None:
+    """leaderboard.html, .md and .json, each written beside and renamed; the table in the terminal."""
+    from concept_probe.bench.board import leaderboard
+    from concept_probe.report import board_to_html, board_to_json, board_to_markdown
+
+    ours = [e.name for e in order.grid.entrants if e.ours]
+    told = {"command": command(), "settings": str(order.grid.settings)}
+    board = leaderboard(rows, subject=order.subject, ours=ours, provenance=told)
+    for name, render in (("html", board_to_html), ("md", board_to_markdown), ("json", board_to_json)):
+        beside = output / f"leaderboard.{name}.part"
+        beside.write_text(render(board), encoding="utf-8")
+        beside.replace(output / f"leaderboard.{name}")
+    print_board(board)
+    err.print(f"leaderboard: {escape(str(output / 'leaderboard.html'))}")
+
+
+def print_board(board) -> None:
+    """The leaderboard as a table in the terminal."""
+    table = Table("eraser", "erased", "other words", "kept", "recovered", "worst attack", "fit, s")
+    percent = lambda s: "–" if s is None else f"{s.value:.0%}"  # noqa: E731
+    for s in board.standings:
+        name = f"[bold]{escape(s.name)}[/]" if s.part == "ours" else escape(s.name)
+        worst = "–" if s.worst is None else f"{percent(s.worst)} {escape(s.worst.name)}"
+        fit = f"{s.costs.get('seconds', 0.0):.1f}"
+        table.add_row(name, *map(percent, (s.erased, s.general, s.kept, s.recovered)), worst, fit)
+    out.print(table)
+
+
+def _order(concepts, output: Path, model, erasers, attacks, seeds, twin, steps, queries, gradient_steps):
+    from concept_probe.attack import ATTACKS, Budget
+    from concept_probe.bench import Assault, Grid, Order, Settings, entrants
+    from concept_probe.concepts import load_concept
+    from concept_probe.types import Sampling
+
+    found = tuple(load_concept(c) if c.endswith(".json") else concept_of(c, None, model) for c in concepts)
+    twins = {twin_of(twin, model, concept) for concept in found}
+    control = twins.pop() if len(twins) == 1 else None
+    named = tuple(ATTACKS) if attacks is None else tuple(a for a in attacks if a != "none")
+    grid = Grid(
+        found, entrants(erasers or ()), tuple(Assault(name, name) for name in named), tuple(range(seeds)),
+        Settings(Sampling(steps=steps), budget=Budget(queries=queries, gradient_steps=gradient_steps)),
+        control is not None,
+    )  # fmt: skip
+    return Order(grid, model, control, output, output / "rows.jsonl")
+
+
+def _with(order, retry: bool, threads: int | None):
+    from dataclasses import replace
+
+    return replace(order, retry=retry, threads=threads)
+
+
+@contextlib.contextmanager
+def _bar():
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        yield bar

@@ -1,0 +1,76 @@
+"""Calibrate the audit's verdict on subjects whose truth is known."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from concept_probe.cli.common import Output, err, out, plain_errors, writable
+
+
+def calibrate(
+    output: Output,
+    summary: Annotated[bool, typer.Option("--summary", help="Run nothing: what the rows there are come to.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch.")] = None,
+) -> None:
+    """Audit models whose truth is known, and say how often the verdict is right; goes on where it was interrupted.
+
+    Example: `concept-probe calibrate --output runs/calibration`
+
+    The models are `emoji` and its never-taught twin: as they are, fine-tuned on other things, rounded to 8 bits,
+    under guards and edits, and broken.
+    """
+    with plain_errors():
+        from concept_probe.bench import Store
+        from concept_probe.bench.calibrate import Run, line
+        from concept_probe.bench.roc import calibration, to_json, wrong
+
+        writable(output)
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
+        store = Store(output / "rows.jsonl")
+        if not summary:
+            for row in Run(store).rows():
+                err.print(escape(line(row)), highlight=False, soft_wrap=True)
+        rows = list(store.rows().values())
+        found = calibration(rows)
+        beside = output / "calibration.json.part"
+        beside.write_text(to_json(found), encoding="utf-8")
+        beside.replace(output / "calibration.json")
+        print_calibration(found, rows, out)
+        for row in wrong(rows):
+            out.print(f"wrong: {escape(line(row))}", highlight=False)
+        err.print(f"calibration: {escape(str(output / 'calibration.json'))}")
+
+
+def print_calibration(found, rows, console: Console) -> None:
+    """ROC per kind of evidence, and what the verdicts were."""
+    table = Table(
+        "evidence", "AUROC", "threshold", "any of", "false positives", "false negatives", title="present against absent"
+    )
+    for name, roc in {"residual (largest)": found.residual, **found.evidence}.items():
+        low, high = roc.between
+        table.add_row(
+            name, f"{roc.auroc:.3f}", f"{roc.threshold:.2f}", f"{low:.2f} – {high:.2f}", str(roc.false_positive),
+            str(roc.false_negative),
+        )  # fmt: skip
+    console.print(table)
+    verdicts = ("intact", "suppressed", "erased", "damaged", "undecided")
+    table = Table("truth", *verdicts, title="verdicts")
+    done = [r.values for r in rows if r.status == "done"]
+    for truth in dict.fromkeys(v["truth"] for v in done):
+        of = [v["verdict"] for v in done if v["truth"] == truth]
+        table.add_row(truth, *(str(of.count(v)) for v in verdicts))
+    console.print(table)
+    console.print(str(found), highlight=False)
+    if found.samples:
+        console.print(
+            f"undecided verdicts asked for {found.samples['median']:.0f} answers in the median, at most "
+            f"{found.samples['most']:.0f}", highlight=False,
+        )  # fmt: skip

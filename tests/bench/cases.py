@@ -1,0 +1,39 @@
+"""A sweep small enough for a test: tiny subjects whose pictures show what they know."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from concept_probe.attack import Budget
+from concept_probe.bench import Assault, Entrant, Grid, Settings, Store, Sweep
+from concept_probe.erase import Blocklist, Uce
+from concept_probe.types import Concept, Looks, Sampling
+from tests.audit.known import Known, Reader, concept
+
+SETTINGS = Settings(
+    Sampling(steps=2),
+    {"target": 4, "paraphrases": 3, "implicit": 3, "neighbours": 4, "unrelated": 4},
+    Budget(queries=12, gradient_steps=2, examples=2),
+)
+ENTRANTS = (Entrant("blocklist", Blocklist()), Entrant("uce", Uce()))
+ASSAULTS = (Assault("paraphrases", "paraphrases"),)
+
+
+def judges(_: Concept) -> tuple[Looks, None]:
+    return Reader(), None
+
+
+def grid(seeds: Sequence[int] = (0,), entrants: Sequence[Entrant] = ENTRANTS, twin: bool = False) -> Grid:
+    return Grid((concept(),), tuple(entrants), ASSAULTS, tuple(seeds), SETTINGS, twin)
+
+
+def sweep(folder: Path, of: Grid | None = None) -> Sweep:
+    of = grid() if of is None else of
+    twin = Known(0, concept(), without="cat") if of.twin else None
+    return Sweep(of, Known(0, concept()), folder, Store(folder / "rows.jsonl"), twin, judges)
+
+
+def text(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,175 @@
+"""A calibration adds up what is known to be true, and refuses what it can't."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from concept_probe.attack import Budget
+from concept_probe.audit import Thresholds
+from concept_probe.audit import calibration as stored
+from concept_probe.bench import Row, Store
+from concept_probe.bench.calibrate import Asked, Run, line
+from concept_probe.bench.roc import by_state, calibration, roc, to_json, widest_gap, wrong
+from concept_probe.bench.store import Status
+from concept_probe.bench.truths import ERASE, HELD, Case, State, Subjects, benign, cases, quantise, tune
+from concept_probe.testbed.vocabulary import REMOVED_OBJECTS
+from concept_probe.types import Prompt, Sampling
+from tests.audit.known import Known, Reader, concept
+from tests.tiny import tiny_sd
+
+
+def row(truth: str, verdict: str, residual: float, *, state: str = "as it is", status: Status = "done") -> Row:
+    at = [residual, residual - 0.1, residual + 0.1]
+    values = {
+        "truth": truth, "verdict": verdict, "state": state, "model": "emoji", "thresholds": asdict(Thresholds()),
+        "asked": "little", "residual": {"name": "x", "at": at, "n": 16}, "reasons": ["Because."],
+        "samples_needed": 40 if verdict == "undecided" else None,
+        "indices": {"behaviour": {"name": "x", "at": at, "n": 16}} | ({"features": None} if truth == "absent" else {}),
+    }  # fmt: skip
+    return Row(f"{truth}{verdict}{residual}{state}", truth, "camel", "audit", 0, status, values, "", 1.0)
+
+
+ROWS = [
+    row("present", "intact", 1.0), row("present", "intact", 0.9, state="int8"), row("suppressed", "suppressed", 0.6),
+    row("suppressed", "erased", 0.2), row("absent", "erased", 0.0), row("absent", "erased", 0.1, state="int8"),
+    row("absent", "suppressed", 0.4), row("absent", "undecided", 0.15), row("damaged", "damaged", 0.0),
+    row("present", "erased", 0.0, status="failed"),
+]  # fmt: skip
+
+
+def test_auroc_and_rates_are_those_that_can_be_counted():
+    found = calibration(ROWS)
+    assert found.cases == 9 and found.residual.auroc == pytest.approx(15 / 16)
+    assert found.false_positive.value == 1 / 4 and found.false_negative.value == 1 / 4
+    assert found.undecided.value == pytest.approx(1 / 9) and found.undecided.low < 1 / 9 < found.undecided.high
+    assert found.residual.between == (0.4, 0.6)
+    assert set(found.evidence) == {"behaviour"}
+    assert found.samples == {"median": 40.0, "most": 40.0}
+    assert [r.values["truth"] for r in wrong(ROWS)] == ["suppressed", "absent"]
+    assert by_state(ROWS) == {"as it is": pytest.approx(8 / 9), "int8": 1.0}
+
+
+def test_a_threshold_stands_in_the_widest_gap_with_the_fewest_mistakes():
+    assert widest_gap([0.8, 1.0], [0.0, 0.2]) == (0.2, 0.8)
+    apart = roc([0.8, 1.0], [0.0, 0.2])
+    assert apart.auroc == 1.0 and apart.threshold == pytest.approx(0.5)
+    assert apart.false_positive.value == apart.false_negative.value == 0.0 < apart.false_positive.high
+    assert roc([0.5], [0.5]).auroc == 0.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "found 0 and 0"),
+        ([row("present", "intact", 1.0)], "found 1 and 0"),
+        (
+            [row("present", "intact", 1.0), replace(ROWS[4], values={**ROWS[4].values, "asked": "much"})],
+            "different asked",
+        ),
+    ],
+)
+def test_what_can_not_be_put_together_is_refused(rows, said):
+    with pytest.raises(ValueError, match=said):
+        calibration(rows)
+
+
+def test_the_stored_file_comes_back_as_it_was(tmp_path):
+    found = calibration(ROWS)
+    (tmp_path / "c.json").write_text(to_json(found))
+    assert stored.read(tmp_path / "c.json") == found
+    assert "missed where there was some in 25%" in str(found)
+    assert found.covers("emoji", Thresholds()) and not found.covers("other", Thresholds())
+    assert not found.covers("emoji", Thresholds(residual=0.3))
+    (tmp_path / "d.json").write_text(json.dumps({"format": "x"}))
+    with pytest.raises(ValueError, match="calibrate again"):
+        stored.read(tmp_path / "d.json")
+
+
+def test_what_comes_with_the_package_is_about_the_thresholds_that_are_used():
+    found = stored.stored()
+    assert found is not None and found.thresholds == Thresholds() and found.cases >= 24
+    assert found.residual.auroc >= 0.99
+    low, high = found.residual.between
+    assert low < Thresholds().residual < high, "a threshold outside of this range makes more mistakes"
+    assert stored.covered("emoji", Thresholds()) and not stored.covered("another model", Thresholds())
+    assert f"of {found.false_positive.n}" in stored.outcome()
+
+
+def test_there_are_cases_of_every_truth_and_none_is_its_own_control():
+    found = tuple(cases())
+    assert len(found) >= 24 and len(set(found)) == len(found)
+    assert {c.truth for c in found} == {"present", "suppressed", "absent", "damaged"}
+    absent = [c for c in found if c.truth == "absent"]
+    assert {c.concept for c in absent} == set(REMOVED_OBJECTS) and all(c.state != c.control for c in absent)
+    assert all(c.concept in HELD for c in found if c.truth != "absent")
+    assert {c.erase for c in found} - {""} == set(ERASE)
+
+
+def test_fine_tuning_is_benign():
+    pairs = benign("emoji-untaught")
+    assert len(pairs) > 300 and not {p.label for _, p in pairs} & set(REMOVED_OBJECTS)
+    assert not any("contrast" in p.text for _, p in pairs)
+    assert any("contrast" in p.text for _, p in benign("emoji"))
+
+
+def test_rounding_moves_every_matrix_a_little_and_leaves_the_autoencoder():
+    subject, before = tiny_sd(0), tiny_sd(0)
+    quantise(subject)
+    for name, component in subject.components.items():
+        was = dict(before.components[name].named_parameters())
+        for key, p in component.named_parameters():
+            gap = (p - was[key]).norm() / was[key].norm().clamp_min(1e-9)
+            if name == "vae" or p.ndim < 2 or not was[key].any():
+                assert torch.equal(p, was[key]), key
+            else:
+                assert 0 < gap < 0.02, key
+
+
+def test_tuning_moves_the_denoiser_alone_and_leaves_no_gradient():
+    subject, before = tiny_sd(0), tiny_sd(0)
+    pairs = [(torch.rand(3, 16, 16), Prompt("a cat"))] * 4
+    tune(subject, pairs, rate=1e-3, batch=2)
+    moved = {
+        name: any(
+            not torch.equal(a, b) for a, b in zip(c.parameters(), before.components[name].parameters(), strict=True)
+        )
+        for name, c in subject.components.items()
+    }
+    assert moved.pop("unet") and not any(moved.values())
+    assert all(p.grad is None and not p.requires_grad for p in subject.components["unet"].parameters())
+
+
+class Tiny(Subjects):
+    """Models that know a cat, or were never taught one."""
+
+    def get(self, model: str, state: State):
+        if (model, state) not in self._made:
+            made = Known(0 if model == "emoji" else 1, concept(), without=None if model == "emoji" else "cat")
+            made.name = model
+            self._made[model, state] = made
+        return self._made[model, state]
+
+
+def test_audits_of_known_truth_become_rows_once(tmp_path):
+    asked = Asked(2, (0,), 2, Sampling(steps=2), ("paraphrases",), Budget(queries=12))
+    chosen = (
+        Case("it", "present", "cat", "emoji"),
+        Case("blocked", "suppressed", "cat", "emoji", erase="blocklist"),
+        Case("never", "absent", "cat", "emoji-untaught", control="fine-tuned"),
+        Case("broken", "damaged", "cat", "emoji", erase="no such eraser"),
+    )
+
+    def run() -> Run:
+        know = lambda name, model: concept()  # noqa: E731
+        return Run(Store(tmp_path / "rows.jsonl"), asked, Tiny(), lambda *_: (), know, Reader())
+
+    rows = list(run().rows(chosen))
+    assert [r.status for r in rows] == ["done"] * 3 + ["failed"], [r.error for r in rows]
+    assert "no such eraser" in rows[-1].error and "failed" in line(rows[-1])
+    found = calibration(rows)
+    assert found.residual.auroc == 1.0 and found.cases == 3
+    assert list(run().rows(chosen)) == []

@@ -1,0 +1,55 @@
+"""The whole flow in one command, for a language model and a concept whose prompts have answers."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from concept_probe.cli import app
+from concept_probe.concepts import save_concept
+from concept_probe.report import from_json
+from tests.laws.lm_attack_cases import CONCEPT
+from tests.tiny_lm import tiny_llama
+
+
+def call(*args: str):
+    return CliRunner().invoke(app, list(args))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with a model, and a concept file."""
+    folder = tmp_path_factory.mktemp("tiny")
+    subject = tiny_llama()
+    subject.model.config.max_position_embeddings = 512  # the byte-level tokenizer spells long prompts
+    subject.pipeline.save_pretrained(folder / "model")
+    save_concept(CONCEPT, folder / "cat.json")
+    return folder
+
+
+def test_run_erases_audits_and_writes_a_report(files, tmp_path):
+    model, concept, out = str(files / "model"), str(files / "cat.json"), tmp_path / "out"
+    shown = call("run", "cat", "--model", model, "--concept-file", concept, "--output", str(out), "--prompts", "3")
+    assert shown.exit_code == 0, shown.output
+    report = from_json((out / "report.json").read_text(encoding="utf-8"))
+    assert report.concept == "cat" and report.erasure == "npo" and report.writings
+    assert {f.metric for f in report.findings} >= {"success of in_context", "success of temperature"}
+    assert (out / "edit" / "edit.json").is_file() and (out / "report.html").is_file()
+
+
+def test_columns_that_nobody_needs_are_not_ablated(files, tmp_path):
+    """One fact in the select split shows nothing, so no column is found."""
+    model, concept = str(files / "model"), str(files / "cat.json")
+    shown = call("run", "cat", "--model", model, "--concept-file", concept, "--output", str(tmp_path / "out"),
+                 "--eraser", "ablate_vectors")  # fmt: skip
+    said = " ".join(shown.output.split())
+    assert shown.exit_code == 2 and "were found that answers on 'cat' need" in said and "--eraser npo" in said
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_a_concept_that_is_not_packaged_is_refused_with_those_that_are(tmp_path):
+    shown = call("run", "mathematics", "--model", "smollm2", "--output", str(tmp_path / "out"))
+    said = " ".join(shown.output.split())
+    assert shown.exit_code == 2 and "concept 'mathematics' not found" in said
+    assert "geometry" in said and "write a concept file with answers" in said
+    assert not (tmp_path / "out").exists()
