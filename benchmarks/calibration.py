@@ -1,0 +1,78 @@
+"""Calibrate the audit's verdict on subjects of `emoji` whose truth is known; go on where it was interrupted.
+
+    python benchmarks/calibration.py [--write FILE]
+    python benchmarks/calibration.py --summary
+
+Present: `emoji`, also fine-tuned for one epoch on other objects, also rounded to 8 bits, also under an eraser too weak to
+matter. Suppressed: blocklist, negative prompt, UCE. Absent: the never-taught twin over its removed objects, compared with
+another never-taught model. Damaged: an edit at twenty times its strength, noise in the weights. Rows are appended to
+benchmarks/rows/calibration.jsonl and never measured twice. With `--summary` nothing is run. `--write` stores the outcome,
+for the package as concept_probe/audit/calibration.json. Ends with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from concept_probe.bench.calibrate import Run, line
+from concept_probe.bench.roc import by_state, calibration, to_json, wrong
+from concept_probe.bench.store import Row, Store
+from concept_probe.cli.calibrate import print_calibration
+
+ROWS = Path(__file__).parent / "rows" / "calibration.jsonl"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=Path, default=ROWS, help="where finished rows are kept")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--summary", action="store_true", help="print what the stored rows come to, run nothing")
+    parser.add_argument("--write", type=Path, help="JSON file for the outcome")
+    options = parser.parse_args()
+    if not options.summary:
+        run(options)
+    summarise(list(Store(options.rows).rows().values()), options.write)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Audit what has no row yet."""
+    torch.set_num_threads(options.threads)
+    console = Console(stderr=True)
+    for row in Run(Store(options.rows)).rows():
+        console.print(line(row), highlight=False, markup=False, soft_wrap=True)
+
+
+def summarise(rows: list[Row], target: Path | None) -> None:
+    """Print ROC per kind of evidence and what the verdicts were; one line of JSON; store the outcome if asked."""
+    found, console = calibration(rows), Console(width=140)
+    print_calibration(found, rows, console)
+    for row in wrong(rows):
+        console.print(f"wrong: {line(row)}; {row.values['reasons'][0]}", highlight=False, markup=False)
+    if target is not None:
+        target.write_text(to_json(found), encoding="utf-8")
+    print(
+        json.dumps(
+            {
+                "auroc": found.residual.auroc,
+                "wrong": len(wrong(rows)),
+                "subjects": found.cases,
+                "undecided": round(found.undecided.value * found.undecided.n),
+                "failed": sum(r.status == "failed" for r in rows),
+                "auroc_by_state": by_state(rows),
+                "threshold": found.residual.threshold,
+                "threshold_between": found.residual.between,
+                "false_positive": found.false_positive.value,
+                "false_negative": found.false_negative.value,
+                "samples": dict(found.samples),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Compare all erasers on `emoji`: 4 objects and 1 style, every attack, 3 seeds; go on where it was interrupted.
+
+    python benchmarks/emoji_leaderboard.py [--seeds 0] [--concepts camel] [--retry]
+    python benchmarks/emoji_leaderboard.py --summary [--output FOLDER]
+
+Rows are appended to benchmarks/rows/emoji_leaderboard.jsonl and never measured twice, whoever else runs the same
+command at the same time; fits are kept in runs/emoji_leaderboard. All cells of seed 0 come before those of seed 1.
+With `--summary` nothing is run: the table of the stored rows, and with `--output` also the leaderboard as HTML, Markdown
+and JSON. Ends with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+import concept_probe as cp
+from concept_probe.attack import ATTACKS
+from concept_probe.bench import Assault, Entrant, Grid, Row, Settings, Store, Sweep, entrants
+from concept_probe.bench.board import beats, leaderboard
+from concept_probe.erase import ERASERS, Difference, Leace, Safree, Sld, Uce
+from concept_probe.erase.unlearn import Unlearner
+from concept_probe.report import board_to_html, board_to_json, board_to_markdown
+from concept_probe.types import Leaderboard, Sampling
+
+ROWS = Path(__file__).parent / "rows" / "emoji_leaderboard.jsonl"
+WORK = Path("runs/emoji_leaderboard")
+CONCEPTS = ("camel", "guitar", "pizza", "umbrella", "contrast")
+TEXTS = ("memit",)
+"""Erasers of language models that are no unlearners by gradients."""
+VARIANTS = (
+    Entrant("leace (baked)", Leace(how="bake")),
+    Entrant("difference (baked)", Difference(how="bake")),
+    Entrant(
+        "uce (chosen)",
+        Uce(sources=("target",)),
+        "chosen settings",
+        others=(Uce(sources=("target",), beta=3.0), Uce(sources=("target",), policy="all"), Uce(), Uce(policy="all")),
+    ),
+    Entrant("safree (suffix)", Safree(alpha=0.0, tokens="suffix")),
+    Entrant("sld (maximum)", Sld(scale=5000.0, threshold=1.0, warmup=0.0)),
+)
+"""Published methods at a second setting, those that benchmarks/emoji_erasure.py has too."""
+PARTS = (
+    Assault("relearning (text encoder)", "relearning", {"part": "text_encoder", "rate": 0.02}),
+    Assault("relearning (both)", "relearning", {"part": "both", "rate": 0.02}),
+)
+"""Attacks of the registry at a second setting."""
+
+
+def grid(concepts: tuple[str, ...], seeds: tuple[int, ...]) -> Grid:
+    """All erasers for pictures, and all attacks of the registry that say nothing else."""
+    names = [name for name, made in ERASERS.items() if name not in TEXTS and not issubclass(made, Unlearner)]
+    runners = (*entrants([*names[:2], "ablate_vectors (cross-attention)", *names[2:]]), *VARIANTS)
+    assaults = (*(Assault(name, name) for name in ATTACKS), *PARTS)
+    found = tuple(cp.concept(name) for name in concepts)
+    return Grid(found, runners, assaults, seeds, Settings(sampling=Sampling(steps=6)), twin=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--concepts", nargs="*", default=list(CONCEPTS), choices=CONCEPTS)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--rows", type=Path, default=ROWS, help="where finished rows are kept")
+    parser.add_argument("--work", type=Path, default=WORK, help="where fits are kept")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--summary", action="store_true", help="print the table of the stored rows, run nothing")
+    parser.add_argument("--output", type=Path, help="folder for leaderboard.html, .md and .json")
+    parser.add_argument("--retry", action="store_true", help="measure failed cells again")
+    options = parser.parse_args()
+    if options.summary:
+        summarise(options.rows, options.output)
+        return
+    torch.set_num_threads(options.threads)
+    console = Console(stderr=True)
+    asked = grid(tuple(options.concepts), tuple(options.seeds))
+    sweep = Sweep(asked, cp.load("emoji"), options.work, Store(options.rows), cp.load("emoji-untaught"))
+    for row in sweep.run(retry=options.retry):
+        said = row.error if row.status == "failed" else f"{row.seconds:.1f} s"
+        console.print(row.seed, row.concept, row.eraser, row.attack, said, highlight=False, markup=False)
+    summarise(options.rows, options.output)
+
+
+def summarise(path: Path, output: Path | None) -> None:
+    """Print the table of the stored rows, and one line of JSON; write the leaderboard where a folder is given."""
+    rows = list(Store(path).rows().values())
+    if not rows:
+        raise SystemExit(f"{path} holds no rows yet: run without --summary first")
+    ours = [e.name for e in grid(CONCEPTS, (0,)).entrants if e.ours]
+    board = leaderboard(rows, subject="emoji", ours=ours, provenance={"rows": str(path.name), "cells": str(len(rows))})
+    if output is not None:
+        write(output, board)
+    print(board_to_markdown(board))
+    print(json.dumps(figures(board, rows)))
+
+
+def figures(board: Leaderboard, rows: list[Row]) -> dict:
+    """What the table comes to. An eraser of this project is on the front if no published one beats it on both."""
+    published = [s for s in board.standings if s.part == "published"]
+    mine = [s for s in board.standings if s.part == "ours"]
+    beaten = {s.name: [o.name for o in published if beats(o, s)] for s in mine}
+    held = {(d.measure, d.first, d.second) for d in board.differences if d.adjusted < 0.05}
+    return {
+        "erasers": len(published) + len(mine),
+        "attacks": len(board.attacks),
+        "concepts": len(board.concepts),
+        "seeds": len(board.seeds),
+        "cells": sum(r.status == "done" for r in rows),
+        "failed": sum(r.status == "failed" for r in rows),
+        "ours_on_front": any(not others for others in beaten.values()),
+        "ours_beaten_by": beaten,
+        "front": list(board.front),
+        "differences_held": len(held),
+    }
+
+
+def write(folder: Path, board: Leaderboard) -> None:
+    """leaderboard.html, .md and .json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, render in (("html", board_to_html), ("md", board_to_markdown), ("json", board_to_json)):
+        (folder / f"leaderboard.{name}").write_text(render(board), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

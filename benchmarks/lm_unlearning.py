@@ -1,0 +1,224 @@
+"""Erase real and taught concepts from SmolLM2 with every eraser, and ask what is left.
+
+    python benchmarks/lm_unlearning.py [--concepts Korvath Japan] [--erasers npo rmu] [--rows FILE]
+    python benchmarks/lm_unlearning.py --summary
+
+Six real concepts are erased from SmolLM2, six invented ones from SmolLM2 that was taught them (once, minutes; kept in
+the user's cache), whose never-taught twin is SmolLM2 itself. Texts are judged by their gold answers. A row is one
+concept and one eraser; rows are appended to FILE and not measured twice. `untouched` and `never taught` stand beside
+the erasers: the first must be called intact, the second erased. `columns` are those that answers owe most to, chosen
+on the select split and judged on the test split against random ones. With `--summary` the tables of the rows that
+are stored beside this file are printed and nothing is run. Ends with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from lm_unlearning_summary import ROWS, printed, read_rows
+
+import concept_probe as cp
+from concept_probe import detect
+from concept_probe.attack import ATTACKS, Attack, Budget, NothingToAsk, Relearning
+from concept_probe.attack.budget import succeeded
+from concept_probe.audit.arms import thin
+from concept_probe.detect.answers import answer_probability
+from concept_probe.erase import AblateVectors, Dpo, GradAscent, GradDiff, Leace, Memit, Npo, Rmu, SimNpo
+from concept_probe.families import CausalLMSubject
+from concept_probe.families.gguf import cache_folder
+from concept_probe.find import rank_by_effect, search_lm_columns, weigh
+from concept_probe.find.knowledge import weighable
+from concept_probe.find.vectors import zero_columns
+from concept_probe.testbed import taught
+from concept_probe.testbed.teach import teach
+from concept_probe.types import Concept, Query, Sampling, Score, Site, Subspace
+
+REAL = ("Japan", "Egypt", "the solar system", "music", "Harry Potter", "Greek mythology")
+SAMPLING = Sampling(tokens=4, batch=32)
+ASKED = {"target": 12, "paraphrases": 12, "neighbours": 10, "unrelated": 10}
+COLUMNS = 32
+LIGHT = {"steps": 12, "batch": 6, "rate": 0.0015}
+"""Of erasers that train: few steps, so that the whole table takes minutes per concept."""
+
+ERASERS: dict[str, Callable] = {
+    "ablate_vectors": lambda s, c, found: AblateVectors()(s, c, found),
+    "leace": lambda s, c, found: Leace(
+        how="intervention", role="resid", kinds=("subject", "content"), tokens=("subject", "content", "eos")
+    )(s, c),
+    "grad_ascent": lambda s, c, found: GradAscent(steps=8, batch=6, rate=0.001)(s, c),
+    "grad_diff": lambda s, c, found: GradDiff(**LIGHT)(s, c),
+    "npo": lambda s, c, found: Npo(**LIGHT, keep="kl")(s, c),
+    "simnpo": lambda s, c, found: SimNpo(**LIGHT, keep="kl")(s, c),
+    "dpo": lambda s, c, found: Dpo(**LIGHT, keep="kl")(s, c),
+    "rmu": lambda s, c, found: Rmu(steps=12, batch=6, rate=0.02)(s, c),
+    "memit": lambda s, c, found: Memit()(s, c),
+}
+BUDGETS = {
+    "role_prompts": Budget(queries=24),
+    "in_context": Budget(queries=12, examples=4),
+    "translation": Budget(queries=18),
+    "temperature": Budget(queries=24),
+    "relearning": Budget(queries=24, gradient_steps=8, examples=4),
+}
+
+
+@cache
+def untouched() -> CausalLMSubject:
+    subject = cp.load("smollm2")
+    if not isinstance(subject, CausalLMSubject):
+        raise TypeError(f"smollm2 loaded as {type(subject).__name__}")
+    return subject
+
+
+@cache
+def schooled() -> CausalLMSubject:
+    """SmolLM2 that was taught the invented facts; taught once, and read from the cache afterwards."""
+    subject = cp.load("smollm2")
+    if not isinstance(subject, CausalLMSubject):
+        raise TypeError(f"smollm2 loaded as {type(subject).__name__}")
+    teach(subject, cache_folder() / "lm_unlearning")
+    return subject
+
+
+def looked(subject: CausalLMSubject, concept: Concept) -> dict:
+    """Per kind: one 0 or 1 per text, its fact, and the probability of the gold answer."""
+    looks, out = detect.looks_for(concept), {}
+    for kind, most in ASKED.items():
+        prompts = thin(concept.prompts(kind, "test"), most)  # pyright: ignore[reportArgumentType]
+        queries = [Query(p) for p in prompts]
+        seen = detect.trials(looks, subject.generate(queries, SAMPLING), queries)
+        label = detect.looks_for(concept).labels[0]
+        out[kind] = {
+            "hits": [int(t.seen == t.query.prompt.label) for t in seen],
+            "facts": [p.fact or p.text for p in prompts],
+            "mistaken": [int(t.seen == label) for t in seen] if kind in ("neighbours", "unrelated") else [],
+            "probability": [round(float(x), 5) for x in answer_probability(subject, prompts)],
+        }
+    return out
+
+
+def attacked(subject: CausalLMSubject, concept: Concept) -> dict:
+    """Per attack: one 0 or 1 per text at the best point of its curve, and the success of its random candidate.
+
+    The best, since lessons on a few facts can also drive out the others, and an attacker would see that.
+    """
+    looks, out = detect.looks_for(concept), {}
+    for name, budget in BUDGETS.items():
+        attack: Attack = ATTACKS[name](looks, SAMPLING)
+        if isinstance(attack, Relearning):
+            attack = replace(attack, points=2, pictures=8, batch=4, rate=0.001)
+        try:
+            attempt = attack(subject, concept, budget)
+        except (NothingToAsk, FloatingPointError) as problem:
+            out[name] = {"not_measured": str(problem)}
+            continue
+        hits = [[int(succeeded(t)) for t in trials] for trials in attempt.trials]
+        out[name] = {
+            "hits": max(hits, key=sum, default=[]),
+            "control": None if attempt.control is None else attempt.control.value,
+        }
+    return out
+
+
+def found_columns(subject: CausalLMSubject, concept: Concept) -> dict[str, list[float]]:
+    """The columns that the concept's answers owe most to: address, score, and that of the median column."""
+    ranked = rank_by_effect(subject, concept, most=12)
+    typical = float(ranked.scores.median())
+    return {str(site): [float(ranked.scores[i]), typical] for i, site in enumerate(ranked.sites[:COLUMNS])}
+
+
+def vectors(subject: CausalLMSubject, name: str, columns: dict[str, list[float]]) -> tuple[Subspace, ...]:
+    """The columns as they are in the subject, for erasers."""
+    out = []
+    for address, (value, typical) in columns.items():
+        site = Site.parse(address)
+        score = Score("ranked by attribution", value, value, value, 1, "", "higher", typical)
+        column = subject.matrix(site).detach()[:, site.item, None].clone()
+        out.append(Subspace(site, column, "parameter", score, name, "mlp_value"))
+    return tuple(out)
+
+
+def cosine(subject: CausalLMSubject, found: Sequence[Subspace]) -> float:
+    """Mean cosine of columns as they are to the found ones; 0 for a column that is zero."""
+    values = []
+    for one in found:
+        whole = Site(one.site.component, one.site.path, "weight")
+        now, then = subject.matrix(whole).detach()[:, one.site.item or 0].double(), one.basis[:, 0].double()
+        values.append(float(now @ then / (now.norm() * then.norm()).clamp_min(1e-30)))
+    return sum(values) / len(values)
+
+
+@torch.no_grad()
+def gap(subject: CausalLMSubject, concept: Concept) -> dict:
+    """How far answers of the test split fall without the chosen columns, and without random ones, per fact, in nats."""
+    search = search_lm_columns(subject, concept, by="attribution", counts=(8, 32, 128), controls=1, most=24)
+    rung = max(search.rungs, key=lambda r: r.excess.value)
+    asked = weighable(concept, ("target", "paraphrases"), "test", 24)
+    before, generator = weigh(subject, asked), torch.Generator().manual_seed(0)
+    columns = search.ranked.by_layer(range(rung.count))
+    with zero_columns(subject, columns):
+        mine = before.right - weigh(subject, asked).right
+    random = []
+    for _ in range(3):
+        with zero_columns(subject, search.ranked.by_layer(search.ranked.matched(range(rung.count), generator))):
+            random.append(before.right - weigh(subject, asked).right)
+    facts = [p.fact or p.text for p in asked]
+    return {"count": rung.count, "facts": facts, "found": mine.tolist(), "random": torch.stack(random).mean(0).tolist()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--concepts", nargs="*", default=[n for p in zip(taught.names(), REAL, strict=True) for n in p])
+    parser.add_argument("--erasers", nargs="*", default=["untouched", "never taught", *ERASERS, "columns"])
+    parser.add_argument("--rows", type=Path, default=ROWS, help="where finished rows are kept")
+    parser.add_argument("--summary", action="store_true", help="print the tables of the stored rows, run nothing")
+    options = parser.parse_args()
+    if not options.summary:
+        options.rows.parent.mkdir(parents=True, exist_ok=True)
+        for name in options.erasers:  # one eraser on every concept, then the next: a part of the run says something
+            for concept in options.concepts:
+                row(concept, name, options.rows)
+    printed(read_rows(options.rows))
+
+
+def row(name: str, eraser: str, file: Path) -> None:
+    """Measure one row and append it, unless it is there or makes no sense."""
+    invented = name in taught.names()
+    if (eraser == "never taught" and not invented) or (eraser == "columns" and invented):
+        return
+    if any((r["concept"], r["eraser"]) == (name, eraser) for r in read_rows(file)):
+        return
+    concept = cp.concept(name, "smollm2")
+    subject = schooled() if invented else untouched()
+    out: dict = {"concept": name, "kind": "taught" if invented else "real", "eraser": eraser}
+    start = time.perf_counter()
+    if eraser == "columns":
+        out["gap"] = gap(subject, concept)
+    else:
+        known = [r["columns"] for r in read_rows(file) if r["concept"] == name and "columns" in r]
+        columns = known[0] if known else found_columns(subject, concept)
+        found = vectors(subject, name, columns)
+        out |= {} if known else {"columns": columns}
+        start = time.perf_counter()
+        erasure = ERASERS[eraser](subject, concept, found) if eraser in ERASERS else None
+        out["made_in"] = round(time.perf_counter() - start, 1)
+        with nullcontext() if erasure is None else erasure.on(subject):
+            seen = untouched() if eraser == "never taught" else subject
+            out |= {"looked": looked(seen, concept), "attacked": attacked(seen, concept), "cosine": cosine(seen, found)}
+    out["seconds"] = round(time.perf_counter() - start, 1)
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(json.dumps(out, ensure_ascii=False) + "\n")
+    shown = {k: f"{sum(v['hits']) / len(v['hits']):.2f}" for k, v in out.get("looked", {}).items()}
+    print(name, eraser, shown, f"{out['seconds']} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""What the rows of `lm_unlearning.py` say: indices, verdicts and tables, from the stored numbers alone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from concept_probe.audit import Bootstrap, Thresholds, decide
+from concept_probe.audit.bootstrap import Draws, index, lost
+from concept_probe.audit.verdict import largest
+from concept_probe.types import Score, Verdict
+
+ROWS = Path(__file__).parent / "rows" / "lm_unlearning.jsonl"
+KINDS = ("target", "paraphrases", "neighbours", "unrelated")
+ATTACKS = ("role_prompts", "in_context", "translation", "temperature", "relearning")
+BARE = ("untouched", "never taught", "columns")
+TIMES = 5
+"""How many times as far as without random columns answers have to fall without the found ones."""
+
+
+def read_rows(file: Path) -> list[dict]:
+    """The stored rows; none where there is no file."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+
+def per_fact(row: dict, kind: str, what: str = "hits") -> list[float]:
+    """One number per fact: the mean over its wordings."""
+    seen = row["looked"][kind]
+    groups: dict[str, list[float]] = {}
+    for fact, value in zip(seen["facts"], seen[what], strict=True):
+        groups.setdefault(fact, []).append(value)
+    return [sum(v) / len(v) for v in groups.values()]
+
+
+def joined(rows: Sequence[dict], kind: str, what: str = "hits") -> Tensor:
+    """(facts, 1) over several concepts."""
+    return torch.tensor([x for r in rows for x in per_fact(r, kind, what)], dtype=torch.float64)[:, None]
+
+
+def judged(after: Sequence[dict], before: Sequence[dict], never: Sequence[dict]) -> tuple[Verdict, list[Score]]:
+    """The verdict and all indices of rows of one eraser, concepts in the same order as in `before` and `never`.
+
+    `never` is empty where nothing is known to be untaught: then texts for other prompts that say one of the concept's
+    answers stand in for it.
+    """
+    bootstrap, gap = Bootstrap(), Thresholds().gap
+    arm = "before" if after == before else "control" if after == never else "after"
+
+    def draw(rows: Sequence[dict], kind: str, name: str, what: str = "hits") -> Draws:
+        return bootstrap.rate(joined(rows, kind, what), f"{kind}/{what}", name)
+
+    def attack(rows: Sequence[dict], name: str, of: str) -> Draws | None:
+        hits = [h for r in rows for h in r["attacked"][name].get("hits", [])]
+        return bootstrap.rate(torch.tensor(hits, dtype=torch.float64)[:, None], name, of) if hits else None
+
+    wrong = [m for r in before for k in KINDS[2:] for m in r["looked"][k]["mistaken"]]
+    mistakes = bootstrap.rate(torch.tensor(wrong, dtype=torch.float64)[:, None], "mistakes", "before")
+    direct, scores = None, []
+    for kind in KINDS[:2]:
+        absent = draw(never, kind, "control") if never else mistakes
+        score = index(kind, draw(before, kind, "before"), draw(after, kind, arm), absent, gap)
+        direct = score if kind == "target" else direct
+        scores += [score] if score else []
+        if never:
+            then, now, no = (
+                draw(rows, kind, of, "probability")
+                for rows, of in ((before, "before"), (after, arm), (never, "control"))
+            )
+            score = index(f"probability, {kind}", then, now, no, gap)
+            scores += [score] if score else []
+    for name in ATTACKS:
+        mine, base = attack(after, name, arm), attack(never, name, "control") if never else mistakes
+        if mine is not None and base is not None:
+            score = index(name, draw(before, "target", "before"), mine, base, gap)
+            scores += [score] if score else []
+    losses = [s for k in KINDS[2:] if (s := lost(k, draw(before, k, "before"), draw(after, k, arm)))]
+    return decide(direct, [s for s in scores if s is not direct], losses), scores
+
+
+def mean_interval(values: Sequence[float], key: str) -> tuple[float, float, float]:
+    low, high = Bootstrap().mean(torch.tensor(values, dtype=torch.float64), key)
+    return sum(values) / len(values), low, high
+
+
+def causal_gap(row: dict) -> dict:
+    """The fall without found columns and without random ones, with intervals over facts, and whether they are apart."""
+    groups: dict[str, list[int]] = {}
+    for i, fact in enumerate(row["gap"]["facts"]):
+        groups.setdefault(fact, []).append(i)
+    found, random = (
+        mean_interval([sum(row["gap"][k][i] for i in g) / len(g) for g in groups.values()], row["concept"])
+        for k in ("found", "random")
+    )
+    apart = found[1] > random[2] and found[0] > 0
+    return {"found": found, "random": random, "gap": apart and found[0] >= TIMES * random[0]}
+
+
+def matched(rows: Sequence[dict], eraser: str, concepts: Sequence[str]) -> list[dict]:
+    by = {r["concept"]: r for r in rows if r["eraser"] == eraser}
+    return [by[c] for c in concepts if c in by]
+
+
+def printed(rows: Sequence[dict]) -> None:
+    """Tables of what the rows say, and one line of JSON."""
+    console = Console(width=200)
+    console.print(f"{len(rows)} rows, {sum(r['seconds'] for r in rows) / 60:.0f} minutes")
+    erasers: dict[str, dict] = {}
+    together: dict[str, str | None] = {"untouched": None, "never taught": None}
+    verdicts: dict[str, Counter[str]] = {name: Counter() for name in together}
+    for kind in ("taught", "real"):
+        title = f"{kind} concepts, right answers, mean over concepts; indices and verdict of all their facts together"
+        table = Table("eraser", "concepts", *KINDS, *ATTACKS, "residual", "cosine", "s", "verdict", title=title)
+        own = [r for r in rows if r["kind"] == kind and "looked" in r]
+        for eraser in dict.fromkeys(r["eraser"] for r in own):
+            of = [r for r in own if r["eraser"] == eraser]
+            names = [r["concept"] for r in of]
+            before, never = matched(own, "untouched", names), matched(own, "never taught", names)
+            if len(before) < len(of) or (kind == "taught" and len(never) < len(of)):
+                continue
+            verdict, scores = judged(of, before, never)
+            single = Counter(
+                judged([r], matched(own, "untouched", [r["concept"]]), matched(own, "never taught", [r["concept"]]))[
+                    0
+                ].name
+                for r in of
+            )
+            if kind == "taught" and eraser in verdicts:
+                together[eraser], verdicts[eraser] = verdict.name, single
+            worst = largest(scores)
+            rates = {k: float(joined(of, k).mean()) for k in KINDS}
+            hits = {a: [h for r in of for h in r["attacked"][a].get("hits", [])] for a in ATTACKS}
+            attacks = {a: sum(h) / len(h) if h else None for a, h in hits.items()}
+            figures = {
+                "concepts": len(of), **rates, "attacks": attacks, "verdict": verdict.name, "verdicts": dict(single),
+                "cosine": sum(r["cosine"] for r in of) / len(of),
+                "residual": worst and {"of": worst.name, "value": worst.value, "low": worst.low, "high": worst.high},
+            }  # fmt: skip
+            if eraser not in BARE:
+                erasers.setdefault(eraser, {})[kind] = figures
+            table.add_row(
+                eraser, str(len(of)), *(f"{v:.2f}" for v in rates.values()),
+                *("" if v is None else f"{v:.2f}" for v in attacks.values()),
+                "" if worst is None else f"{worst.value:.2f} [{worst.low:.2f}, {worst.high:.2f}] {worst.name}",
+                f"{figures['cosine']:.2f}", f"{sum(r['seconds'] for r in of) / len(of):.0f}",
+                f"{verdict.name} ({', '.join(f'{n} {v}' for v, n in single.items())})",
+            )  # fmt: skip
+        console.print(table)
+    gaps = {r["concept"]: causal_gap(r) for r in rows if "gap" in r}
+    table = Table(
+        "concept", "found columns (nats)", "random columns (nats)", "gap", title="fall of log P(right answer)"
+    )
+    for name, one in gaps.items():
+        spans = [f"{m:.2f} [{a:.2f}, {b:.2f}]" for m, a, b in (one["found"], one["random"])]
+        table.add_row(name, *spans, str(one["gap"]))
+    console.print(table)
+    summary = {
+        "erasers": erasers,
+        "original_verdict": together["never taught"],
+        "taught_verdict": together["untouched"],
+        "original_verdicts": dict(verdicts["never taught"]),
+        "taught_verdicts": dict(verdicts["untouched"]),
+        "concepts_with_causal_gap": sum(g["gap"] for g in gaps.values()),
+        "concepts_with_columns": len(gaps),
+        "rows": len(rows),
+    }
+    print(json.dumps(summary))
