@@ -114,14 +114,12 @@ def measure(method: str, subject: CausalLMSubject, features: Subspace | None) ->
             return (
                 x @ features.basis if method == "pisces" else at_features(features.codec.encode(x), features.features)
             )
-    if method == "rmu":
-        return states_of(subject)
+    if method in ("rmu", "needle"):
+        return states_of(subject, 0 if method == "rmu" else -1)
     if method == "rocr":  # how far what is written at the name is from what is written at the other one
         site, led = subject.sites("mlp_out")[0], [renamed(p, "dog") for p in OWN]
         own, other = (at_places(subject, site, ps, last_of_subject(subject, ps)) for ps in (OWN, led))
         return torch.linalg.vector_norm(own - other, dim=1)
-    if method == "needle":
-        return said(subject)[: len(OWN)]
     return likely(subject) - (likely(subject, Dpo().preferred(PAIRS)) if method in ("dpo", "memit") else 0)
 
 
@@ -143,9 +141,9 @@ def test_the_target_moves_more_than_under_a_random_aim(subject: CausalLMSubject,
     assert aimed > 0 and aimed > sum(random) / len(random)
 
 
-def states_of(subject: CausalLMSubject) -> Tensor:
+def states_of(subject: CausalLMSubject, block: int) -> Tensor:
     with torch.no_grad():
-        x, read = states(subject, subject.sites("resid")[0], OWN)
+        x, read = states(subject, subject.sites("resid")[block], OWN)
     return x[after_first(read) & read]
 
 
