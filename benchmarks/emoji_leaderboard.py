@@ -30,7 +30,7 @@ from concept_probe.types import Leaderboard, Sampling
 ROWS = Path(__file__).parent / "rows" / "emoji_leaderboard.jsonl"
 WORK = Path("runs/emoji_leaderboard")
 CONCEPTS = ("camel", "guitar", "pizza", "umbrella", "contrast")
-TEXTS = ("memit",)
+TEXTS = ("memit", "needle", "rocr", "pisces", "crisp")
 """Erasers of language models that are no unlearners by gradients."""
 VARIANTS = (
     Entrant("leace (baked)", Leace(how="bake")),

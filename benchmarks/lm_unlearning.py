@@ -31,12 +31,27 @@ from concept_probe.attack import ATTACKS, Attack, Budget, NothingToAsk, Relearni
 from concept_probe.attack.budget import succeeded
 from concept_probe.audit.arms import thin
 from concept_probe.detect.answers import answer_probability
-from concept_probe.erase import AblateVectors, Dpo, GradAscent, GradDiff, Leace, Memit, Npo, Rmu, SimNpo
+from concept_probe.erase import (
+    AblateVectors,
+    Crisp,
+    Dpo,
+    GradAscent,
+    GradDiff,
+    Leace,
+    Memit,
+    Needle,
+    Npo,
+    Pisces,
+    Rmu,
+    Rocr,
+    SimNpo,
+)
 from concept_probe.families import CausalLMSubject
 from concept_probe.families.gguf import cache_folder
-from concept_probe.find import rank_by_effect, search_lm_columns, weigh
+from concept_probe.find import find_features, rank_by_effect, search_lm_columns, weigh
 from concept_probe.find.knowledge import weighable
 from concept_probe.find.vectors import zero_columns
+from concept_probe.learn import shipped_saes
 from concept_probe.testbed import taught
 from concept_probe.testbed.teach import teach
 from concept_probe.types import Concept, Query, Sampling, Score, Site, Subspace
@@ -60,7 +75,13 @@ ERASERS: dict[str, Callable] = {
     "dpo": lambda s, c, found: Dpo(**LIGHT, keep="kl")(s, c),
     "rmu": lambda s, c, found: Rmu(steps=12, batch=6, rate=0.02)(s, c),
     "memit": lambda s, c, found: Memit()(s, c),
+    "needle": lambda s, c, found: Needle(steps=12, batch=6, rate=0.01)(s, c, found),
+    "rocr": lambda s, c, found: Rocr()(s, c),
+    "pisces": lambda s, c, found: Pisces(below=4)(s, c, features(s, c)),
+    "crisp": lambda s, c, found: Crisp(steps=12, batch=6, rate=0.005, count=8)(s, c, features(s, c)),
 }
+CODED = ("pisces", "crisp")
+"""Erasers that need the shipped autoencoders of SmolLM2."""
 BUDGETS = {
     "role_prompts": Budget(queries=24),
     "in_context": Budget(queries=12, examples=4),
@@ -135,6 +156,11 @@ def found_columns(subject: CausalLMSubject, concept: Concept) -> dict[str, list[
     return {str(site): [float(ranked.scores[i]), typical] for i, site in enumerate(ranked.sites[:COLUMNS])}
 
 
+def features(subject: CausalLMSubject, concept: Concept) -> tuple[Subspace, ...]:
+    """The features of largest contrast of each shipped autoencoder of SmolLM2. UnknownName where none is shipped."""
+    return find_features(shipped_saes("smollm2"), subject, concept, count=8, limit=12)
+
+
 def vectors(subject: CausalLMSubject, name: str, columns: dict[str, list[float]]) -> tuple[Subspace, ...]:
     """The columns as they are in the subject, for erasers."""
     out = []
@@ -182,6 +208,8 @@ def main() -> None:
     parser.add_argument("--summary", action="store_true", help="print the tables of the stored rows, run nothing")
     options = parser.parse_args()
     if not options.summary:
+        if set(CODED) & set(options.erasers):
+            shipped_saes("smollm2")  # before hours are spent
         options.rows.parent.mkdir(parents=True, exist_ok=True)
         for name in options.erasers:  # one eraser on every concept, then the next: a part of the run says something
             for concept in options.concepts:

@@ -86,6 +86,8 @@ NEEDS = {
     "steer": "features",
     "itd": "features",
     "saeuron": "features",
+    "pisces": "features",
+    "crisp": "features",
 }
 """Erasers that work on what was found, and the preparation they get; all others need none."""
 OURS = ("ablate_features", "ablate_vectors")

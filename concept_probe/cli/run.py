@@ -146,7 +146,7 @@ def _erase_answers(subject, concept, looks, eraser: str, autoencoders, seed: int
     from concept_probe.find import find_features, find_lm_columns
 
     found = tuple(find_features(autoencoders, subject, concept, seed=seed)) if autoencoders else ()
-    if eraser == "ablate_vectors":
+    if eraser in ("ablate_vectors", "needle"):
         step(f"looking for columns that answers on {concept.name} need")
         columns = find_lm_columns(subject, concept, seed=seed)
         if not columns:

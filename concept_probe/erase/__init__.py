@@ -14,7 +14,9 @@ from concept_probe.erase.ablate_vectors import AblateVectors
 from concept_probe.erase.adv_unlearn import AdvUnlearn
 from concept_probe.erase.blocklist import Blocklist
 from concept_probe.erase.choose import Choice, Tried, choose
+from concept_probe.erase.combine import combine
 from concept_probe.erase.concept_ablation import ConceptAblation
+from concept_probe.erase.crisp import Crisp
 from concept_probe.erase.deltas import Columns, Delta, LowRank, Shift
 from concept_probe.erase.dpo import Dpo
 from concept_probe.erase.edit import Edit, WrongBase
@@ -26,12 +28,15 @@ from concept_probe.erase.itd import Itd
 from concept_probe.erase.lessons import Training
 from concept_probe.erase.mace import Mace
 from concept_probe.erase.memit import Memit
+from concept_probe.erase.needle import Needle
 from concept_probe.erase.negative_prompt import NegativePrompt
 from concept_probe.erase.npo import Npo, SimNpo
+from concept_probe.erase.pisces import Pisces
 from concept_probe.erase.projection import Difference, Leace
 from concept_probe.erase.rece import Rece
 from concept_probe.erase.receler import Receler
 from concept_probe.erase.rmu import Rmu
+from concept_probe.erase.rocr import Rocr
 from concept_probe.erase.saeuron import Saeuron
 from concept_probe.erase.safree import Safree
 from concept_probe.erase.sld import Sld
@@ -88,6 +93,10 @@ ERASERS: dict[str, type[Eraser]] = {
     "dpo": Dpo,
     "rmu": Rmu,
     "memit": Memit,
+    "needle": Needle,
+    "rocr": Rocr,
+    "pisces": Pisces,
+    "crisp": Crisp,
 }
 
 
@@ -113,6 +122,7 @@ __all__ = [
     "Choice",
     "Columns",
     "ConceptAblation",
+    "Crisp",
     "Delta",
     "Difference",
     "Dpo",
@@ -129,11 +139,14 @@ __all__ = [
     "LowRank",
     "Mace",
     "Memit",
+    "Needle",
     "NegativePrompt",
     "Npo",
+    "Pisces",
     "Rece",
     "Receler",
     "Rmu",
+    "Rocr",
     "Saeuron",
     "Safree",
     "Shift",
@@ -150,5 +163,6 @@ __all__ = [
     "choose",
     "choose_features",
     "choose_vectors",
+    "combine",
     "erase",
 ]  # fmt: skip

@@ -85,7 +85,7 @@ class AblateVectors:
         weight = subject.matrix(site).detach().to(dtype_of(parameter))
         indices = torch.tensor(items, device=weight.device)
         chosen = weight[:, indices]
-        change = self._noise(site, chosen) if self.how == "noise" else -chosen
+        change = noise(site, chosen, self.factor, self.seed) if self.how == "noise" else -chosen
         columns = Columns(indices, amount * change, weight.shape[1], subject.orientation(site))
         out: dict[str, Delta] = {where: columns}
         if self.how == "mean":
@@ -103,12 +103,6 @@ class AblateVectors:
             out[bias] = Shift(amount * (chosen @ mean))
         return out
 
-    def _noise(self, site: Site, columns: Tensor) -> Tensor:
-        """Random directions (d, m) of this site, each `factor` times as long as its column."""
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{site}".encode()))
-        drawn = torch.randn(columns.shape, generator=generator).to(columns)
-        return self.factor * unit(drawn) * torch.linalg.vector_norm(columns, dim=0)
-
     def _direction(self, subject: Subject, space: Subspace, amount: float) -> tuple[str, Delta]:
         if self.how in ("mean", "noise"):
             raise ValueError(
@@ -122,3 +116,10 @@ class AblateVectors:
             raise ValueError(f"{where!r} reads width {weight.shape[1]}, the subspace has {space.basis.shape[0]}")
         dual = space.basis if space.dual is None else space.dual
         return where, LowRank(-amount * (weight @ space.basis.to(weight)), dual.to(weight).clone())
+
+
+def noise(site: Site, columns: Tensor, factor: float, seed: int) -> Tensor:
+    """Random directions (d, m), `factor` times as long as the columns (d, m) of `site`, which names them with `seed`."""
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{site}".encode()))
+    drawn = torch.randn(columns.shape, generator=generator).to(columns)
+    return factor * unit(drawn) * torch.linalg.vector_norm(columns, dim=0)

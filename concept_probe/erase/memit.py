@@ -64,7 +64,8 @@ class Memit:
         Raises TypeError for a subject that is no language model, ValueError where no fit prompt has answers or there is
         nothing to keep, or for a layer that the model lacks.
         """
-        model, layers = language(subject, self.name), self.blocks(language(subject, self.name))
+        model = language(subject, self.name)
+        layers = edited_blocks(model, self.layers, self.name)
         pairs = list({p: (p, text) for p, text in answered(concept, self.sources)}.values())
         others = [p for kind in self.preserve for p in concept.prompts(kind, "fit")]
         if not pairs or not others:
@@ -83,17 +84,6 @@ class Memit:
             shares = {"loss": ends(losses), "gap_left": [left]}
         origin = made_by(self, subject, concept, layers=list(layers), **shares)
         return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
-
-    def blocks(self, model: CausalLMSubject) -> tuple[int, ...]:
-        """The edited blocks. Raises ValueError for one that the model lacks."""
-        count = len(model.sites("resid"))
-        middle = max(count // 2 - 1, 0)
-        chosen = self.layers or tuple(range(max(middle - 3, 0), middle + 1))
-        if list(chosen) != sorted(set(chosen)) or not 0 <= chosen[0] <= chosen[-1] < count:
-            raise ValueError(
-                f"memit: layers are {chosen}; give rising numbers of blocks, {model.name} has 0 to {count - 1}"
-            )
-        return chosen
 
     def preferred(self, pairs: Sequence[Pair]) -> list[Pair]:
         """What should be said to each prompt. Raises ValueError for one without distractors where they are asked for."""
@@ -159,6 +149,21 @@ class Memit:
         with Edit(self.name, "", deltas, base).on(model):
             left = torch.linalg.matrix_norm(goal - at_places(model, end, prompts, places).double())
         return deltas, float(left) / (whole or 1.0)
+
+
+def edited_blocks(model: CausalLMSubject, layers: Sequence[int], method: str) -> tuple[int, ...]:
+    """The blocks of these numbers, rising; for none, the four up to the middle.
+
+    Raises ValueError for one that the model lacks.
+    """
+    count = len(model.sites("resid"))
+    middle = max(count // 2 - 1, 0)
+    chosen = tuple(layers) or tuple(range(max(middle - 3, 0), middle + 1))
+    if list(chosen) != sorted(set(chosen)) or not 0 <= chosen[0] <= chosen[-1] < count:
+        raise ValueError(
+            f"{method}: layers are {chosen}; give rising numbers of blocks, {model.name} has 0 to {count - 1}"
+        )
+    return chosen
 
 
 def last_of_subject(model: CausalLMSubject, prompts: Sequence[Prompt]) -> Tensor:

@@ -74,11 +74,7 @@ class Rmu(Unlearner):
             some = read.any(1)
             return distance(x[some].float(), goal, read[some]) / norm**2
 
-        kept = [
-            whole((p, continuation(p, p.answers[0]))) if p.answers else p
-            for kind in self.preserve
-            for p in concept.prompts(kind, "fit")
-        ]
+        kept = texts_of(concept, self.preserve)
         if not self.retain:
             return (lead,)
         if not kept:
@@ -86,15 +82,28 @@ class Rmu(Unlearner):
                 f"rmu: {concept.name!r} has no fit prompts in {', '.join(self.preserve)} to keep; give it some, or set "
                 "`retain=0`"
             )
+        return lead, held(model, student, site, kept, self.batch, self.retain / norm**2)
 
-        def stay(generator: torch.Generator) -> Tensor:
-            chosen = [kept[i] for i in draw(len(kept), self.batch, generator)]
-            with student.reference(), torch.no_grad():
-                before, _ = states(model, site, chosen)
-            now, read = states(model, site, chosen)
-            return self.retain * distance(now.float(), before.float(), read) / norm**2
 
-        return lead, stay
+def texts_of(concept: Concept, kinds: Sequence[Kind]) -> list[Prompt]:
+    """The fit prompts of these kinds, with their answers where they have some."""
+    prompts = [p for kind in kinds for p in concept.prompts(kind, "fit")]
+    return [whole((p, continuation(p, p.answers[0]))) if p.answers else p for p in prompts]
+
+
+def held(
+    model: CausalLMSubject, student: Student, site: Site, texts: Sequence[Prompt], batch: int, weight: float
+) -> Term:
+    """`weight` times how far activations of texts at `site` are from the reference's (`distance`)."""
+
+    def stay(generator: torch.Generator) -> Tensor:
+        chosen = [texts[i] for i in draw(len(texts), batch, generator)]
+        with student.reference(), torch.no_grad():
+            before, _ = states(model, site, chosen)
+        now, read = states(model, site, chosen)
+        return weight * distance(now.float(), before.float(), read)
+
+    return stay
 
 
 def states(model: CausalLMSubject, site: Site, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:

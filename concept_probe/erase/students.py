@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from concept_probe.erase.deltas import Delta, LowRank, Shift
+from concept_probe.erase.deltas import Columns, Delta, LowRank, Shift
 from concept_probe.erase.parameters import address, dtype_of, find_parameter, refuse_shared, split_address
 from concept_probe.types import Site
 
@@ -169,3 +169,59 @@ class Adapters(Beside):
             u, v = (x.detach().clone() for x in pair)
             out[where] = LowRank(u, v, "in_out" if where in self.turned else "out_in")
         return out
+
+
+class SomeColumns(Beside):
+    """What is added to some columns of matrices (linear ones), beginning at `start`: site -> (their numbers, (d, m)).
+
+    Raises as `find_parameter` does, and for tied ones.
+    """
+
+    def __init__(self, subject: Subject, start: Mapping[Site, tuple[Sequence[int], Tensor]]) -> None:
+        found = {address(site): find_parameter(subject.components, address(site)) for site in start}
+        refuse_shared(subject.components, found)
+        self.subject = subject
+        self.sites = {address(site): site for site in start}
+        self.sizes = {where: size_of(weight) for where, weight in found.items()}
+        self.indices = {address(site): torch.tensor(list(items)) for site, (items, _) in start.items()}
+        self.values = {
+            address(site): nn.Parameter(added.detach().to(found[address(site)].device, copy=True), requires_grad=False)
+            for site, (_, added) in start.items()
+        }
+
+    def groups(self, rate: float) -> list[dict[str, Any]]:
+        return [{"params": [x], "lr": rate * self.sizes[where]} for where, x in self.values.items()]
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        handles = []
+        try:
+            for where, x in self.values.items():
+                x.requires_grad_(True)
+                # Before any tap, so that taps see what the changed weight would give.
+                module = self.subject.module(self.sites[where])
+                handles.append(module.register_forward_hook(self._beside(self.indices[where], x), prepend=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            for x in self.values.values():
+                x.requires_grad_(False)
+                x.grad = None
+
+    def _beside(self, indices: Tensor, values: Tensor) -> Callable[[Any, Any, Tensor], Tensor | None]:
+        def hook(module: Any, args: Any, out: Tensor) -> Tensor | None:
+            if self.resting:
+                return None
+            return out + (args[0][..., indices.to(out.device)].to(values) @ values.mT).to(out)
+
+        return hook
+
+    def deltas(self) -> dict[str, Delta]:
+        return {
+            where: Columns(
+                self.indices[where], x.detach().clone(), self.subject.matrix(self.sites[where]).shape[1],
+                self.subject.orientation(self.sites[where]),
+            )
+            for where, x in self.values.items()
+        }  # fmt: skip

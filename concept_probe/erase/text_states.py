@@ -118,8 +118,9 @@ def multiplied(subject: Subject, sites: Sequence[Site], change: Tensor, most: in
     for site in sites:
         parameter = find_parameter(subject.components, address(site))
         wide = dtype_of(parameter)
-        moved = parameter.detach().double() @ left.to(parameter.device)
-        deltas[address(site)] = LowRank(moved.to(wide), right.to(parameter.device, wide).clone())
+        moved = subject.matrix(site).detach().double() @ left.to(parameter.device)
+        right_here = right.to(parameter.device, wide).clone()
+        deltas[address(site)] = LowRank(moved.to(wide), right_here, subject.orientation(site))
     return deltas
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.detect.answers import continuation
+from concept_probe.erase.deltas import Delta
 from concept_probe.erase.edit import Edit
 from concept_probe.erase.lm_losses import divergence, nll
 from concept_probe.erase.parameters import address
@@ -80,8 +81,8 @@ def named_modules(model: CausalLMSubject, names: Sequence[str], method: str) -> 
 
 
 @dataclass(frozen=True)
-class Unlearner(ABC):
-    """Options of every method, and the way from them to an edit."""
+class Descent(ABC):
+    """Options of every method that trains, and the way from a loss to the change of the weights."""
 
     name: ClassVar[str]
     steps: int = 60
@@ -90,64 +91,26 @@ class Unlearner(ABC):
     """Answers per step, of the concept and again of what is kept."""
     rate: float = 0.02
     """Adam's step, as a multiple of the root mean square of each matrix; falls to 0 along a cosine."""
-    sources: tuple[Kind, ...] = ("target", "paraphrases")
-    """Lists of the concept's prompts (fit split) whose answers are unlearned."""
-    rank: int | None = 8
-    """Rank of the adapters beside each matrix; None trains whole matrices."""
-    modules: tuple[str, ...] = ()
-    """Last names of the matrices inside the blocks that are trained, such as `q_proj`; none: all down projections."""
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is trained."""
     seed: int = 0
     """Of everything that is drawn."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
-        """`found` is not used.
+    def taught(self, student: Student, terms: Sequence[Term]) -> tuple[dict[str, Delta], list[float]]:
+        """What the student becomes where the sum of the terms is least, times `strength`; and the loss at both ends.
 
-        Raises TypeError for a subject that is no language model, ValueError where the concept's fit prompts have no
-        answers, FloatingPointError for a loss that is no number; the subject has its own bytes in every case.
+        Raises FloatingPointError for a loss that is no number.
         """
-        model = language(subject, self.name)
-        forget = answered(concept, self.sources)
-        if not forget:
-            raise ValueError(
-                f"{self.name}: no fit prompt of {concept.name!r} in {', '.join(self.sources)} has `answers`, so there is "
-                "nothing to unlearn; give its prompts answers"
-            )
-        origin: dict[str, Any] = {"loss": [], "trained": 0}
-        deltas = {}
-        if self.strength:
-            student = self._student(model)
-            with torch.no_grad():
-                terms = self.terms(model, student, concept, forget)
-            losses = descend(
-                student, lambda _, generator: torch.stack([term(generator) for term in terms]).sum(), steps=self.steps,
-                rate=self.rate, generator=torch.Generator().manual_seed(self.seed), method=self.name,
-            )  # fmt: skip
-            deltas = {where: delta.scaled(self.strength) for where, delta in student.deltas().items()}
-            origin = {"loss": ends(losses), "trained": len(deltas)}
-        return Edit(self.name, concept.name, deltas, subject.weight_hash(), made_by(self, subject, concept, **origin))
-
-    def _student(self, model: CausalLMSubject) -> Student:
-        sites = self.sites(model)
-        if self.rank is None:
-            return Whole(model, [address(site) for site in sites])
-        return Adapters(model, sites, self.rank, self.seed)
-
-    @abstractmethod
-    def sites(self, model: CausalLMSubject) -> tuple[Site, ...]:
-        """The matrices that are trained."""
-
-    @abstractmethod
-    def terms(
-        self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[Pair]
-    ) -> tuple[Term, ...]:
-        """The parts of the loss. It is called before training: what is measured in it is the frozen reference's."""
+        losses = descend(
+            student, lambda _, generator: torch.stack([term(generator) for term in terms]).sum(), steps=self.steps,
+            rate=self.rate, generator=torch.Generator().manual_seed(self.seed), method=self.name,
+        )  # fmt: skip
+        return {where: delta.scaled(self.strength) for where, delta in student.deltas().items()}, ends(losses)
 
 
 @dataclass(frozen=True)
-class Keeper(Unlearner, ABC):
-    """An unlearner that also keeps answers to other prompts."""
+class Keeping(Descent, ABC):
+    """A method that keeps answers to other prompts."""
 
     retain: float = 1.0
     """Weight of the part of the loss that keeps other answers; at 0 there is none."""
@@ -182,6 +145,68 @@ class Keeper(Unlearner, ABC):
             return self.retain * divergence(said, before[rows])
 
         return (near,)
+
+
+@dataclass(frozen=True)
+class Unlearner(Descent, ABC):
+    """Unlearns answers with adapters, or with whole matrices."""
+
+    sources: tuple[Kind, ...] = ("target", "paraphrases")
+    """Lists of the concept's prompts (fit split) whose answers are unlearned."""
+    rank: int | None = 8
+    """Rank of the adapters beside each matrix; None trains whole matrices."""
+    modules: tuple[str, ...] = ()
+    """Last names of the matrices inside the blocks that are trained, such as `q_proj`; none: all down projections."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
+        """`found` is not used.
+
+        Raises TypeError for a subject that is no language model, ValueError where the concept's fit prompts have no
+        answers, FloatingPointError for a loss that is no number; the subject has its own bytes in every case.
+        """
+        model = language(subject, self.name)
+        forget = forgotten(concept, self.sources, self.name)
+        origin: dict[str, Any] = {"loss": [], "trained": 0}
+        deltas = {}
+        if self.strength:
+            student = self._student(model)
+            with torch.no_grad():
+                terms = self.terms(model, student, concept, forget)
+            deltas, losses = self.taught(student, terms)
+            origin = {"loss": losses, "trained": len(deltas)}
+        return Edit(self.name, concept.name, deltas, subject.weight_hash(), made_by(self, subject, concept, **origin))
+
+    def _student(self, model: CausalLMSubject) -> Student:
+        sites = self.sites(model)
+        if self.rank is None:
+            return Whole(model, [address(site) for site in sites])
+        return Adapters(model, sites, self.rank, self.seed)
+
+    @abstractmethod
+    def sites(self, model: CausalLMSubject) -> tuple[Site, ...]:
+        """The matrices that are trained."""
+
+    @abstractmethod
+    def terms(
+        self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[Pair]
+    ) -> tuple[Term, ...]:
+        """The parts of the loss. It is called before training: what is measured in it is the frozen reference's."""
+
+
+@dataclass(frozen=True)
+class Keeper(Unlearner, Keeping, ABC):
+    """An unlearner that also keeps answers to other prompts."""
+
+
+def forgotten(concept: Concept, kinds: Sequence[Kind], method: str) -> tuple[Pair, ...]:
+    """The answers that are unlearned. Raises ValueError where there is none."""
+    forget = answered(concept, kinds)
+    if not forget:
+        raise ValueError(
+            f"{method}: no fit prompt of {concept.name!r} in {', '.join(kinds)} has `answers`, so there is nothing to "
+            "unlearn; give its prompts answers"
+        )
+    return forget
 
 
 def pick(pairs: Sequence[Pair], batch: int, generator: torch.Generator) -> list[Pair]:

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
-from concept_probe.erase import Dpo, Edit, GradAscent, GradDiff, Memit, Npo, Rmu, SimNpo
-from concept_probe.erase.unlearn import Unlearner
-from concept_probe.families import CausalLMSubject
-from concept_probe.types import Concept, Prompt, Splits
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
-METHODS: dict[str, type[Unlearner] | type[Memit]] = {
+import torch
+
+from concept_probe.erase import (
+    Crisp,
+    Dpo,
+    Edit,
+    GradAscent,
+    GradDiff,
+    Memit,
+    Needle,
+    Npo,
+    Pisces,
+    Rmu,
+    Rocr,
+    SimNpo,
+)
+from concept_probe.families import CausalLMSubject
+from concept_probe.find import concept_rows, find_features
+from concept_probe.find.vectors import whole
+from concept_probe.learn.sae import Sae, TopK
+from concept_probe.types import Concept, Prompt, Site, Splits, Subspace
+from tests.laws.eraser_cases import score
+from tests.tiny_lm import LM_HIDDEN, LM_WIDTH
+
+METHODS: dict[str, Any] = {
     "grad_ascent": GradAscent,
     "grad_diff": GradDiff,
     "npo": Npo,
@@ -15,6 +38,10 @@ METHODS: dict[str, type[Unlearner] | type[Memit]] = {
     "dpo": Dpo,
     "rmu": Rmu,
     "memit": Memit,
+    "needle": Needle,
+    "rocr": Rocr,
+    "pisces": Pisces,
+    "crisp": Crisp,
 }
 
 
@@ -31,15 +58,79 @@ def concept(word: str = "cat", answer: str = "red sun") -> Concept:
     return Concept(word, Splits(fit=asked(word, answer, word), test=test.test), neighbours=rest)
 
 
-def options(method: str, family: str) -> dict[str, int | float | None]:
+def lm_sae(subject: CausalLMSubject, role: str = "resid", block: int = 0, width: int = LM_WIDTH) -> Sae:
+    """TopK autoencoder with random unit directions over one block."""
+    generator = torch.Generator().manual_seed(block)
+    rows = torch.nn.functional.normalize(torch.randn(4 * width, width, generator=generator), dim=1)
+    enc, off = rows.mT.contiguous(), torch.zeros(width)
+    return Sae(subject.sites(role)[block], TopK(6), W_enc=enc, b_enc=torch.zeros(4 * width), W_dec=rows, b_dec=off)
+
+
+def column(subject: CausalLMSubject, site: Site) -> Subspace:
+    values = subject.matrix(whole(site)).detach()[:, site.item, None].clone()
+    return Subspace(site, values, "parameter", score(), "cat", "mlp_value")
+
+
+def columns(subject: CausalLMSubject, of: Concept) -> tuple[Subspace, ...]:
+    """Of each layer, the columns that write more on the concept's prompts than on others."""
+    out = []
+    for value, hidden in zip(subject.sites("mlp_value"), subject.sites("mlp_hidden"), strict=True):
+        rows = concept_rows(subject, of, [hidden])[hidden]
+        more = rows.x[rows.concept].abs().mean(0) - rows.x[~rows.concept].abs().mean(0)
+        size = torch.linalg.vector_norm(subject.matrix(value).detach().float(), dim=0)
+        out += [column(subject, replace(value, item=int(j))) for j in (more * size).topk(4).indices]
+    return tuple(out)
+
+
+def random_columns(subject: CausalLMSubject, seed: int) -> tuple[Subspace, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        column(subject, replace(value, item=int(j)))
+        for value in subject.sites("mlp_value")
+        for j in torch.randperm(LM_HIDDEN, generator=generator)[:4]
+    )
+
+
+def features(subject: CausalLMSubject, of: Concept, *saes: Sae) -> tuple[Subspace, ...]:
+    """Features of largest contrast; the fit prompts stand in for those to select on."""
+    both = replace(
+        of, target=replace(of.target, select=of.target.fit), neighbours=replace(of.neighbours, select=of.neighbours.fit)
+    )
+    return find_features(saes or [lm_sae(subject)], subject, both, count=4)
+
+
+FOUND: dict[str, Callable[[CausalLMSubject, Concept], tuple[Subspace, ...]]] = {
+    "needle": columns,
+    "pisces": features,
+    "crisp": features,
+}
+"""What is found for the methods that ask for it."""
+
+
+def options(method: str, family: str) -> dict[str, Any]:
     """Few steps, large enough to move a tiny random model; whole matrices in one family, adapters in the others."""
+    if method in ("rocr", "pisces"):
+        return {}
     if method == "memit":
         return {"steps": 12}
-    out: dict[str, int | float | None] = {"steps": 12, "batch": 4, "rate": 0.05}
+    out: dict[str, Any] = {"steps": 12, "batch": 4, "rate": 0.05}
+    if method == "crisp":
+        return out | {"features": "found"}
     if method == "simnpo":
         out["beta"] = 0.1  # at the method's own, what a random model finds as unlikely as this counts as forgotten
-    return out | ({"rank": None} if family == "neox" else {})
+    return out | ({"rank": None} if family == "neox" and method != "needle" else {})
 
 
 def made(method: str, family: str, subject: CausalLMSubject, of: Concept, **more: float) -> Edit:
-    return METHODS[method](**{**options(method, family), **more})(subject, of)  # pyright: ignore[reportArgumentType]
+    found = FOUND[method](subject, of) if method in FOUND else ()
+    return METHODS[method](**{**options(method, family), **more})(subject, of, found)
+
+
+WORDS = (("tub", "low wall"), ("jug", "new door"), ("fox", "cold rain"))
+
+
+def elsewhere(method: str, family: str, subject: CausalLMSubject, of: Concept, seed: int) -> Edit:
+    """The same method aimed at other words with other answers; one that takes columns, at random ones."""
+    if FOUND.get(method) is columns:
+        return METHODS[method](**options(method, family))(subject, of, random_columns(subject, seed))
+    return made(method, family, subject, concept(*WORDS[seed]))
