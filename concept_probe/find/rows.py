@@ -84,7 +84,8 @@ def concept_rows(
 ) -> dict[Site, Rows]:
     """Capture the concept's prompts of one split at `sites`.
 
-    Text sites use the text-only path. Sites inside the denoising loop are captured while pictures
+    Where a subject reads forward, the first position of a text is left out: it says nothing but its own token, and
+    is so long that it would decide every mean. Text sites use the text-only path. Sites inside the denoising loop are captured while pictures
     are made from seed 0 of each prompt, at `steps` (all, if None), conditional rows only.
     """
     kind_numbers(kinds)
@@ -120,7 +121,7 @@ def _captured(
         columns = {name: column.long() for name, column in block.columns.items()}
         prompt = columns["prompt"]
         # Copies: the store's folder goes with the store.
-        out[site] = Rows(
+        rows = Rows(
             block.x.float().clone(),
             own[prompt],
             source_of[prompt],
@@ -129,4 +130,5 @@ def _captured(
             columns["step"].clone(),
             about[prompt],
         )
+        out[site] = rows.select(columns["token"] != 0) if subject.reads_forward else rows
     return out
