@@ -1,6 +1,7 @@
 """At which site of SmolLM2 single features are selective for the packaged concepts: small autoencoders, one per site.
 
     python benchmarks/smollm2_layers.py [--concepts Japan ...] [--limit 6]
+    python benchmarks/smollm2_layers.py --lengths    # how long the first position's activation is, in every layer
 
 Every autoencoder sees the same few texts. Per site it prints the length of the first position's activation and of the
 others', the held-out FVU, and over concepts the mean AUROC (select split) of the feature of largest contrast (fit
@@ -34,6 +35,19 @@ def lengths(store, site) -> tuple[float, float]:
     return float(size[first].median()), float(size[~first].median())
 
 
+def print_lengths(subject, prompts) -> None:
+    """One row per layer."""
+    roles = ("resid", "mlp_out")
+    store = capture(subject, by_length(prompts), roles=roles, kinds=KINDS)
+    table = Table("layer", *(f"{role}, {which}" for role in roles for which in ("first", "others")))
+    out = {}
+    for layer, sites in enumerate(zip(*map(subject.sites, roles), strict=True)):
+        out[layer] = [round(x, 1) for site in sites for x in lengths(store, site)]
+        table.add_row(str(layer), *(f"{x:.0f}" for x in out[layer]))
+    Console(width=120).print(table)
+    print(json.dumps(out))
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     options.add_argument("--concepts", nargs="+", default=list(CONCEPTS))
@@ -41,8 +55,12 @@ def main() -> None:
     options.add_argument("--samples", type=int, default=50_000, help="rows in each training run")
     options.add_argument("--limit", type=int, default=6, help="prompts of each list")
     options.add_argument("--wordnet", default=str(WORDNET), help="folder of WordNet's data files")
+    options.add_argument("--lengths", action="store_true", help="print lengths of activations and train nothing")
     given = options.parse_args()
     subject = cp.load("smollm2")
+    if given.lengths:
+        print_lengths(subject, glosses(64, type(WORDNET)(given.wordnet))[0])
+        return
     sites = [subject.sites(role)[layer] for role, layer in PLACES]
     learned, held = glosses(given.glosses, type(WORDNET)(given.wordnet))
     texts = by_length((*learned, *[p for p in told() if p.form == "plain"][::2]))

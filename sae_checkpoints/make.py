@@ -1,11 +1,11 @@
 """Train the shipped autoencoders and write their cards.
 
-    python sae_checkpoints/make.py [emoji/text_stream] [emoji/cross_out] [smollm2/mlp_out]
+    python sae_checkpoints/make.py [emoji/text_stream] [emoji/cross_out] [smollm2/resid]
 
 `emoji`: one over the residual stream of the text encoder's first layer, one over the output of a cross-attention block
 of the U-Net. Trained on `fit` sentences, judged on `test` sentences.
 
-`smollm2`: one over what the feed-forward of a middle layer adds. Needs the model (see docs/models/smollm2.md) and
+`smollm2`: one over the residual stream behind a middle layer. Needs the model (see docs/models/smollm2.md) and
 WordNet (Debian's package wordnet-base). `--judge` prints the scores of the shipped one again and trains nothing.
 """
 
@@ -29,11 +29,11 @@ TEXT_ABOUT = """Every token of 7,560 sentences (all objects by all their names, 
 the text encoder, where the feed-forward layer has just turned spelled pieces into objects. Made for feature ablation."""
 CROSS_ABOUT = """Every patch, at every denoising step, of 1,512 pictures (`fit` sentences) at the output of one cross-attention:
 what the text contributes to the picture. Made for looking at where in a picture a concept acts."""
-LAYER = 14
+LAYER = 10
 """Of SmolLM2's 30; see benchmarks/smollm2_layers.py."""
-GLOSSES, WORDS = 1600, 64
+GLOSSES, WORDS = 2000, 64
 LM_KINDS = ("content", "subject", "eos")
-LM_ABOUT = """What the feed-forward of layer {layer} adds to the residual stream of SmolLM2-135M-Instruct, at {rows:,} tokens:
+LM_ABOUT = """The residual stream behind block {layer} of 30 of SmolLM2-135M-Instruct, at {rows:,} tokens:
 
 - {glosses:,} glosses of WordNet 3.0, evenly spaced over all of them ("word: gloss"; every eighth is kept to judge on);
 - {written:,} texts that the model wrote itself at temperature 1, after "Word is" for words of WordNet;
@@ -43,13 +43,15 @@ LM_ABOUT = """What the feed-forward of layer {layer} adds to the residual stream
 Made for finding and ablating features of the packaged concepts. It is small, and has seen little text next to what the
 model was trained on: expect common topics, not rare ones.
 
-The first position of a text, on which attention rests, is among the rows. In this model it is more than a hundred
-times as long as others in the residual stream from layer 11 on, but what this feed-forward adds there is short
-(`python benchmarks/smollm2_layers.py` prints both). The marks and the system prompt that a chat template puts before a
-text are left out.
+Why this site: of the residual stream here and the feed-forwards of layers 12 to 18, it is where single features of
+small autoencoders told most packaged concepts from other prompts (`python benchmarks/smollm2_layers.py`).
 
-Made by `python sae_checkpoints/make.py smollm2/mlp_out`. The table below is printed again, without training, by
-`python sae_checkpoints/make.py --judge smollm2/mlp_out`. WordNet 3.0 is Copyright 2006 Princeton University, all rights
+The first position of a text, on which attention rests, is among the rows. In most layers of this model's residual
+stream it is many times as long as others; here it is as long as they are (`python benchmarks/smollm2_layers.py --lengths`
+prints both for every layer). The marks and the system prompt that a chat template puts before a text are left out.
+
+Made by `python sae_checkpoints/make.py smollm2/resid`. The table below is printed again, without training, by
+`python sae_checkpoints/make.py --judge smollm2/resid`. WordNet 3.0 is Copyright 2006 Princeton University, all rights
 reserved; its licence (https://wordnet.princeton.edu/license-and-commercial-use) allows any use with this notice."""
 
 
@@ -89,7 +91,7 @@ def smollm2(name: str, judge: bool) -> Sequence[Score]:
     else:
         own = readings.written(subject, readings.glosses(3600)[0][::49][:WORDS])
         texts = readings.by_length((*learned, *own, *readings.told()))
-        store = capture(subject, texts, sites=[site], kinds=LM_KINDS)
+        store = capture(subject, texts, sites=[site], kinds=LM_KINDS, shard_rows=16384)
         sae = train_sae(store, k=32, expansion=2, samples=300_000, folder=folder)
         about = LM_ABOUT.format(layer=LAYER, rows=store.rows(site), glosses=len(learned), written=len(own))
     rows = capture(subject, readings.by_length(held), sites=[site], kinds=LM_KINDS)
@@ -102,7 +104,7 @@ def smollm2(name: str, judge: bool) -> Sequence[Score]:
 JOBS: dict[str, Callable[[str, bool], Sequence[Score]]] = {
     "emoji/text_stream": emoji,
     "emoji/cross_out": emoji,
-    "smollm2/mlp_out": smollm2,
+    "smollm2/resid": smollm2,
 }
 
 

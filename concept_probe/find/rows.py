@@ -85,8 +85,8 @@ def concept_rows(
     """Capture the concept's prompts of one split at `sites`.
 
     Where a subject reads forward, the first position of a text is left out: it says nothing but its own token, and
-    is so long that it would decide every mean. Text sites use the text-only path. Sites inside the denoising loop are captured while pictures
-    are made from seed 0 of each prompt, at `steps` (all, if None), conditional rows only.
+    is so long that it would decide every mean. Text sites use the text-only path. Sites inside the denoising loop are
+    captured while pictures are made from seed 0 of each prompt, at `steps` (all, if None), conditional rows only.
     """
     kind_numbers(kinds)
     out: dict[Site, Rows] = {}

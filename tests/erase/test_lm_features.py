@@ -24,8 +24,9 @@ def test_what_fires_behind_the_first_position_is_taken_out_and_nothing_else(fami
     assert sae is not None
     with tap(subject, {space.site: lambda x, m: seen.append((x.clone(), m.places))}):
         subject.encode(PROMPTS)
-    with AblateFeatures()(subject, CONCEPT, [space]).on(subject), tap(
-        subject, {space.site: lambda x, m: seen.append((x.clone(), m.places))}
+    with (
+        AblateFeatures()(subject, CONCEPT, [space]).on(subject),
+        tap(subject, {space.site: lambda x, m: seen.append((x.clone(), m.places))}),
     ):
         subject.encode(PROMPTS)
     (x, places), (edited, _) = seen

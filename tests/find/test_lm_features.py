@@ -25,11 +25,12 @@ def about(word: str) -> Splits:
 CONCEPT = Concept("cat", about("cat"), neighbours=about("dog"), unrelated=about("sun"))
 
 
-def planted(subject, site: Site) -> Sae:
-    """Feature 7 fires where least squares on the fit split say the concept; the others never do."""
-    rows = concept_rows(subject, CONCEPT, [site], kinds=("subject",))[site]
+def planted(subject, site: Site, kinds: tuple[str, ...] = ("subject",)) -> Sae:
+    """Feature 7 fires where least squares on the fit split say the concept's subject; the others never do."""
+    rows = concept_rows(subject, CONCEPT, [site], kinds=kinds)[site]
     padded = torch.cat([rows.x, torch.ones(len(rows.x), 1)], 1)
-    probe = torch.linalg.pinv(padded) @ (2 * rows.concept.float() - 1)
+    ours = rows.concept & (rows.kind == TOKEN_KINDS.index("subject"))
+    probe = torch.linalg.pinv(padded) @ (2 * ours.float() - 1)
     encoder, bias = torch.zeros(LM_WIDTH, 16), torch.full((16,), -1.0)
     encoder[:, 7], bias[7] = probe[:-1], probe[-1]
     return Sae(site, Relu(), W_enc=encoder, b_enc=bias, W_dec=torch.eye(16, LM_WIDTH), b_dec=torch.zeros(LM_WIDTH))

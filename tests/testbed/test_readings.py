@@ -12,7 +12,7 @@ LINES = {
     "00001930 03 n 02 physical_entity 0 thing 1 001 @ 00001740 n 0000 | an entity that exists  \n",
     "verb": '00001740 29 v 01 breathe 0 001 * 00005041 v 0000 01 + 02 00 | draw air into; "I can breathe"  \n',
     "adj": "00004171 00 s 01 dying(p) 0 001 & 00003939 a 0000 | eagerly desirous  \n",
-    "adv": "00001740 02 r 01 a_cappella 0 000 | without musical accompaniment; \"they sang a | b\"  \n",
+    "adv": '00001740 02 r 01 a_cappella 0 000 | without musical accompaniment; "they sang a | b"  \n',
 }
 
 
@@ -36,7 +36,7 @@ def test_glosses_are_read_and_parted(folder):
 
 
 def test_what_is_missing_is_named(folder):
-    with pytest.raises(ValueError, match="6 glosses were asked for; WordNet in .* has 5"):
+    with pytest.raises(ValueError, match=r"6 glosses were asked for; WordNet in .* has 5"):
         readings.glosses(6, folder)
     (folder / "data.adv").unlink()
     with pytest.raises(FileNotFoundError, match=r"data\.adv.*wordnet-base"):
