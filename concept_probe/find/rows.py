@@ -84,9 +84,10 @@ def concept_rows(
 ) -> dict[Site, Rows]:
     """Capture the concept's prompts of one split at `sites`.
 
-    Where a subject reads forward, the first position of a text is left out: it says nothing but its own token, and
-    is so long that it would decide every mean. Text sites use the text-only path. Sites inside the denoising loop are
-    captured while pictures are made from seed 0 of each prompt, at `steps` (all, if None), conditional rows only.
+    Where a subject reads forward, the first position of a text goes with the kind `bos`, whatever stands there: it
+    says nothing but its own token, and is so long that it would decide every mean. Text sites use the text-only path.
+    Sites inside the denoising loop are captured while pictures are made from seed 0 of each prompt, at `steps` (all,
+    if None), conditional rows only.
     """
     kind_numbers(kinds)
     out: dict[Site, Rows] = {}
@@ -130,5 +131,6 @@ def _captured(
             columns["step"].clone(),
             about[prompt],
         )
-        out[site] = rows.select(columns["token"] != 0) if subject.reads_forward else rows
+        behind = subject.reads_forward and kinds and "bos" not in kinds
+        out[site] = rows.select(columns["token"] != 0) if behind else rows
     return out

@@ -10,6 +10,7 @@ import torch
 from concept_probe.capture import tap
 from concept_probe.find import concept_rows, find_features
 from concept_probe.find.features import mean_firing
+from concept_probe.find.layout import NAMED_KINDS
 from concept_probe.learn.sae import Relu, Sae
 from concept_probe.types import TOKEN_KINDS, Concept, Prompt, Site, Splits
 from tests.tiny_lm import LANGUAGE, LM_WIDTH, tiny_gpt2, tiny_llama
@@ -58,8 +59,9 @@ def test_a_first_position_of_any_length_changes_neither_rows_nor_features():
     subject = tiny_gpt2()
     site = subject.sites("resid")[0]
     prompts = [p for split in (CONCEPT.target, CONCEPT.neighbours, CONCEPT.unrelated) for p in split.fit]
-    rows = concept_rows(subject, CONCEPT, [site], kinds=TOKEN_KINDS)[site]
-    assert len(rows.x) == sum(int(subject.tokenise([p]).masks[0].sum()) - 1 for p in prompts)
+    rows, whole = (concept_rows(subject, CONCEPT, [site], kinds=k)[site] for k in (NAMED_KINDS, TOKEN_KINDS))
+    tokens = [int(subject.tokenise([p]).masks[0].sum()) for p in prompts]
+    assert len(whole.x) == sum(tokens) and len(rows.x) == sum(tokens) - len(prompts)
     sae = planted(subject, site)
     before = find_features(sae, subject, CONCEPT, count=2), mean_firing(sae, subject, CONCEPT, [7])
 
