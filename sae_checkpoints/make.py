@@ -33,11 +33,11 @@ LAYER = 10
 """Of SmolLM2's 30; see benchmarks/smollm2_layers.py."""
 GLOSSES, WORDS = 2000, 64
 LM_KINDS = ("content", "subject", "eos")
-LM_ABOUT = """The residual stream behind block {layer} of 30 of SmolLM2-135M-Instruct, at {rows:,} tokens:
+LM_ABOUT = """The residual stream behind block {layer} (of 0 to 29) of SmolLM2-135M-Instruct, at {rows:,} tokens:
 
 - {glosses:,} glosses of WordNet 3.0, evenly spaced over all of them ("word: gloss"; every eighth is kept to judge on);
 - {written:,} texts that the model wrote itself at temperature 1, after "Word is" for words of WordNet;
-- the packaged facts' `fit` prompts in every wording, and those that a text goes on from with their answers. Nothing of
+- the packaged facts' `fit` prompts in every wording; where a text goes on from a prompt, with the answer. Nothing of
   their `select` and `test` splits.
 
 Made for finding and ablating features of the packaged concepts. It is small, and has seen little text next to what the
@@ -52,7 +52,7 @@ prints both for every layer). The marks and the system prompt that a chat templa
 
 Made by `python sae_checkpoints/make.py smollm2/resid`. The table below is printed again, without training, by
 `python sae_checkpoints/make.py --judge smollm2/resid`. WordNet 3.0 is Copyright 2006 Princeton University, all rights
-reserved; its licence (https://wordnet.princeton.edu/license-and-commercial-use) allows any use with this notice."""
+reserved. Its texts are not shipped; the weights were trained on what the model makes of them."""
 
 
 def emoji(name: str, judge: bool) -> Sequence[Score]:
