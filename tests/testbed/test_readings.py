@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from concept_probe.testbed import facts, readings
+from concept_probe.types import Sampling
 
 LINES = {
     "noun": "  1 This software and database is being provided\n"
@@ -53,7 +54,7 @@ def test_nothing_that_selects_or_tests_is_told():
 
 def test_the_model_writes_on_from_each_word(folder):
     class Model:
-        def generate(self, queries, sampling=readings.Sampling()):
+        def generate(self, queries, sampling=Sampling()):
             assert [q.seed for q in queries] == [0, 1] and sampling.tokens == 3 and sampling.temperature == 1
             return tuple(f" {q.seed} thing" for q in queries)
 
