@@ -17,7 +17,7 @@ from concept_probe.attack.pictures import pictures
 from concept_probe.audit.arms import KEEPS, SHOWS, Arm, Plan, chunks, thin
 from concept_probe.audit.likely import Likely, likelihoods
 from concept_probe.capture import tap
-from concept_probe.find.layout import last
+from concept_probe.find.layout import after_first, last
 from concept_probe.types import TOKEN_KINDS, Kind, Moment, Picture, Prompt, Query, Site, Subspace, Trial, Written
 
 if TYPE_CHECKING:
@@ -186,11 +186,16 @@ def _taps(
         assert codec is not None  # for the type checker: only subspaces with a codec are watched
 
         def see(x: Tensor, moment: Moment) -> None:
+            if moment.step is not None and moment.places is not None:
+                return  # what the model writes itself differs from arm to arm; the prompt is the same
             rows = last(x.detach())
             flat = rows.reshape(len(rows), -1, rows.shape[-1])
             codes = codec.encode(flat.to(codec.decoder)).dense(codec.width)[..., chosen.to(x.device)].float()
             if subject.axis(subspace.site) == "token" and moment.token_kinds is not None:
                 codes = codes * (moment.token_kinds.to(x.device) != BOS).to(codes).unsqueeze(-1)
+            later = after_first(flat, moment)
+            if later is not None:
+                codes = codes * later
             for i, branch, row in zip(moment.prompts, moment.branches, codes.amax(1).to("cpu"), strict=True):
                 if branch == "cond":
                     before = out.get(start + i)

@@ -42,12 +42,15 @@ def erasure_of(edit: Path | None, method: str | None, found: tuple, subject, con
     """The saved edit, or the named method's erasure; feature ablation without `found` chooses its features itself."""
     from concept_probe.erase import Edit, choose_features
     from concept_probe.erase import erase as make
+    from concept_probe.find import find_features
     from concept_probe.learn import over_text
 
     if edit is not None and method is not None:
         raise ValueError("give an edit or a method, not both")
     if edit is not None:
         return Edit.load(edit)
+    if method == "ablate_features" and not found and subject.family == "causal_lm":
+        return make(method, subject, concept, find_features(saes_of(sae, subject), subject, concept))
     if method == "ablate_features" and not found:
         return choose_features(subject, concept, over_text(saes_of(sae, subject)), recogniser=recogniser).erasure
     return None if method is None else make(method, subject, concept, found)

@@ -12,7 +12,7 @@ from torch import Tensor
 from concept_probe.erase.intervention import Change, Intervention
 from concept_probe.erase.provenance import made_by
 from concept_probe.find.features import mean_firing
-from concept_probe.find.layout import back, has_tokens, last, token_mask
+from concept_probe.find.layout import after_first, back, has_tokens, last, token_mask
 from concept_probe.types import TOKEN_KINDS, Codec, Codes, Concept, Moment, Site, Subspace
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class AblateFeatures:
     """Where a feature of the concept fires, take out what it writes.
+
+    In texts that are read forward the first token is left alone, as `find_features` leaves it out.
 
     >>> guard = AblateFeatures(strength=2.0, error="drop")(subject, concept, found)
     """
@@ -89,9 +91,8 @@ class AblateFeatures:
             ours = spot >= 0
             least = floor.to(codes.values)[spot.clamp_min(0)]
             fires = ours & (codes.values > least)
-            mask = token_mask(x, moment, tokens)
-            if mask is not None:
-                fires = fires & mask
+            for mask in (token_mask(x, moment, tokens), after_first(x, moment)):
+                fires = fires if mask is None else fires & mask
             if not fires.any():
                 return None
             target = goal.to(codes.values)[spot.clamp_min(0)]

@@ -64,6 +64,7 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
     """
 
     family = "causal_lm"
+    reads_forward = True
 
     def __init__(self, name: str, pipeline: LanguageModel, *, padding: Padding = "left") -> None:
         """Raises ValueError for a model that is built in another way, or a tokenizer without character offsets."""

@@ -32,6 +32,9 @@ class Subject(abc.ABC, Generic[Answers]):
     """
 
     family: str
+    reads_forward: bool = False
+    """Whether each position sees only those before it. The first then knows nothing but itself, and attention comes to
+    rest on it, often with activations a hundred times as long as others."""
 
     def __init__(self, name: str, components: Mapping[str, nn.Module], pipeline: Any = None) -> None:
         self.name = name

@@ -200,7 +200,8 @@ def mean_firing(
     sampling: Sampling = Sampling(),
 ) -> Tensor:  # fmt: skip
     """Mean value (m,) of each feature over the concept's fit rows where it fires; 0 for one that never fires."""
-    kinds = TOKEN_KINDS if has_tokens(subject, codec.site) else ()
+    every = NAMED_KINDS if subject.reads_forward else TOKEN_KINDS
+    kinds = every if has_tokens(subject, codec.site) else ()
     rows = concept_rows(subject, concept, [codec.site], "fit", kinds=kinds, limit=limit, sampling=sampling)[codec.site]
     codes = codec.encode(rows.select(rows.concept).x)
     dense = torch.stack([torch.where(codes.indices == j, codes.values, 0).sum(1) for j in features], 1)

@@ -39,6 +39,17 @@ def back(x: Tensor) -> Tensor:
     return x.movedim(-1, 1) if x.ndim == 4 else x
 
 
+def after_first(x: Tensor, moment: Moment) -> Tensor | None:
+    """Bool (b, t, 1): the tokens of `x` (b, t, d) that stand behind the first of their text and are read at all.
+
+    None where every position is read and sees the whole text. Attention rests on the first token of a text that is
+    read forward: it knows nothing of what follows, and whatever moves it breaks the text.
+    """
+    if moment.places is None or moment.places.shape != x.shape[:2]:
+        return None
+    return (moment.places.to(x.device) > 0).unsqueeze(-1)
+
+
 def token_mask(x: Tensor, moment: Moment, kinds: Collection[str]) -> Tensor | None:
     """Bool (b, t, 1): the tokens of `x` (b, t, d) whose kind is among `kinds`; None where that is all of them.
 

@@ -84,8 +84,10 @@ def concept_rows(
 ) -> dict[Site, Rows]:
     """Capture the concept's prompts of one split at `sites`.
 
-    Text sites use the text-only path. Sites inside the denoising loop are captured while pictures
-    are made from seed 0 of each prompt, at `steps` (all, if None), conditional rows only.
+    Where a subject reads forward, the first position of a text goes with the kind `bos`, whatever stands there: it
+    says nothing but its own token, and is so long that it would decide every mean. Text sites use the text-only path.
+    Sites inside the denoising loop are captured while pictures are made from seed 0 of each prompt, at `steps` (all,
+    if None), conditional rows only.
     """
     kind_numbers(kinds)
     out: dict[Site, Rows] = {}
@@ -120,7 +122,7 @@ def _captured(
         columns = {name: column.long() for name, column in block.columns.items()}
         prompt = columns["prompt"]
         # Copies: the store's folder goes with the store.
-        out[site] = Rows(
+        rows = Rows(
             block.x.float().clone(),
             own[prompt],
             source_of[prompt],
@@ -129,4 +131,6 @@ def _captured(
             columns["step"].clone(),
             about[prompt],
         )
+        behind = subject.reads_forward and kinds and "bos" not in kinds
+        out[site] = rows.select(columns["token"] != 0) if behind else rows
     return out

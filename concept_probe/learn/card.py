@@ -13,6 +13,8 @@ MEANING = {
     "l0": ("features that fire per row", UNTRAINED),
     "dead": ("features that fire on no held-out row", UNTRAINED),
     "downstream": ("change of the subject's output when the reconstruction replaces the activation", "the mean in its place"),
+    "kl": ("divergence of the next token's distribution when the reconstruction replaces the activation", "the mean in its place"),
+    "ce": ("likelihood that the text's own next tokens lose when the reconstruction replaces the activation", "the mean in its place"),
     "dense": ("features that fire on more than a tenth of held-out rows", UNTRAINED),
     "rare": ("features that fire on fewer than one in 10,000 held-out rows", UNTRAINED),
     "nearest cosine": ("mean cosine of a decoder row with the row most like it", "random unit rows"),

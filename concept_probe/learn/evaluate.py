@@ -68,6 +68,7 @@ def evaluate_sae(
       `activations` replaces it: 0 loses nothing, 1 (its control) is as bad as the mean. Prompts are judged by the
       text states that generation reads, queries by the generated pictures. Only what `activations` has rows
       of is replaced: its token kinds, guidance branches and steps.
+    - `kl`, `ce`: of language models given prompts, the same loss in nats per token (see `next_token_scores`).
 
     The control of the first three is an untrained autoencoder of the same width, k, bias and scale.
     Intervals are percentiles of `draws` bootstrap samples of prompts. Rows are read shard by shard, twice:
@@ -94,6 +95,7 @@ def evaluate_sae(
     ]
     if subject is not None and queries:
         scores.append(_downstream(sae, subject, queries, held, sampling, draws, seed))
+        scores += _next_tokens(sae, subject, queries, held, draws, seed)
     return tuple(scores)
 
 
@@ -127,6 +129,23 @@ def sums(sae: Sae, held: Held) -> Sums:
         fired.index_add_(0, slots, torch.ones_like(slots, dtype=torch.int32))
     count, squared_error, variance = totals.cpu()
     return Sums(count, squared_error, variance, fired.view(held.groups, sae.width).cpu())
+
+
+def _next_tokens(
+    sae: Sae,
+    subject: Subject,
+    queries: Sequence[Prompt] | Sequence[Query],
+    held: Held,
+    draws: int,
+    seed: int,
+) -> tuple[Score, ...]:
+    from concept_probe.families.causal_lm import CausalLMSubject  # a model library that rows alone do not need
+    from concept_probe.learn.next_tokens import next_token_scores
+
+    prompts = [q for q in queries if isinstance(q, Prompt)]
+    if not isinstance(subject, CausalLMSubject) or not prompts:
+        return ()
+    return next_token_scores(sae, subject, prompts, held, draws=draws, seed=seed)
 
 
 def _downstream(

@@ -10,15 +10,16 @@ from concept_probe import detect
 from concept_probe.attack import Budget, Relearning
 from concept_probe.attack.relearning import of_other_facts
 from concept_probe.audit import Memory, audit
-from concept_probe.audit.observe import end_states
+from concept_probe.audit.observe import Places, _taps, end_states
 from concept_probe.audit.parameters import put_back
 from concept_probe.audit.patching import put, same, text_states
 from concept_probe.capture import tap
 from concept_probe.detect.answers import GoldAnswers
-from concept_probe.erase import AblateVectors, GradAscent
+from concept_probe.erase import AblateFeatures, AblateVectors, GradAscent
+from concept_probe.learn.sae import Sae, TopK
 from concept_probe.report import from_json, to_html, to_json
 from concept_probe.testbed import smollm2
-from concept_probe.types import KINDS, Concept, Prompt, Query, Report, Sampling, Score, Site, Splits, Subspace
+from concept_probe.types import KINDS, Concept, Prompt, Query, Report, Sampling, Score, Site, Splits, Subspace, unit
 from tests.tiny import tiny_concept, tiny_recogniser
 from tests.tiny_lm import LANGUAGE, tiny_llama
 
@@ -154,6 +155,46 @@ def test_states_put_into_their_own_model_change_no_text_and_those_of_another_pro
     logits = subject.next_logits([q.prompt for q in same_length])
     with tap(subject, put({site: of[site][::-1]}, same_length)):
         torch.testing.assert_close(subject.next_logits([q.prompt for q in same_length]), logits.flip(0))
+
+
+def features_of(subject, count: int = 5) -> tuple[Subspace, ...]:
+    """Those of a random dictionary that a tiny model uses most on the concept."""
+    site = subject.sites("resid")[0]
+    rows = unit(torch.randn(64, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    sae = Sae(site, TopK(6), W_enc=rows.mT.contiguous(), b_enc=torch.zeros(64), W_dec=rows, b_dec=torch.zeros(16))
+    return cp.find_features(sae, subject, CONCEPT, count=count, formula="mean")
+
+
+def test_found_features_are_watched_and_fire_less_when_they_are_ablated(world):
+    subject, twin, made = world
+    found = features_of(subject)
+    guard = AblateFeatures(strength=1.5)(subject, made, found)
+    report = audit(subject, guard, made, twin=twin, found=found, attacks=(), **OPTIONS)
+    site = str(found[0].site)
+    fired, largest = (
+        finding(report, metric, site)
+        for metric in ("share of its 5 features that fire", "largest activation of its 5 features, mean")
+    )
+    assert fired.before > 0 and fired.after < fired.before and largest.after < largest.before
+    assert fired.control is not None and not any("Features:" in line for line in report.not_measured)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_firing_depends_on_neither_the_batch_nor_what_is_written(family):
+    """A prompt alone, and beside a longer one, so that the batch is filled up; with one token written, and with three."""
+    subject = LANGUAGE[family]()
+    spots = Places((), (), (), features_of(subject))
+    asked = [Query(Prompt("a cat in")), Query(Prompt("see the red dog and the cat in the sun"))]
+
+    def fired(queries, tokens: int) -> torch.Tensor:
+        rows: list[dict[int, torch.Tensor]] = [{}]
+        with _taps(subject, spots, {}, rows, 0):
+            subject.generate(queries, Sampling(tokens=tokens))
+        return rows[0][0]
+
+    alone = fired(asked[:1], 1)
+    assert alone.any()
+    torch.testing.assert_close(fired(asked, 3), alone)
 
 
 @pytest.mark.parametrize("family", LANGUAGE)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from concept_probe.families import load
+from concept_probe.find import auroc_scores, concept_rows, find_features
+from concept_probe.find.features import prompt_firing
 from concept_probe.find.knowledge import knowledge
 from concept_probe.find.unembedding import read_columns
+from concept_probe.learn import shipped_saes
 from concept_probe.testbed import facts, smollm2
 
 pytestmark = pytest.mark.slow
@@ -44,3 +48,16 @@ def test_columns_of_the_last_layer_spell_concepts(subject):
     for column, word in ((47, "church"), (867, "computer"), (410, "circle")):
         assert word in spelt[column]
         assert sum(word in text for text in spelt.values()) < 20  # few others say it
+
+
+@pytest.mark.parametrize("name", ["Japan", "computers"])
+def test_a_feature_of_the_shipped_autoencoder_follows_a_concept(subject, name):
+    """Found on the fit and select splits, it tells test prompts apart."""
+    (sae,) = shipped_saes("smollm2")
+    concept = facts.concept(name)
+    (space,) = find_features(sae, subject, concept, count=16, limit=6)
+    best = max(range(16), key=lambda i: space.scores[i].value)
+    rows = concept_rows(subject, concept, [sae.site], "test", limit=6)[sae.site]
+    firing, labels = prompt_firing(sae, rows, torch.tensor([space.features[best]]))
+    (score,) = auroc_scores(firing, labels)
+    assert score.control is not None and score.low > score.control

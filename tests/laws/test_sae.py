@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from concept_probe.learn import JumpRelu, Relu, Sae, TopK, load_sae, save_sae, train_sae
+from concept_probe.learn import JumpRelu, Relu, Sae, TopK, load_sae, save_sae, shipped_saes, train_sae
 from concept_probe.types import Codes, unit
 from tests.learn.planted import SITE, Planted
 
@@ -122,3 +122,8 @@ def test_a_shipped_autoencoder_has_a_card_and_says_what_made_it(place):
     sae = load_sae(place)
     assert str(sae.site) in (place / "README.md").read_text(encoding="utf-8")
     assert sae.made_by["recipe"] == "concept_probe.train_sae" and sae.made_by["prompts"]
+
+
+@pytest.mark.parametrize("place", SHIPPED, ids=lambda p: p.name)
+def test_a_shipped_autoencoder_is_found_by_the_name_of_its_model(place):
+    assert str(load_sae(place).site) in [str(s.site) for s in shipped_saes(place.parent.name)]
