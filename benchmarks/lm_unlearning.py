@@ -6,8 +6,8 @@
 Six real concepts are erased from SmolLM2, six invented ones from SmolLM2 that was taught them (once, minutes; kept in
 the user's cache), whose never-taught twin is SmolLM2 itself. Texts are judged by their gold answers. A row is one
 concept and one eraser; rows are appended to FILE and not measured twice. `untouched` and `never taught` stand beside
-the erasers: the first must be called intact, the second erased. `columns` are those that answers owe most to, chosen
-on the select split and judged on the test split against random ones. With `--summary` the tables of the rows that
+the erasers: the first must be called intact, the second erased. `columns` are the 512 that answers owe most to on the
+fit split, judged on the test split against random ones of the same layers and like load. With `--summary` the tables of the rows that
 are stored beside this file are printed and nothing is run. Ends with one line of JSON.
 """
 
@@ -34,8 +34,9 @@ from concept_probe.detect.answers import answer_probability
 from concept_probe.erase import AblateVectors, Dpo, GradAscent, GradDiff, Leace, Memit, Npo, Rmu, SimNpo
 from concept_probe.families import CausalLMSubject
 from concept_probe.families.gguf import cache_folder
-from concept_probe.find import rank_by_effect, search_lm_columns, weigh
+from concept_probe.find import rank_by_effect, weigh
 from concept_probe.find.knowledge import weighable
+from concept_probe.find.rows import NEGATIVE, POSITIVE
 from concept_probe.find.vectors import zero_columns
 from concept_probe.testbed import taught
 from concept_probe.testbed.teach import teach
@@ -45,6 +46,10 @@ REAL = ("Japan", "Egypt", "the solar system", "music", "Harry Potter", "Greek my
 SAMPLING = Sampling(tokens=4, batch=32)
 ASKED = {"target": 12, "paraphrases": 12, "neighbours": 10, "unrelated": 10}
 COLUMNS = 32
+ZEROED = 512
+"""Columns whose absence is judged against random ones. Of 32, 128 and 512 the count under which answers of Japan's
+select split fell most; other concepts and the test split had no say."""
+DRAWS = 3
 LIGHT = {"steps": 12, "batch": 6, "rate": 0.0015}
 """Of erasers that train: few steps, so that the whole table takes minutes per concept."""
 
@@ -129,8 +134,8 @@ def attacked(subject: CausalLMSubject, concept: Concept) -> dict:
 
 
 def found_columns(subject: CausalLMSubject, concept: Concept) -> dict[str, list[float]]:
-    """The columns that the concept's answers owe most to: address, score, and that of the median column."""
-    ranked = rank_by_effect(subject, concept, most=12)
+    """The columns that the odds of the concept's answers owe most to: address, score, and that of the median one."""
+    ranked = rank_by_effect(subject, concept, on="odds", most=12)
     typical = float(ranked.scores.median())
     return {str(site): [float(ranked.scores[i]), typical] for i, site in enumerate(ranked.sites[:COLUMNS])}
 
@@ -158,20 +163,27 @@ def cosine(subject: CausalLMSubject, found: Sequence[Subspace]) -> float:
 
 @torch.no_grad()
 def gap(subject: CausalLMSubject, concept: Concept) -> dict:
-    """How far answers of the test split fall without the chosen columns, and without random ones, per fact, in nats."""
-    search = search_lm_columns(subject, concept, by="attribution", counts=(8, 32, 128), controls=1, most=24)
-    rung = max(search.rungs, key=lambda r: r.excess.value)
-    asked = weighable(concept, ("target", "paraphrases"), "test", 24)
-    before, generator = weigh(subject, asked), torch.Generator().manual_seed(0)
-    columns = search.ranked.by_layer(range(rung.count))
-    with zero_columns(subject, columns):
-        mine = before.right - weigh(subject, asked).right
-    random = []
-    for _ in range(3):
-        with zero_columns(subject, search.ranked.by_layer(search.ranked.matched(range(rung.count), generator))):
+    """How far answers of the test split fall without the found columns and without random ones, per prompt, in nats.
+
+    Columns are ranked on the fit split; how many was chosen on the select split, see `ZEROED`. Nothing is chosen here.
+    """
+    ranked = rank_by_effect(subject, concept)
+    asked, others = (weighable(concept, k, "test", m) for k, m in ((POSITIVE, 24), (NEGATIVE, 16)))
+    before, beside = weigh(subject, asked), weigh(subject, others)
+    with zero_columns(subject, ranked.by_layer(range(ZEROED))):
+        after, spared = weigh(subject, asked), weigh(subject, others)
+    generator, random = torch.Generator().manual_seed(0), []
+    for _ in range(DRAWS):
+        with zero_columns(subject, ranked.by_layer(ranked.matched(range(ZEROED), generator))):
             random.append(before.right - weigh(subject, asked).right)
-    facts = [p.fact or p.text for p in asked]
-    return {"count": rung.count, "facts": facts, "found": mine.tolist(), "random": torch.stack(random).mean(0).tolist()}
+    return {
+        "count": ZEROED,
+        "facts": [p.fact or p.text for p in asked],
+        "found": (before.right - after.right).tolist(),
+        "random": torch.stack(random).mean(0).tolist(),
+        "odds": (before.odds - after.odds).tolist(),
+        "others": (beside.right - spared.right).tolist(),
+    }
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from concept_probe.erase.mace import Mace
 from concept_probe.erase.memit import Memit
 from concept_probe.erase.negative_prompt import NegativePrompt
 from concept_probe.erase.npo import Npo, SimNpo
-from concept_probe.erase.projection import Difference, Leace
+from concept_probe.erase.projection import Difference, Leace, Repit, Rlace
 from concept_probe.erase.rece import Rece
 from concept_probe.erase.receler import Receler
 from concept_probe.erase.rmu import Rmu
@@ -63,6 +63,8 @@ ERASERS: dict[str, type[Eraser]] = {
     "ablate_vectors": AblateVectors,
     "leace": Leace,
     "difference": Difference,
+    "rlace": Rlace,
+    "repit": Repit,
     "uce": Uce,
     "rece": Rece,
     "speed": Speed,
@@ -133,6 +135,8 @@ __all__ = [
     "Npo",
     "Rece",
     "Receler",
+    "Repit",
+    "Rlace",
     "Rmu",
     "Saeuron",
     "Safree",
