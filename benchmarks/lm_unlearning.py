@@ -6,9 +6,9 @@
 Six real concepts are erased from SmolLM2, six invented ones from SmolLM2 that was taught them (once, minutes; kept in
 the user's cache), whose never-taught twin is SmolLM2 itself. Texts are judged by their gold answers. A row is one
 concept and one eraser; rows are appended to FILE and not measured twice. `untouched` and `never taught` stand beside
-the erasers: the first must be called intact, the second erased. `columns` are the 512 that answers owe most to on the
-fit split, judged on the test split against random ones of the same layers and like load. With `--summary` the tables of the rows that
-are stored beside this file are printed and nothing is run. Ends with one line of JSON.
+the erasers: the first must be called intact, the second erased. `columns` are those that answers owe most to on the fit
+split, as many as the select split says, judged on the test split against random ones. With `--summary` the tables of
+the rows that are stored beside this file are printed and nothing is run. Ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from lm_unlearning_summary import ROWS, printed, read_rows
+from lm_unlearning_summary import ROWS, TIMES, printed, read_rows
+from torch import Tensor
 
 import concept_probe as cp
 from concept_probe import detect
@@ -34,22 +35,20 @@ from concept_probe.detect.answers import answer_probability
 from concept_probe.erase import AblateVectors, Dpo, GradAscent, GradDiff, Leace, Memit, Npo, Rmu, SimNpo
 from concept_probe.families import CausalLMSubject
 from concept_probe.families.gguf import cache_folder
-from concept_probe.find import rank_by_effect, weigh
-from concept_probe.find.knowledge import weighable
+from concept_probe.find import log_answers, rank_by_effect, weigh
+from concept_probe.find.knowledge import per_fact, weighable
 from concept_probe.find.rows import NEGATIVE, POSITIVE
 from concept_probe.find.vectors import zero_columns
 from concept_probe.testbed import taught
 from concept_probe.testbed.teach import teach
-from concept_probe.types import Concept, Query, Sampling, Score, Site, Subspace
+from concept_probe.types import Concept, Prompt, Query, Sampling, Score, Site, Subspace
 
 REAL = ("Japan", "Egypt", "the solar system", "music", "Harry Potter", "Greek mythology")
 SAMPLING = Sampling(tokens=4, batch=32)
 ASKED = {"target": 12, "paraphrases": 12, "neighbours": 10, "unrelated": 10}
 COLUMNS = 32
-ZEROED = 512
-"""Columns whose absence is judged against random ones. Of 32, 128 and 512 the count under which answers of Japan's
-select split fell most; other concepts and the test split had no say."""
-DRAWS = 3
+ZEROED = (32, 128, 512)
+"""How many columns are tried on the select split."""
 LIGHT = {"steps": 12, "batch": 6, "rate": 0.0015}
 """Of erasers that train: few steps, so that the whole table takes minutes per concept."""
 
@@ -163,26 +162,39 @@ def cosine(subject: CausalLMSubject, found: Sequence[Subspace]) -> float:
 
 @torch.no_grad()
 def gap(subject: CausalLMSubject, concept: Concept) -> dict:
-    """How far answers of the test split fall without the found columns and without random ones, per prompt, in nats.
+    """How far answers fall without the found columns and without random ones, per prompt of the test split, in nats.
 
-    Columns are ranked on the fit split; how many was chosen on the select split, see `ZEROED`. Nothing is chosen here.
+    Columns are ranked on the fit split. How many are zeroed is chosen on the select split: the count of `ZEROED` with
+    the largest fall less `TIMES` that without random ones, which is what the test split then has to show again.
     """
-    ranked = rank_by_effect(subject, concept)
-    asked, others = (weighable(concept, k, "test", m) for k, m in ((POSITIVE, 24), (NEGATIVE, 16)))
-    before, beside = weigh(subject, asked), weigh(subject, others)
-    with zero_columns(subject, ranked.by_layer(range(ZEROED))):
-        after, spared = weigh(subject, asked), weigh(subject, others)
-    generator, random = torch.Generator().manual_seed(0), []
-    for _ in range(DRAWS):
-        with zero_columns(subject, ranked.by_layer(ranked.matched(range(ZEROED), generator))):
-            random.append(before.right - weigh(subject, asked).right)
+    ranked, generator = rank_by_effect(subject, concept, most=36), torch.Generator().manual_seed(0)
+
+    def without(chosen: Sequence[int], prompts: Sequence[Prompt]) -> Tensor:
+        with zero_columns(subject, ranked.by_layer(chosen)):
+            return log_answers(subject, prompts)
+
+    def random(count: int, prompts: Sequence[Prompt], draws: int) -> Tensor:
+        drawn = [ranked.matched(range(count), generator) for _ in range(draws)]
+        return torch.stack([without(each, prompts) for each in drawn]).mean(0)
+
+    asked = weighable(concept, POSITIVE, "select", 14)
+    before, choices = log_answers(subject, asked), {}
+    for count in ZEROED:
+        falls = [before - x for x in (without(range(count), asked), random(count, asked, 2))]
+        choices[count] = [float(per_fact(x, asked).mean()) for x in falls]
+    count = max(choices, key=lambda c: choices[c][0] - TIMES * choices[c][1])
+    asked, others = (weighable(concept, k, "test", m) for k, m in ((POSITIVE, 24), (NEGATIVE, 12)))
+    held = weigh(subject, asked)
+    with zero_columns(subject, ranked.by_layer(range(count))):
+        after, beside = weigh(subject, asked), log_answers(subject, others)
     return {
-        "count": ZEROED,
+        "count": count,
+        "select": {str(c): each for c, each in choices.items()},
         "facts": [p.fact or p.text for p in asked],
-        "found": (before.right - after.right).tolist(),
-        "random": torch.stack(random).mean(0).tolist(),
-        "odds": (before.odds - after.odds).tolist(),
-        "others": (beside.right - spared.right).tolist(),
+        "found": (held.right - after.right).tolist(),
+        "random": (held.right - random(count, asked, 3)).tolist(),
+        "odds": (held.odds - after.odds).tolist(),
+        "others": (log_answers(subject, others) - beside).tolist(),
     }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from concept_probe.capture import tap
 from concept_probe.find.enrichment import EnrichedColumns
-from concept_probe.find.knowledge import per_fact, weigh, weighable
+from concept_probe.find.knowledge import log_answers, per_fact, weigh, weighable
 from concept_probe.find.rows import NEGATIVE, POSITIVE
 from concept_probe.find.vectors import RankedColumns, hidden_site, whole
 from concept_probe.registry import look_up
@@ -96,14 +96,20 @@ def _effects(
 
         return fn
 
+    def said(prompt: Prompt) -> tuple[str, ...]:
+        """The texts that are read after a prompt: a moment's `prompts` count them."""
+        return (*prompt.answers, *prompt.distractors) if on == "odds" else prompt.answers
+
     total = {site: torch.zeros(len(prompts), subject.matrix(site).shape[1]) for site in matrices}
     with torch.enable_grad(), tap(subject, {hidden_site(subject, site): leaf(site) for site in matrices}):
         for start in range(0, len(prompts), batch):
             asked = prompts[start : start + batch]
-            weighed = weigh(subject, asked, batch=batch)
-            value = (weighed.odds if on == "odds" else weighed.right).sum()
-            slopes = torch.autograd.grad(value, [added for _, _, added, _ in seen], allow_unused=True)
-            owner = torch.tensor([start + i for i, p in enumerate(asked) for _ in (*p.answers, *p.distractors)])
+            if on == "odds":
+                value = weigh(subject, asked, batch=batch).odds
+            else:
+                value = log_answers(subject, asked, batch=batch)
+            slopes = torch.autograd.grad(value.sum(), [added for _, _, added, _ in seen], allow_unused=True)
+            owner = torch.tensor([start + i for i, p in enumerate(asked) for _ in said(p)])
             for (site, x, _, pairs), slope in zip(seen, slopes, strict=True):
                 if slope is not None:
                     total[site].index_add_(0, owner[list(pairs)], (x * slope).float().sum(1).cpu())

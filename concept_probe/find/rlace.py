@@ -93,7 +93,9 @@ def fit_rlace(
     rows = rows - rows.mean(0)
     axes = _span(rows)
     if not 1 <= rank <= axes.shape[1]:
-        raise ValueError(f"rank is {rank}; these rows span {axes.shape[1]} directions, so it lies in 1..{axes.shape[1]}")
+        raise ValueError(
+            f"rank is {rank}; these rows span {axes.shape[1]} directions, so it lies in 1..{axes.shape[1]}"
+        )
     rows = rows @ axes
     rows = rows / rows.square().mean().sqrt()
     y, w = labels.to(rows), weights.to(rows)

@@ -87,7 +87,7 @@ def test_the_game_is_better_than_its_start():
 
 
 def test_rows_that_span_little_are_no_trouble_and_a_rank_beyond_them_is_refused():
-    x, y = planted()
+    x, _ = planted()
     few, labels = torch.cat([x[:6], x[:6]], 1), torch.tensor([0, 1, 0, 1, 0, 1.0])[:, None]
     played = fit_rlace(few, labels, torch.ones(6, 1), 2, Game(rounds=20))
     assert played.basis.shape == (24, 2) and played.basis.isfinite().all()
