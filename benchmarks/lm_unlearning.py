@@ -6,9 +6,9 @@
 Six real concepts are erased from SmolLM2, six invented ones from SmolLM2 that was taught them (once, minutes; kept in
 the user's cache), whose never-taught twin is SmolLM2 itself. Texts are judged by their gold answers. A row is one
 concept and one eraser; rows are appended to FILE and not measured twice. `untouched` and `never taught` stand beside
-the erasers: the first must be called intact, the second erased. `columns` are those that answers owe most to, chosen
-on the select split and judged on the test split against random ones. With `--summary` the tables of the rows that
-are stored beside this file are printed and nothing is run. Ends with one line of JSON.
+the erasers: the first must be called intact, the second erased. `columns` are those that answers owe most to on the fit
+split, as many as the select split says, judged on the test split against random ones. With `--summary` the tables of
+the rows that are stored beside this file are printed and nothing is run. Ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from lm_unlearning_summary import ROWS, printed, read_rows
+from lm_unlearning_summary import ROWS, TIMES, printed, read_rows
+from torch import Tensor
 
 import concept_probe as cp
 from concept_probe import detect
@@ -48,18 +49,21 @@ from concept_probe.erase import (
 )
 from concept_probe.families import CausalLMSubject
 from concept_probe.families.gguf import cache_folder
-from concept_probe.find import find_features, rank_by_effect, search_lm_columns, weigh
-from concept_probe.find.knowledge import weighable
+from concept_probe.find import find_features, log_answers, rank_by_effect, weigh
+from concept_probe.find.knowledge import per_fact, weighable
+from concept_probe.find.rows import NEGATIVE, POSITIVE
 from concept_probe.find.vectors import zero_columns
 from concept_probe.learn import shipped_saes
 from concept_probe.testbed import taught
 from concept_probe.testbed.teach import teach
-from concept_probe.types import Concept, Query, Sampling, Score, Site, Subspace
+from concept_probe.types import Concept, Prompt, Query, Sampling, Score, Site, Subspace
 
 REAL = ("Japan", "Egypt", "the solar system", "music", "Harry Potter", "Greek mythology")
 SAMPLING = Sampling(tokens=4, batch=32)
 ASKED = {"target": 12, "paraphrases": 12, "neighbours": 10, "unrelated": 10}
 COLUMNS = 32
+ZEROED = (32, 128, 512)
+"""How many columns are tried on the select split."""
 LIGHT = {"steps": 12, "batch": 6, "rate": 0.0015}
 """Of erasers that train: few steps, so that the whole table takes minutes per concept."""
 
@@ -150,8 +154,8 @@ def attacked(subject: CausalLMSubject, concept: Concept) -> dict:
 
 
 def found_columns(subject: CausalLMSubject, concept: Concept) -> dict[str, list[float]]:
-    """The columns that the concept's answers owe most to: address, score, and that of the median column."""
-    ranked = rank_by_effect(subject, concept, most=12)
+    """The columns that the odds of the concept's answers owe most to: address, score, and that of the median one."""
+    ranked = rank_by_effect(subject, concept, on="odds", most=12)
     typical = float(ranked.scores.median())
     return {str(site): [float(ranked.scores[i]), typical] for i, site in enumerate(ranked.sites[:COLUMNS])}
 
@@ -184,20 +188,40 @@ def cosine(subject: CausalLMSubject, found: Sequence[Subspace]) -> float:
 
 @torch.no_grad()
 def gap(subject: CausalLMSubject, concept: Concept) -> dict:
-    """How far answers of the test split fall without the chosen columns, and without random ones, per fact, in nats."""
-    search = search_lm_columns(subject, concept, by="attribution", counts=(8, 32, 128), controls=1, most=24)
-    rung = max(search.rungs, key=lambda r: r.excess.value)
-    asked = weighable(concept, ("target", "paraphrases"), "test", 24)
-    before, generator = weigh(subject, asked), torch.Generator().manual_seed(0)
-    columns = search.ranked.by_layer(range(rung.count))
-    with zero_columns(subject, columns):
-        mine = before.right - weigh(subject, asked).right
-    random = []
-    for _ in range(3):
-        with zero_columns(subject, search.ranked.by_layer(search.ranked.matched(range(rung.count), generator))):
-            random.append(before.right - weigh(subject, asked).right)
-    facts = [p.fact or p.text for p in asked]
-    return {"count": rung.count, "facts": facts, "found": mine.tolist(), "random": torch.stack(random).mean(0).tolist()}
+    """How far answers fall without the found columns and without random ones, per prompt of the test split, in nats.
+
+    Columns are ranked on the fit split. How many are zeroed is chosen on the select split: the count of `ZEROED` with
+    the largest fall less `TIMES` that without random ones, which is what the test split then has to show again.
+    """
+    ranked, generator = rank_by_effect(subject, concept, most=36), torch.Generator().manual_seed(0)
+
+    def without(chosen: Sequence[int], prompts: Sequence[Prompt]) -> Tensor:
+        with zero_columns(subject, ranked.by_layer(chosen)):
+            return log_answers(subject, prompts)
+
+    def random(count: int, prompts: Sequence[Prompt], draws: int) -> Tensor:
+        drawn = [ranked.matched(range(count), generator) for _ in range(draws)]
+        return torch.stack([without(each, prompts) for each in drawn]).mean(0)
+
+    asked = weighable(concept, POSITIVE, "select", 14)
+    before, choices = log_answers(subject, asked), {}
+    for count in ZEROED:
+        falls = [before - x for x in (without(range(count), asked), random(count, asked, 2))]
+        choices[count] = [float(per_fact(x, asked).mean()) for x in falls]
+    count = max(choices, key=lambda c: choices[c][0] - TIMES * choices[c][1])
+    asked, others = (weighable(concept, k, "test", m) for k, m in ((POSITIVE, 24), (NEGATIVE, 12)))
+    held = weigh(subject, asked)
+    with zero_columns(subject, ranked.by_layer(range(count))):
+        after, beside = weigh(subject, asked), log_answers(subject, others)
+    return {
+        "count": count,
+        "select": {str(c): each for c, each in choices.items()},
+        "facts": [p.fact or p.text for p in asked],
+        "found": (held.right - after.right).tolist(),
+        "random": (held.right - random(count, asked, 3)).tolist(),
+        "odds": (held.odds - after.odds).tolist(),
+        "others": (log_answers(subject, others) - beside).tolist(),
+    }
 
 
 def main() -> None:

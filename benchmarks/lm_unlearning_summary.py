@@ -90,16 +90,23 @@ def mean_interval(values: Sequence[float], key: str) -> tuple[float, float, floa
 
 
 def causal_gap(row: dict) -> dict:
-    """The fall without found columns and without random ones, with intervals over facts, and whether they are apart."""
+    """The fall without found columns and without random ones, with intervals over facts, and whether they are apart.
+
+    `odds` is the fall of the odds against wrong answers, `others` the mean fall of other prompts' answers.
+    """
     groups: dict[str, list[int]] = {}
     for i, fact in enumerate(row["gap"]["facts"]):
         groups.setdefault(fact, []).append(i)
-    found, random = (
+    found, random, odds = (
         mean_interval([sum(row["gap"][k][i] for i in g) / len(g) for g in groups.values()], row["concept"])
-        for k in ("found", "random")
+        for k in ("found", "random", "odds")
     )
+    others = row["gap"]["others"]
     apart = found[1] > random[2] and found[0] > 0
-    return {"found": found, "random": random, "gap": apart and found[0] >= TIMES * random[0]}
+    return {
+        "found": found, "random": random, "odds": odds, "others": sum(others) / len(others),
+        "gap": apart and found[0] >= TIMES * random[0],
+    }  # fmt: skip
 
 
 def matched(rows: Sequence[dict], eraser: str, concepts: Sequence[str]) -> list[dict]:
@@ -154,11 +161,13 @@ def printed(rows: Sequence[dict]) -> None:
         console.print(table)
     gaps = {r["concept"]: causal_gap(r) for r in rows if "gap" in r}
     table = Table(
-        "concept", "found columns (nats)", "random columns (nats)", "gap", title="fall of log P(right answer)"
-    )
+        "concept", "columns", "found (nats)", "random (nats)", "odds, found", "other prompts", "gap",
+        title="fall of log P(right answer) without the found columns and without random ones, test split",
+    )  # fmt: skip
+    counts = {r["concept"]: str(r["gap"]["count"]) for r in rows if "gap" in r}
     for name, one in gaps.items():
-        spans = [f"{m:.2f} [{a:.2f}, {b:.2f}]" for m, a, b in (one["found"], one["random"])]
-        table.add_row(name, *spans, str(one["gap"]))
+        spans = [f"{m:.2f} [{a:.2f}, {b:.2f}]" for m, a, b in (one["found"], one["random"], one["odds"])]
+        table.add_row(name, counts[name], *spans, f"{one['others']:.2f}", str(one["gap"]))
     console.print(table)
     summary = {
         "erasers": erasers,

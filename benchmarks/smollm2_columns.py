@@ -1,6 +1,6 @@
 """Which columns of SmolLM2 speak of a concept, and whether its answers need them.
 
-    python benchmarks/smollm2_columns.py "Harry Potter" Japan                  # the search of find_lm_columns
+    python benchmarks/smollm2_columns.py "Harry Potter" Japan                  # the first search of find_lm_columns
     python benchmarks/smollm2_columns.py music --counts 16 64 --most 24 --controls 2   # a quicker one
 
 Per concept it prints the columns that speak of it most, then one row per number of zeroed columns: how far the log
@@ -60,7 +60,7 @@ def main() -> None:
     options.add_argument("--most", type=int, default=48, help="prompts of the concept, and as many others")
     options.add_argument("--show", type=int, default=8, help="columns to print")
     options.add_argument("--controls", type=int, default=3, help="draws of random columns per number")
-    options.add_argument("--by", choices=RANKINGS, default="reading", help="how columns are ranked")
+    options.add_argument("--by", choices=RANKINGS, default="attribution", help="how columns are ranked")
     options.add_argument("--split", choices=("select", "test"), default="select", help="whose prompts judge")
     given = options.parse_args()
     subject = cp.load("smollm2")

@@ -32,7 +32,7 @@ from concept_probe.erase.needle import Needle
 from concept_probe.erase.negative_prompt import NegativePrompt
 from concept_probe.erase.npo import Npo, SimNpo
 from concept_probe.erase.pisces import Pisces
-from concept_probe.erase.projection import Difference, Leace
+from concept_probe.erase.projection import Difference, Leace, Repit, Rlace
 from concept_probe.erase.rece import Rece
 from concept_probe.erase.receler import Receler
 from concept_probe.erase.rmu import Rmu
@@ -68,6 +68,8 @@ ERASERS: dict[str, type[Eraser]] = {
     "ablate_vectors": AblateVectors,
     "leace": Leace,
     "difference": Difference,
+    "rlace": Rlace,
+    "repit": Repit,
     "uce": Uce,
     "rece": Rece,
     "speed": Speed,
@@ -145,6 +147,8 @@ __all__ = [
     "Pisces",
     "Rece",
     "Receler",
+    "Repit",
+    "Rlace",
     "Rmu",
     "Rocr",
     "Saeuron",

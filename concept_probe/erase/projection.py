@@ -1,4 +1,4 @@
-"""Project the concept's directions out of a site: LEACE, and difference of means."""
+"""Project the concept's directions out of a site: LEACE, difference of means, R-LACE and RepIt."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from concept_probe.erase.intervention import Change, Intervention
 from concept_probe.erase.provenance import made_by
 from concept_probe.find.directions import DIRECTION_KINDS, Projection, difference_of_means, leace
 from concept_probe.find.layout import back, has_tokens, last, token_mask
+from concept_probe.find.repit import repit
+from concept_probe.find.rlace import Game, rlace
 from concept_probe.types import TOKEN_KINDS, Concept, Moment, Site, Subspace
 
 if TYPE_CHECKING:
@@ -77,15 +79,80 @@ class Difference:
 
     def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention | Edit:
         """`found`: Subspaces of `find.difference_of_means`; fitted at all sites of `role` where there is none."""
-        usable = [s for s in found if s.space == "activation" and s.codec is None and s.dual is None]
-        if not usable:
-            sites = subject.sites(self.role)
-            usable = [difference_of_means(subject, concept, site, kinds=self.kinds) for site in sites]
+        usable = _orthogonal(found) or [
+            difference_of_means(subject, concept, site, kinds=self.kinds) for site in subject.sites(self.role)
+        ]
         return _erasure(self, subject, concept, usable)
 
 
+@dataclass(frozen=True)
+class Rlace:
+    """Set what the best linear readers of the concept need to the average of other prompts (arXiv 2201.12091).
+
+    >>> guard = Rlace(how="intervention", role="text_stream")(subject, concept)
+    """
+
+    name: ClassVar[str] = "rlace"
+    how: How = "bake"
+    """`intervention` projects while the subject runs; `bake` folds the projection into weights."""
+    strength: float = 1.0
+    """Factor on what is taken out; 2 reflects."""
+    role: str = "text_out"
+    """Role of the sites to fit at, where `found` holds no direction."""
+    kinds: tuple[str, ...] = DIRECTION_KINDS
+    """Kinds of token that readers are fitted on, one each."""
+    tokens: tuple[str, ...] = TOKEN_KINDS
+    """For an intervention: kinds of token that are acted on. A baked projection acts on all."""
+    rank: int | None = None
+    """Directions taken out at each site; None: as many as readers."""
+    rounds: int = 300
+    """Steps of each side of the game, see `find.rlace.Game`."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention | Edit:
+        """`found`: Subspaces of `find.rlace`; fitted at all sites of `role` where there is none."""
+        usable = _orthogonal(found) or [
+            rlace(subject, concept, site, kinds=self.kinds, rank=self.rank, game=Game(rounds=self.rounds))
+            for site in subject.sites(self.role)
+        ]
+        return _erasure(self, subject, concept, usable)
+
+
+@dataclass(frozen=True)
+class Repit:
+    """Set what lies along the concept's isolated difference of means to the average of other prompts.
+
+    >>> guard = Repit(how="intervention", role="text_stream")(subject, concept)
+    """
+
+    name: ClassVar[str] = "repit"
+    how: How = "bake"
+    """`intervention` projects while the subject runs; `bake` folds the projection into weights."""
+    strength: float = 1.0
+    """Factor on what is taken out; 2 reflects."""
+    role: str = "text_out"
+    """Role of the sites to fit at, where `found` holds no direction."""
+    kinds: tuple[str, ...] = DIRECTION_KINDS
+    """Kinds of token that directions are fitted on, one each."""
+    tokens: tuple[str, ...] = TOKEN_KINDS
+    """For an intervention: kinds of token that are acted on. A baked projection acts on all."""
+    share: float = 0.75
+    """Of the direction's energy in the span of other concepts' directions, how much is left out of it, 0..1."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention | Edit:
+        """`found`: Subspaces of `find.repit`; fitted at all sites of `role` where there is none."""
+        usable = _orthogonal(found) or [
+            repit(subject, concept, site, kinds=self.kinds, share=self.share) for site in subject.sites(self.role)
+        ]
+        return _erasure(self, subject, concept, usable)
+
+
+def _orthogonal(found: Sequence[Subspace]) -> list[Subspace]:
+    """Directions of an activation site that are projected out at right angles."""
+    return [s for s in found if s.space == "activation" and s.codec is None and s.dual is None]
+
+
 def _erasure(
-    options: Leace | Difference, subject: Subject, concept: Concept, spaces: Sequence[Subspace]
+    options: Leace | Difference | Rlace | Repit, subject: Subject, concept: Concept, spaces: Sequence[Subspace]
 ) -> Intervention | Edit:
     origin = made_by(options, subject, concept, ranks={str(space.site): space.rank for space in spaces})
     if len({space.site for space in spaces}) < len(spaces):

@@ -17,11 +17,13 @@ from concept_probe.find.columns import ColumnRung, ColumnSearch, find_lm_columns
 from concept_probe.find.directions import Projection, difference_of_means, fit_leace, leace
 from concept_probe.find.enrichment import EnrichedColumns, concept_tokens, enriched_columns
 from concept_probe.find.features import Contrast, contrast, find_features
-from concept_probe.find.knowledge import Knowledge, Weighed, knowledge, log_odds, weigh
+from concept_probe.find.knowledge import Knowledge, Weighed, knowledge, log_answers, log_odds, weigh
 from concept_probe.find.lm_ranking import rank_by_effect, rank_by_reading
 from concept_probe.find.pictures import Panel, panel
 from concept_probe.find.probes import Probe, fit_probe, probe_auroc, probe_rows
 from concept_probe.find.readout import Readout, readouts
+from concept_probe.find.repit import isolate, repit
+from concept_probe.find.rlace import Game, fit_rlace, project_to_fantope, rlace
 from concept_probe.find.rows import Rows, concept_rows
 from concept_probe.find.search import VectorSearch, find_vectors, search_columns, search_directions
 from concept_probe.find.splitting import Splitting, splitting
@@ -30,12 +32,13 @@ from concept_probe.find.unembedding import NormGain, Reading, Unembedding, norm_
 from concept_probe.find.vectors import RankedColumns, TextDirections, rank_columns, text_directions
 
 __all__ = [
-    "Absorption", "ColumnRung", "ColumnSearch", "Contrast", "EnrichedColumns", "Knowledge", "Ladder",
-    "NormGain", "Panel", "Probe", "Projection", "RankedColumns", "Reading", "Readout", "Rows", "Rung",
-    "Splitting", "TextDirections", "Unembedding", "VectorSearch", "Weighed", "absorption", "auroc", "auroc_scores",
-    "catalogue", "concept_rows", "concept_tokens", "contrast", "difference_of_means", "enriched_columns",
-    "find_features", "find_lm_columns", "find_vectors", "fit_leace", "fit_probe", "knowledge", "leace",
-    "log_odds", "norm_gain", "panel", "probe_auroc", "probe_rows", "rank_by_effect", "rank_by_reading", "rank_columns",
-    "read_columns", "readouts", "search_columns", "search_directions", "search_lm_columns", "splitting",
-    "spread", "text_directions", "vector_candidates", "weigh",
+    "Absorption", "ColumnRung", "ColumnSearch", "Contrast", "EnrichedColumns", "Game", "Knowledge", "Ladder",
+    "NormGain", "Panel", "Probe", "Projection", "RankedColumns", "Reading", "Readout", "Rows", "Rung", "Splitting",
+    "TextDirections", "Unembedding", "VectorSearch", "Weighed", "absorption", "auroc", "auroc_scores", "catalogue",
+    "concept_rows", "concept_tokens", "contrast", "difference_of_means", "enriched_columns", "find_features",
+    "find_lm_columns", "find_vectors", "fit_leace", "fit_probe", "fit_rlace", "isolate", "knowledge", "leace",
+    "log_answers", "log_odds", "norm_gain", "panel", "probe_auroc", "probe_rows", "project_to_fantope",
+    "rank_by_effect", "rank_by_reading", "rank_columns", "read_columns", "readouts", "repit", "rlace",
+    "search_columns", "search_directions", "search_lm_columns", "splitting", "spread", "text_directions",
+    "vector_candidates", "weigh",
 ]  # fmt: skip

@@ -22,11 +22,11 @@ from concept_probe.types import Concept, Prompt, Score, Split, Subspace
 if TYPE_CHECKING:
     from concept_probe.families import CausalLMSubject
 
-Ranking = Literal["reading", "attribution"]
-COUNTS = (2, 8, 32, 128)
-RANKINGS: tuple[Ranking, ...] = ("reading", "attribution")
-"""How columns are ranked, tried in turn: by the tokens that they speak for, which a reader can check, and then by what
-answers owe to them, which also finds columns that only later layers read."""
+Ranking = Literal["reading", "attribution", "odds"]
+COUNTS = (2, 8, 32, 128, 512)
+RANKINGS: tuple[Ranking, ...] = ("attribution", "reading", "odds")
+"""How columns are ranked, tried in turn: by what log P(answers) owes to them, which finds the most; by the tokens that
+they speak for, which a reader can check; and by what the odds against wrong answers owe to them."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def search_lm_columns(
     subject: CausalLMSubject,
     concept: Concept,
     *,
-    by: Ranking = "reading",
+    by: Ranking = "attribution",
     norm: Norm = "folded",
     rate: float = 0.1,
     counts: Sequence[int] = COUNTS,
@@ -101,7 +101,9 @@ def search_lm_columns(
     look_up(dict.fromkeys(RANKINGS), by, "ranking of columns")
     enriched = enriched_columns(subject, concept, norm=norm, seed=seed) if by == "reading" else None
     ranked = (
-        rank_by_effect(subject, concept) if enriched is None else rank_by_reading(subject, concept, enriched, rate=rate)
+        rank_by_effect(subject, concept, on="odds" if by == "odds" else "answers")
+        if enriched is None
+        else rank_by_reading(subject, concept, enriched, rate=rate)
     )
     own, others = (weighable(concept, kinds, split, most) for kinds in (POSITIVE, NEGATIVE))
     asked = [*own, *others]

@@ -127,15 +127,17 @@ def fit_oblique(directions: Float[Tensor, "d k"], others: Float[Tensor, "n d"], 
     return Projection(d, torch.linalg.solve(d.mT @ solved, solved, left=False), None)
 
 
-def _rows_for(
+def rows_to_fit(
     subject: Subject, concept: Concept, site: Site, kinds: Sequence[str], sampling: Sampling, limit: int | None
 ) -> tuple[Rows, Rows]:
+    """Rows of the fit split and of the select split at an activation site; patches of a picture have no kinds."""
+    kinds = _checked(subject, site, kinds)
     fit = concept_rows(subject, concept, [site], "fit", kinds=kinds, sampling=sampling, limit=limit)[site]
     held = concept_rows(subject, concept, [site], "select", kinds=kinds, sampling=sampling, limit=limit)[site]
     return fit, held
 
 
-def _oriented(projection: Projection, fit: Rows) -> Projection:
+def oriented(projection: Projection, fit: Rows) -> Projection:
     """The same projection, with every reading larger on the concept than on the rest."""
     gap = fit.x[fit.concept].double().mean(0) - fit.x[~fit.concept].double().mean(0)
     sign = torch.where(gap @ projection.dual < 0, -1.0, 1.0).to(projection.dual)
@@ -154,9 +156,10 @@ def _selectivity(held: Rows, dual: Tensor, seed: int) -> tuple[Score, tuple[Scor
     return max(scores, key=lambda score: score.value), scores
 
 
-def _subspace(
+def as_subspace(
     subject: Subject, concept: Concept, site: Site, held: Rows, projection: Projection, oblique: bool, seed: int
 ) -> Subspace:
+    """The projection as a Subspace, judged on rows of the select split."""
     best, scores = _selectivity(held, projection.dual, seed)
     role = next((role for role in subject.roles() if site in subject.sites(role)), "")
     return Subspace(
@@ -197,10 +200,10 @@ def difference_of_means(
     others, so that projecting sets a concept's row to the average of the rest. `score` is the AUROC
     of the reading on the select split.
     """
-    fit, held = _rows_for(subject, concept, site, _checked(subject, site, kinds), sampling, limit)
+    fit, held = rows_to_fit(subject, concept, site, kinds, sampling, limit)
     basis = orthonormal(contrast_directions(fit))
     mean = fit.x[~fit.concept].double().mean(0)
-    return _subspace(subject, concept, site, held, _oriented(Projection(basis, basis, mean), fit), False, seed)
+    return as_subspace(subject, concept, site, held, oriented(Projection(basis, basis, mean), fit), False, seed)
 
 
 def leace(
@@ -221,6 +224,6 @@ def leace(
     `affine` False gives the linear one, which can be baked into matrices without a bias.
     See `fit_leace` for the formula (arXiv 2306.03819).
     """
-    fit, held = _rows_for(subject, concept, site, _checked(subject, site, kinds), sampling, limit)
+    fit, held = rows_to_fit(subject, concept, site, kinds, sampling, limit)
     projection = fit_leace(fit.x, concept_indicators(fit), affine=affine, shrinkage=shrinkage)
-    return _subspace(subject, concept, site, held, _oriented(projection, fit), True, seed)
+    return as_subspace(subject, concept, site, held, oriented(projection, fit), True, seed)

@@ -73,25 +73,34 @@ def weigh(subject: CausalLMSubject, prompts: Sequence[Prompt], *, batch: int = 3
 
     Raises ValueError for a prompt without answers or without distractors.
     """
-    pairs: list[tuple[Prompt, str]] = []
     for prompt in prompts:
         if not prompt.answers or not prompt.distractors:
             raise ValueError(f"{prompt.text!r} needs both answers and distractors to be weighed against each other")
-        pairs += [(prompt, continuation(prompt, text)) for text in (*prompt.answers, *prompt.distractors)]
-    total = subject.log_probs(pairs, batch=batch).total.float().cpu().split([_weighed(p) for p in prompts])
+    total = _said(subject, prompts, [(*p.answers, *p.distractors) for p in prompts], batch)
     right = [each[: len(prompt.answers)].logsumexp(0) for prompt, each in zip(prompts, total, strict=True)]
     wrong = [each[len(prompt.answers) :].logsumexp(0) for prompt, each in zip(prompts, total, strict=True)]
     return Weighed(*(torch.stack(x) if x else torch.zeros(0) for x in (right, wrong)))
+
+
+def log_answers(subject: CausalLMSubject, prompts: Sequence[Prompt], *, batch: int = 32) -> Tensor:
+    """(n,) float32, on the CPU: `weigh(...).right` alone, without reading the distractors. Differentiable."""
+    total = _said(subject, prompts, [p.answers for p in prompts], batch)
+    return torch.stack([each.logsumexp(0) for each in total]) if total else torch.zeros(0)
+
+
+def _said(
+    subject: CausalLMSubject, prompts: Sequence[Prompt], texts: Sequence[tuple[str, ...]], batch: int
+) -> list[Tensor]:
+    """Per prompt the log probabilities of its `texts`; they are read in this order, as so many pairs."""
+    pairs = [(p, continuation(p, text)) for p, each in zip(prompts, texts, strict=True) for text in each]
+    total = subject.log_probs(pairs, batch=batch).total.float().cpu()
+    return list(total.split([len(each) for each in texts]))
 
 
 def log_odds(subject: CausalLMSubject, prompts: Sequence[Prompt], *, batch: int = 32) -> Tensor:
     """(n,) float32, on the CPU: log of P(answers) / P(distractors) after each prompt, see `weigh`; no gradients."""
     with torch.no_grad():
         return weigh(subject, prompts, batch=batch).odds
-
-
-def _weighed(prompt: Prompt) -> int:
-    return len(prompt.answers) + len(prompt.distractors)
 
 
 def weighable(concept: Concept, kinds: Sequence[Kind], split: Split, most: int) -> list[Prompt]:

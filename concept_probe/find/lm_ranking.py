@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from concept_probe.capture import tap
 from concept_probe.find.enrichment import EnrichedColumns
-from concept_probe.find.knowledge import per_fact, weigh, weighable
+from concept_probe.find.knowledge import log_answers, per_fact, weigh, weighable
 from concept_probe.find.rows import NEGATIVE, POSITIVE
 from concept_probe.find.vectors import RankedColumns, hidden_site, whole
+from concept_probe.registry import look_up
 from concept_probe.types import Concept, Moment, Prompt, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import CausalLMSubject
 
+Owed = Literal["answers", "odds"]
 SURE = 2.0
 """Standard errors by which a column's effect must stand out."""
 
@@ -48,28 +50,30 @@ def rank_by_reading(
     return RankedColumns(places, score[order].float(), torch.tensor(loads)[order], "reading")
 
 
-def rank_by_effect(subject: CausalLMSubject, concept: Concept, *, most: int = 48, batch: int = 8) -> RankedColumns:
-    """All columns, by how far the odds of the concept's right answers would surely fall without them.
+def rank_by_effect(
+    subject: CausalLMSubject, concept: Concept, *, on: Owed = "answers", most: int = 48, batch: int = 8
+) -> RankedColumns:
+    """All columns, by how far the concept's right answers would surely fall without them.
 
-    Odds are those against wrong answers; likelihood has no slope left where a model is sure. A prompt's effect is, to
-    first order, the sum over positions of a * d log odds / da, a the column's coefficient. The score is its mean over
-    the concept's facts less that over others, less `SURE` standard errors, so that a column that everything needs, now
-    more and now less, does not come first. At most `most` fit prompts of each, with answers and distractors. The load
-    is as in `rank_by_reading`.
+    What falls is log P(answers), or with `on="odds"` the log odds of right answers against wrong ones, which leaves out
+    columns that hold the topic and not the fact. A prompt's effect is, to first order, the sum over positions of
+    a * d log P / da, a the column's coefficient. The score is its mean over the concept's facts less that over others,
+    less `SURE` standard errors, so that a column that everything needs, now more and now less, does not come first. At
+    most `most` fit prompts of each, with answers and distractors; the load is as in `rank_by_reading`, over these.
     """
+    look_up(dict.fromkeys(get_args(Owed)), on, "what is owed to columns")
     matrices = subject.sites("mlp_value")
-    own, others = _contrasted(concept)
+    own, others = (weighable(concept, kinds, "fit", most) for kinds in (POSITIVE, NEGATIVE))
     size = _mixed(
         _coefficients(subject, own, matrices, batch)[1], _coefficients(subject, others, matrices, batch)[1], own, others
     )
-    mine, theirs = (
-        _effects(subject, weighable(concept, kinds, "fit", most), matrices, batch) for kinds in (POSITIVE, NEGATIVE)
-    )
+    mine, theirs = (_effects(subject, asked, matrices, on, batch) for asked in (own, others))
     score = torch.cat([_surely_more(mine[site], theirs[site]) for site in matrices])
     load = torch.cat([size[site] for site in matrices])
     places = [Site(s.component, s.path, "weight", j) for s in matrices for j in range(len(size[s]))]
     order = score.argsort(descending=True, stable=True)
-    return RankedColumns(tuple(places[i] for i in order.tolist()), score[order], load[order], "attribution")
+    judged = "attribution" if on == "answers" else "odds"
+    return RankedColumns(tuple(places[i] for i in order.tolist()), score[order], load[order], judged)
 
 
 def _surely_more(mine: Tensor, theirs: Tensor) -> Tensor:
@@ -79,9 +83,9 @@ def _surely_more(mine: Tensor, theirs: Tensor) -> Tensor:
 
 
 def _effects(
-    subject: CausalLMSubject, prompts: Sequence[Prompt], matrices: Sequence[Site], batch: int
+    subject: CausalLMSubject, prompts: Sequence[Prompt], matrices: Sequence[Site], on: Owed, batch: int
 ) -> dict[Site, Tensor]:
-    """Per matrix (facts, columns): what the log odds of each fact's answers owe to each column, to first order."""
+    """Per matrix (facts, columns): what each fact's answers owe to each column, to first order."""
     seen: list[tuple[Site, Tensor, Tensor, tuple[int, ...]]] = []
 
     def leaf(site: Site):
@@ -92,13 +96,20 @@ def _effects(
 
         return fn
 
+    def said(prompt: Prompt) -> tuple[str, ...]:
+        """The texts that are read after a prompt: a moment's `prompts` count them."""
+        return (*prompt.answers, *prompt.distractors) if on == "odds" else prompt.answers
+
     total = {site: torch.zeros(len(prompts), subject.matrix(site).shape[1]) for site in matrices}
     with torch.enable_grad(), tap(subject, {hidden_site(subject, site): leaf(site) for site in matrices}):
         for start in range(0, len(prompts), batch):
             asked = prompts[start : start + batch]
-            odds = weigh(subject, asked, batch=batch).odds.sum()
-            slopes = torch.autograd.grad(odds, [added for _, _, added, _ in seen], allow_unused=True)
-            owner = torch.tensor([start + i for i, p in enumerate(asked) for _ in (*p.answers, *p.distractors)])
+            if on == "odds":
+                value = weigh(subject, asked, batch=batch).odds
+            else:
+                value = log_answers(subject, asked, batch=batch)
+            slopes = torch.autograd.grad(value.sum(), [added for _, _, added, _ in seen], allow_unused=True)
+            owner = torch.tensor([start + i for i, p in enumerate(asked) for _ in said(p)])
             for (site, x, _, pairs), slope in zip(seen, slopes, strict=True):
                 if slope is not None:
                     total[site].index_add_(0, owner[list(pairs)], (x * slope).float().sum(1).cpu())

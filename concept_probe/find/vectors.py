@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 Effect = Literal["gradient", "alignment", "norm"]
-Judged = Effect | Literal["reading", "attribution"]
+Judged = Effect | Literal["reading", "attribution", "odds"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RankedColumns:
     load: Tensor
     """(m,) mean |coefficient| x norm of the column over all prompts: what random columns are matched on"""
     effect: Judged
-    """How the columns were judged; `reading` and `attribution` are those of language models, see `find.lm_ranking`"""
+    """How the columns were judged; those beyond `Effect` are of language models, see `find.lm_ranking`"""
 
     def by_layer(self, chosen: Sequence[int]) -> dict[Site, list[int]]:
         """Weight site (without item) -> columns, for chosen places in the ranking."""

@@ -25,6 +25,8 @@ from concept_probe.erase import (
     NegativePrompt,
     Rece,
     Receler,
+    Repit,
+    Rlace,
     Saeuron,
     Safree,
     Sld,
@@ -38,7 +40,17 @@ from concept_probe.erase import (
 from concept_probe.erase.saeuron import timetable
 from concept_probe.erase.safree import Reader
 from concept_probe.families import UNetSubject
-from concept_probe.find import RankedColumns, concept_rows, difference_of_means, find_features, leace, rank_columns
+from concept_probe.find import (
+    Game,
+    RankedColumns,
+    concept_rows,
+    difference_of_means,
+    find_features,
+    leace,
+    rank_columns,
+    repit,
+    rlace,
+)
 from concept_probe.find.directions import orthonormal
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.types import Concept, Prompt, Sampling, Score, Site, Splits, Subspace
@@ -116,15 +128,14 @@ def projections(subject: UNetSubject, method: str) -> tuple[Subspace, ...]:
     sites = subject.sites("text_out")
     if method == "leace":
         return tuple(leace(subject, CONCEPT, site, affine=False) for site in sites)
-    return tuple(difference_of_means(subject, CONCEPT, site) for site in sites)
+    if method == "rlace":
+        return tuple(rlace(subject, CONCEPT, site, game=Game(rounds=20)) for site in sites)
+    fit = repit if method == "repit" else difference_of_means
+    return tuple(fit(subject, CONCEPT, site) for site in sites)
 
 
-def random_leace(subject: UNetSubject, seed: int) -> Erasure:
-    return Leace()(subject, CONCEPT, [turned(space, seed) for space in projections(subject, "leace")])
-
-
-def random_difference(subject: UNetSubject, seed: int) -> Erasure:
-    return Difference()(subject, CONCEPT, [turned(space, seed) for space in projections(subject, "difference")])
+def random_projection(eraser, subject: UNetSubject, seed: int) -> Erasure:
+    return eraser(subject, CONCEPT, [turned(space, seed) for space in projections(subject, eraser.name)])
 
 
 def other_concept(seed: int) -> Concept:
@@ -190,8 +201,10 @@ def prompted(eraser) -> Case:
 CASES: dict[str, Case] = {
     "ablate_features": Case(aimed_features, random_features),
     "ablate_vectors": Case(aimed_vectors, random_vectors),
-    "leace": Case(lambda s: Leace()(s, CONCEPT), random_leace),
-    "difference": Case(lambda s: Difference()(s, CONCEPT), random_difference),
+    "leace": Case(lambda s: Leace()(s, CONCEPT), lambda s, seed: random_projection(Leace(), s, seed)),
+    "difference": Case(lambda s: Difference()(s, CONCEPT), lambda s, seed: random_projection(Difference(), s, seed)),
+    "rlace": Case(lambda s: Rlace(rounds=20)(s, CONCEPT), lambda s, seed: random_projection(Rlace(), s, seed)),
+    "repit": Case(lambda s: Repit()(s, CONCEPT), lambda s, seed: random_projection(Repit(), s, seed)),
     "uce": prompted(Uce()),
     "rece": prompted(Rece()),
     "speed": prompted(Speed()),

@@ -135,8 +135,10 @@ EMPTY = {
     "leace": lambda s: Subspace(
         s.sites("text_out")[0], torch.zeros(16, 0), "activation", score(), dual=torch.zeros(16, 0)
     ),
-    "difference": lambda s: Subspace(s.sites("text_out")[0], torch.zeros(16, 0), "activation", score()),
-}
+} | dict.fromkeys(
+    ("difference", "rlace", "repit"),
+    lambda s: Subspace(s.sites("text_out")[0], torch.zeros(16, 0), "activation", score()),
+)
 
 
 @pytest.mark.parametrize("name", EMPTY)
