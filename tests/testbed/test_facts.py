@@ -41,9 +41,19 @@ def test_no_fact_is_in_two_splits_and_no_other_prompt_is_the_concept_s(name):
         assert len(concept.prompts("target", split)) == count
         assert len(concept.prompts("paraphrases", split)) == 4 * count
     assert {p.label for p in concept.target} == {name} and name not in {p.label for p in concept.neighbours}
-    near = {t.name for t in topics() if t.domain == next(u.domain for u in topics() if u.name == name)}
-    assert {p.label for p in concept.neighbours} == near - {name}
+    topic = next(t for t in topics() if t.name == name)
+    near = {t.name for t in topics() if t.domain == topic.domain and not t.holds}
+    assert {p.label for p in concept.neighbours} == near - {name, *topic.holds}
     assert not {p.label for p in concept.unrelated} & near
+
+
+def test_a_part_is_no_neighbour_of_the_whole_and_the_whole_is_kept_by_nobody():
+    (whole,) = [t for t in topics() if t.holds]
+    assert whole.name == "mathematics" and whole.holds == ("geometry",) and set(whole.holds) < set(facts.names())
+    assert "geometry" not in {p.label for p in cp.concept("mathematics", "smollm2").neighbours}
+    for topic in topics():
+        made = cp.concept(topic.name, "smollm2")
+        assert "mathematics" not in {p.label for kind in ("neighbours", "unrelated") for p in getattr(made, kind)}
 
 
 def test_wordings():
