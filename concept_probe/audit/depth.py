@@ -41,7 +41,9 @@ def depth(views: Views, arms: tuple[Arm, Arm, Arm | None]) -> tuple[Evidence, Tr
     erased = _of(after, prompts, sites)
     twin = None if control is None else _of(control, prompts, sites)
     if not _fit(whole, erased):
-        out.not_measured.append("How deep the erasure cuts, block by block: its activations have another shape than before.")
+        out.not_measured.append(
+            "How deep the erasure cuts, block by block: its activations have another shape than before."
+        )
         return out, None
     generator = torch.Generator().manual_seed(views.bootstrap.seed)
     patched: dict[str, list[Tensor]] = {"after": [], "control": []}
