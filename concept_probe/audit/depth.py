@@ -12,13 +12,15 @@ from torch import Tensor
 
 from concept_probe.audit.arms import Arm
 from concept_probe.audit.metrics import Evidence, Views
-from concept_probe.audit.patching import MOST, patched_queries, put, same, streams, text_states
+from concept_probe.audit.patching import patched_queries, put, same, spaced, streams, text_states
 from concept_probe.capture import tap
 from concept_probe.detect.answers import continuation
 from concept_probe.families import CausalLMSubject
 from concept_probe.find.knowledge import per_fact
 from concept_probe.types import Finding, Prompt, Site, TraceMap
 
+PROMPTS, BLOCKS = 8, 16
+"""At most so many prompts are read, and so many blocks patched, evenly apart."""
 METRIC = "depth: share of the answer's likelihood lost to erased activations, mean over blocks"
 
 
@@ -31,11 +33,11 @@ def depth(views: Views, arms: tuple[Arm, Arm, Arm | None]) -> tuple[Evidence, Tr
     """
     out = Evidence()
     before, after, control = arms
-    queries = tuple(q for q in patched_queries(views, MOST) if q.prompt.answers)
+    queries = tuple(q for q in patched_queries(views, PROMPTS) if q.prompt.answers)
     subject = before.subject
     if not isinstance(subject, CausalLMSubject) or not views.plan.reads or not queries:
         return out, None
-    prompts, sites = [q.prompt for q in queries], streams(subject)
+    prompts, sites = [q.prompt for q in queries], spaced(streams(subject), BLOCKS)
     with before.on():
         whole, start = text_states(subject, prompts, sites), first_token(subject, prompts)
     erased = _of(after, prompts, sites)

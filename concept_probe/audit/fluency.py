@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from concept_probe.audit.arms import KEEPS, SHOWS
+from concept_probe.audit.arms import KEEPS, SHOWS, Arm
 from concept_probe.audit.bootstrap import quantiles
+from concept_probe.audit.likely import shuffled, surprise, text_of
 from concept_probe.audit.metrics import Evidence, Views
 from concept_probe.audit.observe import Observation
-from concept_probe.detect.answers import bleu, rouge_l
+from concept_probe.detect.answers import Continues, bleu, rouge_l
 from concept_probe.find.knowledge import per_fact
 from concept_probe.types import Finding, Kind
 
 LIKENESS: dict[str, Callable[[str, str], float]] = {"ROUGE-L": rouge_l, "BLEU": bleu}
 
 
-def fluency(views: Views) -> Evidence:
-    """Findings on texts, without indices: perplexity where it must stay, and ROUGE-L and BLEU; none of pictures."""
+def fluency(views: Views, before: Arm) -> Evidence:
+    """Findings on texts, without indices: perplexity where it must stay, and ROUGE-L and BLEU; none of pictures.
+
+    Without a twin, the control of perplexity is what the subject before makes of the same words in another order.
+    """
     out = Evidence()
     for kind in views.before.readings:
-        _perplexity(out, views, kind)
+        _perplexity(out, views, before, kind)
     for kind in (*SHOWS, *KEEPS):
         if views.before.texts.get(kind):
             for metric, measure in LIKENESS.items():
@@ -30,7 +34,7 @@ def fluency(views: Views) -> Evidence:
     return out
 
 
-def _perplexity(out: Evidence, views: Views, kind: Kind) -> None:
+def _perplexity(out: Evidence, views: Views, arm: Arm, kind: Kind) -> None:
     """exp(nats / tokens) over all texts of a kind; prompts are drawn, wordings of one fact together."""
     prompts = views.plan.prompts(kind)
 
@@ -45,8 +49,7 @@ def _perplexity(out: Evidence, views: Views, kind: Kind) -> None:
         read = views.control.readings[kind]
         control, name = sums(read.nats, read.tokens), "never-taught twin"
     else:
-        read = views.before.readings[kind]
-        control, name = sums(read.mixed, read.mixed_tokens), "before, the same words in another order"
+        control, name = sums(*_mixed(arm, [shuffled(text_of(p)) for p in prompts])), "before, words in another order"
     nats, tokens = after
     weights = views.bootstrap.weights(f"perplexity/{kind}", len(nats))
     low, high = quantiles(((weights @ nats) / (weights @ tokens)).exp())
@@ -66,6 +69,13 @@ def _perplexity(out: Evidence, views: Views, kind: Kind) -> None:
             note=f"{value(*after) / value(*before):.2f} times that before",
         )
     )
+
+
+def _mixed(arm: Arm, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    subject = arm.subject
+    assert isinstance(subject, Continues)  # for the type checker: others have no readings
+    with arm.on():
+        return surprise(subject, texts)
 
 
 def _likeness(out: Evidence, views: Views, kind: Kind, metric: str, measure: Callable[[str, str], float]) -> None:

@@ -49,9 +49,6 @@ class Reading:
     """How surprising each text is, all its tokens together: -log probability."""
     tokens: Float[Tensor, "p"]
     """How many tokens that are."""
-    mixed: Float[Tensor, "p"]
-    """`nats` of the same words in another order: what a text that makes no sense costs."""
-    mixed_tokens: Float[Tensor, "p"]
 
 
 def readings(subject: Subject, plan: Plan) -> Mapping[Kind, Reading]:
@@ -62,7 +59,7 @@ def readings(subject: Subject, plan: Plan) -> Mapping[Kind, Reading]:
     for kind in KEEPS:
         texts = [text_of(p) for p in plan.prompts(kind)]
         if texts and all(" " in text for text in texts):
-            out[kind] = Reading(*surprise(subject, texts), *surprise(subject, [shuffled(text) for text in texts]))
+            out[kind] = Reading(*surprise(subject, texts))
     return out
 
 

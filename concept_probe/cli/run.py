@@ -179,7 +179,7 @@ def _gentle(seed: int):
     """Negative preference optimisation in few small steps, with other texts held where they are: minutes, and no wreck."""
     from concept_probe.erase import Npo
 
-    return Npo(steps=16, rate=0.002, keep="kl", seed=seed)
+    return Npo(steps=16, rate=0.003, keep="kl", seed=seed)
 
 
 def _on_texts() -> dict[str, Any]:

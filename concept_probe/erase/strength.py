@@ -12,12 +12,12 @@ from concept_probe.erase.edit import Edit
 from concept_probe.erase.intervention import Intervention
 from concept_probe.find.causal import best, reached
 from concept_probe.find.pictures import Panel, scattered
-from concept_probe.types import AnswerReader, Concept, Kind, Prompt, Query, Sampling
+from concept_probe.types import Concept, Kind, Looks, Prompt, Query, Sampling
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-STRENGTHS = (0.5, 0.75, 1.0, 1.5)
+STRENGTHS = (0.35, 0.6, 1.0, 1.6)
 GONE: tuple[Kind, ...] = ("target", "paraphrases")
 STAY: tuple[Kind, ...] = ("neighbours", "unrelated")
 
@@ -28,9 +28,9 @@ def choose_strength(
     concept: Concept,
     erasure: Intervention | Edit,
     *,
-    recogniser: AnswerReader,
+    recogniser: Looks,
     strengths: Sequence[float] = STRENGTHS,
-    texts: int = 20,
+    texts: int = 16,
     goal: float = 0.1,
     retain: float = 0.95,
     floor: float = 0.9,

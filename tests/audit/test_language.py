@@ -10,6 +10,7 @@ from concept_probe import detect
 from concept_probe.attack import Budget, Relearning
 from concept_probe.attack.relearning import of_other_facts
 from concept_probe.audit import Memory, audit
+from concept_probe.audit.depth import METRIC
 from concept_probe.audit.observe import end_states
 from concept_probe.audit.parameters import put_back
 from concept_probe.audit.patching import put, same, text_states
@@ -17,6 +18,7 @@ from concept_probe.capture import tap
 from concept_probe.detect.answers import GoldAnswers
 from concept_probe.erase import AblateVectors, GradAscent
 from concept_probe.report import from_json, to_html, to_json
+from concept_probe.report.glossary import meaning
 from concept_probe.testbed import smollm2
 from concept_probe.types import KINDS, Concept, Prompt, Query, Report, Sampling, Score, Site, Splits, Subspace
 from tests.tiny import tiny_concept, tiny_recogniser
@@ -94,6 +96,15 @@ def test_a_model_that_nobody_erased_is_intact_and_its_report_holds_what_it_wrote
     assert {w.name for w in report.writings} == {"before", "after", "control"} and not report.pictures
     assert report.curves and subject.weight_hash() == before
     assert from_json(to_json(report)) == report
+    assert [f.metric for f in report.findings if not meaning(f.metric)] == []
+    speech = (
+        "perplexity of texts to be kept",
+        "ROUGE-L with what was written before",
+        "BLEU with what was written before",
+    )
+    assert all(finding(report, m, "unrelated").control is not None for m in speech)
+    assert finding(report, METRIC, f"{len(subject.sites('resid'))} blocks").after == 0
+    assert "continued from erased activations" in report.traces[-1].name
     assert report.writings[0].prompt in to_html(report)
 
 
@@ -127,10 +138,17 @@ def test_columns_are_followed_however_a_matrix_is_stored(family):
     report = audit(subject, edit, CONCEPT, found=found, attacks=(), **OPTIONS)
     assert subject.weight_hash() == weights
     for site in sites:
-        assert finding(report, "cosine with before", str(site)).after == pytest.approx(0, abs=1e-6)
-        assert finding(report, "relative L2 from before", str(site)).after == pytest.approx(1)
+        turned, far = (finding(report, m, str(site)) for m in ("cosine with before", "relative L2 from before"))
+        assert turned.after == pytest.approx(0, abs=1e-6) and far.after == pytest.approx(1)
+        assert turned.control == pytest.approx(1) and far.control == 0  # columns that were not found stay
     jaccard = finding(report, "Jaccard index of the tokens that the vectors promote most", "4 vectors")
     assert jaccard.after < 0.5 and jaccard.control is not None and jaccard.control < 0.5
+    assert finding(report, "detection with the concept vectors alone put back", "target").control is not None
+    checkpoint = LANGUAGE[family]()
+    edit.bake(checkpoint)
+    released = audit(checkpoint, None, CONCEPT, original=subject, found=found, attacks=(), **OPTIONS)
+    again = [f for f in released.findings if f.evidence == "parameters"]
+    assert again == [f for f in report.findings if f.evidence == "parameters"]  # a checkpoint is what the edit makes
     originals = {Site(s.component, s.path, s.side): subject.matrix(s).detach().clone() for s in sites}
     with edit.on(subject), put_back(subject, originals, found):
         for whole, matrix in originals.items():

@@ -68,35 +68,39 @@ def test_texts_to_be_kept_are_prompts_with_their_answers():
     assert shuffled("a b c d e") == shuffled("a b c d e")
 
 
-def of(nats: list[float], mixed: float = 10.0) -> Observation:
+def of(nats: list[float]) -> Observation:
     x = torch.tensor(nats, dtype=torch.float64)
     count = torch.tensor([2.0, 4.0, 4.0], dtype=torch.float64)
-    return seen(readings={"unrelated": Reading(x, count, torch.full((3,), mixed, dtype=torch.float64), count)})
+    return seen(readings={"unrelated": Reading(x, count)})
 
 
 def test_perplexity_is_worked_out_over_facts_and_an_untouched_model_stands_still():
     """Wordings of fact `one` are averaged: (1 + 3) / 2 nats of 3 tokens, and 5 nats of 4; (2 + 5) / 7 in all."""
-    (found,) = fluency(views(of([1, 3, 5]), of([2, 6, 10]))).findings
+    arm = Arm("before", tiny_llama(), None, "")
+    (found,) = fluency(views(of([1, 3, 5]), of([2, 6, 10])), arm).findings
     assert found.before == pytest.approx(math.e) and found.after == pytest.approx(math.e**2)
-    assert found.control == pytest.approx(math.exp(20 / 7)) and "another order" in found.control_name
+    nats, tokens = surprise(arm.subject, [shuffled(text_of(p)) for p in KEPT])  # pyright: ignore[reportArgumentType]
+    mixed = ((nats[0] + nats[1]) / 2 + nats[2]) / ((tokens[0] + tokens[1]) / 2 + tokens[2])
+    assert found.control == pytest.approx(math.exp(mixed)) and "another order" in found.control_name
     assert found.n == 2 and found.low <= found.after <= found.high and found.better == "lower"
     assert found.low == pytest.approx(math.exp(4 / 3), rel=0.2)  # the fact of 4 nats in 3 tokens alone
     assert found.note == "2.72 times that before"
-    (with_twin,) = fluency(views(of([1, 3, 5]), of([1, 3, 5]), of([0, 0, 7]))).findings
+    (with_twin,) = fluency(views(of([1, 3, 5]), of([1, 3, 5]), of([0, 0, 7])), arm).findings
     assert with_twin.control == pytest.approx(math.e) and with_twin.control_name == "never-taught twin"
 
 
 def test_what_is_written_is_compared_with_what_was_written_before():
     before = seen(texts={"target": (("one red dog",), ("the sun",))})
     after = seen(texts={"target": (("one dog",), ("nothing",))})
-    found = {f.metric.split()[0]: f for f in fluency(views(before, after)).findings}
+    arm = Arm("before", tiny_llama(), None, "")
+    found = {f.metric.split()[0]: f for f in fluency(views(before, after), arm).findings}
     rouge, bleu = found["ROUGE-L"], found["BLEU"]
     assert rouge.before == bleu.before == 1 and rouge.n == 2 and rouge.better == "lower"
     assert rouge.after == pytest.approx(2 * 2 / 5 / 2)
     one = (2 / 2 * 1 / 2 * 1 * 1) ** 0.25 * math.exp(1 - 3 / 2)
     assert bleu.after == pytest.approx(one / 2) and rouge.control == 0
     assert rouge.low < rouge.after < rouge.high and rouge.control_name == "texts before for another prompt"
-    same = fluency(views(before, before, after)).findings
+    same = fluency(views(before, before, after), arm).findings
     assert [f.after for f in same] == [1, 1] and same[0].control == pytest.approx(0.4)
 
 
