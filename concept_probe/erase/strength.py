@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from concept_probe.erase.choose import Choice, Judge
+from concept_probe.erase.choose import Choice, Judge, Tried
 from concept_probe.erase.edit import Edit
 from concept_probe.erase.intervention import Intervention
 from concept_probe.find.causal import best, reached
@@ -34,6 +34,7 @@ def choose_strength(
     goal: float = 0.1,
     retain: float = 0.95,
     floor: float = 0.9,
+    halvings: int = 2,
     sampling: Sampling = Sampling(tokens=8, batch=32),
     seed: int = 0,
 ) -> Choice:
@@ -41,22 +42,39 @@ def choose_strength(
 
     The first strength that leaves at most `goal` of the right answers on the worst list of the concept's prompts, while
     the worst of the lists to be kept (neighbours, unrelated) keeps `retain` of its own, is taken, and no stronger one is
-    tried; nor where others fall below `floor`, since more strength gives nothing back. Where none reaches both marks: of
-    those that keep `floor`, the one least short of them (see `find.causal.shortfall`); else the one that keeps most.
+    tried. Where others fall below `floor`, more strength gives nothing back: the step to there from the strength before
+    is halved `halvings` times. Where none reaches both marks: of those that keep `floor`, the one least short of them
+    (see `find.causal.shortfall`); else the one that keeps most.
 
     Raises ValueError without a strength above 0, or without select prompts of both sides.
     """
     if not strengths or min(strengths) <= 0:
         raise ValueError(f"strengths are {tuple(strengths)}; give some above 0")
     judge = Judge.of(subject, recogniser, written_panel(concept, texts, seed), sampling, seed)
-    names, tried = {}, []
+    names: dict[str, Intervention | Edit] = {}
+    tried: list[Tried] = []
+
+    def attempt(strength: float) -> Tried:
+        name = f"{erasure.name} x {strength:.3g}"
+        names[name] = erasure.scaled(strength)
+        tried.append(judge(name, names[name]))
+        return tried[-1]
+
+    kept = 0.0
     for strength in sorted(strengths):
-        erased = erasure.scaled(strength)
-        name = f"{erasure.name} x {strength:g}"
-        names[name] = erased
-        tried.append(judge(name, erased))
-        if reached(tried[-1:], goal, retain) or tried[-1].retained() < floor:
+        last = attempt(strength)
+        if reached([last], goal, retain):
             break
+        if last.retained() < floor:
+            lost = strength
+            for _ in range(halvings):
+                middle = (kept + lost) / 2
+                last = attempt(middle)
+                if reached([last], goal, retain):
+                    break
+                kept, lost = (middle, lost) if last.retained() >= floor else (kept, middle)
+            break
+        kept = strength
     chosen = reached(tried, goal, retain) or best(tried, goal, retain, floor) or max(tried, key=lambda t: t.retained())
     return Choice(chosen.name, names[chosen.name], tuple(tried))
 

@@ -7,7 +7,7 @@ import torch
 
 import concept_probe as cp
 from concept_probe import detect
-from concept_probe.attack import Budget, Relearning
+from concept_probe.attack import ATTACKS, Budget, Relearning
 from concept_probe.attack.relearning import of_other_facts
 from concept_probe.audit import Memory, audit
 from concept_probe.audit.depth import METRIC
@@ -212,6 +212,18 @@ def test_relearning_is_tested_on_facts_that_were_not_taught_again(world):
     attempt = Relearning(detect.looks_for(made), SAMPLING)(subject, made, BUDGET)
     assert attempt.spent.examples == 2 and attempt.spent.gradient_steps == 2 and attempt.control is not None
     assert subject.weight_hash() == weights
+
+
+def test_every_attack_on_texts_can_be_named_and_its_finding_is_explained(world):
+    subject, _, made = world
+    named = tuple(name for name, attack in ATTACKS.items() if attack.on != "pictures")
+    subject.model.config.max_position_embeddings = 512  # roles and prefixes are long where every byte is a token
+    report = audit(subject, GradAscent(steps=2, rate=0.05)(subject, made), made, attacks=named, **OPTIONS)
+    assert {c.name for c in report.curves} == set(named) - {"translation"}
+    assert [line for line in report.not_measured if "translation" in line]  # it has no German wordings
+    assert [c.name for c in report.curves if not meaning(f"success of {c.name}")] == []
+    rounded = next(c for c in report.curves if c.name == "quantisation")
+    assert rounded.x == (0, 8, 12)  # as it is, to 8 bits, to 4 bits
 
 
 @pytest.mark.slow

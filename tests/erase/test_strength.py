@@ -67,14 +67,20 @@ def test_the_gentlest_that_reaches_both_marks_and_no_stronger_one_is_tried(chose
     assert [t.left() for t in choice.tried] == [0.5, 0] and choice.tried[0].gone.control == 1
 
 
-def test_nothing_stronger_is_tried_once_others_fall_and_the_best_that_keeps_them_is_taken(chosen):
-    choice, subject = chosen({0.5: 0.5, 1: 0.0, 2: 0.0}, {0.5: 1, 1: 0.5, 2: 0.25})
-    assert choice.name == "npo x 0.5" and 2 not in subject.asked
+def test_the_step_at_which_others_fall_is_halved_and_nothing_stronger_is_tried(chosen):
+    """At 0.75 others still stand, so the next middle is 0.875, where they do not; the best that keeps them is taken."""
+    left = {0.5: 0.75, 0.75: 0.5, 0.875: 0.25, 1: 0.0}
+    choice, subject = chosen(left, {0.5: 1, 0.75: 1, 0.875: 0.75, 1: 0.5})
+    assert [t.name.split()[-1] for t in choice.tried] == ["0.5", "1", "0.75", "0.875"] and 2 not in subject.asked
+    assert choice.name == "npo x 0.75" and cast(Any, choice.erasure).factor == 0.75
+    done, _ = chosen({**left, 0.75: 0.0}, {0.5: 1, 0.75: 1, 1: 0.5})
+    assert done.name == "npo x 0.75" and len(done.tried) == 3  # both marks are reached: it is enough
 
 
 def test_where_all_lose_too_much_the_one_that_keeps_most_is_taken(chosen):
-    choice, _ = chosen({0.5: 0.0, 1: 0.0, 2: 0.0}, {0.5: 0.75, 1: 0.5, 2: 0.25})
-    assert choice.name == "npo x 0.5" and len(choice.tried) == 1
+    kept = {0.125: 0.75, 0.25: 0.5, 0.5: 0.25}
+    choice, _ = chosen(dict.fromkeys(kept, 0.0), kept)
+    assert choice.name == "npo x 0.125" and [t.name.split()[-1] for t in choice.tried] == ["0.5", "0.25", "0.125"]
 
 
 def test_the_panel_is_of_the_select_split_and_asks_nothing_twice():
