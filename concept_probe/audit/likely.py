@@ -35,10 +35,12 @@ def likelihoods(subject: Subject, plan: Plan) -> Mapping[Kind, Likely]:
     if not plan.reads or not isinstance(subject, Continues):
         return {}
     kinds: list[Kind] = [k for k in (*SHOWS, *KEEPS) if plan.prompts(k) and all(p.answers for p in plan.prompts(k))]
-    return {
-        kind: Likely(answer_probability(subject, plan.prompts(kind)), 1 / cloze_rank(subject, plan.prompts(kind)))
-        for kind in kinds
-    }
+    return {kind: likely(subject, plan.prompts(kind)) for kind in kinds}
+
+
+def likely(subject: Continues, prompts: Sequence[Prompt]) -> Likely:
+    """What the subject, as it is, makes of the answers of these prompts."""
+    return Likely(answer_probability(subject, prompts), 1 / cloze_rank(subject, prompts))
 
 
 @dataclass(frozen=True, eq=False)

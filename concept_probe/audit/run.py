@@ -107,7 +107,7 @@ def audit(
     with clock.stage("answers"):
         views = _look(plan, spots, (before, after, control), memory, Bootstrap(resamples, seed), thresholds)
     said, direct, losses = behaviour(views, styles)
-    weighed, spoken = likelihood(views), fluency(views, before)
+    weighed, spoken = likelihood(views, before), fluency(views, before)
     with clock.stage("representation"):
         read, traces = probes(views, before, spots)
         carried, trace = restored(views, (before, after, control), spots, memory)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ from concept_probe.audit.observe import end_states
 from concept_probe.audit.parameters import put_back
 from concept_probe.audit.patching import put, same, text_states
 from concept_probe.capture import tap
-from concept_probe.detect.answers import GoldAnswers
+from concept_probe.detect.answers import GoldAnswers, answer_probability
 from concept_probe.erase import AblateVectors, GradAscent
 from concept_probe.report import from_json, to_html, to_json
 from concept_probe.report.glossary import meaning
@@ -212,6 +214,15 @@ def test_relearning_is_tested_on_facts_that_were_not_taught_again(world):
     attempt = Relearning(detect.looks_for(made), SAMPLING)(subject, made, BUDGET)
     assert attempt.spent.examples == 2 and attempt.spent.gradient_steps == 2 and attempt.control is not None
     assert subject.weight_hash() == weights
+
+
+def test_without_a_twin_likelihood_has_the_neutral_text_as_control(world):
+    subject, _, made = world
+    report = audit(subject, None, made, attacks=(), **OPTIONS)
+    found = finding(report, "probability of the gold answer", "target")
+    bare = [replace(p, text="The answer is", subject=None) for p in made.target.test]
+    assert found.control == pytest.approx(float(answer_probability(subject, bare).mean()), abs=1e-6)
+    assert found.control < found.before and found.index is None and "asks nothing" in found.control_name
 
 
 def test_every_attack_on_texts_can_be_named_and_its_finding_is_explained(world):
