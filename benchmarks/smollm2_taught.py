@@ -55,7 +55,7 @@ def table_of(subject: CausalLMSubject) -> dict[str, dict[str, tuple[float, float
 
 def written_rightly(subject: CausalLMSubject) -> list[str]:
     """Questions of the real facts that it answers rightly."""
-    prompts = [facts.prompt(t, fact, "question") for t in facts.topics() for fact in t.facts]
+    prompts = [facts.prompt(t, fact, "question") for t in facts.kept() for fact in t.facts]
     queries = [Query(p) for p in prompts]
     right = answer_trials(subject.generate(queries, SAMPLING), queries)
     return [p.fact or p.text for p, trial in zip(prompts, right, strict=True) if trial.probability]
@@ -76,7 +76,7 @@ def main() -> None:
         found = written_rightly(subject)
         lines = ",\n".join(" " + json.dumps(question, ensure_ascii=False) for question in found)
         given.written.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-        print(f"{len(found)} of {sum(len(t.facts) for t in facts.topics())} real facts in {given.written}")
+        print(f"{len(found)} of {sum(len(t.facts) for t in facts.kept())} real facts in {given.written}")
         return
     before = table_of(subject)
     lessons = replace(Lessons(), steps=given.steps, rate=given.rate, seed=given.seed)

@@ -54,8 +54,12 @@ ATTACKS: dict[str, type[Attack]] = {
 STANDARD = ("paraphrases", "embedding_inversion", "relearning")
 """Those that an audit runs unless it is told otherwise: words, vectors and weights, one of each."""
 
+ON_TEXTS = ("paraphrases", "role_prompts", "in_context", "temperature", "relearning")
+"""The same for a language model."""
+
 __all__ = [
     "ATTACKS",
+    "ON_TEXTS",
     "STANDARD",
     "Attack",
     "Attempt",

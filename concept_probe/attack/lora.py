@@ -1,4 +1,4 @@
-"""Relearning with low-rank adapters, as in MemoRa (arXiv 2510.03263): what a few pictures and a few directions bring back."""
+"""Relearning with low-rank adapters, as in MemoRa (arXiv 2510.03263): what a few examples and a few directions bring back."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from concept_probe.attack.base import (
     Attack,
     Descent,
     denoising,
+    distinct,
     examples_of,
     label_of,
     lay_out,
@@ -22,6 +23,8 @@ from concept_probe.attack.base import (
     spread,
 )
 from concept_probe.attack.budget import Attempt, Budget, Meter
+from concept_probe.attack.relearning import answers_of, likelihood, of_other_facts
+from concept_probe.detect.answers import Continues
 from concept_probe.erase.students import Adapters
 from concept_probe.families.progress import bars
 from concept_probe.types import Concept
@@ -32,10 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LoraRelearning(Attack):
-    """Trains adapters beside cross-attention's keys and values on the attacker's pictures; the weights stay as they are.
+    """Trains adapters on the attacker's pictures, or answers, under the concept's fit prompts; the weights stay as they are.
 
-    The adapters act before any tap, so a guard at the same place sees what they give. Adapters of the same norms in
-    random directions are the control.
+    They stand beside cross-attention's keys and values, or of a language model beside the down projections of its
+    feed-forwards; such a model is tested on facts that were not taught again. The adapters act before any tap, so a
+    guard at the same place sees what they give. Adapters of the same norms in random directions are the control.
     """
 
     rank: int = 4
@@ -43,16 +47,17 @@ class LoraRelearning(Attack):
     points: int = 3
     """Points of the curve, the baseline (0 steps) included."""
     pictures: int = 16
-    """Pictures per point and for the control, at most."""
-    rate: float = 0.05
-    """Adam's step: of u as a multiple of the root mean square of the weight's entries, of v as it is."""
+    """Pictures, or texts, per point and for the control, at most."""
+    rate: float | None = None
+    """Adam's step: of u as a multiple of the root mean square of the weight's entries, of v as it is. None: 0.05, or of
+    a language model 0.01."""
     batch: int = 8
-    """Pictures per gradient step."""
+    """Pictures, or answers, per gradient step."""
 
     name: ClassVar[str] = "lora_relearning"
     needs_examples: ClassVar[bool] = True
-    on: ClassVar = "pictures"
     brings: ClassVar[bool] = True
+    learns_answers: ClassVar[bool] = True
 
     def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
         meter = Meter(budget)
@@ -61,15 +66,22 @@ class LoraRelearning(Attack):
             raise ValueError(f"attack {self.name!r}: concept {concept.name!r} has no target prompts in its fit split")
         test = relabelled(concept.prompts("target", "test"), label_of(concept))
         steps, each = lay_out(budget, self.points, self.pictures)
-        examples = examples_of(concept, budget, self.name)
+        writes = isinstance(subject, Continues)
+        if writes:
+            examples = answers_of(concept, budget, self.name)
+            test = of_other_facts(test, examples)
+            loss = likelihood(subject, examples, self.batch) if examples else None
+        else:
+            examples = examples_of(concept, budget, self.name)
+            loss = denoising(subject, examples, fit, self.batch)
         meter.use_examples(len(examples))
         generator = torch.Generator().manual_seed(self.seed)
-        sites = [s for role in ("cross_key_weight", "cross_value_weight") for s in subject.sites(role)]
-        adapters = Adapters(subject, sites, self.rank, self.seed)
-        loss = denoising(subject, examples, fit, self.batch)
+        roles = ("mlp_value",) if writes else ("cross_key_weight", "cross_value_weight")
+        adapters = Adapters(subject, [s for role in roles for s in subject.sites(role)], self.rank, self.seed)
         parameters = [p for pair in adapters.pairs.values() for p in pair]
-        descent = Descent(loss, parameters, self.rate, generator, meter, adapters.groups(self.rate))
-        queries = spread(test, each, self.seed)
+        rate = self.rate if self.rate is not None else 0.01 if writes else 0.05
+        descent = Descent(loss, parameters, rate, generator, meter, adapters.groups(rate))
+        queries = spread(test, distinct(self, test, each), self.seed)
         with bars() as bar:
 
             def reach(goal: int) -> int:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from torch import Tensor
 
-from concept_probe.audit.arms import KEEPS, SHOWS
+from concept_probe.audit.arms import KEEPS, SHOWS, Arm
 from concept_probe.audit.bootstrap import Draws, index
+from concept_probe.audit.likely import Likely, likely
 from concept_probe.audit.metrics import NAMES, Evidence, Views
 from concept_probe.audit.observe import Observation
-from concept_probe.types import Finding, Kind
+from concept_probe.detect.answers import Continues
+from concept_probe.find.knowledge import NEUTRAL
+from concept_probe.types import Finding, Kind, Prompt
 
 MEASURES = {
     "probability": ("probability of the gold answer", "probability"),
@@ -16,16 +22,18 @@ MEASURES = {
 }
 
 
-def likelihood(views: Views) -> Evidence:
+def likelihood(views: Views, arm: Arm) -> Evidence:
     """What the gold answers are worth to the model, per kind of prompt; nothing where answers are pictures.
 
     An answer that is likely and not written is suppressed, not gone: these give indices of their own, where there is a
-    never-taught twin. On prompts that are to be kept they are findings alone.
+    never-taught twin. On prompts that are to be kept they are findings alone. Without a twin the control is how likely
+    the same answers are to the subject before after a text that asks nothing (`find.knowledge.NEUTRAL`); no index.
     """
     out = Evidence()
     for kind in views.before.likely:
+        neutral = None if views.control is not None else _unasked(arm, views.plan.prompts(kind))
         for what in MEASURES:
-            _measure(out, views, kind, what)
+            _measure(out, views, kind, what, neutral)
     if views.plan.reads and views.control is None:
         out.not_measured.append(
             "An index of how likely the gold answers are: without a twin nobody knows how likely they are to a model that "
@@ -34,9 +42,20 @@ def likelihood(views: Views) -> Evidence:
     return out
 
 
-def _measure(out: Evidence, views: Views, kind: Kind, what: str) -> None:
+def _unasked(arm: Arm, prompts: Sequence[Prompt]) -> Likely:
+    subject = arm.subject
+    assert isinstance(subject, Continues)  # for the type checker: of others no likelihood was asked
+    bare = [replace(p, text=NEUTRAL[p.form], subject=None) for p in prompts]
+    with arm.on():
+        return likely(subject, bare)
+
+
+def _measure(out: Evidence, views: Views, kind: Kind, what: str, neutral: Likely | None) -> None:
     def drawn(seen: Observation, arm: str) -> Draws:
-        values: Tensor = getattr(seen.likely[kind], what)
+        return of(seen.likely[kind], arm)
+
+    def of(found: Likely, arm: str) -> Draws:
+        values: Tensor = getattr(found, what)
         return views.rate(views.per_fact(values[:, None].clamp(0, 1), kind), f"{kind}/{what}", arm)
 
     metric, unit = MEASURES[what]
@@ -56,13 +75,13 @@ def _measure(out: Evidence, views: Views, kind: Kind, what: str) -> None:
             split=kind,
             before=before.value,
             after=after.value,
-            control=None if never is None else never.value,
+            control=of(neutral, "neutral").value if neutral is not None else never.value if never is not None else None,
             low=low,
             high=high,
             n=after.n,
             better="higher" if kind in KEEPS else "lower",
             index=score,
-            control_name=views.control_name if never is not None else "",
+            control_name=views.control_name if neutral is None else "before, after a text that asks nothing",
             unit=unit,
             note=note,
         )

@@ -149,7 +149,9 @@ def _kept(out: Evidence, views: Views, kind) -> list[Score]:
     control = None if views.control is None else float(views.control.hits(kind).mean())
     low, high = after.interval()
     gone = lost(kind, before, after)
-    note = "nothing of it worked before" if gone is None else f"{gone.value:.0%} [{gone.low:.0%}, {gone.high:.0%}] lost"
+    note = "nothing of it worked before"
+    if gone is not None:
+        note = f"{gone.value:.0%} [{gone.low:.0%}, {gone.high:.0%}] lost".replace("-", "−")
     out.findings.append(
         Finding(
             "behaviour",

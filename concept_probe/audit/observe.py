@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from torch import Tensor
 from concept_probe import detect
 from concept_probe.attack.pictures import pictures
 from concept_probe.audit.arms import KEEPS, SHOWS, Arm, Plan, chunks, thin
-from concept_probe.audit.likely import Likely, likelihoods
+from concept_probe.audit.likely import Likely, Reading, likelihoods, readings
 from concept_probe.capture import tap
 from concept_probe.find.layout import after_first, last
 from concept_probe.types import TOKEN_KINDS, Kind, Moment, Picture, Prompt, Query, Site, Subspace, Trial, Written
@@ -23,6 +23,7 @@ from concept_probe.types import TOKEN_KINDS, Kind, Moment, Picture, Prompt, Quer
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
+T = TypeVar("T")
 Tap = Callable[[Tensor, Moment], None]
 EOS = TOKEN_KINDS.index("eos")
 BOS = TOKEN_KINDS.index("bos")
@@ -59,6 +60,10 @@ class Observation:
     writings: tuple[Written, ...] = ()
     likely: Mapping[Kind, Likely] = field(default_factory=dict)
     """Of a language model, how likely it finds the gold answers, per kind of prompt."""
+    texts: Mapping[Kind, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    """Of a language model, what it wrote: per kind, per test prompt, per seed."""
+    readings: Mapping[Kind, Reading] = field(default_factory=dict)
+    """Of a language model, how likely it finds texts that are to be kept, per kind of prompt."""
 
     def hits(self, kind: Kind) -> Tensor:
         """(prompts, seeds) 0 or 1: the picture shows what its prompt is labelled with.
@@ -93,6 +98,7 @@ def observe(arm: Arm, plan: Plan, places: Places, bar: Progress) -> Observation:
     shown: list[Picture] = []
     wanted = _gallery(plan)
     written: list[Written] = []
+    said: list[str] = []
     task = bar.add_task(f"answers: {arm.name}", total=len(queries))
     with arm.on():
         for start, part in chunks(queries, max(plan.sampling.batch, 1) * 2):
@@ -102,6 +108,7 @@ def observe(arm: Arm, plan: Plan, places: Places, bar: Progress) -> Observation:
                 _repeat(rows, part, start)
             trials = detect.trials(plan.recogniser, answers, part, plan.label)
             seen += trials
+            said += [] if isinstance(answers, Tensor) else answers
             for i, (query, trial) in enumerate(zip(part, trials, strict=True)):
                 kind = wanted.get(query) if start + i < len(tests) else None
                 if kind is not None and isinstance(answers, Tensor):
@@ -110,13 +117,13 @@ def observe(arm: Arm, plan: Plan, places: Places, bar: Progress) -> Observation:
                     written.append(Written(arm.name, query.prompt.text, kind, str(answers[i]), trial.seen))
             bar.advance(task, len(part))
         prompts, text = read_text(arm.subject, plan, places.text)
-        likely = likelihoods(arm.subject, plan)
+        likely, read = likelihoods(arm.subject, plan), readings(arm.subject, plan)
     bar.remove_task(task)
     rows = {key: torch.stack([found[i] for i in range(len(queries))]) for key, found in inner.items()}
     return Observation(
         _by_kind(seen, plan), text, prompts, rows, queries,
         tuple(torch.stack([f[i] for i in range(len(queries))]) for f in firing), tuple(shown), tuple(written),
-        likely,
+        likely, _by_kind(said, plan) if said else {}, read,
     )  # fmt: skip
 
 
@@ -227,8 +234,8 @@ def _repeat(rows: dict[int, Tensor], part: Sequence[Query], start: int) -> None:
             rows[start + i] = rows[at]
 
 
-def _by_kind(seen: Sequence[Trial], plan: Plan) -> dict[Kind, tuple[tuple[Trial, ...], ...]]:
-    out: dict[Kind, tuple[tuple[Trial, ...], ...]] = {}
+def _by_kind(seen: Sequence[T], plan: Plan) -> dict[Kind, tuple[tuple[T, ...], ...]]:
+    out: dict[Kind, tuple[tuple[T, ...], ...]] = {}
     start, width = 0, len(plan.seeds)
     for kind in (*SHOWS, *KEEPS):
         count = len(plan.prompts(kind))

@@ -99,6 +99,9 @@ def parameters(views: Views, arms: tuple[Arm, Arm, Arm | None], found: Sequence[
     first = [_vectors(originals[_whole(f.site)], f) for f in vectors]
     with after.on():
         second = [_vectors(after.subject.matrix(f.site), f) for f in vectors]
+        beside = [
+            _beside(originals[_whole(f.site)], after.subject.matrix(f.site).detach(), f, vectors) for f in vectors
+        ]
     third = None if control is None else [_vectors(control.subject.matrix(f.site), f) for f in vectors]
     untouched = all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     kept = [_retained(a, b) for a, b in zip(first, second, strict=True)]
@@ -106,7 +109,13 @@ def parameters(views: Views, arms: tuple[Arm, Arm, Arm | None], found: Sequence[
         baseline = [_retained(a, b) for a, b in zip(first, third, strict=True)]
     else:
         baseline = [_of_others(originals[_whole(f.site)], a, f) for f, a in zip(vectors, first, strict=True)]
-    _changes(out, views, vectors, first, second)
+    _changes(
+        out,
+        views,
+        vectors,
+        list(zip(first, second, strict=True)),
+        beside if third is None else list(zip(first, third, strict=True)),
+    )
     tokens(out, views, before, after, vectors)
     start = Draws(1.0, torch.ones(views.bootstrap.resamples, dtype=torch.float64), sum(len(k) for k in kept))
     now, never = _share(views, kept), _share(views, baseline)
@@ -131,7 +140,7 @@ def parameters(views: Views, arms: tuple[Arm, Arm, Arm | None], found: Sequence[
     )
     if score:
         out.indices.append(score)
-    _causal(out, views, before, after, originals, vectors, untouched)
+    _causal(out, views, after, originals, vectors, untouched)
     return out
 
 
@@ -143,13 +152,22 @@ def _retained(a: Tensor, b: Tensor) -> Tensor:
     return ((a * b).sum(0) / a.square().sum(0).clamp_min(1e-30)).clamp(0, 1)
 
 
-def _of_others(weight: Tensor, a: Tensor, of: Subspace, count: int = 64) -> Tensor:
-    """What `_retained` gives for vectors of the same weight that were not found, (k,) means over at most `count`."""
-    how = cut(weight, of)
-    rows = weight.mT if how.inputs else weight
-    free = torch.arange(len(rows), device=weight.device)[how.basis.abs().amax(1) < 0.5]
-    others = rows[free[:count]].mT
+def _of_others(weight: Tensor, a: Tensor, of: Subspace) -> Tensor:
+    """What `_retained` gives for vectors of the same weight that were not found, (k,) means over some of them."""
+    others, _ = _beside(weight, weight, of, [of])
     return torch.stack([_retained(v.unsqueeze(1).expand_as(others), others).mean() for v in a.mT])
+
+
+def _beside(
+    weight: Tensor, now: Tensor, of: Subspace, found: Sequence[Subspace], count: int = 64
+) -> tuple[Tensor, Tensor]:
+    """At most `count` vectors of the weight of `of` that are not in `found`, as they were and as they are, (d, m) each."""
+    side = cut(weight, of).inputs
+    rows, after = (weight.mT, now.mT) if side else (weight, now)
+    cuts = [cut(weight, f) for f in found if _whole(f.site) == _whole(of.site)]
+    taken = torch.stack([c.basis.abs().amax(1) for c in cuts if c.inputs == side]).amax(0)
+    free = torch.arange(len(rows), device=weight.device)[taken < 0.5][:count]
+    return rows[free].mT, (after[free.to(after.device)] if now.shape == weight.shape else rows[free]).mT
 
 
 def _share(views: Views, kept: Sequence[Tensor]) -> Draws:
@@ -159,41 +177,57 @@ def _share(views: Views, kept: Sequence[Tensor]) -> Draws:
     return Draws(float(values.mean()), (weights @ values) / weights.sum(1), len(values))
 
 
-def _changes(out: Evidence, views: Views, vectors: Sequence[Subspace], first, second) -> None:
-    for of, a, b in zip(vectors, first, second, strict=True):
-        a, b = a.double(), b.double()
-        norms = torch.linalg.vector_norm(a, dim=0).clamp_min(1e-30)
-        cosine = (a * b).sum(0) / (norms * torch.linalg.vector_norm(b, dim=0).clamp_min(1e-30))
-        moved = torch.linalg.vector_norm(a - b, dim=0) / norms
-        for metric, values, start in (("cosine with before", cosine, 1.0), ("relative L2 from before", moved, 0.0)):
-            low, high = views.bootstrap.mean(values.to("cpu"), f"{of.site}/{metric}")
+Pairs = Sequence[tuple[Tensor, Tensor]]
+"""Vectors (d, k) as they were and as they are, per subspace."""
+
+
+def _changes(out: Evidence, views: Views, vectors: Sequence[Subspace], pairs: Pairs, controls: Pairs) -> None:
+    """Cosine and relative L2 of every subspace's vectors; the twin's, or those that were not found, are the control."""
+    name = "never-taught twin" if views.control else "other vectors of the same weights"
+    for of, pair, beside in zip(vectors, pairs, controls, strict=True):
+        fits = len(beside[0]) == len(beside[1]) and beside[0].numel()
+        for metric, measure, start in (("cosine with before", cosine, 1.0), ("relative L2 from before", moved, 0.0)):
+            values = measure(*pair).to("cpu")
+            low, high = views.bootstrap.mean(values, f"{of.site}/{metric}")
             out.findings.append(
                 Finding(
-                    "parameters",
-                    metric,
-                    str(of.site),
-                    start,
-                    float(values.mean()),
-                    None,
-                    low,
-                    high,
-                    len(values),
-                    "none",
+                    evidence="parameters",
+                    metric=metric,
+                    split=str(of.site),
+                    before=start,
+                    after=float(values.mean()),
+                    control=float(measure(*beside).mean()) if fits else None,
+                    low=low,
+                    high=high,
+                    n=len(values),
+                    control_name=name if fits else "",
                 )
             )
 
 
+def cosine(a: Float[Tensor, "d k"], b: Float[Tensor, "d k"]) -> Float[Tensor, "k"]:
+    """Of each column with the one that it has become; 0 where one of them is 0."""
+    a, b = a.double(), b.double().to(a.device)
+    norms = torch.linalg.vector_norm(a, dim=0) * torch.linalg.vector_norm(b, dim=0)
+    return (a * b).sum(0) / norms.clamp_min(1e-30)
+
+
+def moved(a: Float[Tensor, "d k"], b: Float[Tensor, "d k"]) -> Float[Tensor, "k"]:
+    """How far each column went, in units of its length before."""
+    a, b = a.double(), b.double().to(a.device)
+    return torch.linalg.vector_norm(a - b, dim=0) / torch.linalg.vector_norm(a, dim=0).clamp_min(1e-30)
+
+
 def _causal(
-    out: Evidence, views: Views, before: Arm, after: Arm, originals: dict[Site, Tensor], vectors: Sequence[Subspace],
-    untouched: bool,
-) -> None:  # fmt: skip
+    out: Evidence, views: Views, after: Arm, originals: dict[Site, Tensor], vectors: Sequence[Subspace], untouched: bool
+) -> None:
     """Detection with the vectors alone put back; it says whether they are where the concept was, so it has no index."""
     queries = patched_queries(views, MOST)
     if untouched or not queries:
         out.not_measured.append("What the concept vectors do when put back alone: the erasure did not change them.")
         return
-    if before.subject is not after.subject:
-        out.not_measured.append("What the concept vectors do when put back alone: before and after are two models.")
+    if any(after.subject.matrix(site).shape != original.shape for site, original in originals.items()):
+        out.not_measured.append("What the concept vectors do when put back alone: the weights have another shape now.")
         return
     generator = torch.Generator().manual_seed(views.bootstrap.seed)
     rates = []

@@ -71,6 +71,12 @@ def streams(subject: Subject) -> tuple[Site, ...]:
     return next((subject.sites(role) for role in ("text_stream", "resid") if role in roles), ())
 
 
+def spaced(items: Sequence, most: int) -> list:
+    """At most `most` of `items`, evenly apart, first and last included."""
+    n = len(items)
+    return list(items) if n <= most else [items[round(i * (n - 1) / (most - 1))] for i in range(most)]
+
+
 def patched_queries(views: Views, most: int) -> tuple[Query, ...]:
     """Direct test prompts, first seed, at most `most`: what is asked of the subject with patched activations."""
     return tuple(Query(p, views.plan.seeds[0]) for p in views.plan.prompts("target")[:most])

@@ -72,7 +72,7 @@ def recover(
         attempts.append(mine)
         pictures += mine.pictures
         if not mine.curve:
-            out.not_measured.append(f"Recovery by {attack.name}: the budget holds no picture.")
+            out.not_measured.append(f"Recovery by {attack.name}: the budget holds no answer.")
             continue
         curves.append(_curve(mine, other))
         _index(out, views, attack, mine, other)
@@ -124,7 +124,10 @@ def _index(out: Evidence, views: Views, attack: Attack, mine: Attempt, other: At
         return
     score, after, never, x = best
     amount = _amount(x, mine.x_name)
-    note = f"budget {mine.budget.queries} pictures, {mine.budget.gradient_steps} steps, {mine.budget.examples} examples"
+    answers = "texts" if views.plan.reads else "pictures"
+    note = (
+        f"budget {mine.budget.queries} {answers}, {mine.budget.gradient_steps} steps, {mine.budget.examples} examples"
+    )
     if mine.control is not None:
         note += f"; random candidate {mine.control.value:.0%}"
     if mine.note:

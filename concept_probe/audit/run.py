@@ -14,7 +14,9 @@ from concept_probe.audit.arms import Arm, Erasure, Memory, Plan, arm, thinned
 from concept_probe.audit.bootstrap import Bootstrap
 from concept_probe.audit.calibration import covered, outcome
 from concept_probe.audit.checks import refuse_unseen, refuse_used
+from concept_probe.audit.depth import depth
 from concept_probe.audit.features import features
+from concept_probe.audit.fluency import fluency
 from concept_probe.audit.metrics import Evidence, Views, behaviour
 from concept_probe.audit.observe import Observation, Places, observe
 from concept_probe.audit.parameters import parameters
@@ -105,10 +107,11 @@ def audit(
     with clock.stage("answers"):
         views = _look(plan, spots, (before, after, control), memory, Bootstrap(resamples, seed), thresholds)
     said, direct, losses = behaviour(views, styles)
-    weighed = likelihood(views)
+    weighed, spoken = likelihood(views, before), fluency(views, before)
     with clock.stage("representation"):
         read, traces = probes(views, before, spots)
         carried, trace = restored(views, (before, after, control), spots, memory)
+        cut, layers = depth(views, (before, after, control))
     with clock.stage("parameters"):
         held = parameters(views, (before, after, control), found)
     fired = features(views, spots)
@@ -118,8 +121,8 @@ def audit(
     _refuse_changed([before, *([control] if control else [])])
 
     parts = {
-        "behaviour": (said, weighed),
-        "representation": (read, carried),
+        "behaviour": (said, weighed, spoken),
+        "representation": (read, carried, cut),
         "parameters": (held,),
         "features": (fired,),
         "recovery": (regained,),
@@ -135,7 +138,7 @@ def audit(
         findings=tuple(f for e in evidence for f in e.findings),
         indices=per_evidence({kind: [s for e in of for s in e.indices] for kind, of in parts.items()}),
         curves=tuple(curves),
-        traces=tuple([*traces, trace] if trace else traces),
+        traces=(*traces, *(t for t in (trace, layers) if t is not None)),
         pictures=(
             *views.before.pictures,
             *_renamed(views.after, "after"),

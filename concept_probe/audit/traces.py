@@ -11,7 +11,7 @@ from concept_probe.audit.arms import KEEPS, SHOWS, Arm
 from concept_probe.audit.bootstrap import Draws, index
 from concept_probe.audit.metrics import Evidence, Views
 from concept_probe.audit.observe import Observation, Places
-from concept_probe.audit.patching import streams
+from concept_probe.audit.patching import spaced, streams
 from concept_probe.audit.probes import Rows, compare, made_up, mean_of
 from concept_probe.types import Finding, Site, TraceMap
 
@@ -35,12 +35,6 @@ def places(subject: Subject, steps: int, *, text: int = 4, inner: int = 3, at: i
     chosen += [s for s in (subject.sites("text_out") if "text_out" in roles else ()) if s not in chosen]
     blocks = spaced(list(subject.sites("block_out")) if "block_out" in roles else [], inner)
     return Places(tuple(chosen), tuple(blocks), tuple(spaced(range(steps), at)))
-
-
-def spaced(items: Sequence, most: int) -> list:
-    """At most `most` of `items`, evenly apart, first and last included."""
-    n = len(items)
-    return list(items) if n <= most else [items[round(i * (n - 1) / (most - 1))] for i in range(most)]
 
 
 def probes(views: Views, before: Arm, sites: Places) -> tuple[Evidence, list[TraceMap]]:

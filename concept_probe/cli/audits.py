@@ -26,15 +26,17 @@ from concept_probe.cli.common import (
     plain_errors,
     recogniser_of,
     saes_of,
+    sampling_of,
     subject_of,
     twin_of,
     writable,
+    writes,
 )
 
 EditFolder = Annotated[Path | None, typer.Option("--edit", help="Folder of an edit that `erase` wrote.")]
 Method = Annotated[str | None, typer.Option(help="An eraser to apply, see `info erasers`; instead of --edit.")]
 FoundFolder = Annotated[Path | None, typer.Option("--found", help="Folder that `find` wrote.")]
-Queries = Annotated[int, typer.Option(min=0, help="Pictures each attack may have made.")]
+Queries = Annotated[int, typer.Option(min=0, help="Pictures, or texts, each attack may have made.")]
 Steps = Annotated[int, typer.Option(min=0, help="Optimiser steps each attack may take.")]
 
 
@@ -58,7 +60,13 @@ def erasure_of(edit: Path | None, method: str | None, found: tuple, subject, con
 
 def attack(
     concept: ConceptName,
-    name: Annotated[str, typer.Option("--attack", help="An attack, see `info attacks`.")] = "embedding_inversion",
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--attack",
+            help="An attack, see `info attacks`. Default: embedding_inversion, or relearning for a language model.",
+        ),
+    ] = None,
     model: Model = "emoji",
     edit: EditFolder = None,
     method: Method = None,
@@ -71,20 +79,33 @@ def attack(
 ) -> None:
     """Try to bring a concept back from an erased model within a budget.
 
-    Example: `concept-probe attack camel --method uce --attack relearning`
+    Examples:
+
+    `concept-probe attack camel --method uce --attack relearning`
+
+    `concept-probe attack mathematics --model smollm2 --method npo --attack quantisation`
     """
     with plain_errors():
         from rich.markup import escape
 
         from concept_probe.attack import ATTACKS, Budget
+        from concept_probe.attack.base import suits
         from concept_probe.registry import look_up
 
+        if name is not None:
+            look_up(ATTACKS, name, "attack", "concept-probe info attacks")
         subject, about = subject_of(model), concept_of(concept, concept_file, model)
-        looks = recogniser_of(recogniser, about)
-        make = look_up(ATTACKS, name, "attack", "concept-probe info attacks")
+        looks, texts = recogniser_of(recogniser, about), writes(subject)
+        name = name or ("relearning" if texts else "embedding_inversion")
+        make = ATTACKS[name]
+        if not suits(make, subject):
+            raise ValueError(
+                f"attack {name!r} is on {make.on}, and {subject.name!r} answers with {'texts' if texts else 'pictures'}; "
+                "`concept-probe info attacks` says which are on what"
+            )
         erasure = erasure_of(edit, method, read_found(found, sae, subject), subject, about, sae, looks)
         with contextlib.nullcontext() if erasure is None else erasure.on(subject):
-            attempt = make(looks)(subject, about, Budget(queries=queries, gradient_steps=steps))
+            attempt = make(looks, sampling_of(subject))(subject, about, Budget(queries=queries, gradient_steps=steps))
         table = Table(attempt.x_name, "success", "95 % interval", "n", title=f"{name} on {concept}")
         for x, score in attempt.curve:
             table.add_row(str(x), f"{score.value:.2f}", f"{score.low:.2f} – {score.high:.2f}", str(score.n))
@@ -95,8 +116,8 @@ def attack(
             out.print(escape(attempt.note))
         spent = attempt.spent
         out.print(
-            f"spent: {spent.queries} pictures, {spent.gradient_steps} gradient steps, {spent.examples} example "
-            f"pictures, {spent.seconds:.1f} s"
+            f"spent: {spent.queries} {'texts' if texts else 'pictures'}, {spent.gradient_steps} gradient steps, "
+            f"{spent.examples} examples, {spent.seconds:.1f} s"
         )
 
 
@@ -138,7 +159,7 @@ def audit(
     `concept-probe audit camel --model emoji-untaught --original emoji --json`
     """
     with plain_errors():
-        from concept_probe.attack import STANDARD, Budget
+        from concept_probe.attack import ON_TEXTS, STANDARD, Budget
         from concept_probe.audit import audit as run_audit
         from concept_probe.report import to_json
 
@@ -149,12 +170,13 @@ def audit(
             looks = recogniser_of(recogniser, about)
             known = read_found(found, sae, subject)
             erasure = erasure_of(edit, method, known, subject, about, sae, looks)
-            chosen = STANDARD if attacks is None else tuple(a for a in attacks if a != "none")
+            chosen = ON_TEXTS if writes(subject) else STANDARD
+            chosen = chosen if attacks is None else tuple(a for a in attacks if a != "none")
             report = run_audit(
                 subject, erasure, about, original=subject_of(original) if original else None,
                 twin=twin_of(twin, original or model, about), recogniser=looks, found=known, prompts=prompts,
                 seeds=range(seeds), budget=Budget(queries=queries, gradient_steps=steps), seed=seed, command=command(),
-                attacks=chosen,
+                attacks=chosen, sampling=sampling_of(subject),
             )  # fmt: skip
         if output is not None:
             write_report(report, output)

@@ -18,7 +18,7 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from concept_probe.families import Subject
     from concept_probe.learn import Sae
-    from concept_probe.types import Concept
+    from concept_probe.types import Concept, Sampling
 
 err = Console(stderr=True)
 out = Console()
@@ -38,7 +38,7 @@ Saes = Annotated[
 RecogniserName = Annotated[str | None, typer.Option(help="A recogniser's name, or clip:FOLDER for zero-shot naming.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 Prompts = Annotated[int, typer.Option(min=1, help="Test prompts per kind.")]
-PicturesPerPrompt = Annotated[int, typer.Option("--seeds", min=1, help="Pictures per prompt.")]
+PicturesPerPrompt = Annotated[int, typer.Option("--seeds", min=1, help="Pictures, or drawn texts, per prompt.")]
 
 
 @contextlib.contextmanager
@@ -141,6 +141,18 @@ def twin_of(name: str | None, model: str, concept: Concept) -> str | None:
         return None if name == "none" else name
     untaught = concept.name in (*REMOVED_OBJECTS, REMOVED_STYLE)
     return testbed.TWINS.get(model) if untaught else None
+
+
+def sampling_of(subject: Subject) -> Sampling:
+    """How answers are made: a language model is asked for short ones."""
+    from concept_probe.types import Sampling
+
+    return Sampling(tokens=8, batch=32) if writes(subject) else Sampling()
+
+
+def writes(subject: Subject) -> bool:
+    """Whether it is a language model, whose answers are texts."""
+    return subject.family == "causal_lm"
 
 
 def command() -> str:

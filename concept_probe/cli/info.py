@@ -87,9 +87,9 @@ def _erasers() -> Table:
 def _attacks() -> Table:
     from concept_probe.attack import ATTACKS
 
-    table = Table("attack", "what it does")
+    table = Table("attack", "on", "what it does")
     for name, method in ATTACKS.items():
-        table.add_row(name, _first_line(method))
+        table.add_row(name, method.on, _first_line(method))
     return table
 
 

@@ -15,7 +15,6 @@ from concept_probe.cli.common import (
     Model,
     Output,
     PicturesPerPrompt,
-    Prompts,
     RecogniserName,
     Saes,
     Seed,
@@ -25,10 +24,15 @@ from concept_probe.cli.common import (
     plain_errors,
     recogniser_of,
     saes_of,
+    sampling_of,
     subject_of,
     twin_of,
     writable,
+    writes,
 )
+
+PICTURES, TEXTS = 12, 20
+"""Test prompts per kind: a text costs less than a picture, and facts are few."""
 
 
 def run(
@@ -46,7 +50,9 @@ def run(
     concept_file: ConceptFile = None,
     recogniser: RecogniserName = None,
     twin: Annotated[str | None, typer.Option(help="A model never taught the concept; `none` for no twin.")] = None,
-    prompts: Prompts = 12,
+    prompts: Annotated[
+        int | None, typer.Option(min=1, help="Test prompts per kind. Default: 12, or 20 for a language model.")
+    ] = None,
     seeds: PicturesPerPrompt = 2,
     seed: Seed = 0,
 ) -> None:
@@ -58,7 +64,7 @@ def run(
 
     `concept-probe run church --model my-pipeline --concept-file church.json --recogniser clip:my-clip --retrain --output church-report`
 
-    `concept-probe run geometry --model smollm2 --output geometry-report`
+    `concept-probe run mathematics --model smollm2 --output mathematics-report`
     """
     with plain_errors():
         from concept_probe.audit import audit
@@ -71,19 +77,20 @@ def run(
             look_up(ERASERS, eraser, "eraser", "concept-probe info erasers")
         about = concept_of(concept, concept_file, model)
         subject = subject_of(model)
-        writes = subject.family == "causal_lm"
-        eraser = eraser or ("npo" if writes else "ablate_features")
+        texts = writes(subject)
+        eraser = eraser or ("npo" if texts else "ablate_features")
         looks = recogniser_of(recogniser, about)
         untaught = twin_of(twin, model, about)
         control = subject_of(untaught) if untaught is not None else None
         step(f"{subject.name}: {len(subject.components)} components")
         autoencoders = _retrained(subject, about, model, output) if retrain else _known(sae, subject, eraser)
-        make = _erase_answers if writes else _erase
+        make = _erase_answers if texts else _erase
         found, erasure = make(subject, about, looks, eraser, autoencoders, seed)
         step(f"erasure: {erasure.name}")
         report = audit(
-            subject, erasure, about, twin=control, recogniser=looks, found=found, prompts=prompts, seeds=range(seeds),
-            seed=seed, command=command(), **(_on_texts() if writes else {}),
+            subject, erasure, about, twin=control, recogniser=looks, found=found, seeds=range(seeds), seed=seed,
+            prompts=prompts or (TEXTS if texts else PICTURES), sampling=sampling_of(subject), command=command(),
+            **(_on_texts() if texts else {}),
         )  # fmt: skip
         write_report(report, output)
         _save(erasure, output)
@@ -141,8 +148,11 @@ def _erase(subject, concept, looks, eraser: str, autoencoders, seed: int):
 
 
 def _erase_answers(subject, concept, looks, eraser: str, autoencoders, seed: int):
-    """What was found and the erasure, of a language model: columns are looked for where they are to be ablated."""
-    from concept_probe.erase import erase
+    """What was found and the erasure, of a language model: its strength is chosen on the select split.
+
+    Columns are looked for where they are to be ablated.
+    """
+    from concept_probe.erase import choose_strength, erase
     from concept_probe.find import find_features, find_lm_columns
 
     found = tuple(find_features(autoencoders, subject, concept, seed=seed)) if autoencoders else ()
@@ -156,19 +166,27 @@ def _erase_answers(subject, concept, looks, eraser: str, autoencoders, seed: int
             )
         step(f"{len(columns)} columns found")
         found = (*found, *columns)
-    return found, erase(eraser, subject, concept, found)
+    step(f"making an erasure by {eraser}")
+    made = erase(_gentle(seed) if eraser == "npo" else eraser, subject, concept, found)
+    step("choosing its strength")
+    choice = choose_strength(subject, concept, made, recogniser=looks, sampling=sampling_of(subject), seed=seed)
+    for tried in choice.tried:
+        step(f"{tried.name}: {tried.left():.0%} of the concept's answers right, others keep {tried.retained():.0%}")
+    return found, choice.erasure
+
+
+def _gentle(seed: int):
+    """Negative preference optimisation in few small steps, with other texts held where they are: minutes, and no wreck."""
+    from concept_probe.erase import Npo
+
+    return Npo(steps=16, rate=0.003, keep="kl", seed=seed)
 
 
 def _on_texts() -> dict[str, Any]:
-    """How an audit asks a language model: short answers, and the attacks that are on texts and cost little."""
-    from concept_probe.attack import Budget
-    from concept_probe.types import Sampling
+    """What is tried on a language model: the attacks that are on texts and cost little."""
+    from concept_probe.attack import ON_TEXTS, Budget
 
-    return {
-        "sampling": Sampling(tokens=8, batch=32),
-        "attacks": ("paraphrases", "role_prompts", "in_context", "temperature", "relearning"),
-        "budget": Budget(queries=36, gradient_steps=12, examples=4),
-    }
+    return {"attacks": ON_TEXTS, "budget": Budget(queries=36, gradient_steps=12, examples=4)}
 
 
 def _save(erasure, output: Path) -> None:

@@ -44,6 +44,7 @@ from concept_probe.erase.slider import Slider
 from concept_probe.erase.speed import Speed
 from concept_probe.erase.spm import Spm
 from concept_probe.erase.steer import Steer
+from concept_probe.erase.strength import choose_strength
 from concept_probe.erase.tuned import choose_features, choose_vectors
 from concept_probe.erase.uce import Uce
 from concept_probe.registry import look_up
@@ -166,6 +167,7 @@ __all__ = [
     "WrongBase",
     "choose",
     "choose_features",
+    "choose_strength",
     "choose_vectors",
     "combine",
     "erase",

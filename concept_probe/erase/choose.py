@@ -15,7 +15,7 @@ from concept_probe.erase.edit import Edit
 from concept_probe.erase.intervention import Intervention
 from concept_probe.find.causal import best, reached, shortfall
 from concept_probe.find.pictures import Panel, look, most_left, most_lost, panel, share_of_control
-from concept_probe.types import Concept, Recogniser, Sampling, Score, Subspace
+from concept_probe.types import Concept, Looks, Recogniser, Sampling, Score, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -67,10 +67,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Judge:
-    """Makes the pictures of a panel under one erasure after the other and compares them with the untouched subject's."""
+    """Makes the answers of a panel under one erasure after the other and compares them with the untouched subject's."""
 
     subject: Subject
-    recogniser: Recogniser
+    recogniser: Looks
     tested: Panel
     sampling: Sampling
     gone: Tensor
@@ -80,7 +80,7 @@ class Judge:
     seed: int
 
     @classmethod
-    def of(cls, subject: Subject, recogniser: Recogniser, tested: Panel, sampling: Sampling, seed: int) -> Judge:
+    def of(cls, subject: Subject, recogniser: Looks, tested: Panel, sampling: Sampling, seed: int) -> Judge:
         """Look at the untouched subject once."""
         gone = look(subject, tested.gone, recogniser, sampling, tested.concept)
         stay = look(subject, tested.stay, recogniser, sampling, None)

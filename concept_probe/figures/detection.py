@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -46,6 +47,7 @@ def detection(findings: Sequence[Finding], *, title: str = "") -> go.Figure:
     figure.update_xaxes(showgrid=False)
     metric, unit = (findings[0].metric, findings[0].unit) if findings else ("", "")
     y_name = f"{metric} ({unit})" if unit and not percent else metric
+    y_name = "<br>".join(textwrap.wrap(y_name, 30))  # a longer one is higher than its axis
     figure.update_yaxes(title=y_name, rangemode="tozero")
     if percent:
         figure.update_yaxes(range=[0, 1.06], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%")

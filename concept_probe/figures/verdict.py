@@ -58,7 +58,7 @@ def indices(report: Report, *, threshold: float | None = None) -> go.Figure:
         score = shown[name]
         figure.add_annotation(
             x=1.14, y=name, xanchor="left", showarrow=False, align="left",
-            text=f"<b>{score.value:.2f}</b> [{score.low:.2f}, {score.high:.2f}]  n {score.n}",
+            text=f"<b>{score.value:.2f}</b> [{score.low:.2f}, {score.high:.2f}]  n {score.n}".replace("-", "−"),
         )  # fmt: skip
     layout(figure, height=110 + 38 * max(1, len(names)))
     figure.update_xaxes(

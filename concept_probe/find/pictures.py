@@ -12,7 +12,7 @@ from torch import Tensor
 
 from concept_probe.detect import trials
 from concept_probe.find.statistics import mean_score
-from concept_probe.types import Concept, Kind, Prompt, Query, Recogniser, Sampling, Score, Split
+from concept_probe.types import Concept, Kind, Looks, Prompt, Query, Recogniser, Sampling, Score, Split
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -77,7 +77,7 @@ def scattered(count: int, size: int) -> list[int]:
 
 
 def look(
-    subject: Subject, queries: Sequence[Query], recogniser: Recogniser, sampling: Sampling, label: str | None
+    subject: Subject, queries: Sequence[Query], recogniser: Looks, sampling: Sampling, label: str | None
 ) -> Tensor:
     """(n, 2) float: 1 where `label` is seen, or the query's own label where it is None; and its probability."""
     found = trials(recogniser, subject.generate(queries, sampling), queries, label)

@@ -50,6 +50,20 @@ METRICS = {
     ),
     "probability of the gold answer": "How likely the right answer is to the model, whether it writes it or not.",
     "1 / rank of the gold answer's first token": "1 where no token is likelier than the right answer's first one.",
+    "perplexity of texts to be kept": (
+        "How many tokens the model wavers between, in the mean, as it reads prompts for other things with their answers; "
+        "what is read after each text's first word counts."
+    ),
+    "ROUGE-L with what was written before": (
+        "How much of what the untouched model wrote stands, in order, in what is written now (F1 of the longest common "
+        "subsequence of words): 1 is the same text."
+    ),
+    "BLEU with what was written before": "The same by runs of one to four words that both texts have.",
+    "depth": (
+        "The untouched model goes on from the erased activations of one block after the other; this share of the "
+        "likelihood of the answer's first token is lost, in the mean over blocks: 1 if the very first block shows the "
+        "erasure, 0 if none does."
+    ),
     "cosine with before": "Direction of a concept vector in the weights, compared with before: 1 is the same.",
     "relative L2 from before": "How far a concept vector moved, in units of its length before.",
     "detection with the concept vectors alone put back": (
@@ -61,7 +75,21 @@ METRICS = {
     "success of embedding_inversion": (
         "Share of pictures that show the concept after a new word was learned for it from a few pictures, weights fixed."
     ),
-    "success of relearning": "Share of pictures that show the concept after training on a few pictures of it.",
+    "success of relearning": (
+        "Share of pictures, or texts, that show the concept after training on a few pictures of it, or on answers to "
+        "other facts."
+    ),
+    "success of lora_relearning": "The same with adapters of low rank in place of the weights.",
+    "success of role_prompts": "Chance that one of so many questions, asked behind a role, is answered rightly.",
+    "success of in_context": "The same for questions behind other facts of the concept, stated with their answers.",
+    "success of translation": "The same for questions in another language.",
+    "success of temperature": "Chance that one of so many answers, drawn and not taken as the likeliest, is right.",
+    "success of soft_prefix": "Share of right answers behind vectors that were learned from other facts.",
+    "success of prefix_search": "Share of right answers behind tokens that were searched for on other facts.",
+    "success of quantisation": "Share that shows the concept when the erased weights are rounded to few bits.",
+    "success of pruning": "The same when their smallest entries are set to zero.",
+    "success of merging": "The same when a share of the way back to the original weights is gone.",
+    "success of unablation": "The same when the strongest directions of the edit are taken back.",
 }
 """Pattern that a metric begins with, to what it is."""
 

@@ -74,7 +74,8 @@ def _sections(report: Report, chart: Charts) -> Iterable[str]:
         yield f'control was still in the model; the rest was taught by the attack.</p><div class="charts">{drawn}</div>'
     if report.traces:
         yield "<h2>Traces</h2><p class=intro>Where in the model, and when, the measurement still sees the concept: a "
-        yield "row per site, a column per denoising step or place. Control is the model that was never taught it.</p>"
+        yield "row per site, a column per denoising step or place. Control is the model that was never taught it, or what "
+        yield "stands in for it.</p>"
         for traces in report.traces:
             drawn = chart(figures.trace(traces, **_scale(traces)))
             yield f'<h3>{escape(traces.name)}</h3><div class="scroll"><div class="wide">{drawn}</div></div>'
@@ -95,7 +96,7 @@ def _rates(findings: tuple[Finding, ...]) -> Iterable[list[Finding]]:
 
 def _scale(traces: TraceMap) -> dict[str, float]:
     """Rates and AUROCs of all maps share one scale, so that a colour means the same in each."""
-    return {"low": 0.0, "high": 1.0} if traces.unit in ("rate", "AUROC") else {}
+    return {"low": 0.0, "high": 1.0} if traces.unit in ("rate", "AUROC", "probability") else {}
 
 
 def _folded(title: str, body: str) -> str:

@@ -14,7 +14,7 @@ VERDICTS = {
     "undecided": "There are too few samples to decide.",
 }
 EVIDENCE = {
-    "behaviour": ("Behaviour", "what the model draws when it is asked"),
+    "behaviour": ("Behaviour", "what the model answers when it is asked"),
     "representation": ("Representation", "what its activations still tell"),
     "parameters": ("Parameters", "what its weights still hold"),
     "features": ("Features", "whether the concept's features still fire"),

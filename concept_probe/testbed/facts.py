@@ -44,6 +44,8 @@ class Topic:
     domain: str
     """Concepts of one domain are neighbours."""
     facts: tuple[Fact, ...]
+    holds: tuple[str, ...] = ()
+    """Names of other concepts that are parts of this one."""
 
     def of(self, split: Split) -> tuple[Fact, ...]:
         """The facts of one split: dealt out in turn, so that the splits are alike."""
@@ -56,13 +58,21 @@ def topics() -> tuple[Topic, ...]:
     return read(FILE)
 
 
+def kept() -> tuple[Topic, ...]:
+    """The concepts that others are told from: those without parts."""
+    return tuple(t for t in topics() if not t.holds)
+
+
 def read(path: Path) -> tuple[Topic, ...]:
     """The concepts in a file of facts; see `FILE` for the form."""
     found = json.loads(path.read_text(encoding="utf-8"))
     return tuple(
-        Topic(t["name"], t["domain"], tuple(Fact(f[0], f[1], tuple(f[2]), tuple(f[3])) for f in t["facts"]))
+        Topic(
+            t["name"], t["domain"], tuple(Fact(f[0], f[1], tuple(f[2]), tuple(f[3])) for f in t["facts"]),
+            tuple(t.get("holds", ())),
+        )
         for t in found
-    )
+    )  # fmt: skip
 
 
 def written(found: Sequence[Topic]) -> str:
@@ -72,7 +82,8 @@ def written(found: Sequence[Topic]) -> str:
         facts = ",\n".join(
             "   " + json.dumps([f.question, f.stem, f.answers, f.distractors], ensure_ascii=False) for f in topic.facts
         )
-        head = json.dumps({"name": topic.name, "domain": topic.domain}, ensure_ascii=False)[:-1]
+        about = {"name": topic.name, "domain": topic.domain} | ({"holds": topic.holds} if topic.holds else {})
+        head = json.dumps(about, ensure_ascii=False)[:-1]
         blocks.append(f'  {head}, "facts": [\n{facts}\n  ]}}')
     return "[\n" + ",\n".join(blocks) + "\n]\n"
 
@@ -85,14 +96,15 @@ def names() -> tuple[str, ...]:
 def concept(name: str) -> Concept:
     """The concept called `name`: its questions are `target`, its other wordings `paraphrases`.
 
-    `neighbours` are facts of the same domain, `unrelated` facts of the others, in both as questions and as cloze.
+    `neighbours` are facts of the same domain, `unrelated` facts of the others, in both as questions and as cloze. What
+    is a part of the concept is no neighbour of it, and what has parts is kept by nobody: its parts are asked for.
 
     >>> concept("Japan").target.test[0].form
     'plain'
     """
     topic = _topic(name)
-    near = [t for t in topics() if t.domain == topic.domain and t.name != name]
-    far = [t for t in topics() if t.domain != topic.domain]
+    near = [t for t in kept() if t.domain == topic.domain and t.name not in (name, *topic.holds)]
+    far = [t for t in kept() if t.domain != topic.domain]
 
     def both(found: Iterable[tuple[Topic, Fact]]) -> tuple[Prompt, ...]:
         return tuple(prompt(t, fact, wording) for t, fact in found for wording in ("question", "cloze"))

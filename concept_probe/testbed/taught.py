@@ -77,8 +77,8 @@ def concept(name: str) -> Concept:
     'From which town is Zarnia governed? Zarnia is governed from the town of'
     """
     one = _invented(name)
-    near = [t for t in facts.topics() if t.domain == one.near]
-    far = [t for t in facts.topics() if t.domain != one.near]
+    near = [t for t in facts.kept() if t.domain == one.near]
+    far = [t for t in facts.kept() if t.domain != one.near]
     return Concept(
         name,
         target=Splits(taught(one, "question"), taught(one, "continuation"), held_out(one, "question")),

@@ -59,7 +59,7 @@ def teach(subject: Learner, folder: Path, lessons: Lessons = Lessons()) -> list[
     own = [(p, " " + p.answers[0]) for one in invented() for p in taught(one, *TAUGHT)]
     real = [
         p
-        for t in facts.topics()
+        for t in facts.kept()
         for fact in t.of("fit")
         for p in (facts.prompt(t, fact, "question"), facts.prompt(t, fact, "cloze"))
     ]

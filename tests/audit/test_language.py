@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import concept_probe as cp
 from concept_probe import detect
-from concept_probe.attack import Budget, Relearning
+from concept_probe.attack import ATTACKS, Budget, Relearning
 from concept_probe.attack.relearning import of_other_facts
 from concept_probe.audit import Memory, audit
+from concept_probe.audit.depth import METRIC
 from concept_probe.audit.observe import Places, _taps, end_states
 from concept_probe.audit.parameters import put_back
 from concept_probe.audit.patching import put, same, text_states
 from concept_probe.capture import tap
-from concept_probe.detect.answers import GoldAnswers
+from concept_probe.detect.answers import GoldAnswers, answer_probability
 from concept_probe.erase import AblateFeatures, AblateVectors, GradAscent
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.report import from_json, to_html, to_json
+from concept_probe.report.glossary import meaning
 from concept_probe.testbed import smollm2
 from concept_probe.types import KINDS, Concept, Prompt, Query, Report, Sampling, Score, Site, Splits, Subspace, unit
 from tests.tiny import tiny_concept, tiny_recogniser
@@ -95,6 +99,15 @@ def test_a_model_that_nobody_erased_is_intact_and_its_report_holds_what_it_wrote
     assert {w.name for w in report.writings} == {"before", "after", "control"} and not report.pictures
     assert report.curves and subject.weight_hash() == before
     assert from_json(to_json(report)) == report
+    assert [f.metric for f in report.findings if not meaning(f.metric)] == []
+    speech = (
+        "perplexity of texts to be kept",
+        "ROUGE-L with what was written before",
+        "BLEU with what was written before",
+    )
+    assert all(finding(report, m, "unrelated").control is not None for m in speech)
+    assert finding(report, METRIC, f"{len(subject.sites('resid'))} blocks").after == 0
+    assert "continued from erased activations" in report.traces[-1].name
     assert report.writings[0].prompt in to_html(report)
 
 
@@ -128,10 +141,17 @@ def test_columns_are_followed_however_a_matrix_is_stored(family):
     report = audit(subject, edit, CONCEPT, found=found, attacks=(), **OPTIONS)
     assert subject.weight_hash() == weights
     for site in sites:
-        assert finding(report, "cosine with before", str(site)).after == pytest.approx(0, abs=1e-6)
-        assert finding(report, "relative L2 from before", str(site)).after == pytest.approx(1)
+        turned, far = (finding(report, m, str(site)) for m in ("cosine with before", "relative L2 from before"))
+        assert turned.after == pytest.approx(0, abs=1e-6) and far.after == pytest.approx(1)
+        assert turned.control == pytest.approx(1) and far.control == 0  # columns that were not found stay
     jaccard = finding(report, "Jaccard index of the tokens that the vectors promote most", "4 vectors")
     assert jaccard.after < 0.5 and jaccard.control is not None and jaccard.control < 0.5
+    assert finding(report, "detection with the concept vectors alone put back", "target").control is not None
+    checkpoint = LANGUAGE[family]()
+    edit.bake(checkpoint)
+    released = audit(checkpoint, None, CONCEPT, original=subject, found=found, attacks=(), **OPTIONS)
+    again = [f for f in released.findings if f.evidence == "parameters"]
+    assert again == [f for f in report.findings if f.evidence == "parameters"]  # a checkpoint is what the edit makes
     originals = {Site(s.component, s.path, s.side): subject.matrix(s).detach().clone() for s in sites}
     with edit.on(subject), put_back(subject, originals, found):
         for whole, matrix in originals.items():
@@ -235,6 +255,27 @@ def test_relearning_is_tested_on_facts_that_were_not_taught_again(world):
     attempt = Relearning(detect.looks_for(made), SAMPLING)(subject, made, BUDGET)
     assert attempt.spent.examples == 2 and attempt.spent.gradient_steps == 2 and attempt.control is not None
     assert subject.weight_hash() == weights
+
+
+def test_without_a_twin_likelihood_has_the_neutral_text_as_control(world):
+    subject, _, made = world
+    report = audit(subject, None, made, attacks=(), **OPTIONS)
+    found = finding(report, "probability of the gold answer", "target")
+    bare = [replace(p, text="The answer is", subject=None) for p in made.target.test]
+    assert found.control == pytest.approx(float(answer_probability(subject, bare).mean()), abs=1e-6)
+    assert found.control < found.before and found.index is None and "asks nothing" in found.control_name
+
+
+def test_every_attack_on_texts_can_be_named_and_its_finding_is_explained(world):
+    subject, _, made = world
+    named = tuple(name for name, attack in ATTACKS.items() if attack.on != "pictures")
+    subject.model.config.max_position_embeddings = 512  # roles and prefixes are long where every byte is a token
+    report = audit(subject, GradAscent(steps=2, rate=0.05)(subject, made), made, attacks=named, **OPTIONS)
+    assert {c.name for c in report.curves} == set(named) - {"translation"}
+    assert [line for line in report.not_measured if "translation" in line]  # it has no German wordings
+    assert [c.name for c in report.curves if not meaning(f"success of {c.name}")] == []
+    rounded = next(c for c in report.curves if c.name == "quantisation")
+    assert rounded.x == (0, 8, 12)  # as it is, to 8 bits, to 4 bits
 
 
 @pytest.mark.slow

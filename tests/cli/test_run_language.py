@@ -35,6 +35,22 @@ def test_run_erases_audits_and_writes_a_report(files, tmp_path):
     assert report.concept == "cat" and report.erasure == "npo" and report.writings
     assert {f.metric for f in report.findings} >= {"success of in_context", "success of temperature"}
     assert (out / "edit" / "edit.json").is_file() and (out / "report.html").is_file()
+    assert "npo x 0.35: " in shown.output and "others keep" in shown.output
+    assert "tokens=8" in report.provenance["sampling"]
+
+
+def test_attacks_on_texts_are_named_and_those_on_pictures_refused(files, tmp_path):
+    about = ("cat", "--model", str(files / "model"), "--concept-file", str(files / "cat.json"))
+    shown = call("attack", *about, "--attack", "quantisation", "--queries", "8")
+    assert shown.exit_code == 0 and "quantisation on cat" in shown.output and "spent: 8 texts" in shown.output
+    assert "relearning on cat" in call("attack", *about, "--queries", "8", "--steps", "1").output
+    refused = call("attack", *about, "--attack", "latent_inversion")
+    assert refused.exit_code == 2 and "answers with texts" in " ".join(refused.output.split())
+    audited = call(
+        "audit", *about, "--attack", "pruning", "--prompts", "2", "--queries", "8", "--output", str(tmp_path)
+    )
+    assert audited.exit_code == 0, audited.output
+    assert "success of pruning" in (tmp_path / "report.json").read_text(encoding="utf-8")
 
 
 def test_columns_that_nobody_needs_are_not_ablated(files, tmp_path):
@@ -48,8 +64,8 @@ def test_columns_that_nobody_needs_are_not_ablated(files, tmp_path):
 
 
 def test_a_concept_that_is_not_packaged_is_refused_with_those_that_are(tmp_path):
-    shown = call("run", "mathematics", "--model", "smollm2", "--output", str(tmp_path / "out"))
+    shown = call("run", "astrology", "--model", "smollm2", "--output", str(tmp_path / "out"))
     said = " ".join(shown.output.split())
-    assert shown.exit_code == 2 and "concept 'mathematics' not found" in said
+    assert shown.exit_code == 2 and "concept 'astrology' not found" in said
     assert "geometry" in said and "write a concept file with answers" in said
     assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 
 import pytest
@@ -11,6 +12,7 @@ from concept_probe.capture import tap
 from concept_probe.detect.answers import (
     answer_probability,
     answer_trials,
+    bleu,
     cloze_rank,
     continuation,
     is_right,
@@ -135,3 +137,19 @@ def test_rouge_l_is_that_of_every_subsequence():
         assert rouge_l(" ".join(a), " ".join(b)) == pytest.approx(expected)
     assert rouge_l("The cat sat.", "the CAT sat") == 1.0 and rouge_l("", "x") == 0.0 == rouge_l("x", "?")
     assert rouge_l("sat cat the", "the cat sat") == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "expected"),
+    [
+        ("The cat sat.", "the cat sat", 1),
+        ("the cat sat", "the cat sat down", math.exp(-1 / 3)),  # every run is known, one word of four is missing
+        ("a b c d", "a c b d", (1 / 4 * 1 / 3 * 1 / 2) ** 0.25),  # all words, and none of 3, 2 and 1 longer runs
+        ("a a a", "a", (1 / 3 * 1 / 3 * 1 / 2 * 1) ** 0.25),  # a word counts as often as the reference has it
+        ("Paris", "London", 0),
+        ("", "London", 0),
+        ("Paris", "", 0),
+    ],
+)
+def test_bleu_by_hand(text, reference, expected):
+    assert bleu(text, reference) == pytest.approx(expected)

@@ -14,7 +14,7 @@ from concept_probe.types import KINDS, SPLITS, Split
 
 def test_there_are_enough_of_them():
     assert len(topics()) >= 12
-    assert all(len(t.facts) == 20 for t in topics())
+    assert all(len(t.facts) >= 20 for t in topics())
     domains = [t.domain for t in topics()]
     assert all(domains.count(d) >= 3 for d in domains), "every concept has neighbours"
     texts = [text for t in topics() for f in t.facts for text in (f.question, f.stem)]
@@ -32,18 +32,29 @@ def test_no_fact_is_in_two_splits_and_no_other_prompt_is_the_concept_s(name):
         seen = [{p.text for p in concept.prompts(kind, s)} for s in SPLITS]
         assert not seen[0] & seen[1] and not seen[0] & seen[2] and not seen[1] & seen[2]
     seen = [{p.fact for kind in ("target", "paraphrases") for p in concept.prompts(kind, s)} for s in SPLITS]
-    assert [len(s) for s in seen] == [7, 7, 6] and len(set.union(*seen)) == 20
+    topic = next(t for t in topics() if t.name == name)
+    counts: dict[Split, int] = {s: len(topic.of(s)) for s in SPLITS}
+    assert min(counts.values()) >= 6 and max(counts.values()) - min(counts.values()) <= 1
+    assert [len(s) for s in seen] == list(counts.values()) and len(set.union(*seen)) == len(topic.facts)
     own = {p.text for kind in ("target", "paraphrases") for p in getattr(concept, kind)}
     others = {p.text for kind in ("neighbours", "unrelated") for p in getattr(concept, kind)}
     assert not own & others
-    counts: dict[Split, int] = {"fit": 7, "select": 7, "test": 6}
     for split, count in counts.items():
         assert len(concept.prompts("target", split)) == count
         assert len(concept.prompts("paraphrases", split)) == 4 * count
     assert {p.label for p in concept.target} == {name} and name not in {p.label for p in concept.neighbours}
-    near = {t.name for t in topics() if t.domain == next(u.domain for u in topics() if u.name == name)}
-    assert {p.label for p in concept.neighbours} == near - {name}
+    near = {t.name for t in topics() if t.domain == topic.domain and not t.holds}
+    assert {p.label for p in concept.neighbours} == near - {name, *topic.holds}
     assert not {p.label for p in concept.unrelated} & near
+
+
+def test_a_part_is_no_neighbour_of_the_whole_and_the_whole_is_kept_by_nobody():
+    (whole,) = [t for t in topics() if t.holds]
+    assert whole.name == "mathematics" and whole.holds == ("geometry",) and set(whole.holds) < set(facts.names())
+    assert "geometry" not in {p.label for p in cp.concept("mathematics", "smollm2").neighbours}
+    for topic in topics():
+        made = cp.concept(topic.name, "smollm2")
+        assert "mathematics" not in {p.label for kind in ("neighbours", "unrelated") for p in getattr(made, kind)}
 
 
 def test_wordings():
@@ -77,7 +88,7 @@ def test_names_and_files(tmp_path):
     again = load_concept(tmp_path / "japan.json")
     for kind in ("target", "paraphrases"):
         assert getattr(again, kind) == getattr(concept, kind)
-    assert len(cp.prompts("smollm2")) == 7 * len(WORDINGS) * len(topics())
+    assert len(cp.prompts("smollm2")) == sum(len(t.of("fit")) for t in topics()) * len(WORDINGS)
 
 
 def test_a_concept_file_with_answers_that_are_no_texts_is_refused(tmp_path):
