@@ -78,7 +78,7 @@ class FewShot:
     """Lists of the concept's prompts (fit split) that the pictures are denoised under."""
     preserve: tuple[Kind, ...] = NEGATIVE
     """Lists of other prompts (fit split) of the retain lesson, which the paper does without."""
-    training: Training = Training(steps=16, rate=0.005)
+    training: Training = Training(steps=32, rate=0.0075, retain=10.0)
     """How it is trained; few `steps` are what stops it, for the loss has no floor."""
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is trained."""

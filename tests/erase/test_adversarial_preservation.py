@@ -102,7 +102,7 @@ def test_the_term_is_the_weighted_error_on_the_kept_candidate_and_its_gradient_a
         (mine,), (plain,) = (torch.autograd.grad(x, [weight]) for x in (term, 2 * whole))
         torch.testing.assert_close(mine, plain, rtol=1e-3, atol=1e-6)
         weight.requires_grad_(False)
-    assert float(term) > 0
+    assert float(term.detach()) > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -128,10 +128,10 @@ def test_without_weight_nobody_is_asked():
 def test_bad_input_is_refused_before_anything_is_trained():
     subject = tiny_sd()
     weights = subject.weight_hash()
-    for wrong in ({"every": 0}, {"worst": 0}):
+    for wrong in (AdversarialPreservation(every=0), AdversarialPreservation(worst=0)):
         with pytest.raises(ValueError, match="both are 1 or more"):
-            AdversarialPreservation(**wrong)(subject, CONCEPT)
-    with pytest.raises(ValueError, match="20 candidates are to be kept .* has 12"):
+            wrong(subject, CONCEPT)
+    with pytest.raises(ValueError, match="20 candidates are to be kept"):
         AdversarialPreservation(worst=20)(subject, CONCEPT)
     with pytest.raises(ValueError, match="no prompts in target"):
         AdversarialPreservation()(subject, replace(CONCEPT, target=Splits()))

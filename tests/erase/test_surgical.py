@@ -36,9 +36,8 @@ def test_the_wanted_guidance_and_the_loss_are_the_formula(family):
     with torch.no_grad():
         cat, thing, empty = (said(subject, pool, p) for p in (CAT, THING, EMPTY))
         made = Guidance.of(subject, pool, [THING] * 4, 0.7, "test")
-    close = {"atol": 1e-5, "rtol": 1e-4}
-    torch.testing.assert_close(made.wanted, thing - empty - 0.7 * (cat - empty), **close)
-    torch.testing.assert_close(made.empty, empty, **close)
+    torch.testing.assert_close(made.wanted, thing - empty - 0.7 * (cat - empty), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(made.empty, empty, atol=1e-5, rtol=1e-4)
     pupil, index = Whole(subject, parameters_of(subject, "x", "test")), torch.tensor([2, 0, 2])
     for x in pupil.trained.values():
         x.add_(0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1)))
@@ -47,7 +46,7 @@ def test_the_wanted_guidance_and_the_loss_are_the_formula(family):
         now, free = said(subject, pool, CAT)[index], said(subject, pool, EMPTY)[index]
         gap = (now - free - (thing - empty - 0.7 * (cat - empty))[index]).square().mean()
         whole = gap + 2.5 * (free - empty[index]).square().mean()
-        torch.testing.assert_close(loss, whole, **close)
+        torch.testing.assert_close(loss, whole, atol=1e-5, rtol=1e-4)
         parameters = list(pupil.parameters.values())
         mine = torch.autograd.grad(loss, parameters, retain_graph=True)
         for x, y in zip(mine, torch.autograd.grad(whole, parameters), strict=True):
