@@ -92,11 +92,11 @@ class AdversarialPreservation:
     """Lists of other prompts (fit split) that the adversary chooses from."""
     candidates: int = 32
     """How many of them at most, evenly spaced; each costs a walk, and a share of every search."""
-    worst: int = 4
+    worst: int = 8
     """How many of the most harmed are kept at a time; the paper keeps one."""
     every: int = 5
     """Steps between two searches."""
-    training: Training = Training(refresh=40)
+    training: Training = Training(steps=100, retain=3.0)
     """How it is trained; `retain` is the weight of what is kept."""
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is trained."""

@@ -54,8 +54,8 @@ class Guidance:
         """|[ε_θ(x, c) - ε_θ(x, ∅)] - wanted|² + drift |ε_θ(x, ∅) - ε(x, ∅)|² over latents of the pool, with gradients."""
         part, n = pool.rows(index), len(index)
         condition = conditions(subject, [*part.prompts, *[EMPTY] * n])
-        twice = (torch.cat([x, x]) for x in (part.seen, part.timesteps))
-        said, free = denoiser(subject, method).predict(*twice, condition).float().chunk(2)
+        seen, times = torch.cat([part.seen] * 2), torch.cat([part.timesteps] * 2)
+        said, free = denoiser(subject, method).predict(seen, times, condition).float().chunk(2)
         gap = (said - free - self.wanted[index].float()).square().mean()
         return gap + drift * (free - self.empty[index].float()).square().mean()
 
@@ -72,7 +72,7 @@ class Surgical:
     """What is trained; see `Esd`."""
     guide: str | None = None
     """The alternative: None the anchor prompts, or a text in place of the concept's subject; "" is no subject."""
-    eta: float = 0.0
+    eta: float = 1.0
     """η: how much of the concept's own guidance is turned around beside."""
     drift: float = 1.0
     """Weight of the unconditional prediction's drift."""
@@ -82,7 +82,7 @@ class Surgical:
     """Lists of the concept's prompts (fit split) that are erased."""
     preserve: tuple[Kind, ...] = NEGATIVE
     """Lists of other prompts (fit split) whose predictions are kept."""
-    training: Training = Training()
+    training: Training = Training(retain=3.0)
     """How it is trained; latents are those of the frozen subject's walks."""
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is trained."""
