@@ -115,7 +115,11 @@ def test_a_term_of_a_methods_own_is_added_to_the_lessons():
         pupil = Whole(subject, addresses)
         weight = pupil.parameters[addresses[0]]
         size = float(weight.detach().square().sum())
-        losses = teach(subject, pupil, lessons, SHORT, "test", lambda step, generator: weight.square().sum())
+
+        def own(step: int, generator: torch.Generator, weight: torch.Tensor = weight) -> torch.Tensor:
+            return weight.square().sum()
+
+        losses = teach(subject, pupil, lessons, SHORT, "test", own)
         assert losses[0] == pytest.approx(size, rel=1e-5)
         assert losses[-1] < losses[0] and float(pupil.trained[addresses[0]].square().sum()) < size
 
