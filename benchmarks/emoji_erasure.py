@@ -23,12 +23,14 @@ from rich.table import Table
 import concept_probe as cp
 from concept_probe import detect
 from concept_probe.erase import (
+    AdversarialPreservation,
     AdvUnlearn,
     Blocklist,
     ConceptAblation,
     Difference,
     Emcid,
     Esd,
+    FewShot,
     Itd,
     Leace,
     Mace,
@@ -42,6 +44,7 @@ from concept_probe.erase import (
     Speed,
     Spm,
     Steer,
+    Surgical,
     Uce,
     choose,
     choose_features,
@@ -120,6 +123,9 @@ ERASERS: dict[str, Callable] = {
     "slider": lambda s, c, r: Slider()(s, c),
     "adv_unlearn": lambda s, c, r: AdvUnlearn()(s, c),
     "receler": lambda s, c, r: Receler()(s, c),
+    "few_shot": lambda s, c, r: FewShot()(s, c),
+    "adversarial_preservation": lambda s, c, r: AdversarialPreservation()(s, c),
+    "surgical": lambda s, c, r: Surgical()(s, c),
 }
 
 

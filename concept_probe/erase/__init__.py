@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from concept_probe.erase.ablate_features import AblateFeatures
 from concept_probe.erase.ablate_vectors import AblateVectors
 from concept_probe.erase.adv_unlearn import AdvUnlearn
+from concept_probe.erase.adversarial_preservation import AdversarialPreservation
 from concept_probe.erase.blocklist import Blocklist
 from concept_probe.erase.choose import Choice, Tried, choose
 from concept_probe.erase.combine import combine
@@ -22,6 +23,7 @@ from concept_probe.erase.dpo import Dpo
 from concept_probe.erase.edit import Edit, WrongBase
 from concept_probe.erase.emcid import Emcid
 from concept_probe.erase.esd import Esd
+from concept_probe.erase.few_shot import FewShot
 from concept_probe.erase.grad_ascent import GradAscent, GradDiff
 from concept_probe.erase.intervention import Intervention
 from concept_probe.erase.itd import Itd
@@ -45,6 +47,7 @@ from concept_probe.erase.speed import Speed
 from concept_probe.erase.spm import Spm
 from concept_probe.erase.steer import Steer
 from concept_probe.erase.strength import choose_strength
+from concept_probe.erase.surgical import Surgical
 from concept_probe.erase.tuned import choose_features, choose_vectors
 from concept_probe.erase.uce import Uce
 from concept_probe.registry import look_up
@@ -82,6 +85,9 @@ ERASERS: dict[str, type[Eraser]] = {
     "slider": Slider,
     "adv_unlearn": AdvUnlearn,
     "receler": Receler,
+    "few_shot": FewShot,
+    "adversarial_preservation": AdversarialPreservation,
+    "surgical": Surgical,
     "blocklist": Blocklist,
     "negative_prompt": NegativePrompt,
     "sld": Sld,
@@ -121,6 +127,7 @@ __all__ = [
     "AblateFeatures",
     "AblateVectors",
     "AdvUnlearn",
+    "AdversarialPreservation",
     "Blocklist",
     "Choice",
     "Columns",
@@ -134,6 +141,7 @@ __all__ = [
     "Eraser",
     "Erasure",
     "Esd",
+    "FewShot",
     "GradAscent",
     "GradDiff",
     "Intervention",
@@ -161,6 +169,7 @@ __all__ = [
     "Speed",
     "Spm",
     "Steer",
+    "Surgical",
     "Training",
     "Tried",
     "Uce",

@@ -10,6 +10,7 @@ from concept_probe.erase.edit import Edit
 from concept_probe.erase.esd import opposite, trained
 from concept_probe.erase.lessons import Lesson, Training, keep, same
 from concept_probe.erase.memory import edited_layers
+from concept_probe.erase.parameters import parameters_below
 from concept_probe.erase.students import Whole
 from concept_probe.erase.text_states import moved_prompts
 from concept_probe.find.rows import NEGATIVE
@@ -21,14 +22,8 @@ if TYPE_CHECKING:
 
 def layer_parameters(subject: Subject, layers: Sequence[int]) -> list[str]:
     """Addresses of all parameters of these layers of every text encoder."""
-    out = []
-    for one in edited_layers(subject, layers):
-        for site in one.streams:
-            module = subject.module(site)
-            for name, _ in module.named_parameters():
-                path, _, leaf = name.rpartition(".")
-                out.append(f"{site.component}/{site.path}.{path}:{leaf}")
-    return out
+    sites = [site for one in edited_layers(subject, layers) for site in one.streams]
+    return [where for site in sites for where in parameters_below(subject, site)]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from concept_probe.erase.lessons import Lesson, Training, keep, same, teach
 from concept_probe.erase.provenance import made_by
 from concept_probe.erase.students import Student, Whole
 from concept_probe.erase.text_states import moved_prompts
-from concept_probe.erase.training import ends
+from concept_probe.erase.training import Loss, ends
 from concept_probe.find.rows import NEGATIVE
 from concept_probe.types import Concept, Kind, Prompt, Subspace
 
@@ -86,9 +86,10 @@ def trained(
     lessons: Sequence[Lesson],
     training: Training,
     strength: float,
+    also: Loss | None = None,
 ) -> Edit:
     """The edit that a student learns; nothing is trained at strength 0."""
-    losses = teach(subject, student, lessons, training, eraser.name) if strength else []
+    losses = teach(subject, student, lessons, training, eraser.name, also) if strength else []
     origin = made_by(eraser, subject, concept, loss=ends(losses), trained=len(student.deltas()))
     deltas = {where: delta.scaled(strength) for where, delta in student.deltas().items()} if strength else {}
     return Edit(eraser.name, concept.name, deltas, subject.weight_hash(), origin)

@@ -13,7 +13,7 @@ from torch import Tensor
 from concept_probe.capture.tap import Look, tap
 from concept_probe.erase.denoising import Pool, denoiser, predictions, walks
 from concept_probe.erase.students import Student, size_of
-from concept_probe.erase.training import descend
+from concept_probe.erase.training import Loss, descend
 from concept_probe.types import Moment, Prompt, Sampling, Site
 
 if TYPE_CHECKING:
@@ -78,18 +78,20 @@ def spread(prompts: Sequence[Prompt], count: int) -> tuple[Prompt, ...]:
 
 
 def teach(
-    subject: Subject, student: Student, lessons: Sequence[Lesson], training: Training, method: str
-) -> list[float]:
+    subject: Subject, student: Student, lessons: Sequence[Lesson], training: Training, method: str,
+    also: Loss | None = None,
+) -> list[float]:  # fmt: skip
     """Train the student on all lessons together; the loss at each step.
 
-    The first lesson is that of the concept: its walks are refreshed, its prompts get the adversary.
+    The first lesson is that of the concept: its walks are refreshed, its prompts get the adversary. `also` is a term of
+    the method's own that is no lesson, added to theirs.
     """
     model = denoiser(subject, method)
     pools = [_pool(subject, lesson, training, training.seed) for lesson in lessons]
     goals = [lesson.goal(pool) for lesson, pool in zip(lessons, pools, strict=True)]
-    own = [predictions(subject, pools[0], pools[0].prompts, method)] if training.adversary else []
+    own = [predictions(subject, pools[0], pools[0].prompts, method)] if training.adversary and pools else []
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
+    def of_lessons(step: int, generator: torch.Generator) -> Tensor:
         if training.refresh and step and step % training.refresh == 0:
             pools[0] = _pool(subject, lessons[0], training, training.seed + 1000 * step)
             with student.reference():
@@ -111,6 +113,10 @@ def teach(
         said = model.predict(torch.cat(seen), torch.cat(times), condition)
         each = (said - torch.cat(wanted)).float().square().flatten(1).mean(1)
         return (each * torch.tensor(weights, device=each.device)).sum() / training.batch
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        terms = [term(step, generator) for term in (of_lessons if lessons else None, also) if term]
+        return torch.stack(terms).sum()
 
     generator = torch.Generator().manual_seed(training.seed)
     return descend(student, loss, steps=training.steps, rate=training.rate, generator=generator, method=method)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,19 @@ from torch import Tensor, nn
 from concept_probe.registry import UnknownName, look_up
 from concept_probe.types import Site
 
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
 
 def address(site: Site, name: str = "weight") -> str:
     """Address of a parameter of the module at `site`: `component/path:weight`."""
     return f"{site.component}/{site.path}:{name}"
+
+
+def parameters_below(subject: Subject, site: Site) -> list[str]:
+    """Addresses of all parameters of the module at `site`, those of its parts included."""
+    names = [f"{site.path}.{name}" for name, _ in subject.module(site).named_parameters()]
+    return [f"{site.component}/{path}:{leaf}" for path, _, leaf in (name.rpartition(".") for name in names)]
 
 
 def split_address(where: str) -> tuple[str, str]:

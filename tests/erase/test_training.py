@@ -107,6 +107,23 @@ def test_keeping_costs_nothing_before_anything_is_learned_and_something_after():
     assert keep(subject, CONCEPT.unrelated.fit, 0.0, "test") == keep(subject, [], 1.0, "test") == []
 
 
+def test_a_term_of_a_methods_own_is_added_to_the_lessons():
+    subject = tiny_sd()
+    addresses = parameters_of(subject, "strict", "test")
+    kept = keep(subject, CONCEPT.unrelated.fit, 1.0, "test")
+    for lessons in (kept, []):
+        pupil = Whole(subject, addresses)
+        weight = pupil.parameters[addresses[0]]
+        size = float(weight.detach().square().sum())
+
+        def own(step: int, generator: torch.Generator, weight: torch.Tensor = weight) -> torch.Tensor:
+            return weight.square().sum()
+
+        losses = teach(subject, pupil, lessons, SHORT, "test", own)
+        assert losses[0] == pytest.approx(size, rel=1e-5)
+        assert losses[-1] < losses[0] and float(pupil.trained[addresses[0]].square().sum()) < size
+
+
 def test_fresh_walks_are_the_students_and_goals_the_frozen_subjects():
     subject, asked = tiny_sd(), []
 

@@ -11,6 +11,7 @@ import torch
 from concept_probe.erase import (
     AblateFeatures,
     AblateVectors,
+    AdversarialPreservation,
     AdvUnlearn,
     Blocklist,
     ConceptAblation,
@@ -18,6 +19,7 @@ from concept_probe.erase import (
     Edit,
     Emcid,
     Esd,
+    FewShot,
     Intervention,
     Itd,
     Leace,
@@ -34,6 +36,7 @@ from concept_probe.erase import (
     Speed,
     Spm,
     Steer,
+    Surgical,
     Training,
     Uce,
 )
@@ -215,6 +218,11 @@ CASES: dict[str, Case] = {
     "slider": prompted(Slider(training=SCHOOL)),
     "adv_unlearn": prompted(AdvUnlearn(training=replace(SCHOOL, adversary=2, steps=30, rate=0.01, retain=3.0))),
     "receler": prompted(Receler(training=replace(SCHOOL, adversary=2))),
+    "few_shot": prompted(FewShot(training=replace(SCHOOL, steps=8, rate=0.01, retain=0.0))),
+    "adversarial_preservation": prompted(
+        AdversarialPreservation(candidates=4, worst=1, every=4, training=replace(SCHOOL, pictures=4))
+    ),
+    "surgical": prompted(Surgical(training=replace(SCHOOL, pictures=4))),
     "emcid": prompted(Emcid(steps=24, batch=8, pictures=2, sampling=SAMPLING)),
     "blocklist": Case(
         lambda s: Blocklist()(s, CONCEPT), lambda s, seed: Blocklist(names=(other_concept(seed).name,))(s, CONCEPT)
@@ -250,6 +258,10 @@ TRAINED: dict[str, tuple[Prompt, ...]] = {
     "spm": CONCEPT.anchor.fit,
     "slider": CONCEPT.anchor.fit,
     "concept_ablation": CONCEPT.anchor.fit,
+    "adversarial_preservation": (Prompt(""),) * 4,
+    "surgical": CONCEPT.anchor.fit,
 }
 """Those that train on predictions, and the prompts whose predictions the target's fit prompts are led towards."""
+CLIMBING = ("few_shot",)
+"""Those that train away from how pictures are denoised, wherever that leads: they are judged by these pictures."""
 BAKED = [name for name in CASES if name not in GUARDS]
