@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from concept_probe.erase.ablate_features import AblateFeatures
 from concept_probe.erase.ablate_vectors import AblateVectors
 from concept_probe.erase.adv_unlearn import AdvUnlearn
+from concept_probe.erase.ant import Ant
 from concept_probe.erase.blocklist import Blocklist
 from concept_probe.erase.choose import Choice, Tried, choose
 from concept_probe.erase.concept_ablation import ConceptAblation
 from concept_probe.erase.deltas import Columns, Delta, LowRank, Shift
+from concept_probe.erase.doco import DoCo
 from concept_probe.erase.dpo import Dpo
 from concept_probe.erase.edit import Edit, WrongBase
 from concept_probe.erase.emcid import Emcid
@@ -41,6 +43,7 @@ from concept_probe.erase.spm import Spm
 from concept_probe.erase.steer import Steer
 from concept_probe.erase.tuned import choose_features, choose_vectors
 from concept_probe.erase.uce import Uce
+from concept_probe.erase.unguide import Unguide
 from concept_probe.registry import look_up
 from concept_probe.types import Concept, Subspace
 
@@ -74,6 +77,9 @@ ERASERS: dict[str, type[Eraser]] = {
     "slider": Slider,
     "adv_unlearn": AdvUnlearn,
     "receler": Receler,
+    "unguide": Unguide,
+    "doco": DoCo,
+    "ant": Ant,
     "blocklist": Blocklist,
     "negative_prompt": NegativePrompt,
     "sld": Sld,
@@ -109,12 +115,14 @@ __all__ = [
     "AblateFeatures",
     "AblateVectors",
     "AdvUnlearn",
+    "Ant",
     "Blocklist",
     "Choice",
     "Columns",
     "ConceptAblation",
     "Delta",
     "Difference",
+    "DoCo",
     "Dpo",
     "Edit",
     "Emcid",
@@ -146,6 +154,7 @@ __all__ = [
     "Training",
     "Tried",
     "Uce",
+    "Unguide",
     "WrongBase",
     "choose",
     "choose_features",

@@ -13,7 +13,7 @@ from torch import Tensor
 from concept_probe.capture.tap import Look, tap
 from concept_probe.erase.denoising import Pool, denoiser, predictions, walks
 from concept_probe.erase.students import Student, size_of
-from concept_probe.erase.training import descend
+from concept_probe.erase.training import Loss, descend
 from concept_probe.types import Moment, Prompt, Sampling, Site
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Lesson:
     goal: Callable[[Pool], Tensor]
     """What it should say there (n, c, h, w), by the frozen subject."""
     weight: float = 1.0
+    stress: Callable[[Pool], Tensor] | None = None
+    """A further weight of each latent of a pool (n,); None: all alike."""
 
 
 def same(prompt: Prompt, generator: torch.Generator) -> Prompt:
@@ -84,6 +86,13 @@ def teach(
 
     The first lesson is that of the concept: its walks are refreshed, its prompts get the adversary.
     """
+    generator = torch.Generator().manual_seed(training.seed)
+    loss = loss_of(subject, student, lessons, training, method)
+    return descend(student, loss, steps=training.steps, rate=training.rate, generator=generator, method=method)
+
+
+def loss_of(subject: Subject, student: Student, lessons: Sequence[Lesson], training: Training, method: str) -> Loss:
+    """What `teach` descends: the weighted gaps of all lessons at a batch of each; walks and goals are made here."""
     model = denoiser(subject, method)
     pools = [_pool(subject, lesson, training, training.seed) for lesson in lessons]
     goals = [lesson.goal(pool) for lesson, pool in zip(lessons, pools, strict=True)]
@@ -103,17 +112,16 @@ def teach(
             times.append(part.timesteps)
             asked += [lesson.asked(p, generator) for p in part.prompts]
             wanted.append(goal[index])
-            weights += [lesson.weight] * len(index)
+            weights.append(lesson.weight * (torch.ones(len(part)) if lesson.stress is None else lesson.stress(part)))
             if lesson is lessons[0] and own:
                 offsets = led_back(subject, part, asked, own[0][index], training, generator, method)
         with added(subject, offsets) if own else contextlib.nullcontext():
             condition = subject.encode(asked)
         said = model.predict(torch.cat(seen), torch.cat(times), condition)
         each = (said - torch.cat(wanted)).float().square().flatten(1).mean(1)
-        return (each * torch.tensor(weights, device=each.device)).sum() / training.batch
+        return (each * torch.cat([w.to(each) for w in weights])).sum() / training.batch
 
-    generator = torch.Generator().manual_seed(training.seed)
-    return descend(student, loss, steps=training.steps, rate=training.rate, generator=generator, method=method)
+    return loss
 
 
 def _pool(subject: Subject, lesson: Lesson, training: Training, seed: int) -> Pool:
