@@ -128,6 +128,7 @@ class Ant:
         return torch.where(is_early(pool, self.early), self.first, 1.0)
 
     def _chosen(self, subject: Subject, concept: Concept, student: Whole) -> Chosen:
+        moved_prompts(concept, self.augment, self.name)  # raises where there are none
         lists = [tuple(concept.prompts(kind, "fit")) for kind in self.augment]
         once = replace(self.training, refresh=0, adversary=0, pictures=min(self.training.pictures, LOOKS))
         views = [

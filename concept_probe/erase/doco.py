@@ -16,7 +16,7 @@ from concept_probe.erase.edit import Edit
 from concept_probe.erase.esd import Part, parameters_of
 from concept_probe.erase.lessons import Training, spread
 from concept_probe.erase.provenance import made_by
-from concept_probe.erase.students import Whole
+from concept_probe.erase.students import Whole, size_of
 from concept_probe.erase.text_states import guides_of, moved_prompts
 from concept_probe.erase.training import descend, ends
 from concept_probe.find.rows import NEGATIVE
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Critic(nn.Module):
-    """Logits of patches, above 0 where a prediction looks like one for the anchor; it sees the latents, too."""
+    """Logits of patches, above 0 where a condition direction looks like the anchor's; it sees the latents, too."""
 
     def __init__(self, channels: int, width: int, seed: int) -> None:
         super().__init__()
@@ -41,18 +41,18 @@ class Critic(nn.Module):
                 nn.Conv2d(2 * width, 1, 3, padding=1),
             )  # fmt: skip
 
-    def forward(self, seen: Tensor, said: Tensor) -> Tensor:
-        """Latents and predictions (n, c, h, w) each -> logits (n, 1, h / 2, w / 2), float32."""
-        return self.layers(torch.cat([seen.float(), said.float()], dim=1))
+    def forward(self, seen: Tensor, way: Tensor) -> Tensor:
+        """Latents and condition directions (n, c, h, w) each -> logits (n, 1, h / 2, w / 2), float32."""
+        return self.layers(torch.cat([seen.float(), way.float()], dim=1))
 
 
 def told_apart(critic: Critic, seen: Tensor, anchor: Tensor, concept: Tensor) -> Tensor:
-    """The critic's loss: cross-entropy of telling the anchor's predictions from the concept's, at the same latents."""
+    """The critic's loss: cross-entropy of telling the anchor's directions from the concept's, at the same latents."""
     return softplus(-critic(seen, anchor)).mean() + softplus(critic(seen, concept)).mean()
 
 
 def taken_for(critic: Critic, seen: Tensor, concept: Tensor) -> Tensor:
-    """The student's loss: cross-entropy of the concept's predictions being taken for the anchor's."""
+    """The student's loss: cross-entropy of the concept's directions being taken for the anchor's."""
     return softplus(-critic(seen, concept)).mean()
 
 
@@ -123,7 +123,11 @@ class DoCo:
 
 
 class Game:
-    """Denoiser against critic, at latents of the anchor's walks; and the others, at those of their own."""
+    """Denoiser against critic, at latents of the anchor's walks; and the others, at those of their own.
+
+    The critic is shown (ε(x, p) - ε(x, ∅)) / s instead of ε(x, p), with s the root mean square of the anchor's: prompts
+    make a small part of a prediction, which would be lost beside the noise in it.
+    """
 
     def __init__(
         self, eraser: DoCo, subject: Subject, student: Whole, led: dict[Prompt, list[Prompt]], others: Sequence[Prompt]
@@ -132,6 +136,8 @@ class Game:
         self.model = denoiser(subject, eraser.name)
         self.anchor, self.others = self._pool(tuple(led)), self._pool(tuple(others))
         self.said = [predictions(subject, pool, pool.prompts, eraser.name) for pool in (self.anchor, self.others)]
+        self.empty = predictions(subject, self.anchor, [Prompt("")] * len(self.anchor), eraser.name)
+        self.scale = max(size_of(self.said[0] - self.empty), 1e-12)
         seed = eraser.training.seed
         self.critic = Critic(self.anchor.seen.shape[1], eraser.width, seed).to(subject.device)
         self.optimiser = torch.optim.Adam(self.critic.parameters(), lr=eraser.critic_rate, betas=(0.5, 0.999))
@@ -139,22 +145,29 @@ class Game:
         """The critic's loss at each of its steps."""
         generator = torch.Generator().manual_seed(seed + 1)
         for _ in range(eraser.warmup):
-            part, said = self._drawn(self.anchor, self.said[0], generator)
-            self._learn(part.seen, said, predictions(subject, part, self._asked(part, generator), eraser.name))
+            index = self._drawn(self.anchor, generator)
+            part = self.anchor.rows(index)
+            self._learn(index, predictions(subject, part, self._asked(part, generator), eraser.name))
 
     def loss(self, step: int, generator: torch.Generator) -> Tensor:
         """What the critic makes of the concept's predictions, and how far the others' have moved: (2,)."""
-        part, anchor = self._drawn(self.anchor, self.said[0], generator)
-        rest, before = self._drawn(self.others, self.said[1], generator)
+        index, other = self._drawn(self.anchor, generator), self._drawn(self.others, generator)
+        part, rest = self.anchor.rows(index), self.others.rows(other)
         condition = self.subject.encode([*self._asked(part, generator), *rest.prompts])
         seen, times = torch.cat([part.seen, rest.seen]), torch.cat([part.timesteps, rest.timesteps])
         concept, now = self.model.predict(seen, times, condition).split([len(part), len(rest)])
-        self._learn(part.seen, anchor, concept.detach())
-        return torch.stack([taken_for(self.critic, part.seen, concept), (now - before).float().square().mean()])
+        self._learn(index, concept.detach())
+        taken = taken_for(self.critic, part.seen, self.way(concept, index))
+        return torch.stack([taken, (now - self.said[1][other]).float().square().mean()])
 
-    def _learn(self, seen: Tensor, anchor: Tensor, concept: Tensor) -> None:
+    def way(self, said: Tensor, index: Tensor) -> Tensor:
+        """What the critic is shown of predictions at the anchor's latents `index`."""
+        return (said - self.empty[index]).float() / self.scale
+
+    def _learn(self, index: Tensor, concept: Tensor) -> None:
+        anchor, seen = self.way(self.said[0][index], index), self.anchor.seen[index]
         with torch.enable_grad():
-            loss = told_apart(self.critic, seen, anchor, concept)
+            loss = told_apart(self.critic, seen, anchor, self.way(concept, index))
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
         self.optimiser.step()
@@ -166,9 +179,8 @@ class Game:
             self.subject, spread(prompts, training.pictures), training.pictures, training.sampling, training.seed
         )
 
-    def _drawn(self, pool: Pool, said: Tensor, generator: torch.Generator) -> tuple[Pool, Tensor]:
-        index = torch.randint(len(pool), (self.eraser.training.batch,), generator=generator)
-        return pool.rows(index), said[index]
+    def _drawn(self, pool: Pool, generator: torch.Generator) -> Tensor:
+        return torch.randint(len(pool), (self.eraser.training.batch,), generator=generator)
 
     def _asked(self, part: Pool, generator: torch.Generator) -> list[Prompt]:
         """For each latent of an anchor's walk, one of the concept's prompts that are led to that anchor."""

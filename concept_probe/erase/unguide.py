@@ -94,8 +94,9 @@ class Unguide:
             [p for kind in kinds for p in concept.prompts(kind, "select")] for kinds in (self.sources, self.preserve)
         ]
         if self.threshold is None and not all(lists):
+            missing = self.preserve if lists[0] else self.sources
             raise ValueError(
-                f"{self.name}: concept {concept.name!r} has no select prompts in {', '.join(self.preserve if lists[0] else self.sources)} "
+                f"{self.name}: concept {concept.name!r} has no select prompts in {', '.join(missing) or 'no list'} "
                 "to set the threshold by; give a `threshold`"
             )
         student = Adapters(subject, beside(subject, self.roles), self.rank, self.training.seed)
