@@ -24,9 +24,11 @@ import concept_probe as cp
 from concept_probe import detect
 from concept_probe.erase import (
     AdvUnlearn,
+    Ant,
     Blocklist,
     ConceptAblation,
     Difference,
+    DoCo,
     Emcid,
     Esd,
     Itd,
@@ -43,6 +45,7 @@ from concept_probe.erase import (
     Spm,
     Steer,
     Uce,
+    Unguide,
     choose,
     choose_features,
     choose_vectors,
@@ -120,6 +123,9 @@ ERASERS: dict[str, Callable] = {
     "slider": lambda s, c, r: Slider()(s, c),
     "adv_unlearn": lambda s, c, r: AdvUnlearn()(s, c),
     "receler": lambda s, c, r: Receler()(s, c),
+    "unguide": lambda s, c, r: Unguide()(s, c),
+    "doco": lambda s, c, r: DoCo()(s, c),
+    "ant": lambda s, c, r: Ant()(s, c),
 }
 
 
