@@ -126,7 +126,7 @@ class Game:
     """Denoiser against critic, at latents of the anchor's walks; and the others, at those of their own.
 
     The critic is shown (ε(x, p) - ε(x, ∅)) / s instead of ε(x, p), with s the root mean square of the anchor's: prompts
-    make a small part of a prediction, which would be lost beside the noise in it.
+    make a small part of a prediction, which would be lost beside the noise in it. What others move is measured in s, too.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Game:
         concept, now = self.model.predict(seen, times, condition).split([len(part), len(rest)])
         self._learn(index, concept.detach())
         taken = taken_for(self.critic, part.seen, self.way(concept, index))
-        return torch.stack([taken, (now - self.said[1][other]).float().square().mean()])
+        return torch.stack([taken, ((now - self.said[1][other]).float() / self.scale).square().mean()])
 
     def way(self, said: Tensor, index: Tensor) -> Tensor:
         """What the critic is shown of predictions at the anchor's latents `index`."""

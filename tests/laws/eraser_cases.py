@@ -207,7 +207,7 @@ CASES: dict[str, Case] = {
     "receler": prompted(Receler(training=replace(SCHOOL, adversary=2))),
     "unguide": prompted(Unguide(training=SCHOOL)),
     "doco": prompted(DoCo(width=8, warmup=8, training=replace(SCHOOL, rate=0.05))),
-    "ant": prompted(Ant(early=0.0, views=1, training=SCHOOL)),
+    "ant": prompted(Ant(early=0.0, views=1, augment=("target",), training=SCHOOL)),
     "emcid": prompted(Emcid(steps=24, batch=8, pictures=2, sampling=SAMPLING)),
     "blocklist": Case(
         lambda s: Blocklist()(s, CONCEPT), lambda s, seed: Blocklist(names=(other_concept(seed).name,))(s, CONCEPT)
