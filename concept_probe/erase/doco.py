@@ -84,13 +84,13 @@ class DoCo:
     """Lists of the concept's prompts (fit split) that are moved."""
     preserve: tuple[Kind, ...] = NEGATIVE
     """Lists of other prompts (fit split) whose gradient may not be gone against."""
-    width: int = 32
+    width: int = 16
     """Channels of the critic's first layer."""
-    critic_rate: float = 1e-3
+    critic_rate: float = 2e-4
     """The critic's rate of Adam."""
     warmup: int = 40
     """Steps of the critic alone, before the denoiser is trained."""
-    training: Training = Training(steps=240)
+    training: Training = Training(steps=160)
     """How it is trained; `retain` is the weight at which the gradient of what is kept is added after the surgery."""
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is trained."""

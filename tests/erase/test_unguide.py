@@ -123,7 +123,7 @@ def test_the_threshold_is_what_divides_the_select_prompts():
         eraser._influences(subject, action.student, prompts)
         for prompts in (
             CONCEPT.target.select,
-            [p for kind in eraser.preserve for p in concept_prompts(kind)],
+            [p for kind in eraser.preserve for p in CONCEPT.prompts(kind, "select")],
         )
     )
     assert len(own) == 4 * eraser.watch
@@ -131,10 +131,6 @@ def test_the_threshold_is_what_divides_the_select_prompts():
     assert action.threshold == guard.made_by["divided_at"]
     assert subject.weight_hash() == weights
     assert not any(hook for m in subject.components["unet"].modules() for hook in m._forward_hooks)
-
-
-def concept_prompts(kind):
-    return CONCEPT.prompts(kind, "select")
 
 
 def test_bad_input_is_refused_and_changes_nothing():
