@@ -25,9 +25,11 @@ from concept_probe import detect
 from concept_probe.erase import (
     AdversarialPreservation,
     AdvUnlearn,
+    Ant,
     Blocklist,
     ConceptAblation,
     Difference,
+    DoCo,
     Emcid,
     Esd,
     FewShot,
@@ -46,6 +48,7 @@ from concept_probe.erase import (
     Steer,
     Surgical,
     Uce,
+    Unguide,
     choose,
     choose_features,
     choose_vectors,
@@ -126,6 +129,9 @@ ERASERS: dict[str, Callable] = {
     "few_shot": lambda s, c, r: FewShot()(s, c),
     "adversarial_preservation": lambda s, c, r: AdversarialPreservation()(s, c),
     "surgical": lambda s, c, r: Surgical()(s, c),
+    "unguide": lambda s, c, r: Unguide()(s, c),
+    "doco": lambda s, c, r: DoCo()(s, c),
+    "ant": lambda s, c, r: Ant()(s, c),
 }
 
 

@@ -13,12 +13,14 @@ from concept_probe.erase.ablate_features import AblateFeatures
 from concept_probe.erase.ablate_vectors import AblateVectors
 from concept_probe.erase.adv_unlearn import AdvUnlearn
 from concept_probe.erase.adversarial_preservation import AdversarialPreservation
+from concept_probe.erase.ant import Ant
 from concept_probe.erase.blocklist import Blocklist
 from concept_probe.erase.choose import Choice, Tried, choose
 from concept_probe.erase.combine import combine
 from concept_probe.erase.concept_ablation import ConceptAblation
 from concept_probe.erase.crisp import Crisp
 from concept_probe.erase.deltas import Columns, Delta, LowRank, Shift
+from concept_probe.erase.doco import DoCo
 from concept_probe.erase.dpo import Dpo
 from concept_probe.erase.edit import Edit, WrongBase
 from concept_probe.erase.emcid import Emcid
@@ -50,6 +52,7 @@ from concept_probe.erase.strength import choose_strength
 from concept_probe.erase.surgical import Surgical
 from concept_probe.erase.tuned import choose_features, choose_vectors
 from concept_probe.erase.uce import Uce
+from concept_probe.erase.unguide import Unguide
 from concept_probe.registry import look_up
 from concept_probe.types import Concept, Subspace
 
@@ -88,6 +91,9 @@ ERASERS: dict[str, type[Eraser]] = {
     "few_shot": FewShot,
     "adversarial_preservation": AdversarialPreservation,
     "surgical": Surgical,
+    "unguide": Unguide,
+    "doco": DoCo,
+    "ant": Ant,
     "blocklist": Blocklist,
     "negative_prompt": NegativePrompt,
     "sld": Sld,
@@ -128,6 +134,7 @@ __all__ = [
     "AblateVectors",
     "AdvUnlearn",
     "AdversarialPreservation",
+    "Ant",
     "Blocklist",
     "Choice",
     "Columns",
@@ -135,6 +142,7 @@ __all__ = [
     "Crisp",
     "Delta",
     "Difference",
+    "DoCo",
     "Dpo",
     "Edit",
     "Emcid",
@@ -173,6 +181,7 @@ __all__ = [
     "Training",
     "Tried",
     "Uce",
+    "Unguide",
     "WrongBase",
     "choose",
     "choose_features",

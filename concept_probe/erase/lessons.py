@@ -57,6 +57,8 @@ class Lesson:
     goal: Callable[[Pool], Tensor]
     """What it should say there (n, c, h, w), by the frozen subject."""
     weight: float = 1.0
+    stress: Callable[[Pool], Tensor] | None = None
+    """A further weight of each latent of a pool (n,); None: all alike."""
 
 
 def same(prompt: Prompt, generator: torch.Generator) -> Prompt:
@@ -86,12 +88,23 @@ def teach(
     The first lesson is that of the concept: its walks are refreshed, its prompts get the adversary. `also` is a term of
     the method's own that is no lesson, added to theirs.
     """
+    generator = torch.Generator().manual_seed(training.seed)
+    of_lessons = loss_of(subject, student, lessons, training, method) if lessons else None
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        return torch.stack([term(step, generator) for term in (of_lessons, also) if term]).sum()
+
+    return descend(student, loss, steps=training.steps, rate=training.rate, generator=generator, method=method)
+
+
+def loss_of(subject: Subject, student: Student, lessons: Sequence[Lesson], training: Training, method: str) -> Loss:
+    """What `teach` descends: the weighted gaps of all lessons at a batch of each; walks and goals are made here."""
     model = denoiser(subject, method)
     pools = [_pool(subject, lesson, training, training.seed) for lesson in lessons]
     goals = [lesson.goal(pool) for lesson, pool in zip(lessons, pools, strict=True)]
     own = [predictions(subject, pools[0], pools[0].prompts, method)] if training.adversary and pools else []
 
-    def of_lessons(step: int, generator: torch.Generator) -> Tensor:
+    def loss(step: int, generator: torch.Generator) -> Tensor:
         if training.refresh and step and step % training.refresh == 0:
             pools[0] = _pool(subject, lessons[0], training, training.seed + 1000 * step)
             with student.reference():
@@ -105,21 +118,16 @@ def teach(
             times.append(part.timesteps)
             asked += [lesson.asked(p, generator) for p in part.prompts]
             wanted.append(goal[index])
-            weights += [lesson.weight] * len(index)
+            weights.append(lesson.weight * (torch.ones(len(part)) if lesson.stress is None else lesson.stress(part)))
             if lesson is lessons[0] and own:
                 offsets = led_back(subject, part, asked, own[0][index], training, generator, method)
         with added(subject, offsets) if own else contextlib.nullcontext():
             condition = subject.encode(asked)
         said = model.predict(torch.cat(seen), torch.cat(times), condition)
         each = (said - torch.cat(wanted)).float().square().flatten(1).mean(1)
-        return (each * torch.tensor(weights, device=each.device)).sum() / training.batch
+        return (each * torch.cat([w.to(each) for w in weights])).sum() / training.batch
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
-        terms = [term(step, generator) for term in (of_lessons if lessons else None, also) if term]
-        return torch.stack(terms).sum()
-
-    generator = torch.Generator().manual_seed(training.seed)
-    return descend(student, loss, steps=training.steps, rate=training.rate, generator=generator, method=method)
+    return loss
 
 
 def _pool(subject: Subject, lesson: Lesson, training: Training, seed: int) -> Pool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -110,6 +111,25 @@ def _turned(subject: Subject, where: str) -> bool:
     return leaf == "weight" and subject.orientation(Site(component, path, "weight")) == "in_out"
 
 
+class Chosen(Whole):
+    """Those entries of parameters where a mask is true: bool, in the parameter's shape, by address."""
+
+    def __init__(self, subject: Subject, masks: Mapping[str, Tensor]) -> None:
+        super().__init__(subject, list(masks))
+        self.masks = dict(masks)
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        with super().on():
+            # Adam moves no entry whose gradient was 0 at every step.
+            handles = [p.register_hook(partial(torch.mul, self.masks[w].to(p))) for w, p in self.parameters.items()]
+            try:
+                yield
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+
 class Adapters(Beside):
     """W + u vᵀ beside the weight of each module (linear ones), `rank` columns each; u starts at 0, v at random."""
 
@@ -141,21 +161,29 @@ class Adapters(Beside):
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
+        every = [x for pair in self.pairs.values() for x in pair]
+        try:
+            for x in every:
+                x.requires_grad_(True)
+            with self.worn():
+                yield
+        finally:
+            for x in every:
+                x.requires_grad_(False)
+                x.grad = None
+
+    @contextlib.contextmanager
+    def worn(self) -> Iterator[None]:
+        """The subject with the change as it is, which takes no gradients."""
         handles = []
         try:
             for where, (u, v) in self.pairs.items():
-                u.requires_grad_(True)
-                v.requires_grad_(True)
                 # Before any tap, so that taps see what the changed weight would give.
                 handles.append(self.modules[where].register_forward_hook(self._beside(u, v), prepend=True))
             yield
         finally:
             for handle in handles:
                 handle.remove()
-            for u, v in self.pairs.values():
-                u.requires_grad_(False)
-                v.requires_grad_(False)
-                u.grad = v.grad = None
 
     def _beside(self, u: Tensor, v: Tensor) -> Callable[[Any, Any, Tensor], Tensor | None]:
         def hook(module: Any, args: Any, out: Tensor) -> Tensor | None:

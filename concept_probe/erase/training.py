@@ -11,7 +11,9 @@ from concept_probe.erase.students import Student
 from concept_probe.families.progress import progress
 
 Loss = Callable[[int, torch.Generator], Tensor]
-"""(step, CPU generator) -> a scalar with gradients, evaluated with the student on."""
+"""(step, CPU generator) -> a scalar with gradients, or two terms (2,) of it, evaluated with the student on."""
+Surgery = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
+"""Gradients of the first and of the second term, a tensor per parameter -> those that the optimiser gets."""
 
 
 def ends(losses: list[float]) -> list[float]:
@@ -21,10 +23,12 @@ def ends(losses: list[float]) -> list[float]:
 
 
 def descend(
-    student: Student, loss: Loss, *, steps: int, rate: float, generator: torch.Generator, method: str
-) -> list[float]:
+    student: Student, loss: Loss, *, steps: int, rate: float, generator: torch.Generator, method: str,
+    surgery: Surgery | None = None,
+) -> list[float]:  # fmt: skip
     """`steps` of Adam on `loss`; the rate falls to 0 along a cosine. Returns the loss at each step.
 
+    With `surgery` the loss has two terms, whose gradients it puts together; without it they are added up.
     Raises FloatingPointError for a loss that is no number; the subject has its own bytes then too.
     """
     optimiser = torch.optim.Adam(student.groups(rate))
@@ -32,15 +36,32 @@ def descend(
     losses: list[float] = []
     with progress(f"steps of {method}", steps) as done, torch.enable_grad(), student.on():
         for step in range(steps):
-            value = loss(step, generator)
+            terms = loss(step, generator)
+            value = terms.sum()
             if not torch.isfinite(value):
                 raise FloatingPointError(
                     f"{method}: the loss is {float(value.detach())} at step {step}; lower `rate` ({rate})"
                 )
             optimiser.zero_grad(set_to_none=True)
-            value.backward()
+            if surgery is None:
+                value.backward()
+            else:
+                operate(terms, [p for group in optimiser.param_groups for p in group["params"]], surgery)
             optimiser.step()
             schedule.step()
             losses.append(float(value.detach()))
             done(1)
     return losses
+
+
+def operate(terms: Tensor, parameters: list[Tensor], surgery: Surgery) -> None:
+    """Set the parameters' gradients to what `surgery` makes of those of the two `terms` (2,)."""
+    first, second = (
+        [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, slopes, strict=True)]
+        for slopes in (
+            torch.autograd.grad(terms[0], parameters, retain_graph=True, allow_unused=True),
+            torch.autograd.grad(terms[1], parameters, allow_unused=True),
+        )
+    )
+    for p, slope in zip(parameters, surgery(first, second), strict=True):
+        p.grad = slope

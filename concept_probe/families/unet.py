@@ -32,8 +32,8 @@ class UNetSubject(PictureSubject):
         parts = {k: m for k, m in pipeline.components.items() if isinstance(m, nn.Module)}
         super().__init__(name, parts, pipeline)
         self.text = TextEncoders.of(pipeline)
-        self._asked: list[tuple[Tensor, Tensor]] = []
-        """Latents and timestep of the passes of the denoiser that are under way, the innermost last."""
+        self._asked: list[tuple[Tensor, Tensor, Conditioning]] = []
+        """Latents, timestep and condition of the passes of the denoiser that are under way, the innermost last."""
         self._roles: dict[str, tuple[Site, ...]] = {}
         for component, encoder in self.text.encoders.items():
             reads, pools = self.text.reads[component], component == self.text.pooling
@@ -131,17 +131,20 @@ class UNetSubject(PictureSubject):
         with self.during(moment):
             return self._predict(seen.to(self.dtype), timesteps.to(self.device), condition)
 
-    def again(self, condition: Conditioning, rows: Sequence[int]) -> Tensor:
+    def again(self, condition: Conditioning | None, rows: Sequence[int]) -> Tensor:
         """What the denoiser says of `rows` of the pass that is under way, had each been asked for its row of `condition`.
 
+        None: what each was asked for anyway, which makes a difference where the denoiser has been changed meanwhile.
         For taps: (n, c, h, w) of one more pass over the same latents at the same timestep. Every tap meets that pass
         too, its rows `uncond` as those of a negative prompt, so one that asks must not ask again.
         Raises RuntimeError outside a pass of the denoiser.
         """
         if not self._asked:
             raise RuntimeError(f"{self.name}: the denoiser is not at work, so there are no latents to look at again")
-        latents, timestep = self._asked[-1]
+        latents, timestep, own = self._asked[-1]
         index = list(rows)
+        if condition is None:
+            condition = own.rows(torch.tensor(index, device=own.states.device))
         now = self.moment
         moment = replace(
             now, prompts=tuple(now.prompts[i] for i in index), branches=("uncond",) * len(index),
@@ -155,7 +158,7 @@ class UNetSubject(PictureSubject):
             self._aside -= 1
 
     def _predict(self, latents: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
-        self._asked.append((latents, timestep))
+        self._asked.append((latents, timestep, condition))
         try:
             return self._answer(latents, timestep, condition)
         finally:

@@ -116,11 +116,12 @@ def test_asking_again_sees_the_same_latents_and_needs_a_pass_under_way():
         if "cond" in moment.branches:
             again = subject.encode([Prompt("a cat")]).rows(torch.tensor([0]))
             answers.append((x[2:3].clone(), subject.again(again, [2])))
+            answers.append((x[[3, 1]].clone(), subject.again(None, [3, 1])))
 
     site = subject.sites("denoiser_out")[0]
     with tap(subject, {site: look}):
         subject.run_to([site], QUERIES, SAMPLING, [1])
-    assert len(answers) == 2
+    assert len(answers) == 4
     for own, again in answers:
         torch.testing.assert_close(again, own, atol=1e-5, rtol=1e-4)
 

@@ -13,9 +13,11 @@ from concept_probe.erase import (
     AblateVectors,
     AdversarialPreservation,
     AdvUnlearn,
+    Ant,
     Blocklist,
     ConceptAblation,
     Difference,
+    DoCo,
     Edit,
     Emcid,
     Esd,
@@ -39,6 +41,7 @@ from concept_probe.erase import (
     Surgical,
     Training,
     Uce,
+    Unguide,
 )
 from concept_probe.erase.saeuron import timetable
 from concept_probe.erase.safree import Reader
@@ -223,6 +226,9 @@ CASES: dict[str, Case] = {
         AdversarialPreservation(candidates=4, worst=1, every=4, training=replace(SCHOOL, pictures=4))
     ),
     "surgical": prompted(Surgical(training=replace(SCHOOL, pictures=4))),
+    "unguide": prompted(Unguide(training=SCHOOL)),
+    "doco": prompted(DoCo(width=8, warmup=8, training=replace(SCHOOL, rate=0.05))),
+    "ant": prompted(Ant(early=0.0, views=1, augment=("target",), training=SCHOOL)),
     "emcid": prompted(Emcid(steps=24, batch=8, pictures=2, sampling=SAMPLING)),
     "blocklist": Case(
         lambda s: Blocklist()(s, CONCEPT), lambda s, seed: Blocklist(names=(other_concept(seed).name,))(s, CONCEPT)
@@ -241,7 +247,18 @@ CASES |= {
     "saeuron": Case(lambda s: Saeuron(sampling=SAMPLING, limit=2)(s, CONCEPT, over(s, "cross_out")), random_patches),
     "safree": Case(lambda s: Safree(alpha=0.0, tokens="suffix")(s, CONCEPT), random_safree),
 }
-GUARDS = ("ablate_features", "blocklist", "negative_prompt", "sld", "steer", "itd", "saeuron", "safree", "receler")
+GUARDS = (
+    "ablate_features",
+    "blocklist",
+    "negative_prompt",
+    "sld",
+    "steer",
+    "itd",
+    "saeuron",
+    "safree",
+    "receler",
+    "unguide",
+)
 """Interventions: nothing of them is in the weights."""
 LEADING: dict[str, Callable[[UNetSubject, str], Erasure]] = {
     "negative_prompt": lambda s, text: NegativePrompt(text)(s, CONCEPT),
@@ -257,6 +274,9 @@ TRAINED: dict[str, tuple[Prompt, ...]] = {
     "receler": (Prompt(""),) * 4,
     "spm": CONCEPT.anchor.fit,
     "slider": CONCEPT.anchor.fit,
+    "unguide": CONCEPT.anchor.fit,
+    "doco": CONCEPT.anchor.fit,
+    "ant": (Prompt(""),) * 4,
     "concept_ablation": CONCEPT.anchor.fit,
     "adversarial_preservation": (Prompt(""),) * 4,
     "surgical": CONCEPT.anchor.fit,

@@ -63,12 +63,15 @@ def pictures(subject: UNetSubject, count: int = 2) -> Tensor:
 
 
 def read_values(subject: UNetSubject, prompts, role: str = "cross_value") -> Tensor:
-    """What the first site of a role (cross-attention's values) makes of the prompts, rows stacked (n, d)."""
+    """What the first site of a role (cross-attention's values) makes of the prompts, rows stacked (n, d).
+
+    Passes that a guard asks for itself are left out.
+    """
     seen = []
     sites = subject.sites(role)[:1]
     with tap(subject, {site: lambda x, m: seen.append((x.clone(), m)) for site in sites}):
         subject.run_to(sites, [Query(p) for p in prompts], Sampling(steps=1, guidance=1.0), [0])
-    return torch.cat([x.flatten(0, 1) for x, _ in seen])
+    return torch.cat([x.flatten(0, 1) for x, m in seen if "cond" in m.branches])
 
 
 def everything(subject: UNetSubject) -> dict[str, Tensor]:
