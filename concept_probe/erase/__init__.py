@@ -13,6 +13,7 @@ from concept_probe.erase.ablate_features import AblateFeatures
 from concept_probe.erase.ablate_vectors import AblateVectors
 from concept_probe.erase.adv_unlearn import AdvUnlearn
 from concept_probe.erase.blocklist import Blocklist
+from concept_probe.erase.cgce import Cgce
 from concept_probe.erase.choose import Choice, Tried, choose
 from concept_probe.erase.concept_ablation import ConceptAblation
 from concept_probe.erase.deltas import Columns, Delta, LowRank, Shift
@@ -22,12 +23,14 @@ from concept_probe.erase.emcid import Emcid
 from concept_probe.erase.esd import Esd
 from concept_probe.erase.grad_ascent import GradAscent, GradDiff
 from concept_probe.erase.intervention import Intervention
+from concept_probe.erase.irece import Irece
 from concept_probe.erase.itd import Itd
 from concept_probe.erase.lessons import Training
 from concept_probe.erase.mace import Mace
 from concept_probe.erase.memit import Memit
 from concept_probe.erase.negative_prompt import NegativePrompt
 from concept_probe.erase.npo import Npo, SimNpo
+from concept_probe.erase.patch_replacement import PatchReplacement
 from concept_probe.erase.projection import Difference, Leace
 from concept_probe.erase.rece import Rece
 from concept_probe.erase.receler import Receler
@@ -81,6 +84,9 @@ ERASERS: dict[str, type[Eraser]] = {
     "itd": Itd,
     "saeuron": Saeuron,
     "safree": Safree,
+    "patch_replacement": PatchReplacement,
+    "cgce": Cgce,
+    "irece": Irece,
     "grad_ascent": GradAscent,
     "grad_diff": GradDiff,
     "npo": Npo,
@@ -110,6 +116,7 @@ __all__ = [
     "AblateVectors",
     "AdvUnlearn",
     "Blocklist",
+    "Cgce",
     "Choice",
     "Columns",
     "ConceptAblation",
@@ -124,6 +131,7 @@ __all__ = [
     "GradAscent",
     "GradDiff",
     "Intervention",
+    "Irece",
     "Itd",
     "Leace",
     "LowRank",
@@ -131,6 +139,7 @@ __all__ = [
     "Memit",
     "NegativePrompt",
     "Npo",
+    "PatchReplacement",
     "Rece",
     "Receler",
     "Rmu",

@@ -13,16 +13,19 @@ from concept_probe.erase import (
     AblateVectors,
     AdvUnlearn,
     Blocklist,
+    Cgce,
     ConceptAblation,
     Difference,
     Edit,
     Emcid,
     Esd,
     Intervention,
+    Irece,
     Itd,
     Leace,
     Mace,
     NegativePrompt,
+    PatchReplacement,
     Rece,
     Receler,
     Saeuron,
@@ -35,6 +38,8 @@ from concept_probe.erase import (
     Training,
     Uce,
 )
+from concept_probe.erase.negative_prompt import Asker
+from concept_probe.erase.patch_replacement import Detector, Replacer
 from concept_probe.erase.saeuron import timetable
 from concept_probe.erase.safree import Reader
 from concept_probe.families import UNetSubject
@@ -159,6 +164,19 @@ def random_patches(subject: UNetSubject, seed: int) -> Erasure:
     return Intervention("saeuron", CONCEPT.name, {sae.site: action})
 
 
+def patched() -> PatchReplacement:
+    return PatchReplacement(at="site", count=2, quantile=0.5, sampling=SAMPLING, limit=2)
+
+
+def random_detector(subject: UNetSubject, seed: int) -> Erasure:
+    """Patch replacement with features drawn at random, and a floor that about as many patches exceed."""
+    sae = random_sae(subject, role="cross_out")
+    drawn = torch.randint(sae.width, (SAMPLING.steps, 2), generator=torch.Generator().manual_seed(seed))
+    detector = Detector(sae, torch.tensor([999, 499]), drawn, torch.zeros(SAMPLING.steps))
+    replacer = Replacer(Asker(subject, "", "patch_replacement"))
+    return Intervention("patch_replacement", CONCEPT.name, {sae.site: replacer.where(sae.site, detector)})
+
+
 def spelled(subject: UNetSubject, seed: int) -> Erasure:
     return Steer(text=other_concept(seed).name)(subject, CONCEPT, over(subject))
 
@@ -219,8 +237,14 @@ CASES |= {
     "itd": Case(lambda s: Itd(quantile=0.0, top=8)(s, CONCEPT, over(s)), random_itd),
     "saeuron": Case(lambda s: Saeuron(sampling=SAMPLING, limit=2)(s, CONCEPT, over(s, "cross_out")), random_patches),
     "safree": Case(lambda s: Safree(alpha=0.0, tokens="suffix")(s, CONCEPT), random_safree),
+    "patch_replacement": Case(lambda s: patched()(s, CONCEPT, over(s, "cross_out")), random_detector),
+    "cgce": prompted(Cgce(spared=0.5)),
+    "irece": prompted(Irece(quantile=0.5, limit=2, sampling=SAMPLING)),
 }
-GUARDS = ("ablate_features", "blocklist", "negative_prompt", "sld", "steer", "itd", "saeuron", "safree", "receler")
+GUARDS = (
+    "ablate_features", "blocklist", "negative_prompt", "sld", "steer", "itd", "saeuron", "safree", "receler",
+    "patch_replacement", "cgce", "irece",
+)  # fmt: skip
 """Interventions: nothing of them is in the weights."""
 LEADING: dict[str, Callable[[UNetSubject, str], Erasure]] = {
     "negative_prompt": lambda s, text: NegativePrompt(text)(s, CONCEPT),
@@ -228,8 +252,10 @@ LEADING: dict[str, Callable[[UNetSubject, str], Erasure]] = {
     "steer": lambda s, text: Steer(text)(s, CONCEPT, over(s)),
 }
 """Those that act on every prompt alike, given a text: they are judged by whether they lead away from it."""
-PATCHES = ("saeuron",)
+PATCHES = ("saeuron", "patch_replacement")
 """Those that act behind cross-attention's keys and values."""
+BETWEEN = ("irece",)
+"""Those that act on latents between two steps, which no prediction of the step itself shows."""
 TRAINED: dict[str, tuple[Prompt, ...]] = {
     "esd": (Prompt(""),) * 4,
     "adv_unlearn": (Prompt(""),) * 4,
