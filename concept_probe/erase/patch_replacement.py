@@ -63,7 +63,12 @@ def distinct(codec: Codec, rows: Rows, count: int) -> Tensor:
     chosen = []
     for step in rows.step.unique().tolist():
         lines = [i for i, (_, _, at) in enumerate(scored.groups) if at == step]
-        chosen.append(scored.table[lines].mean(0).topk(min(count, codec.width)).indices)
+        margin = scored.table[lines].mean(0)
+        codes = codec.encode(rows.x[(rows.step == step) & rows.concept])
+        silent = torch.ones(codec.width, dtype=torch.bool, device=margin.device)
+        silent[codes.indices[codes.values > 0].to(margin.device)] = False
+        margin[silent] = -torch.inf  # what never fires has a margin of 0, more than many that do
+        chosen.append(margin.topk(min(count, codec.width)).indices)
     return torch.stack(chosen)
 
 
@@ -93,9 +98,11 @@ class PatchReplacement:
     at: Literal["site", "prediction"] = "prediction"
     """What is replaced: the activation that the autoencoder reads (`site`), as in the paper, or what the denoiser
     says there (`prediction`), through whichever block the concept came."""
-    count: int = 4
+    grow: int = 1
+    """For `prediction`: patches around a seen one, in each direction, that are replaced with it."""
+    count: int = 16
     """Features per denoising step."""
-    quantile: float = 0.98
+    quantile: float = 0.95
     """Share of the patches of other prompts (select split) that count as free of the concept."""
     steps: tuple[int, ...] = ()
     """Denoising steps that features are chosen for; empty: all. Each step of a later walk takes the nearest."""
@@ -127,7 +134,7 @@ class PatchReplacement:
             site: detector(codec, fit[site], held[site], timesteps, self.count, self.quantile)
             for site, codec in codecs.items()
         }
-        replacer = Replacer(Asker(subject, self.text, self.name))
+        replacer = Replacer(Asker(subject, self.text, self.name), self.grow)
         out = subject.sites("denoiser_out")[0]
         if self.at == "site":
             actions = {site: replacer.where(site, d) for site, d in detectors.items()}
@@ -143,8 +150,8 @@ class PatchReplacement:
 class Replacer:
     """Remembers, within one pass of the denoiser, where the concept was seen and what a pass without it holds there."""
 
-    def __init__(self, asker: Asker) -> None:
-        self.asker = asker
+    def __init__(self, asker: Asker, grow: int = 0) -> None:
+        self.asker, self.grow = asker, grow
         self.now: Moment | None = None
         self.masks: list[Tensor] = []
         self.without: dict[Site, Tensor] = {}
@@ -174,7 +181,8 @@ class Replacer:
                 return
             if self.now is not moment:
                 self.now, self.masks, self.without = moment, [], {}
-            self.masks.append(square(sees(x, moment)))
+            seen = square(sees(x, moment)).float()
+            self.masks.append(F.max_pool2d(seen, 2 * self.grow + 1, stride=1, padding=self.grow))
 
         return change
 
@@ -188,7 +196,7 @@ class Replacer:
             rows = self._rows(site, x, moment)
             if rows is None or not masks:
                 return None
-            mask = torch.stack([F.interpolate(m.float()[:, None], x.shape[-2:], mode="nearest") for m in masks])
+            mask = torch.stack([F.interpolate(m[:, None], x.shape[-2:], mode="nearest") for m in masks])
             seen = mask.amax(0)[rows] > 0
             if not seen.any():
                 return None

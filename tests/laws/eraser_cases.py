@@ -165,13 +165,13 @@ def random_patches(subject: UNetSubject, seed: int) -> Erasure:
 
 
 def patched() -> PatchReplacement:
-    return PatchReplacement(at="site", count=2, quantile=0.5, sampling=SAMPLING, limit=2)
+    return PatchReplacement(at="site", count=16, quantile=0.2, sampling=SAMPLING, limit=2)
 
 
 def random_detector(subject: UNetSubject, seed: int) -> Erasure:
     """Patch replacement with features drawn at random, and a floor that about as many patches exceed."""
     sae = random_sae(subject, role="cross_out")
-    drawn = torch.randint(sae.width, (SAMPLING.steps, 2), generator=torch.Generator().manual_seed(seed))
+    drawn = torch.randint(sae.width, (SAMPLING.steps, 16), generator=torch.Generator().manual_seed(seed))
     detector = Detector(sae, torch.tensor([999, 499]), drawn, torch.zeros(SAMPLING.steps))
     replacer = Replacer(Asker(subject, "", "patch_replacement"))
     return Intervention("patch_replacement", CONCEPT.name, {sae.site: replacer.where(sae.site, detector)})
@@ -255,7 +255,7 @@ LEADING: dict[str, Callable[[UNetSubject, str], Erasure]] = {
 PATCHES = ("saeuron", "patch_replacement")
 """Those that act behind cross-attention's keys and values."""
 BETWEEN = ("irece",)
-"""Those that act on latents between two steps, which no prediction of the step itself shows."""
+"""Those that act on latents between two steps, by what is seen in the picture so far."""
 TRAINED: dict[str, tuple[Prompt, ...]] = {
     "esd": (Prompt(""),) * 4,
     "adv_unlearn": (Prompt(""),) * 4,

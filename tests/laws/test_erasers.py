@@ -174,7 +174,7 @@ def test_the_target_moves_more_than_under_a_random_aim(subject: UNetSubject, met
     if method in LEADING:
         pytest.skip("acts on every prompt alike; the next law says where it leads")
     if method in BETWEEN:
-        pytest.skip("acts after the step that is looked at here; a law below looks at pictures")
+        pytest.skip("acts where a picture looks like the concept, and no picture of a random model does")
     if method in TRAINED:
         pytest.skip("weights move for all prompts; the law after the next says where they lead")
     own, others = (
@@ -198,27 +198,6 @@ def test_the_target_moves_more_than_under_a_random_aim(subject: UNetSubject, met
 
     random = [moved(CASES[method].random(subject, seed)) for seed in range(8)]
     assert moved(erasure) > sum(random) / len(random)
-
-
-@pytest.mark.parametrize("name", BETWEEN)
-def test_latents_of_the_target_move_more_than_under_a_random_aim(subject: UNetSubject, name: str):
-    own, others = (
-        [Query(p, i) for i, p in enumerate(splits.fit)] for splits in (CONCEPT.target, CONCEPT.unrelated)
-    )  # the same sentences, word for word, about the concept and about something else
-
-    def both() -> tuple[Tensor, Tensor]:
-        return subject.generate(own, SAMPLING), subject.generate(others, SAMPLING)
-
-    before = both()
-
-    def moved(made: Erasure) -> float:
-        """How much more pictures of the target change than pictures of something else."""
-        with made.on(subject):
-            change = [float((x - y).abs().mean()) for x, y in zip(both(), before, strict=True)]
-        return change[0] - change[1]
-
-    random = [moved(CASES[name].random(subject, seed)) for seed in range(4)]
-    assert moved(CASES[name].aimed(subject)) > sum(random) / len(random)
 
 
 @pytest.mark.parametrize("name", LEADING)
