@@ -86,6 +86,7 @@ NEEDS = {
     "steer": "features",
     "itd": "features",
     "saeuron": "features",
+    "patch_replacement": "features",
 }
 """Erasers that work on what was found, and the preparation they get; all others need none."""
 OURS = ("ablate_features", "ablate_vectors")

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 
-def refined(
-    x: Float[Tensor, "n d"], probe: Probe, *, goal: float, rate: float, steps: int
-) -> Float[Tensor, "n d"]:
+def refined(x: Float[Tensor, "n d"], probe: Probe, *, goal: float, rate: float, steps: int) -> Float[Tensor, "n d"]:
     """Descend each row's -log(1 - p), p the probability that `probe` gives it, until its logit is `goal` or less.
 
     A step is `rate` times the row's norm long, along the negative gradient, -p w; the last one ends at `goal`.
@@ -59,7 +57,7 @@ class Cgce:
     """Largest number of gradient steps per prompt."""
     spared: float = 0.95
     """Share of other prompts (select split) that the probe must not see: how sure it has to be follows from it."""
-    penalty: float = 1.0
+    penalty: float = 10.0
     """Penalty on the probe's weights; see `find.fit_probe`. A large one makes it lean on all that tells the concept,
     a small one on the little that suffices."""
     sources: tuple[Kind, ...] = EVERY
@@ -76,10 +74,8 @@ class Cgce:
         for site in (site for role in roles for site in subject.sites(role)):
             # Words before the subject know nothing of it yet; but who asks need not say which word is the subject.
             kinds = (DIRECTION_KINDS, NAMED_KINDS) if has_tokens(subject, site) else ((), ())
-            fit, held = (
-                concept_rows(subject, concept, [site], split, kinds=of, sources=self.sources)[site]
-                for split, of in (("fit", kinds[0]), ("select", kinds[1]))
-            )
+            fit = concept_rows(subject, concept, [site], "fit", kinds=kinds[0], sources=self.sources)[site]
+            held = concept_rows(subject, concept, [site], "select", kinds=kinds[1], sources=self.sources)[site]
             probe = fit_probe(fit.x, fit.concept, penalty=self.penalty)
             seen, own = per_prompt(probe, held)
             least = float(seen[~own].quantile(self.spared))

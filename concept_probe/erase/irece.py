@@ -103,9 +103,7 @@ class Irece:
         origin = made_by(self, subject, concept, floors={str(t): round(f, 5) for t, f in floors.items()})
         origin["options"]["text"] = text
         site = subject.sites("denoiser_out")[0]
-        return Intervention(
-            self.name, concept.name, {site: region.see}, self.strength, origin, between=region.disturb
-        )
+        return Intervention(self.name, concept.name, {site: region.see}, self.strength, origin, between=region.disturb)
 
     def _floors(self, subject: Subject, concept: Concept, locator: Locator) -> dict[int, float]:
         """Per timestep, the attention that a share `quantile` of the places in other prompts' pictures stay under."""

@@ -98,11 +98,9 @@ class PatchReplacement:
     at: Literal["site", "prediction"] = "prediction"
     """What is replaced: the activation that the autoencoder reads (`site`), as in the paper, or what the denoiser
     says there (`prediction`), through whichever block the concept came."""
-    grow: int = 1
-    """For `prediction`: patches around a seen one, in each direction, that are replaced with it."""
     count: int = 16
     """Features per denoising step."""
-    quantile: float = 0.95
+    quantile: float = 0.9
     """Share of the patches of other prompts (select split) that count as free of the concept."""
     steps: tuple[int, ...] = ()
     """Denoising steps that features are chosen for; empty: all. Each step of a later walk takes the nearest."""
@@ -134,7 +132,7 @@ class PatchReplacement:
             site: detector(codec, fit[site], held[site], timesteps, self.count, self.quantile)
             for site, codec in codecs.items()
         }
-        replacer = Replacer(Asker(subject, self.text, self.name), self.grow)
+        replacer = Replacer(Asker(subject, self.text, self.name))
         out = subject.sites("denoiser_out")[0]
         if self.at == "site":
             actions = {site: replacer.where(site, d) for site, d in detectors.items()}
@@ -150,8 +148,8 @@ class PatchReplacement:
 class Replacer:
     """Remembers, within one pass of the denoiser, where the concept was seen and what a pass without it holds there."""
 
-    def __init__(self, asker: Asker, grow: int = 0) -> None:
-        self.asker, self.grow = asker, grow
+    def __init__(self, asker: Asker) -> None:
+        self.asker = asker
         self.now: Moment | None = None
         self.masks: list[Tensor] = []
         self.without: dict[Site, Tensor] = {}
@@ -181,8 +179,7 @@ class Replacer:
                 return
             if self.now is not moment:
                 self.now, self.masks, self.without = moment, [], {}
-            seen = square(sees(x, moment)).float()
-            self.masks.append(F.max_pool2d(seen, 2 * self.grow + 1, stride=1, padding=self.grow))
+            self.masks.append(square(sees(x, moment)))
 
         return change
 
@@ -196,7 +193,7 @@ class Replacer:
             rows = self._rows(site, x, moment)
             if rows is None or not masks:
                 return None
-            mask = torch.stack([F.interpolate(m[:, None], x.shape[-2:], mode="nearest") for m in masks])
+            mask = torch.stack([F.interpolate(m.float()[:, None], x.shape[-2:], mode="nearest") for m in masks])
             seen = mask.amax(0)[rows] > 0
             if not seen.any():
                 return None

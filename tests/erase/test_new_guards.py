@@ -48,7 +48,9 @@ def test_a_patch_counts_where_its_features_together_exceed_the_floor_of_the_near
     sae, x = sae_at(Site("unet", "x"), 6), torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
     features = torch.tensor([[0, 4], [7, 2]])
     codes = sae.encode(x)
-    seen = Detector(sae, torch.tensor([900, 300]), features, torch.tensor([0.2, 0.5]))(x, Moment((0, 1), ("cond",) * 2, 1, 320))
+    seen = Detector(sae, torch.tensor([900, 300]), features, torch.tensor([0.2, 0.5]))(
+        x, Moment((0, 1), ("cond",) * 2, 1, 320)
+    )
     for row in range(2):
         for patch in range(5):
             pairs = zip(codes.indices[row, patch].tolist(), codes.values[row, patch].tolist(), strict=True)
@@ -167,7 +169,9 @@ def test_attention_to_the_name_is_the_mean_over_heads_and_layers():
         if found is not None:
             got.append(found)
 
-    with tap(subject, {out: look, subject.sites("denoiser_in")[0]: lambda x, m: inputs.append((x.clone(), m.timestep))}):
+    with tap(
+        subject, {out: look, subject.sites("denoiser_in")[0]: lambda x, m: inputs.append((x.clone(), m.timestep))}
+    ):
         subject.run_to([out], QUERIES, SAMPLING, [0])
     latents, timestep = inputs[0]
     condition = subject.encode([Prompt("cat")]).rows(torch.zeros(2, dtype=torch.long))
@@ -177,7 +181,9 @@ def test_attention_to_the_name_is_the_mean_over_heads_and_layers():
     for layer in maps:  # token 1 is the name, behind the beginning token
         side = round(layer.shape[2] ** 0.5)
         square = layer[..., 1].mean(1).view(2, 1, side, side)
-        wanted = wanted + torch.nn.functional.interpolate(square, (8, 8), mode="bilinear", align_corners=False)[:, 0] / len(maps)
+        wanted = wanted + torch.nn.functional.interpolate(square, (8, 8), mode="bilinear", align_corners=False)[
+            :, 0
+        ] / len(maps)
     torch.testing.assert_close(got[0], wanted, atol=1e-5, rtol=1e-4)
 
 
@@ -243,7 +249,10 @@ def test_a_guard_between_steps_scales_and_ends():
     with guard.on(subject):
         during = subject.generate(QUERIES, SAMPLING)
     inputs: list[Tensor] = []
-    with guard.scaled(3.0).on(subject), tap(subject, {subject.sites("denoiser_in")[0]: lambda x, m: inputs.append(x.clone())}):
+    with (
+        guard.scaled(3.0).on(subject),
+        tap(subject, {subject.sites("denoiser_in")[0]: lambda x, m: inputs.append(x.clone())}),
+    ):
         subject.generate(QUERIES, SAMPLING)
     torch.testing.assert_close(inputs[1][2:], seen[0] + 1.5)
     assert not torch.equal(during, before) and torch.equal(subject.generate(QUERIES, SAMPLING), before)
