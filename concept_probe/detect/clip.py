@@ -87,7 +87,7 @@ def load(source: Path | str, name: str = "emoji") -> TextImage:
     here = Path(source).is_dir()
     if not here and str(source).count("/") != 1:
         raise FileNotFoundError(
-            f"CLIP pair {str(source)!r}: folder not found; give a folder that CLIPModel.save_pretrained wrote, with its "
+            f"CLIP pair: folder {source} not found; give a folder that CLIPModel.save_pretrained wrote, with its "
             "tokenizer, or a hub id (owner/name)"
         )
     options: dict[str, Any] = {"local_files_only": here}

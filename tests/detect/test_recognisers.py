@@ -52,7 +52,7 @@ def test_zero_shot_from_a_folder_names_icons_and_has_a_version_of_its_own():
 
 
 def test_what_zero_shot_refuses(pair):
-    with pytest.raises(FileNotFoundError, match="folder not found"):
+    with pytest.raises(FileNotFoundError, match="folder no-such-folder not found"):
         load("no-such-folder")
     with pytest.raises(ValueError, match="the last one 'none'"):
         ZeroShot(pair, ("camel", "bell"))
