@@ -24,6 +24,7 @@ HEAVY = {
     "transformers": ("families", "testbed", "detect"),
     "sae_lens": ("learn/interop",),
     "plotly": ("figures",),
+    "nudenet": ("detect/nudenet.py",),
     "wandb": (),
     "triton": ("learn/kernels/triton_kernels.py",),
 }

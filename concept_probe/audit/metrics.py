@@ -14,7 +14,7 @@ from concept_probe.audit.bootstrap import Bootstrap, Draws, index, lost
 from concept_probe.audit.observe import Observation
 from concept_probe.audit.verdict import Thresholds
 from concept_probe.find.knowledge import per_fact
-from concept_probe.types import Finding, Kind, Score
+from concept_probe.types import Finding, Kind, Looks, Score
 
 NAMES = {
     "target": "prompts that name it", "paraphrases": "paraphrases", "implicit": "implicit prompts",
@@ -173,6 +173,17 @@ def _kept(out: Evidence, views: Views, kind) -> list[Score]:
     return [gone] if gone else []
 
 
+def _told(recogniser: Looks) -> str:
+    """Which recogniser it is, and what it says of its own errors on clean pictures."""
+    told = f"recogniser {recogniser.name} {recogniser.version}; before: its false positives on the unedited model"
+    own = [
+        f"{name} {value:.1%}"
+        for name, key in (("wrong", "error"), ("false positives", "false_positives"))
+        if isinstance(value := getattr(recogniser, key, None), float)
+    ]
+    return told + (f"; on held-out pictures of its own: {', '.join(own)}" if own else "")
+
+
 def _recogniser(out: Evidence, views: Views) -> None:
     """The recogniser's own mistakes are findings: they bound what every other number can mean."""
     if any(views.plan.prompts(k) for k in KEEPS):
@@ -195,7 +206,7 @@ def _recogniser(out: Evidence, views: Views) -> None:
                 None,
                 views.control_name if views.control else "",
                 "rate",
-                f"recogniser {views.plan.recogniser.name} {views.plan.recogniser.version}",
+                _told(views.plan.recogniser),
             )
         )
     errors = [

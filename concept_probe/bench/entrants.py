@@ -88,6 +88,7 @@ NEEDS = {
     "saeuron": "features",
     "pisces": "features",
     "crisp": "features",
+    "patch_replacement": "features",
 }
 """Erasers that work on what was found, and the preparation they get; all others need none."""
 OURS = ("ablate_features", "ablate_vectors")

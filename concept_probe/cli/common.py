@@ -35,7 +35,9 @@ Saes = Annotated[
     list[Path] | None,
     typer.Option("--sae", help="Folder of an autoencoder; may be repeated. Default: the shipped ones."),
 ]
-RecogniserName = Annotated[str | None, typer.Option(help="A recogniser's name, or clip:FOLDER for zero-shot naming.")]
+RecogniserName = Annotated[
+    str | None, typer.Option(help="A recogniser's name, or clip:FOLDER (or a hub id) for zero-shot naming.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 Prompts = Annotated[int, typer.Option(min=1, help="Test prompts per kind.")]
 PicturesPerPrompt = Annotated[int, typer.Option("--seeds", min=1, help="Pictures, or drawn texts, per prompt.")]
@@ -116,13 +118,7 @@ def recogniser_of(name: str | None, concept: Concept) -> Any:
         from concept_probe.types import KINDS
 
         labels = [p.label for kind in KINDS for p in getattr(concept, kind) if p.label]
-        folder = Path(name.removeprefix("clip:"))
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"recogniser {name!r}: folder {folder} not found; give a folder that CLIPModel.save_pretrained wrote, "
-                "with its tokenizer"
-            )
-        return zero_shot(folder, labels)
+        return zero_shot(name.removeprefix("clip:"), labels)
     return detect.recogniser(name)
 
 

@@ -94,12 +94,14 @@ def _attacks() -> Table:
 
 
 def _recognisers() -> Table:
-    from concept_probe.detect import RECOGNISERS
+    from concept_probe.detect import OPTIONAL, RECOGNISERS
 
     table = Table("recogniser", "version", "labels")
     for name, make in RECOGNISERS.items():
         found = make()
         table.add_row(name, found.version, str(len(found.labels) - 1))
+    for name in OPTIONAL:
+        table.add_row(name, "", f"needs pip install 'concept-probe\\[{name}]'")
     table.add_row("clip:FOLDER", "", "zero-shot: the labels of the concept's prompts")
     return table
 

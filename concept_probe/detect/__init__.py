@@ -36,12 +36,21 @@ def text_image():
     return clip.load(WEIGHTS / "shared" / "clip")
 
 
+def _nudenet() -> Recogniser:
+    from concept_probe.detect import nudenet
+
+    return nudenet.load()
+
+
 RECOGNISERS: dict[str, Callable[[], Recogniser]] = {"emoji": _emoji_objects, "emoji-style": _emoji_styles}
+OPTIONAL: dict[str, Callable[[], Recogniser]] = {"nudenet": _nudenet}
+"""Those that need a package of their own, and are taken only by name."""
 
 
 def recogniser(name: str) -> Recogniser:
     """The recogniser called `name`; `recogniser_for` picks one by what it must see."""
-    return look_up(RECOGNISERS, name, "recogniser", "the list: concept_probe.detect.RECOGNISERS")()
+    known = {**RECOGNISERS, **OPTIONAL}
+    return look_up(known, name, "recogniser", "the lists: concept_probe.detect.RECOGNISERS and OPTIONAL")()
 
 
 def recogniser_for(concept: str) -> Recogniser:
@@ -77,7 +86,8 @@ def trials(
     """What `recogniser` sees in the picture of each query, or reads in its text.
 
     `probability` is that of `concept`, or of each query's own label where `concept` is None.
-    A picture with a value that is not finite is an `error`, never a silent "not seen".
+    A picture with a value that is not finite is an `error`, never a silent "not seen"; so is one for which the
+    recogniser gives no finite probabilities.
     Raises TypeError for texts that a recogniser of pictures should look at, or the other way round.
     """
     if isinstance(images, Tensor) == isinstance(recogniser, AnswerReader):
@@ -93,6 +103,7 @@ def trials(
         raise ValueError(f"{len(images)} pictures for {len(queries)} queries")
     finite = images.flatten(1).isfinite().all(1)
     probabilities = recogniser.probabilities(torch.where(finite.view(-1, 1, 1, 1), images, torch.zeros_like(images)))
+    finite = finite.to(probabilities.device) & probabilities.isfinite().all(1)
     out = []
     for row, query, good in zip(probabilities, queries, finite.tolist(), strict=True):
         wanted = concept if concept is not None else query.prompt.label

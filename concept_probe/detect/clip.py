@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,44 +65,87 @@ class TextImage:
             raise ValueError(f"{len(images)} pictures and {len(texts)} texts: one text per picture")
         return (self.pictures(images) * self.texts(texts)).sum(-1)
 
+    def digest(self) -> str:
+        """Hex sha256 of the weights, which tells versions of a pair apart."""
+        total = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            # Hashing needs the bytes where Python can read them.
+            total.update(tensor.detach().reshape(-1).contiguous().view(torch.uint8).cpu().numpy().tobytes())
+        return total.hexdigest()
 
-def load(folder: Path, name: str = "emoji") -> TextImage:
-    """Read a CLIP pair and its tokenizer from a folder, in float32.
+
+def load(source: Path | str, name: str = "emoji") -> TextImage:
+    """Read a CLIP pair and its tokenizer, in float32, from a folder that `save_pretrained` wrote or a hub id.
 
     Pictures are normalised as its preprocessor_config.json says, and to -1..1 where it has none.
+    Raises FileNotFoundError for a source that is neither; weights other than safetensors are refused.
     """
     from transformers import CLIPTokenizer
+    from transformers.utils import cached_file
 
-    model = CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval().requires_grad_(False)
-    settings = folder / "preprocessor_config.json"
-    said = json.loads(settings.read_text()) if settings.exists() else {}
-    options = {k: tuple(said[f"image_{k}"]) for k in ("mean", "std") if f"image_{k}" in said}
-    return TextImage(name, model, CLIPTokenizer.from_pretrained(folder, local_files_only=True), **options)
+    here = Path(source).is_dir()
+    if not here and str(source).count("/") != 1:
+        raise FileNotFoundError(
+            f"CLIP pair: folder {source} not found; give a folder that CLIPModel.save_pretrained wrote, with its "
+            "tokenizer, or a hub id (owner/name)"
+        )
+    options: dict[str, Any] = {"local_files_only": here}
+    model = CLIPModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, **options)
+    settings = cached_file(source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False, **options)
+    said = json.loads(Path(settings).read_text(encoding="utf-8")) if settings else {}
+    pictures = {k: tuple(said[f"image_{k}"]) for k in ("mean", "std") if f"image_{k}" in said}
+    words = CLIPTokenizer.from_pretrained(source, **options)
+    return TextImage(name, model.eval().requires_grad_(False), words, **pictures)
 
 
 @dataclass(frozen=True, eq=False)
 class ZeroShot:
-    """A recogniser made of a CLIP pair: the label whose sentence is nearest, `none` if the empty sentence is nearer.
+    """A recogniser made of a CLIP pair: the label whose sentences are nearest, `none` if those of nothing are nearer.
+
+    >>> looks = ZeroShot(load("my-clip", "my-clip"), ("church", "castle", "none"))
 
     It works for any label, and errs more than a recogniser that was trained: measure it on clean
-    pictures before an audit relies on it.
+    pictures before an audit relies on it (`detect.measure.measured`).
     """
 
     pair: TextImage
     labels: tuple[str, ...]
-    template: str = "a picture of {}"
-    nothing: str = "a picture"
+    templates: tuple[str, ...] = ("a picture of {}", "a drawing of {}", "an icon of {}", "{}")
+    """Sentences about a label, whose embeddings are averaged (prompt ensembling of arXiv 2103.00020, section 3.1.4)."""
+    nothing: tuple[str, ...] = ("a picture", "a drawing", "an icon", "")
+    """Sentences for `none`, averaged likewise."""
     name: str = "clip"
-    version: str = "zero-shot"
+
+    def __post_init__(self) -> None:
+        if len(self.labels) < 2 or self.labels[-1] != "none":
+            raise ValueError(f"clip: labels are {', '.join(self.labels) or 'missing'}; give some, the last one 'none'")
+        if not self.templates or not self.nothing or any("{}" not in t for t in self.templates):
+            raise ValueError("clip: every one of `templates` needs a {} for the label, and `nothing` a sentence")
+
+    @property
+    def version(self) -> str:
+        """Changes with the weights, the labels and the sentences."""
+        return self._version
+
+    @cached_property
+    def _version(self) -> str:
+        told = "\n".join((self.pair.digest(), *self.labels, *self.templates, *self.nothing))
+        return f"zero-shot-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+    @cached_property
+    def directions(self) -> Float[Tensor, "labels e"]:
+        """Unit vectors, one per label."""
+        sentences = [[t.format(label) for t in self.templates] for label in self.labels[:-1]]
+        means = [self.pair.texts(of).mean(0) for of in (*sentences, list(self.nothing))]
+        return F.normalize(torch.stack(means), dim=-1)
 
     @torch.no_grad()
     def probabilities(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n labels"]:
-        """Softmax of the scaled cosines to one sentence per label; the last label is `none`."""
-        sentences = [self.template.format(label) for label in self.labels[:-1]] + [self.nothing]
-        scale = self.pair.model.logit_scale.exp()
-        return (self.pair.pictures(images) @ self.pair.texts(sentences).T * scale).softmax(-1)
+        """Softmax of the scaled cosines to each label's sentences; the last label is `none`."""
+        return (self.pair.pictures(images) @ self.directions.T * self.pair.model.logit_scale.exp()).softmax(-1)
 
 
-def zero_shot(folder: Path, labels: Sequence[str]) -> ZeroShot:
-    """A zero-shot recogniser of `labels` from a CLIP folder."""
-    return ZeroShot(load(folder, str(folder)), (*dict.fromkeys(labels), "none"))
+def zero_shot(source: Path | str, labels: Sequence[str]) -> ZeroShot:
+    """A zero-shot recogniser of `labels` from a CLIP folder or hub id."""
+    return ZeroShot(load(source, str(source)), (*dict.fromkeys(labels), "none"))

@@ -15,6 +15,7 @@ from concept_probe.erase.adv_unlearn import AdvUnlearn
 from concept_probe.erase.adversarial_preservation import AdversarialPreservation
 from concept_probe.erase.ant import Ant
 from concept_probe.erase.blocklist import Blocklist
+from concept_probe.erase.cgce import Cgce
 from concept_probe.erase.choose import Choice, Tried, choose
 from concept_probe.erase.combine import combine
 from concept_probe.erase.concept_ablation import ConceptAblation
@@ -28,6 +29,7 @@ from concept_probe.erase.esd import Esd
 from concept_probe.erase.few_shot import FewShot
 from concept_probe.erase.grad_ascent import GradAscent, GradDiff
 from concept_probe.erase.intervention import Intervention
+from concept_probe.erase.irece import Irece
 from concept_probe.erase.itd import Itd
 from concept_probe.erase.lessons import Training
 from concept_probe.erase.mace import Mace
@@ -35,6 +37,7 @@ from concept_probe.erase.memit import Memit
 from concept_probe.erase.needle import Needle
 from concept_probe.erase.negative_prompt import NegativePrompt
 from concept_probe.erase.npo import Npo, SimNpo
+from concept_probe.erase.patch_replacement import PatchReplacement
 from concept_probe.erase.pisces import Pisces
 from concept_probe.erase.projection import Difference, Leace, Repit, Rlace
 from concept_probe.erase.rece import Rece
@@ -101,6 +104,9 @@ ERASERS: dict[str, type[Eraser]] = {
     "itd": Itd,
     "saeuron": Saeuron,
     "safree": Safree,
+    "patch_replacement": PatchReplacement,
+    "cgce": Cgce,
+    "irece": Irece,
     "grad_ascent": GradAscent,
     "grad_diff": GradDiff,
     "npo": Npo,
@@ -136,6 +142,7 @@ __all__ = [
     "AdversarialPreservation",
     "Ant",
     "Blocklist",
+    "Cgce",
     "Choice",
     "Columns",
     "ConceptAblation",
@@ -153,6 +160,7 @@ __all__ = [
     "GradAscent",
     "GradDiff",
     "Intervention",
+    "Irece",
     "Itd",
     "Leace",
     "LowRank",
@@ -161,6 +169,7 @@ __all__ = [
     "Needle",
     "NegativePrompt",
     "Npo",
+    "PatchReplacement",
     "Pisces",
     "Rece",
     "Receler",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -71,6 +72,19 @@ def _means(codec: Codec, x: Tensor, features: Tensor) -> Tensor:
     return total / max(len(x), 1)
 
 
+@contextlib.contextmanager
+def walked(subject: Subject, site: Site) -> Iterator[dict[int, int]]:
+    """Timesteps of the denoising steps in which `site`, one of the denoiser's, is met inside."""
+    seen: dict[int, int] = {}
+
+    def clock(x: Tensor, moment: Moment) -> None:
+        if moment.step is not None and moment.timestep is not None:
+            seen[moment.step] = moment.timestep
+
+    with tap(subject, {site: clock}):
+        yield seen
+
+
 @dataclass(frozen=True)
 class Saeuron:
     """In patches where a feature of the concept exceeds its mean, set it to γ times its mean on the concept.
@@ -104,14 +118,8 @@ class Saeuron:
                 "were given, none with one. find_features makes them"
             )
         steps = list(self.steps) or None
-        seen: dict[int, int] = {}
-
-        def clock(x: Tensor, moment: Moment) -> None:
-            if moment.step is not None and moment.timestep is not None:
-                seen[moment.step] = moment.timestep
-
         sites = list(codecs)
-        with tap(subject, {sites[0]: clock}):
+        with walked(subject, sites[0]) as seen:
             rows = concept_rows(subject, concept, sites, "fit", limit=self.limit, steps=steps, sampling=self.sampling)
         tables = {
             site: timetable(codec, rows[site], seen, strongest(codec, rows[site], self.count))

@@ -15,6 +15,7 @@ from concept_probe.erase import (
     AdvUnlearn,
     Ant,
     Blocklist,
+    Cgce,
     ConceptAblation,
     Difference,
     DoCo,
@@ -23,10 +24,12 @@ from concept_probe.erase import (
     Esd,
     FewShot,
     Intervention,
+    Irece,
     Itd,
     Leace,
     Mace,
     NegativePrompt,
+    PatchReplacement,
     Rece,
     Receler,
     Repit,
@@ -43,6 +46,8 @@ from concept_probe.erase import (
     Uce,
     Unguide,
 )
+from concept_probe.erase.negative_prompt import Asker
+from concept_probe.erase.patch_replacement import Detector, Replacer
 from concept_probe.erase.saeuron import timetable
 from concept_probe.erase.safree import Reader
 from concept_probe.families import UNetSubject
@@ -176,6 +181,19 @@ def random_patches(subject: UNetSubject, seed: int) -> Erasure:
     return Intervention("saeuron", CONCEPT.name, {sae.site: action})
 
 
+def patched() -> PatchReplacement:
+    return PatchReplacement(at="site", count=16, quantile=0.2, sampling=SAMPLING, limit=2)
+
+
+def random_detector(subject: UNetSubject, seed: int) -> Erasure:
+    """Patch replacement with features drawn at random, and a floor that about as many patches exceed."""
+    sae = random_sae(subject, role="cross_out")
+    drawn = torch.randint(sae.width, (SAMPLING.steps, 16), generator=torch.Generator().manual_seed(seed))
+    detector = Detector(sae, torch.tensor([999, 499]), drawn, torch.zeros(SAMPLING.steps))
+    replacer = Replacer(Asker(subject, "", "patch_replacement"))
+    return Intervention("patch_replacement", CONCEPT.name, {sae.site: replacer.where(sae.site, detector)})
+
+
 def spelled(subject: UNetSubject, seed: int) -> Erasure:
     return Steer(text=other_concept(seed).name)(subject, CONCEPT, over(subject))
 
@@ -246,19 +264,14 @@ CASES |= {
     "itd": Case(lambda s: Itd(quantile=0.0, top=8)(s, CONCEPT, over(s)), random_itd),
     "saeuron": Case(lambda s: Saeuron(sampling=SAMPLING, limit=2)(s, CONCEPT, over(s, "cross_out")), random_patches),
     "safree": Case(lambda s: Safree(alpha=0.0, tokens="suffix")(s, CONCEPT), random_safree),
+    "patch_replacement": Case(lambda s: patched()(s, CONCEPT, over(s, "cross_out")), random_detector),
+    "cgce": prompted(Cgce(spared=0.5)),
+    "irece": prompted(Irece(quantile=0.5, limit=2, sampling=SAMPLING)),
 }
 GUARDS = (
-    "ablate_features",
-    "blocklist",
-    "negative_prompt",
-    "sld",
-    "steer",
-    "itd",
-    "saeuron",
-    "safree",
-    "receler",
-    "unguide",
-)
+    "ablate_features", "blocklist", "negative_prompt", "sld", "steer", "itd", "saeuron", "safree", "receler", "unguide",
+    "patch_replacement", "cgce", "irece",
+)  # fmt: skip
 """Interventions: nothing of them is in the weights."""
 LEADING: dict[str, Callable[[UNetSubject, str], Erasure]] = {
     "negative_prompt": lambda s, text: NegativePrompt(text)(s, CONCEPT),
@@ -266,8 +279,10 @@ LEADING: dict[str, Callable[[UNetSubject, str], Erasure]] = {
     "steer": lambda s, text: Steer(text)(s, CONCEPT, over(s)),
 }
 """Those that act on every prompt alike, given a text: they are judged by whether they lead away from it."""
-PATCHES = ("saeuron",)
+PATCHES = ("saeuron", "patch_replacement")
 """Those that act behind cross-attention's keys and values."""
+BETWEEN = ("irece",)
+"""Those that act on latents between two steps, by what is seen in the picture so far."""
 TRAINED: dict[str, tuple[Prompt, ...]] = {
     "esd": (Prompt(""),) * 4,
     "adv_unlearn": (Prompt(""),) * 4,

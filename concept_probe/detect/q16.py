@@ -1,0 +1,135 @@
+"""A recogniser of your own from a few pictures: prompts learned in a CLIP pair's space, as Q16 does (arXiv 2202.06675)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from concept_probe.detect.clip import TextImage
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedPrompts:
+    """One learned prompt per label; a picture is named by the nearest. Made by `learn_prompts`."""
+
+    pair: TextImage
+    labels: tuple[str, ...]
+    prompts: Float[Tensor, "labels e"]
+    """Unit vectors in the space that the pair's pictures and texts share."""
+    error: float
+    """Share of held-out pictures that it names wrongly."""
+    false_positives: float
+    """Share of held-out pictures of `none` that it gives a name."""
+    held: int
+    """Held-out pictures."""
+    name: str = "q16"
+
+    @property
+    def version(self) -> str:
+        """Changes with what was learned and with the pair."""
+        told = self.prompts.detach().float().cpu().numpy().tobytes() + self.pair.digest().encode()  # bytes to hash
+        return hashlib.sha256(told + "\n".join(self.labels).encode()).hexdigest()[:12]
+
+    @torch.no_grad()
+    def probabilities(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n labels"]:
+        """Softmax of the scaled cosines to each label's prompt; the last label is `none`."""
+        seen = self.pair.pictures(images)
+        return (seen @ self.prompts.to(seen).T * self.pair.model.logit_scale.exp()).softmax(-1)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write `prompts.safetensors` and `prompts.json`; the pair stays where it is. Returns the folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"prompts": self.prompts.detach().float().contiguous()}, folder / "prompts.safetensors")
+        card = {
+            "name": self.name, "version": self.version, "labels": list(self.labels), "pair": self.pair.name,
+            "error": self.error, "false_positives": self.false_positives, "held": self.held,
+        }  # fmt: skip
+        (folder / "prompts.json").write_text(json.dumps(card, indent=1), encoding="utf-8")
+        return folder
+
+
+def load_prompts(folder: Path | str, pair: TextImage) -> LearnedPrompts:
+    """Read what `save` wrote. Raises ValueError for another pair than the one that it was learned with."""
+    folder = Path(folder)
+    card: Mapping[str, Any] = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
+    found = LearnedPrompts(
+        pair, tuple(card["labels"]), load_file(folder / "prompts.safetensors")["prompts"], card["error"],
+        card["false_positives"], card["held"], card["name"],
+    )  # fmt: skip
+    if found.version != card["version"]:
+        raise ValueError(
+            f"learned prompts in {folder} have version {card['version']}, with this pair it is {found.version}: they "
+            f"were learned with another pair ({card['pair']!r}), or the file was changed"
+        )
+    return found
+
+
+def learn_prompts(
+    pair: TextImage,
+    images: Float[Tensor, "n 3 h w"],
+    labels: Sequence[str],
+    *,
+    start: Mapping[str, str] | None = None,
+    held: float = 0.25,
+    steps: int = 200,
+    rate: float = 0.01,
+    seed: int = 0,
+    name: str = "q16",
+) -> LearnedPrompts:
+    """Learn one prompt per label by cross-entropy, every label weighted alike, the pair itself frozen.
+
+    >>> looks = learn_prompts(pair, pictures, ["violence"] * 40 + ["none"] * 40, start={"violence": "violence"})
+
+    `labels` are what the n pictures (0..1) show; `none` must be among them, for pictures that show nothing of the
+    kind. A prompt begins as the sentence in `start`, or as the mean of its label's pictures. A share `held` of each
+    label's pictures is not learned from: `error` is of them. Raises ValueError for a label with fewer than 2
+    pictures, or without `none`.
+    """
+    if len(images) != len(labels):
+        raise ValueError(f"{len(images)} pictures and {len(labels)} labels: one label per picture")
+    names = [*dict.fromkeys(label for label in labels if label != "none"), "none"]
+    counts = {label: list(labels).count(label) for label in names}
+    if len(names) < 2 or min(counts.values()) < 2:
+        told = ", ".join(f"{label} {count}" for label, count in counts.items())
+        raise ValueError(f"q16: pictures are {told}; give at least 2 of each label, and some that show none of it")
+    y = torch.tensor([names.index(label) for label in labels])
+    chosen = torch.zeros(len(y), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(seed)
+    for k, label in enumerate(names):
+        mine = (y == k).nonzero()[:, 0]
+        many = min(max(1, round(held * counts[label])), counts[label] - 1)
+        chosen[mine[torch.randperm(len(mine), generator=generator)[:many]]] = True
+    x = pair.pictures(images)
+    chosen, y = chosen.to(x.device), y.to(x.device)
+    fit, y_fit = x[~chosen], y[~chosen]
+    begin = [
+        pair.texts([start[label]])[0] if start and label in start else fit[y_fit == k].mean(0)
+        for k, label in enumerate(names)
+    ]
+    weight = 1 / torch.bincount(y_fit, minlength=len(names)).to(x)
+    scale = pair.model.logit_scale.detach().exp()
+    with torch.enable_grad():
+        prompts = F.normalize(torch.stack(begin), dim=-1).clone().requires_grad_(True)
+        solver = torch.optim.Adam([prompts], lr=rate)
+        for _ in range(steps):
+            solver.zero_grad()
+            F.cross_entropy(fit @ F.normalize(prompts, dim=-1).T * scale, y_fit, weight).backward()
+            solver.step()
+    learned = F.normalize(prompts.detach(), dim=-1)
+    seen, right = (x[chosen] @ learned.T).argmax(-1), y[chosen]
+    clean = right == len(names) - 1
+    return LearnedPrompts(
+        pair, tuple(names), learned, float((seen != right).float().mean()),
+        float((seen != right)[clean].float().mean()), len(right), name,
+    )  # fmt: skip
