@@ -11,7 +11,7 @@ from torch import Tensor
 
 from concept_probe.detect.answers import GoldAnswers
 from concept_probe.registry import look_up
-from concept_probe.types import AnswerReader, Concept, Looks, Query, Recogniser, Trial
+from concept_probe.types import AnswerReader, Concept, Guide, Looks, Query, Recogniser, Trial
 
 
 def _emoji_objects() -> Recogniser:
@@ -34,6 +34,17 @@ def text_image():
     from concept_probe.testbed import WEIGHTS
 
     return clip.load(WEIGHTS / "shared" / "clip")
+
+
+def second(looks: Looks) -> Guide | None:
+    """Another recogniser of the same labels, trained apart from `looks`; None where there is none.
+
+    For what must not be judged by its own gradient. For the embedded models it is their CLIP pair, zero-shot.
+    """
+    from concept_probe.detect.clip import ZeroShot
+
+    sentences = {"emoji": ("a picture of {}", "a picture"), "emoji-style": ("a picture in {} style", "a picture")}
+    return ZeroShot(text_image(), looks.labels, *sentences[looks.name]) if looks.name in sentences else None
 
 
 RECOGNISERS: dict[str, Callable[[], Recogniser]] = {"emoji": _emoji_objects, "emoji-style": _emoji_styles}

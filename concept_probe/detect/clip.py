@@ -28,6 +28,10 @@ class TextImage:
     @torch.no_grad()
     def pictures(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n e"]:
         """Unit-norm embeddings of pictures of any size."""
+        return self.seen(images)
+
+    def seen(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n e"]:
+        """The same with gradients in the pictures."""
         size = self.model.config.vision_config.image_size
         parameter = self.model.logit_scale
         x = F.interpolate(images.to(parameter.device, torch.float32), (size, size), mode="area")
@@ -96,9 +100,13 @@ class ZeroShot:
     @torch.no_grad()
     def probabilities(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n labels"]:
         """Softmax of the scaled cosines to one sentence per label; the last label is `none`."""
+        return self.logits(images).softmax(-1)
+
+    def logits(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n labels"]:
+        """The scaled cosines, with gradients in the images."""
         sentences = [self.template.format(label) for label in self.labels[:-1]] + [self.nothing]
         scale = self.pair.model.logit_scale.exp()
-        return (self.pair.pictures(images) @ self.pair.texts(sentences).T * scale).softmax(-1)
+        return self.pair.seen(images) @ self.pair.texts(sentences).T * scale.detach()
 
 
 def zero_shot(folder: Path, labels: Sequence[str]) -> ZeroShot:
