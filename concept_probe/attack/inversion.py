@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -110,7 +110,7 @@ class EmbeddingInversion(Attack):
             )
         if not self.tokens:
             return fit, test
-        words = (one_token_word(subject, concept, fit[0]),) * self.tokens
+        words = (one_token_word(subject, concept, (*fit, *test)),) * self.tokens
         check_room(subject, [in_place(p) for p in (*fit, *test)], self.tokens)
         made = [
             tuple(replace(in_place(p).filled(words), subject=" ".join(words)) for p in part) for part in (fit, test)
@@ -118,13 +118,17 @@ class EmbeddingInversion(Attack):
         return made[0], made[1]
 
 
-def one_token_word(subject: Subject, concept: Concept, prompt: Prompt) -> str:
-    """A word that every text encoder reads as one token: the first such of the prompt's subject, else any."""
-    for word in (prompt.subject or "").split():
+def one_token_word(subject: Subject, concept: Concept, prompts: Sequence[Prompt]) -> str:
+    """A word that every text encoder reads as one token, and that stands nowhere beside the prompts' subjects.
+
+    The first such of those subjects, else the first of the vocabulary. Raises ValueError where there is none.
+    """
+    beside = {w for p in prompts for part in (in_place(p).before, in_place(p).after) for w in part.lower().split()}
+    for word in (w for p in prompts for w in (p.subject or "").split()):
         tokens = subject.tokenise([Prompt(word)])
-        if all(int((kinds == CONTENT).sum()) == 1 for kinds in tokens.kinds_of):
+        if word.lower() not in beside and all(int((kinds == CONTENT).sum()) == 1 for kinds in tokens.kinds_of):
             return word
-    return Vocabulary.of(subject, names_of(concept)).words[0]
+    return Vocabulary.of(subject, (*names_of(concept), *beside)).words[0]
 
 
 def placeholders(concept: Concept) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from functools import cache
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,9 @@ from torch import Tensor
 from concept_probe.detect.answers import GoldAnswers
 from concept_probe.registry import look_up
 from concept_probe.types import AnswerReader, Concept, Guide, Looks, Query, Recogniser, Trial
+
+if TYPE_CHECKING:
+    from concept_probe.detect.clip import TextImage
 
 
 def _emoji_objects() -> Recogniser:
@@ -28,7 +32,8 @@ def _emoji_styles() -> Recogniser:
     return emoji.load(WEIGHTS / "shared", head=1)
 
 
-def text_image():
+@cache
+def text_image() -> TextImage:
     """The CLIP pair of the embedded models, see `detect.clip.TextImage`."""
     from concept_probe.detect import clip
     from concept_probe.testbed import WEIGHTS
@@ -43,8 +48,17 @@ def second(looks: Looks) -> Guide | None:
     """
     from concept_probe.detect.clip import ZeroShot
 
-    sentences = {"emoji": ("a picture of {}", "a picture"), "emoji-style": ("a picture in {} style", "a picture")}
-    return ZeroShot(text_image(), looks.labels, *sentences[looks.name]) if looks.name in sentences else None
+    pair = pair_of(looks)
+    return None if pair is None else ZeroShot(pair, looks.labels, SENTENCES[looks.name], "a picture")
+
+
+def pair_of(looks: Looks) -> TextImage | None:
+    """The CLIP pair for the pictures that `looks` judges; None where there is none."""
+    return text_image() if looks.name in SENTENCES else None
+
+
+SENTENCES = {"emoji": "a picture of {}", "emoji-style": "a picture in {} style"}
+"""What a label of a recogniser is in words, for those whose pictures have a CLIP pair."""
 
 
 RECOGNISERS: dict[str, Callable[[], Recogniser]] = {"emoji": _emoji_objects, "emoji-style": _emoji_styles}

@@ -207,6 +207,8 @@ def test_words_are_found_side_by_side_or_in_their_order():
 @models
 def test_slopes_of_spread_words_are_those_of_the_distance_to_the_original(make, every):
     subject = make()
+    for module in subject.components.values():
+        module.double()  # in single precision the difference is mostly rounding
     attack = P4D(tiny_recogniser(), SAMPLING, words=2, every=every)
     slots = [attack.slot(p) for p in CONCEPT.target.fit]
     used = {w for p in CONCEPT.target.fit for w in p.text.split()}
@@ -216,11 +218,11 @@ def test_slopes_of_spread_words_are_those_of_the_distance_to_the_original(make, 
         ids = vocabulary.random(2, torch.Generator().manual_seed(1))
         slopes = error.slopes(ids, torch.Generator().manual_seed(2))
         length, moved = sum(float(g.double().square().sum()) for g in slopes.values()) ** 0.5, []
-        for step in (0.004, -0.004):
+        for step in (0.001, -0.001):
             generator = torch.Generator().manual_seed(2)
             with torch.no_grad(), error._added({s: step * g / length for s, g in slopes.items()}, ids):
                 moved.append(float(error._loss(ids, error._draw(generator), generator)))
-    assert (moved[0] - moved[1]) / 0.008 == pytest.approx(length, rel=0.05) and length > 0
+    assert (moved[0] - moved[1]) / 0.002 == pytest.approx(length, rel=0.05) and length > 0
     assert len(slots) == len(error.slots)
 
 
