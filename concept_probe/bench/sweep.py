@@ -89,11 +89,12 @@ class Sweep:
                 now = self.store.rows().get(key)  # another process may have been quicker
                 if now is not None and now != finished.get(key):
                     continue
-                row = self._row(key, cell)
+                row = self.measured(key, cell)
                 self.store.append(row)
             yield row
 
-    def _row(self, key: str, cell: Cell) -> Row:
+    def measured(self, key: str, cell: Cell) -> Row:
+        """The row of one cell, whatever the store holds of it; nothing is written. An error becomes a failed row."""
         start = time.perf_counter()
         names = (key, cell.entrant, cell.concept.name, cell.attack, cell.seed)
         try:
