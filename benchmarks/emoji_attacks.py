@@ -2,7 +2,7 @@
 
     python benchmarks/emoji_attacks.py [--objects camel] [--attacks quantisation merging] [--rows FILE]
     python benchmarks/emoji_attacks.py --summary
-    python benchmarks/emoji_attacks.py --arms untouched --attacks classifier_guidance
+    python benchmarks/emoji_attacks.py --attacks p4d --arms untouched blocklist --gradient-steps 300
 
 Rates are of the last point of each attack's curve, and the attack's own control beside them. Rows are appended to
 FILE and not measured twice. Ends with one line of JSON.
@@ -36,7 +36,7 @@ VARIANTS = {
 BUDGET = Budget(queries=32, gradient_steps=30, examples=4)
 
 
-def run(name: str, arm: str, taught, twin, original: Weights, about: str) -> dict:
+def run(name: str, arm: str, taught, twin, original: Weights, about: str, budget: Budget = BUDGET) -> dict:
     """One attack on one arm: rates along its curve, its control, and what it spent."""
     subject, concept = (twin if arm == "twin" else taught), cp.concept(about)
     made, options = VARIANTS.get(name, (name, {}))
@@ -50,7 +50,7 @@ def run(name: str, arm: str, taught, twin, original: Weights, about: str) -> dic
         attack = replace(attack, original=cp.load("emoji"))  # the attacker's own copy, for the twin too
     eraser = ARMS[arm]
     with nullcontext() if eraser is None else eraser(subject, concept).on(subject):
-        attempt = attack(subject, concept, BUDGET)
+        attempt = attack(subject, concept, budget)
     return {
         "attack": name,
         "arm": arm,
@@ -68,11 +68,13 @@ def main() -> None:
     parser.add_argument("--objects", nargs="*", default=["camel"])
     parser.add_argument("--attacks", nargs="*", default=[*ATTACKS, *VARIANTS], choices=[*ATTACKS, *VARIANTS])
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--gradient-steps", type=int, default=BUDGET.gradient_steps, help="another budget, other rows")
     parser.add_argument("--rows", type=Path, default=ROWS, help="where finished rows are kept")
     parser.add_argument("--summary", action="store_true", help="print the table of the stored rows, run nothing")
     options = parser.parse_args()
     taught, twin = cp.load("emoji"), cp.load("emoji-untaught")
-    weights, budget = taught.weight_hash(), repr(BUDGET)
+    weights, allowed = taught.weight_hash(), replace(BUDGET, gradient_steps=options.gradient_steps)
+    budget = repr(allowed)
     rows = [json.loads(line) for line in options.rows.read_text().splitlines()] if options.rows.exists() else []
     rows = [r for r in rows if r["weights"] == weights and r["budget"] == budget]
     done = {(r["attack"], r["arm"], r["object"]) for r in rows}
@@ -83,7 +85,7 @@ def main() -> None:
             for arm in options.arms:
                 if (name, arm, about) in done:
                     continue
-                row = run(name, arm, taught, twin, original, about) | {"weights": weights, "budget": budget}
+                row = run(name, arm, taught, twin, original, about, allowed) | {"weights": weights, "budget": budget}
                 rows.append(row)
                 with options.rows.open("a") as file:
                     file.write(json.dumps(row) + "\n")

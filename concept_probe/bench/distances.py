@@ -40,7 +40,8 @@ def frechet(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
     a, b = (x.double().nan_to_num() for x in (a, b))
     x, y = ((z - z.mean(0)) / (len(z) - 1) ** 0.5 for z in (a, b))
     root = torch.linalg.svdvals(x @ y.mT).sum()
-    return float((a.mean(0) - b.mean(0)).square().sum() + x.square().sum() + y.square().sum() - 2 * root)
+    found = (a.mean(0) - b.mean(0)).square().sum() + x.square().sum() + y.square().sum() - 2 * root
+    return max(0.0, float(found))  # rounding alone takes it under 0
 
 
 def cmmd(a: Float[Tensor, "n e"], b: Float[Tensor, "m e"]) -> float:

@@ -33,7 +33,8 @@ def fit_to_text(before: Seen, after: Seen, other_noise: Seen, pair: TextImage, l
     A score is there for the kinds of prompts that were asked; CMMD from two pictures on.
     """
     out: dict[str, Any] = {}
-    for name, kinds in (("clip kept", KEEPS), ("clip target", ("target",))):
+    asked: tuple[tuple[str, Sequence[Kind]], ...] = (("clip kept", KEEPS), ("clip target", ("target",)))
+    for name, kinds in asked:
         for suffix, seen in (("", after), (" before", before)):
             score = _score(seen, kinds, pair)
             if score is not None:
@@ -54,7 +55,8 @@ def criteria(before: Seen, after: Seen, pair: TextImage, label: str) -> dict[str
     out, and so is the mean.
     """
     out: dict[str, float] = {}
-    for name, kind in (("m1", "target"), ("m2", "implicit")):
+    asked: tuple[tuple[str, Kind], ...] = (("m1", "target"), ("m2", "implicit"))
+    for name, kind in asked:
         if kind in before.pictures and kind in after.trials:
             alike = (pair.pictures(before.pictures[kind]) * pair.pictures(_finite(after.pictures[kind]))).sum(-1)
             gone = torch.tensor([t.seen not in (label, "error") for t in after.trials[kind]], device=alike.device)

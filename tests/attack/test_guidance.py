@@ -144,6 +144,7 @@ def test_led_by_its_own_judge_a_model_that_never_knew_the_concept_is_said_to_sho
     """Why the twin is the control that decides, and why another recogniser leads where there is one."""
     subject, concept = cp.load("emoji-untaught"), cp.concept("camel")
     judge = detect.recogniser("emoji")
+    assert isinstance(judge, Guide)
     budget = Budget(queries=24, gradient_steps=30)
     own, other = (
         ClassifierGuidance(judge, cp.Sampling(steps=10), guide=guide, points=2)(subject, concept, budget)
