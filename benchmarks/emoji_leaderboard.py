@@ -48,6 +48,8 @@ VARIANTS = (
 PARTS = (
     Assault("relearning (text encoder)", "relearning", {"part": "text_encoder", "rate": 0.02}),
     Assault("relearning (both)", "relearning", {"part": "both", "rate": 0.02}),
+    Assault("embedding_inversion (3 tokens)", "embedding_inversion", {"tokens": 3}),
+    Assault("p4d (every 2)", "p4d", {"every": 2, "words": 4}),
 )
 """Attacks of the registry at a second setting."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from concept_probe.attack.base import Attack, NothingToAsk, label_of
 from concept_probe.attack.budget import Attempt, Budget, Spent
+from concept_probe.attack.guidance import ClassifierGuidance
 from concept_probe.attack.implicit import ImplicitPrompts
 from concept_probe.attack.in_context import InContext
 from concept_probe.attack.inversion import EmbeddingInversion
 from concept_probe.attack.latent_inversion import LatentInversion
 from concept_probe.attack.lora import LoraRelearning
 from concept_probe.attack.merging import Merging, Weights
+from concept_probe.attack.p4d import P4D
 from concept_probe.attack.paraphrase import Paraphrases
 from concept_probe.attack.prefix_search import PrefixSearch
 from concept_probe.attack.pruning import Pruning
@@ -43,8 +45,10 @@ ATTACKS: dict[str, type[Attack]] = {
     "visual_context": VisualContext,
     "latent_inversion": LatentInversion,
     "noise_trajectory": NoiseTrajectory,
+    "classifier_guidance": ClassifierGuidance,
     "unlearndiffatk": UnlearnDiffAtk,
     "ring_a_bell": RingABell,
+    "p4d": P4D,
     "token_search": TokenSearch,
     "soft_prefix": SoftPrefix,
     "prefix_search": PrefixSearch,
@@ -60,10 +64,12 @@ ON_TEXTS = ("paraphrases", "role_prompts", "in_context", "temperature", "relearn
 __all__ = [
     "ATTACKS",
     "ON_TEXTS",
+    "P4D",
     "STANDARD",
     "Attack",
     "Attempt",
     "Budget",
+    "ClassifierGuidance",
     "EmbeddingInversion",
     "ImplicitPrompts",
     "InContext",

@@ -38,7 +38,7 @@ class NothingToAsk(ValueError):
 class Attack(ABC):
     """Tries to bring a concept back within a budget.
 
-    It is run with the erasure on, and never takes it off: an attack on an intervention is an attack
+    It is run with the erasure on, and asks of nothing else: an attack on an intervention is an attack
     on a model that has the intervention.
 
     >>> with erasure.on(subject):

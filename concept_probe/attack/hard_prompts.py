@@ -26,6 +26,9 @@ Slopes = dict[Site, Tensor]
 """Per token-embedding site (L, d): the gradient of the error in the embedding of each word."""
 Step = Callable[[Tensor, Slopes], Tensor]
 """(ids (L,), slopes) -> ids (L,) to look at next."""
+Goal = Callable[[Tensor, Sequence[int], Sequence[Prompt], torch.Generator], Tensor]
+"""(latents (b, c, h, w), which slot stands by each, the prompts that fill those, source of chance) -> how far the
+prompts are from what is wanted: a scalar with gradients."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +62,8 @@ class HardPrompt(Attack):
         test = [self.slot(p) for p in relabelled(concept.prompts("target", "test"), label)]
         examples = examples_of(concept, budget, self.name)
         meter.use_examples(len(examples))
-        vocabulary = Vocabulary.of(subject, names_of(concept))
-        error = Error.of(subject, examples, fit, self.words, self.batch, vocabulary)
+        vocabulary = Vocabulary.of(subject, (*names_of(concept), *spread_among([*fit, *test])))
+        error = Error.of(subject, examples, fit, self.words, self.batch, vocabulary, self.goal(subject, fit))
         hunt = Hunt(error, vocabulary.random(self.words, generator), self.stepper(vocabulary), generator, meter)
         points, each = lay_out(budget, self.points, self.pictures)
 
@@ -82,13 +85,30 @@ class HardPrompt(Attack):
         """Where in a prompt of the concept the words stand."""
 
     @abstractmethod
+    def goal(self, subject: Subject, slots: Sequence[Slot]) -> Goal:
+        """What is descended. Raises TypeError for a subject that it can't be read of."""
+
+    @abstractmethod
     def stepper(self, vocabulary: Vocabulary) -> Step:
         """A search, at its start."""
 
 
+def denoised(subject: Subject) -> Goal:
+    """The denoising error of the latents under the prompts. Raises TypeError for a subject that does not denoise."""
+    if not isinstance(subject, Denoiser):
+        raise TypeError(f"{subject.name!r} is no denoiser, so no prompt can be searched for with pictures")
+    denoiser = subject
+    return lambda latents, _, prompts, generator: denoiser.denoising_loss(latents, prompts, generator)
+
+
+def spread_among(slots: Sequence[Slot]) -> tuple[str, ...]:
+    """Words of prompts among which searched words are spread: one that stands there already could not be told apart."""
+    return tuple(dict.fromkeys(w.lower() for s in slots if s.every for w in s.after.split()))
+
+
 @dataclass(frozen=True, eq=False)
 class Error:
-    """The denoising error of pictures under prompts with words in them."""
+    """How far prompts with words in them are from a goal, read on pictures."""
 
     subject: Subject
     latents: Tensor
@@ -97,18 +117,20 @@ class Error:
     vocabulary: Vocabulary
     batch: int
     """Pictures per reading."""
+    goal: Goal
 
     @classmethod
     def of(
-        cls, subject: Subject, images: Tensor, slots: Sequence[Slot], count: int, batch: int, vocabulary: Vocabulary
-    ) -> Error:
+        cls, subject: Subject, images: Tensor, slots: Sequence[Slot], count: int, batch: int, vocabulary: Vocabulary,
+        goal: Goal,
+    ) -> Error:  # fmt: skip
         """For `count` words in `slots`. Raises TypeError for a subject that does not denoise."""
         if not isinstance(subject, Denoiser):
             raise TypeError(f"{subject.name!r} is no denoiser, so no prompt can be searched for with pictures")
         with torch.no_grad():
             latents = subject.latents(images.to(subject.device, subject.dtype)) if len(images) else images
         check_room(subject, slots, count)
-        return cls(subject, latents, slots, vocabulary, batch)
+        return cls(subject, latents, slots, vocabulary, batch, goal)
 
     def read(self, ids: Tensor, generator: torch.Generator) -> float:
         """The error with these words, on a draw from `generator`."""
@@ -131,7 +153,7 @@ class Error:
             loss = self._loss(ids, drawn, generator)
             found = torch.autograd.grad(loss, list(zeros.values()), materialize_grads=True)
         if not all(torch.isfinite(one).all() for one in (loss, *found)):
-            raise FloatingPointError(f"the denoising error or its gradient is no number (error {float(loss.detach())})")
+            raise FloatingPointError(f"the error or its gradient is no number (error {float(loss.detach())})")
         return {site: one.float() for site, one in zip(zeros, found, strict=True)}
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, list[int]]:
@@ -142,12 +164,11 @@ class Error:
         rows, texts = drawn
         words = self.vocabulary.spell(ids)
         prompts = [self.slots[i].filled(words) for i in texts]
-        assert isinstance(self.subject, Denoiser)
-        return self.subject.denoising_loss(self.latents[rows.to(self.latents.device)], prompts, generator)
+        return self.goal(self.latents[rows.to(self.latents.device)], texts, prompts, generator)
 
     @contextmanager
     def _added(self, zeros: dict[Site, Tensor], ids: Tensor) -> Iterator[None]:
-        """`zeros[site]` (L, d) added wherever the words `ids` are read one after the other, whoever has them read."""
+        """`zeros[site]` (L, d) added wherever the words `ids` are read in their order, whoever has them read."""
         read: list[Tensor] = []  # token ids of the calls that are under way: a guard may encode prompts of its own
 
         def keep(x: Tensor, moment: Moment) -> None:
@@ -158,9 +179,8 @@ class Error:
 
             def look(x: Tensor, moment: Moment) -> Tensor:
                 out = x.clone()
-                hits = (read.pop().unfold(1, len(words), 1) == words).all(-1)
-                for row, start in hits.nonzero().tolist():
-                    out[row, start : start + len(words)] += zeros[site]
+                for row, where in hits(read.pop(), words):
+                    out[row, where] += zeros[site]
                 return out
 
             return look
@@ -168,6 +188,27 @@ class Error:
         inner = {replace(site, side="in"): keep for site in zeros}
         with tap(self.subject, {**inner, **{site: add(site) for site in zeros}}):
             yield
+
+
+def hits(read: Tensor, words: Tensor) -> list[tuple[int, list[int]]]:
+    """Rows of `read` (b, t) that hold `words` (L,), and where: side by side, else spread out in their order.
+
+    >>> hits(torch.tensor([[0, 5, 6, 9], [5, 0, 6, 9], [6, 5, 9, 9]]), torch.tensor([5, 6]))
+    [(0, [1, 2]), (1, [0, 2])]
+    """
+    if read.shape[1] < len(words):
+        return []
+    together = (read.unfold(1, len(words), 1) == words).all(-1)
+    out = [(row, list(range(start, start + len(words)))) for row, start in together.nonzero().tolist()]
+    wanted = words.tolist()
+    for row in (~together.any(1)).nonzero().flatten().tolist():
+        where: list[int] = []
+        for place, token in enumerate(read[row].tolist()):
+            if len(where) < len(wanted) and token == wanted[len(where)]:
+                where.append(place)
+        if len(where) == len(wanted):
+            out.append((row, where))
+    return out
 
 
 class Hunt:

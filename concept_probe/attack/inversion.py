@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -25,8 +25,10 @@ from concept_probe.attack.base import (
     with_gradients,
 )
 from concept_probe.attack.budget import Attempt, Budget, Meter, succeeded, success_rate
+from concept_probe.attack.words import Vocabulary, check_room, in_place, names_of
 from concept_probe.capture import tap
 from concept_probe.families.progress import bars
+from concept_probe.families.tokens import CONTENT
 from concept_probe.types import TOKEN_KINDS, Concept, Moment, Prompt, Site
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ class EmbeddingInversion(Attack):
     """Adam's step, as a multiple of the root mean square of the embeddings' entries."""
     batch: int = 8
     """Pictures per gradient step."""
+    tokens: int = 0
+    """How many vectors are learned per text encoder: as many pseudo-words stand in the place of the placeholder. 0: as
+    many as its own tokens."""
 
     name: ClassVar[str] = "embedding_inversion"
     needs_examples: ClassVar[bool] = True
@@ -61,7 +66,7 @@ class EmbeddingInversion(Attack):
 
     def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
         meter, label = Meter(budget), label_of(concept)
-        fit, test = placeholders(concept)
+        fit, test = self.repeated(subject, concept, *placeholders(concept))
         queries_for = relabelled(test, label)
         steps, each = lay_out(budget, self.points, self.pictures)
         examples = examples_of(concept, budget, self.name)
@@ -91,6 +96,39 @@ class EmbeddingInversion(Attack):
         return Attempt(
             self.name, concept.name, budget, meter.spent(), "gradient steps", tuple(curve), tuple(trials), control, last
         )
+
+    def repeated(
+        self, subject: Subject, concept: Concept, fit: tuple[Prompt, ...], test: tuple[Prompt, ...]
+    ) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
+        """The prompts with `tokens` one-token words for the placeholder; as they are where that is 0.
+
+        Raises ValueError for less than 0, or more than the text encoders read.
+        """
+        if self.tokens < 0:
+            raise ValueError(
+                f"attack {self.name!r}: tokens is {self.tokens}; give 1 or more, or 0 for the placeholder's"
+            )
+        if not self.tokens:
+            return fit, test
+        words = (one_token_word(subject, concept, (*fit, *test)),) * self.tokens
+        check_room(subject, [in_place(p) for p in (*fit, *test)], self.tokens)
+        made = [
+            tuple(replace(in_place(p).filled(words), subject=" ".join(words)) for p in part) for part in (fit, test)
+        ]
+        return made[0], made[1]
+
+
+def one_token_word(subject: Subject, concept: Concept, prompts: Sequence[Prompt]) -> str:
+    """A word that every text encoder reads as one token, and that stands nowhere beside the prompts' subjects.
+
+    The first such of those subjects, else the first of the vocabulary. Raises ValueError where there is none.
+    """
+    beside = {w for p in prompts for part in (in_place(p).before, in_place(p).after) for w in part.lower().split()}
+    for word in (w for p in prompts for w in (p.subject or "").split()):
+        tokens = subject.tokenise([Prompt(word)])
+        if word.lower() not in beside and all(int((kinds == CONTENT).sum()) == 1 for kinds in tokens.kinds_of):
+            return word
+    return Vocabulary.of(subject, (*names_of(concept), *beside)).words[0]
 
 
 def placeholders(concept: Concept) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:

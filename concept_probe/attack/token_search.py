@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from concept_probe.attack.hard_prompts import HardPrompt, Slopes, Step
+from concept_probe.attack.hard_prompts import Goal, HardPrompt, Slopes, Step, denoised
 from concept_probe.attack.words import Slot, Vocabulary, in_place
 from concept_probe.types import Prompt, Site
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,21 +34,32 @@ class TokenSearch(HardPrompt):
     def slot(self, prompt: Prompt) -> Slot:
         return in_place(prompt)
 
+    def goal(self, subject: Subject, slots: Sequence[Slot]) -> Goal:
+        return denoised(subject)
+
     def stepper(self, vocabulary: Vocabulary) -> Step:
-        vectors: dict[Site, Tensor] = {}
-        adam: list[torch.optim.Adam] = []
-        sizes = {site: float(table.float().square().mean().sqrt()) for site, table in vocabulary.tables.items()}
+        return projected(vocabulary, self.rate)
 
-        def step(ids: Tensor, slopes: Slopes) -> Tensor:
-            if not adam:
-                vectors.update({s: t.float()[ids.to(t.device)].clone() for s, t in vocabulary.tables.items()})
-                adam.append(torch.optim.Adam([{"params": [v], "lr": self.rate * sizes[s]} for s, v in vectors.items()]))
-            for site, vector in vectors.items():
-                vector.grad = slopes[site]
-            adam[0].step()
-            return nearest(vocabulary, vectors)
 
-        return step
+def projected(vocabulary: Vocabulary, rate: float) -> Step:
+    """Vectors that Adam moves along gradients taken at the words nearest to them; what is read are those words.
+
+    A step is `rate` times the root mean square of the embeddings' entries.
+    """
+    vectors: dict[Site, Tensor] = {}
+    adam: list[torch.optim.Adam] = []
+    sizes = {site: float(table.float().square().mean().sqrt()) for site, table in vocabulary.tables.items()}
+
+    def step(ids: Tensor, slopes: Slopes) -> Tensor:
+        if not adam:
+            vectors.update({s: t.float()[ids.to(t.device)].clone() for s, t in vocabulary.tables.items()})
+            adam.append(torch.optim.Adam([{"params": [v], "lr": rate * sizes[s]} for s, v in vectors.items()]))
+        for site, vector in vectors.items():
+            vector.grad = slopes[site]
+        adam[0].step()
+        return nearest(vocabulary, vectors)
+
+    return step
 
 
 def nearest(vocabulary: Vocabulary, vectors: dict[Site, Tensor]) -> Tensor:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.attack.hard_prompts import HardPrompt, Slopes, Step, changes
+from concept_probe.attack.hard_prompts import Goal, HardPrompt, Slopes, Step, changes, denoised
 from concept_probe.attack.words import Slot, Vocabulary, in_front
 from concept_probe.types import Prompt
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +33,9 @@ class UnlearnDiffAtk(HardPrompt):
 
     def slot(self, prompt: Prompt) -> Slot:
         return in_front(prompt)
+
+    def goal(self, subject: Subject, slots: Sequence[Slot]) -> Goal:
+        return denoised(subject)
 
     def stepper(self, vocabulary: Vocabulary) -> Step:
         shares: Tensor | None = None

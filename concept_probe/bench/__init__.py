@@ -5,6 +5,7 @@ from __future__ import annotations
 from concept_probe.bench.board import leaderboard
 from concept_probe.bench.entrants import OURS, PREPARATIONS, Bench, entrants
 from concept_probe.bench.grid import NEVER_TAUGHT, NONE, UNTOUCHED, Assault, Cell, Entrant, Grid, Settings
+from concept_probe.bench.machines import NoRay, over_ray
 from concept_probe.bench.roc import calibration, residuals
 from concept_probe.bench.store import Row, Store
 from concept_probe.bench.sweep import Sweep
@@ -21,6 +22,7 @@ __all__ = [
     "Cell",
     "Entrant",
     "Grid",
+    "NoRay",
     "Order",
     "Row",
     "Settings",
@@ -30,6 +32,7 @@ __all__ = [
     "entrants",
     "helpers",
     "leaderboard",
+    "over_ray",
     "residuals",
     "work",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ class Measured:
     attacks: Mapping[str, dict[Block, Counts]] = field(default_factory=lambda: defaultdict(dict))
     own: Mapping[str, dict[Block, Counts]] = field(default_factory=lambda: defaultdict(dict))
     """Controls that the attacks brought themselves."""
+    areas: Mapping[str, dict[Block, float]] = field(default_factory=lambda: defaultdict(dict))
+    """Mean success along the curve of each attack, see `area`."""
     values: Mapping[Block, Row] = field(default_factory=dict)
     """The rows without attack."""
 
@@ -44,6 +47,8 @@ def measured(rows: Iterable[Row]) -> dict[str, Measured]:
         block = (row.concept, row.seed)
         if row.attack != NONE:
             of.attacks[row.attack][block] = _pair(row.values["success"])
+            if "curve" in row.values:
+                of.areas[row.attack][block] = area(row.values["curve"])
             if "control" in row.values:
                 of.own[row.attack][block] = _pair(row.values["control"])
             continue
@@ -60,10 +65,37 @@ def _pair(counts: Sequence[int]) -> Counts:
     return int(counts[0]), int(counts[1])
 
 
+def area(curve: Sequence[tuple[float, float]]) -> float:
+    """The area under a curve of (budget, success), by trapezoids, over the budget's length: the mean success on the way.
+
+    A single point is its own mean.
+
+    >>> area([(0, 0.0), (10, 1.0), (20, 1.0)])
+    0.75
+    """
+    length = curve[-1][0] - curve[0][0]
+    if not length:
+        return sum(y for _, y in curve) / len(curve)
+    return sum((b - a) * (y + z) / 2 for (a, y), (b, z) in pairwise(curve)) / length
+
+
+def area_control(everything: Mapping[str, Measured], mine: Measured, attack: str) -> dict[Block, float]:
+    """What an area is compared with: the twin's where the sweep has one, else the attack's own control all the way."""
+    twin = everything.get(NEVER_TAUGHT)
+    if twin is not None:
+        return dict(twin.areas.get(attack, {}))
+    return {block: hits / n for block, (hits, n) in mine.own.get(attack, {}).items()}
+
+
 def pooled(counts: Mapping[str, Counts], kinds: Sequence[str]) -> Counts | None:
     """Hits and n of several kinds together; None where none of them was asked."""
     there = [counts[k] for k in kinds if k in counts]
     return (sum(h for h, _ in there), sum(n for _, n in there)) if there else None
+
+
+def counted(mine: Measured, name: str) -> dict[Block, dict[str, Counts]]:
+    """One value of the rows that is hits and n, by block, as the only kind `all`; rows without it are left out."""
+    return {block: {"all": _pair(row.values[name])} for block, row in mine.values.items() if name in row.values}
 
 
 def table(several: Sequence[Counts]) -> Tensor:

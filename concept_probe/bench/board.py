@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import Literal
 
 import torch
 
 from concept_probe.audit.bootstrap import FLOOR, Bootstrap, Draws
-from concept_probe.bench.blocks import OTHERS, WORDS, Block, Counts, Measured, control_of, measured, pooled, table
+from concept_probe.bench.beside import QUALITY, area_above, criteria_mean, unnamed_share
+from concept_probe.bench.blocks import OTHERS, WORDS, Block, Measured, control_of, measured, pooled, table
 from concept_probe.bench.grid import NEVER_TAUGHT, UNTOUCHED
+from concept_probe.bench.quality import CRITERIA
+from concept_probe.bench.rates import mean, rate, scored
 from concept_probe.bench.significance import holm, sign_flip
 from concept_probe.bench.store import Row
-from concept_probe.types import Difference, Leaderboard, Score, Standing
+from concept_probe.types import Difference, Leaderboard, Standing
 from concept_probe.types.boards import Part
 
 MEASURES = ("erased", "kept", "recovered")
@@ -77,8 +79,8 @@ def _standing(
 ) -> Standing:
     mine = found[name]
     arm = "before" if name == UNTOUCHED else name  # the same model in the same state is one sample
-    rates = {what: _rate(bootstrap, mine.after, kinds, what, arm) for what, kinds in _KINDS.items()}
-    before = {what: _rate(bootstrap, mine.before, kinds, what, "before") for what, kinds in _KINDS.items()}
+    rates = {what: rate(bootstrap, mine.after, kinds, what, arm) for what, kinds in _KINDS.items()}
+    before = {what: rate(bootstrap, mine.before, kinds, what, "before") for what, kinds in _KINDS.items()}
     target, others = rates["target"], rates["others"]
     assert target is not None and others is not None  # every cell asks for the concept and for others
     erased, kept = _not(target), _share(others, before["others"])
@@ -89,16 +91,20 @@ def _standing(
     return Standing(
         name,
         _part(name, ours),
-        _scored(erased, "erased", "higher"),
-        None if general is None else _scored(general, "general", "higher"),
-        _scored(kept, "kept", "higher"),
-        None if rates["across"] is None else _scored(_share(rates["across"], before["across"]), "across", "higher"),
-        _scored(_harmonic(parts), "harmonic mean", "higher"),
-        _scored(_mean(list(met.values())), "recovered", "lower") if met else None,
-        max((_scored(d, a, "lower") for a, d in met.items()), key=lambda s: s.value, default=None),
-        {a: _scored(d, a, "lower") for a, d in above.items()},
+        scored(erased, "erased", "higher"),
+        None if general is None else scored(general, "general", "higher"),
+        scored(kept, "kept", "higher"),
+        None if rates["across"] is None else scored(_share(rates["across"], before["across"]), "across", "higher"),
+        scored(_harmonic(parts), "harmonic mean", "higher"),
+        scored(mean(list(met.values())), "recovered", "lower") if met else None,
+        max((scored(d, a, "lower") for a, d in met.items()), key=lambda s: s.value, default=None),
+        {a: scored(d, a, "lower") for a, d in above.items()},
         _means(mine, ("pixels kept", "pixels target", "pixels control", "mmd kept", "mmd control")),
         _means(mine, ("seconds", "peak", "numbers", "change"), "fit"),
+        area_above(bootstrap, found, name, common),
+        unnamed_share(bootstrap, mine, arm),
+        criteria_mean(bootstrap, mine, arm),
+        _means(mine, QUALITY) | _means(mine, CRITERIA, "criteria"),
         len(mine.values),
     )
 
@@ -108,16 +114,6 @@ _KINDS = {"target": ("target",), "words": WORDS, "others": OTHERS, "across": ("a
 
 def _part(name: str, ours: Sequence[str]) -> Part:
     return "control" if name in (UNTOUCHED, NEVER_TAUGHT) else "ours" if name in ours else "published"
-
-
-def _rate(
-    bootstrap: Bootstrap, of: Mapping[Block, Mapping[str, Counts]], kinds: Sequence[str], what: str, arm: str
-) -> Draws | None:
-    counts = [c for block in sorted(of) if (c := pooled(of[block], kinds)) is not None]
-    if not counts:
-        return None
-    drawn = bootstrap.rate(table(counts), what, arm)
-    return Draws(sum(h / n for h, n in counts) / len(counts), drawn.draws, sum(n for _, n in counts))
 
 
 def _above(
@@ -154,17 +150,6 @@ def _harmonic(parts: Sequence[Draws]) -> Draws:
     value = len(parts) / sum(1 / max(d.value, least) for d in parts)
     draws = len(parts) / torch.stack([1 / d.draws.clamp_min(least) for d in parts]).sum(0)
     return Draws(value, draws, sum(d.n for d in parts))
-
-
-def _mean(parts: Sequence[Draws]) -> Draws:
-    draws = torch.stack([d.draws for d in parts]).mean(0)
-    return Draws(sum(d.value for d in parts) / len(parts), draws, sum(d.n for d in parts))
-
-
-def _scored(d: Draws, name: str, better: Literal["higher", "lower"]) -> Score:
-    """The interval holds the value: where all is right, draws come arbitrarily near to 1 and never reach it."""
-    low, high = d.interval()
-    return Score(name, d.value, min(low, d.value), max(high, d.value), d.n, "rate", better)
 
 
 def _means(mine: Measured, names: Sequence[str], inside: str | None = None) -> dict[str, float]:

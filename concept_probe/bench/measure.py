@@ -13,11 +13,13 @@ from torch import Tensor
 from concept_probe import detect
 from concept_probe.attack import label_of
 from concept_probe.audit.arms import KEEPS, SHOWS, thin
-from concept_probe.bench.distances import SeesFeatures, mmd, pixel_distance
+from concept_probe.bench.distances import SeesFeatures, frechet, mmd, pixel_distance
 from concept_probe.bench.grid import Settings
+from concept_probe.bench.quality import fit_to_text, unnamed
 from concept_probe.types import AnswerReader, Concept, Kind, Looks, Prompt, Query, Trial
 
 if TYPE_CHECKING:
+    from concept_probe.detect.clip import TextImage
     from concept_probe.families import Subject
 
 OTHER_NOISE = 7919
@@ -92,8 +94,12 @@ def named(prompt: Prompt, labels: Sequence[str]) -> str | None:
     return whole[0] if len(whole) == 1 else None
 
 
-def compare(before: Seen, after: Seen, other_noise: Seen, looks: Looks, concept: Concept) -> dict[str, Any]:
+def compare(
+    before: Seen, after: Seen, other_noise: Seen, looks: Looks, concept: Concept, pair: TextImage | None = None
+) -> dict[str, Any]:
     """The values of a cell: counts per kind before and after, and distances with their controls.
+
+    What needs a CLIP `pair` is there where one is given.
 
     `other_noise` is the untouched subject on other noise: two draws of one model, which no distance should exceed by
     much where nothing was lost.
@@ -109,6 +115,10 @@ def compare(before: Seen, after: Seen, other_noise: Seen, looks: Looks, concept:
         trials = [t for kind in KEEPS for t in seen.across.get(kind, ())]
         if trials:
             out[name] = count(trials)
+    if after.pictures:
+        out["unnamed"], out["unnamed before"] = unnamed(after.trials), unnamed(before.trials)
+        if pair is not None:
+            out |= fit_to_text(before, after, other_noise, pair, label)
     kept: list[Kind] = [kind for kind in KEEPS if kind in before.pictures]
     if not kept:
         return out
@@ -119,8 +129,9 @@ def compare(before: Seen, after: Seen, other_noise: Seen, looks: Looks, concept:
         out["pixels target"] = pixel_distance(before.pictures["target"], after.pictures["target"])
     if isinstance(looks, SeesFeatures):
         features = looks.features(first)
-        out["mmd kept"] = mmd(features, looks.features(second.nan_to_num()))
-        out["mmd control"] = mmd(features, looks.features(third))
+        moved, drawn_again = looks.features(second.nan_to_num()), looks.features(third)
+        out["mmd kept"], out["mmd control"] = mmd(features, moved), mmd(features, drawn_again)
+        out["fid kept"], out["fid control"] = frechet(features, moved), frechet(features, drawn_again)
     return out
 
 

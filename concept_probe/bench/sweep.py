@@ -21,6 +21,7 @@ from concept_probe.bench.store import Row, Store
 from concept_probe.types import Concept, Kind, Looks, Query
 
 if TYPE_CHECKING:
+    from concept_probe.detect.clip import TextImage
     from concept_probe.families import Subject
 
 Asked = dict[Kind, tuple[Query, ...]]
@@ -51,6 +52,8 @@ class Sweep:
     store: Store
     twin: Subject | None = None
     judges: Recognisers = recognisers
+    pairs: Callable[[Looks], TextImage | None] = detect.pair_of
+    """A judge to the CLIP pair for the same pictures, if there is one."""
     _base: str = ""
     _before: dict[tuple[str, int], tuple[Seen, Seen]] = field(default_factory=dict)
     _fitted: dict[tuple[str, str], Fit] = field(default_factory=dict)
@@ -86,11 +89,12 @@ class Sweep:
                 now = self.store.rows().get(key)  # another process may have been quicker
                 if now is not None and now != finished.get(key):
                     continue
-                row = self._row(key, cell)
+                row = self.measured(key, cell)
                 self.store.append(row)
             yield row
 
-    def _row(self, key: str, cell: Cell) -> Row:
+    def measured(self, key: str, cell: Cell) -> Row:
+        """The row of one cell, whatever the store holds of it; nothing is written. An error becomes a failed row."""
         start = time.perf_counter()
         names = (key, cell.entrant, cell.concept.name, cell.attack, cell.seed)
         try:
@@ -113,7 +117,7 @@ class Sweep:
                 assert before is not None  # for the type checker: made above for cells without an attack
                 asked = queries(cell.concept, self.grid.settings, cell.seed)
                 after = look(subject, asked, self.grid.settings, looks, across, label_of(cell.concept))
-                values = compare(before[0], after, before[1], looks, cell.concept)
+                values = compare(before[0], after, before[1], looks, cell.concept, self.pairs(looks))
                 values |= {"fit": asdict_of(fit), "found": fit.erasure is not None, "errors": errors(after)}
         return values | {"peak": peak.above(), "waited": waited}
 

@@ -24,8 +24,9 @@ def tap(subject: Subject, looks: Mapping[Site, Look]) -> Iterator[None]:
     ...     pictures = subject.generate(queries)
 
     `x` is the tensor itself, attached to any graph. Taps on one site run in the order in which they were entered,
-    each seeing what the one before it left. Raises UnknownName for a site that the subject lacks, before any hook
-    is set; ValueError or TypeError, with the site, if a replacement has another shape or dtype.
+    each seeing what the one before it left; those entered before a `subject.bare` sleep inside it. Raises UnknownName
+    for a site that the subject lacks, before any hook is set; ValueError or TypeError, with the site, if a replacement
+    has another shape or dtype.
     """
     modules = {site: subject.module(site) for site in looks}
     for site in looks:
@@ -36,11 +37,17 @@ def tap(subject: Subject, looks: Mapping[Site, Look]) -> Iterator[None]:
     handles = []
     try:
         for site, look in looks.items():
-            handles.append(_hook(subject, modules[site], site, look))
+            handles.append(_hook(subject, modules[site], site, _awake(subject, look)))
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _awake(subject: Subject, look: Look) -> Look:
+    """`look`, but for the blocks `subject.bare` that are entered after it."""
+    depth = subject.bared
+    return lambda x, moment: None if subject.bared > depth else look(x, moment)
 
 
 def _hook(subject: Subject, module: nn.Module, site: Site, look: Look) -> Any:

@@ -35,6 +35,10 @@ def bench(
     queries: Annotated[int, typer.Option(min=1, help="Answers each attack may have made in one cell.")] = 32,
     gradient_steps: Annotated[int, typer.Option(min=0, help="Optimiser steps each attack may take in one cell.")] = 16,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each takes cells that no other has.")] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Put the workers on a Ray cluster: its address, `auto`, or `local` to start one here."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch per process.")] = None,
     retry: Annotated[bool, typer.Option("--retry-failed", help="Measure failed cells again.")] = False,
     summary: Annotated[
@@ -60,7 +64,7 @@ def bench(
         sweep = order.sweep()
         keys = sweep.keys()
         if not summary:
-            _run(order, sweep, len(keys), workers)
+            _run(order, sweep, len(keys), workers, ray)
         rows = [row for key, row in Store(order.rows).rows().items() if key in keys]
         failed = sum(row.status == "failed" for row in rows)
         err.print(
@@ -69,14 +73,16 @@ def bench(
         _write(rows, order, output)
 
 
-def _run(order, sweep, total: int, workers: int) -> None:
+def _run(order, sweep, total: int, workers: int, ray: str | None) -> None:
     """Measure what is missing, with a bar that also counts what other processes finish."""
-    from concept_probe.bench import Store, helpers
+    from concept_probe.bench import Store, helpers, over_ray
 
     keys = sweep.keys().keys()
-    with helpers(order, workers - 1), _bar() as bar:
+    beside = helpers(order, workers - 1) if ray is None else contextlib.nullcontext()
+    with beside, _bar() as bar:
         task = bar.add_task("cells", total=total, completed=len(Store(order.rows).rows().keys() & keys))
-        for row in sweep.run(retry=order.retry):
+        rows = sweep.run(retry=order.retry) if ray is None else over_ray(order, ray, workers=workers, sweep=sweep)
+        for row in rows:
             if row.status == "failed":
                 bar.console.print(
                     f"[yellow]failed:[/] {escape(row.eraser)}, {escape(row.concept)}, {escape(row.attack)}: "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from functools import cache
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float
@@ -11,7 +12,10 @@ from torch import Tensor
 
 from concept_probe.detect.answers import GoldAnswers
 from concept_probe.registry import look_up
-from concept_probe.types import AnswerReader, Concept, Looks, Query, Recogniser, Trial
+from concept_probe.types import AnswerReader, Concept, Guide, Looks, Query, Recogniser, Trial
+
+if TYPE_CHECKING:
+    from concept_probe.detect.clip import TextImage
 
 
 def _emoji_objects() -> Recogniser:
@@ -28,7 +32,8 @@ def _emoji_styles() -> Recogniser:
     return emoji.load(WEIGHTS / "shared", head=1)
 
 
-def text_image():
+@cache
+def text_image() -> TextImage:
     """The CLIP pair of the embedded models, see `detect.clip.TextImage`."""
     from concept_probe.detect import clip
     from concept_probe.testbed import WEIGHTS
@@ -40,6 +45,26 @@ def _nudenet() -> Recogniser:
     from concept_probe.detect import nudenet
 
     return nudenet.load()
+
+
+def second(looks: Looks) -> Guide | None:
+    """Another recogniser of the same labels, trained apart from `looks`; None where there is none.
+
+    For what must not be judged by its own gradient. For the embedded models it is their CLIP pair, zero-shot.
+    """
+    from concept_probe.detect.clip import ZeroShot
+
+    pair = pair_of(looks)
+    return None if pair is None else ZeroShot(pair, looks.labels, (SENTENCES[looks.name],), ("a picture",))
+
+
+def pair_of(looks: Looks) -> TextImage | None:
+    """The CLIP pair for the pictures that `looks` judges; None where there is none."""
+    return text_image() if looks.name in SENTENCES else None
+
+
+SENTENCES = {"emoji": "a picture of {}", "emoji-style": "a picture in {} style"}
+"""What a label of a recogniser is in words, for those whose pictures have a CLIP pair."""
 
 
 RECOGNISERS: dict[str, Callable[[], Recogniser]] = {"emoji": _emoji_objects, "emoji-style": _emoji_styles}

@@ -30,6 +30,10 @@ class TextImage:
     @torch.no_grad()
     def pictures(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n e"]:
         """Unit-norm embeddings of pictures of any size."""
+        return self.seen(images)
+
+    def seen(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n e"]:
+        """The same with gradients in the pictures."""
         size = self.model.config.vision_config.image_size
         parameter = self.model.logit_scale
         x = F.interpolate(images.to(parameter.device, torch.float32), (size, size), mode="area")
@@ -143,7 +147,11 @@ class ZeroShot:
     @torch.no_grad()
     def probabilities(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n labels"]:
         """Softmax of the scaled cosines to each label's sentences; the last label is `none`."""
-        return (self.pair.pictures(images) @ self.directions.T * self.pair.model.logit_scale.exp()).softmax(-1)
+        return self.logits(images).softmax(-1)
+
+    def logits(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n labels"]:
+        """The scaled cosines, with gradients in the images."""
+        return self.pair.seen(images) @ self.directions.T * self.pair.model.logit_scale.exp().detach()
 
 
 def zero_shot(source: Path | str, labels: Sequence[str]) -> ZeroShot:

@@ -33,7 +33,11 @@ class EmojiRecogniser:
     @torch.no_grad()
     def probabilities(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n labels"]:
         """images in 0..1 of any size -> probability of every label."""
-        return torch.cat([self.network(part)[self.head].softmax(-1) for part in self._parts(images)])
+        return self.logits(images).softmax(-1)
+
+    def logits(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n labels"]:
+        """The same before the softmax, with gradients in the images."""
+        return torch.cat([self.network(part)[self.head] for part in self._parts(images)])
 
     @torch.no_grad()
     def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:

@@ -67,6 +67,12 @@ class Walk:
     def model_input(self, timestep: Tensor) -> Tensor:
         return self.scheduler.scale_model_input(self.latents, timestep)
 
+    def signal(self, step: int) -> Tensor:
+        """The share a of the picture's variance in what the denoiser sees at `step`, sqrt(a) x0 + sqrt(1 - a) e."""
+        if hasattr(self.scheduler, "sigmas"):
+            return 1 / (1 + self.scheduler.sigmas[step].float().square())
+        return self.scheduler.alphas_cumprod[self.timesteps[step].long().cpu()].float()
+
     def advance(self, prediction: Tensor, timestep: Tensor) -> None:
         """Take one step along `prediction` (b, c, h, w)."""
         dtype = self.latents.dtype
@@ -74,7 +80,10 @@ class Walk:
         self.latents = self.latents.to(dtype)
 
     def follow(self, steerings: Sequence[Steering], step: int, prediction: Tensor, timestep: Tensor) -> None:
-        """Take one step along `prediction`, and do what `steerings` do after it."""
+        """Take one step along `prediction`, or where `steerings` lead instead, and do what they do after it."""
+        for steering in steerings:
+            if steering.lead:
+                prediction = steering.lead(self, step, prediction)
         self.advance(prediction, timestep)
         for steering in steerings:
             if steering.after:
@@ -90,6 +99,8 @@ class Steering:
 
     begin: Callable[[Walk, Sequence[int]], None] | None = None
     """(walk, rows): may replace `walk.latents`, and set `walk.first` to leave out steps."""
+    lead: Callable[[Walk, int, Tensor], Tensor] | None = None
+    """(walk, step, prediction (b, c, h, w), guidance included): the prediction that is followed."""
     after: Callable[[Walk, int], None] | None = None
     """(walk, step): may replace `walk.latents` when a step has been made."""
 

@@ -45,6 +45,8 @@ class Subject(abc.ABC, Generic[Answers]):
         self.replaced: list[tuple[nn.Parameter, Tensor]] = []
         """Parameters that edits which are on have changed, each with the tensor that it held before; the first edit's
         come first."""
+        self.bared = 0
+        """How many `bare` blocks are open; a tap sleeps while more are than where it was entered."""
         self._aside = 0
         """Above 0 while a tap has a pass of its own made: nobody waits for the sites that it meets."""
 
@@ -189,6 +191,29 @@ class Subject(abc.ABC, Generic[Answers]):
             for p, flag in zip(parameters, before, strict=True):
                 p.requires_grad_(flag)
                 p.grad = None
+
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """The subject as it was before anything was switched on: taps that are on sleep, and edits are put aside.
+
+        For what compares with the model before the erasure; taps entered inside act. All comes back with the end of
+        the block, also after an error. Weights that were baked in or trained stay as they are.
+        """
+        originals: dict[int, tuple[nn.Parameter, Tensor]] = {}
+        for parameter, original in self.replaced:
+            originals.setdefault(id(parameter), (parameter, original))
+        now = [(parameter, parameter.data) for parameter, _ in originals.values()]
+        self.bared += 1
+        self._aside += 1
+        try:
+            for parameter, original in originals.values():
+                parameter.data = original
+            yield
+        finally:
+            for parameter, edited in now:
+                parameter.data = edited
+            self.bared -= 1
+            self._aside -= 1
 
     @contextmanager
     def stop_after(self, sites: Sequence[Site]) -> Iterator[None]:

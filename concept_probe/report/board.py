@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 
@@ -12,7 +12,9 @@ from concept_probe.report.page import Charts, page
 from concept_probe.types import Leaderboard, Score, Standing
 
 HEADS = ("eraser", "erased ↑", "in other words ↑", "kept ↑", "other domain ↑", "harmonic mean ↑", "recovered ↓",
-         "worst attack ↓", "pixels moved", "mmd", "fit", "numbers")  # fmt: skip
+         "worst attack ↓", "recovery area ↓", "pixels moved", "mmd", "fit", "numbers")  # fmt: skip
+PICTURES = ("eraser", "nothing seen ↓", "CLIP score kept ↑", "CLIP score target ↓", "FID ↓", "CMMD ↓", "m1 ↑", "m2 ↑",
+            "m3 ↑", "m4 ↑", "EraseEval ↑")  # fmt: skip
 MEANINGS = {
     "erased": "1 − detection on prompts that name the concept (unlearning accuracy, UA).",
     "in other words": "The same on paraphrases and descriptions: whether the erasure generalises.",
@@ -22,11 +24,25 @@ MEANINGS = {
     "harmonic mean": "Of erased, in other words, and kept up to 1.",
     "recovered": "Success of an attack above the control, mean over the attacks that every eraser met.",
     "worst attack": "The attack that brings back most of this eraser's concepts.",
+    "recovery area": "Area under success against budget, over the budget's length, above that of the control; mean over the "
+    "same attacks. An attack that succeeds early has more of it.",
     "pixels moved": "Mean absolute difference of the pictures of other things before and after; in brackets that of two "
     "draws of the untouched model.",
     "mmd": "Discrepancy of the same pictures as sets; in brackets that of two draws of the untouched model.",
     "fit": "Seconds to find, choose and fit, for one concept.",
     "numbers": "How many numbers the edit of the weights stores; 0 acts while the model runs.",
+}
+SEEN = {
+    "nothing seen": "Share of all pictures in which the recogniser sees nothing that it knows (artefacts, or an answer that "
+    "was refused); in brackets the untouched model's.",
+    "CLIP score": "Mean cosine of a picture and its prompt, of what must stay and of the concept; in brackets before.",
+    "FID, CMMD": "Distance of the pictures of other things before and after as sets, in the recogniser's and in CLIP's "
+    "features; in brackets that of two draws of the untouched model. FID of few pictures is mostly bias: read it beside "
+    "its bracket.",
+    "m1, m2": "Prompts that name the concept, and descriptions: how alike pictures before and after are in CLIP's eyes, 0 "
+    "where the concept is still seen (EraseEval, arXiv 2502.13989).",
+    "m3, m4": "What must stay: CLIP score as a share of that before, and 1 − discrepancy of CLIP embeddings.",
+    "EraseEval": "Harmonic mean of m1 to m4.",
 }
 SHOWN = 40
 """At most so many differences are listed."""
@@ -62,6 +78,9 @@ def board_to_markdown(board: Leaderboard) -> str:
             "",
             *_table(heads, rows),
         ]
+    if any(_has_quality(s) for s in board.standings):
+        out += ["", "## Quality of pictures", "", *_table(PICTURES, [_quality(s) for s in board.standings])]
+        out += ["", *[f"- **{name}**: {said}" for name, said in SEEN.items()]]
     out += ["", "## Differences that hold", "", _tested(board), ""]
     out += [f"- {line}" for line in _differences(board)] or ["None."]
     if board.notes:
@@ -89,6 +108,10 @@ def _sections(board: Leaderboard, chart: Charts) -> Iterable[str]:
         rows = [(_marked(s), *(_percent(s.attacks.get(a)) for a in board.attacks)) for s in board.standings]
         yield f"<h2>Recovered, by attack</h2><p class=intro>Success above the control: {escape(board.control)}.</p>"
         yield _html_table(("eraser", *board.attacks), rows, board)
+    if any(_has_quality(s) for s in board.standings):
+        known = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in SEEN.items())
+        yield "<h2>Quality of pictures</h2>" + _html_table(PICTURES, [_quality(s) for s in board.standings], board)
+        yield f"<details><summary>What each column is</summary><dl class=words>{known}</dl></details>"
     lines = "".join(f"<li>{escape(line)}</li>" for line in _differences(board))
     yield f"<h2>Differences that hold</h2><p class=intro>{escape(_tested(board))}</p>"
     yield f"<ul>{lines}</ul>" if lines else "<p>None.</p>"
@@ -134,17 +157,34 @@ def _cells(s: Standing) -> tuple[str, ...]:
     worst = "–" if s.worst is None else f"{_percent(s.worst)} {s.worst.name}"
     return (
         _marked(s), _interval(s.erased), _interval(s.general), _interval(s.kept), _interval(s.across),
-        _interval(s.harmonic), _interval(s.recovered), worst, _against(s, "pixels", "{:.3f}"), _against(s, "mmd", "{:.3f}"),
+        _interval(s.harmonic), _interval(s.recovered), worst, _interval(s.area),
+        _against(s.distances, "pixels kept", "pixels control", "{:.3f}"),
+        _against(s.distances, "mmd kept", "mmd control", "{:.3f}"),
         "–" if "seconds" not in s.costs else f"{s.costs['seconds']:.1f} s",
         "–" if "numbers" not in s.costs else f"{s.costs['numbers']:,.0f}",
     )  # fmt: skip
 
 
-def _against(s: Standing, what: str, form: str) -> str:
-    if f"{what} kept" not in s.distances:
+def _quality(s: Standing) -> tuple[str, ...]:
+    q, blank = s.quality, s.unnamed is None
+    bracket = "" if s.unnamed is None or s.unnamed.control is None else f" ({s.unnamed.control:.0%})"
+    return (
+        _marked(s), "–" if blank else _interval(s.unnamed) + bracket,
+        _against(q, "clip kept", "clip kept before", "{:.2f}"), _against(q, "clip target", "clip target before", "{:.2f}"),
+        _against(q, "fid kept", "fid control", "{:.1f}"), _against(q, "cmmd kept", "cmmd control", "{:.2f}"),
+        *("–" if m not in q else f"{q[m]:.2f}" for m in ("m1", "m2", "m3", "m4")), _interval(s.criteria),
+    )  # fmt: skip
+
+
+def _has_quality(s: Standing) -> bool:
+    return s.unnamed is not None or bool(s.quality)
+
+
+def _against(values: Mapping[str, float], name: str, control: str, form: str) -> str:
+    """A value, and in brackets what it is compared with."""
+    if name not in values:
         return "–"
-    control = s.distances.get(f"{what} control")
-    text = form.format(s.distances[f"{what} kept"]) + ("" if control is None else f" ({form.format(control)})")
+    text = form.format(values[name]) + (f" ({form.format(values[control])})" if control in values else "")
     return text.replace("-", "−")
 
 

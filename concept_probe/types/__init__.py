@@ -21,7 +21,7 @@ from concept_probe.types.prompts import (
     Splits,
     texts,
 )
-from concept_probe.types.recognition import AnswerReader, Looks, Recogniser, Trial
+from concept_probe.types.recognition import AnswerReader, Guide, Looks, Recogniser, Trial
 from concept_probe.types.reports import (
     Curve,
     EvidenceKind,
@@ -53,6 +53,7 @@ __all__ = [
     "FeatureEntry",
     "Finding",
     "Form",
+    "Guide",
     "Kind",
     "Leaderboard",
     "Looks",

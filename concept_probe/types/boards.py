@@ -37,6 +37,15 @@ class Standing:
     """Means of `pixels kept`, `mmd kept`, and their controls."""
     costs: Mapping[str, float] = field(default_factory=dict)
     """Means of the fit's `seconds`, `peak` (bytes), `numbers` stored and relative `change`."""
+    area: Score | None = None
+    """Area under success against budget above the control's, mean over the attacks of `recovered` whose rows have it."""
+    unnamed: Score | None = None
+    """Share of pictures in which nothing is recognised, whatever was asked for; its `control` is the untouched model's."""
+    criteria: Score | None = None
+    """EraseEval's harmonic mean, see `bench.quality.criteria`."""
+    quality: Mapping[str, float] = field(default_factory=dict)
+    """Means of `clip kept`, `clip target`, `fid kept`, `cmmd kept`, with ` before` or ` control` as they have, and of
+    EraseEval's `m1` to `m4`."""
     blocks: int = 0
     """How many (concept, seed) pairs it was measured on."""
 

@@ -42,6 +42,23 @@ class Recogniser(Protocol):
 
 
 @runtime_checkable
+class Guide(Protocol):
+    """A recogniser whose judgement can be followed: it has a gradient in the picture."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it can see; the last is `none`."""
+        ...
+
+    def logits(self, images: Tensor) -> Tensor:
+        """images (n, 3, h, w) in 0..1 -> (n, len(labels)) before the softmax, with gradients in the images."""
+        ...
+
+
+@runtime_checkable
 class AnswerReader(Protocol):
     """Reads texts and says what is in them."""
 

@@ -13,9 +13,10 @@ from concept_probe.attack import Budget, EmbeddingInversion, Paraphrases, Relear
 from concept_probe.attack.asking import at_least_one
 from concept_probe.attack.base import checkpoints, label_of, lay_out, spread
 from concept_probe.attack.budget import Meter, OverBudget, succeeded, success_rate
-from concept_probe.attack.inversion import placeholders, start_vectors, with_vectors
+from concept_probe.attack.inversion import one_token_word, placeholders, start_vectors, with_vectors
 from concept_probe.attack.relearning import restored, shake, trained
 from concept_probe.capture import tap
+from concept_probe.families.tokens import SUBJECT
 from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Query, Sampling, Splits, Trial
 from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd, tiny_sdxl
@@ -133,6 +134,40 @@ def test_learned_vectors_start_as_the_placeholder_and_take_its_place(make):
         v.data += 1
     with with_vectors(subject, vectors):
         assert not torch.allclose(subject.encode(fit[:2]).states, plain.states)
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
+def test_as_many_vectors_are_learned_as_were_asked_for_and_each_takes_a_place_of_its_own(make, tokens):
+    subject, concept = make(), tiny_concept()
+    attack = EmbeddingInversion(tiny_recogniser(), SAMPLING, tokens=tokens)
+    fit, test = attack.repeated(subject, concept, *placeholders(concept))
+    word = (fit[0].subject or "").split()[0]
+    assert word not in ("a", "cat", "kitty", "thing")  # beside it, names of the concept, not one token here
+    assert [p.text for p in fit[:2]] == [f"{a} " + " ".join([word] * tokens) for a in ("a", "the")]
+    vectors = start_vectors(subject, fit)
+    assert [len(v) for v in vectors.values()] == [tokens] * len(subject.sites("token_embedding"))
+    seen = {}
+    for v in vectors.values():
+        v.data.copy_(torch.randn(v.shape, generator=torch.Generator().manual_seed(0)))
+    looks = {site: lambda x, m, site=site: seen.update({site: x}) for site in vectors}
+    with torch.no_grad(), with_vectors(subject, vectors), tap(subject, looks):
+        subject.encode([test[0]])
+    for (site, v), kinds in zip(vectors.items(), subject.tokenise([test[0]]).kinds_of, strict=True):
+        assert torch.equal(seen[site][0][kinds[0] == SUBJECT], v)
+
+
+def test_a_placeholder_of_several_tokens_gives_way_to_words_of_one():
+    subject, concept = tiny_sd(), tiny_concept()
+    long = Prompt("a qqqq", "qqqq", "dog")
+    assert int((subject.tokenise([Prompt("qqqq")]).kinds == 1).sum()) > 1
+    word = one_token_word(subject, concept, [long])
+    assert int((subject.tokenise([Prompt(word)]).kinds == 1).sum()) == 1 and word not in ("a", "cat", "kitty")
+    assert one_token_word(subject, concept, [Prompt("a qqqq dog", "qqqq dog")]) == "dog"
+    assert one_token_word(subject, concept, [Prompt("dog and dog", "dog")]) != "dog"
+    for tokens, said in ((-1, "tokens is -1"), (30, "give fewer words")):
+        with pytest.raises(ValueError, match=said):
+            EmbeddingInversion(tiny_recogniser(), SAMPLING, tokens=tokens)(subject, concept, Budget(queries=4))
 
 
 def test_inversion_lowers_the_loss_that_it_descends(monkeypatch):

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from concept_probe.attack import ATTACKS, Budget, NothingToAsk, RingABell, UnlearnDiffAtk
-from concept_probe.attack.hard_prompts import Error, HardPrompt, changes
+from concept_probe.attack import ATTACKS, P4D, Budget, NothingToAsk, RingABell, UnlearnDiffAtk
+from concept_probe.attack.hard_prompts import Error, HardPrompt, changes, denoised, hits
 from concept_probe.attack.ring_a_bell import wanted
 from concept_probe.attack.token_search import nearest
 from concept_probe.attack.unlearndiffatk import on_simplex
-from concept_probe.attack.words import Slot, Vocabulary, check_room, in_front, in_place, names_of
+from concept_probe.attack.words import Slot, Vocabulary, among, check_room, in_front, in_place, instead, names_of
 from concept_probe.capture import tap
-from concept_probe.erase import Blocklist
+from concept_probe.erase import Blocklist, Uce
 from concept_probe.types import Prompt, Sampling, Splits
 from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd, tiny_sdxl
 
@@ -24,9 +24,11 @@ models = pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
 searches = pytest.mark.parametrize("search", [a for a in ATTACKS.values() if issubclass(a, HardPrompt)])
 
 
-def error_of(subject, vocabulary: Vocabulary, count: int, batch: int = 8, place=in_front) -> Error:
+def error_of(subject, vocabulary: Vocabulary, count: int, batch: int = 8, place=in_front, goal=None) -> Error:
     assert CONCEPT.examples is not None
-    return Error.of(subject, CONCEPT.examples[:2], [place(p) for p in CONCEPT.target.fit], count, batch, vocabulary)
+    slots = [place(p) for p in CONCEPT.target.fit]
+    goal = denoised(subject) if goal is None else goal(subject, slots)
+    return Error.of(subject, CONCEPT.examples[:2], slots, count, batch, vocabulary, goal)
 
 
 @models
@@ -93,7 +95,7 @@ def test_a_search_lowers_its_own_error_below_that_of_random_words(make, search):
     vocabulary = Vocabulary.of(subject, names_of(CONCEPT))
     assert attempt.note.startswith("words: ")
     found = torch.tensor([vocabulary.words.index(w) for w in attempt.note.removeprefix("words: ").split()])
-    error = error_of(subject, vocabulary, 3, batch=64, place=attack.slot)
+    error = error_of(subject, vocabulary, 3, batch=64, place=attack.slot, goal=attack.goal)
     generator = torch.Generator().manual_seed(11)
     random = [error.read(vocabulary.random(3, generator), torch.Generator().manual_seed(5)) for _ in range(12)]
     assert error.read(found, torch.Generator().manual_seed(5)) < sum(random) / len(random)
@@ -184,3 +186,70 @@ def test_a_guard_on_names_hides_the_direction_from_its_own_text_encoder_and_not_
     assert not torch.allclose(open_, anchor) and attempt.curve and attempt.spent.gradient_steps == 0
     with pytest.raises(ValueError, match="a brood of 2"):
         RingABell(tiny_recogniser(), SAMPLING, brood=1)(subject, CONCEPT, Budget())
+
+
+def test_words_spread_over_a_prompt_come_one_by_one_and_the_rest_at_its_end():
+    prompt = Prompt("the cat in red", "cat", "cat")
+    assert among(prompt, 1).filled(("dog", "sun")).text == "the dog cat sun in red"
+    assert among(prompt, 2).filled(("dog", "sun", "a")) == replace(prompt, text="the cat dog in red sun a")
+    assert among(Prompt("polar bear", "polar bear"), 1).filled(("dog",)) == Prompt("polar dog bear", None)
+    assert instead(prompt).filled(("dog", "sun")) == Prompt("dog sun", None, "cat")
+    assert [among(prompt, 2).ahead(n) for n in (1, 2, 9)] == ["the cat", "the cat in red", "the cat in red"]
+
+
+def test_words_are_found_side_by_side_or_in_their_order():
+    read = torch.tensor([[0, 5, 6, 5, 6], [5, 0, 6, 9, 9], [6, 5, 9, 9, 9]])
+    assert hits(read, torch.tensor([5, 6])) == [(0, [1, 2]), (0, [3, 4]), (1, [0, 2])]
+    assert hits(read, torch.arange(6)) == []
+
+
+@pytest.mark.parametrize("every", [0, 1])
+@models
+def test_slopes_of_spread_words_are_those_of_the_distance_to_the_original(make, every):
+    subject = make()
+    for module in subject.components.values():
+        module.double()  # in single precision the difference is mostly rounding
+    attack = P4D(tiny_recogniser(), SAMPLING, words=2, every=every)
+    slots = [attack.slot(p) for p in CONCEPT.target.fit]
+    used = {w for p in CONCEPT.target.fit for w in p.text.split()}
+    vocabulary = Vocabulary.of(subject, tuple(used))
+    with Uce()(subject, CONCEPT).on(subject):
+        error = error_of(subject, vocabulary, 2, place=attack.slot, goal=attack.goal)
+        ids = vocabulary.random(2, torch.Generator().manual_seed(1))
+        slopes = error.slopes(ids, torch.Generator().manual_seed(2))
+        length, moved = sum(float(g.double().square().sum()) for g in slopes.values()) ** 0.5, []
+        for step in (0.001, -0.001):
+            generator = torch.Generator().manual_seed(2)
+            with torch.no_grad(), error._added({s: step * g / length for s, g in slopes.items()}, ids):
+                moved.append(float(error._loss(ids, error._draw(generator), generator)))
+    assert (moved[0] - moved[1]) / 0.002 == pytest.approx(length, rel=0.05) and length > 0
+    assert len(slots) == len(error.slots)
+
+
+@models
+def test_the_goal_is_what_the_original_says_whatever_is_on(make):
+    """Under the concept's own prompts and nothing on the distance is 0; with an edit it is that of two models."""
+    subject, copy = make(), make()
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    prompts = list(CONCEPT.target.fit[:2])
+    slots = [instead(p) for p in prompts]
+    own, given = (P4D(tiny_recogniser(), original=o).goal(subject, slots) for o in (None, copy))
+
+    def read(goal) -> float:
+        with torch.no_grad():
+            return float(goal(latents, [0, 1], prompts, torch.Generator().manual_seed(4)))
+
+    assert read(own) == read(given) == 0
+    for erasure in (Uce()(subject, CONCEPT), Blocklist()(subject, CONCEPT)):
+        with erasure.on(subject):
+            generator = torch.Generator().manual_seed(4)
+            times = torch.randint(1000, (2,), generator=generator)
+            kept = subject.pipeline.scheduler.alphas_cumprod[times].view(-1, 1, 1, 1)
+            noise = torch.randn(latents.shape, generator=generator)
+            seen = kept.sqrt() * latents + (1 - kept).sqrt() * noise
+            with torch.no_grad():
+                said = [s.predict(seen, times, s.encode(prompts)) for s in (subject, copy)]
+            assert read(own) == read(given) == pytest.approx(float((said[0] - said[1]).square().mean()), rel=1e-5)
+            assert read(own) > 0
+    with pytest.raises(ValueError, match="every is -1"):
+        P4D(tiny_recogniser(), every=-1)(subject, CONCEPT, Budget(queries=4, gradient_steps=1, examples=1))

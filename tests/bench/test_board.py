@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from concept_probe.bench import NEVER_TAUGHT, NONE, UNTOUCHED, Row
+from concept_probe.bench.blocks import area
 from concept_probe.bench.board import beats, front, leaderboard
 from concept_probe.bench.significance import holm, sign_flip
 from concept_probe.figures import pareto
@@ -145,6 +146,55 @@ def test_renderings_name_every_eraser_and_hold_its_numbers(board):
     named = sorted(n for t in drawn for n in t.get("text", ()) if n)
     assert named == sorted(s.name for s in board.standings if s.name != "weak"), "not on the front, so without its name"
     assert any("weak" in hover for t in drawn if t.get("hovertext") for hover in t["hovertext"])
+
+
+def test_rows_without_a_value_show_a_dash_and_no_table_of_their_own(board):
+    assert all(s.area is None and s.unnamed is None and s.criteria is None and not s.quality for s in board.standings)
+    text, page = board_to_markdown(board), board_to_html(board)
+    assert "Quality of pictures" not in text + page
+    line = next(x for x in text.splitlines() if x.startswith("| **good**"))
+    assert line.split(" | ")[8] == "–", "recovery area"
+
+
+def test_an_area_is_the_mean_success_on_the_way_above_the_controls():
+    assert area([(0, 0.0), (10, 1.0), (20, 1.0)]) == 0.75
+    assert area([(0, 0.2), (1, 0.4), (3, 0.8)]) == pytest.approx((0.3 * 1 + 0.6 * 2) / 3)
+    assert area([(0, 0.5)]) == 0.5
+    curves = {"good": [[0, 0.0], [8, 0.5], [16, 0.5]], NEVER_TAUGHT: [[0, 0.0], [8, 0.0], [16, 0.25]]}
+    made = [
+        replace(r, values={**r.values, "curve": curves.get(r.eraser, [[0, 1.0], [16, 1.0]])}) if r.attack != NONE else r
+        for r in rows()
+    ]
+    standing = {s.name: s for s in leaderboard(made, subject="emoji").standings}
+    good, weak, never = (standing[n].area for n in ("good", "weak", NEVER_TAUGHT))
+    assert good is not None and weak is not None and never is not None
+    assert good.value == pytest.approx(0.375 - 0.0625) and good.low < good.value < good.high
+    assert weak.value == pytest.approx(1 - 0.0625) and (never.value, never.low, never.high) == (0, 0, 0)
+    alone = {s.name: s for s in leaderboard([r for r in made if r.eraser != NEVER_TAUGHT], subject="emoji").standings}
+    assert alone["good"].area is not None and alone["good"].area.value == pytest.approx(0.375 - 1 / 8), (
+        "its own control"
+    )
+
+
+def test_quality_is_that_of_the_rows_with_its_controls_and_old_rows_keep_their_dash():
+    new = {
+        "unnamed": [4, 40], "unnamed before": [1, 40], "clip kept": 0.5, "clip kept before": 0.6, "fid kept": 3.0,
+        "fid control": 2.0, "criteria": {"m1": 0.8, "m2": 0.4, "m3": 0.9, "m4": 1.0, "harmonic": 0.5},
+    }  # fmt: skip
+    made = [replace(r, values={**r.values, **new}) if r.eraser == "good" and r.attack == NONE else r for r in rows()]
+    board = leaderboard(made, subject="emoji")
+    good = next(s for s in board.standings if s.name == "good")
+    assert good.unnamed is not None and (good.unnamed.value, good.unnamed.control) == pytest.approx((0.1, 0.025))
+    assert good.unnamed.low < 0.1 < good.unnamed.high and good.unnamed.n == 9 * 40
+    assert good.criteria is not None and good.criteria.value == pytest.approx(0.5) and good.quality["m2"] == 0.4
+    text, page = board_to_markdown(board), board_to_html(board)
+    lines = [x for x in text[text.index("## Quality") :].splitlines() if x.startswith("| ")]
+    assert "(2%) | 0.50 (0.60) | – | 3.0 (2.0) | – | 0.80 | 0.40 | 0.90 | 1.00 | 50% [" in next(
+        x for x in lines if x.startswith("| good")
+    )
+    assert next(x for x in lines if x.startswith("| weak")).count("–") == 10
+    assert "Quality of pictures" in page and "EraseEval" in page
+    assert json.loads(board_to_json(board))["standings"][0]["quality"]["clip kept"] == 0.5
 
 
 def test_sign_flips_are_exact_for_few_pairs_and_close_for_many():

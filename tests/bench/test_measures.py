@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.linalg import sqrtm
 
 from concept_probe.attack.budget import success_rate
 from concept_probe.bench.assail import above
-from concept_probe.bench.distances import mmd, pixel_distance
-from concept_probe.bench.measure import named, queries
+from concept_probe.bench.distances import cmmd, frechet, mmd, pixel_distance
+from concept_probe.bench.measure import Seen, compare, named, queries
 from concept_probe.bench.memory import Peak
-from concept_probe.types import Prompt
-from tests.audit.known import concept
+from concept_probe.bench.quality import criteria, fit_to_text, unnamed
+from concept_probe.detect.clip import TextImage
+from concept_probe.types import Prompt, Query, Trial
+from tests.audit.known import Reader, concept
 from tests.bench.cases import SETTINGS
 
 
@@ -36,6 +40,86 @@ def test_discrepancy_is_unbiased_within_one_kind_and_grows_between_two():
     assert mmd(draw(0), draw(torch.tensor([3.0, 0, 0, 0, 0, 0]))) > 0.2
     with pytest.raises(ValueError, match="two rows"):
         mmd(draw(0)[:1], draw(0))
+
+
+def test_a_frechet_distance_is_that_of_the_formula():
+    a, b = torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [7.0]])
+    assert frechet(a, b) == pytest.approx((5 - 1) ** 2 + 2 + 8 - 2 * math.sqrt(2 * 8)), "variances 2 and 8"
+    draw = torch.Generator().manual_seed(0)
+    a, b = torch.randn(40, 4, generator=draw), torch.randn(30, 4, generator=draw) * 2 + 1
+    s, t = np.cov(a.T.double()), np.cov(b.T.double())
+    there = ((a.mean(0) - b.mean(0)) ** 2).sum().item() + np.trace(s + t - 2 * np.real(sqrtm(s @ t)))
+    assert frechet(a, b) == pytest.approx(there, rel=1e-5)
+    assert frechet(a[:3], a[:3]) == pytest.approx(0, abs=1e-5), "fewer rows than features"
+    with pytest.raises(ValueError, match="two rows"):
+        frechet(a[:1], b)
+
+
+def test_cmmd_is_the_mean_of_kernels_of_unit_vectors():
+    draw = torch.Generator().manual_seed(1)
+    a, b = torch.randn(5, 3, generator=draw).double(), torch.randn(4, 3, generator=draw).double()
+    unit = lambda x: x / x.norm()  # noqa: E731
+    k = lambda x, y: math.exp(-float((unit(x) - unit(y)).square().sum()) / 200)  # noqa: E731
+    inside = [sum(k(x, y) for x in of for y in of if x is not y) for of in (list(a), list(b))]
+    there = inside[0] / 20 + inside[1] / 12 - 2 * sum(k(x, y) for x in a for y in b) / 20
+    assert cmmd(a, b) == pytest.approx(1000 * there, rel=1e-6)
+
+
+class Colours(TextImage):
+    """Embeds a picture as the direction of its mean colour, and a text as red."""
+
+    def pictures(self, images):
+        return torch.nn.functional.normalize(images.mean((2, 3)), dim=-1)
+
+    def texts(self, texts):
+        return torch.tensor([[1.0, 0.0, 0.0]]).expand(len(texts), 3)
+
+
+def seen(colours: dict[str, list[tuple[float, float, float]]], said: dict[str, list[str]]) -> Seen:
+    trials, pictures = {}, {}
+    for kind, of in colours.items():
+        pictures[kind] = torch.tensor(of).view(-1, 3, 1, 1).expand(-1, 3, 2, 2)
+        label = {"neighbours": "dog", "unrelated": "sun"}.get(kind, "cat")
+        trials[kind] = tuple(Trial(Query(Prompt("x", None, label), i), s, 0.0) for i, s in enumerate(said[kind]))
+    return Seen(trials, pictures)
+
+
+RED, GREEN, HALF = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0, 0.0)
+
+
+def test_criteria_are_those_that_can_be_counted():
+    pair = Colours("colours", None, None)  # pyright: ignore[reportArgumentType]
+    kinds = ("target", "implicit", "neighbours", "unrelated")
+    before = seen({k: [RED, RED] for k in kinds}, {"target": ["cat"] * 2, "implicit": ["cat"] * 2,
+                  "neighbours": ["dog"] * 2, "unrelated": ["sun"] * 2})  # fmt: skip
+    after = seen(
+        {"target": [RED, HALF], "implicit": [RED, RED], "neighbours": [RED, RED], "unrelated": [RED, GREEN]},
+        {
+            "target": ["dog", "none"],
+            "implicit": ["cat", "error"],
+            "neighbours": ["dog"] * 2,
+            "unrelated": ["sun", "none"],
+        },
+    )
+    found = criteria(before, after, pair, "cat")
+    assert found["m1"] == pytest.approx((1 + math.sqrt(0.5)) / 2), "the second turned by 45 degrees, both without cat"
+    assert found["m2"] == 0 == found["harmonic"], "seen, and not to be looked at, which is no evidence of absence"
+    assert found["m3"] == pytest.approx(3 / 4), "one of four pictures no longer fits its text"
+    assert found["m4"] == pytest.approx(
+        1 - mmd(torch.tensor([RED] * 4), torch.tensor([RED, RED, RED, GREEN])), abs=1e-6
+    )
+    same = criteria(before, before, pair, "dog")
+    assert all(same[m] == pytest.approx(1) for m in ("m1", "m2", "m3", "m4", "harmonic"))
+    half = criteria(before, Seen({**after.trials, "implicit": before.trials["target"]}, before.pictures), pair, "dog")
+    parts = [half[m] for m in ("m1", "m2", "m3", "m4")]
+    assert half["harmonic"] == pytest.approx(4 / sum(1 / p for p in parts)) and half["m1"] == 0.5
+    assert unnamed(after.trials) == [3, 8] and unnamed(before.trials) == [0, 8]
+    told = fit_to_text(before, after, before, pair, "cat")
+    assert told["clip kept"] == pytest.approx(0.75) and told["clip kept before"] == pytest.approx(1)
+    assert told["clip target"] == pytest.approx((1 + math.sqrt(0.5)) / 2) and told["cmmd control"] == pytest.approx(0)
+    values = compare(before, after, before, Reader(), concept(), pair)
+    assert values["unnamed"] == [3, 8] and values["criteria"] == pytest.approx(found) and values["clip kept"] < 1
+    assert "clip kept" not in compare(before, after, before, Reader(), concept())
 
 
 def test_above_is_a_difference_with_a_newcombe_interval():

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
+from concept_probe.capture import tap
+from concept_probe.erase import Uce
 from concept_probe.families.stop import Stopped
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
-from tests.tiny import FAMILIES
+from tests.tiny import FAMILIES, tiny_concept
 
 PROMPTS = [Prompt("a cat", "cat"), Prompt("the dog")]
 QUERIES = [Query(p, i) for i, p in enumerate(PROMPTS)]
+SAMPLING = Sampling(steps=2)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -112,3 +117,27 @@ def test_stopping_leaves_no_hook_and_lets_other_things_through(subject):
 def test_a_step_that_sampling_does_not_have_is_refused(subject):
     with pytest.raises(ValueError, match="step 9 was asked for; sampling has steps 0 to 3"):
         subject.run_to(subject.sites("cross_key"), QUERIES, Sampling(steps=4), steps=[9])
+
+
+def test_bare_is_the_subject_before_anything_was_on_and_all_comes_back(subject):
+    """Bit for bit, with an edit on an edit and a tap; taps entered inside act, also after an error inside."""
+    concept, site = tiny_concept(), subject.sites("text_out")[0]
+
+    def states():
+        with torch.no_grad():
+            return torch.cat([subject.encode(PROMPTS).states.flatten(), subject.generate(QUERIES, SAMPLING).flatten()])
+
+    before, hash_before = states(), subject.weight_hash()
+    with contextlib.ExitStack() as on:
+        for _ in range(2):
+            on.enter_context(Uce()(subject, concept).on(subject))
+        on.enter_context(tap(subject, {site: lambda x, m: x + 1}))
+        erased, erased_hash = states(), subject.weight_hash()
+        assert not torch.equal(erased, before)
+        with pytest.raises(KeyError), subject.bare():
+            assert torch.equal(states(), before) and subject.weight_hash() == hash_before
+            with tap(subject, {site: lambda x, m: x * 0}):
+                assert not torch.equal(states(), before)
+            raise KeyError
+        assert torch.equal(states(), erased) and subject.weight_hash() == erased_hash
+    assert torch.equal(states(), before) and subject.weight_hash() == hash_before

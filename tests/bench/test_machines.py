@@ -1,0 +1,84 @@
+"""A sweep on Ray: the same rows as in one process, and a clear word where Ray is missing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from concept_probe.bench import Entrant, Grid, NoRay, Order, Store, machines, over_ray
+from concept_probe.bench.machines import LIVES, Measurer, groups
+from concept_probe.erase import Blocklist
+from tests.bench.cases import ASSAULTS, SETTINGS, grid
+from tests.tiny import save, tiny_concept, tiny_sd
+
+
+@pytest.fixture
+def order(tmp_path) -> Order:
+    """Two erasers that anybody can load: a saved tiny model, judged by the recogniser of the embedded ones."""
+    asked = Grid((tiny_concept(),), (Entrant("blocklist", Blocklist()),), ASSAULTS, (0,), SETTINGS)
+    return Order(asked, str(save(tiny_sd(), tmp_path / "model")), None, tmp_path, tmp_path / "rows.jsonl", threads=1)
+
+
+def without_times(row):
+    kept = {k: v for k, v in row.values.items() if k not in ("peak", "fit", "spent")}
+    return replace(row, seconds=0.0, values=kept)
+
+
+def test_without_ray_the_message_says_what_to_install(order, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(NoRay, match=r"pip install 'concept-probe\[ray\]'"):
+        next(over_ray(order))
+    assert not order.rows.exists()
+
+
+def test_cells_that_share_a_fit_come_together():
+    cells = {f"{c.entrant}/{c.attack}/{c.seed}": c for c in grid(seeds=(0, 1)).cells()}
+    made = [list(g) for g in groups(cells)]
+    assert [len(g) for g in made] == [2] * 6 and made[0] == ["untouched/none/0", "untouched/paraphrases/0"]
+    assert [k for g in made for k in g] == list(cells)
+
+
+def test_a_worker_measures_what_a_sweep_does_and_writes_nothing(order):
+    worker, sweep = Measurer(order), order.sweep()
+    key, cell = list(sweep.keys().items())[2]
+    row = worker.measure(key)
+    assert row.status == "done", row.error
+    assert without_times(row) == without_times(sweep.measured(key, cell)) and not order.rows.exists()
+    with pytest.raises(KeyError, match="loads other weights"):
+        worker.measure("0" * 20)
+
+
+@pytest.mark.slow
+def test_a_sweep_on_ray_has_the_rows_of_one_in_a_process_and_goes_on(order, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)]))
+    alone = replace(order, rows=tmp_path / "alone.jsonl")
+    expected = {r.key: without_times(r) for r in alone.sweep().run()}
+    first = next(iter(order.sweep().run()))  # one cell is there already
+    made = list(over_ray(order, workers=2))
+    assert len(made) == len(expected) - 1 and first.key not in {r.key for r in made}
+    assert {k: without_times(r) for k, r in Store(order.rows).rows().items()} == expected
+    assert list(over_ray(order, workers=2)) == []
+
+
+@pytest.mark.slow
+def test_a_cell_that_ends_its_worker_twice_is_a_failed_row_and_the_rest_goes_on(order, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)]))
+    fatal = next(iter(order.sweep().keys()))
+
+    class Mortal(Measurer):
+        def measure(self, key):
+            if key == fatal:
+                os._exit(1)
+            return super().measure(key)
+
+    monkeypatch.setattr(machines, "Measurer", Mortal)
+    rows = {r.key: r for r in over_ray(order, workers=1)}
+    assert len(rows) == len(order.sweep().keys())
+    assert rows[fatal].status == "failed" and rows[fatal].error.startswith(f"worker lost: {LIVES} workers")
+    assert all(r.status == "done" for k, r in rows.items() if k != fatal)
