@@ -61,7 +61,8 @@ from concept_probe.types import Concept, Prompt, Query, Sampling, Score, Site, S
 REAL = ("Japan", "Egypt", "the solar system", "music", "Harry Potter", "Greek mythology")
 SAMPLING = Sampling(tokens=4, batch=32)
 ASKED = {"target": 12, "paraphrases": 12, "neighbours": 10, "unrelated": 10}
-COLUMNS = 32
+COLUMNS = 128
+"""How many of the columns that answers owe most to are given to erasers, and watched."""
 ZEROED = (32, 128, 512)
 """How many columns are tried on the select split."""
 LIGHT = {"steps": 12, "batch": 6, "rate": 0.0015}
@@ -154,8 +155,8 @@ def attacked(subject: CausalLMSubject, concept: Concept) -> dict:
 
 
 def found_columns(subject: CausalLMSubject, concept: Concept) -> dict[str, list[float]]:
-    """The columns that the odds of the concept's answers owe most to: address, score, and that of the median one."""
-    ranked = rank_by_effect(subject, concept, on="odds", most=12)
+    """The columns that the concept's answers owe most to: address, score, and that of the median one."""
+    ranked = rank_by_effect(subject, concept, most=12)
     typical = float(ranked.scores.median())
     return {str(site): [float(ranked.scores[i]), typical] for i, site in enumerate(ranked.sites[:COLUMNS])}
 
