@@ -80,10 +80,10 @@ ERASERS: dict[str, Callable] = {
     "dpo": lambda s, c, found: Dpo(**LIGHT, keep="kl")(s, c),
     "rmu": lambda s, c, found: Rmu(steps=12, batch=6, rate=0.02)(s, c),
     "memit": lambda s, c, found: Memit()(s, c),
-    "needle": lambda s, c, found: Needle(steps=12, batch=6, rate=0.01)(s, c, found),
+    "needle": lambda s, c, found: Needle(steps=12, batch=6, rate=0.1)(s, c, found),
     "rocr": lambda s, c, found: Rocr()(s, c),
-    "pisces": lambda s, c, found: Pisces(below=4)(s, c, features(s, c)),
-    "crisp": lambda s, c, found: Crisp(steps=12, batch=6, rate=0.005, count=8)(s, c, features(s, c)),
+    "pisces": lambda s, c, found: Pisces(below=4, mu=1.0)(s, c, features(s, c)),
+    "crisp": lambda s, c, found: Crisp(steps=12, batch=6, rate=0.01, count=8)(s, c, features(s, c)),
 }
 CODED = ("pisces", "crisp")
 """Erasers that need the shipped autoencoders of SmolLM2."""

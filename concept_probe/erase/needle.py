@@ -35,6 +35,9 @@ class Needle(Keeping):
     """Length of the noise, as a multiple of the column's own."""
     steps: int = 40
     """Gradient steps on the columns; 0: noise alone."""
+    rate: float = 0.05
+    """Adam's step, as a multiple of the root mean square of each matrix; falls to 0 along a cosine. Larger than where
+    whole matrices are trained: a few columns have to make up for noise that is longer than they are."""
     keep: Literal["nll", "kl"] = "kl"
     """What keeps other answers: `nll`, likelihood of the right ones; `kl`, divergence of the next token from the
     reference's, which is the subject before the noise."""

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 class Pisces:
     """Columns that an autoencoder codes with a feature of the concept are written again without it.
 
-    >>> edit = Pisces(tau=0.3, mu=1.0)(subject, concept, find_features(sae, subject, concept))
+    >>> edit = Pisces(tau=0.4, mu=1.0)(subject, concept, find_features(sae, subject, concept))
     """
 
     name: ClassVar[str] = "pisces"
-    tau: float = 0.3
+    tau: float = 0.5
     """τ: a column is acted on where a feature's coefficient exceeds this share of its largest one over the matrix."""
     mu: float = 0.0
     """μ: what the coefficient becomes is -μ times that largest one; at 0 the feature is removed."""

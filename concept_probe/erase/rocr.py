@@ -43,9 +43,9 @@ class Rocr:
     preserve: tuple[Kind, ...] = NEGATIVE
     """Lists of other prompts (fit split) whose keys are kept, all of their tokens but the first; so are those of the
     phrasings with the other name."""
-    beta: float = 1.0
+    beta: float = 10.0
     """β: weight of the mean kept key against that of the mean key of the concept."""
-    lam: float = 1e-3
+    lam: float = 0.1
     """λ, as a multiple of the mean diagonal of what it is added to."""
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is solved."""
