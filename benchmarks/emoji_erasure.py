@@ -156,7 +156,7 @@ def rates(subject, concept: Concept, looks: Recogniser, count: int) -> dict[str,
     return {kind: sum(next(seen).seen == q.prompt.label for q in part) / len(part) for kind, part in queries.items()}
 
 
-UNTOLD = ("method", "subject", "prompts_seen", "options", "guides")
+UNTOLD = ("method", "subject", "prompts_seen", "options", "guides", "kept")
 """What `made_by` holds besides settings and measures: the same for all rows of an eraser, or long."""
 
 
