@@ -90,7 +90,7 @@ class DoCo:
     """The critic's rate of Adam."""
     warmup: int = 40
     """Steps of the critic alone, before the denoiser is trained."""
-    training: Training = Training(steps=160)
+    training: Training = Training(steps=160, retain=3.0)
     """How it is trained; `retain` is the weight at which the gradient of what is kept is added after the surgery."""
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is trained."""

@@ -245,7 +245,7 @@ CASES: dict[str, Case] = {
     ),
     "surgical": prompted(Surgical(training=replace(SCHOOL, pictures=4))),
     "unguide": prompted(Unguide(training=SCHOOL)),
-    "doco": prompted(DoCo(width=8, warmup=8, training=replace(SCHOOL, rate=0.05))),
+    "doco": prompted(DoCo(width=8, warmup=30, critic_rate=0.01, training=replace(SCHOOL, rate=0.03))),
     "ant": prompted(Ant(early=0.0, views=1, augment=("target",), training=SCHOOL)),
     "emcid": prompted(Emcid(steps=24, batch=8, pictures=2, sampling=SAMPLING)),
     "blocklist": Case(
