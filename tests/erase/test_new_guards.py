@@ -11,12 +11,13 @@ from torch import Tensor
 from concept_probe.capture import tap
 from concept_probe.erase import Cgce, Intervention, Irece, PatchReplacement, Uce
 from concept_probe.erase.attention import attention
-from concept_probe.erase.cgce import refined
+from concept_probe.erase.cgce import per_prompt, refined
 from concept_probe.erase.irece import Locator, Region, disturbed, laid_out, unedited
 from concept_probe.erase.negative_prompt import Asker
 from concept_probe.erase.patch_replacement import Detector, Replacer, firing
 from concept_probe.families import UNetSubject
-from concept_probe.find.probes import Probe
+from concept_probe.find import concept_rows
+from concept_probe.find.probes import Probe, fit_probe
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.types import Moment, Prompt, Query, Sampling, Score, Site, Subspace
 from tests.tiny import FAMILIES, tiny_concept, tiny_sd
@@ -144,16 +145,20 @@ def test_cgce_ends_at_its_goal_and_leaves_what_is_there_already():
 
 def test_cgce_changes_prompts_that_its_probe_sees_and_no_others():
     subject = tiny_sd()
-    guard = Cgce(spared=0.8)(subject, CONCEPT)
     site = subject.sites("text_out")[0]
+    rows = concept_rows(subject, CONCEPT, [site], "fit", sources=("target", "unrelated"))[site]
+    probe = fit_probe(rows.x, rows.concept, penalty=1e-4)
+    logits, _ = per_prompt(probe, rows)
+    least = float(logits.median())  # half of the prompts are caught, whichever they are
+    guard = Intervention("cgce", "cat", {site: Cgce()._action(probe, least)})
     probes = guard.actions[site]
-    own, others = CONCEPT.target.fit, CONCEPT.unrelated.fit
-    prompts = [*own, *others]
+    prompts = [*CONCEPT.target.fit, *CONCEPT.unrelated.fit]
     before = subject.encode(prompts).states
     with guard.on(subject):
         after = subject.encode(prompts).states
     changed = (after != before).flatten(1).any(1)
-    assert changed[: len(own)].float().mean() > changed[len(own) :].float().mean()
+    away = (logits - least).abs() > 1e-3  # the median itself may fall on either side
+    assert torch.equal(changed[away], (logits > least)[away]) and 0 < changed.sum() < len(prompts)
     assert torch.equal(after[:, 0], before[:, 0])  # the beginning token is the same for every prompt
     moment = Moment((0,), ("uncond",), token_kinds=subject.tokenise(prompts[:1]).kinds)
     assert probes(before[:1], moment) is None  # guidance's own prompt is left alone
