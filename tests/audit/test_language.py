@@ -222,7 +222,7 @@ def test_without_a_twin_likelihood_has_the_neutral_text_as_control(world):
     found = finding(report, "probability of the gold answer", "target")
     bare = [replace(p, text="The answer is", subject=None) for p in made.target.test]
     assert found.control == pytest.approx(float(answer_probability(subject, bare).mean()), abs=1e-6)
-    assert found.control < found.before and found.index is None and "asks nothing" in found.control_name
+    assert (found.control or 0) < found.before and found.index is None and "asks nothing" in found.control_name
 
 
 def test_every_attack_on_texts_can_be_named_and_its_finding_is_explained(world):
