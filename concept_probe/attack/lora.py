@@ -50,7 +50,7 @@ class LoraRelearning(Attack):
     """Pictures, or texts, per point and for the control, at most."""
     rate: float | None = None
     """Adam's step: of u as a multiple of the root mean square of the weight's entries, of v as it is. None: 0.05, or of
-    a language model 0.01."""
+    a language model 0.003."""
     batch: int = 8
     """Pictures, or answers, per gradient step."""
 
@@ -79,7 +79,7 @@ class LoraRelearning(Attack):
         roles = ("mlp_value",) if writes else ("cross_key_weight", "cross_value_weight")
         adapters = Adapters(subject, [s for role in roles for s in subject.sites(role)], self.rank, self.seed)
         parameters = [p for pair in adapters.pairs.values() for p in pair]
-        rate = self.rate if self.rate is not None else 0.01 if writes else 0.05
+        rate = self.rate if self.rate is not None else 0.003 if writes else 0.05
         descent = Descent(loss, parameters, rate, generator, meter, adapters.groups(rate))
         queries = spread(test, distinct(self, test, each), self.seed)
         with bars() as bar:

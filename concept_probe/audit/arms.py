@@ -66,17 +66,28 @@ def thin(prompts: Sequence[Prompt], most: int) -> tuple[Prompt, ...]:
     They are taken one by one, each time the one whose most taken word was taken least often so far, words that
     all of them have left out. (Every m-th of a list that goes through styles in turn would be of one style.)
     """
+    return _spread(prompts, most, [""] * len(prompts))
+
+
+def of_facts(prompts: Sequence[Prompt], most: int) -> tuple[Prompt, ...]:
+    """As `thin`, but another wording of a fact is taken only once every fact has as many: wordings count as one."""
+    return _spread(prompts, most, [p.fact or p.text for p in prompts])
+
+
+def _spread(prompts: Sequence[Prompt], most: int, groups: Sequence[str]) -> tuple[Prompt, ...]:
     if len(prompts) <= most:
         return tuple(prompts)
     words = [frozenset(re.findall(r"\w+", p.text.casefold())) for p in prompts]
     common = frozenset.intersection(*words)
     words = [w - common for w in words]
     taken: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
     left = dict.fromkeys(range(len(prompts)))
     for _ in range(most):
-        best = min(left, key=lambda i: sorted((taken[w] for w in words[i]), reverse=True))
+        best = min(left, key=lambda i: (seen[groups[i]], sorted((taken[w] for w in words[i]), reverse=True)))
         del left[best]
         taken.update(words[best])
+        seen[groups[best]] += 1
     return tuple(p for i, p in enumerate(prompts) if i not in left)
 
 
@@ -150,7 +161,7 @@ def thinned(concept: Concept, most: int) -> Concept:
     parts: dict[str, Splits] = {}
     for kind, limit in limits.items():
         splits: Splits = getattr(concept, kind)
-        parts[kind] = replace(splits, test=thin(splits.test, limit))
+        parts[kind] = replace(splits, test=of_facts(splits.test, limit))
     return replace(concept, **parts)  # pyright: ignore[reportArgumentType]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from concept_probe.audit.metrics import Evidence, Views
 from concept_probe.audit.observe import Observation
 from concept_probe.detect.answers import Continues, bleu, rouge_l
 from concept_probe.find.knowledge import per_fact
-from concept_probe.types import Finding, Kind
+from concept_probe.types import Finding, Kind, Prompt
 
 LIKENESS: dict[str, Callable[[str, str], float]] = {"ROUGE-L": rouge_l, "BLEU": bleu}
 
@@ -22,7 +23,8 @@ LIKENESS: dict[str, Callable[[str, str], float]] = {"ROUGE-L": rouge_l, "BLEU": 
 def fluency(views: Views, before: Arm) -> Evidence:
     """Findings on texts, without indices: perplexity where it must stay, and ROUGE-L and BLEU; none of pictures.
 
-    Without a twin, the control of perplexity is what the subject before makes of the same words in another order.
+    Without a twin, the control of perplexity is what the subject before makes of the same texts with a wrong answer, or,
+    where prompts have no distractors, of the same words in another order.
     """
     out = Evidence()
     for kind in views.before.readings:
@@ -49,7 +51,8 @@ def _perplexity(out: Evidence, views: Views, arm: Arm, kind: Kind) -> None:
         read = views.control.readings[kind]
         control, name = sums(read.nats, read.tokens), "never-taught twin"
     else:
-        control, name = sums(*_mixed(arm, [shuffled(text_of(p)) for p in prompts])), "before, words in another order"
+        texts, name = spoilt(prompts)
+        control = sums(*_read(arm, texts))
     nats, tokens = after
     weights = views.bootstrap.weights(f"perplexity/{kind}", len(nats))
     low, high = quantiles(((weights @ nats) / (weights @ tokens)).exp())
@@ -71,7 +74,14 @@ def _perplexity(out: Evidence, views: Views, arm: Arm, kind: Kind) -> None:
     )
 
 
-def _mixed(arm: Arm, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+def spoilt(prompts: Sequence[Prompt]) -> tuple[list[str], str]:
+    """Texts that are as good as the kept ones but for their sense, and what they are."""
+    if all(p.distractors and p.answers for p in prompts):
+        return [text_of(replace(p, answers=p.distractors[:1])) for p in prompts], "before, with a wrong answer"
+    return [shuffled(text_of(p)) for p in prompts], "before, words in another order"
+
+
+def _read(arm: Arm, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     subject = arm.subject
     assert isinstance(subject, Continues)  # for the type checker: others have no readings
     with arm.on():

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 import torch
 
 from concept_probe import detect
-from concept_probe.audit.arms import Arm, Plan
+from concept_probe.audit.arms import Arm, Plan, of_facts, thin
 from concept_probe.audit.bootstrap import Bootstrap
 from concept_probe.audit.depth import METRIC, as_large, depth, first_token, share_lost
-from concept_probe.audit.fluency import fluency
+from concept_probe.audit.fluency import fluency, spoilt
 from concept_probe.audit.likely import Reading, readings, shuffled, surprise, text_of
 from concept_probe.audit.metrics import Views
 from concept_probe.audit.observe import Observation
@@ -79,9 +80,12 @@ def test_perplexity_is_worked_out_over_facts_and_an_untouched_model_stands_still
     arm = Arm("before", tiny_llama(), None, "")
     (found,) = fluency(views(of([1, 3, 5]), of([2, 6, 10])), arm).findings
     assert found.before == pytest.approx(math.e) and found.after == pytest.approx(math.e**2)
-    nats, tokens = surprise(arm.subject, [shuffled(text_of(p)) for p in KEPT])  # pyright: ignore[reportArgumentType]
+    wrong = ["the red dog x", "a dog is x", "my sun x"]
+    assert spoilt(KEPT) == (wrong, "before, with a wrong answer")
+    assert spoilt([Prompt("a b c", answers=("d",))])[0] == [shuffled("a b c d")]
+    nats, tokens = surprise(arm.subject, wrong)  # pyright: ignore[reportArgumentType]
     mixed = ((nats[0] + nats[1]) / 2 + nats[2]) / ((tokens[0] + tokens[1]) / 2 + tokens[2])
-    assert found.control == pytest.approx(math.exp(mixed)) and "another order" in found.control_name
+    assert found.control == pytest.approx(math.exp(mixed)) and "wrong answer" in found.control_name
     assert found.n == 2 and found.low <= found.after <= found.high and found.better == "lower"
     assert found.low == pytest.approx(math.exp(4 / 3), rel=0.2)  # the fact of 4 nats in 3 tokens alone
     assert found.note == "2.72 times that before"
@@ -158,3 +162,12 @@ def test_shares_and_random_changes():
     whole, erased = (torch.zeros(3, 8),), (torch.diag(torch.tensor([1.0, 2.0, 0.0]), 5)[:3],)
     (out,) = as_large(whole, erased, torch.Generator().manual_seed(0))
     torch.testing.assert_close(out.norm(dim=-1), erased[0].norm(dim=-1))
+
+
+def test_wordings_of_a_fact_are_asked_only_once_every_fact_is():
+    prompts = [asked(f"{how} fact {i} is", "sun", str(i)) for how in ("one", "two", "three") for i in range(4)]
+    assert {p.fact for p in of_facts(prompts, 4)} == set("0123")
+    counts = Counter(p.fact for p in of_facts(prompts, 9))
+    assert sorted(counts.values()) == [2, 2, 2, 3] and len(of_facts(prompts, 99)) == 12
+    bare = [asked(f"{i} is", "sun") for i in range(9)]
+    assert of_facts(bare, 4) == thin(bare, 4)

@@ -65,5 +65,5 @@ def test_it_runs_on_the_real_model(tmp_path, monkeypatch):
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert [f"{o.ename}: {o.evalue}" for o in outputs if o.output_type == "error"] == []
     shown = [o.data for o in outputs if "data" in o]
-    assert len([data for data in shown if PLOTLY in data]) == 2
+    assert len([data for data in shown if PLOTLY in data]) == 3
     assert len([d for d in shown if 'class="cp-report"' in d.get("text/html", "")]) == 1
