@@ -205,7 +205,7 @@ CASES: dict[str, Case] = {
     "slider": prompted(Slider(training=SCHOOL)),
     "adv_unlearn": prompted(AdvUnlearn(training=replace(SCHOOL, adversary=2, steps=30, rate=0.01, retain=3.0))),
     "receler": prompted(Receler(training=replace(SCHOOL, adversary=2))),
-    "unguide": prompted(Unguide(training=SCHOOL)),
+    "unguide": prompted(Unguide(absent=1.0, training=SCHOOL)),
     "doco": prompted(DoCo(width=8, warmup=30, critic_rate=0.01, training=replace(SCHOOL, rate=0.03))),
     "ant": prompted(Ant(early=0.0, views=1, augment=("target",), training=SCHOOL)),
     "emcid": prompted(Emcid(steps=24, batch=8, pictures=2, sampling=SAMPLING)),
