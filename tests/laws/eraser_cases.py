@@ -244,7 +244,7 @@ CASES: dict[str, Case] = {
         AdversarialPreservation(candidates=4, worst=1, every=4, training=replace(SCHOOL, pictures=4))
     ),
     "surgical": prompted(Surgical(training=replace(SCHOOL, pictures=4))),
-    "unguide": prompted(Unguide(training=SCHOOL)),
+    "unguide": prompted(Unguide(absent=1.0, training=SCHOOL)),
     "doco": prompted(DoCo(width=8, warmup=30, critic_rate=0.01, training=replace(SCHOOL, rate=0.03))),
     "ant": prompted(Ant(early=0.0, views=1, augment=("target",), training=SCHOOL)),
     "emcid": prompted(Emcid(steps=24, batch=8, pictures=2, sampling=SAMPLING)),
