@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -28,14 +29,14 @@ from concept_probe.types import Query, Sampling
 
 KINDS = ("target", "paraphrases", "implicit", "neighbours", "unrelated")
 CGCE = (Cgce(penalty=0.01), Cgce(penalty=1.0), Cgce())
-IRECE = (
+IRECE: tuple[dict[str, Any], ...] = (
     {"share": 0.5, "until": 0.6, "quantile": 0.95},
     {"share": 0.5, "until": 1.0, "quantile": 0.8},
     {"share": 0.7, "until": 0.9, "quantile": 0.85},
     {"share": 1.0, "until": 0.8, "quantile": 0.85},
     {"share": 1.0, "until": 0.9, "quantile": 0.8},
 )
-PATCHES = ({"at": "site"}, {}, {"quantile": 0.7})
+PATCHES: tuple[dict[str, Any], ...] = ({"at": "site"}, {}, {"quantile": 0.7})
 
 
 def main() -> None:
