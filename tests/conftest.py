@@ -1,4 +1,4 @@
-"""Every test is offline."""
+"""Every test is offline; workers that run beside each other share the cores."""
 
 from __future__ import annotations
 
@@ -6,3 +6,5 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # before torch reads it
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))

@@ -84,6 +84,7 @@ def test_weakened_is_not_intact_and_not_gone():
     assert verdict.name == "suppressed" and "weakened" in verdict.reasons[0]
 
 
+@pytest.mark.slow
 def test_too_few_samples_are_undecided_and_more_of_them_mostly_decide():
     """`samples_needed` supposes that the value stays as it is, so it is right on average and not every time."""
     asked = decided = 0

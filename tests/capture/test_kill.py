@@ -59,6 +59,7 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment,count", [("shard", 5), ("manifest", 4)])
 def test_kill_9_and_rerun(undisturbed, tmp_path, moment, count):
     command = [sys.executable, "-c", VICTIM, str(tmp_path), moment, str(count)]

@@ -100,6 +100,7 @@ def test_a_reader_that_waits_can_be_interrupted():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_a_program_ends_although_nobody_closed_the_iterator():
     code = (
         "import itertools, torch\nfrom concept_probe.capture import prefetch\n"
@@ -122,6 +123,7 @@ def test_no_more_than_asked_are_made_ahead():
         prefetch([], ahead=0)
 
 
+@pytest.mark.slow
 def test_making_and_using_overlap():
     """Twenty batches, each 20 ms to make and 20 ms to use: 0.8 s one after the other, 0.42 s side by side."""
 

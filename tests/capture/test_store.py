@@ -201,6 +201,7 @@ def test_a_failing_run_is_continued_from_the_last_whole_batch(subject, tmp_path)
         assert all(torch.equal(acts.read(site).columns[c], v) for c, v in whole.read(site).columns.items())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory figures of Linux")
 def test_memory_is_constant(tmp_path):
     """200 MB of rows go through the writer and through batches in less than 110 MB, and do not add up.

@@ -72,6 +72,7 @@ def test_the_goal_of_esd_is_the_papers():
     torch.testing.assert_close(opposite(subject, pool, 1.7, "esd"), empty - 1.7 * (asked - empty))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [Esd, ConceptAblation])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_lowers_its_loss_and_touches_nothing(method, family):

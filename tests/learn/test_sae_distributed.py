@@ -46,6 +46,7 @@ def test_two_processes_give_the_weights_of_one(tmp_path, rule, split):
     same(load_sae(tmp_path), run(rule, "rows"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, before, after):
     together(before, "topk", "features", tmp_path, last=24)

@@ -66,7 +66,8 @@ def store(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["iterator", pytest.param("store", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["iterator", "store"])
 def test_killed_twice_and_started_again_ends_in_the_same_bits(tmp_path, kind, request):
     more = (str(request.getfixturevalue("store")),) if kind == "store" else ()
     threads = torch.get_num_threads()

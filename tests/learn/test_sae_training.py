@@ -92,6 +92,7 @@ def test_planted_features_are_found_whatever_the_unit_of_the_rows(scale):
     assert recovery(sae.decoder, planted.directions) > 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_auxk_revives_features_and_without_it_they_stay_dead(seed):
     """b_dec starts from a first batch without the offset of all later ones, and one direction drowns many features.

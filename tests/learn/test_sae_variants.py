@@ -63,6 +63,7 @@ def test_batchtopk_survives_the_disk_and_is_jumprelu_to_sae_lens(batchtopk, tmp_
     torch.testing.assert_close(theirs.encode(x), batchtopk.encode(x).dense(batchtopk.width), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_matryoshka_prefixes_reconstruct_better_than_those_of_plain_training():
     prefixes = (8, 24, 64)
     plain, nested = (train_sae(PLANTED.batches(256), site=SITE, prefixes=p, **OPTIONS) for p in ((), prefixes))

@@ -22,6 +22,7 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=root, env=inherited | environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @installed
 def test_every_case_holds_in_the_interpreter():
     done = python("-m", "pytest", str(CASES), "-q", "-p", "no:cacheprovider", TRITON_INTERPRET="1")
