@@ -82,6 +82,7 @@ def test_slopes_are_those_of_the_error(make):
     assert table.shape == (3, len(vocabulary.words)) and torch.isfinite(table).all()
 
 
+@pytest.mark.slow
 @searches
 @models
 def test_a_search_lowers_its_own_error_below_that_of_random_words(make, search):

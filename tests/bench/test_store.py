@@ -73,6 +73,7 @@ with Store(sys.argv[1]).claim("cell") as mine:
 """
 
 
+@pytest.mark.slow
 def test_a_claim_keeps_another_process_out_and_ends_with_the_process(tmp_path):
     store = Store(tmp_path / "rows.jsonl")
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(store.path)], stdout=subprocess.PIPE, text=True)

@@ -84,6 +84,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_hub_id_loads_as_its_folder_does(tmp_path):
     """From a cache laid out as the hub's client lays it out; in a process of its own, since the client reads its
     environment once."""

@@ -95,6 +95,7 @@ def test_a_hub_id_that_cannot_be_had_says_what_to_do():
         assert mend in said
 
 
+@pytest.mark.slow
 def test_a_hub_id_loads_as_its_folder_does(saved, tmp_path):
     """From a cache laid out as the hub's client lays it out; in a process of its own, since the client reads its
     environment once."""

@@ -39,6 +39,7 @@ def same(one: Sae, two: Sae) -> None:
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["topk", "batchtopk"])
 @pytest.mark.parametrize("split", ["rows", "features"])
 def test_two_processes_give_the_weights_of_one(tmp_path, rule, split):

@@ -30,6 +30,7 @@ def test_every_case_holds_in_the_interpreter():
     assert re.search(r"^\d+ passed in", done.stdout, re.MULTILINE), f"not all cases ran: {done.stdout[-500:]}"
 
 
+@pytest.mark.slow
 @installed
 @pytest.mark.parametrize("rows", ["fp32", "bf16", "fp16", "fp64"])
 def test_kernels_compile_for_a_gpu_without_one(rows):
