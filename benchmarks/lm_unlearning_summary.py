@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -114,67 +115,87 @@ def matched(rows: Sequence[dict], eraser: str, concepts: Sequence[str]) -> list[
     return [by[c] for c in concepts if c in by]
 
 
+def spanned(values: Sequence[float], key: str) -> str:
+    """Mean with its interval; nothing where there are no values."""
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*mean_interval(values, key)) if values else ""
+
+
+def hits(rows: Sequence[dict], attack: str) -> list[float]:
+    """0 or 1 per text of an attack's best point, over several concepts."""
+    return [float(h) for r in rows for h in r["attacked"][attack].get("hits", [])]
+
+
+def figures(own: Sequence[dict], eraser: str) -> dict | None:
+    """What one eraser's rows of a kind of concepts come to; None where their controls are not measured yet."""
+    of = [r for r in own if r["eraser"] == eraser]
+    names = [r["concept"] for r in of]
+    before, never = matched(own, "untouched", names), matched(own, "never taught", names)
+    if len(before) < len(of) or (of[0]["kind"] == "taught" and len(never) < len(of)):
+        return None
+    verdict, scores = judged(of, before, never)
+    single = Counter(
+        judged([r], matched(own, "untouched", [r["concept"]]), matched(own, "never taught", [r["concept"]]))[0].name
+        for r in of
+    )
+    worst, attacks = largest(scores), {a: hits(of, a) for a in ATTACKS}
+    return {
+        "concepts": len(of), **{k: float(joined(of, k).mean()) for k in KINDS},
+        "attacks": {a: sum(h) / len(h) if h else None for a, h in attacks.items()},
+        "verdict": verdict.name, "verdicts": dict(single), "cosine": sum(r["cosine"] for r in of) / len(of),
+        "residual": worst and {"of": worst.name, "value": worst.value, "low": worst.low, "high": worst.high},
+    }  # fmt: skip
+
+
+def tables(own: Sequence[dict], found: dict[str, dict]) -> tuple[Table, Table]:
+    """What is written and the verdict; what attacks regain. One row per eraser, means with intervals over facts."""
+    written = Table("eraser", "concepts", *KINDS, "residual", "cosine", "s", "verdict", box=box.MARKDOWN)
+    regained = Table("eraser", *ATTACKS, box=box.MARKDOWN)
+    for eraser, one in found.items():
+        of, worst = [r for r in own if r["eraser"] == eraser], one["residual"]
+        written.add_row(
+            eraser, str(len(of)), *(spanned(joined(of, k)[:, 0].tolist(), k) for k in KINDS),
+            "" if worst is None else f"{worst['value']:.2f} [{worst['low']:.2f}, {worst['high']:.2f}] {worst['of']}",
+            f"{one['cosine']:.2f}", f"{sum(r['seconds'] for r in of) / len(of):.0f}",
+            f"{one['verdict']} ({', '.join(f'{n} {v}' for v, n in one['verdicts'].items())})",
+        )  # fmt: skip
+        regained.add_row(eraser, *(spanned(hits(of, a), a) for a in ATTACKS))
+    return written, regained
+
+
 def printed(rows: Sequence[dict]) -> None:
-    """Tables of what the rows say, and one line of JSON."""
-    console = Console(width=200)
+    """Tables of what the rows say, in Markdown, and one line of JSON."""
+    console = Console(width=260)
     console.print(f"{len(rows)} rows, {sum(r['seconds'] for r in rows) / 60:.0f} minutes")
     erasers: dict[str, dict] = {}
-    together: dict[str, str | None] = {"untouched": None, "never taught": None}
-    verdicts: dict[str, Counter[str]] = {name: Counter() for name in together}
+    taught: dict[str, dict] = {}
     for kind in ("taught", "real"):
-        title = f"{kind} concepts, right answers, mean over concepts; indices and verdict of all their facts together"
-        table = Table("eraser", "concepts", *KINDS, *ATTACKS, "residual", "cosine", "s", "verdict", title=title)
         own = [r for r in rows if r["kind"] == kind and "looked" in r]
-        for eraser in dict.fromkeys(r["eraser"] for r in own):
-            of = [r for r in own if r["eraser"] == eraser]
-            names = [r["concept"] for r in of]
-            before, never = matched(own, "untouched", names), matched(own, "never taught", names)
-            if len(before) < len(of) or (kind == "taught" and len(never) < len(of)):
-                continue
-            verdict, scores = judged(of, before, never)
-            single = Counter(
-                judged([r], matched(own, "untouched", [r["concept"]]), matched(own, "never taught", [r["concept"]]))[
-                    0
-                ].name
-                for r in of
-            )
-            if kind == "taught" and eraser in verdicts:
-                together[eraser], verdicts[eraser] = verdict.name, single
-            worst = largest(scores)
-            rates = {k: float(joined(of, k).mean()) for k in KINDS}
-            hits = {a: [h for r in of for h in r["attacked"][a].get("hits", [])] for a in ATTACKS}
-            attacks = {a: sum(h) / len(h) if h else None for a, h in hits.items()}
-            figures = {
-                "concepts": len(of), **rates, "attacks": attacks, "verdict": verdict.name, "verdicts": dict(single),
-                "cosine": sum(r["cosine"] for r in of) / len(of),
-                "residual": worst and {"of": worst.name, "value": worst.value, "low": worst.low, "high": worst.high},
-            }  # fmt: skip
+        found = {e: one for e in dict.fromkeys(r["eraser"] for r in own) if (one := figures(own, e)) is not None}
+        taught = found if kind == "taught" else taught
+        for eraser, one in found.items():
             if eraser not in BARE:
-                erasers.setdefault(eraser, {})[kind] = figures
-            table.add_row(
-                eraser, str(len(of)), *(f"{v:.2f}" for v in rates.values()),
-                *("" if v is None else f"{v:.2f}" for v in attacks.values()),
-                "" if worst is None else f"{worst.value:.2f} [{worst.low:.2f}, {worst.high:.2f}] {worst.name}",
-                f"{figures['cosine']:.2f}", f"{sum(r['seconds'] for r in of) / len(of):.0f}",
-                f"{verdict.name} ({', '.join(f'{n} {v}' for v, n in single.items())})",
-            )  # fmt: skip
-        console.print(table)
+                erasers.setdefault(eraser, {})[kind] = one
+        console.print(
+            f"\n{kind} concepts: right answers, the largest index and the verdict of all their facts together"
+        )
+        for table in tables(own, found):
+            console.print(table)
     gaps = {r["concept"]: causal_gap(r) for r in rows if "gap" in r}
-    table = Table(
-        "concept", "columns", "found (nats)", "random (nats)", "odds, found", "other prompts", "gap",
-        title="fall of log P(right answer) without the found columns and without random ones, test split",
-    )  # fmt: skip
     counts = {r["concept"]: str(r["gap"]["count"]) for r in rows if "gap" in r}
+    table = Table(
+        "concept", "columns", "found (nats)", "random (nats)", "odds, found", "other prompts", "gap", box=box.MARKDOWN
+    )
     for name, one in gaps.items():
         spans = [f"{m:.2f} [{a:.2f}, {b:.2f}]" for m, a, b in (one["found"], one["random"], one["odds"])]
         table.add_row(name, counts[name], *spans, f"{one['others']:.2f}", str(one["gap"]))
+    console.print("\nfall of log P(right answer) without the found columns and without random ones, test split")
     console.print(table)
     summary = {
         "erasers": erasers,
-        "original_verdict": together["never taught"],
-        "taught_verdict": together["untouched"],
-        "original_verdicts": dict(verdicts["never taught"]),
-        "taught_verdicts": dict(verdicts["untouched"]),
+        "original_verdict": taught.get("never taught", {}).get("verdict"),
+        "taught_verdict": taught.get("untouched", {}).get("verdict"),
+        "original_verdicts": taught.get("never taught", {}).get("verdicts", {}),
+        "taught_verdicts": taught.get("untouched", {}).get("verdicts", {}),
         "concepts_with_causal_gap": sum(g["gap"] for g in gaps.values()),
         "concepts_with_columns": len(gaps),
         "rows": len(rows),
