@@ -29,6 +29,7 @@ from tests.laws.eraser_cases import (
     Erasure,
     column,
     over,
+    projections,
     random_sae,
     score,
 )
@@ -128,6 +129,8 @@ def aimed_found(subject: UNetSubject, method: str) -> tuple[Subspace, ...]:
         return over(subject)
     if method in PATCHES:
         return over(subject, "cross_out")
+    if method in ("rlace", "repit"):
+        return projections(subject, method)
     if method == "ablate_vectors":
         return tuple(column(subject, site) for site in rank_columns(subject, CONCEPT).sites[:8])
     return ()
