@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -26,154 +27,123 @@ How = Literal["intervention", "bake"]
 
 
 @dataclass(frozen=True)
-class Leace:
+class Projector(ABC):
+    """Options of every method, and the way from directions to an erasure."""
+
+    name: ClassVar[str]
+    oblique: ClassVar[bool] = False
+    """Whether its directions are projected out along a dual, and not at right angles."""
+    how: How = "bake"
+    """`intervention` projects while the subject runs; `bake` folds the projection into weights."""
+    strength: float = 1.0
+    """Factor on what is taken out; 2 reflects."""
+    role: str = "text_out"
+    """Role of the sites to fit at, where `found` holds no direction."""
+    kinds: tuple[str, ...] = DIRECTION_KINDS
+    """Kinds of token that directions are fitted on."""
+    tokens: tuple[str, ...] = TOKEN_KINDS
+    """For an intervention: kinds of token that are acted on. A baked projection acts on all."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention | Edit:
+        """`found`: Subspaces of this method's finder; fitted at all sites of `role` where there is none.
+
+        ValueError for two subspaces at one site, or a `how` that is neither.
+        """
+        if self.how not in ("intervention", "bake"):
+            raise ValueError(f"{self.name}: how is {self.how!r}; it is 'intervention' or 'bake'")
+        spaces = [
+            s for s in found if s.space == "activation" and s.codec is None and (s.dual is not None) == self.oblique
+        ]
+        spaces = spaces or [self.fit(subject, concept, site) for site in subject.sites(self.role)]
+        origin = made_by(self, subject, concept, ranks={str(space.site): space.rank for space in spaces})
+        if len({space.site for space in spaces}) < len(spaces):
+            raise ValueError(f"{self.name}: two subspaces at one site; put them into one Subspace")
+        spaces = [space for space in spaces if space.rank]
+        if self.how == "intervention":
+            actions: dict[Site, Change] = {}
+            for space in spaces:
+                tokens = self.tokens if has_tokens(subject, space.site) else TOKEN_KINDS
+                actions[space.site] = _action(space, tokens)
+            return Intervention(self.name, concept.name, actions, self.strength, origin)
+        deltas: dict[str, Delta] = {}
+        dropped: list[str] = []
+        for space in spaces if self.strength else ():
+            folded = fold(subject, space.site, as_projection(space), self.strength)
+            deltas = _merged(deltas, folded.deltas)
+            dropped += folded.affine_dropped
+        origin["affine_dropped"] = sorted(set(dropped))
+        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
+
+    @abstractmethod
+    def fit(self, subject: Subject, concept: Concept, site: Site) -> Subspace:
+        """The directions of one site."""
+
+
+@dataclass(frozen=True)
+class Leace(Projector):
     """Hide the concept from every linear reader of a site, with the least change (arXiv 2306.03819).
 
     >>> edit = Leace(how="bake")(subject, concept)
     """
 
     name: ClassVar[str] = "leace"
-    how: How = "bake"
-    """`intervention` projects while the subject runs; `bake` folds the projection into weights."""
-    strength: float = 1.0
-    """Factor on what is taken out."""
-    role: str = "text_out"
-    """Role of the sites to fit at, where `found` holds no projection."""
-    kinds: tuple[str, ...] = DIRECTION_KINDS
-    """Kinds of token that directions are fitted on."""
-    tokens: tuple[str, ...] = TOKEN_KINDS
-    """For an intervention: kinds of token that are acted on. A baked projection acts on all."""
+    oblique: ClassVar[bool] = True
     shrinkage: float = 0.01
     """See `find.leace`."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention | Edit:
-        """`found`: Subspaces of `find.leace`; fitted at all sites of `role` where there is none."""
-        usable = [s for s in found if s.space == "activation" and s.codec is None and s.dual is not None]
-        if not usable:
-            usable = [
-                leace(subject, concept, site, kinds=self.kinds, shrinkage=self.shrinkage,
-                      affine=self.how == "intervention" or reads_with_bias(subject, site))
-                for site in subject.sites(self.role)
-            ]  # fmt: skip
-        return _erasure(self, subject, concept, usable)
+    def fit(self, subject: Subject, concept: Concept, site: Site) -> Subspace:
+        """By `find.leace`."""
+        affine = self.how == "intervention" or reads_with_bias(subject, site)
+        return leace(subject, concept, site, kinds=self.kinds, shrinkage=self.shrinkage, affine=affine)
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Projector):
     """Set what lies along the concept's difference of means to the average of other prompts.
 
     >>> guard = Difference(how="intervention", role="text_stream")(subject, concept)
     """
 
     name: ClassVar[str] = "difference"
-    how: How = "bake"
-    """`intervention` projects while the subject runs; `bake` folds the projection into weights."""
-    strength: float = 1.0
-    """Factor on what is taken out; 2 reflects."""
-    role: str = "text_out"
-    """Role of the sites to fit at, where `found` holds no direction."""
-    kinds: tuple[str, ...] = DIRECTION_KINDS
-    """Kinds of token that directions are fitted on, one each."""
-    tokens: tuple[str, ...] = TOKEN_KINDS
-    """For an intervention: kinds of token that are acted on. A baked projection acts on all."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention | Edit:
-        """`found`: Subspaces of `find.difference_of_means`; fitted at all sites of `role` where there is none."""
-        usable = _orthogonal(found) or [
-            difference_of_means(subject, concept, site, kinds=self.kinds) for site in subject.sites(self.role)
-        ]
-        return _erasure(self, subject, concept, usable)
+    def fit(self, subject: Subject, concept: Concept, site: Site) -> Subspace:
+        """By `find.difference_of_means`, one direction for each of `kinds`."""
+        return difference_of_means(subject, concept, site, kinds=self.kinds)
 
 
 @dataclass(frozen=True)
-class Rlace:
+class Rlace(Projector):
     """Set what the best linear readers of the concept need to the average of other prompts (arXiv 2201.12091).
 
     >>> guard = Rlace(how="intervention", role="text_stream")(subject, concept)
     """
 
     name: ClassVar[str] = "rlace"
-    how: How = "bake"
-    """`intervention` projects while the subject runs; `bake` folds the projection into weights."""
-    strength: float = 1.0
-    """Factor on what is taken out; 2 reflects."""
-    role: str = "text_out"
-    """Role of the sites to fit at, where `found` holds no direction."""
-    kinds: tuple[str, ...] = DIRECTION_KINDS
-    """Kinds of token that readers are fitted on, one each."""
-    tokens: tuple[str, ...] = TOKEN_KINDS
-    """For an intervention: kinds of token that are acted on. A baked projection acts on all."""
     rank: int | None = None
-    """Directions taken out at each site; None: as many as readers."""
+    """Directions taken out at each site; None: as many as readers, of which each of `kinds` has one."""
     rounds: int = 300
     """Steps of each side of the game, see `find.rlace.Game`."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention | Edit:
-        """`found`: Subspaces of `find.rlace`; fitted at all sites of `role` where there is none."""
-        usable = _orthogonal(found) or [
-            rlace(subject, concept, site, kinds=self.kinds, rank=self.rank, game=Game(rounds=self.rounds))
-            for site in subject.sites(self.role)
-        ]
-        return _erasure(self, subject, concept, usable)
+    def fit(self, subject: Subject, concept: Concept, site: Site) -> Subspace:
+        """By `find.rlace`."""
+        return rlace(subject, concept, site, kinds=self.kinds, rank=self.rank, game=Game(rounds=self.rounds))
 
 
 @dataclass(frozen=True)
-class Repit:
-    """Set what lies along the concept's isolated difference of means to the average of other prompts.
+class Repit(Projector):
+    """Set what lies along the concept's isolated difference of means to the average of other prompts
+    (arXiv 2509.13281).
 
     >>> guard = Repit(how="intervention", role="text_stream")(subject, concept)
     """
 
     name: ClassVar[str] = "repit"
-    how: How = "bake"
-    """`intervention` projects while the subject runs; `bake` folds the projection into weights."""
-    strength: float = 1.0
-    """Factor on what is taken out; 2 reflects."""
-    role: str = "text_out"
-    """Role of the sites to fit at, where `found` holds no direction."""
-    kinds: tuple[str, ...] = DIRECTION_KINDS
-    """Kinds of token that directions are fitted on, one each."""
-    tokens: tuple[str, ...] = TOKEN_KINDS
-    """For an intervention: kinds of token that are acted on. A baked projection acts on all."""
     share: float = 0.75
     """Of the direction's energy in the span of other concepts' directions, how much is left out of it, 0..1."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention | Edit:
-        """`found`: Subspaces of `find.repit`; fitted at all sites of `role` where there is none."""
-        usable = _orthogonal(found) or [
-            repit(subject, concept, site, kinds=self.kinds, share=self.share) for site in subject.sites(self.role)
-        ]
-        return _erasure(self, subject, concept, usable)
-
-
-def _orthogonal(found: Sequence[Subspace]) -> list[Subspace]:
-    """Directions of an activation site that are projected out at right angles."""
-    return [s for s in found if s.space == "activation" and s.codec is None and s.dual is None]
-
-
-def _erasure(
-    options: Leace | Difference | Rlace | Repit, subject: Subject, concept: Concept, spaces: Sequence[Subspace]
-) -> Intervention | Edit:
-    origin = made_by(options, subject, concept, ranks={str(space.site): space.rank for space in spaces})
-    if len({space.site for space in spaces}) < len(spaces):
-        raise ValueError(f"{options.name}: two subspaces at one site; put them into one Subspace")
-    spaces = [space for space in spaces if space.rank]
-    if options.how == "intervention":
-        actions: dict[Site, Change] = {}
-        for space in spaces:
-            tokens = options.tokens if has_tokens(subject, space.site) else TOKEN_KINDS
-            actions[space.site] = _action(space, tokens)
-        return Intervention(options.name, concept.name, actions, options.strength, origin)
-    if options.how != "bake":
-        raise ValueError(f"{options.name}: how is {options.how!r}; it is 'intervention' or 'bake'")
-    deltas: dict[str, Delta] = {}
-    dropped: list[str] = []
-    for space in spaces if options.strength else ():
-        folded = fold(subject, space.site, as_projection(space), options.strength)
-        deltas = _merged(deltas, folded.deltas)
-        dropped += folded.affine_dropped
-    origin["affine_dropped"] = sorted(set(dropped))
-    return Edit(options.name, concept.name, deltas, subject.weight_hash(), origin)
+    def fit(self, subject: Subject, concept: Concept, site: Site) -> Subspace:
+        """By `find.repit`, one direction for each of `kinds`."""
+        return repit(subject, concept, site, kinds=self.kinds, share=self.share)
 
 
 def as_projection(space: Subspace) -> Projection:
