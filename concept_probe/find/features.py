@@ -103,7 +103,8 @@ def prompt_firing(codec: Codec, rows: Rows, features: Tensor) -> tuple[Tensor, T
     for start in range(0, len(where), 65536):
         codes = codec.encode(rows.x[start : start + 65536])
         dense = torch.zeros(len(codes.values), len(features) + 1)
-        dense.scatter_(1, slot[codes.indices], codes.values.float())
+        # Added, not written: a padded place may name a feature that fires elsewhere in the row.
+        dense.scatter_add_(1, slot[codes.indices], codes.values.float())
         part = where[start : start + 65536, None].expand(-1, len(features))
         out.scatter_reduce_(0, part, dense[:, :-1], "amax")
     labels = torch.zeros(len(ids), dtype=torch.bool)
