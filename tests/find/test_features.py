@@ -141,6 +141,28 @@ def test_padding_hides_no_feature_that_fires():
     assert firing.tolist() == [[2.0, 0.0]]
 
 
+class Elsewhere:
+    """An autoencoder on another device, that of nothing: its codes come back as a device's would, without values."""
+
+    site, width, decoder = SITE, 3, torch.zeros(3, 3, device="meta")
+
+    def encode(self, x: torch.Tensor) -> Codes:
+        assert x.device == self.decoder.device
+        return Codes(torch.ones(len(x), 1), torch.zeros(len(x), 1, dtype=torch.long))
+
+    def decode(self, codes: Codes) -> torch.Tensor:
+        raise AssertionError("nothing is decoded to find a feature")
+
+
+def test_rows_are_coded_where_the_autoencoder_is():
+    numbers = torch.arange(4)
+    zeros = torch.zeros(4, dtype=torch.long)
+    rows = Rows(torch.ones(4, 3), numbers < 2, zeros, zeros, numbers, zeros, numbers)
+    firing, labels = prompt_firing(Elsewhere(), rows, torch.tensor([0, 1]))
+    assert firing.tolist() == [[1.0, 0.0]] * 4 and labels.tolist() == [True, True, False, False]
+    assert contrast(Elsewhere(), rows, "mean").table.tolist() == [[0.0, 0.0, 0.0]]
+
+
 def test_bad_counts_are_refused():
     subject = tiny_sd()
     with pytest.raises(ValueError, match="count is 0"):
