@@ -294,6 +294,17 @@ def test_relearning_is_tested_on_facts_that_were_not_taught_again(world):
     assert subject.weight_hash() == weights
 
 
+def test_an_attack_that_would_teach_every_fact_is_not_measured_and_stops_no_audit(world):
+    """Two examples are the budget, and the test prompts ask for no other facts."""
+    subject, _, made = world
+    taught = [p.fact for p in made.target.fit[:2]]
+    test = tuple(replace(p, fact=taught[i % 2]) for i, p in enumerate(made.target.test))
+    few = replace(made, target=replace(made.target, test=test))
+    report = audit(subject, None, few, attacks=("relearning", "in_context"), **OPTIONS)
+    for name in ("relearning", "in_context"):
+        assert any(line.startswith(f"Recovery by {name}: all 6 test prompts ask") for line in report.not_measured), name
+
+
 def test_without_a_twin_likelihood_has_the_neutral_text_as_control(world):
     subject, _, made = world
     report = audit(subject, None, made, attacks=(), **OPTIONS)
