@@ -61,7 +61,7 @@ def judged(after: Sequence[dict], before: Sequence[dict], never: Sequence[dict])
         hits = [h for r in rows for h in r["attacked"][name].get("hits", [])]
         return bootstrap.rate(torch.tensor(hits, dtype=torch.float64)[:, None], name, of) if hits else None
 
-    wrong = [m for r in before for k in KINDS[2:] for m in r["looked"][k]["mistaken"]]
+    wrong = [m for r in before for k in KINDS[2:] for m in per_fact(r, k, "mistaken")]
     mistakes = bootstrap.rate(torch.tensor(wrong, dtype=torch.float64)[:, None], "mistakes", "before")
     direct, scores = None, []
     for kind in KINDS[:2]:

@@ -37,8 +37,8 @@ LM_ABOUT = """The residual stream behind block {layer} (of 0 to 29) of SmolLM2-1
 
 - {glosses:,} glosses of WordNet 3.0, evenly spaced over all of them ("word: gloss"; every eighth is kept to judge on);
 - {written:,} texts that the model wrote itself at temperature 1, after "Word is" for words of WordNet;
-- the packaged facts' `fit` prompts in every wording; where a text goes on from a prompt, with the answer. Nothing of
-  their `select` and `test` splits.
+- the packaged facts' `fit` prompts in every wording, all but those on mathematics, which came later; where a text goes
+  on from a prompt, with the answer. Nothing of their `select` and `test` splits.
 
 Made for finding and ablating features of the packaged concepts. It is small, and has seen little text next to what the
 model was trained on: expect common topics, not rare ones.

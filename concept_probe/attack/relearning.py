@@ -14,6 +14,7 @@ from concept_probe.attack.base import (
     Attack,
     Descent,
     Loss,
+    NothingToAsk,
     ask,
     denoising,
     distinct,
@@ -123,12 +124,12 @@ def answers_of(concept: Concept, budget: Budget, attack: str) -> list[tuple[Prom
 def of_other_facts(test: Sequence[Prompt], taught: Sequence[tuple[Prompt, str]]) -> tuple[Prompt, ...]:
     """The test prompts that ask for none of the facts that are taught again.
 
-    Raises ValueError where none is left: then nothing could be told from what was taught just now.
+    Raises NothingToAsk, a ValueError, where none is left: nothing could be told from what was taught just now.
     """
     facts = {p.fact for p, _ in taught if p.fact is not None}
     left = tuple(p for p in test if p.fact not in facts)
     if not left:
-        raise ValueError(
+        raise NothingToAsk(
             f"all {len(test)} test prompts ask for facts that would be taught again ({len(taught)} examples); lower the "
             "budget's `examples`"
         )

@@ -74,21 +74,28 @@ class Bootstrap:
         total = weights.sum(1)
         return self._with_one_more((weights @ hits.mean(1)) / total, total, float(hits.mean()), hits.numel(), key, arm)
 
-    def auroc(self, positive: Float[Tensor, "p"], negative: Float[Tensor, "q"], key: str, arm: str) -> Draws:
+    def auroc(
+        self, positive: Float[Tensor, "p"], negative: Float[Tensor, "q"], key: str, arm: str,
+        groups: tuple[Tensor, Tensor] | None = None,
+    ) -> Draws:  # fmt: skip
         """Chance that a positive reading is above a negative one, ties a half; both sides are drawn.
 
-        Raises ValueError where a side is empty.
+        `groups` numbers from 0, (p,) and (q,), what each reading is of: readings of one thing share its weight, and n
+        counts things. Without it each reading is of its own. Raises ValueError where a side is empty.
         """
         if len(positive) == 0 or len(negative) == 0:
             raise ValueError(f"{key}: AUROC needs both sides, found {len(positive)} and {len(negative)} readings")
         above = positive.double()[:, None] - negative.double()[None, :]
         wins = (above > 0).double() + 0.5 * (above == 0).double()
-        mine = self.weights(f"{key}/positive", len(positive))
-        others = self.weights(f"{key}/negative", len(negative))
+        of, rest = groups if groups is not None else (torch.arange(len(positive)), torch.arange(len(negative)))
+        sizes, others_sizes = of.bincount().double(), rest.bincount().double()
+        mine = (self.weights(f"{key}/positive", len(sizes)) / sizes)[:, of]
+        others = (self.weights(f"{key}/negative", len(others_sizes)) / others_sizes)[:, rest]
         share = ((mine @ wins) * others).sum(1) / (mine.sum(1) * others.sum(1))
-        fewer = min(len(positive), len(negative))
-        total = mine.sum(1) * (fewer / len(positive))
-        return self._with_one_more(share, total, float(wins.mean()), len(positive) + len(negative), key, arm)
+        value = float((1 / sizes[of]) @ wins @ (1 / others_sizes[rest])) / (len(sizes) * len(others_sizes))
+        fewer = min(len(sizes), len(others_sizes))
+        total = mine.sum(1) * (fewer / len(sizes))
+        return self._with_one_more(share, total, value, len(sizes) + len(others_sizes), key, arm)
 
     def mean(self, values: Float[Tensor, "n"], key: str) -> tuple[float, float]:
         """95 % interval of the mean of values of any range; the same key pairs."""

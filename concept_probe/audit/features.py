@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,8 @@ from concept_probe.audit.arms import KEEPS, SHOWS
 from concept_probe.audit.bootstrap import Draws, index
 from concept_probe.audit.metrics import Evidence, Views
 from concept_probe.audit.observe import Observation, Places
-from concept_probe.types import Finding, Site
+from concept_probe.find.knowledge import per_fact
+from concept_probe.types import Finding, Kind, Prompt, Site
 
 
 def features(views: Views, places: Places) -> Evidence:
@@ -25,13 +28,26 @@ def features(views: Views, places: Places) -> Evidence:
     return out
 
 
-def _rows(views: Views, seen: Observation, i: int, kinds) -> Tensor:
-    """(prompts, seeds, k) largest activations of the features of subspace `i`, on test prompts of some kinds."""
+def fired(x: Tensor) -> Tensor:
+    """Share of features that fire: activations (..., k) -> (...)."""
+    return (x > 0).float().mean(-1)
+
+
+def strength(x: Tensor) -> Tensor:
+    """Mean over features: activations (..., k) -> (...)."""
+    return x.mean(-1)
+
+
+def _facts(
+    views: Views, seen: Observation, i: int, kinds: Sequence[Kind], measure: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """(facts, seeds): a measure of the largest activations of subspace `i`'s features in test prompts of some kinds."""
     width, plan = len(views.plan.seeds), views.plan
     tests = len(plan.tests())
     counts = [len(plan.prompts(k)) * width for k in (*SHOWS, *KEEPS)]
     parts = dict(zip((*SHOWS, *KEEPS), seen.firing[i][:tests].split(counts), strict=True))
-    return torch.cat([parts[k] for k in kinds]).reshape(-1, width, seen.firing[i].shape[1])
+    rows = torch.cat([parts[k] for k in kinds]).reshape(-1, width, seen.firing[i].shape[1])
+    return per_fact(measure(rows), [p for k in kinds for p in plan.prompts(k)])
 
 
 def _firing(out: Evidence, views: Views, i: int, site: str, count: int) -> None:
@@ -41,7 +57,7 @@ def _firing(out: Evidence, views: Views, i: int, site: str, count: int) -> None:
     """
 
     def share(seen: Observation, kinds, arm: str, key: str) -> Draws:
-        return views.rate((_rows(views, seen, i, kinds) > 0).float().mean(-1), f"features/{i}/{key}", arm)
+        return views.rate(_facts(views, seen, i, kinds, fired), f"features/{i}/{key}", arm)
 
     before, after = share(views.before, SHOWS, "before", "shows"), share(views.after, SHOWS, "after", "shows")
     if views.control is not None:
@@ -68,9 +84,11 @@ def _firing(out: Evidence, views: Views, i: int, site: str, count: int) -> None:
     )
     if score:
         out.indices.append(score)
-    mean = [float(_rows(views, o, i, SHOWS).mean()) for o in (views.before, views.after)]
-    low, high = views.bootstrap.mean(_rows(views, views.after, i, SHOWS).mean((1, 2)), f"features/{i}/shows")
-    control = float(_rows(views, views.control or views.before, i, SHOWS if views.control else KEEPS).mean())
+    mine = [_facts(views, seen, i, SHOWS, strength) for seen in (views.before, views.after)]
+    mean = [float(x.mean()) for x in mine]
+    low, high = views.bootstrap.mean(mine[1].mean(1), f"features/{i}/shows")
+    other = _facts(views, views.control or views.before, i, SHOWS if views.control else KEEPS, strength)
+    control = float(other.mean())
     out.findings.append(
         Finding(
             "features",
@@ -100,7 +118,8 @@ def _out_of_range(out: Evidence, views: Views, places: Places) -> None:
     wide = len(mine) + len(others)
     for site in places.text[-1:]:
         before, after = views.before.text[site], views.after.text[site]
-        _share_outside(out, views, site, "end token", before[:wide], before[wide:], after[wide:])
+        asked = [p for k in (*SHOWS, *KEEPS) for p in views.plan.prompts(k)]
+        _share_outside(out, views, site, "end token", before[:wide], before[wide:], after[wide:], asked)
     tests = len(views.plan.tests())
     for site in places.inner[-1:]:
         step = places.steps[-1]
@@ -110,13 +129,16 @@ def _out_of_range(out: Evidence, views: Views, places: Places) -> None:
 
 
 def _share_outside(
-    out: Evidence, views: Views, site: Site, where: str, seen: Tensor, before: Tensor, after: Tensor
-) -> None:
+    out: Evidence, views: Views, site: Site, where: str, seen: Tensor, before: Tensor, after: Tensor,
+    asked: Sequence[Prompt] = (),
+) -> None:  # fmt: skip
+    """With `asked`, the prompt of each row of `before` and `after`, wordings of one fact count once."""
     low, high, middle = seen.amin(0), seen.amax(0), seen.mean(0)
 
     def share(x: Tensor) -> Tensor:
         outside = torch.linalg.vector_norm(x - x.clamp(low, high), dim=-1)
-        return outside / torch.linalg.vector_norm(x - middle, dim=-1).clamp_min(1e-12)
+        each = outside / torch.linalg.vector_norm(x - middle, dim=-1).clamp_min(1e-12)
+        return per_fact(each, asked) if asked else each
 
     first, second = share(before), share(after.nan_to_num())
     ends = views.bootstrap.mean(second, f"outside/{site}")

@@ -66,7 +66,13 @@ class Views:
 
     def mistakes(self) -> Draws:
         """How often the subject, before, is said to show the concept when something else is asked."""
-        return self.rate(self.before.mistaken(self.plan.label), "mistakes", "before")
+        return self.rate(self.mistaken(self.before), "mistakes", "before")
+
+    def mistaken(self, seen: Observation) -> Tensor:
+        """(facts, seeds): how often an answer to a neighbour or an unrelated prompt is said to show the concept."""
+        asked = [p for kind in KEEPS for p in self.plan.prompts(kind)]
+        hits = seen.mistaken(self.plan.label)
+        return per_fact(hits, asked) if asked else hits
 
 
 def behaviour(views: Views, styles: Sequence[str]) -> tuple[Evidence, Score | None, list[Score]]:
@@ -146,7 +152,7 @@ def _kept(out: Evidence, views: Views, kind) -> list[Score]:
         return views.rate(views.per_fact(seen.hits(kind), kind), kind, arm)
 
     before, after = draw(views.before, "before"), draw(views.after, "after")
-    control = None if views.control is None else float(views.control.hits(kind).mean())
+    control = None if views.control is None else float(views.per_fact(views.control.hits(kind), kind).mean())
     low, high = after.interval()
     gone = lost(kind, before, after)
     note = "nothing of it worked before"
@@ -188,8 +194,8 @@ def _recogniser(out: Evidence, views: Views) -> None:
     """The recogniser's own mistakes are findings: they bound what every other number can mean."""
     if any(views.plan.prompts(k) for k in KEEPS):
         before = views.mistakes()
-        after = views.rate(views.after.mistaken(views.plan.label), "mistakes", "after")
-        control = None if views.control is None else float(views.control.mistaken(views.plan.label).mean())
+        after = views.rate(views.mistaken(views.after), "mistakes", "after")
+        control = None if views.control is None else float(views.mistaken(views.control).mean())
         low, high = after.interval()
         out.findings.append(
             Finding(

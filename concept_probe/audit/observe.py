@@ -197,12 +197,13 @@ def _taps(
                 return  # what the model writes itself differs from arm to arm; the prompt is the same
             rows = last(x.detach())
             flat = rows.reshape(len(rows), -1, rows.shape[-1])
-            codes = codec.encode(flat.to(codec.decoder)).dense(codec.width)[..., chosen.to(x.device)].float()
+            codes = codec.encode(flat.to(codec.decoder)).dense(codec.width)
+            codes = codes[..., chosen.to(codes.device)].float()
             if subject.axis(subspace.site) == "token" and moment.token_kinds is not None:
-                codes = codes * (moment.token_kinds.to(x.device) != BOS).to(codes).unsqueeze(-1)
+                codes = codes * (moment.token_kinds != BOS).to(codes).unsqueeze(-1)
             later = after_first(flat, moment)
             if later is not None:
-                codes = codes * later
+                codes = codes * later.to(codes)
             for i, branch, row in zip(moment.prompts, moment.branches, codes.amax(1).to("cpu"), strict=True):
                 if branch == "cond":
                     before = out.get(start + i)

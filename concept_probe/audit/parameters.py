@@ -18,6 +18,7 @@ from concept_probe.audit.bootstrap import Draws, index
 from concept_probe.audit.metrics import Evidence, Views
 from concept_probe.audit.patching import patched_queries
 from concept_probe.audit.tokens import tokens
+from concept_probe.find.knowledge import per_fact
 from concept_probe.types import Finding, Site, Subspace
 
 if TYPE_CHECKING:
@@ -236,9 +237,10 @@ def _causal(
             with put_back(after.subject, originals, chosen):
                 answers = after.subject.generate(list(queries), views.plan.sampling)
             trials = detect.trials(views.plan.recogniser, answers, queries, views.plan.label)
-            hits = torch.tensor([[float(succeeded(t))] for t in trials])
+            hits = per_fact(torch.tensor([[float(succeeded(t))] for t in trials]), [q.prompt for q in queries])
             rates.append(views.rate(hits, "put back", f"put back {len(rates)}"))
-    erased = views.rate(views.after.hits("target")[: len(queries), :1], "put back", "after")
+    start = per_fact(views.after.hits("target")[: len(queries), :1], [q.prompt for q in queries])
+    erased = views.rate(start, "put back", "after")
     low, high = rates[0].interval()
     out.findings.append(
         Finding(
@@ -250,7 +252,7 @@ def _causal(
             control=rates[1].value,
             low=low,
             high=high,
-            n=len(queries),
+            n=rates[0].n,
             control_name="random vectors put back",
             unit="rate",
             note="before: with none put back",

@@ -20,6 +20,7 @@ from concept_probe.audit.bootstrap import Draws, index
 from concept_probe.audit.metrics import Evidence, Views
 from concept_probe.audit.observe import Places
 from concept_probe.capture import tap
+from concept_probe.find.knowledge import per_fact
 from concept_probe.types import Finding, Moment, Prompt, Query, Site, TraceMap
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def restored(
         out.not_measured.append("How much erased activations carry, layer by layer: the subject has no text stream.")
         return out, None
     whole, erased, never_taught = (_states(arm, depths, queries) for arm in arms)
-    first = views.before.hits("target")[: len(queries), :1]
+    asked = [q.prompt for q in queries]
+    first = per_fact(views.before.hits("target")[: len(queries), :1], asked)
     start = views.rate(first, "patched", "before")
     table: dict[str, list[tuple[float, ...]]] = {"before": [], "after": [], "control": []}
     for of in depths:
@@ -138,7 +140,7 @@ def restored(
                 return start
 
             def hits() -> Tensor:
-                return _ask(views, before, {s: states[s] for s in of}, queries)
+                return per_fact(_ask(views, before, {s: states[s] for s in of}, queries), asked)
 
             if arm == "control" and control is not None:
                 key = views.plan.key(control, f"patched at {name} into {before.state}")

@@ -21,6 +21,8 @@ from concept_probe.types import Prompt, Site, Split
 SHUFFLES = 10
 Rows = tuple[Tensor, Tensor, Tensor, Tensor]
 """Activations: fit of the concept, fit of others, held out of the concept, held out of others."""
+Asked = tuple[Sequence[Prompt], Sequence[Prompt]]
+"""The prompts of the rows that are held out: of the concept, of others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,20 +64,28 @@ def _fit(rows: Rows, shuffles: int, seed: int) -> Probe:
     return fit_probes(x, torch.stack([own, *mixed], dim=1))
 
 
+def facts_of(prompts: Sequence[Prompt]) -> Tensor:
+    """(n,) long: the number of the fact that each prompt asks for. Prompts without one count each."""
+    number: dict[str, int] = {}
+    return torch.tensor([number.setdefault(p.fact or p.text, len(number)) for p in prompts], dtype=torch.long)
+
+
 def compare(
-    views: Views, key: str, rows_of: Callable[[Observation], Rows], made: Rows | None = None
-) -> dict[str, Draws]:
+    views: Views, key: str, rows_of: Callable[[Observation], Rows], asked: Asked,
+    made: tuple[Rows, Asked] | None = None,
+) -> dict[str, Draws]:  # fmt: skip
     """`before`, `after` and `control`, each with its own probe; `foreign`, the probe of before on after; `shuffled`.
 
+    Wordings of one fact are drawn together.
     Without a twin the control is the made-up concept, whose rows are `made`; without those there is none.
     """
     seed, bootstrap = views.bootstrap.seed, views.bootstrap
 
-    def read(probe: Probe, rows: Rows, arm: str, column: int = 0) -> Draws:
+    def read(probe: Probe, rows: Rows, arm: str, column: int = 0, of: Asked = asked) -> Draws:
         mine, others = probe(rows[2])[..., column], probe(rows[3])[..., column]
         if mine.ndim == 2:  # inside the denoiser a prompt has one reading per seed; prompts are what is drawn
             mine, others = mine.mean(1), others.mean(1)
-        return bootstrap.auroc(mine, others, key, arm)
+        return bootstrap.auroc(mine, others, key, arm, (facts_of(of[0]), facts_of(of[1])))
 
     before, after = rows_of(views.before), rows_of(views.after)
     first, second = _fit(before, 0, seed), _fit(after, SHUFFLES, seed)
@@ -88,7 +98,10 @@ def compare(
         "shuffled": mean_of([read(second, after, f"shuffled {i}", i) for i in range(1, SHUFFLES + 1)]),
     }
     if views.control is None:
-        return out if made is None else out | {"control": read(_fit(made, 0, seed), made, "made up")}
+        if made is None:
+            return out
+        rows, of = made
+        return out | {"control": read(_fit(rows, 0, seed), rows, "made up", of=of)}
     control = rows_of(views.control)
     same = all(map(torch.equal, control, after))
     return out | {"control": read(_fit(control, 0, seed), control, name if same else "control")}
@@ -113,8 +126,9 @@ def garbled(prompt: Prompt, split: str) -> Prompt:
     return replace(prompt, text=prompt.text.replace(prompt.subject, word), subject=word)
 
 
-def made_up(views: Views, before: Arm, sites: Sequence[Site]) -> dict[Site, tuple[Tensor, Tensor]]:
-    """Per text site, end-token activations of a made-up concept: (to fit on, held out). Empty without named subjects.
+def made_up(views: Views, before: Arm, sites: Sequence[Site]) -> dict[Site, tuple[Tensor, Tensor, list[Prompt]]]:
+    """Per text site, end-token activations of a made-up concept: to fit on, held out, and the prompts of the latter.
+    Empty without named subjects.
 
     It has the concept's prompts with garbled names, other ones in the held-out prompts than in those
     fitted on. No model knows it, so what is read of it is read from words.
@@ -128,4 +142,4 @@ def made_up(views: Views, before: Arm, sites: Sequence[Site]) -> dict[Site, tupl
     fit, held = ([garbled(p, split) for p in prompts] for split, prompts in parts)
     with before.on():
         rows = end_states(before.subject, [*fit, *held], sites)
-    return {site: (x[: len(fit)], x[len(fit) :]) for site, x in rows.items()}
+    return {site: (x[: len(fit)], x[len(fit) :], held) for site, x in rows.items()}

@@ -14,6 +14,7 @@ from concept_probe.audit.arms import Arm, Memory
 from concept_probe.audit.bootstrap import Draws, index
 from concept_probe.audit.metrics import Evidence, Views
 from concept_probe.audit.observe import Observation
+from concept_probe.find.knowledge import per_fact
 from concept_probe.registry import look_up
 from concept_probe.types import Curve, Finding, Picture, Score
 
@@ -99,7 +100,11 @@ def _curve(mine: Attempt, other: Attempt | None) -> Curve:
 
 
 def _rate(views: Views, attempt: Attempt, i: int, arm: str) -> Draws:
-    hits = torch.tensor([[float(succeeded(t))] for t in attempt.trials[i]])
+    """Success at one point. Texts on one fact count once, in however many wordings or draws it was asked for."""
+    trials = attempt.trials[i]
+    hits = torch.tensor([[float(succeeded(t))] for t in trials])
+    if views.plan.reads:
+        hits = per_fact(hits, [t.query.prompt for t in trials])
     return views.rate(hits, f"{attempt.attack}/{i}", arm)
 
 

@@ -13,7 +13,7 @@ from concept_probe.audit.metrics import Evidence, Views
 from concept_probe.audit.observe import Observation, Places
 from concept_probe.audit.patching import spaced, streams
 from concept_probe.audit.probes import Rows, compare, made_up, mean_of
-from concept_probe.types import Finding, Site, TraceMap
+from concept_probe.types import Finding, Kind, Prompt, Site, TraceMap
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -69,11 +69,18 @@ def _text(out: Evidence, views: Views, before: Arm, sites: Places) -> TraceMap |
     unknown = made_up(views, before, sites.text) if views.control is None else {}
     for site in sites.text:
         others = _text_rows(views, views.before, site, SHOWS[1:])
-        made = (unknown[site][0], others[1], unknown[site][1], others[3]) if site in unknown else None
-        own = compare(views, f"text/{site}", lambda o, site=site: _text_rows(views, o, site, SHOWS[1:]), made)
+        made = None
+        if site in unknown:
+            fit, held, named = unknown[site]
+            made = (fit, others[1], held, others[3]), (named, _asked(views, KEEPS))
+        asked = _asked(views, SHOWS[1:]), _asked(views, KEEPS)
+        own = compare(views, f"text/{site}", lambda o, site=site: _text_rows(views, o, site, SHOWS[1:]), asked, made)
         _report(out, views, str(site), TRANSFER, own)
         if site == sites.text[-1]:
-            direct = compare(views, f"text/direct/{site}", lambda o, site=site: _text_rows(views, o, site, SHOWS[:1]))
+            asked = _asked(views, SHOWS[:1]), _asked(views, KEEPS)
+            direct = compare(
+                views, f"text/direct/{site}", lambda o, site=site: _text_rows(views, o, site, SHOWS[:1]), asked
+            )
             _report(out, views, str(site), DIRECT, direct)
         for arm, cells in table.items():
             cells.append((own[arm].value if arm in own else float("nan"),))
@@ -87,9 +94,10 @@ def _inner(out: Evidence, views: Views, sites: Places) -> TraceMap | None:
     if not sites.inner or not sites.steps:
         return None
     table: dict[str, list[tuple[float, ...]]] = {"before": [], "after": [], "control": []}
+    asked = _asked(views, SHOWS[1:]), _asked(views, KEEPS)
     for site in sites.inner:
         steps = [
-            compare(views, f"inner/{site}", lambda o, site=site, step=step: _inner_rows(views, o, site, step))
+            compare(views, f"inner/{site}", lambda o, site=site, step=step: _inner_rows(views, o, site, step), asked)
             for step in sites.steps
         ]
         own = {key: mean_of([s[key] for s in steps]) for key in steps[0]}
@@ -105,6 +113,10 @@ def _map(name: str, sites: Sequence[Site], columns: tuple[str, ...], table: dict
     control = tuple(table["control"]) if known else ()
     rows = tuple(map(str, sites))
     return TraceMap(name, rows, columns, tuple(table["before"]), tuple(table["after"]), control, "AUROC")
+
+
+def _asked(views: Views, kinds: Sequence[Kind]) -> list[Prompt]:
+    return [p for kind in kinds for p in views.plan.prompts(kind)]
 
 
 def _text_rows(views: Views, seen: Observation, site: Site, kinds: Sequence) -> Rows:

@@ -232,7 +232,7 @@ def print_verdict(report, folder: Path | None) -> None:
     from rich.markup import escape
     from rich.panel import Panel
 
-    from concept_probe.report.words import EVIDENCE, VERDICTS, score
+    from concept_probe.report.words import EVIDENCE, VERDICTS, samples, score
 
     colours = {"erased": "green", "suppressed": "yellow", "undecided": "white", "intact": "red", "damaged": "red"}
     verdict = report.verdict
@@ -240,7 +240,7 @@ def print_verdict(report, folder: Path | None) -> None:
     for reason in verdict.reasons:
         reasons.add_row("·", escape(reason))
     if verdict.samples_needed is not None:
-        reasons.add_row("·", f"about {verdict.samples_needed} samples are needed for a decision")
+        reasons.add_row("·", f"samples needed for a decision: {samples(verdict.samples_needed)}")
     parts = [f"[bold {colours[verdict.name]}]{verdict.name}[/]  {VERDICTS[verdict.name]}", "", reasons]
     if folder is not None:
         parts += ["", f"report: {escape(str(folder / 'report.html'))}"]

@@ -17,6 +17,7 @@ from concept_probe.erase.provenance import made_by
 from concept_probe.erase.rmu import after_first, states
 from concept_probe.erase.text_states import States, fit_of, multiplied
 from concept_probe.erase.unlearn import language
+from concept_probe.families.tokens import subject_spans
 from concept_probe.find.rows import NEGATIVE
 from concept_probe.types import Concept, Kind, Prompt, Subspace
 
@@ -116,6 +117,11 @@ class Rocr:
 
 
 def renamed(prompt: Prompt, name: str) -> Prompt:
-    """The prompt with another name in place of its subject; what it asks for is then another thing."""
-    text = prompt.text.replace(prompt.subject, name) if prompt.subject else prompt.text
+    """The prompt with another name wherever it says its subject; what it asks for is then another thing.
+
+    Whole words where there are some, in any case, as for the kinds of tokens: a name inside another word stays.
+    """
+    text = prompt.text
+    for start, stop in reversed(subject_spans(prompt)):
+        text = text[:start] + name + text[stop:]
     return replace(prompt, text=text, subject=name, label=None, answers=(), distractors=(), fact=None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from concept_probe.find.enrichment import EnrichedColumns, enriched_columns
+from concept_probe.find.enrichment import EnrichedColumns, NoTokens, enriched_columns
 from concept_probe.find.knowledge import Weighed, per_fact, weigh, weighable
 from concept_probe.find.lm_ranking import rank_by_effect, rank_by_reading
 from concept_probe.find.rows import NEGATIVE, POSITIVE
@@ -129,11 +129,15 @@ def find_lm_columns(
 ) -> tuple[Subspace, ...]:
     """The concept's columns that its answers need, by the first of the `RANKINGS` that finds any; else empty.
 
+    A concept none of whose tokens is its own can't be looked for by what columns say, and is not.
     One Subspace per column: `score` is the paired drop of the whole set, `scores` what ranked the column, with the
     median column's as control.
     """
     for by in RANKINGS:
-        search = search_lm_columns(subject, concept, by=by, rate=rate, seed=seed)
+        try:
+            search = search_lm_columns(subject, concept, by=by, rate=rate, seed=seed)
+        except NoTokens:
+            continue
         if search.chosen() is not None:
             return subspaces(subject, concept, search)
     return ()

@@ -22,6 +22,10 @@ WORD_STARTS = ("Ġ", "▁", " ")
 """How tokenizers write the space with which a word begins."""
 
 
+class NoTokens(ValueError):
+    """No token is the concept's alone: there is nothing by which a column could be said to speak of it."""
+
+
 @dataclass(frozen=True)
 class EnrichedColumns:
     """Every column of the down projections, by how strongly it speaks of the concept, strongest first."""
@@ -48,7 +52,7 @@ def concept_tokens(subject: CausalLMSubject, concept: Concept) -> tuple[int, ...
     """Tokens that spell words of the concept, on the fit split: of its name, its answers, or two of its targets' facts.
 
     Left out are words of other prompts, of their answers and of wrong answers, and words of several tokens. Raises
-    ValueError where nothing is left.
+    NoTokens, a ValueError, where nothing is left.
     """
     own = [p for kind in POSITIVE for p in concept.prompts(kind, "fit")]
     others = [p for kind in NEGATIVE for p in concept.prompts(kind, "fit")]
@@ -61,7 +65,7 @@ def concept_tokens(subject: CausalLMSubject, concept: Concept) -> tuple[int, ...
     wrong = _words(subject, [t for p in own for t in p.distractors])
     found = tuple(sorted(ours - theirs - wrong))
     if not found:
-        raise ValueError(f"concept {concept.name!r}: every token of its fit prompts also stands in other prompts")
+        raise NoTokens(f"concept {concept.name!r}: every token of its fit prompts also stands in other prompts")
     return found
 
 

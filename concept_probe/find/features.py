@@ -12,7 +12,7 @@ from torch import Tensor
 from concept_probe.find.layout import NAMED_KINDS, has_tokens
 from concept_probe.find.rows import Rows, concept_rows
 from concept_probe.find.statistics import auroc_scores
-from concept_probe.types import KINDS, TOKEN_KINDS, Codec, Concept, Sampling, Score, Subspace
+from concept_probe.types import KINDS, TOKEN_KINDS, Codec, Codes, Concept, Sampling, Score, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -43,13 +43,19 @@ class Contrast:
         return torch.stack([self.table[i].mean(0) for i in lines.values()]).amax(0)
 
 
+def _coded(codec: Codec, x: Tensor) -> Codes:
+    """Codes of captured rows x (n, d), which are read where the autoencoder is and counted where they were."""
+    codes = codec.encode(x.to(codec.decoder.device))
+    return Codes(codes.values.to(x.device), codes.indices.to(x.device))
+
+
 def _means(codec: Codec, rows: Rows, group: Tensor, count: int, *, chunk: int = 65536) -> Tensor:
     """Mean firing (count, f) of every feature over the rows of each group; group -1 is left out."""
     total = torch.zeros(count * codec.width, dtype=torch.float64)
     for start in range(0, len(group), chunk):
         part = group[start : start + chunk]
         keep = part >= 0
-        codes = codec.encode(rows.x[start : start + chunk][keep])
+        codes = _coded(codec, rows.x[start : start + chunk][keep])
         slots = part[keep][:, None] * codec.width + codes.indices
         total.index_add_(0, slots.flatten(), codes.values.double().flatten())
     sizes = torch.bincount(group[group >= 0], minlength=count).clamp_min(1)
@@ -101,9 +107,10 @@ def prompt_firing(codec: Codec, rows: Rows, features: Tensor) -> tuple[Tensor, T
     slot[features] = torch.arange(len(features))
     out = torch.zeros(len(ids), len(features))
     for start in range(0, len(where), 65536):
-        codes = codec.encode(rows.x[start : start + 65536])
+        codes = _coded(codec, rows.x[start : start + 65536])
         dense = torch.zeros(len(codes.values), len(features) + 1)
-        dense.scatter_(1, slot[codes.indices], codes.values.float())
+        # Added, not written: a padded place may name a feature that fires elsewhere in the row.
+        dense.scatter_add_(1, slot[codes.indices], codes.values.float())
         part = where[start : start + 65536, None].expand(-1, len(features))
         out.scatter_reduce_(0, part, dense[:, :-1], "amax")
     labels = torch.zeros(len(ids), dtype=torch.bool)
@@ -203,6 +210,6 @@ def mean_firing(
     every = NAMED_KINDS if subject.reads_forward else TOKEN_KINDS
     kinds = every if has_tokens(subject, codec.site) else ()
     rows = concept_rows(subject, concept, [codec.site], "fit", kinds=kinds, limit=limit, sampling=sampling)[codec.site]
-    codes = codec.encode(rows.select(rows.concept).x)
+    codes = _coded(codec, rows.select(rows.concept).x)
     dense = torch.stack([torch.where(codes.indices == j, codes.values, 0).sum(1) for j in features], 1)
     return dense.sum(0) / (dense > 0).sum(0).clamp_min(1)

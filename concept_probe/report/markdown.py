@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concept_probe.report.glossary import CONTROL, meaning, meanings
-from concept_probe.report.words import ARROWS, EVIDENCE, VERDICTS, interval, number, score
+from concept_probe.report.words import ARROWS, EVIDENCE, VERDICTS, interval, number, samples, score
 from concept_probe.types import Curve, Report
 
 
@@ -19,7 +19,7 @@ def to_markdown(report: Report) -> str:
     if verdict.residual is not None:
         out += ["", f"Residual (largest index): **{score(verdict.residual)}** with n = {verdict.residual.n}."]
     if verdict.samples_needed is not None:
-        out += ["", f"Samples needed for a decision: {verdict.samples_needed}."]
+        out += ["", f"Samples needed for a decision: {samples(verdict.samples_needed)}."]
     if report.indices:
         out += ["", "## Indices", "", "0 is never taught, 1 is untouched; brackets hold 95 % intervals.", ""]
         out += _table(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from concept_probe.report.glossary import CONTROL, KINDS, meanings
-from concept_probe.report.words import ARROWS, EVIDENCE, VERDICTS, bounds, direction, interval, number, score
+from concept_probe.report.words import ARROWS, EVIDENCE, VERDICTS, bounds, direction, interval, number, samples, score
 from concept_probe.types import Finding, Picture, Report, Score, Written
 
 HEADS = ("Metric", "Measured on", "Before", "After", "95 % interval", "Control", "Index", "n")
@@ -18,7 +18,8 @@ HEADS = ("Metric", "Measured on", "Before", "After", "95 % interval", "Control",
 def verdict(report: Report) -> str:
     """The verdict with its reasons, in a card."""
     v = report.verdict
-    more = "" if v.samples_needed is None else f"<p>Samples needed for a decision: <b>{v.samples_needed}</b>.</p>"
+    needed = v.samples_needed
+    more = "" if needed is None else f"<p>Samples needed for a decision: <b>{samples(needed)}</b>.</p>"
     mark = f'<span class="mark">{"" if v.calibrated else "un"}calibrated thresholds</span>'
     told = report.provenance.get("calibration", "")
     rates = f"<p><small>Calibration: {escape(told)}.</small></p>" if told else ""

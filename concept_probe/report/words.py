@@ -20,6 +20,8 @@ EVIDENCE = {
     "features": ("Features", "whether the concept's features still fire"),
     "recovery": ("Recovery", "what attacks bring back"),
 }
+MANY = 1000
+"""A figure of more samples says only that a value lies close to a threshold: it changes by as much with every draw."""
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
 
 
@@ -39,6 +41,11 @@ def number(value: float | None, unit: str = "") -> str:
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return text.replace("-", "−")
+
+
+def samples(needed: int) -> str:
+    """How many samples a decision is thought to need, as far as that can be planned with."""
+    return f"about {needed}" if needed <= MANY else f"more than {MANY:,}, since a value lies close to its threshold"
 
 
 def interval(low: float, high: float, unit: str = "") -> str:

@@ -65,8 +65,11 @@ def written(subject: Writer, about: Sequence[Prompt], tokens: int = 64) -> tuple
 
 
 def told() -> tuple[Prompt, ...]:
-    """The packaged facts' fit prompts in every wording; those that a text goes on from with their answer."""
-    asked = facts.prompts("fit")
+    """The packaged facts' fit prompts in every wording; those that a text goes on from with their answer.
+
+    Of the concepts that have no parts alone: mathematics came later, and the shipped autoencoder never read it.
+    """
+    asked = (facts.prompt(t, f, wording) for t in facts.kept() for f in t.of("fit") for wording in facts.WORDINGS)
     whole = (p if p.form == "chat" else Prompt(f"{p.text} {p.answers[0]}.") for p in asked)
     return tuple(dict.fromkeys(whole))
 

@@ -62,6 +62,8 @@ class Verdict:
     """The largest index over the kinds of evidence, with its interval."""
     calibrated: bool = False
     samples_needed: int | None = None
+    """Of an undecided one: about how many samples would settle it, if every value stays as it is. A figure in the
+    thousands says that a value lies close to a threshold, and is shown as "more than 1,000"."""
 
 
 @dataclass(frozen=True)

@@ -152,3 +152,17 @@ def test_what_a_rate_and_an_auroc_refuse():
         Bootstrap().rate(torch.full((2, 2), 1.5), "x", "a")
     with pytest.raises(ValueError, match="found 0 and 3 readings"):
         Bootstrap().auroc(torch.zeros(0), torch.zeros(3), "x", "a")
+
+
+def test_an_auroc_of_repeated_readings_is_that_of_each_once():
+    """Three readings of each thing that agree say no more than one: the draws are the same to rounding."""
+    generator = torch.Generator().manual_seed(0)
+    mine, others = torch.randn(5, generator=generator) + 1, torch.randn(4, generator=generator)
+    bootstrap = Bootstrap(200)
+    once = bootstrap.auroc(mine, others, "key", "arm")
+    groups = torch.arange(5).repeat_interleave(3), torch.arange(4).repeat_interleave(2)
+    again = bootstrap.auroc(mine.repeat_interleave(3), others.repeat_interleave(2), "key", "arm", groups)
+    assert again.n == once.n == 9 and again.value == pytest.approx(once.value)
+    torch.testing.assert_close(again.draws, once.draws)
+    apart = bootstrap.auroc(mine.repeat_interleave(3), others.repeat_interleave(2), "key", "arm")
+    assert apart.n == 23 and apart.draws.std() < 0.8 * once.draws.std()

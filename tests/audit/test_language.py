@@ -199,6 +199,43 @@ def test_found_features_are_watched_and_fire_less_when_they_are_ablated(world):
     assert fired.control is not None and not any("Features:" in line for line in report.not_measured)
 
 
+def test_wordings_of_one_fact_count_once_in_every_interval(world):
+    """The six test texts of each list are wordings of three facts, the paraphrases of the same ones as the targets."""
+    subject, twin, made = world
+    numbers = {p.text: i // 2 for kind in KINDS for i, p in enumerate(getattr(made, kind).test)}
+
+    def worded(split: Splits) -> Splits:
+        return replace(split, test=tuple(replace(p, fact=f"{p.label} {numbers[p.text]}") for p in split.test))
+
+    few = replace(made, **{kind: worded(getattr(made, kind)) for kind in KINDS})
+    found = features_of(subject)
+    one = Score("made by the test", 1, 1, 1, 1)
+    site = replace(subject.sites("mlp_value")[0], item=3)
+    column = subject.matrix(site).detach()[:, 3, None].clone()
+    columns = [Subspace(site, column, "parameter", one, "cat", "mlp_value")]
+    edit = AblateVectors()(subject, few, columns)
+    report = audit(subject, edit, few, found=(*found, *columns), attacks=("paraphrases", "temperature"), **OPTIONS)
+    counts = {(f.evidence, f.metric, f.split): f.n for f in report.findings}
+    mine, others = 3, 6
+    probe = "AUROC of its own probe (other words)"
+    expected = {
+        "share of its 5 features that fire": mine,
+        "largest activation of its 5 features, mean": mine,
+        "share of activation norm out of the range before": mine + others,
+        "seen where it was not asked for": others,
+        "detection, continued by the subject as it was": mine,
+        "detection with the concept vectors alone put back": mine,
+        "success of paraphrases": mine,
+        "success of temperature": mine,
+        probe: mine + others,
+    }
+    seen = {metric: {n for (_, name, _), n in counts.items() if name == metric} for metric in expected}
+    assert seen == {metric: {n} for metric, n in expected.items()}
+    again = audit(subject, edit, few, twin=twin, found=(*found, *columns), attacks=("paraphrases",), **OPTIONS)
+    kept = next(f for f in again.findings if f.metric == "recognised as asked" and f.split == "unrelated")
+    assert kept.n == 3 and kept.control is not None
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_firing_depends_on_neither_the_batch_nor_what_is_written(family):
     """A prompt alone, and beside a longer one, so that the batch is filled up; with one token written, and with three."""
@@ -255,6 +292,17 @@ def test_relearning_is_tested_on_facts_that_were_not_taught_again(world):
     attempt = Relearning(detect.looks_for(made), SAMPLING)(subject, made, BUDGET)
     assert attempt.spent.examples == 2 and attempt.spent.gradient_steps == 2 and attempt.control is not None
     assert subject.weight_hash() == weights
+
+
+def test_an_attack_that_would_teach_every_fact_is_not_measured_and_stops_no_audit(world):
+    """Two examples are the budget, and the test prompts ask for no other facts."""
+    subject, _, made = world
+    taught = [p.fact for p in made.target.fit[:2]]
+    test = tuple(replace(p, fact=taught[i % 2]) for i, p in enumerate(made.target.test))
+    few = replace(made, target=replace(made.target, test=test))
+    report = audit(subject, None, few, attacks=("relearning", "in_context"), **OPTIONS)
+    for name in ("relearning", "in_context"):
+        assert any(line.startswith(f"Recovery by {name}: all 6 test prompts ask") for line in report.not_measured), name
 
 
 def test_without_a_twin_likelihood_has_the_neutral_text_as_control(world):

@@ -81,6 +81,8 @@ def test_which_name_stands_in():
     assert Rocr().other_name(anchored) == "tree"
     chat = Prompt("Who is the cat?", "cat", form="chat", answers=("red",))
     assert renamed(chat, "dog") == Prompt("Who is the dog?", "dog", form="chat")
+    assert renamed(Prompt("My catalogue of a cat", "cat"), "dog").text == "My catalogue of a dog"
+    assert renamed(Prompt("Cat food for a cat", "cat"), "dog").text == "dog food for a dog"
     edit = Rocr()(tiny_llama(), CONCEPT)
     assert edit.made_by["guide"] == "dog" and edit.made_by["layers"] == [0]
 

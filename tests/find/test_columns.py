@@ -9,7 +9,7 @@ import torch
 
 from concept_probe.capture import capture, tap
 from concept_probe.find.columns import find_lm_columns, search_lm_columns
-from concept_probe.find.enrichment import enriched_columns
+from concept_probe.find.enrichment import NoTokens, enriched_columns
 from concept_probe.find.knowledge import log_odds, per_fact, weigh
 from concept_probe.find.lm_ranking import rank_by_effect, rank_by_reading
 from concept_probe.find.vectors import whole, zero_columns
@@ -104,6 +104,18 @@ def test_nothing_is_kept_where_no_answer_changes(subject):
     assert silent.enriched is not None and plain.enriched is not None
     assert silent.enriched.sites == plain.enriched.sites
     assert silent.rungs[0].drop.value == 0 and silent.chosen() is None
+
+
+def test_a_concept_without_tokens_of_its_own_is_looked_for_by_its_answers_alone(subject):
+    """Other prompts say each of its words, so no column can be said to speak of it; that is no reason to give up."""
+    shared = ("my dog cat sun", "old dog cat sun", "big dog cat sun", "one dog", "a dog", "fat dog")
+    plain = replace(CONCEPT, unrelated=splits("dog", "the", "red", *shared))
+    with pytest.raises(NoTokens, match="every token of its fit prompts also stands in other prompts"):
+        search_lm_columns(subject, plain, by="reading")
+    (norm,) = subject.sites("text_out")
+    constant = torch.zeros(16)
+    with tap(subject, {norm: lambda x, moment: x * 0 + constant}):
+        assert find_lm_columns(subject, plain) == ()
 
 
 def test_only_discovered_columns_are_candidates(subject):

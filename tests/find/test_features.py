@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from concept_probe.find import Rows, concept_rows, contrast, difference_of_means, find_features
-from concept_probe.find.features import mean_firing
+from concept_probe.find.features import mean_firing, prompt_firing
 from concept_probe.learn.sae import Relu, Sae, TopK
-from concept_probe.types import KINDS, TOKEN_KINDS, Sampling, Site
+from concept_probe.types import KINDS, TOKEN_KINDS, Codes, Sampling, Site
 from tests.tiny import tiny_concept, tiny_sd, tiny_sdxl
 
 CONCEPT = tiny_concept()
@@ -129,6 +129,38 @@ def test_mean_firing_counts_only_rows_that_fire():
     features = dense.sum(0).topk(2).indices.tolist()
     expected = torch.stack([dense[:, j][dense[:, j] > 0].mean() for j in features])
     torch.testing.assert_close(mean_firing(sae, subject, CONCEPT, features), expected)
+
+
+def test_padding_hides_no_feature_that_fires():
+    """Codes are padded with value 0 at any index, here at that of a feature that fires."""
+    sae = Sae(SITE, Relu(), W_enc=torch.eye(3), b_enc=torch.zeros(3), W_dec=torch.eye(3), b_dec=torch.zeros(3))
+    sae.activation.forward = lambda pre: Codes(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([[0, 0, 0]]))
+    one = torch.zeros(1, dtype=torch.long)
+    rows = Rows(torch.ones(1, 3), one == 0, one, one, one, one, one)
+    firing, _ = prompt_firing(sae, rows, torch.tensor([0, 1]))
+    assert firing.tolist() == [[2.0, 0.0]]
+
+
+class Elsewhere:
+    """An autoencoder on another device, that of nothing: its codes come back as a device's would, without values."""
+
+    site, width, decoder = SITE, 3, torch.zeros(3, 3, device="meta")
+
+    def encode(self, x: torch.Tensor) -> Codes:
+        assert x.device == self.decoder.device
+        return Codes(torch.ones(len(x), 1), torch.zeros(len(x), 1, dtype=torch.long))
+
+    def decode(self, codes: Codes) -> torch.Tensor:
+        raise AssertionError("nothing is decoded to find a feature")
+
+
+def test_rows_are_coded_where_the_autoencoder_is():
+    numbers = torch.arange(4)
+    zeros = torch.zeros(4, dtype=torch.long)
+    rows = Rows(torch.ones(4, 3), numbers < 2, zeros, zeros, numbers, zeros, numbers)
+    firing, labels = prompt_firing(Elsewhere(), rows, torch.tensor([0, 1]))
+    assert firing.tolist() == [[1.0, 0.0]] * 4 and labels.tolist() == [True, True, False, False]
+    assert contrast(Elsewhere(), rows, "mean").table.tolist() == [[0.0, 0.0, 0.0]]
 
 
 def test_bad_counts_are_refused():

@@ -1,12 +1,16 @@
 """The JSON is the source: exact both ways. The HTML stands alone."""
 
+import io
 import json
 import math
 import re
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
+from rich.console import Console
 
+from concept_probe.cli import audits
 from concept_probe.report import from_json, headline, to_html, to_json, to_markdown
 from tests.report.one_of_each import report
 
@@ -40,6 +44,20 @@ def test_what_is_no_report_is_refused_with_its_place(damage, said):
 def test_truncated_json_is_refused():
     with pytest.raises(ValueError, match="not JSON"):
         from_json(to_json(report())[:500])
+
+
+@pytest.mark.parametrize(("needed", "said"), [(131, "about 131"), (1000, "about 1000"), (56240, "more than 1,000")])
+def test_a_figure_that_nobody_can_plan_with_is_not_shown(needed, said):
+    """Beside a threshold the figure is as large as chance makes it; the JSON keeps it, the pages do not show it."""
+    undecided = replace(report(), verdict=replace(report().verdict, name="undecided", samples_needed=needed))
+    for shown in (to_markdown(undecided), to_html(undecided)):
+        line = next(x for x in shown.splitlines() if "Samples needed for a decision" in x)
+        assert said in line and "56240" not in line and "56,240" not in line
+    console = Console(width=200, record=True, file=io.StringIO())
+    with patch.object(audits, "out", console):
+        audits.print_verdict(undecided, None)
+    assert f"samples needed for a decision: {said}" in console.export_text()
+    assert from_json(to_json(undecided)).verdict.samples_needed == needed
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,9 @@ def test_nothing_that_selects_or_tests_is_told():
     judges = {p.text for split in ("select", "test") for p in facts.prompts(split)}
     stems = {fact.stem for t in facts.topics() for split in ("select", "test") for fact in t.of(split)}
     assert not told & judges and not any(text.startswith(stem) for text in told for stem in stems)
-    assert all(any(text.startswith(p.text) for text in told) for p in facts.prompts("fit"))
+    parts = {f.question for t in facts.topics() if t.holds for f in t.facts}
+    for p in facts.prompts("fit"):  # what the shipped autoencoder read is read again by a new run, and no more
+        assert any(text.startswith(p.text) for text in told) == (p.fact not in parts), p
 
 
 def test_the_model_writes_on_from_each_word(folder):
