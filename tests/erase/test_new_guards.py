@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.capture import tap
-from concept_probe.erase import Cgce, Intervention, Irece, PatchReplacement, Uce
+from concept_probe.erase import Cgce, Intervention, Irece, NegativePrompt, PatchReplacement, Uce
 from concept_probe.erase.attention import attention
 from concept_probe.erase.cgce import per_prompt, refined
 from concept_probe.erase.irece import Locator, Region, disturbed, laid_out, unedited
@@ -102,6 +102,23 @@ def test_the_prediction_is_replaced_where_patches_of_the_same_pass_were_seen():
     assert not moved.any()
     # The empty prompt's prediction is the unconditional one of the same pass.
     torch.testing.assert_close(after[2:, :, :corner, :corner], before[:2, :, :corner, :corner], atol=1e-4, rtol=1e-3)
+
+
+def test_patches_that_were_seen_are_replaced_though_another_guard_asks_meanwhile():
+    subject = tiny_sd()
+    site, out = subject.sites("cross_out")[0], subject.sites("denoiser_out")[0]
+    other = NegativePrompt("a dog")(subject, CONCEPT)
+    replacer = Replacer(Asker(subject, "the sun", "p"))
+
+    def sees(x: Tensor, moment: Moment) -> Tensor:
+        return torch.full(x.shape[:2], "cond" in moment.branches)
+
+    guard = Intervention("p", "cat", {site: replacer.seeing(sees), out: replacer.replacing(out)})
+    with other.on(subject):
+        before = at(subject, out)
+        with guard.on(subject):
+            after = at(subject, out)
+    assert torch.equal(after[:2], before[:2]) and (after[2:] != before[2:]).any()
 
 
 def test_patch_replacement_says_what_it_lacks():
@@ -219,6 +236,16 @@ def test_only_the_region_and_only_early_steps_are_disturbed(family):
     assert not moved.any() and torch.equal(walk.latents, before)
     region.seen = torch.ones(2, 8, 8, dtype=torch.bool)
     assert region.disturb(walk, 2) is None  # 2 of 3 steps is behind half of them
+
+
+def test_what_was_seen_in_a_step_outlasts_the_passes_of_other_guards():
+    subject = tiny_sd()
+    out = subject.sites("denoiser_out")[0]
+    region = Region(Locator(subject, "cat", "irece"), {999: 0.0}, Irece())
+    guard = Intervention("irece", "cat", {out: region.see}, between=region.disturb)
+    with guard.on(subject), NegativePrompt("a dog")(subject, CONCEPT).on(subject):
+        subject.run_to([out], QUERIES, SAMPLING, [0])
+    assert region.seen is not None and region.seen.shape == (2, *subject.latent_shape[1:]) and region.seen.all()
 
 
 def walk_of(subject: UNetSubject):
