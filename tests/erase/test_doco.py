@@ -51,6 +51,15 @@ def test_the_loop_gives_each_term_its_own_gradient():
     assert p.grad.tolist() == [32.0, 34.0] and q.grad.tolist() == [1.0, 0.0]
 
 
+def test_a_critic_is_the_same_each_time_and_leaves_every_global_generator_alone(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch, "manual_seed", seeded.append)  # which seeds those of all devices
+    before = torch.random.get_rng_state()
+    one, two, other = (Critic(4, 8, seed).layers[0].weight for seed in (3, 3, 4))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+    assert torch.equal(torch.random.get_rng_state(), before) and not seeded
+
+
 def test_losses_are_cross_entropies():
     critic = Critic(4, 8, 0)
     seen, anchor, concept = torch.randn(3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(1)).unbind()
