@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.capture.tap import Look, tap
-from concept_probe.erase.denoising import Pool, denoiser, predictions, walks
+from concept_probe.erase.denoising import Pool, denoiser, predictions, read, walks
 from concept_probe.erase.students import Student, size_of
 from concept_probe.erase.training import Loss, descend
 from concept_probe.types import Moment, Prompt, Sampling, Site
@@ -122,7 +122,7 @@ def loss_of(subject: Subject, student: Student, lessons: Sequence[Lesson], train
             if lesson is lessons[0] and own:
                 offsets = led_back(subject, part, asked, own[0][index], training, generator, method)
         with added(subject, offsets) if own else contextlib.nullcontext():
-            condition = subject.encode(asked)
+            condition = read(subject, asked, method)
         said = model.predict(torch.cat(seen), torch.cat(times), condition)
         each = (said - torch.cat(wanted)).float().square().flatten(1).mean(1)
         return (each * torch.cat([w.to(each) for w in weights])).sum() / training.batch

@@ -53,7 +53,7 @@ class Guidance:
     def loss(self, subject: Subject, pool: Pool, index: Tensor, drift: float, method: str) -> Tensor:
         """|[ε_θ(x, c) - ε_θ(x, ∅)] - wanted|² + drift |ε_θ(x, ∅) - ε(x, ∅)|² over latents of the pool, with gradients."""
         part, n = pool.rows(index), len(index)
-        condition = conditions(subject, [*part.prompts, *[EMPTY] * n])
+        condition = conditions(subject, [*part.prompts, *[EMPTY] * n], method)
         seen, times = torch.cat([part.seen] * 2), torch.cat([part.timesteps] * 2)
         said, free = denoiser(subject, method).predict(seen, times, condition).float().chunk(2)
         gap = (said - free - self.wanted[index].float()).square().mean()

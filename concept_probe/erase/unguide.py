@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from concept_probe.erase.denoising import denoiser, predictions, walks
+from concept_probe.erase.denoising import denoiser, predictions, read, walks
 from concept_probe.erase.intervention import Intervention
 from concept_probe.erase.lessons import Lesson, Training, keep, same, spread, teach
 from concept_probe.erase.provenance import made_by
@@ -192,7 +192,7 @@ class Mixture:
 
     def _of_empty(self, rows: Sequence[int]) -> Tensor:
         """The adapters' change of what is said under the empty prompt: without guidance nobody has asked for it."""
-        condition = self.subject.encode([Prompt("")])
+        condition = read(self.subject, [Prompt("")], self.eraser.name)
         condition = condition.rows(torch.zeros(len(rows), dtype=torch.long, device=condition.states.device))
         return self._adapted(condition, rows) - self.model.again(condition, rows)
 

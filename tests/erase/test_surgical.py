@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from concept_probe.erase import Surgical, Training
-from concept_probe.erase.denoising import Pool, predictions, walks
+from concept_probe.erase.denoising import Pool, predictions, read, walks
 from concept_probe.erase.esd import parameters_of
 from concept_probe.erase.students import Whole
 from concept_probe.erase.surgical import Guidance, within
@@ -23,7 +23,7 @@ CAT, THING, EMPTY = CONCEPT.target.fit[0], CONCEPT.anchor.fit[0], Prompt("")
 def said(subject, pool: Pool, prompt: Prompt):
     """What the subject says, latent by latent."""
     one = [
-        subject.predict(pool.seen[i : i + 1], pool.timesteps[i : i + 1], subject.encode([prompt]))
+        subject.predict(pool.seen[i : i + 1], pool.timesteps[i : i + 1], read(subject, [prompt], "test"))
         for i in range(len(pool))
     ]
     return torch.cat(one)
