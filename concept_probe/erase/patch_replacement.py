@@ -58,7 +58,10 @@ def firing(codec: Codec, x: Float[Tensor, "... d"], features: Tensor) -> Float[T
 @torch.no_grad()
 def distinct(codec: Codec, rows: Rows, count: int) -> Tensor:
     """(s, m) long: at each denoising step, the `count` features that fire more on each list of the concept's prompts
-    than on any other thing, by their margin (see `find.contrast`) averaged over those lists."""
+    than on any other thing, by their margin (see `find.contrast`) averaged over those lists.
+
+    Where fewer than `count` fire on the concept at all, the strongest fills their places: twice counts once.
+    """
     scored = contrast(codec, rows, "margin")
     chosen = []
     for step in rows.step.unique().tolist():
@@ -68,7 +71,8 @@ def distinct(codec: Codec, rows: Rows, count: int) -> Tensor:
         silent = torch.ones(codec.width, dtype=torch.bool, device=margin.device)
         silent[codes.indices[codes.values > 0].to(margin.device)] = False
         margin[silent] = -torch.inf  # what never fires has a margin of 0, more than many that do
-        chosen.append(margin.topk(min(count, codec.width)).indices)
+        best = margin.topk(min(count, codec.width)).indices
+        chosen.append(torch.where(silent[best], best[0], best))
     return torch.stack(chosen)
 
 

@@ -14,9 +14,9 @@ from concept_probe.erase.attention import attention
 from concept_probe.erase.cgce import per_prompt, refined
 from concept_probe.erase.irece import Locator, Region, disturbed, laid_out, unedited
 from concept_probe.erase.negative_prompt import Asker
-from concept_probe.erase.patch_replacement import Detector, Replacer, firing
+from concept_probe.erase.patch_replacement import Detector, Replacer, distinct, firing
 from concept_probe.families import UNetSubject
-from concept_probe.find import concept_rows
+from concept_probe.find import Rows, concept_rows
 from concept_probe.find.probes import Probe, fit_probe
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.types import Moment, Prompt, Query, Sampling, Score, Site, Subspace
@@ -138,6 +138,17 @@ def test_floors_are_quantiles_of_other_prompts_and_features_fire():
     assert len(chosen) == len(floors) == SAMPLING.steps and all(len(set(row)) == 3 for row in chosen)
     x = at(subject, site)[2:]
     assert firing(sae, x, torch.tensor(chosen[0])).max() > 0
+
+
+def test_features_that_never_fire_on_the_concept_are_not_chosen():
+    """Four features, one per axis: the concept fires two of them, another thing all."""
+    sae = Sae(
+        Site("unet", "x"), TopK(4), W_enc=torch.eye(4), b_enc=torch.zeros(4), W_dec=torch.eye(4), b_dec=torch.zeros(4)
+    )
+    x = torch.tensor([[3.0, 1.0, -1.0, -1.0], [2.0, 1.0, -1.0, -1.0], [0.5, 0.5, 0.5, 0.0]])
+    one, concept = torch.zeros(3, dtype=torch.long), torch.tensor([True, True, False])
+    rows = Rows(x, concept, one, one - 1, torch.arange(3), one, (~concept).long())
+    assert set(distinct(sae, rows, 4)[0].tolist()) == {0, 1} and distinct(sae, rows, 2).tolist() == [[0, 1]]
 
 
 def test_a_step_of_cgce_follows_the_gradient_of_its_loss():
