@@ -96,7 +96,7 @@ class Irece:
 
     def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
         """`found` is not used. ValueError where the concept has no name, or no other prompts to compare with."""
-        text = named(concept, self.text, self.name).split(", ")[0]
+        text = named(concept, None, self.name).split(", ")[0] if self.text is None else self.text
         locator = Locator(subject, text, self.name)
         floors = self._floors(subject, concept, locator)
         region = Region(locator, floors, self)

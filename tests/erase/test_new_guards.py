@@ -220,6 +220,12 @@ def test_attention_to_the_name_is_the_mean_over_heads_and_layers():
     torch.testing.assert_close(got[0], wanted, atol=1e-5, rtol=1e-4)
 
 
+def test_a_name_that_is_given_is_taken_whole():
+    given = Irece(text="a cat, a dog", limit=1, sampling=SAMPLING)(tiny_sd(), CONCEPT)
+    assert given.made_by["options"]["text"] == "a cat, a dog"
+    assert Irece(limit=1, sampling=SAMPLING)(tiny_sd(), CONCEPT).made_by["options"]["text"] == "cat"
+
+
 def test_patches_keep_the_ratio_of_the_sides():
     assert laid_out(torch.arange(8.0)[None], (4, 8)).shape == (1, 4, 8)
     assert torch.equal(laid_out(torch.arange(8.0)[None], (2, 4))[0], torch.arange(8.0).view(2, 4))
