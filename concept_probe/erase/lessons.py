@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,6 +71,11 @@ def keep(subject: Subject, prompts: Sequence[Prompt], weight: float, method: str
     if not prompts or not weight:
         return []
     return [Lesson(tuple(prompts), same, lambda pool: predictions(subject, pool, pool.prompts, method), weight)]
+
+
+def others_alone(training: Training) -> Training:
+    """For a method whose only lesson is that of other prompts: without what is meant for the lesson of the concept."""
+    return replace(training, refresh=0, adversary=0)
 
 
 def spread(prompts: Sequence[Prompt], count: int) -> tuple[Prompt, ...]:
