@@ -63,8 +63,10 @@ def unopposed(aim: Sequence[Tensor], kept: Sequence[Tensor]) -> list[Tensor]:
     """
     out = []
     for a, k in zip(aim, kept, strict=True):
-        along, size = (a * k).sum(), k.square().sum()
-        out.append(a - along / size * k if along < 0 and size > 0 else a)
+        # Squares of small gradients are 0 in half precision.
+        wide = (a, k) if a.dtype == torch.float64 else (a.float(), k.float())
+        along, size = (wide[0] * wide[1]).sum(), wide[1].square().sum()
+        out.append((wide[0] - along / size * wide[1]).to(a) if along < 0 and size > 0 else a)
     return out
 
 
