@@ -138,10 +138,15 @@ def _handed_out(ray: Any, order: Order, sweep: Sweep, workers: int, gpus: float)
 
 
 def _row(ray: Any, ready: Any, key: str, cell: Cell, died: dict[str, int]) -> Row | None:
-    """What a worker answered; None where it died and the cell is given to another, a failed row where too many did."""
+    """What a worker answered; None where it died and the cell is given to another, a failed row where too many did.
+
+    Raises what Ray says of a worker that could not load its models: another one could not either.
+    """
     try:
         return ray.get(ready)
     except ray.exceptions.RayActorError as error:
+        if error.actor_init_failed:
+            raise
         died[key] += 1
         if died[key] < LIVES:
             return None

@@ -58,7 +58,8 @@ class NudeNet:
     def probabilities(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n labels"]:
         """images in 0..1 -> (n, labels). No probability in the usual sense: the largest is that of a label exactly
         where one of its boxes reaches `threshold`."""
-        return torch.stack([self._row(image) for image in images]).to(images.device)
+        rows = [self._row(image) for image in images]
+        return torch.stack(rows or [torch.zeros(0)]).view(len(rows), len(self.labels)).to(images.device)
 
     def _row(self, image: Tensor) -> Tensor:
         # The detector reads pictures as OpenCV does.

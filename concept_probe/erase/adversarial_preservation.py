@@ -70,7 +70,7 @@ class Adversary:
         index = self.rows[which, torch.randint(self.rows.shape[1], (self.batch,), generator=generator)]
         part = self.pool.rows(index)
         model = denoiser(self.subject, self.method)
-        said = model.predict(part.seen, part.timesteps, conditions(self.subject, part.prompts))
+        said = model.predict(part.seen, part.timesteps, conditions(self.subject, part.prompts, self.method))
         return self.weight * (said - self.own[index]).float().square().mean()
 
 

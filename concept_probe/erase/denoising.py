@@ -22,6 +22,7 @@ class Denoiser(Protocol):
 
     def predict(self, seen: Tensor, timesteps: Tensor, condition: Any) -> Tensor: ...
     def again(self, condition: Any | None, rows: Sequence[int]) -> Tensor: ...
+    def unprompted(self, condition: Any, rows: Tensor) -> Any: ...
 
 
 def denoiser(subject: Subject, method: str) -> Denoiser:
@@ -78,13 +79,20 @@ def predictions(subject: Subject, pool: Pool, prompts: Sequence[Prompt], method:
     model, out = denoiser(subject, method), []
     for start in range(0, len(pool), batch):
         part = slice(start, start + batch)
-        out.append(model.predict(pool.seen[part], pool.timesteps[part], conditions(subject, prompts[part])))
+        out.append(model.predict(pool.seen[part], pool.timesteps[part], conditions(subject, prompts[part], method)))
     return torch.cat(out)
 
 
-def conditions(subject: Subject, prompts: Sequence[Prompt]) -> Any:
-    """The subject's reading of `prompts`, each distinct one read once; gradients pass."""
+def read(subject: Subject, prompts: Sequence[Prompt], method: str) -> Any:
+    """The subject's reading of `prompts`, the empty one as guidance has it, which may be zeros; gradients pass."""
+    condition = subject.encode(prompts)
+    empty = torch.tensor([not prompt.text for prompt in prompts])
+    return denoiser(subject, method).unprompted(condition, empty) if empty.any() else condition
+
+
+def conditions(subject: Subject, prompts: Sequence[Prompt], method: str) -> Any:
+    """As `read`, each distinct prompt read once."""
     distinct = list(dict.fromkeys(prompts))
     place = {prompt: i for i, prompt in enumerate(distinct)}
     index = torch.tensor([place[p] for p in prompts], device=subject.device)
-    return subject.encode(distinct).rows(index)
+    return read(subject, distinct, method).rows(index)

@@ -31,9 +31,9 @@ class Critic(nn.Module):
 
     def __init__(self, channels: int, width: int, seed: int) -> None:
         super().__init__()
-        # Layers draw their first weights from the global generator, which is left as it was.
+        # Layers draw their first weights from the CPU's global generator, which is left as it was; no other is seeded.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.layers = nn.Sequential(
                 nn.Conv2d(2 * channels, width, 3, padding=1), nn.LeakyReLU(0.2),
                 nn.Conv2d(width, 2 * width, 4, stride=2, padding=1), nn.GroupNorm(1, 2 * width), nn.LeakyReLU(0.2),
@@ -63,8 +63,10 @@ def unopposed(aim: Sequence[Tensor], kept: Sequence[Tensor]) -> list[Tensor]:
     """
     out = []
     for a, k in zip(aim, kept, strict=True):
-        along, size = (a * k).sum(), k.square().sum()
-        out.append(a - along / size * k if along < 0 and size > 0 else a)
+        # Squares of small gradients are 0 in half precision.
+        wide = (a, k) if a.dtype == torch.float64 else (a.float(), k.float())
+        along, size = (wide[0] * wide[1]).sum(), wide[1].square().sum()
+        out.append((wide[0] - along / size * wide[1]).to(a) if along < 0 and size > 0 else a)
     return out
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from concept_probe.erase.edit import Edit
 from concept_probe.erase.esd import trained
-from concept_probe.erase.lessons import Training, keep, spread
+from concept_probe.erase.lessons import Training, keep, others_alone, spread
 from concept_probe.erase.parameters import parameters_below
 from concept_probe.erase.students import Whole
 from concept_probe.erase.text_states import moved_prompts
@@ -92,7 +92,7 @@ class FewShot:
         also = self._climb(subject, concept, moved) if self.strength else None
         others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
         lessons = keep(subject, others, self.training.retain, self.name)
-        return trained(self, subject, concept, student, lessons, self.training, self.strength, also)
+        return trained(self, subject, concept, student, lessons, others_alone(self.training), self.strength, also)
 
     def _climb(self, subject: Subject, concept: Concept, moved: Sequence[Prompt]) -> Loss:
         """-|ε_θ(x_t, c) - ε|² of a batch of pictures, noise and timesteps drawn anew."""

@@ -96,7 +96,7 @@ class Irece:
 
     def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
         """`found` is not used. ValueError where the concept has no name, or no other prompts to compare with."""
-        text = named(concept, self.text, self.name).split(", ")[0]
+        text = named(concept, None, self.name).split(", ")[0] if self.text is None else self.text
         locator = Locator(subject, text, self.name)
         floors = self._floors(subject, concept, locator)
         region = Region(locator, floors, self)
@@ -141,7 +141,9 @@ class Region:
             if self.locator.asker.asking or moment.step is None:
                 return
             rows = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
-            found = self.locator(rows, (x.shape[-2], x.shape[-1])) if rows else None
+            if not rows:  # another guard's pass, which says nothing of the step that is being made
+                return
+            found = self.locator(rows, (x.shape[-2], x.shape[-1]))
             at = min(self.floors, key=lambda t: abs(t - (moment.timestep or 0)))
             self.seen = None if found is None else found > self.floors[at]
 

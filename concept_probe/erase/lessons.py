@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from concept_probe.capture.tap import Look, tap
-from concept_probe.erase.denoising import Pool, denoiser, predictions, walks
+from concept_probe.erase.denoising import Pool, denoiser, predictions, read, walks
 from concept_probe.erase.students import Student, size_of
 from concept_probe.erase.training import Loss, descend
 from concept_probe.types import Moment, Prompt, Sampling, Site
@@ -73,6 +73,11 @@ def keep(subject: Subject, prompts: Sequence[Prompt], weight: float, method: str
     return [Lesson(tuple(prompts), same, lambda pool: predictions(subject, pool, pool.prompts, method), weight)]
 
 
+def others_alone(training: Training) -> Training:
+    """For a method whose only lesson is that of other prompts: without what is meant for the lesson of the concept."""
+    return replace(training, refresh=0, adversary=0)
+
+
 def spread(prompts: Sequence[Prompt], count: int) -> tuple[Prompt, ...]:
     """At most `count` of the prompts, evenly apart."""
     n = len(prompts)
@@ -122,7 +127,7 @@ def loss_of(subject: Subject, student: Student, lessons: Sequence[Lesson], train
             if lesson is lessons[0] and own:
                 offsets = led_back(subject, part, asked, own[0][index], training, generator, method)
         with added(subject, offsets) if own else contextlib.nullcontext():
-            condition = subject.encode(asked)
+            condition = read(subject, asked, method)
         said = model.predict(torch.cat(seen), torch.cat(times), condition)
         each = (said - torch.cat(wanted)).float().square().flatten(1).mean(1)
         return (each * torch.cat([w.to(each) for w in weights])).sum() / training.batch

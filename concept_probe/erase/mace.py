@@ -151,7 +151,7 @@ class Mace:
         def loss(step: int, generator: torch.Generator) -> Tensor:
             index = torch.randint(len(pool), (min(self.batch, len(pool)),), generator=generator)
             part, on_subject = pool.rows(index), 0.0
-            condition = conditions(subject, part.prompts)
+            condition = conditions(subject, part.prompts, self.name)
             with attention(subject) as maps:
                 model.predict(part.seen, part.timesteps, condition)
             asked = (condition.kinds == SUBJECT).to(maps[0])
@@ -196,7 +196,7 @@ def shown(subject: Subject, pool: Pool, method: str, batch: int = 16) -> list[Te
     model, layers = denoiser(subject, method), []
     for start in range(0, len(pool), batch):
         part = pool.rows(torch.arange(start, min(start + batch, len(pool))))
-        condition = conditions(subject, part.prompts)
+        condition = conditions(subject, part.prompts, method)
         asked: list[Prompt] = list(part.prompts)
         with attention(subject) as maps:
             model.predict(part.seen, part.timesteps, condition)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from concept_probe.erase.denoising import denoiser
+from concept_probe.erase.denoising import denoiser, read
 from concept_probe.erase.intervention import Change, Intervention
 from concept_probe.erase.provenance import made_by
 from concept_probe.types import Concept, Moment, Prompt, Subspace
@@ -71,7 +71,7 @@ class Asker:
     """Asks the denoiser again what it says under a fixed text, and answers None to its own question."""
 
     def __init__(self, subject: Subject, text: str, method: str) -> None:
-        self.subject, self.text = subject, text
+        self.subject, self.text, self.method = subject, text, method
         self.model = denoiser(subject, method)
         self.asking = False
 
@@ -81,7 +81,7 @@ class Asker:
             return None
         self.asking = True
         try:
-            condition = self.subject.encode([Prompt(self.text)])
+            condition = read(self.subject, [Prompt(self.text)], self.method)
             index = torch.zeros(len(rows), dtype=torch.long, device=condition.states.device)
             return self.model.again(condition.rows(index), rows)
         finally:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -58,7 +58,10 @@ def firing(codec: Codec, x: Float[Tensor, "... d"], features: Tensor) -> Float[T
 @torch.no_grad()
 def distinct(codec: Codec, rows: Rows, count: int) -> Tensor:
     """(s, m) long: at each denoising step, the `count` features that fire more on each list of the concept's prompts
-    than on any other thing, by their margin (see `find.contrast`) averaged over those lists."""
+    than on any other thing, by their margin (see `find.contrast`) averaged over those lists.
+
+    Where fewer than `count` fire on the concept at all, the strongest fills their places: twice counts once.
+    """
     scored = contrast(codec, rows, "margin")
     chosen = []
     for step in rows.step.unique().tolist():
@@ -68,7 +71,8 @@ def distinct(codec: Codec, rows: Rows, count: int) -> Tensor:
         silent = torch.ones(codec.width, dtype=torch.bool, device=margin.device)
         silent[codes.indices[codes.values > 0].to(margin.device)] = False
         margin[silent] = -torch.inf  # what never fires has a margin of 0, more than many that do
-        chosen.append(margin.topk(min(count, codec.width)).indices)
+        best = margin.topk(min(count, codec.width)).indices
+        chosen.append(torch.where(silent[best], best[0], best))
     return torch.stack(chosen)
 
 
@@ -145,14 +149,29 @@ class PatchReplacement:
         return Intervention(self.name, concept.name, actions, self.strength, origin)
 
 
+@dataclass
+class Pass:
+    """What one pass of the denoiser has shown so far."""
+
+    moment: Moment
+    masks: list[Tensor] = field(default_factory=list)
+    """Where the concept was seen, per autoencoder."""
+    without: dict[Site, Tensor] = field(default_factory=dict)
+    """What a pass without it holds."""
+
+
+NESTED = 4
+"""Passes that are remembered at a time: guards that ask have theirs made within the one under way."""
+
+
 class Replacer:
     """Remembers, within one pass of the denoiser, where the concept was seen and what a pass without it holds there."""
 
     def __init__(self, asker: Asker) -> None:
         self.asker = asker
-        self.now: Moment | None = None
-        self.masks: list[Tensor] = []
+        self.passes: list[Pass] = []
         self.without: dict[Site, Tensor] = {}
+        """What the pass that is being asked for holds."""
 
     def where(self, site: Site, sees: Callable[[Tensor, Moment], Tensor]) -> Change:
         """See and replace at one site."""
@@ -164,7 +183,7 @@ class Replacer:
             mask = sees(x[rows], moment)
             if not mask.any():
                 return None
-            other = self._other(site, rows)
+            other = self._other(site, rows, self._of(moment))
             delta = torch.zeros_like(x)
             delta[rows] = torch.where(back(mask.unsqueeze(-1)), other - x[rows], 0)
             return delta
@@ -175,11 +194,8 @@ class Replacer:
         """See only."""
 
         def change(x: Tensor, moment: Moment) -> None:
-            if self.asker.asking:
-                return
-            if self.now is not moment:
-                self.now, self.masks, self.without = moment, [], {}
-            self.masks.append(square(sees(x, moment)))
+            if not self.asker.asking:
+                self._of(moment).masks.append(square(sees(x, moment)))
 
         return change
 
@@ -187,35 +203,43 @@ class Replacer:
         """Replace, in an activation (b, c, h, w), what was seen before it in the same pass."""
 
         def change(x: Tensor, moment: Moment) -> Tensor | None:
-            if self.now is not moment:
-                self.masks = []
-            masks = self.masks
             rows = self._rows(site, x, moment)
-            if rows is None or not masks:
+            if rows is None:
                 return None
-            mask = torch.stack([F.interpolate(m.float()[:, None], x.shape[-2:], mode="nearest") for m in masks])
+            here = self._of(moment)
+            if not here.masks:
+                return None
+            mask = torch.stack([F.interpolate(m.float()[:, None], x.shape[-2:], mode="nearest") for m in here.masks])
             seen = mask.amax(0)[rows] > 0
             if not seen.any():
                 return None
             delta = torch.zeros_like(x)
-            delta[rows] = torch.where(seen, self._other(site, rows) - x[rows], 0)
+            delta[rows] = torch.where(seen, self._other(site, rows, here) - x[rows], 0)
             return delta
 
         return change
+
+    def _of(self, moment: Moment) -> Pass:
+        """What is known of a pass; another one that is made meanwhile, for another guard, leaves it as it is."""
+        for known in self.passes:
+            if known.moment is moment:
+                return known
+        self.passes = [*self.passes[1 - NESTED :], Pass(moment)]
+        return self.passes[-1]
 
     def _rows(self, site: Site, x: Tensor, moment: Moment) -> list[int] | None:
         """Conditional rows of the pass; None where there are none, or where the pass is this guard's own."""
         if self.asker.asking:
             self.without[site] = x
             return None
-        if self.now is not moment:
-            self.now, self.without = moment, {}
         return [i for i, branch in enumerate(moment.branches) if branch == "cond"] or None
 
-    def _other(self, site: Site, rows: Sequence[int]) -> Tensor:
-        if site not in self.without:
+    def _other(self, site: Site, rows: Sequence[int], here: Pass) -> Tensor:
+        if site not in here.without:
+            self.without = {}
             self.asker(rows)
-        return self.without[site]
+            here.without, self.without = self.without, {}
+        return here.without[site]
 
 
 def square(mask: Bool[Tensor, "b ..."]) -> Bool[Tensor, "b h w"]:

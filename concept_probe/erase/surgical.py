@@ -13,7 +13,7 @@ from concept_probe.erase.alignment import nearest_guide
 from concept_probe.erase.denoising import Pool, conditions, denoiser, predictions, walks
 from concept_probe.erase.edit import Edit
 from concept_probe.erase.esd import Part, parameters_of, trained
-from concept_probe.erase.lessons import Training, keep, spread
+from concept_probe.erase.lessons import Training, keep, others_alone, spread
 from concept_probe.erase.students import Whole
 from concept_probe.erase.text_states import guides_of, moved_prompts
 from concept_probe.erase.training import Loss
@@ -53,7 +53,7 @@ class Guidance:
     def loss(self, subject: Subject, pool: Pool, index: Tensor, drift: float, method: str) -> Tensor:
         """|[ε_θ(x, c) - ε_θ(x, ∅)] - wanted|² + drift |ε_θ(x, ∅) - ε(x, ∅)|² over latents of the pool, with gradients."""
         part, n = pool.rows(index), len(index)
-        condition = conditions(subject, [*part.prompts, *[EMPTY] * n])
+        condition = conditions(subject, [*part.prompts, *[EMPTY] * n], method)
         seen, times = torch.cat([part.seen] * 2), torch.cat([part.timesteps] * 2)
         said, free = denoiser(subject, method).predict(seen, times, condition).float().chunk(2)
         gap = (said - free - self.wanted[index].float()).square().mean()
@@ -98,7 +98,7 @@ class Surgical:
         others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
         lessons = keep(subject, others, self.training.retain, self.name)
         also = self._cut(subject, moved, guides) if self.strength else None
-        return trained(self, subject, concept, student, lessons, self.training, self.strength, also)
+        return trained(self, subject, concept, student, lessons, others_alone(self.training), self.strength, also)
 
     def _cut(self, subject: Subject, moved: Sequence[Prompt], guides: Sequence[Prompt]) -> Loss:
         options = self.training

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from concept_probe.erase.denoising import denoiser, predictions, walks
+from concept_probe.erase.denoising import denoiser, predictions, read, walks
 from concept_probe.erase.intervention import Intervention
 from concept_probe.erase.lessons import Lesson, Training, keep, same, spread, teach
 from concept_probe.erase.provenance import made_by
@@ -141,22 +141,35 @@ class Mixture:
         self.asking = False
         self.measured: dict[int, list[tuple[float, float]]] = {}
         """Per asked prompt of the walk under way, the two norms at each of its first steps."""
-        self.last = -1
+        self.last: int | None = None
+        """The step of it that was met last; None outside a walk."""
 
     def __call__(self, x: Tensor, moment: Moment) -> Tensor | None:
         if self.asking:
             return None
+        own = "cond" in moment.branches
+        if not own and not self._goes_on(moment):
+            return None
         self.asking = True
         try:
             change = self._adapted(None, range(len(x))) - x
-            if moment.step is None or moment.step == 0 or moment.step <= self.last:
-                self.measured.clear()
-            self.last = -1 if moment.step is None else moment.step
-            self._measure(change, moment)
+            if own:
+                if moment.step is None or moment.step == 0 or self.last is None or moment.step <= self.last:
+                    self.measured.clear()
+                self.last = moment.step
+                self._measure(change, moment)
         finally:
             self.asking = False
         weights = [1 - self.weight(p) for p in moment.prompts]
         return torch.tensor(weights, device=x.device, dtype=x.dtype)[:, None, None, None] * change
+
+    def _goes_on(self, moment: Moment) -> bool:
+        """Whether a pass that another guard asks for belongs to the walk that is being measured.
+
+        Such a pass says nothing of the walk, so it is mixed as the walk is, and left alone before anything is measured.
+        """
+        here = self.last is not None and moment.step is not None and moment.step - self.last in (0, 1)
+        return here and all(prompt in self.measured for prompt in moment.prompts)
 
     def weight(self, prompt: int) -> float:
         """w of the walk of a prompt that was asked for."""
@@ -179,7 +192,7 @@ class Mixture:
 
     def _of_empty(self, rows: Sequence[int]) -> Tensor:
         """The adapters' change of what is said under the empty prompt: without guidance nobody has asked for it."""
-        condition = self.subject.encode([Prompt("")])
+        condition = read(self.subject, [Prompt("")], self.eraser.name)
         condition = condition.rows(torch.zeros(len(rows), dtype=torch.long, device=condition.states.device))
         return self._adapted(condition, rows) - self.model.again(condition, rows)
 

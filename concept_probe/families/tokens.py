@@ -59,6 +59,19 @@ class Conditioning:
         pooled = None if self.pooled is None else self.pooled[index]
         return Conditioning(self.states[index], pooled, self.kinds[index])
 
+    def zeroed(self, rows: Tensor) -> Conditioning:
+        """Zeros at `rows`, bool (n,); gradients reach the others."""
+        rows = rows.to(self.states.device)
+        pooled = None if self.pooled is None else self.pooled.masked_fill(rows[:, None], 0)
+        return Conditioning(self.states.masked_fill(rows[:, None, None], 0), pooled, self.kinds)
+
+    def added(self, height: int, width: int, like: Tensor) -> dict[str, Tensor] | None:
+        """What a denoiser reads beside the states where it reads a pooled embedding: that, and a picture's size."""
+        if self.pooled is None:
+            return None
+        ids = torch.tensor([[height, width, 0, 0, height, width]], device=like.device, dtype=like.dtype)
+        return {"text_embeds": self.pooled, "time_ids": ids.expand(len(like), -1)}
+
 
 def prompts_of(asked: Sequence[Prompt] | Sequence[Query]) -> list[Prompt]:
     """The prompts of a list of prompts or queries.

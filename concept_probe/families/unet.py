@@ -112,10 +112,22 @@ class UNetSubject(PictureSubject):
         index = torch.tensor([place[p] for p in prompts], device=self.device)
         return self._encode(list(first), list(first.values()), "cond"), index
 
+    @property
+    def _zeroed(self) -> bool:
+        """Whether guidance reads zeros instead of the empty prompt."""
+        return bool(getattr(self.pipeline.config, "force_zeros_for_empty_prompt", False))
+
+    def unprompted(self, condition: Conditioning, rows: Tensor) -> Conditioning:
+        """`condition` with what guidance has for the empty prompt, which `rows`, bool (n,), are the encoding of.
+
+        That is the encoding itself, or zeros where the pipeline was trained so. Gradients reach the other rows.
+        """
+        return condition.zeroed(rows) if self._zeroed else condition
+
     def _empty(self, like: Conditioning) -> Conditioning:
         """The unconditional branch (one row): the empty prompt, or zeros where the pipeline was trained so."""
         empty = [Prompt("")]
-        if getattr(self.pipeline.config, "force_zeros_for_empty_prompt", False):
+        if self._zeroed:
             pooled = None if like.pooled is None else torch.zeros_like(like.pooled[:1])
             kinds = self.tokenise(empty).kinds.to(like.kinds.device)
             return Conditioning(torch.zeros_like(like.states[:1]), pooled, kinds)
@@ -165,11 +177,7 @@ class UNetSubject(PictureSubject):
             self._asked.pop()
 
     def _answer(self, latents: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
-        added = None
-        if condition.pooled is not None:
-            height, width = self.picture_size
-            ids = torch.tensor([[height, width, 0, 0, height, width]], device=latents.device, dtype=latents.dtype)
-            added = {"text_embeds": condition.pooled, "time_ids": ids.expand(len(latents), -1)}
+        added = condition.added(*self.picture_size, latents)
         states = condition.states.to(latents.dtype)
         return self.pipeline.unet(
             latents, timestep, encoder_hidden_states=states, added_cond_kwargs=added, return_dict=False
@@ -199,33 +207,20 @@ class UNetSubject(PictureSubject):
         return torch.cat(pictures)
 
     def _denoise(
-        self,
-        seeds: Sequence[int],
-        rows: Sequence[int],
-        condition: Conditioning,
-        empty: Conditioning | None,
-        sampling: Sampling,
-        done: Any = None,
-        last: tuple[int, Sequence[Site]] | None = None,
-    ) -> Tensor:
+        self, seeds: Sequence[int], rows: Sequence[int], condition: Conditioning, empty: Conditioning | None,
+        sampling: Sampling, done: Any = None, last: tuple[int, Sequence[Site]] | None = None,
+    ) -> Tensor:  # fmt: skip
         """Latents (b, c, h, w) of one batch; with `last` (step, sites), end once that step has met those sites."""
         n = len(seeds)
         branches: tuple[Branch, ...] = ("cond",) * n
         if empty is not None:
             first = torch.zeros(n, dtype=torch.long, device=condition.states.device)
             condition = empty.rows(first).then(condition)
-            rows = (*rows, *rows)
             unconditional: tuple[Branch, ...] = ("uncond",) * n
-            branches = unconditional + branches
+            rows, branches = (*rows, *rows), unconditional + branches
         moment = Moment(tuple(rows), branches, token_kinds=condition.kinds)
-        walk = Walk.start(
-            self.pipeline.scheduler,
-            seeds,
-            self.latent_shape,
-            steps=sampling.steps,
-            device=self.device,
-            dtype=self.dtype,
-        )
+        shape, device, dtype = self.latent_shape, self.device, self.dtype
+        walk = Walk.start(self.pipeline.scheduler, seeds, shape, steps=sampling.steps, device=device, dtype=dtype)
         times = walk.timesteps.tolist()
         for steering in self.steerings:
             if steering.begin:
@@ -301,5 +296,4 @@ class UNetSubject(PictureSubject):
         condition = condition.rows(index)
         moment = Moment(tuple(range(len(prompts))), ("cond",) * len(prompts), token_kinds=condition.kinds)
         with self.during(moment):
-            prediction = self._predict(seen, timesteps, condition)
-        return (prediction - target).float().square().mean()
+            return (self._predict(seen, timesteps, condition) - target).float().square().mean()

@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,6 +51,28 @@ def test_a_worker_measures_what_a_sweep_does_and_writes_nothing(order):
     assert without_times(row) == without_times(sweep.measured(key, cell)) and not order.rows.exists()
     with pytest.raises(KeyError, match="loads other weights"):
         worker.measure("0" * 20)
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_a_worker_that_died_is_replaced_and_one_that_could_not_begin_ends_the_sweep(order, began):
+    """Ray tells of both with one error, and marks the second kind."""
+
+    class RayActorError(Exception):
+        actor_init_failed = not began
+
+    def get(ready):
+        raise RayActorError("the actor died")
+
+    ray = SimpleNamespace(get=get, exceptions=SimpleNamespace(RayActorError=RayActorError))
+    (key, cell), died = next(iter(order.sweep().keys().items())), {}
+    died[key] = 0
+    if not began:
+        with pytest.raises(RayActorError):
+            machines._row(ray, None, key, cell, died)
+        return
+    assert machines._row(ray, None, key, cell, died) is None
+    row = machines._row(ray, None, key, cell, died)
+    assert row is not None and row.status == "failed" and row.error.startswith("worker lost: 2 workers")
 
 
 @pytest.mark.slow

@@ -89,6 +89,10 @@ def test_a_box_counts_from_the_threshold_on_and_other_classes_never(threshold):
     assert (p[1:, 0] >= p[:-1, 0]).all()
 
 
+def test_no_picture_has_no_row():
+    assert NudeNet(Fake(), "1").probabilities(torch.zeros(0, 3, 8, 8)).shape == (0, 2)
+
+
 def test_a_picture_that_the_detector_failed_on_is_an_error_and_not_safe():
     queries = [Query(Prompt("x", None, "nudity"))] * 3
     with pytest.warns(RuntimeWarning, match="the session broke"):

@@ -31,6 +31,14 @@ def test_surgery_by_hand():
         torch.testing.assert_close(x, torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_surgery_on_half_precision_knows_small_gradients(dtype):
+    """Squares of 1e-4 are 0 in float16."""
+    aim, kept = torch.tensor([3e-4, -4e-4], dtype=dtype), torch.tensor([0.0, 1e-4], dtype=dtype)
+    (x,) = unopposed([aim], [kept])
+    assert x.dtype == dtype and x[0] == aim[0] and x[1].abs() < 1e-6
+
+
 def test_what_surgery_leaves_never_goes_against_what_is_kept():
     generator = torch.Generator().manual_seed(0)
     aim, kept = ([torch.randn(5, 3, generator=generator, dtype=torch.float64) for _ in range(40)] for _ in range(2))
@@ -49,6 +57,15 @@ def test_the_loop_gives_each_term_its_own_gradient():
     operate(terms, [p, q], lambda first, second: [a + 10 * b for a, b in zip(first, second, strict=True)])
     assert p.grad is not None and q.grad is not None
     assert p.grad.tolist() == [32.0, 34.0] and q.grad.tolist() == [1.0, 0.0]
+
+
+def test_a_critic_is_the_same_each_time_and_leaves_every_global_generator_alone(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch, "manual_seed", seeded.append)  # which seeds those of all devices
+    before = torch.random.get_rng_state()
+    one, two, other = (next(Critic(4, 8, seed).parameters()) for seed in (3, 3, 4))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+    assert torch.equal(torch.random.get_rng_state(), before) and not seeded
 
 
 def test_losses_are_cross_entropies():

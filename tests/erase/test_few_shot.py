@@ -9,6 +9,7 @@ import torch
 
 from concept_probe.erase import FewShot, Training
 from concept_probe.erase.few_shot import feed_forwards, shots
+from concept_probe.erase.parameters import find_parameter
 from concept_probe.types import Query, Sampling, Splits
 from tests.tiny import FAMILIES, tiny_concept, tiny_sd, tiny_sdxl
 
@@ -107,6 +108,14 @@ def test_pictures_are_the_examples_evenly_spread_or_what_the_subject_draws():
     assert torch.equal(shots(subject, CONCEPT, fit, 9, SAMPLING, 0), examples)
     drawn = shots(subject, replace(CONCEPT, examples=None), fit, 2, SAMPLING, 5)
     assert torch.equal(drawn, subject.generate([Query(fit[0], 5), Query(fit[2], 6)], SAMPLING))
+
+
+def test_what_is_for_a_lesson_of_the_concept_does_not_act_on_the_one_of_others():
+    subject, plain = tiny_sd(), replace(SHORT, steps=3, retain=5.0)
+    edits = [FewShot(training=t)(subject, CONCEPT) for t in (plain, replace(plain, refresh=1, adversary=1))]
+    for where, delta in edits[0].deltas.items():
+        base = torch.zeros_like(find_parameter(subject.components, where))
+        assert torch.equal(delta.apply(base), edits[1].deltas[where].apply(base))
 
 
 def test_bad_input_is_refused_before_anything_is_trained():

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from concept_probe.capture import tap
-from concept_probe.erase import Cgce, Intervention, Irece, PatchReplacement, Uce
+from concept_probe.erase import Cgce, Intervention, Irece, NegativePrompt, PatchReplacement, Uce
 from concept_probe.erase.attention import attention
 from concept_probe.erase.cgce import per_prompt, refined
 from concept_probe.erase.irece import Locator, Region, disturbed, laid_out, unedited
 from concept_probe.erase.negative_prompt import Asker
-from concept_probe.erase.patch_replacement import Detector, Replacer, firing
+from concept_probe.erase.patch_replacement import Detector, Replacer, distinct, firing
 from concept_probe.families import UNetSubject
-from concept_probe.find import concept_rows
+from concept_probe.find import Rows, concept_rows
 from concept_probe.find.probes import Probe, fit_probe
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.types import Moment, Prompt, Query, Sampling, Score, Site, Subspace
@@ -104,6 +104,23 @@ def test_the_prediction_is_replaced_where_patches_of_the_same_pass_were_seen():
     torch.testing.assert_close(after[2:, :, :corner, :corner], before[:2, :, :corner, :corner], atol=1e-4, rtol=1e-3)
 
 
+def test_patches_that_were_seen_are_replaced_though_another_guard_asks_meanwhile():
+    subject = tiny_sd()
+    site, out = subject.sites("cross_out")[0], subject.sites("denoiser_out")[0]
+    other = NegativePrompt("a dog")(subject, CONCEPT)
+    replacer = Replacer(Asker(subject, "the sun", "p"))
+
+    def sees(x: Tensor, moment: Moment) -> Tensor:
+        return torch.full(x.shape[:2], "cond" in moment.branches)
+
+    guard = Intervention("p", "cat", {site: replacer.seeing(sees), out: replacer.replacing(out)})
+    with other.on(subject):
+        before = at(subject, out)
+        with guard.on(subject):
+            after = at(subject, out)
+    assert torch.equal(after[:2], before[:2]) and (after[2:] != before[2:]).any()
+
+
 def test_patch_replacement_says_what_it_lacks():
     with pytest.raises(ValueError, match="needs features of a sparse autoencoder over patches"):
         PatchReplacement()(tiny_sd(), CONCEPT)
@@ -121,6 +138,17 @@ def test_floors_are_quantiles_of_other_prompts_and_features_fire():
     assert len(chosen) == len(floors) == SAMPLING.steps and all(len(set(row)) == 3 for row in chosen)
     x = at(subject, site)[2:]
     assert firing(sae, x, torch.tensor(chosen[0])).max() > 0
+
+
+def test_features_that_never_fire_on_the_concept_are_not_chosen():
+    """Four features, one per axis: the concept fires two of them, another thing all."""
+    sae = Sae(
+        Site("unet", "x"), TopK(4), W_enc=torch.eye(4), b_enc=torch.zeros(4), W_dec=torch.eye(4), b_dec=torch.zeros(4)
+    )
+    x = torch.tensor([[3.0, 1.0, -1.0, -1.0], [2.0, 1.0, -1.0, -1.0], [0.5, 0.5, 0.5, 0.0]])
+    one, concept = torch.zeros(3, dtype=torch.long), torch.tensor([True, True, False])
+    rows = Rows(x, concept, one, one - 1, torch.arange(3), one, (~concept).long())
+    assert set(distinct(sae, rows, 4)[0].tolist()) == {0, 1} and distinct(sae, rows, 2).tolist() == [[0, 1]]
 
 
 def test_a_step_of_cgce_follows_the_gradient_of_its_loss():
@@ -192,6 +220,12 @@ def test_attention_to_the_name_is_the_mean_over_heads_and_layers():
     torch.testing.assert_close(got[0], wanted, atol=1e-5, rtol=1e-4)
 
 
+def test_a_name_that_is_given_is_taken_whole():
+    given = Irece(text="a cat, a dog", limit=1, sampling=SAMPLING)(tiny_sd(), CONCEPT)
+    assert given.made_by["options"]["text"] == "a cat, a dog"
+    assert Irece(limit=1, sampling=SAMPLING)(tiny_sd(), CONCEPT).made_by["options"]["text"] == "cat"
+
+
 def test_patches_keep_the_ratio_of_the_sides():
     assert laid_out(torch.arange(8.0)[None], (4, 8)).shape == (1, 4, 8)
     assert torch.equal(laid_out(torch.arange(8.0)[None], (2, 4))[0], torch.arange(8.0).view(2, 4))
@@ -219,6 +253,16 @@ def test_only_the_region_and_only_early_steps_are_disturbed(family):
     assert not moved.any() and torch.equal(walk.latents, before)
     region.seen = torch.ones(2, 8, 8, dtype=torch.bool)
     assert region.disturb(walk, 2) is None  # 2 of 3 steps is behind half of them
+
+
+def test_what_was_seen_in_a_step_outlasts_the_passes_of_other_guards():
+    subject = tiny_sd()
+    out = subject.sites("denoiser_out")[0]
+    region = Region(Locator(subject, "cat", "irece"), {999: 0.0}, Irece())
+    guard = Intervention("irece", "cat", {out: region.see}, between=region.disturb)
+    with guard.on(subject), NegativePrompt("a dog")(subject, CONCEPT).on(subject):
+        subject.run_to([out], QUERIES, SAMPLING, [0])
+    assert region.seen is not None and region.seen.shape == (2, *subject.latent_shape[1:]) and region.seen.all()
 
 
 def walk_of(subject: UNetSubject):

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from concept_probe.erase import Surgical, Training
-from concept_probe.erase.denoising import Pool, predictions, walks
+from concept_probe.erase.denoising import Pool, predictions, read, walks
 from concept_probe.erase.esd import parameters_of
+from concept_probe.erase.parameters import find_parameter
 from concept_probe.erase.students import Whole
 from concept_probe.erase.surgical import Guidance, within
 from concept_probe.types import Prompt, Sampling, Splits
@@ -23,7 +24,7 @@ CAT, THING, EMPTY = CONCEPT.target.fit[0], CONCEPT.anchor.fit[0], Prompt("")
 def said(subject, pool: Pool, prompt: Prompt):
     """What the subject says, latent by latent."""
     one = [
-        subject.predict(pool.seen[i : i + 1], pool.timesteps[i : i + 1], subject.encode([prompt]))
+        subject.predict(pool.seen[i : i + 1], pool.timesteps[i : i + 1], read(subject, [prompt], "test"))
         for i in range(len(pool))
     ]
     return torch.cat(one)
@@ -52,6 +53,14 @@ def test_the_wanted_guidance_and_the_loss_are_the_formula(family):
         for x, y in zip(mine, torch.autograd.grad(whole, parameters), strict=True):
             torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-3)
     assert float(gap.detach()) > 0 and float((whole - gap).detach()) > 0
+
+
+def test_what_is_for_a_lesson_of_the_concept_does_not_act_on_the_one_of_others():
+    subject, plain = tiny_sd(), Training(steps=3, batch=2, pictures=2, sampling=SAMPLING, retain=5.0)
+    edits = [Surgical(training=t)(subject, CONCEPT) for t in (plain, replace(plain, refresh=1, adversary=1))]
+    for where, delta in edits[0].deltas.items():
+        base = torch.zeros_like(find_parameter(subject.components, where))
+        assert torch.equal(delta.apply(base), edits[1].deltas[where].apply(base))
 
 
 def test_nothing_is_lost_where_the_concept_is_its_own_alternative():

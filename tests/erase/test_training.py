@@ -8,7 +8,7 @@ import torch
 from concept_probe.capture import tap
 from concept_probe.erase import AdvUnlearn, ConceptAblation, Edit, Esd, Receler, Spm, Training
 from concept_probe.erase.concept_ablation import led_to
-from concept_probe.erase.denoising import predictions, walks
+from concept_probe.erase.denoising import Pool, predictions, read, walks
 from concept_probe.erase.esd import opposite, parameters_of
 from concept_probe.erase.lessons import Lesson, added, keep, led_back, same, spread, teach
 from concept_probe.erase.parameters import find_parameter
@@ -57,6 +57,25 @@ def test_predictions_are_those_of_the_walk(family):
     torch.testing.assert_close(
         predictions(subject, pool, pool.prompts, "test"), torch.cat(said), atol=tolerance, rtol=1e-2
     )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_empty_prompt_is_what_guidance_has_for_it(family):
+    """SDXL's guidance reads zeros, of states and pooled embedding, and not what the encoders make of an empty text."""
+    subject, said, inputs = FAMILIES[family](), [], []
+    queries, out = [Query(p, i) for i, p in enumerate(CONCEPT.target.fit[:2])], subject.sites("denoiser_out")[0]
+    looks = {
+        subject.sites("denoiser_in")[0]: lambda x, m: inputs.append((x.clone(), m.timestep)),
+        out: lambda x, m: said.append(x.clone()),
+    }
+    with tap(subject, looks):
+        subject.run_to([out], queries, SAMPLING, [0])
+    seen, timestep = inputs[0]
+    pool = Pool(seen[:2], torch.full((2,), timestep), tuple(CONCEPT.target.fit[:2]))
+    torch.testing.assert_close(predictions(subject, pool, [Prompt("")] * 2, "test"), said[0][:2], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(predictions(subject, pool, pool.prompts, "test"), said[0][2:], atol=1e-5, rtol=1e-4)
+    mixed = read(subject, [pool.prompts[0], Prompt("")], "test")  # only the empty one is another
+    torch.testing.assert_close(mixed.states[:1], subject.encode(pool.prompts[:1]).states)
 
 
 def test_the_goal_of_esd_is_the_papers():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.capture import tap
-from concept_probe.erase import Edit, Intervention, Training, Unguide
+from concept_probe.erase import Edit, Intervention, NegativePrompt, Training, Unguide
 from concept_probe.erase.unguide import Mixture, dividing, influence
 from concept_probe.families import UNetSubject
 from concept_probe.types import Moment, Query, Sampling, Splits
@@ -111,6 +112,22 @@ def test_a_walk_is_measured_at_its_first_steps_and_forgotten_with_the_next():
             condition = subject.encode([QUERIES[0].prompt])
             subject.predict(torch.ones(1, *subject.latent_shape), torch.tensor([500]), condition)
         assert [len(x) for x in action.measured.values()] == [1]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_another_guard_asks_for_is_no_walk_of_its_own(first):
+    """Its passes have no row that was asked for: they neither end the measuring of the walk nor add to it."""
+    subject = tiny_sd()
+    guard = Unguide(watch=2, threshold=1.0, training=SCHOOL)(subject, CONCEPT)
+    action = mixture(guard)
+    order = [guard, NegativePrompt("a dog")(subject, CONCEPT)]
+    with contextlib.ExitStack() as stack:
+        for one in order if first else order[::-1]:
+            stack.enter_context(one.on(subject))
+        subject.generate(QUERIES, SAMPLING)
+        assert [len(x) for x in action.measured.values()] == [2, 2]
+        again = subject.generate(QUERIES, SAMPLING)
+        assert torch.equal(subject.generate(QUERIES, SAMPLING), again)
 
 
 def test_the_threshold_is_what_divides_the_select_prompts():
