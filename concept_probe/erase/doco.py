@@ -138,7 +138,7 @@ class Game:
         self.model = denoiser(subject, eraser.name)
         self.anchor, self.others = self._pool(tuple(led)), self._pool(tuple(others))
         self.said = [predictions(subject, pool, pool.prompts, eraser.name) for pool in (self.anchor, self.others)]
-        self.empty = predictions(subject, self.anchor, [Prompt("")] * len(self.anchor), eraser.name)
+        self.empty = self._unasked()
         self.scale = max(size_of(self.said[0] - self.empty), 1e-12)
         seed = eraser.training.seed
         self.critic = Critic(self.anchor.seen.shape[1], eraser.width, seed).to(subject.device)
@@ -180,6 +180,18 @@ class Game:
         return walks(
             self.subject, spread(prompts, training.pictures), training.pictures, training.sampling, training.seed
         )
+
+    @torch.no_grad()
+    def _unasked(self, batch: int = 32) -> Tensor:
+        """Predictions at the anchor's latents under the empty text, always as the encoders read it.
+
+        It is only what prompts are compared with; the zeros that some pipelines' guidance reads are far from all prompts.
+        """
+        empty, out = self.subject.encode([Prompt("")]), []
+        for seen, times in zip(self.anchor.seen.split(batch), self.anchor.timesteps.split(batch), strict=True):
+            rows = torch.zeros(len(seen), dtype=torch.long, device=empty.states.device)
+            out.append(self.model.predict(seen, times, empty.rows(rows)))
+        return torch.cat(out)
 
     def _drawn(self, pool: Pool, generator: torch.Generator) -> Tensor:
         return torch.randint(len(pool), (self.eraser.training.batch,), generator=generator)

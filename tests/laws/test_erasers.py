@@ -63,17 +63,18 @@ def pictures(subject: UNetSubject, count: int = 2) -> Tensor:
 def read_values(subject: UNetSubject, prompts, role: str = "cross_value") -> Tensor:
     """What the first site of a role (cross-attention's values) makes of the prompts, rows stacked (n, d).
 
-    Passes that a guard asks for itself are left out.
+    Passes that a guard asks for itself are left out. The empty prompt is read as guidance reads it.
     """
     seen = []
+    branch, guidance = ("cond", 1.0) if any(p.text for p in prompts) else ("uncond", 2.0)
     sites = subject.sites(role)[:1]
 
     def look(x: Tensor, moment: Moment) -> None:
         if "cond" in moment.branches:  # a guard's own passes have none
-            seen.append(x.clone())
+            seen.append(x[[i for i, own in enumerate(moment.branches) if own == branch]])
 
     with tap(subject, dict.fromkeys(sites, look)):
-        subject.run_to(sites, [Query(p) for p in prompts], Sampling(steps=1, guidance=1.0), [0])
+        subject.run_to(sites, [Query(p) for p in prompts], Sampling(steps=1, guidance=guidance), [0])
     return torch.cat([x.flatten(0, 1) for x in seen])
 
 
