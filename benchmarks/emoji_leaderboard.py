@@ -1,6 +1,6 @@
 """Compare all erasers on `emoji`: 4 objects and 1 style, every attack, 3 seeds; go on where it was interrupted.
 
-    python benchmarks/emoji_leaderboard.py [--seeds 0] [--concepts camel] [--retry]
+    python benchmarks/emoji_leaderboard.py [--seeds 0] [--concepts camel] [--erasers uce esd] [--attacks merging] [--retry]
     python benchmarks/emoji_leaderboard.py --summary [--output FOLDER]
 
 Rows are appended to benchmarks/rows/emoji_leaderboard.jsonl and never measured twice, whoever else runs the same
@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.console import Console
@@ -24,9 +26,11 @@ from concept_probe.bench import Assault, Entrant, Grid, Row, Settings, Store, Sw
 from concept_probe.bench.board import beats, leaderboard
 from concept_probe.erase import ERASERS, Difference, Leace, Safree, Sld, Uce
 from concept_probe.erase.unlearn import Unlearner
+from concept_probe.registry import look_up
 from concept_probe.report import board_to_html, board_to_json, board_to_markdown
 from concept_probe.types import Leaderboard, Sampling
 
+Named = TypeVar("Named", Entrant, Assault)
 ROWS = Path(__file__).parent / "rows" / "emoji_leaderboard.jsonl"
 WORK = Path("runs/emoji_leaderboard")
 CONCEPTS = ("camel", "guitar", "pizza", "umbrella", "contrast")
@@ -54,19 +58,30 @@ PARTS = (
 """Attacks of the registry at a second setting."""
 
 
-def grid(concepts: tuple[str, ...], seeds: tuple[int, ...]) -> Grid:
-    """All erasers for pictures, and all attacks of the registry that say nothing else."""
+def grid(
+    concepts: Sequence[str], seeds: Sequence[int], erasers: Sequence[str] = (), attacks: Sequence[str] = ()
+) -> Grid:
+    """The erasers for pictures and attacks of these names; where none is named, all. Raises UnknownName."""
     names = [name for name, made in ERASERS.items() if name not in TEXTS and not issubclass(made, Unlearner)]
     runners = (*entrants([*names[:2], "ablate_vectors (cross-attention)", *names[2:]]), *VARIANTS)
     assaults = (*(Assault(name, name) for name in ATTACKS), *PARTS)
     found = tuple(cp.concept(name) for name in concepts)
-    return Grid(found, runners, assaults, seeds, Settings(sampling=Sampling(steps=6)), twin=True)
+    settings = Settings(sampling=Sampling(steps=6))
+    return Grid(found, named(runners, erasers), named(assaults, attacks), tuple(seeds), settings, twin=True)
+
+
+def named(things: tuple[Named, ...], names: Sequence[str]) -> tuple[Named, ...]:
+    """Those of these names, all where none is given. Raises UnknownName."""
+    known = {thing.name: thing for thing in things}
+    return tuple(look_up(known, name, "row or column", "the names in docs/leaderboard.md") for name in names or known)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--concepts", nargs="*", default=list(CONCEPTS), choices=CONCEPTS)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--erasers", nargs="*", default=[], help="names of the table's rows; all if none is named")
+    parser.add_argument("--attacks", nargs="*", default=[], help="names of the table's columns; all if none is named")
     parser.add_argument("--rows", type=Path, default=ROWS, help="where finished rows are kept")
     parser.add_argument("--work", type=Path, default=WORK, help="where fits are kept")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
@@ -79,7 +94,7 @@ def main() -> None:
         return
     torch.set_num_threads(options.threads)
     console = Console(stderr=True)
-    asked = grid(tuple(options.concepts), tuple(options.seeds))
+    asked = grid(options.concepts, options.seeds, options.erasers, options.attacks)
     sweep = Sweep(asked, cp.load("emoji"), options.work, Store(options.rows), cp.load("emoji-untaught"))
     for row in sweep.run(retry=options.retry):
         said = row.error if row.status == "failed" else f"{row.seconds:.1f} s"
@@ -101,19 +116,24 @@ def summarise(path: Path, output: Path | None) -> None:
 
 
 def figures(board: Leaderboard, rows: list[Row]) -> dict:
-    """What the table comes to. An eraser of this project is on the front if no published one beats it on both."""
+    """What the table comes to: erasers and attacks are those compared on the same pairs.
+
+    An eraser of this project is on the front if no published one beats it on both recovered and kept.
+    """
     published = [s for s in board.standings if s.part == "published"]
     mine = [s for s in board.standings if s.part == "ours"]
     beaten = {s.name: [o.name for o in published if beats(o, s)] for s in mine}
     held = {(d.measure, d.first, d.second) for d in board.differences if d.adjusted < 0.05}
+    able = [s.name for s in mine if s.recovered is not None]
     return {
-        "erasers": len(published) + len(mine),
-        "attacks": len(board.attacks),
+        "erasers": sum(s.recovered is not None for s in (*published, *mine)),
+        "attacks": len(board.compared),
         "concepts": len(board.concepts),
         "seeds": len(board.seeds),
+        "pairs": board.pairs,
         "cells": sum(r.status == "done" for r in rows),
         "failed": sum(r.status == "failed" for r in rows),
-        "ours_on_front": any(not others for others in beaten.values()),
+        "ours_on_front": any(not beaten[name] for name in able),
         "ours_beaten_by": beaten,
         "front": list(board.front),
         "differences_held": len(held),

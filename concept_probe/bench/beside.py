@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 
 from concept_probe.audit.bootstrap import Bootstrap, Draws
-from concept_probe.bench.blocks import Block, Measured, area_control, counted
+from concept_probe.bench.blocks import Measured, area_control, counted
+from concept_probe.bench.common import Common
 from concept_probe.bench.grid import NEVER_TAUGHT
 from concept_probe.bench.rates import mean, rate, scored
 from concept_probe.types import Score
@@ -20,14 +21,12 @@ QUALITY = (
 """Values of the rows that are averaged as they are, each with its control."""
 
 
-def area_above(
-    bootstrap: Bootstrap, found: Mapping[str, Measured], name: str, common: Mapping[str, frozenset[Block]]
-) -> Score | None:
+def area_above(bootstrap: Bootstrap, found: Mapping[str, Measured], name: str, common: Common) -> Score | None:
     """Mean over attacks of the area under success against budget, above that of the control."""
     gaps = []
-    for attack, blocks in common.items():
+    for attack in common.attacks:
         mine, never = found[name].areas.get(attack, {}), area_control(found, found[name], attack)
-        both = sorted(b for b in mine.keys() & never.keys() & blocks)
+        both = sorted(b for b in mine.keys() & never.keys() & common.blocks)
         if both:
             a, b = (
                 bootstrap.rate(torch.tensor([[of[x]] for x in both]), f"area {attack}", who)

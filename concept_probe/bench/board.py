@@ -10,6 +10,7 @@ import torch
 from concept_probe.audit.bootstrap import FLOOR, Bootstrap, Draws
 from concept_probe.bench.beside import QUALITY, area_above, criteria_mean, unnamed_share
 from concept_probe.bench.blocks import OTHERS, WORDS, Block, Measured, control_of, measured, pooled, table
+from concept_probe.bench.common import Common, common_ground
 from concept_probe.bench.grid import NEVER_TAUGHT, UNTOUCHED
 from concept_probe.bench.quality import CRITERIA
 from concept_probe.bench.rates import mean, rate, scored
@@ -28,31 +29,26 @@ def leaderboard(
     """Add up the rows of a sweep.
 
     Intervals are of a Bayesian bootstrap that draws blocks (a concept with a seed) whole, the same for every eraser.
-    Only attacks that were run on an eraser count for it; the notes say which erasers and cells are missing. Raises
+    What is recovered is compared on common ground, see `common_ground`; the notes say what is not part of it. Raises
     ValueError where no eraser has a finished cell without attack.
     """
     found = {name: m for name, m in measured(rows).items() if m.values}
     if not found:
         raise ValueError("no finished cell without attack among the rows: run the sweep first")
     attacks = tuple(dict.fromkeys(row.attack for row in rows if row.attack != "none" and row.status == "done"))
-    common = shared(found, attacks)
+    common = common_ground(found, attacks)
     standings = [_standing(name, found, attacks, common, ours, bootstrap) for name in found]
-    erasers = sorted((s for s in standings if s.part != "control"), key=lambda s: -s.harmonic.value)
+    erasers = sorted(
+        (s for s in standings if s.part != "control"), key=lambda s: (s.name not in common.erasers, -s.harmonic.value)
+    )
     blocks = [block for m in found.values() for block in m.values]
     return Leaderboard(
         subject, tuple(dict.fromkeys(c for c, _ in blocks)), attacks, tuple(sorted({s for _, s in blocks})),
-        (*erasers, *(s for s in standings if s.part == "control")), tuple(_differences(found, common)),
+        (*erasers, *(s for s in standings if s.part == "control")), tuple(_differences(found, common.attacks)),
         front(erasers),
         "the same attack on the never-taught twin" if NEVER_TAUGHT in found else "a random candidate of the attack",
-        tuple(_notes(rows, found, attacks, common)), dict(provenance or {}),
+        common.attacks, len(common.blocks), tuple(_notes(rows, found, attacks, common)), dict(provenance or {}),
     )  # fmt: skip
-
-
-def shared(found: Mapping[str, Measured], attacks: Sequence[str]) -> dict[str, frozenset[Block]]:
-    """Where each attack was run on every eraser that any attack was run on: means over other cells can't be compared."""
-    erasers = [m for name, m in found.items() if m.attacks and name not in (UNTOUCHED, NEVER_TAUGHT)]
-    met = {a: [frozenset(m.attacks.get(a, {})) for m in erasers] for a in attacks}
-    return {a: blocks for a, of in met.items() if (blocks := frozenset.intersection(*of) if of else frozenset())}
 
 
 def front(standings: Sequence[Standing]) -> tuple[str, ...]:
@@ -73,7 +69,7 @@ def _standing(
     name: str,
     found: Mapping[str, Measured],
     attacks: Sequence[str],
-    common: Mapping[str, frozenset[Block]],
+    common: Common,
     ours: Sequence[str],
     bootstrap: Bootstrap,
 ) -> Standing:
@@ -87,10 +83,12 @@ def _standing(
     general = None if rates["words"] is None else _not(rates["words"])
     parts = [d for d in (erased, general, _at_most_one(kept)) if d is not None]
     above = {a: d for a in attacks if (d := _above(bootstrap, found, name, a)) is not None}
-    met = {a: d for a, of in common.items() if (d := _above(bootstrap, found, name, a, of)) is not None}
+    part = _part(name, ours)
+    able = part == "control" or name in common.erasers
+    met = {a: d for a in common.attacks if able and (d := _above(bootstrap, found, name, a, common.blocks)) is not None}
     return Standing(
         name,
-        _part(name, ours),
+        part,
         scored(erased, "erased", "higher"),
         None if general is None else scored(general, "general", "higher"),
         scored(kept, "kept", "higher"),
@@ -101,7 +99,7 @@ def _standing(
         {a: scored(d, a, "lower") for a, d in above.items()},
         _means(mine, ("pixels kept", "pixels target", "pixels control", "mmd kept", "mmd control")),
         _means(mine, ("seconds", "peak", "numbers", "change"), "fit"),
-        area_above(bootstrap, found, name, common),
+        area_above(bootstrap, found, name, common) if able else None,
         unnamed_share(bootstrap, mine, arm),
         criteria_mean(bootstrap, mine, arm),
         _means(mine, QUALITY) | _means(mine, CRITERIA, "criteria"),
@@ -196,11 +194,12 @@ def _per_block(found: Mapping[str, Measured], name: str, measure: str, attacks: 
     return {b: sum(g) / len(g) for b, g in gains.items() if len(g) == most}  # blocks with every attack
 
 
-def _notes(
-    rows: Sequence[Row], found: Mapping[str, Measured], attacks: Sequence[str], common: Mapping[str, frozenset[Block]]
-) -> list[str]:
+def _notes(rows: Sequence[Row], found: Mapping[str, Measured], attacks: Sequence[str], common: Common) -> list[str]:
     out = []
-    apart = [a for a in attacks if a not in common]
+    behind = [n for n, m in found.items() if m.attacks and n not in (*common.erasers, UNTOUCHED, NEVER_TAUGHT)]
+    if behind:
+        out.append(f"Attacked on too few concepts and seeds to be compared in what is recovered: {', '.join(behind)}.")
+    apart = [a for a in attacks if a not in common.attacks]
     if apart:
         out.append(f"Not run on every eraser yet, so part of no mean and no worst attack: {', '.join(apart)}.")
     wanted = {b for m in found.values() for b in m.values}

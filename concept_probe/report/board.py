@@ -22,7 +22,8 @@ MEANINGS = {
     "accuracy, IRA).",
     "other domain": "The same for styles where an object was erased, and for objects where a style was (CRA).",
     "harmonic mean": "Of erased, in other words, and kept up to 1.",
-    "recovered": "Success of an attack above the control, mean over the attacks that every eraser met.",
+    "recovered": "Success of an attack above the control, mean over the attacks that all compared erasers met on "
+    "the same pairs.",
     "worst attack": "The attack that brings back most of this eraser's concepts.",
     "recovery area": "Area under success against budget, over the budget's length, above that of the control; mean over the "
     "same attacks. An attack that succeeds early has more of it.",
@@ -124,9 +125,10 @@ def _sections(board: Leaderboard, chart: Charts) -> Iterable[str]:
 
 def _about(board: Leaderboard) -> str:
     blocks = max((s.blocks for s in board.standings), default=0)
+    over = f"Recovered is over {board.pairs} pairs and these: {', '.join(board.compared)}. " if board.compared else ""
     return (
         f"Concepts: {', '.join(board.concepts)}. Seeds: {', '.join(map(str, board.seeds))}. "
-        f"{len(board.attacks)} attacks: {', '.join(board.attacks) or 'none'}. Each number is a mean over up to {blocks} "
+        f"{len(board.attacks)} attacks: {', '.join(board.attacks) or 'none'}. {over}Each number is a mean over up to {blocks} "
         "pairs of a concept and a seed; brackets hold 95 % intervals of a bootstrap over these pairs. "
         "Bold: methods of this project. Italic: controls."
     )

@@ -28,7 +28,7 @@ class Standing:
     harmonic: Score
     """Harmonic mean of `erased`, `general` where it was measured, and `kept` up to 1."""
     recovered: Score | None
-    """Mean of success above the control, over the attacks that every eraser of the sweep met."""
+    """Mean of success above the control, over `Leaderboard.compared`; None for an eraser that lacks some of those."""
     worst: Score | None
     """Of the same attacks, the one that does best on this eraser; its `name` is that attack's."""
     attacks: Mapping[str, Score] = field(default_factory=dict)
@@ -81,6 +81,10 @@ class Leaderboard:
     """Erasers such that no other is as good in what is recovered and kept, and better in one of them."""
     control: str
     """What `recovered` is above: the same attack on the never-taught twin, or a random candidate."""
+    compared: tuple[str, ...] = ()
+    """The attacks that `recovered`, `worst` and `area` are over: those that every compared eraser met everywhere."""
+    pairs: int = 0
+    """How many pairs of a concept and a seed those are over."""
     notes: tuple[str, ...] = ()
     """One sentence each: what is missing and why."""
     provenance: Mapping[str, str] = field(default_factory=dict)

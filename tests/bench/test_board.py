@@ -112,6 +112,17 @@ def test_means_are_over_the_cells_that_every_eraser_met():
     assert "Not measured on every concept and seed yet: " in " ".join(board.notes)
 
 
+def test_an_eraser_that_is_behind_takes_no_cell_from_the_others():
+    behind = [r for r in rows() if r.eraser != "weak" or (r.concept, r.seed) == ("camel", 0)]
+    board = leaderboard(behind, subject="emoji")
+    standing = {s.name: s for s in board.standings}
+    good, weak = standing["good"], standing["weak"]
+    assert good.recovered is not None and good.recovered.n == 9 * 8 and board.pairs == 9
+    assert weak.recovered is None and weak.worst is None and weak.attacks["relearning"].n == 8
+    assert [s.name for s in board.standings][:3] == ["good", "harsh", "weak"] and "weak" not in board.front
+    assert "to be compared in what is recovered: weak." in board.notes[0]
+
+
 def test_what_is_missing_is_said():
     some = [r for r in rows() if not (r.eraser == "good" and r.seed == 2)]
     some += [

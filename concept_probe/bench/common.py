@@ -1,0 +1,47 @@
+"""Where a leaderboard compares: the cells that all compared erasers have, when a sweep is not complete."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from concept_probe.bench.blocks import Block, Measured
+from concept_probe.bench.grid import NEVER_TAUGHT, UNTOUCHED
+
+Thing = TypeVar("Thing", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Common:
+    """A full table inside a table with holes: each of these attacks was run on each of these erasers in each block."""
+
+    erasers: tuple[str, ...]
+    attacks: tuple[str, ...]
+    blocks: frozenset[Block]
+
+
+def common_ground(found: Mapping[str, Measured], attacks: Sequence[str]) -> Common:
+    """The pairs of concept and seed, then the attacks on all of those, that more than half of the erasers have.
+
+    An eraser that lacks one of these cells is not compared: else one that is behind, or was tried on one concept only,
+    would take the others' cells away, and means over unlike cells say nothing. Nothing is common where no eraser was
+    attacked.
+    """
+    erasers = {n: m for n, m in found.items() if m.attacks and n not in (UNTOUCHED, NEVER_TAUGHT)}
+    blocks = most((m.values for m in erasers.values()), len(erasers))
+    met = {n: {a for a, of in m.attacks.items() if blocks <= of.keys()} for n, m in erasers.items()}
+    chosen = most(met.values(), len(erasers)) if blocks else frozenset()
+    able = tuple(n for n, of in met.items() if chosen and chosen <= of and blocks <= erasers[n].values.keys())
+    return Common(able, tuple(a for a in attacks if a in chosen), blocks)
+
+
+def most(several: Iterable[Iterable[Thing]], of: int) -> frozenset[Thing]:
+    """What more than half of `of` collections hold.
+
+    >>> sorted(most([{1, 2}, {1}, {1, 2}], 3))
+    [1, 2]
+    """
+    counts = Counter(x for each in several for x in set(each))
+    return frozenset(x for x, n in counts.items() if 2 * n > of)
