@@ -38,10 +38,12 @@ def tap(subject: Subject, looks: Mapping[Site, Look]) -> Iterator[None]:
     try:
         for site, look in looks.items():
             handles.append(_hook(subject, modules[site], site, _awake(subject, look)))
+            subject.tapped[site] += 1
         yield
     finally:
-        for handle in handles:
+        for site, handle in zip(looks, handles, strict=False):
             handle.remove()
+            subject.tapped[site] -= 1
 
 
 def _awake(subject: Subject, look: Look) -> Look:

@@ -47,10 +47,8 @@ class Locator:
         self.words = (kinds == TOKEN_KINDS.index("subject")).nonzero()[:, 0]
 
     @torch.no_grad()
-    def __call__(self, rows: Sequence[int], size: tuple[int, int]) -> Float[Tensor, "n h w"] | None:
-        """Attention to the name, mean over heads and layers, for rows of the pass under way; None within its own."""
-        if self.asker.asking:
-            return None
+    def __call__(self, rows: Sequence[int], size: tuple[int, int]) -> Float[Tensor, "n h w"]:
+        """Attention to the name, mean over heads and layers, for rows of the walk's pass under way."""
         with unedited(self.subject), attention(self.subject) as maps:
             self.asker(rows)
         each = [m[..., self.words.to(m.device)].sum(-1).mean(1) for m in maps]
@@ -112,8 +110,8 @@ class Irece:
 
         def look(x: Tensor, moment: Moment) -> None:
             rows = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
-            found = locator(rows, (x.shape[-2], x.shape[-1])) if rows else None
-            if found is not None:
+            if rows and not moment.aside:
+                found = locator(rows, (x.shape[-2], x.shape[-1]))
                 maps.setdefault(moment.timestep or 0, []).append(found.flatten())
 
         site = subject.sites("denoiser_out")[0]
@@ -138,14 +136,11 @@ class Region:
     @property
     def see(self) -> Change:
         def change(x: Tensor, moment: Moment) -> None:
-            if self.locator.asker.asking or moment.step is None:
-                return
             rows = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
-            if not rows:  # another guard's pass, which says nothing of the step that is being made
+            if moment.aside or moment.step is None or not rows:
                 return
-            found = self.locator(rows, (x.shape[-2], x.shape[-1]))
             at = min(self.floors, key=lambda t: abs(t - (moment.timestep or 0)))
-            self.seen = None if found is None else found > self.floors[at]
+            self.seen = self.locator(rows, (x.shape[-2], x.shape[-1])) > self.floors[at]
 
         return change
 

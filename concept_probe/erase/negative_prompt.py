@@ -55,11 +55,9 @@ def _action(subject: Subject, text: str) -> Change:
 
     def change(x: Tensor, moment: Moment) -> Tensor | None:
         rows = [i for i, branch in enumerate(moment.branches) if branch == "uncond"]
-        if not rows:
+        if not rows or moment.aside:
             return None
         said = asker(rows)
-        if said is None:
-            return None
         delta = torch.zeros_like(x)
         delta[rows] = said - x[rows]
         return delta
@@ -68,21 +66,14 @@ def _action(subject: Subject, text: str) -> Change:
 
 
 class Asker:
-    """Asks the denoiser again what it says under a fixed text, and answers None to its own question."""
+    """Asks the denoiser again what it says under a fixed text."""
 
     def __init__(self, subject: Subject, text: str, method: str) -> None:
         self.subject, self.text, self.method = subject, text, method
         self.model = denoiser(subject, method)
-        self.asking = False
 
-    def __call__(self, rows: Sequence[int]) -> Tensor | None:
-        """Predictions (n, c, h, w) for these rows of the pass under way; None within such a question."""
-        if self.asking:
-            return None
-        self.asking = True
-        try:
-            condition = read(self.subject, [Prompt(self.text)], self.method)
-            index = torch.zeros(len(rows), dtype=torch.long, device=condition.states.device)
-            return self.model.again(condition.rows(index), rows)
-        finally:
-            self.asking = False
+    def __call__(self, rows: Sequence[int]) -> Tensor:
+        """Predictions (n, c, h, w) for these rows of the pass under way. Not to be asked in a pass that is `aside`."""
+        condition = read(self.subject, [Prompt(self.text)], self.method)
+        index = torch.zeros(len(rows), dtype=torch.long, device=condition.states.device)
+        return self.model.again(condition.rows(index), rows)

@@ -169,6 +169,7 @@ class Replacer:
 
     def __init__(self, asker: Asker) -> None:
         self.asker = asker
+        self.asking = False
         self.passes: list[Pass] = []
         self.without: dict[Site, Tensor] = {}
         """What the pass that is being asked for holds."""
@@ -194,7 +195,7 @@ class Replacer:
         """See only."""
 
         def change(x: Tensor, moment: Moment) -> None:
-            if not self.asker.asking:
+            if not self.asking:
                 self._of(moment).masks.append(square(sees(x, moment)))
 
         return change
@@ -229,15 +230,18 @@ class Replacer:
 
     def _rows(self, site: Site, x: Tensor, moment: Moment) -> list[int] | None:
         """Conditional rows of the pass; None where there are none, or where the pass is this guard's own."""
-        if self.asker.asking:
+        if self.asking:
             self.without[site] = x
             return None
         return [i for i, branch in enumerate(moment.branches) if branch == "cond"] or None
 
     def _other(self, site: Site, rows: Sequence[int], here: Pass) -> Tensor:
         if site not in here.without:
-            self.without = {}
-            self.asker(rows)
+            self.without, self.asking = {}, True
+            try:
+                self.asker(rows)
+            finally:
+                self.asking = False
             here.without, self.without = self.without, {}
         return here.without[site]
 

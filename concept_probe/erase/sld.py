@@ -72,7 +72,7 @@ class Sld:
         last = [-1]  # step before; a walk that leaves out steps begins with another one than 0
 
         def change(x: Tensor, moment: Moment) -> Tensor | None:
-            if moment.step is None or asker.asking:
+            if moment.step is None or moment.aside:
                 return None
             cond = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
             uncond = {moment.prompts[i]: i for i, branch in enumerate(moment.branches) if branch == "uncond"}
@@ -86,7 +86,6 @@ class Sld:
                 highest[0] = asker.subject.pipeline.scheduler.config.num_train_timesteps
             last[0] = moment.step
             said = asker(cond)
-            assert said is not None
             empty = x[[uncond[moment.prompts[i]] for i in cond]]
             term = safety_term(x[cond], said, empty, scale=self.scale, threshold=self.threshold)
             before = torch.stack([gathered.get(moment.prompts[i], torch.zeros_like(x[0])) for i in cond])

@@ -111,7 +111,7 @@ class Unguide:
                 threshold, accuracy = dividing(own, rest)
         origin = made_by(self, subject, concept, loss=ends(losses), divided_at=threshold, told_apart=accuracy)
         action = Mixture(self, subject, student, threshold)
-        return Intervention(self.name, concept.name, {subject.sites("denoiser_out")[0]: action}, self.strength, origin)
+        return Intervention(self.name, concept.name, {action.site: action}, self.strength, origin)
 
     def _influences(self, subject: Subject, student: Adapters, prompts: Sequence[Prompt]) -> list[float]:
         """The adapters' influence at each of the first steps of the base model's walks for prompts."""
@@ -137,39 +137,24 @@ class Mixture:
 
     def __init__(self, eraser: Unguide, subject: Subject, student: Adapters, threshold: float) -> None:
         self.eraser, self.subject, self.student, self.threshold = eraser, subject, student, threshold
-        self.model = denoiser(subject, eraser.name)
-        self.asking = False
+        self.model, self.site = denoiser(subject, eraser.name), subject.sites("denoiser_out")[0]
         self.measured: dict[int, list[tuple[float, float]]] = {}
         """Per asked prompt of the walk under way, the two norms at each of its first steps."""
         self.last: int | None = None
         """The step of it that was met last; None outside a walk."""
 
     def __call__(self, x: Tensor, moment: Moment) -> Tensor | None:
-        if self.asking:
+        if moment.aside:
             return None
-        own = "cond" in moment.branches
-        if not own and not self._goes_on(moment):
-            return None
-        self.asking = True
-        try:
-            change = self._adapted(None, range(len(x))) - x
-            if own:
-                if moment.step is None or moment.step == 0 or self.last is None or moment.step <= self.last:
-                    self.measured.clear()
-                self.last = moment.step
-                self._measure(change, moment)
-        finally:
-            self.asking = False
+        # Another tap may have changed x, and w is for what the model says.
+        base = x if self.subject.tapped[self.site] == 1 else self.model.again(None, range(len(x)))
+        change = self._adapted(None, range(len(x))) - base
+        if moment.step is None or moment.step == 0 or self.last is None or moment.step <= self.last:
+            self.measured.clear()
+        self.last = moment.step
+        self._measure(change, moment)
         weights = [1 - self.weight(p) for p in moment.prompts]
         return torch.tensor(weights, device=x.device, dtype=x.dtype)[:, None, None, None] * change
-
-    def _goes_on(self, moment: Moment) -> bool:
-        """Whether a pass that another guard asks for belongs to the walk that is being measured.
-
-        Such a pass says nothing of the walk, so it is mixed as the walk is, and left alone before anything is measured.
-        """
-        here = self.last is not None and moment.step is not None and moment.step - self.last in (0, 1)
-        return here and all(prompt in self.measured for prompt in moment.prompts)
 
     def weight(self, prompt: int) -> float:
         """w of the walk of a prompt that was asked for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, Literal, TypeVar
@@ -49,6 +50,8 @@ class Subject(abc.ABC, Generic[Answers]):
         """How many `bare` blocks are open; a tap sleeps while more are than where it was entered."""
         self._aside = 0
         """Above 0 while a tap has a pass of its own made: nobody waits for the sites that it meets."""
+        self.tapped: Counter[Site] = Counter()
+        """How many taps are on, by site."""
 
     @property
     @abc.abstractmethod

@@ -148,20 +148,21 @@ class UNetSubject(PictureSubject):
 
         None: what each was asked for anyway, which makes a difference where the denoiser has been changed meanwhile.
         For taps: (n, c, h, w) of one more pass over the same latents at the same timestep. Every tap meets that pass
-        too, its rows `uncond` as those of a negative prompt, so one that asks must not ask again.
-        Raises RuntimeError outside a pass of the denoiser.
+        too, its moment `aside`, and the rows that are asked for a text `uncond` as those of a negative prompt. A tap
+        that changes predictions must leave it alone: what comes back is what the model says, and one that asks would
+        ask for ever. Raises RuntimeError outside a pass of the denoiser.
         """
         if not self._asked:
             raise RuntimeError(f"{self.name}: the denoiser is not at work, so there are no latents to look at again")
         latents, timestep, own = self._asked[-1]
-        index = list(rows)
+        index, now = list(rows), self.moment
+        branches: tuple[Branch, ...] = ("uncond",) * len(index)
         if condition is None:
             condition = own.rows(torch.tensor(index, device=own.states.device))
-        now = self.moment
+            branches = tuple(now.branches[i] for i in index)
         moment = replace(
-            now, prompts=tuple(now.prompts[i] for i in index), branches=("uncond",) * len(index),
-            token_kinds=condition.kinds,
-        )  # fmt: skip
+            now, prompts=tuple(now.prompts[i] for i in index), branches=branches, token_kinds=condition.kinds, aside=True
+        )
         self._aside += 1
         try:
             with self.during(moment):

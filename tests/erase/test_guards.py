@@ -113,7 +113,7 @@ def test_asking_again_sees_the_same_latents_and_needs_a_pass_under_way():
     answers = []
 
     def look(x: Tensor, moment) -> None:
-        if "cond" in moment.branches:
+        if not moment.aside:
             again = subject.encode([Prompt("a cat")]).rows(torch.tensor([0]))
             answers.append((x[2:3].clone(), subject.again(again, [2])))
             answers.append((x[[3, 1]].clone(), subject.again(None, [3, 1])))

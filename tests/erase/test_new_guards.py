@@ -37,7 +37,7 @@ def at(subject: UNetSubject, site: Site) -> Tensor:
     seen: list[Tensor] = []
 
     def look(x: Tensor, moment: Moment) -> None:
-        if "cond" in moment.branches:
+        if not moment.aside:
             seen.append(x.clone())
 
     with tap(subject, {site: look}):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.capture import tap
-from concept_probe.erase import Edit, Intervention, NegativePrompt, Training, Unguide
+from concept_probe.erase import Edit, Intervention, NegativePrompt, Sld, Training, Unguide
 from concept_probe.erase.unguide import Mixture, dividing, influence
 from concept_probe.families import UNetSubject
 from concept_probe.types import Moment, Query, Sampling, Splits
@@ -33,7 +33,7 @@ def walk(subject: UNetSubject, sampling: Sampling = SAMPLING) -> list[Tensor]:
     said = []
 
     def look(x: Tensor, moment: Moment) -> None:
-        if "cond" in moment.branches:
+        if not moment.aside:
             said.append(x.clone())
 
     site = subject.sites("denoiser_out")[0]
@@ -128,6 +128,23 @@ def test_what_another_guard_asks_for_is_no_walk_of_its_own(first):
         assert [len(x) for x in action.measured.values()] == [2, 2]
         again = subject.generate(QUERIES, SAMPLING)
         assert torch.equal(subject.generate(QUERIES, SAMPLING), again)
+
+
+@pytest.mark.parametrize("other", [NegativePrompt("a dog"), Sld("a dog", warmup=0.0)], ids=lambda x: x.name)
+def test_what_another_guard_adds_is_not_mixed(other):
+    """w is for what the model says, not for what another guard has made of it."""
+    subject = tiny_sd()
+    guard = Unguide(present=-1.5, threshold=1e-9, training=SCHOOL)(subject, CONCEPT)
+    beside = other(subject, CONCEPT)
+    base = walk(subject)[0]
+    with guard.on(subject):
+        mixed = walk(subject)[0] - base
+    with beside.on(subject):
+        led = walk(subject)[0] - base
+        with guard.on(subject):
+            both = walk(subject)[0] - base
+    assert mixed.norm() > 1e-3 and led.norm() > 1e-3
+    torch.testing.assert_close(both, mixed + led, atol=1e-4, rtol=1e-3)
 
 
 def test_the_threshold_is_what_divides_the_select_prompts():

@@ -70,7 +70,7 @@ def read_values(subject: UNetSubject, prompts, role: str = "cross_value") -> Ten
     sites = subject.sites(role)[:1]
 
     def look(x: Tensor, moment: Moment) -> None:
-        if "cond" in moment.branches:  # a guard's own passes have none
+        if not moment.aside:  # a guard's own passes
             seen.append(x[[i for i, own in enumerate(moment.branches) if own == branch]])
 
     with tap(subject, dict.fromkeys(sites, look)):
