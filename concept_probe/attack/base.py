@@ -16,6 +16,7 @@ from concept_probe import detect
 from concept_probe.attack.budget import Attempt, Budget, Meter, succeeded, success_rate
 from concept_probe.attack.pictures import pictures
 from concept_probe.detect.answers import Continues
+from concept_probe.erase.training import adam
 from concept_probe.types import AnswerReader, Concept, Looks, Picture, Prompt, Query, Sampling, Score, Trial
 
 if TYPE_CHECKING:
@@ -233,8 +234,7 @@ class Descent:
         sizes = [float(p.detach().float().square().mean().sqrt()) for p in parameters]
         floor = 1e-2 * max(sizes)
         own = [{"params": [p], "lr": rate * max(size, floor)} for p, size in zip(parameters, sizes, strict=True)]
-        half = any(p.dtype == torch.float16 for p in parameters)
-        self.optimiser = torch.optim.Adam(own if groups is None else list(groups), eps=1e-4 if half else 1e-8)
+        self.optimiser = adam(own if groups is None else list(groups))
 
     def run(self, goal: int, bar: Progress) -> int:
         """Go on until `goal` steps have been made in all, or the time is spent; returns how many have been made.

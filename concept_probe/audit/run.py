@@ -118,7 +118,7 @@ def audit(
     with clock.stage("recovery"):
         chosen = instances(views, attacks)
         regained, curves, shown, _ = recover(views, after, control, chosen, budget, memory)
-    _refuse_changed([before, *([control] if control else [])])
+    _refuse_changed([before, after, *([control] if control else [])])
 
     parts = {
         "behaviour": (said, weighed, spoken),
@@ -189,12 +189,14 @@ def _look(
 
 
 def _refuse_changed(arms: Sequence[Arm]) -> None:
-    """Raise RuntimeError if a subject does not hold the bytes that it held when the audit began."""
+    """Raise RuntimeError if a subject does not hold the bytes that it held when the audit began, its erasure on."""
     for held in arms:
-        if held.subject.weight_hash() != held.hash:
+        with held.on():
+            now = held.subject.weight_hash()
+        if now != held.hash:
             raise RuntimeError(
-                f"the audit changed the weights of {held.subject.name!r} ({held.name}): {held.hash} became "
-                f"{held.subject.weight_hash()}; its numbers can't be trusted. An attack or an erasure did not clean up"
+                f"the audit changed the weights of {held.subject.name!r} ({held.name}): {held.hash} became {now}; its "
+                "numbers can't be trusted. An attack or an erasure did not clean up"
             )
 
 

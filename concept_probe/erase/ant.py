@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -21,21 +21,24 @@ from concept_probe.types import Concept, Kind, Prompt, Subspace
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-TRAINING_STEPS = 1000
-"""Timesteps are counted down from here."""
 LOOKS = 4
 """Batches that a map of saliency sums over."""
 
 
-def is_early(pool: Pool, early: float) -> Tensor:
-    """Bool (n,): latents whose timestep lies in the first share `early` of a walk, where t > t'."""
-    return pool.timesteps > (1 - early) * TRAINING_STEPS
+def is_early(pool: Pool, early: float, total: int) -> Tensor:
+    """Bool (n,): latents whose timestep, of `total`, lies in the first share `early` of a walk, where t > t'."""
+    return pool.timesteps > (1 - early) * total
+
+
+def timesteps_of(subject: Subject) -> int:
+    """How many timesteps the denoiser was trained on, from which they are counted down."""
+    return subject.pipeline.scheduler.config.num_train_timesteps
 
 
 def turned(subject: Subject, pool: Pool, eta: float, early: float, method: str) -> Tensor:
     """ε(x, ∅) + η [ε(x, c) - ε(x, ∅)] at early latents of a pool and ε(x, ∅) - η [ε(x, c) - ε(x, ∅)] at the others."""
     empty = predictions(subject, pool, [Prompt("")] * len(pool), method)
-    sign = torch.where(is_early(pool, early), 1.0, -1.0).to(empty)[:, None, None, None]
+    sign = torch.where(is_early(pool, early, timesteps_of(subject)), 1.0, -1.0).to(empty)[:, None, None, None]
     return empty + sign * eta * (predictions(subject, pool, pool.prompts, method) - empty)
 
 
@@ -113,7 +116,9 @@ class Ant:
         lessons = [self._lesson(subject, moved)]
         if self.empty:
             lessons.append(
-                Lesson(moved, _nothing, lambda pool: _empty(subject, pool, self.name), self.empty, self._stress)
+                Lesson(
+                    moved, _nothing, lambda pool: _empty(subject, pool, self.name), self.empty, self._stress(subject)
+                )
             )
         others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
         lessons += keep(subject, others, self.training.retain, self.name)
@@ -121,11 +126,13 @@ class Ant:
 
     def _lesson(self, subject: Subject, moved: tuple[Prompt, ...]) -> Lesson:
         return Lesson(
-            moved, same, lambda pool: turned(subject, pool, self.eta, self.early, self.name), stress=self._stress
-        )
+            moved, same, lambda pool: turned(subject, pool, self.eta, self.early, self.name),
+            stress=self._stress(subject),
+        )  # fmt: skip
 
-    def _stress(self, pool: Pool) -> Tensor:
-        return torch.where(is_early(pool, self.early), self.first, 1.0)
+    def _stress(self, subject: Subject) -> Callable[[Pool], Tensor]:
+        total = timesteps_of(subject)
+        return lambda pool: torch.where(is_early(pool, self.early, total), self.first, 1.0)
 
     def _chosen(self, subject: Subject, concept: Concept, student: Whole) -> Chosen:
         moved_prompts(concept, self.augment, self.name)  # raises where there are none

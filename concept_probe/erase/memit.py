@@ -66,7 +66,8 @@ class Memit:
         """
         model = language(subject, self.name)
         layers = edited_blocks(model, self.layers, self.name)
-        pairs = list({p: (p, text) for p, text in answered(concept, self.sources)}.values())
+        asked = reversed(answered(concept, self.sources))
+        pairs = list({p.text: (p, text) for p, text in asked}.values())[::-1]  # one answer to one text: the first
         others = [p for kind in self.preserve for p in concept.prompts(kind, "fit")]
         if not pairs or not others:
             raise ValueError(

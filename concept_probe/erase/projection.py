@@ -14,16 +14,19 @@ from concept_probe.erase.edit import Edit
 from concept_probe.erase.fold import fold, reads_with_bias
 from concept_probe.erase.intervention import Change, Intervention
 from concept_probe.erase.provenance import made_by
-from concept_probe.find.directions import DIRECTION_KINDS, Projection, difference_of_means, leace
+from concept_probe.find.directions import DIRECTION_KINDS, Projection, difference_of_means, leace, rows_to_fit
 from concept_probe.find.layout import back, has_tokens, last, token_mask
 from concept_probe.find.repit import repit
 from concept_probe.find.rlace import Game, rlace
+from concept_probe.find.rows import Rows
 from concept_probe.types import TOKEN_KINDS, Concept, Moment, Site, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 How = Literal["intervention", "bake"]
+AT_ONCE = 8
+"""Sites whose rows are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Projector(ABC):
         spaces = [
             s for s in found if s.space == "activation" and s.codec is None and (s.dual is not None) == self.oblique
         ]
-        spaces = spaces or [self.fit(subject, concept, site) for site in subject.sites(self.role)]
+        spaces = spaces or self._fitted(subject, concept)
         origin = made_by(self, subject, concept, ranks={str(space.site): space.rank for space in spaces})
         if len({space.site for space in spaces}) < len(spaces):
             raise ValueError(f"{self.name}: two subspaces at one site; put them into one Subspace")
@@ -74,9 +77,17 @@ class Projector(ABC):
         origin["affine_dropped"] = sorted(set(dropped))
         return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
 
+    def _fitted(self, subject: Subject, concept: Concept) -> list[Subspace]:
+        """Directions of every site of `role`. The prompts are read once for `AT_ONCE` sites, not once for each."""
+        sites, out = subject.sites(self.role), []
+        for start in range(0, len(sites), AT_ONCE):
+            rows = rows_to_fit(subject, concept, sites[start : start + AT_ONCE], self.kinds)
+            out += [self.fit(subject, concept, site, each) for site, each in rows.items()]
+        return out
+
     @abstractmethod
-    def fit(self, subject: Subject, concept: Concept, site: Site) -> Subspace:
-        """The directions of one site."""
+    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
+        """The directions of one site, from its rows of the fit and of the select split."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +102,10 @@ class Leace(Projector):
     shrinkage: float = 0.01
     """See `find.leace`."""
 
-    def fit(self, subject: Subject, concept: Concept, site: Site) -> Subspace:
+    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
         """By `find.leace`."""
         affine = self.how == "intervention" or reads_with_bias(subject, site)
-        return leace(subject, concept, site, kinds=self.kinds, shrinkage=self.shrinkage, affine=affine)
+        return leace(subject, concept, site, kinds=self.kinds, shrinkage=self.shrinkage, affine=affine, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -106,9 +117,9 @@ class Difference(Projector):
 
     name: ClassVar[str] = "difference"
 
-    def fit(self, subject: Subject, concept: Concept, site: Site) -> Subspace:
+    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
         """By `find.difference_of_means`, one direction for each of `kinds`."""
-        return difference_of_means(subject, concept, site, kinds=self.kinds)
+        return difference_of_means(subject, concept, site, kinds=self.kinds, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -124,9 +135,9 @@ class Rlace(Projector):
     rounds: int = 300
     """Steps of each side of the game, see `find.rlace.Game`."""
 
-    def fit(self, subject: Subject, concept: Concept, site: Site) -> Subspace:
+    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
         """By `find.rlace`."""
-        return rlace(subject, concept, site, kinds=self.kinds, rank=self.rank, game=Game(rounds=self.rounds))
+        return rlace(subject, concept, site, kinds=self.kinds, rank=self.rank, game=Game(rounds=self.rounds), rows=rows)
 
 
 @dataclass(frozen=True)
@@ -141,9 +152,9 @@ class Repit(Projector):
     share: float = 0.75
     """Of the direction's energy in the span of other concepts' directions, how much is left out of it, 0..1."""
 
-    def fit(self, subject: Subject, concept: Concept, site: Site) -> Subspace:
+    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
         """By `find.repit`, one direction for each of `kinds`."""
-        return repit(subject, concept, site, kinds=self.kinds, share=self.share)
+        return repit(subject, concept, site, kinds=self.kinds, share=self.share, rows=rows)
 
 
 def as_projection(space: Subspace) -> Projection:

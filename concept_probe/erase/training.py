@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,12 @@ def ends(losses: list[float]) -> list[float]:
     return [sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:])] if losses else []
 
 
+def adam(groups: Sequence[dict[str, Any]]) -> torch.optim.Adam:
+    """Adam on groups of parameters. In float16 its usual eps is 0, and a gradient of 0 would give 0 / 0."""
+    half = any(p.dtype == torch.float16 for group in groups for p in group["params"])
+    return torch.optim.Adam(groups, eps=1e-4 if half else 1e-8)
+
+
 def descend(
     student: Student, loss: Loss, *, steps: int, rate: float, generator: torch.Generator, method: str,
     surgery: Surgery | None = None,
@@ -31,7 +38,7 @@ def descend(
     With `surgery` the loss has two terms, whose gradients it puts together; without it they are added up.
     Raises FloatingPointError for a loss that is no number; the subject has its own bytes then too.
     """
-    optimiser = torch.optim.Adam(student.groups(rate))
+    optimiser = adam(student.groups(rate))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
     losses: list[float] = []
     with progress(f"steps of {method}", steps) as done, torch.enable_grad(), student.on():

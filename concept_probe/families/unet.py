@@ -161,7 +161,11 @@ class UNetSubject(PictureSubject):
             condition = own.rows(torch.tensor(index, device=own.states.device))
             branches = tuple(now.branches[i] for i in index)
         moment = replace(
-            now, prompts=tuple(now.prompts[i] for i in index), branches=branches, token_kinds=condition.kinds, aside=True
+            now,
+            prompts=tuple(now.prompts[i] for i in index),
+            branches=branches,
+            token_kinds=condition.kinds,
+            aside=True,
         )
         self._aside += 1
         try:

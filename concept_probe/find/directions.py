@@ -128,13 +128,23 @@ def fit_oblique(directions: Float[Tensor, "d k"], others: Float[Tensor, "n d"], 
 
 
 def rows_to_fit(
-    subject: Subject, concept: Concept, site: Site, kinds: Sequence[str], sampling: Sampling, limit: int | None
-) -> tuple[Rows, Rows]:
-    """Rows of the fit split and of the select split at an activation site; patches of a picture have no kinds."""
-    kinds = _checked(subject, site, kinds)
-    fit = concept_rows(subject, concept, [site], "fit", kinds=kinds, sampling=sampling, limit=limit)[site]
-    held = concept_rows(subject, concept, [site], "select", kinds=kinds, sampling=sampling, limit=limit)[site]
-    return fit, held
+    subject: Subject, concept: Concept, sites: Sequence[Site], kinds: Sequence[str] = DIRECTION_KINDS,
+    sampling: Sampling = Sampling(), limit: int | None = None,
+) -> dict[Site, tuple[Rows, Rows]]:  # fmt: skip
+    """Rows of the fit split and of the select split at activation sites, all from the same passes.
+
+    Patches of a picture have no kinds.
+    """
+    checked = {site: _checked(subject, site, kinds) for site in sites}
+    out: dict[Site, tuple[Rows, Rows]] = {}
+    for those in dict.fromkeys(checked.values()):
+        alike = [site for site in sites if checked[site] == those]
+        fit, held = (
+            concept_rows(subject, concept, alike, split, kinds=those, sampling=sampling, limit=limit)
+            for split in ("fit", "select")
+        )
+        out |= {site: (fit[site], held[site]) for site in alike}
+    return {site: out[site] for site in sites}
 
 
 def oriented(projection: Projection, fit: Rows) -> Projection:
@@ -193,14 +203,15 @@ def difference_of_means(
     sampling: Sampling = Sampling(),
     limit: int | None = None,
     seed: int = 0,
+    rows: tuple[Rows, Rows] | None = None,
 ) -> Subspace:
     """The span of the concept's differences of means at `site`, one per kind of token, orthonormal.
 
     Fitted on the fit split against neighbours, anchors and unrelated prompts; `mean` is that of the
     others, so that projecting sets a concept's row to the average of the rest. `score` is the AUROC
-    of the reading on the select split.
+    of the reading on the select split. `rows`: what `rows_to_fit` has for the site; gathered where none are given.
     """
-    fit, held = rows_to_fit(subject, concept, site, kinds, sampling, limit)
+    fit, held = rows or rows_to_fit(subject, concept, [site], kinds, sampling, limit)[site]
     basis = orthonormal(contrast_directions(fit))
     mean = fit.x[~fit.concept].double().mean(0)
     return as_subspace(subject, concept, site, held, oriented(Projection(basis, basis, mean), fit), False, seed)
@@ -217,13 +228,14 @@ def leace(
     sampling: Sampling = Sampling(),
     limit: int | None = None,
     seed: int = 0,
+    rows: tuple[Rows, Rows] | None = None,
 ) -> Subspace:
     """The LEACE projection that hides at `site` whether a prompt is the concept's, for each kind of token.
 
     Fitted on the fit split; `basis` and `dual` make the oblique projection x - basis dualᵀ (x - mean).
     `affine` False gives the linear one, which can be baked into matrices without a bias.
-    See `fit_leace` for the formula (arXiv 2306.03819).
+    See `fit_leace` for the formula (arXiv 2306.03819), `difference_of_means` for `rows`.
     """
-    fit, held = rows_to_fit(subject, concept, site, kinds, sampling, limit)
+    fit, held = rows or rows_to_fit(subject, concept, [site], kinds, sampling, limit)[site]
     projection = fit_leace(fit.x, concept_indicators(fit), affine=affine, shrinkage=shrinkage)
     return as_subspace(subject, concept, site, held, oriented(projection, fit), True, seed)

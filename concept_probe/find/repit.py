@@ -83,14 +83,15 @@ def repit(
     sampling: Sampling = Sampling(),
     limit: int | None = None,
     seed: int = 0,
+    rows: tuple[Rows, Rows] | None = None,
 ) -> Subspace:
     """The span of the concept's isolated differences of means at `site`, orthonormal (RepIt, arXiv 2509.13281).
 
     One direction per kind of token, fitted on the fit split; `mean` is that of the other prompts, as for
     `difference_of_means`. `score` is the AUROC of the clearest direction on the select split, with shuffled labels
-    as control. See `isolate` for the formula, `share` and `ridge`.
+    as control. See `isolate` for the formula, `share` and `ridge`, `difference_of_means` for `rows`.
     """
-    fit, held = rows_to_fit(subject, concept, site, kinds, sampling, limit)
+    fit, held = rows or rows_to_fit(subject, concept, [site], kinds, sampling, limit)[site]
     basis = orthonormal(isolated_directions(fit, share=share, ridge=ridge))
     mean = fit.x[~fit.concept].double().mean(0)
     return as_subspace(subject, concept, site, held, oriented(Projection(basis, basis, mean), fit), False, seed)

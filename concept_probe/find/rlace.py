@@ -141,14 +141,15 @@ def rlace(
     sampling: Sampling = Sampling(),
     limit: int | None = None,
     seed: int = 0,
+    rows: tuple[Rows, Rows] | None = None,
 ) -> Subspace:
     """The directions at `site` without which the concept is hardest to read, orthonormal (R-LACE, arXiv 2201.12091).
 
     One reader per kind of token, and as many directions as readers unless `rank` says otherwise. Fitted on the fit
     split; `mean` is that of the other prompts, as for `difference_of_means`. `score` is the AUROC of the clearest
-    direction on the select split, with shuffled labels as control. See `fit_rlace`.
+    direction on the select split, with shuffled labels as control. See `fit_rlace`, and `difference_of_means` for `rows`.
     """
-    fit, held = rows_to_fit(subject, concept, site, kinds, sampling, limit)
+    fit, held = rows or rows_to_fit(subject, concept, [site], kinds, sampling, limit)[site]
     labels, weights = _readers(fit)
     basis = fit_rlace(fit.x, labels, weights, labels.shape[1] if rank is None else rank, game).basis
     # Any rotation inside the span takes out the same; this one puts what kinds differ by first, for the scores.

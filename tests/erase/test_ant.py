@@ -26,8 +26,9 @@ SHORT = Training(steps=4, batch=4, pictures=2, sampling=SAMPLING)
 def test_early_is_the_noisy_end_of_a_walk():
     times = torch.tensor([999, 861, 860, 400, 1])
     pool = Pool(torch.zeros(5, 1, 1, 1), times, (Prompt("a cat"),) * 5)
-    assert is_early(pool, 0.14).tolist() == [True, True, False, False, False]
-    assert not is_early(pool, 0.0).any() and is_early(pool, 1.0).all()
+    assert is_early(pool, 0.14, 1000).tolist() == [True, True, False, False, False]
+    assert is_early(pool, 0.5, 2000).tolist() == [False] * 5
+    assert not is_early(pool, 0.0, 1000).any() and is_early(pool, 1.0, 1000).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -41,16 +42,16 @@ def test_its_goal_is_the_papers_on_either_side_of_the_turn(family):
     for i, timestep in enumerate(pool.timesteps.tolist()):
         sign = 1 if timestep > 500 else -1
         torch.testing.assert_close(said[i], empty[i] + sign * 1.3 * (own[i] - empty[i]))
-    assert 0 < int(is_early(pool, 0.5).sum()) < len(pool)
+    assert 0 < int(is_early(pool, 0.5, 1000).sum()) < len(pool)
 
 
 def test_a_lesson_may_weigh_its_latents():
     subject = tiny_sd()
     pool = walks(subject, CONCEPT.target.fit, SHORT.pictures, SAMPLING, SHORT.seed)
-    early = is_early(pool, 0.5)
+    early = is_early(pool, 0.5, 1000)
     lesson = Lesson(
         CONCEPT.target.fit[:2], same, lambda part: torch.zeros_like(part.seen), 2.0,
-        lambda part: torch.where(is_early(part, 0.5), 3.0, 0.5),
+        lambda part: torch.where(is_early(part, 0.5, 1000), 3.0, 0.5),
     )  # fmt: skip
     student = Whole(subject, parameters_of(subject, "strict", "test"))
     with torch.no_grad():
