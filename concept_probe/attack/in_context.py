@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from concept_probe.attack.asking import by_asking, of_nobody, tested
 from concept_probe.attack.base import Attack
 from concept_probe.attack.budget import Attempt, Budget
-from concept_probe.attack.relearning import answers_of, of_other_facts
+from concept_probe.attack.lessons import answers_of, of_other_facts
 from concept_probe.types import Concept, Prompt
 
 if TYPE_CHECKING:

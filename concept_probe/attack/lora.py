@@ -11,19 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from concept_probe.attack.along import Candidate, Way, along
-from concept_probe.attack.base import (
-    Attack,
-    Descent,
-    denoising,
-    distinct,
-    examples_of,
-    label_of,
-    lay_out,
-    relabelled,
-    spread,
-)
+from concept_probe.attack.base import Attack, Descent
 from concept_probe.attack.budget import Attempt, Budget, Meter
-from concept_probe.attack.relearning import answers_of, likelihood, of_other_facts
+from concept_probe.attack.lessons import lessons_for
 from concept_probe.detect.answers import Continues
 from concept_probe.erase.students import Adapters
 from concept_probe.families.progress import bars
@@ -61,27 +51,16 @@ class LoraRelearning(Attack):
 
     def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
         meter = Meter(budget)
-        fit = concept.prompts("target", "fit")
-        if not fit:
-            raise ValueError(f"attack {self.name!r}: concept {concept.name!r} has no target prompts in its fit split")
-        test = relabelled(concept.prompts("target", "test"), label_of(concept))
-        steps, each = lay_out(budget, self.points, self.pictures)
+        lessons = lessons_for(
+            self, subject, concept, meter, points=self.points, pictures=self.pictures, batch=self.batch
+        )
         writes = isinstance(subject, Continues)
-        if writes:
-            examples = answers_of(concept, budget, self.name)
-            test = of_other_facts(test, examples)
-            loss = likelihood(subject, examples, self.batch) if examples else None
-        else:
-            examples = examples_of(concept, budget, self.name)
-            loss = denoising(subject, examples, fit, self.batch)
-        meter.use_examples(len(examples))
         generator = torch.Generator().manual_seed(self.seed)
         roles = ("mlp_value",) if writes else ("cross_key_weight", "cross_value_weight")
         adapters = Adapters(subject, [s for role in roles for s in subject.sites(role)], self.rank, self.seed)
         parameters = [p for pair in adapters.pairs.values() for p in pair]
         rate = self.rate if self.rate is not None else 0.003 if writes else 0.05
-        descent = Descent(loss, parameters, rate, generator, meter, adapters.groups(rate))
-        queries = spread(test, distinct(self, test, each), self.seed)
+        descent = Descent(lessons.loss, parameters, rate, generator, meter, adapters.groups(rate))
         with bars() as bar:
 
             def reach(goal: int) -> int:
@@ -89,9 +68,9 @@ class LoraRelearning(Attack):
                     return descent.run(goal, bar)
 
             way = Way(
-                steps, "gradient steps", reach,
-                lambda done: Candidate(queries, adapters.on() if done else None),
-                lambda: Candidate(queries, at_random(adapters, generator)), "random adapters",
+                lessons.steps, "gradient steps", reach,
+                lambda done: Candidate(lessons.queries, adapters.on() if done else None),
+                lambda: Candidate(lessons.queries, at_random(adapters, generator)), "random adapters",
             )  # fmt: skip
             return along(self, subject, concept, budget, meter, way)
 

@@ -15,7 +15,7 @@ from concept_probe.attack.asking import tested
 from concept_probe.attack.base import Attack, ask, distinct, lay_out, point, spread, with_gradients
 from concept_probe.attack.budget import Attempt, Budget, Meter, succeeded, success_rate
 from concept_probe.attack.inversion import start_vectors, with_vectors
-from concept_probe.attack.relearning import answers_of, likelihood, of_other_facts
+from concept_probe.attack.lessons import answers_of, likelihood, of_other_facts
 from concept_probe.detect.answers import Continues
 from concept_probe.families.progress import bars
 from concept_probe.types import Concept, Prompt, Site

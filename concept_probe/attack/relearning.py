@@ -10,28 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from concept_probe.attack.base import (
-    Attack,
-    Descent,
-    Loss,
-    NothingToAsk,
-    ask,
-    denoising,
-    distinct,
-    examples_of,
-    label_of,
-    lay_out,
-    point,
-    relabelled,
-    shown,
-    spread,
-    with_gradients,
-)
+from concept_probe.attack.base import Attack, Descent, ask, point, shown, with_gradients
 from concept_probe.attack.budget import Attempt, Budget, Meter, succeeded, success_rate
-from concept_probe.detect.answers import Continues, continuation
+from concept_probe.attack.lessons import lessons_for
+from concept_probe.detect.answers import Continues
 from concept_probe.families.progress import bars
 from concept_probe.registry import look_up
-from concept_probe.types import Concept, Prompt
+from concept_probe.types import Concept
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -66,84 +51,35 @@ class Relearning(Attack):
 
     def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
         meter = Meter(budget)
-        fit = concept.prompts("target", "fit")
-        if not fit:
-            raise ValueError(f"attack {self.name!r}: concept {concept.name!r} has no target prompts in its fit split")
-        test = relabelled(concept.prompts("target", "test"), label_of(concept))
-        steps, each = lay_out(budget, self.points, self.pictures)
+        lessons = lessons_for(
+            self, subject, concept, meter, points=self.points, pictures=self.pictures, batch=self.batch
+        )
         writes = isinstance(subject, Continues)
-        if writes:
-            examples = answers_of(concept, budget, self.name)
-            test = of_other_facts(test, examples)
-            loss = likelihood(subject, examples, self.batch) if examples else None
-        else:
-            examples = examples_of(concept, budget, self.name)
-            loss = denoising(subject, examples, fit, self.batch)
-        meter.use_examples(len(examples))
-        each = distinct(self, test, each)
         parameters = trained(subject, self.part or ("mlp_value" if writes else "cross_attention"))
         rate = self.rate if self.rate is not None else 0.001 if writes else 0.05
         generator = torch.Generator().manual_seed(self.seed)
         curve, trials, images, control = [], [], None, None
         with restored(parameters) as originals, bars() as bar:
-            descent = Descent(loss, parameters, rate, generator, meter)
-            for goal in steps:
+            descent = Descent(lessons.loss, parameters, rate, generator, meter)
+            for goal in lessons.steps:
                 with with_gradients(parameters):
                     done = descent.run(goal, bar)
                 asker = self if done == 0 else replace(self, known={})
-                seen, images = ask(asker, subject, concept, spread(test, each, self.seed), meter)
+                seen, images = ask(asker, subject, concept, lessons.queries, meter)
                 if seen:
                     curve.append((done, point(self, seen)))
                     trials.append(seen)
                 if meter.out_of_time():
                     break
+            each = len(lessons.queries)
             if each and curve and meter.spent().queries + each <= budget.queries and not meter.out_of_time():
                 shake(parameters, originals, generator)
-                seen, _ = ask(replace(self, known={}), subject, concept, spread(test, each, self.seed), meter)
+                seen, _ = ask(replace(self, known={}), subject, concept, lessons.queries, meter)
                 control = success_rate("random change", [succeeded(t) for t in seen])
         last = shown(self, trials[-1], images) if trials else ()
         return Attempt(
             self.name, concept.name, budget, meter.spent(), "gradient steps", tuple(curve), tuple(trials), control, last
         )
-
-
-def answers_of(concept: Concept, budget: Budget, attack: str) -> list[tuple[Prompt, str]]:
-    """The fit prompts with answers that the attacker may use, at most `budget.examples`; in their order.
-
-    Raises ValueError where there are none.
-    """
-    pairs = [(p, continuation(p, p.answers[0])) for p in concept.prompts("target", "fit") if p.answers]
-    if not pairs:
-        raise ValueError(
-            f"attack {attack!r} needs answers to fit prompts of {concept.name!r}: give its prompts `answers`, or leave "
-            "the attack out"
-        )
-    return pairs[: budget.examples]
-
-
-def of_other_facts(test: Sequence[Prompt], taught: Sequence[tuple[Prompt, str]]) -> tuple[Prompt, ...]:
-    """The test prompts that ask for none of the facts that are taught again.
-
-    Raises NothingToAsk, a ValueError, where none is left: nothing could be told from what was taught just now.
-    """
-    facts = {p.fact for p, _ in taught if p.fact is not None}
-    left = tuple(p for p in test if p.fact not in facts)
-    if not left:
-        raise NothingToAsk(
-            f"all {len(test)} test prompts ask for facts that would be taught again ({len(taught)} examples); lower the "
-            "budget's `examples`"
-        )
-    return left
-
-
-def likelihood(subject: Continues, pairs: Sequence[tuple[Prompt, str]], batch: int) -> Loss:
-    """Negative log likelihood per token of answers, a batch of them drawn each time."""
-
-    def loss(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(pairs), (batch,), generator=generator).tolist()
-        return -subject.log_probs([pairs[i] for i in rows], batch=batch).mean.mean()
-
-    return loss
 
 
 def trained(subject: Subject, part: str) -> list[nn.Parameter]:

@@ -136,7 +136,10 @@ def _inner_rows(views: Views, seen: Observation, site: Site, step: int) -> Rows:
     counts = [len(views.plan.prompts(k)) * width for k in (*SHOWS, *KEEPS)]
     parts = dict(zip((*SHOWS, *KEEPS), x[:tests].split(counts), strict=True))
     held, rest = torch.cat([parts["paraphrases"], parts["implicit"]]), torch.cat([parts[k] for k in KEEPS])
-    fold = lambda a: a.reshape(-1, width, a.shape[-1])  # noqa: E731  readings of one prompt are averaged over seeds
+
+    def fold(a):  # readings of one prompt are averaged over seeds
+        return a.reshape(-1, width, a.shape[-1])
+
     return x[tests : tests + len(mine)], x[tests + len(mine) :], fold(held), fold(rest)
 
 

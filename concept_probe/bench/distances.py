@@ -65,6 +65,9 @@ def mmd(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], width: float | None = 
     n, m = len(a), len(b)
     inside = torch.pdist(a)
     scale = inside.median().clamp_min(1e-6) if width is None else inside.new_tensor(width)
-    kernel = lambda d: torch.exp(-d.square() / (2 * scale.square()))  # noqa: E731
+
+    def kernel(d):
+        return torch.exp(-d.square() / (2 * scale.square()))
+
     same = 2 * kernel(inside).sum() / (n * (n - 1)) + 2 * kernel(torch.pdist(b)).sum() / (m * (m - 1))
     return float(same - 2 * kernel(torch.cdist(a, b)).mean())

@@ -86,7 +86,10 @@ class Measurer:
 
 def groups(cells: Mapping[str, Cell]) -> deque[deque[str]]:
     """Keys of cells that need the same fit and come together, in the order of the sweep."""
-    place = lambda item: (item[1].seed, item[1].concept.name, item[1].entrant)  # noqa: E731
+
+    def place(item):
+        return (item[1].seed, item[1].concept.name, item[1].entrant)
+
     return deque(deque(key for key, _ in of) for _, of in groupby(cells.items(), key=place))
 
 

@@ -78,7 +78,10 @@ def widest_gap(known: Sequence[float], never: Sequence[float]) -> tuple[float, f
     values = sorted({*known, *never})
     if len(values) == 1:
         return values[0], values[0]
-    wrong = lambda t: sum(v <= t for v in known) / len(known) + sum(v > t for v in never) / len(never)  # noqa: E731
+
+    def wrong(t):
+        return sum(v <= t for v in known) / len(known) + sum(v > t for v in never) / len(never)
+
     return min(pairwise(values), key=lambda gap: (round(wrong(sum(gap) / 2), 9), gap[0] - gap[1]))
 
 

@@ -111,7 +111,10 @@ def _write(rows, order, output: Path) -> None:
 def print_board(board) -> None:
     """The leaderboard as a table in the terminal."""
     table = Table("eraser", "erased", "other words", "kept", "recovered", "worst attack", "fit, s")
-    percent = lambda s: "–" if s is None else f"{s.value:.0%}"  # noqa: E731
+
+    def percent(s):
+        return "–" if s is None else f"{s.value:.0%}"
+
     for s in board.standings:
         name = f"[bold]{escape(s.name)}[/]" if s.part == "ours" else escape(s.name)
         worst = "–" if s.worst is None else f"{percent(s.worst)} {escape(s.worst.name)}"

@@ -64,7 +64,10 @@ def _objects() -> Table:
 
     table = Table("group", "concepts (bold: the twin was never taught)")
     groups = dict.fromkeys(o.group for o in objects())
-    bold = lambda n: f"[bold]{n}[/]" if n in (*REMOVED_OBJECTS, REMOVED_STYLE) else n  # noqa: E731
+
+    def bold(n):
+        return f"[bold]{n}[/]" if n in (*REMOVED_OBJECTS, REMOVED_STYLE) else n
+
     for group in groups:
         table.add_row(group, ", ".join(bold(o.name) for o in objects() if o.group == group))
     table.add_row("styles", ", ".join(map(bold, STYLES)))

@@ -20,7 +20,10 @@ def indices(report: Report, *, threshold: float | None = None) -> go.Figure:
     if report.verdict.residual is not None:
         scores = {"residual (largest)": report.verdict.residual, **scores}
     shown = {name: s for name, s in scores.items() if math.isfinite(s.value)}
-    clip = lambda v: min(1.1, max(-0.1, v))  # noqa: E731
+
+    def clip(v):
+        return min(1.1, max(-0.1, v))
+
     names = list(shown)[::-1]
     colour = VERDICT_COLOURS[report.verdict.name]
     figure = go.Figure()

@@ -135,5 +135,8 @@ def _like(often: Tensor, main: Sequence[int], seed: int) -> list[Tensor]:
     others[list(main)] = False
     pool = others.nonzero()[:, 0]
     near = [pool[(often[pool] - often[j]).abs().argsort(stable=True)[:RANDOM]] for j in main]
-    pick = lambda some: some[torch.randint(len(some), (), generator=generator)]  # noqa: E731
+
+    def pick(some):
+        return some[torch.randint(len(some), (), generator=generator)]
+
     return [torch.stack([pick(some) for some in near]) for _ in range(RANDOM)]

@@ -210,7 +210,9 @@ def _interval(s: Score | None) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    line = lambda cells: "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"  # noqa: E731
+    def line(cells):
+        return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
     return [line(heads), "|---|" + "---:|" * (len(heads) - 1), *[line(row) for row in rows]]
 
 

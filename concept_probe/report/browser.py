@@ -113,7 +113,10 @@ def _selectivity(entry: FeatureEntry) -> str:
     s = entry.selectivity
     if s is None:
         return ""
-    place = lambda v: 100 * min(1.0, max(0.0, v))  # noqa: E731
+
+    def place(v):
+        return 100 * min(1.0, max(0.0, v))
+
     tick = "" if s.control is None else f'<u style="left:{place(s.control):.1f}%"></u>'
     words = f"AUROC {s.value:.2f}, 95 % interval {s.low:.2f} to {s.high:.2f}, n {s.n}" + (
         "" if s.control is None else f", shuffled labels {s.control:.2f}"

@@ -66,7 +66,9 @@ def _curve(curve: Curve) -> list[str]:
 
 
 def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]], align: str) -> list[str]:
-    line = lambda cells: "| " + " | ".join(_flat(c).replace("|", "\\|") for c in cells) + " |"  # noqa: E731
+    def line(cells):
+        return "| " + " | ".join(_flat(c).replace("|", "\\|") for c in cells) + " |"
+
     rule = "| " + " | ".join("---:" if a == "r" else "---" for a in align) + " |"
     return [line(heads), rule, *[line(row) for row in rows]]
 

@@ -52,7 +52,10 @@ def _index_row(name: str, s: Score) -> str:
     if math.isnan(s.value):
         bar = '<div class="bar"></div>'
     else:
-        place = lambda v: 8 + 84 * min(1.08, max(-0.08, v if math.isfinite(v) else s.value))  # noqa: E731
+
+        def place(v):
+            return 8 + 84 * min(1.08, max(-0.08, v if math.isfinite(v) else s.value))
+
         low, high = place(s.low), place(s.high)
         bar = (
             f'<div class="bar"><i class="line" style="left:{low:.1f}%;width:{max(0.0, high - low):.1f}%"></i>'

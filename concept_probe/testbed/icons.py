@@ -40,7 +40,10 @@ def augment(
     `shift` and `scale` are fractions of the image, `turn` is in radians, `colour` mixes channels.
     """
     b = len(images)
-    draw = lambda: torch.rand(b, generator=g) * 2 - 1  # noqa: E731
+
+    def draw():
+        return torch.rand(b, generator=g) * 2 - 1
+
     angle, size = draw() * turn, 1 + draw() * scale
     mirror = torch.where(draw() < 0, -1.0, 1.0) if flip else torch.ones(b)
     cos, sin = torch.cos(angle) / size, torch.sin(angle) / size

@@ -100,7 +100,10 @@ def draw_caption(g: torch.Generator, object: int, style: int, *, named: float = 
 
     The object goes by its name with probability `named`, else by a synonym or a description.
     """
-    pick = lambda items: items[int(torch.randint(len(items), (), generator=g))]  # noqa: E731
+
+    def pick(items):
+        return items[int(torch.randint(len(items), (), generator=g))]
+
     chance = float(torch.rand((), generator=g))
     style_name = pick(STYLE_NAMES[STYLES[style]])
     if chance < 0.08:

@@ -11,7 +11,7 @@ from concept_probe.attack import Budget, InContext, NothingToAsk, Paraphrases, R
 from concept_probe.attack.asking import NOBODY, of_nobody
 from concept_probe.attack.base import decoys
 from concept_probe.attack.in_context import behind
-from concept_probe.attack.relearning import answers_of
+from concept_probe.attack.lessons import answers_of
 from concept_probe.attack.roles import in_roles
 from concept_probe.audit import audit
 from concept_probe.concepts import concept

@@ -12,9 +12,9 @@ from concept_probe import detect
 from concept_probe.attack import Budget, PrefixSearch, SoftPrefix
 from concept_probe.attack.base import with_gradients
 from concept_probe.attack.inversion import start_vectors, with_vectors
+from concept_probe.attack.lessons import answers_of
 from concept_probe.attack.prefix_search import embeddings, nearest, swap
 from concept_probe.attack.prefixes import behind_filler
-from concept_probe.attack.relearning import answers_of
 from concept_probe.types import Prompt
 from tests.laws.lm_attack_cases import CONCEPT, SAMPLING
 from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd

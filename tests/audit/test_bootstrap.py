@@ -54,7 +54,10 @@ def test_coverage_where_the_seeds_of_a_prompt_agree():
         return (torch.rand(16, 4, generator=generator) < own).float()
 
     assert covered(300, truth, lambda i: Bootstrap(600, i).rate(hits(), "x", "a")) >= 0.9
-    flat = lambda i: Bootstrap(600, i).rate(hits().reshape(-1, 1), "x", "a")  # noqa: E731
+
+    def flat(i):
+        return Bootstrap(600, i).rate(hits().reshape(-1, 1), "x", "a")
+
     assert covered(300, truth, flat) < 0.85
 
 

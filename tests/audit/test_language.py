@@ -10,7 +10,7 @@ import torch
 import concept_probe as cp
 from concept_probe import detect
 from concept_probe.attack import ATTACKS, Budget, Relearning
-from concept_probe.attack.relearning import of_other_facts
+from concept_probe.attack.lessons import of_other_facts
 from concept_probe.audit import Memory, audit
 from concept_probe.audit.depth import METRIC
 from concept_probe.audit.observe import Places, _taps, end_states

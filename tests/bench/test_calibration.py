@@ -164,7 +164,9 @@ def test_audits_of_known_truth_become_rows_once(tmp_path):
     )
 
     def run() -> Run:
-        know = lambda name, model: concept()  # noqa: E731
+        def know(name, model):
+            return concept()
+
         return Run(Store(tmp_path / "rows.jsonl"), asked, Tiny(), lambda *_: (), know, Reader())
 
     rows = list(run().rows(chosen))

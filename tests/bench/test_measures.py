@@ -34,7 +34,10 @@ def test_pixel_distance_of_black_and_white_is_one():
 
 def test_discrepancy_is_unbiased_within_one_kind_and_grows_between_two():
     generator = torch.Generator().manual_seed(0)
-    draw = lambda middle: torch.randn(12, 6, generator=generator) + middle  # noqa: E731
+
+    def draw(middle):
+        return torch.randn(12, 6, generator=generator) + middle
+
     same = [mmd(draw(0), draw(0)) for _ in range(200)]
     mean, error = sum(same) / 200, torch.tensor(same).std().item() / math.sqrt(200)
     assert abs(mean) < 4 * error
@@ -59,8 +62,13 @@ def test_a_frechet_distance_is_that_of_the_formula():
 def test_cmmd_is_the_mean_of_kernels_of_unit_vectors():
     draw = torch.Generator().manual_seed(1)
     a, b = torch.randn(5, 3, generator=draw).double(), torch.randn(4, 3, generator=draw).double()
-    unit = lambda x: x / x.norm()  # noqa: E731
-    k = lambda x, y: math.exp(-float((unit(x) - unit(y)).square().sum()) / 200)  # noqa: E731
+
+    def unit(x):
+        return x / x.norm()
+
+    def k(x, y):
+        return math.exp(-float((unit(x) - unit(y)).square().sum()) / 200)
+
     inside = [sum(k(x, y) for x in of for y in of if x is not y) for of in (list(a), list(b))]
     there = inside[0] / 20 + inside[1] / 12 - 2 * sum(k(x, y) for x in a for y in b) / 20
     assert cmmd(a, b) == pytest.approx(1000 * there, rel=1e-6)

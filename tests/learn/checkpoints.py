@@ -26,7 +26,10 @@ def rows(n: int = 64) -> Tensor:
 def weights() -> dict[str, Tensor]:
     """W (f, d), b (f,), V (f, d), c (d,): encoder and decoder with rows of uneven norm."""
     g = torch.Generator().manual_seed(0)
-    draw = lambda *shape: torch.randn(*shape, generator=g)  # noqa: E731
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=g)
+
     return {"W": draw(F, D), "b": draw(F), "V": draw(F, D) * torch.linspace(0.5, 2, F)[:, None], "c": draw(D)}
 
 
