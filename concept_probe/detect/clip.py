@@ -70,8 +70,8 @@ class TextImage:
         return (self.pictures(images) * self.texts(texts)).sum(-1)
 
     def digest(self) -> str:
-        """Hex sha256 of the weights, which tells versions of a pair apart."""
-        total = hashlib.sha256()
+        """Hex sha256 of the weights and of how pictures are normalised, which tells versions of a pair apart."""
+        total = hashlib.sha256(f"{self.mean} {self.std}\n".encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
             # Hashing needs the bytes where Python can read them.

@@ -98,7 +98,9 @@ class AblateVectors:
             find_parameter(subject.components, bias)
             hidden = hidden_site(subject, site)
             sources = (*POSITIVE[:1], *NEGATIVE)
-            rows = concept_rows(subject, concept, [hidden], "fit", kinds=TOKEN_KINDS, sources=sources)[hidden]
+            # Where a model reads forward, the first position is so long that it would decide the mean.
+            kinds = tuple(k for k in TOKEN_KINDS if k != "bos" or not subject.reads_forward)
+            rows = concept_rows(subject, concept, [hidden], "fit", kinds=kinds, sources=sources)[hidden]
             mean = rows.x[~rows.concept].mean(0).to(weight)[indices]
             out[bias] = Shift(amount * (chosen @ mean))
         return out

@@ -90,7 +90,9 @@ def test_the_mean_needs_a_bias():
     subject = LANGUAGE["gpt2"]()
     edit = AblateVectors(how="mean")(subject, CONCEPT, found(subject))
     site = subject.sites("mlp_value")[1]
-    hidden = capture(subject, [PROMPTS[1]], roles=["mlp_hidden"]).read(subject.sites("mlp_hidden")[1]).x
+    block = capture(subject, [PROMPTS[1]], roles=["mlp_hidden"]).read(subject.sites("mlp_hidden")[1])
+    hidden = block.x[block.columns["token"] != 0]  # the first position would decide every mean
+    assert 0 < len(hidden) < len(block.x)
     added = subject.matrix(site).detach()[:, list(ITEMS)] @ hidden.mean(0)[list(ITEMS)]
     bias = dict(subject.module(site).named_parameters())["bias"]
     before = bias.detach().clone()
