@@ -162,7 +162,7 @@ def _readout_slopes(
     names = [TOKEN_KINDS.index(kind) for kind in kinds]
     total: dict[Site, dict[tuple[int, int], Tensor]] = {site: {} for site in hidden}
     for source in POSITIVE:
-        prompts = [p for s, p in gather_prompts(concept, "fit", (source, *NEGATIVE)) if s == source]
+        prompts = concept.prompts(source, "fit")
         number = KINDS.index(source)
         counts: dict[tuple[Site, int], int] = {}
         for start in range(0, len(prompts), batch):

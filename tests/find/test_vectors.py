@@ -20,7 +20,7 @@ from concept_probe.find import (
 )
 from concept_probe.find.causal import Ladder, Rung
 from concept_probe.find.pictures import hits, most_left, most_lost, scattered
-from concept_probe.types import TOKEN_KINDS, Query, Sampling, Score, Site
+from concept_probe.types import TOKEN_KINDS, Query, Sampling, Score, Site, Splits
 from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd, tiny_sdxl
 
 CONCEPT = tiny_concept()
@@ -115,6 +115,16 @@ def test_the_gradient_is_what_a_unit_of_the_coefficient_does():
 
     numeric = (readout(step) - readout(-step)) / (2 * step) / len(prompts)
     assert float(slopes[hidden[1]][0, 3][4]) == pytest.approx(numeric, rel=1e-2, abs=1e-4)
+
+
+def test_a_concept_that_lacks_a_list_of_prompts_is_ranked_by_the_others():
+    """A style has no descriptions that leave its name out."""
+    subject = tiny_sd()
+    lacking = replace(CONCEPT, implicit=Splits())
+    named = rank_columns(subject, lacking, kinds=("eos",))
+    alone = rank_columns(subject, replace(lacking, paraphrases=Splits()), kinds=("eos",))
+    assert torch.isfinite(named.scores).all() and torch.isfinite(alone.scores).all()
+    assert len(named.sites) == len(alone.sites) and not torch.equal(named.scores, alone.scores)
 
 
 def test_the_search_keeps_the_planted_columns_and_says_why():
