@@ -24,9 +24,9 @@ QUALITY = (
 def area_above(bootstrap: Bootstrap, found: Mapping[str, Measured], name: str, common: Common) -> Score | None:
     """Mean over attacks of the area under success against budget, above that of the control."""
     gaps = []
-    for attack in common.attacks:
+    for attack, blocks in common.attacks.items():
         mine, never = found[name].areas.get(attack, {}), area_control(found, found[name], attack)
-        both = sorted(b for b in mine.keys() & never.keys() & common.blocks)
+        both = sorted(b for b in mine.keys() & never.keys() & blocks)
         if both:
             a, b = (
                 bootstrap.rate(torch.tensor([[of[x]] for x in both]), f"area {attack}", who)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import torch
@@ -44,10 +44,10 @@ def leaderboard(
     blocks = [block for m in found.values() for block in m.values]
     return Leaderboard(
         subject, tuple(dict.fromkeys(c for c, _ in blocks)), attacks, tuple(sorted({s for _, s in blocks})),
-        (*erasers, *(s for s in standings if s.part == "control")), tuple(_differences(found, common.attacks)),
+        (*erasers, *(s for s in standings if s.part == "control")), tuple(_differences(found, common)),
         front(erasers),
         "the same attack on the never-taught twin" if NEVER_TAUGHT in found else "a random candidate of the attack",
-        common.attacks, len(common.blocks), tuple(_notes(rows, found, attacks, common)), dict(provenance or {}),
+        tuple(common.attacks), len(common.blocks), tuple(_notes(rows, found, attacks, common)), dict(provenance or {}),
     )  # fmt: skip
 
 
@@ -85,7 +85,9 @@ def _standing(
     above = {a: d for a in attacks if (d := _above(bootstrap, found, name, a)) is not None}
     part = _part(name, ours)
     able = part == "control" or name in common.erasers
-    met = {a: d for a in common.attacks if able and (d := _above(bootstrap, found, name, a, common.blocks)) is not None}
+    met = {
+        a: d for a, of in common.attacks.items() if able and (d := _above(bootstrap, found, name, a, of)) is not None
+    }
     return Standing(
         name,
         part,
@@ -161,12 +163,12 @@ def _means(mine: Measured, names: Sequence[str], inside: str | None = None) -> d
     return out
 
 
-def _differences(found: Mapping[str, Measured], attacks: Iterable[str]) -> list[Difference]:
-    """Every pair of erasers on every measure, on the blocks (and attacks) that both have."""
+def _differences(found: Mapping[str, Measured], common: Common) -> list[Difference]:
+    """Every pair of erasers on every measure, on the blocks that both have; recovery on common ground."""
     names = [n for n in found if n not in (UNTOUCHED, NEVER_TAUGHT)]
     out: list[Difference] = []
     for measure in MEASURES:
-        values = {name: _per_block(found, name, measure, attacks) for name in names}
+        values = {name: _per_block(found, name, measure, common) for name in names}
         pairs = []
         for a, b in combinations(names, 2):
             both = sorted(values[a].keys() & values[b].keys())
@@ -177,7 +179,7 @@ def _differences(found: Mapping[str, Measured], attacks: Iterable[str]) -> list[
     return out
 
 
-def _per_block(found: Mapping[str, Measured], name: str, measure: str, attacks: Iterable[str]) -> dict[Block, float]:
+def _per_block(found: Mapping[str, Measured], name: str, measure: str, common: Common) -> dict[Block, float]:
     mine = found[name]
     if measure == "erased":
         return {b: 1 - h / n for b, counts in mine.after.items() for h, n in [counts["target"]]}
@@ -185,13 +187,13 @@ def _per_block(found: Mapping[str, Measured], name: str, measure: str, attacks: 
         both = {b: (pooled(mine.after[b], OTHERS), pooled(mine.before[b], OTHERS)) for b in mine.after}
         return {b: (x[0] / x[1]) / max(y[0] / y[1], FLOOR) for b, (x, y) in both.items() if x and y}
     gains: dict[Block, list[float]] = {}
-    for attack in attacks:
-        never = control_of(found, mine, attack)
-        for block, (hits, n) in mine.attacks.get(attack, {}).items():
-            if block in never:
-                gains.setdefault(block, []).append(hits / n - never[block][0] / never[block][1])
-    most = max(map(len, gains.values()), default=0)
-    return {b: sum(g) / len(g) for b, g in gains.items() if len(g) == most}  # blocks with every attack
+    for attack, blocks in common.attacks.items():
+        never, attacked = control_of(found, mine, attack), mine.attacks.get(attack, {})
+        for block in blocks & never.keys() & attacked.keys():
+            (hits, n), (chance, of) = attacked[block], never[block]
+            gains.setdefault(block, []).append(hits / n - chance / of)
+    wanted = {block: sum(block in of for of in common.attacks.values()) for block in gains}
+    return {b: sum(g) / len(g) for b, g in gains.items() if len(g) == wanted[b]}
 
 
 def _notes(rows: Sequence[Row], found: Mapping[str, Measured], attacks: Sequence[str], common: Common) -> list[str]:

@@ -15,15 +15,16 @@ Thing = TypeVar("Thing", bound=Hashable)
 
 @dataclass(frozen=True)
 class Common:
-    """A full table inside a table with holes: each of these attacks was run on each of these erasers in each block."""
+    """A full table inside a table with holes: each of these attacks was run on each of these erasers in its blocks."""
 
     erasers: tuple[str, ...]
-    attacks: tuple[str, ...]
+    attacks: Mapping[str, frozenset[Block]]
+    """Where each is compared: all of `blocks`, but for concepts on which the attack can't be run."""
     blocks: frozenset[Block]
 
 
 def common_ground(found: Mapping[str, Measured], attacks: Sequence[str]) -> Common:
-    """The pairs of concept and seed, then the attacks on all of those, that more than half of the erasers have.
+    """The pairs of concept and seed, then the attacks in at least half of those, that more than half of the erasers have.
 
     An eraser that lacks one of these cells is not compared: else one that is behind, or was tried on one concept only,
     would take the others' cells away, and means over unlike cells say nothing. Nothing is common where no eraser was
@@ -31,10 +32,14 @@ def common_ground(found: Mapping[str, Measured], attacks: Sequence[str]) -> Comm
     """
     erasers = {n: m for n, m in found.items() if m.attacks and n not in (UNTOUCHED, NEVER_TAUGHT)}
     blocks = most((m.values for m in erasers.values()), len(erasers))
-    met = {n: {a for a, of in m.attacks.items() if blocks <= of.keys()} for n, m in erasers.items()}
-    chosen = most(met.values(), len(erasers)) if blocks else frozenset()
-    able = tuple(n for n, of in met.items() if chosen and chosen <= of and blocks <= erasers[n].values.keys())
-    return Common(able, tuple(a for a in attacks if a in chosen), blocks)
+    met = {a: blocks & most((m.attacks.get(a, {}) for m in erasers.values()), len(erasers)) for a in attacks}
+    chosen = {a: of for a, of in met.items() if of and 2 * len(of) >= len(blocks)}
+    able = tuple(
+        n
+        for n, m in erasers.items()
+        if chosen and blocks <= m.values.keys() and all(of <= m.attacks.get(a, {}).keys() for a, of in chosen.items())
+    )
+    return Common(able, chosen, blocks)
 
 
 def most(several: Iterable[Iterable[Thing]], of: int) -> frozenset[Thing]:

@@ -123,6 +123,17 @@ def test_an_eraser_that_is_behind_takes_no_cell_from_the_others():
     assert "to be compared in what is recovered: weak." in board.notes[0]
 
 
+def test_an_attack_that_one_concept_does_not_allow_is_compared_on_the_others():
+    kept = [r for r in rows() if r.attack == NONE or r.concept != "contrast"]
+    other = [replace(r, key=f"{r.key}/y", attack="easy") for r in rows() if r.attack != NONE]
+    board = leaderboard([*kept, *other], subject="emoji")
+    (good,) = [s for s in board.standings if s.name == "good"]
+    assert set(board.compared) == {"relearning", "easy"} and board.pairs == 9
+    assert good.recovered is not None and good.recovered.n == 15 * 8
+    recovery = [d for d in board.differences if d.measure == "recovered"]
+    assert recovery and all(d.n == 9 for d in recovery)
+
+
 def test_what_is_missing_is_said():
     some = [r for r in rows() if not (r.eraser == "good" and r.seed == 2)]
     some += [
