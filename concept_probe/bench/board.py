@@ -20,6 +20,8 @@ from concept_probe.types import Difference, Leaderboard, Standing
 from concept_probe.types.boards import Part
 
 MEASURES = ("erased", "kept", "recovered")
+NAMED = 5
+"""So many erasers that failed alike are named."""
 
 
 def leaderboard(
@@ -208,13 +210,15 @@ def _notes(rows: Sequence[Row], found: Mapping[str, Measured], attacks: Sequence
     short = [name for name, m in found.items() if set(m.values) != wanted]
     if short:
         out.append(f"Not measured on every concept and seed yet: {', '.join(short)}.")
-    failed: dict[tuple[str, str], list[Row]] = {}
+    failed: dict[str, list[Row]] = {}
     for row in rows:
         if row.status == "failed":
-            failed.setdefault((row.eraser, row.error), []).append(row)
-    for (eraser, error), several in failed.items():
+            failed.setdefault(row.error, []).append(row)
+    for error, several in failed.items():
         cells = f"{len(several)} cell{'s' if len(several) > 1 else ''}"
-        out.append(f"{eraser}: {cells} failed ({', '.join(dict.fromkeys(r.concept for r in several))}): {error}")
+        names = list(dict.fromkeys(r.eraser for r in several))
+        who = ", ".join(names) if len(names) <= NAMED else f"{len(names)} rows"
+        out.append(f"{who}: {cells} failed ({', '.join(dict.fromkeys(r.concept for r in several))}): {error}")
     guards = [
         n
         for n, m in found.items()
