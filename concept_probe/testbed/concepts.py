@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from concept_probe.registry import UnknownName
 from concept_probe.testbed.icons import icons
@@ -141,7 +142,8 @@ def _style_concept(style: str) -> Concept:
         target=splits([style], 0, 0, 4),
         paraphrases=splits([style], 1, 0, 4),
         neighbours=splits(others, 0, 4, 12),
-        anchor=Splits(*(tuple(Prompt(PLAIN[s][0].format(o=o.name), o.name) for o in shown[s][:4]) for s in SPLITS)),
+        # Another style, since a prompt that names none may well be drawn in this one (benchmarks/emoji_style.py).
+        anchor=Splits(*(tuple(replace(p, label=None) for p in sentences(s, others[:1], 0, 0, 4)) for s in SPLITS)),
         unrelated=splits(others, 0, 12, 24),
         examples=(icons()[STYLES.index(style)][[[o.name for o in objects()].index(k.name) for k in kept[:16]]] + 1) / 2,
     )
