@@ -166,8 +166,11 @@ def _means(mine: Measured, names: Sequence[str], inside: str | None = None) -> d
 
 
 def _differences(found: Mapping[str, Measured], common: Common) -> list[Difference]:
-    """Every pair of erasers on every measure, on the blocks that both have; recovery on common ground."""
-    names = [n for n in found if n not in (UNTOUCHED, NEVER_TAUGHT)]
+    """Every pair of compared erasers on every measure; of all, where none was attacked.
+
+    One that was tried on a single concept can show nothing, and would only make the correction of the others harsher.
+    """
+    names = [n for n in found if n in common.erasers] or [n for n in found if n not in (UNTOUCHED, NEVER_TAUGHT)]
     out: list[Difference] = []
     for measure in MEASURES:
         values = {name: _per_block(found, name, measure, common) for name in names}

@@ -45,8 +45,8 @@ SEEN = {
     "m3, m4": "What must stay: CLIP score as a share of that before, and 1 − discrepancy of CLIP embeddings.",
     "EraseEval": "Harmonic mean of m1 to m4.",
 }
-SHOWN = 40
-"""At most so many differences are listed."""
+SHOWN = 15
+"""At most so many differences of a measure are listed."""
 
 
 def title(board: Leaderboard) -> str:
@@ -138,8 +138,8 @@ def _tested(board: Leaderboard) -> str:
     n = max((d.n for d in board.differences), default=0)
     least = f"With {n} pairs p is never under {2 / 2**n:.2g}. " if 0 < n <= 16 else ""
     return (
-        "Two-sided sign-flip tests over pairs of a concept and a seed, with Holm's correction over all pairs of erasers "
-        f"of a measure. {least}They generalise to other seeds on these concepts, not to other concepts."
+        "Two-sided sign-flip tests over pairs of a concept and a seed, with Holm's correction over all pairs of compared "
+        f"erasers of a measure. {least}They generalise to other seeds on these concepts, not to other concepts."
     )
 
 
@@ -147,12 +147,13 @@ def _differences(board: Leaderboard) -> list[str]:
     held = sorted(
         (d for d in board.differences if d.adjusted < 0.05), key=lambda d: (d.measure, d.adjusted, -abs(d.value))
     )
+    shown = [d for m in dict.fromkeys(d.measure for d in held) for d in [x for x in held if x.measure == m][:SHOWN]]
     lines = [
         f"{d.measure}: {d.first} {'+' if d.value > 0 else '−'}{abs(d.value):.0%} against {d.second} "
         f"(adjusted p {d.adjusted:.2g}, n {d.n})"
-        for d in held[:SHOWN]
+        for d in shown
     ]
-    return lines + ([f"and {len(held) - SHOWN} more, in the JSON"] if len(held) > SHOWN else [])
+    return lines + ([f"and {len(held) - len(shown)} more, in the JSON"] if len(held) > len(shown) else [])
 
 
 def _cells(s: Standing) -> tuple[str, ...]:
