@@ -48,8 +48,6 @@ class Subject(abc.ABC, Generic[Answers]):
         come first."""
         self.bared = 0
         """How many `bare` blocks are open; a tap sleeps while more are than where it was entered."""
-        self._aside = 0
-        """Above 0 while a tap has a pass of its own made: nobody waits for the sites that it meets."""
         self.tapped: Counter[Site] = Counter()
         """How many taps are on, by site."""
 
@@ -207,7 +205,6 @@ class Subject(abc.ABC, Generic[Answers]):
             originals.setdefault(id(parameter), (parameter, original))
         now = [(parameter, parameter.data) for parameter, _ in originals.values()]
         self.bared += 1
-        self._aside += 1
         try:
             for parameter, original in originals.values():
                 parameter.data = original
@@ -216,7 +213,6 @@ class Subject(abc.ABC, Generic[Answers]):
             for parameter, edited in now:
                 parameter.data = edited
             self.bared -= 1
-            self._aside -= 1
 
     @contextmanager
     def stop_after(self, sites: Sequence[Site]) -> Iterator[None]:
@@ -225,11 +221,11 @@ class Subject(abc.ABC, Generic[Answers]):
         >>> with subject.stop_after([site]):
         ...     subject.encode(prompts)  # ends inside the first forward pass that meets `site`
         """
-        waiting = set(sites)
+        waiting, depth = set(sites), self.bared
         mine = Stopped()
 
         def meet(site: Site) -> None:
-            if self._aside:
+            if self.bared > depth or self.moment.aside:  # a tap has a pass of its own made, which nobody waits for
                 return
             waiting.discard(site)
             if not waiting:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from concept_probe.families.layout import final_norm, path_of, text_layers
 from concept_probe.families.tokens import Conditioning, Tokens, tokenise
-from concept_probe.types import Moment, Prompt, Site
+from concept_probe.types import Branch, Moment, Prompt, Site
 
 if TYPE_CHECKING:
     from concept_probe.families.subject import Subject
@@ -50,8 +50,35 @@ class TextEncoders:
         ids, kinds, masks = zip(*each, strict=True)
         return Tokens(ids, kinds, masks)
 
-    def encode(self, subject: Subject, prompts: Sequence[Prompt], moment: Moment) -> Conditioning:
-        """One batch through every encoder."""
+    def encode(
+        self,
+        subject: Subject,
+        prompts: Sequence[Prompt],
+        rows: Sequence[int],
+        branch: Branch = "cond",
+        *,
+        batch: int = 64,
+    ) -> Conditioning:
+        """Prompts through every encoder, `batch` at a time; `rows` are their numbers in a moment, all of one branch."""
+        if not prompts:
+            raise ValueError("there is no prompt to encode")
+        parts = []
+        for start in range(0, len(prompts), batch):
+            part = prompts[start : start + batch]
+            parts.append(self._batch(subject, part, Moment(tuple(rows[start : start + batch]), (branch,) * len(part))))
+        pooled = None if parts[0].pooled is None else torch.cat([p.pooled for p in parts])
+        return Conditioning(torch.cat([p.states for p in parts]), pooled, torch.cat([p.kinds for p in parts]))
+
+    def distinct(self, subject: Subject, prompts: Sequence[Prompt]) -> tuple[Conditioning, Tensor]:
+        """Each distinct prompt encoded once, numbered by its first place, and per asked prompt its row there."""
+        first: dict[Prompt, int] = {}
+        for i, prompt in enumerate(prompts):
+            first.setdefault(prompt, i)
+        place = {prompt: row for row, prompt in enumerate(first)}
+        index = torch.tensor([place[p] for p in prompts], device=subject.device)
+        return self.encode(subject, list(first), list(first.values())), index
+
+    def _batch(self, subject: Subject, prompts: Sequence[Prompt], moment: Moment) -> Conditioning:
         tokens = self.tokenise(prompts)
         states, pooled = [], None
         for i, component in enumerate(self.encoders):

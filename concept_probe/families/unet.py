@@ -90,27 +90,7 @@ class UNetSubject(PictureSubject):
         Differentiable: gradients reach whatever a tap puts in.
         """
         prompts = prompts_of(prompts)
-        return self._encode(prompts, range(len(prompts)), "cond", batch)
-
-    def _encode(self, prompts: Sequence[Prompt], rows: Sequence[int], branch: Branch, batch: int = 64) -> Conditioning:
-        if not prompts:
-            raise ValueError("there is no prompt to encode")
-        parts = []
-        for start in range(0, len(prompts), batch):
-            part = prompts[start : start + batch]
-            moment = Moment(tuple(rows[start : start + batch]), (branch,) * len(part))
-            parts.append(self.text.encode(self, part, moment))
-        pooled = None if parts[0].pooled is None else torch.cat([p.pooled for p in parts])
-        return Conditioning(torch.cat([p.states for p in parts]), pooled, torch.cat([p.kinds for p in parts]))
-
-    def _conditions(self, prompts: Sequence[Prompt]) -> tuple[Conditioning, Tensor]:
-        """Each distinct prompt encoded once, and per asked prompt its row there."""
-        first: dict[Prompt, int] = {}
-        for i, prompt in enumerate(prompts):
-            first.setdefault(prompt, i)
-        place = {prompt: row for row, prompt in enumerate(first)}
-        index = torch.tensor([place[p] for p in prompts], device=self.device)
-        return self._encode(list(first), list(first.values()), "cond"), index
+        return self.text.encode(self, prompts, range(len(prompts)), batch=batch)
 
     @property
     def _zeroed(self) -> bool:
@@ -131,7 +111,7 @@ class UNetSubject(PictureSubject):
             pooled = None if like.pooled is None else torch.zeros_like(like.pooled[:1])
             kinds = self.tokenise(empty).kinds.to(like.kinds.device)
             return Conditioning(torch.zeros_like(like.states[:1]), pooled, kinds)
-        return self._encode(empty, [-1], "uncond")
+        return self.text.encode(self, empty, [-1], "uncond")
 
     def predict(self, seen: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         """What the denoiser says of `seen` (n, c, h, w) at `timesteps` (n,) under `condition` (n rows), with gradients.
@@ -160,19 +140,10 @@ class UNetSubject(PictureSubject):
         if condition is None:
             condition = own.rows(torch.tensor(index, device=own.states.device))
             branches = tuple(now.branches[i] for i in index)
-        moment = replace(
-            now,
-            prompts=tuple(now.prompts[i] for i in index),
-            branches=branches,
-            token_kinds=condition.kinds,
-            aside=True,
-        )
-        self._aside += 1
-        try:
-            with self.during(moment):
-                return self._predict(latents[index], timestep if timestep.ndim == 0 else timestep[index], condition)
-        finally:
-            self._aside -= 1
+        asked = tuple(now.prompts[i] for i in index)
+        moment = replace(now, prompts=asked, branches=branches, token_kinds=condition.kinds, aside=True)
+        with self.during(moment):
+            return self._predict(latents[index], timestep if timestep.ndim == 0 else timestep[index], condition)
 
     def _predict(self, latents: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
         self._asked.append((latents, timestep, condition))
@@ -199,7 +170,7 @@ class UNetSubject(PictureSubject):
         with torch.no_grad():
             if not queries:
                 return torch.zeros(0, 3, *self.picture_size, device=self.device)
-            condition, index = self._conditions([q.prompt for q in queries])
+            condition, index = self.text.distinct(self, [q.prompt for q in queries])
             empty = self._empty(condition) if sampling.guidance > 1 else None
             pictures = []
             total = len(queries) * sampling.steps if len(queries) > PICTURES_WITHOUT_PROGRESS else 0
@@ -267,7 +238,7 @@ class UNetSubject(PictureSubject):
             wrong = [s for s in steps or () if not 0 <= s < sampling.steps]
             if wrong:
                 raise ValueError(f"step {wrong[0]} was asked for; sampling has steps 0 to {sampling.steps - 1}")
-            condition, index = self._conditions(prompts)
+            condition, index = self.text.distinct(self, prompts)
             empty = self._empty(condition) if sampling.guidance > 1 else None
             last = (max(steps) if steps else sampling.steps - 1, [s for s in sites if not self.is_text(s)])
             seeds = [q.seed for q in queries]
@@ -297,7 +268,7 @@ class UNetSubject(PictureSubject):
         timesteps = torch.randint(total, (len(latents),), generator=generator).to(self.device)
         noise = torch.randn(latents.shape, generator=generator).to(device=self.device, dtype=self.dtype)
         seen, target = noisy(scheduler, latents.to(device=self.device, dtype=self.dtype), noise, timesteps)
-        condition, index = self._conditions(prompts)
+        condition, index = self.text.distinct(self, prompts)
         condition = condition.rows(index)
         moment = Moment(tuple(range(len(prompts))), ("cond",) * len(prompts), token_kinds=condition.kinds)
         with self.during(moment):

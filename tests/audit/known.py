@@ -36,7 +36,7 @@ class Known(UNetSubject):
         self.pictures += len(queries)
         images = super().generate(queries, sampling)
         with torch.no_grad():
-            condition, index = self._conditions([q.prompt for q in queries])
+            condition, index = self.text.distinct(self, [q.prompt for q in queries])
             states = condition.states.flatten(1)[index]
             nearest = torch.cdist(states.nan_to_num(), self.states).argmin(1).tolist()
             broken = (
