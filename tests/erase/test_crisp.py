@@ -17,7 +17,7 @@ from concept_probe.families import CausalLMSubject
 from concept_probe.learn.sae import Sae
 from concept_probe.types import Prompt, Splits
 from tests.erase.test_pisces import space
-from tests.laws.eraser_cases import random_sae
+from tests.laws.eraser_aims import random_sae
 from tests.laws.lm_eraser_cases import concept, features, lm_sae
 from tests.tiny import tiny_sd
 from tests.tiny_lm import LANGUAGE, tiny_llama

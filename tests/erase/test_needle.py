@@ -13,7 +13,7 @@ from concept_probe.erase.lm_losses import divergence
 from concept_probe.erase.parameters import address
 from concept_probe.erase.students import SomeColumns
 from concept_probe.types import Site, Splits, Subspace
-from tests.laws.eraser_cases import score
+from tests.laws.eraser_aims import score
 from tests.laws.lm_eraser_cases import column, columns, concept, random_columns
 from tests.tiny import tiny_sd
 from tests.tiny_lm import LANGUAGE, tiny_llama

@@ -10,7 +10,14 @@ from tests.tiny import EVERY
 
 QUICK = ("sd", "gpt2")
 """The family of pictures, and that of texts whose matrices are transposed."""
-REGISTRIES = ("test_erasers", "test_lm_erasers", "test_lm_guards", "test_attacks", "test_lm_attacks")
+REGISTRIES = (
+    "test_erasers",
+    "test_eraser_aims",
+    "test_lm_erasers",
+    "test_lm_guards",
+    "test_attacks",
+    "test_lm_attacks",
+)
 """Laws over every method times every family: they grow with both."""
 
 

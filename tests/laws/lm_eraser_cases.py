@@ -27,7 +27,7 @@ from concept_probe.find import concept_rows, find_features
 from concept_probe.find.vectors import whole
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.types import Concept, Prompt, Site, Splits, Subspace
-from tests.laws.eraser_cases import score
+from tests.laws.eraser_aims import score
 from tests.tiny_lm import LM_HIDDEN, LM_WIDTH
 
 METHODS: dict[str, Any] = {
