@@ -1,6 +1,7 @@
-"""Compare all erasers on `emoji`: 4 objects and 1 style, every attack, 3 seeds; go on where it was interrupted.
+"""Compare erasers on `emoji`: 4 objects and 1 style, ten attacks, 3 seeds; go on where it was interrupted.
 
     python benchmarks/emoji_leaderboard.py [--seeds 0] [--concepts camel] [--erasers uce esd] [--attacks merging] [--retry]
+    python benchmarks/emoji_leaderboard.py --erasers all --attacks all
     python benchmarks/emoji_leaderboard.py --summary [--output FOLDER]
 
 Rows are appended to benchmarks/rows/emoji_leaderboard.jsonl and never measured twice, whoever else runs the same
@@ -33,7 +34,19 @@ from concept_probe.types import Leaderboard, Sampling
 Named = TypeVar("Named", Entrant, Assault)
 ROWS = Path(__file__).parent / "rows" / "emoji_leaderboard.jsonl"
 WORK = Path("runs/emoji_leaderboard")
+ALL = ("all",)
 CONCEPTS = ("camel", "guitar", "pizza", "umbrella", "contrast")
+COMPARED = (
+    "ablate_features", "ablate_vectors", "uce", "uce (chosen)", "rece", "speed", "mace", "emcid", "esd",
+    "concept_ablation", "spm", "adv_unlearn", "few_shot", "adversarial_preservation", "receler", "negative_prompt",
+    "blocklist", "sld (maximum)", "safree (suffix)", "cgce",
+)  # fmt: skip
+"""Erasers that are run unless others are named."""
+MET = (
+    "paraphrases", "implicit_prompts", "embedding_inversion", "visual_context", "latent_inversion", "relearning",
+    "relearning (text encoder)", "merging", "unablation", "quantisation",
+)  # fmt: skip
+"""Attacks that are run unless others are named."""
 TEXTS = ("memit", "needle", "rocr", "pisces", "crisp")
 """Erasers of language models that are no unlearners by gradients."""
 VARIANTS = (
@@ -59,9 +72,9 @@ PARTS = (
 
 
 def grid(
-    concepts: Sequence[str], seeds: Sequence[int], erasers: Sequence[str] = (), attacks: Sequence[str] = ()
+    concepts: Sequence[str], seeds: Sequence[int], erasers: Sequence[str] = ALL, attacks: Sequence[str] = ALL
 ) -> Grid:
-    """The erasers for pictures and attacks of these names; where none is named, all. Raises UnknownName."""
+    """The erasers for pictures and attacks of these names. Raises UnknownName."""
     names = [name for name, made in ERASERS.items() if name not in TEXTS and not issubclass(made, Unlearner)]
     runners = (*entrants([*names[:2], "ablate_vectors (cross-attention)", *names[2:]]), *VARIANTS)
     assaults = (*(Assault(name, name) for name in ATTACKS), *PARTS)
@@ -71,17 +84,18 @@ def grid(
 
 
 def named(things: tuple[Named, ...], names: Sequence[str]) -> tuple[Named, ...]:
-    """Those of these names, all where none is given. Raises UnknownName."""
+    """Those of these names, or all. Raises UnknownName."""
     known = {thing.name: thing for thing in things}
-    return tuple(look_up(known, name, "row or column", "the names in docs/leaderboard.md") for name in names or known)
+    wanted = known if tuple(names) == ALL else names
+    return tuple(look_up(known, name, "row or column", "the names in docs/leaderboard.md") for name in wanted)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--concepts", nargs="*", default=list(CONCEPTS), choices=CONCEPTS)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--erasers", nargs="*", default=[], help="names of the table's rows; all if none is named")
-    parser.add_argument("--attacks", nargs="*", default=[], help="names of the table's columns; all if none is named")
+    parser.add_argument("--erasers", nargs="+", default=list(COMPARED), help="names of the table's rows, or all")
+    parser.add_argument("--attacks", nargs="+", default=list(MET), help="names of the table's columns, or all")
     parser.add_argument("--rows", type=Path, default=ROWS, help="where finished rows are kept")
     parser.add_argument("--work", type=Path, default=WORK, help="where fits are kept")
     parser.add_argument("--threads", type=int, default=1, help="of torch")

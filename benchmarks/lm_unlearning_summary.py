@@ -199,5 +199,6 @@ def printed(rows: Sequence[dict]) -> None:
         "concepts_with_causal_gap": sum(g["gap"] for g in gaps.values()),
         "concepts_with_columns": len(gaps),
         "rows": len(rows),
+        "minutes": round(sum(r["seconds"] for r in rows) / 60),
     }
     print(json.dumps(summary))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
@@ -59,6 +59,14 @@ def measured(rows: Iterable[Row]) -> dict[str, Measured]:
                 counts["across"] = _pair(row.values[f"across {side}"])
             kept[block] = counts  # pyright: ignore[reportIndexIssue]
     return out
+
+
+def within(mine: Measured, blocks: frozenset[Block]) -> Measured:
+    """The rows without attack of these blocks only, where all of them are there; else as it is."""
+    if not blocks or not blocks <= mine.values.keys():
+        return mine
+    after, before = ({b: of[b] for b in of if b in blocks} for of in (mine.after, mine.before))
+    return replace(mine, after=after, before=before, values={b: r for b, r in mine.values.items() if b in blocks})
 
 
 def _pair(counts: Sequence[int]) -> Counts:

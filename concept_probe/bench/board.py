@@ -9,7 +9,7 @@ import torch
 
 from concept_probe.audit.bootstrap import FLOOR, Bootstrap, Draws
 from concept_probe.bench.beside import QUALITY, area_above, criteria_mean, unnamed_share
-from concept_probe.bench.blocks import OTHERS, WORDS, Block, Measured, control_of, measured, pooled, table
+from concept_probe.bench.blocks import OTHERS, WORDS, Block, Measured, control_of, measured, pooled, table, within
 from concept_probe.bench.common import Common, common_ground
 from concept_probe.bench.grid import NEVER_TAUGHT, UNTOUCHED
 from concept_probe.bench.quality import CRITERIA
@@ -75,7 +75,9 @@ def _standing(
     ours: Sequence[str],
     bootstrap: Bootstrap,
 ) -> Standing:
-    mine = found[name]
+    part = _part(name, ours)
+    able = part == "control" or name in common.erasers
+    mine = within(found[name], common.blocks) if able else found[name]
     arm = "before" if name == UNTOUCHED else name  # the same model in the same state is one sample
     rates = {what: rate(bootstrap, mine.after, kinds, what, arm) for what, kinds in _KINDS.items()}
     before = {what: rate(bootstrap, mine.before, kinds, what, "before") for what, kinds in _KINDS.items()}
@@ -85,8 +87,6 @@ def _standing(
     general = None if rates["words"] is None else _not(rates["words"])
     parts = [d for d in (erased, general, _at_most_one(kept)) if d is not None]
     above = {a: d for a in attacks if (d := _above(bootstrap, found, name, a)) is not None}
-    part = _part(name, ours)
-    able = part == "control" or name in common.erasers
     met = {
         a: d for a, of in common.attacks.items() if able and (d := _above(bootstrap, found, name, a, of)) is not None
     }
@@ -108,10 +108,24 @@ def _standing(
         criteria_mean(bootstrap, mine, arm),
         _means(mine, QUALITY) | _means(mine, CRITERIA, "criteria"),
         len(mine.values),
+        _by_concept(mine),
     )
 
 
 _KINDS = {"target": ("target",), "words": WORDS, "others": OTHERS, "across": ("across",)}
+
+
+def _erased(mine: Measured) -> dict[Block, float]:
+    """1 − detection on prompts that name the concept, by block."""
+    return {block: 1 - hits / n for block, counts in mine.after.items() for hits, n in [counts["target"]]}
+
+
+def _by_concept(mine: Measured) -> dict[str, float]:
+    """`_erased`, mean over each concept's seeds."""
+    values: dict[str, list[float]] = {}
+    for (concept, _), value in _erased(mine).items():
+        values.setdefault(concept, []).append(value)
+    return {concept: sum(of) / len(of) for concept, of in values.items()}
 
 
 def _part(name: str, ours: Sequence[str]) -> Part:
@@ -187,7 +201,7 @@ def _differences(found: Mapping[str, Measured], common: Common) -> list[Differen
 def _per_block(found: Mapping[str, Measured], name: str, measure: str, common: Common) -> dict[Block, float]:
     mine = found[name]
     if measure == "erased":
-        return {b: 1 - h / n for b, counts in mine.after.items() for h, n in [counts["target"]]}
+        return _erased(mine)
     if measure == "kept":
         both = {b: (pooled(mine.after[b], OTHERS), pooled(mine.before[b], OTHERS)) for b in mine.after}
         return {b: (x[0] / x[1]) / max(y[0] / y[1], FLOOR) for b, (x, y) in both.items() if x and y}

@@ -66,8 +66,10 @@ class Memit:
         """
         model = language(subject, self.name)
         layers = edited_blocks(model, self.layers, self.name)
-        asked = reversed(answered(concept, self.sources))
-        pairs = list({p.text: (p, text) for p, text in asked}.values())[::-1]  # one answer to one text: the first
+        goals: dict[str, Pair] = {}
+        for prompt, text in answered(concept, self.sources):
+            goals.setdefault(prompt.text, (prompt, text))  # a text has one goal: that of its first answer
+        pairs = list(goals.values())
         others = [p for kind in self.preserve for p in concept.prompts(kind, "fit")]
         if not pairs or not others:
             raise ValueError(

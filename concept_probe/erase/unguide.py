@@ -149,7 +149,7 @@ class Mixture:
         # Another tap may have changed x, and w is for what the model says.
         base = x if self.subject.tapped[self.site] == 1 else self.model.again(None, range(len(x)))
         change = self._adapted(None, range(len(x))) - base
-        if moment.step is None or moment.step == 0 or self.last is None or moment.step <= self.last:
+        if moment.step is None or self.last is None or moment.step <= self.last:
             self.measured.clear()
         self.last = moment.step
         self._measure(change, moment)

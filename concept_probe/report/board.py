@@ -79,6 +79,8 @@ def board_to_markdown(board: Leaderboard) -> str:
             "",
             *_table(heads, rows),
         ]
+    if len(board.concepts) > 1:
+        out += ["", "## Erased, by concept", "", *_table(("eraser", *board.concepts), _by_concept(board))]
     if any(_has_quality(s) for s in board.standings):
         out += ["", "## Quality of pictures", "", *_table(PICTURES, [_quality(s) for s in board.standings])]
         out += ["", *[f"- **{name}**: {said}" for name, said in SEEN.items()]]
@@ -109,6 +111,8 @@ def _sections(board: Leaderboard, chart: Charts) -> Iterable[str]:
         rows = [(_marked(s), *(_percent(s.attacks.get(a)) for a in board.attacks)) for s in board.standings]
         yield f"<h2>Recovered, by attack</h2><p class=intro>Success above the control: {escape(board.control)}.</p>"
         yield _html_table(("eraser", *board.attacks), rows, board)
+    if len(board.concepts) > 1:
+        yield "<h2>Erased, by concept</h2>" + _html_table(("eraser", *board.concepts), _by_concept(board), board)
     if any(_has_quality(s) for s in board.standings):
         known = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in SEEN.items())
         yield "<h2>Quality of pictures</h2>" + _html_table(PICTURES, [_quality(s) for s in board.standings], board)
@@ -166,6 +170,13 @@ def _cells(s: Standing) -> tuple[str, ...]:
         "–" if "seconds" not in s.costs else f"{s.costs['seconds']:.1f} s",
         "–" if "numbers" not in s.costs else f"{s.costs['numbers']:,.0f}",
     )  # fmt: skip
+
+
+def _by_concept(board: Leaderboard) -> list[tuple[str, ...]]:
+    return [
+        (_marked(s), *(f"{s.concepts[c]:.0%}" if c in s.concepts else "–" for c in board.concepts))
+        for s in board.standings
+    ]
 
 
 def _quality(s: Standing) -> tuple[str, ...]:

@@ -48,6 +48,8 @@ class Standing:
     EraseEval's `m1` to `m4`."""
     blocks: int = 0
     """How many (concept, seed) pairs it was measured on."""
+    concepts: Mapping[str, float] = field(default_factory=dict)
+    """`erased` for each concept apart."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from concept_probe.attack import Budget, Relearning
+from concept_probe.attack import Budget, Paraphrases, Relearning
 from concept_probe.audit import Memory, audit
 from concept_probe.erase import AblateVectors, Blocklist
 from concept_probe.report.glossary import KINDS, meaning
@@ -233,3 +233,20 @@ def test_an_erasure_that_does_not_clean_up_is_found_out(world):
             run(world, Careless(), attacks=(), memory=Memory())
     finally:
         parameter.data = kept
+
+
+def test_an_attack_that_leaves_a_checkpoint_changed_is_found_out(world):
+    """The checkpoint is neither the original nor the twin, and is hashed again all the same."""
+    made, subject, twin, memory = world
+    checkpoint = Known(3, made)
+
+    class Careless(Paraphrases):
+        def __call__(self, subject, concept, budget):
+            if subject is checkpoint:
+                next(iter(subject.components["unet"].parameters())).data += 1e-3
+            return super().__call__(subject, concept, budget)
+
+    attack = Careless(Reader(), SAMPLING)
+    options = {"original": subject, "twin": twin, "memory": memory, "budget": SMALL, **OPTIONS}
+    with pytest.raises(RuntimeError, match=r"changed the weights of .* \(after\)"):
+        audit(checkpoint, None, made, attacks=(attack,), **options)

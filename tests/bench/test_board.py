@@ -110,6 +110,7 @@ def test_means_are_over_the_cells_that_every_eraser_met():
     (good,) = [s for s in board.standings if s.name == "good"]
     assert good.recovered is not None and good.recovered.value == pytest.approx(1 / 8)
     assert "Not measured on every concept and seed yet: " in " ".join(board.notes)
+    assert good.blocks == 9 and set(good.concepts) == {"camel", "pizza", "contrast"}, "what is ahead counts nowhere"
 
 
 def test_an_eraser_that_is_behind_takes_no_cell_from_the_others():
@@ -161,6 +162,9 @@ def test_renderings_name_every_eraser_and_hold_its_numbers(board):
     for standing in board.standings:
         assert standing.name in page and standing.name in text
     assert "| **good** | 100% [" in text and "relearning" in text
+    table = text[text.index("## Erased, by concept") :].splitlines()
+    assert "| **good** | 100% | 100% | 100% |" in table and "| weak | 20% | 20% | 20% |" in table
+    assert "Erased, by concept" in page
     assert page.startswith("<!doctype html>") and "Plotly.react" in page and "prefers-color-scheme: dark" in page
     assert ' src="http' not in page and "<link" not in page, "the page opens offline"
     assert json.loads(board_to_json(board))["front"] == ["good", "harsh"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,8 @@ def test_zero_shot_from_a_folder_names_icons_and_has_a_version_of_its_own():
     assert found.accuracy.value > 0.8 and found.false_positives.n == 24 and found.errors.value == 0
     assert looks.version != zero_shot(WEIGHTS / "shared" / "clip", NAMES[:2]).version
     assert looks.version == zero_shot(WEIGHTS / "shared" / "clip", NAMES).version
+    other = replace(looks.pair, mean=(0.4, 0.4, 0.4))
+    assert replace(looks, pair=other).version != looks.version, "pictures are normalised otherwise"
 
 
 def test_what_zero_shot_refuses(pair):

@@ -10,6 +10,7 @@ import torch
 from concept_probe.erase import Edit, Memit
 from concept_probe.erase.deltas import LowRank
 from concept_probe.erase.memit import at_places, last_of_subject
+from concept_probe.erase.parameters import find_parameter
 from concept_probe.erase.rmu import after_first, states
 from concept_probe.erase.unlearn import answered
 from concept_probe.types import Prompt, Splits
@@ -94,3 +95,16 @@ def test_what_cannot_be_rewritten_is_refused():
     with pytest.raises(ValueError, match="has no distractor to say"):
         Memit(instead=())(subject, bare)
     assert [t for _, t in Memit(instead=()).preferred(PAIRS)] == [" the dog"] * 2
+
+
+def test_a_text_with_two_answers_is_given_one_goal():
+    """Two offsets at one place can't both be reached; the first answer counts."""
+    subject = tiny_llama()
+    twice = replace(CONCEPT.target.fit[0], answers=("sun",))
+    made = Memit(steps=2, sources=("target",))
+    doubled = replace(CONCEPT, target=replace(CONCEPT.target, fit=(*CONCEPT.target.fit, twice)))
+    once, both = (made(subject, c).deltas for c in (CONCEPT, doubled))
+    assert once.keys() == both.keys()
+    for where, delta in once.items():
+        weight = find_parameter(subject.components, where)
+        torch.testing.assert_close(delta.apply(weight), both[where].apply(weight), atol=1e-4, rtol=1e-3)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
 from concept_probe.capture import tap
-from concept_probe.erase import Difference, Edit, Leace
+from concept_probe.erase import Difference, Edit, Intervention, Leace
 from concept_probe.find import concept_rows, difference_of_means, leace
 from concept_probe.find.directions import DIRECTION_KINDS, contrast_directions
-from concept_probe.types import Query, Sampling
+from concept_probe.types import Moment, Query, Sampling, Site
 from tests.tiny import FAMILIES, tiny_concept, tiny_sd
 
 CONCEPT = tiny_concept()
@@ -99,3 +101,20 @@ def test_a_wrong_width_is_refused():
 
     with pytest.raises(ValueError, match="width"):
         mixed(subject, CONCEPT, [replace(wide, site=space.site)])
+
+
+def test_prompts_are_read_once_for_several_sites_and_give_what_each_site_gives_alone(monkeypatch):
+    module, subject, asked = sys.modules[Leace.__module__], tiny_sd(), []
+    sites = subject.sites("cross_value")
+    read = module.rows_to_fit
+    monkeypatch.setattr(module, "rows_to_fit", lambda *given: asked.append(given[2]) or read(*given))
+    guard = Leace(how="intervention", role="cross_value")(subject, CONCEPT)
+    assert len(sites) > 1 and [len(part) for part in asked] == [min(len(sites), module.AT_ONCE)]
+    alone = Leace(how="intervention", role="cross_value")(subject, CONCEPT, [leace(subject, CONCEPT, s) for s in sites])
+    width = subject.matrix(Site(sites[0].component, sites[0].path, "weight")).shape[0]
+    x = torch.randn(2, 5, width, generator=torch.Generator().manual_seed(0))
+    moment = Moment((0, 1), ("cond",) * 2, token_kinds=torch.full((2, 5), 3))
+    assert isinstance(guard, Intervention) and isinstance(alone, Intervention)
+    ours, theirs = (made.actions[sites[0]](x, moment) for made in (guard, alone))
+    assert ours is not None and theirs is not None and ours.abs().max() > 0
+    torch.testing.assert_close(ours, theirs)

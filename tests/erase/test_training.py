@@ -14,6 +14,7 @@ from concept_probe.erase.lessons import Lesson, added, keep, led_back, same, spr
 from concept_probe.erase.parameters import find_parameter
 from concept_probe.erase.receler import Bottlenecks
 from concept_probe.erase.students import Adapters, Whole
+from concept_probe.erase.training import adam
 from concept_probe.types import Prompt, Query, Sampling
 from tests.tiny import FAMILIES, tiny_concept, tiny_sd, tiny_sdxl
 
@@ -277,3 +278,13 @@ def test_spread_is_even():
     prompts = tuple(Prompt(str(i)) for i in range(10))
     assert [p.text for p in spread(prompts, 5)] == ["0", "2", "4", "6", "8"]
     assert spread(prompts, 20) == prompts
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_weight_without_a_gradient_stays_in_every_precision(dtype):
+    """In float16 the usual eps of Adam is 0, and 0 / 0 would be written into the weight."""
+    weight = torch.nn.Parameter(torch.ones(3, dtype=dtype))
+    optimiser = adam([{"params": [weight], "lr": 0.1}])
+    weight.grad = torch.tensor([0.0, 1.0, -1.0], dtype=dtype)
+    optimiser.step()
+    assert weight[0] == 1 and weight[1] < 1 < weight[2]
