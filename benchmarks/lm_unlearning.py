@@ -1,25 +1,29 @@
 """Erase real and taught concepts from SmolLM2 with every eraser, and ask what is left.
 
-    python benchmarks/lm_unlearning.py [--concepts Korvath Japan] [--erasers npo rmu] [--rows FILE]
+    python benchmarks/lm_unlearning.py [--concepts Korvath Japan] [--erasers npo rmu] [--rows FILE] [--processes 2]
     python benchmarks/lm_unlearning.py --summary
 
 Six real concepts are erased from SmolLM2, six invented ones from SmolLM2 that was taught them (once, minutes; kept in
 the user's cache), whose never-taught twin is SmolLM2 itself. Texts are judged by their gold answers. A row is one
-concept and one eraser; rows are appended to FILE and not measured twice. `untouched` and `never taught` stand beside
-the erasers: the first must be called intact, the second erased. `columns` are those that answers owe most to on the fit
-split, as many as the select split says, judged on the test split against random ones. With `--summary` the tables of
-the rows that are stored beside this file are printed and nothing is run. Ends with one line of JSON.
+concept and one eraser; rows are appended to FILE and not measured twice, as many at once as there are cores.
+`untouched` and `never taught` stand beside the erasers: the first must be called intact, the second erased. `columns`
+are those that answers owe most to on the fit split, as many as the select split says, judged on the test split against
+random ones. With `--summary` the tables of the rows that are stored beside this file are printed and nothing is run.
+Ends with one line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -59,6 +63,7 @@ from concept_probe.testbed.teach import teach
 from concept_probe.types import Concept, Prompt, Query, Sampling, Score, Site, Subspace
 
 REAL = ("Japan", "Egypt", "the solar system", "music", "Harry Potter", "Greek mythology")
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 SAMPLING = Sampling(tokens=4, batch=32)
 ASKED = {"target": 12, "paraphrases": 12, "neighbours": 10, "unrelated": 10}
 COLUMNS = 128
@@ -230,47 +235,59 @@ def main() -> None:
     parser.add_argument("--concepts", nargs="*", default=[n for p in zip(taught.names(), REAL, strict=True) for n in p])
     parser.add_argument("--erasers", nargs="*", default=["untouched", "never taught", *ERASERS, "columns"])
     parser.add_argument("--rows", type=Path, default=ROWS, help="where finished rows are kept")
+    parser.add_argument("--processes", type=int, default=CORES, help="how many rows are measured at once")
     parser.add_argument("--summary", action="store_true", help="print the tables of the stored rows, run nothing")
     options = parser.parse_args()
     if not options.summary:
         if set(CODED) & set(options.erasers):
             shipped_saes("smollm2")  # before hours are spent
-        options.rows.parent.mkdir(parents=True, exist_ok=True)
-        for name in options.erasers:  # one eraser on every concept, then the next: a part of the run says something
-            for concept in options.concepts:
-                row(concept, name, options.rows)
+        # One eraser on every concept, then the next: a part of the run says something.
+        run([(c, e) for e in options.erasers for c in options.concepts], options.rows, options.processes)
     printed(read_rows(options.rows))
 
 
-def row(name: str, eraser: str, file: Path) -> None:
-    """Measure one row and append it, unless it is there or makes no sense."""
-    invented = name in taught.names()
-    if (eraser == "never taught" and not invented) or (eraser == "columns" and invented):
-        return
-    if any((r["concept"], r["eraser"]) == (name, eraser) for r in read_rows(file)):
-        return
-    concept = cp.concept(name, "smollm2")
+def run(asked: Sequence[tuple[str, str]], file: Path, processes: int) -> None:
+    """Measure the rows (concept, eraser) that make sense and are not there yet; append each when it is done."""
+    start, invented = time.perf_counter(), taught.names()
+    senseless = {("never taught", False), ("columns", True)}
+    there = {(r["concept"], r["eraser"]) for r in read_rows(file)}
+    missing = [(c, e) for c, e in asked if (c, e) not in there and (e, c in invented) not in senseless]
+    if any(concept in invented for concept, _ in missing):
+        schooled()  # taught once, before several processes would
+    file.parent.mkdir(parents=True, exist_ok=True)
+    threads = max(1, CORES // processes)
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        try:
+            for done in as_completed([pool.submit(measured, *each, file) for each in missing]):
+                row = done.result()
+                with file.open("a", encoding="utf-8") as opened:
+                    opened.write(json.dumps(row, ensure_ascii=False) + "\n")
+                shown = {k: f"{sum(v['hits']) / len(v['hits']):.2f}" for k, v in row.get("looked", {}).items()}
+                print(row["concept"], row["eraser"], shown, f"{row['seconds']} s", flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    print(f"{len(missing)} rows in {(time.perf_counter() - start) / 60:.1f} minutes, {processes} at once")
+
+
+def measured(name: str, eraser: str, file: Path) -> dict:
+    """One row. Columns that a stored row of the concept found are not looked for again."""
+    start, invented, concept = time.perf_counter(), name in taught.names(), cp.concept(name, "smollm2")
     subject = schooled() if invented else untouched()
-    out: dict = {"concept": name, "kind": "taught" if invented else "real", "eraser": eraser}
-    start = time.perf_counter()
+    row: dict = {"concept": name, "kind": "taught" if invented else "real", "eraser": eraser}
     if eraser == "columns":
-        out["gap"] = gap(subject, concept)
+        row["gap"] = gap(subject, concept)
     else:
         known = [r["columns"] for r in read_rows(file) if r["concept"] == name and "columns" in r]
         columns = known[0] if known else found_columns(subject, concept)
         found = vectors(subject, name, columns)
-        out |= {} if known else {"columns": columns}
-        start = time.perf_counter()
+        row |= {} if known else {"columns": columns}
+        begun = time.perf_counter()
         erasure = ERASERS[eraser](subject, concept, found) if eraser in ERASERS else None
-        out["made_in"] = round(time.perf_counter() - start, 1)
+        row["made_in"] = round(time.perf_counter() - begun, 1)
         with nullcontext() if erasure is None else erasure.on(subject):
             seen = untouched() if eraser == "never taught" else subject
-            out |= {"looked": looked(seen, concept), "attacked": attacked(seen, concept), "cosine": cosine(seen, found)}
-    out["seconds"] = round(time.perf_counter() - start, 1)
-    with file.open("a", encoding="utf-8") as opened:
-        opened.write(json.dumps(out, ensure_ascii=False) + "\n")
-    shown = {k: f"{sum(v['hits']) / len(v['hits']):.2f}" for k, v in out.get("looked", {}).items()}
-    print(name, eraser, shown, f"{out['seconds']} s", flush=True)
+            row |= {"looked": looked(seen, concept), "attacked": attacked(seen, concept), "cosine": cosine(seen, found)}
+    return row | {"seconds": round(time.perf_counter() - start, 1)}
 
 
 if __name__ == "__main__":

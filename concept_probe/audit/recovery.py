@@ -14,6 +14,7 @@ from concept_probe.audit.arms import Arm, Memory
 from concept_probe.audit.bootstrap import Draws, index
 from concept_probe.audit.metrics import Evidence, Views
 from concept_probe.audit.observe import Observation
+from concept_probe.families import TooLong
 from concept_probe.find.knowledge import per_fact
 from concept_probe.registry import look_up
 from concept_probe.types import Curve, Finding, Picture, Score
@@ -57,19 +58,18 @@ def recover(
             )
             out.not_measured.append(f"Recovery by {attack.name}: {what}.")
             continue
+        arm, other = "erased subject", None
         try:
             mine = _run(attack, after, views.after, views, budget, memory)
+            if control is not None and views.control is not None:
+                arm, same = "control", control.state == after.state
+                other = mine if same else _run(attack, control, views.control, views, budget, memory)
         except FloatingPointError as error:
-            out.not_measured.append(f"Recovery by {attack.name}: the erased subject's loss is no number ({error}).")
+            out.not_measured.append(f"Recovery by {attack.name}: the {arm}'s loss is no number ({error}).")
             continue
-        except NothingToAsk as error:
+        except (NothingToAsk, TooLong) as error:
             out.not_measured.append(f"Recovery by {attack.name}: {error}.")
             continue
-        other = None
-        if control is not None and views.control is not None:
-            other = (
-                mine if control.state == after.state else _run(attack, control, views.control, views, budget, memory)
-            )
         attempts.append(mine)
         pictures += mine.pictures
         if not mine.curve:

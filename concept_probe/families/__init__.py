@@ -3,7 +3,7 @@
 from concept_probe.families.causal_lm import CausalLMSubject, LanguageModel, LogProbs
 from concept_probe.families.loading import adopt, load
 from concept_probe.families.subject import PictureSubject, Subject
-from concept_probe.families.tokens import Conditioning, Tokens
+from concept_probe.families.tokens import Conditioning, Tokens, TooLong
 from concept_probe.families.unet import UNetSubject
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "PictureSubject",
     "Subject",
     "Tokens",
+    "TooLong",
     "UNetSubject",
     "adopt",
     "load",

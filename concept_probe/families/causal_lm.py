@@ -15,7 +15,7 @@ from concept_probe.families.lm_layout import LmLayout, lm_layout, lm_sites
 from concept_probe.families.lm_tokens import Batch, Padding, Spelled, pad, spell
 from concept_probe.families.progress import progress
 from concept_probe.families.subject import SAMPLING, Subject
-from concept_probe.families.tokens import Conditioning, Tokens, prompts_of, queries_of
+from concept_probe.families.tokens import Conditioning, Tokens, TooLong, prompts_of, queries_of
 from concept_probe.registry import look_up
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 
@@ -134,7 +134,8 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
     def tokenise(self, prompts: Sequence[Prompt]) -> Tokens:
         """Token ids and kinds (n, t), filled up to the longest on the side `padding`.
 
-        Raises ValueError for a subject that is not in its text, a prompt without a token, or one too long to read.
+        Raises ValueError for a subject that is not in its text or a prompt without a token, TooLong for one too long to
+        read.
         """
         return self._batch([self._spell(p) for p in prompts_of(prompts)]).tokens()
 
@@ -269,7 +270,7 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
         out = spell(self.tokenizer, prompt, continuation)
         if self.length is not None and len(out.ids) + more > self.length:
             follows = f" and {more} to be written" if more else ""
-            raise ValueError(
+            raise TooLong(
                 f"prompt {prompt.text[:60]!r} has {len(out.ids)} tokens{follows}, and {self.name} reads at most "
                 f"{self.length}; shorten it"
             )

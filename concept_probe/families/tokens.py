@@ -16,6 +16,10 @@ from concept_probe.types import TOKEN_KINDS, Prompt, Query
 BOS, CONTENT, SUBJECT, EOS, PAD = range(len(TOKEN_KINDS))
 
 
+class TooLong(ValueError):
+    """A text has more tokens than the model can read."""
+
+
 @dataclass(frozen=True)
 class Tokens:
     """Tokenised prompts, once for every text encoder of a subject."""

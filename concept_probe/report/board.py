@@ -50,8 +50,12 @@ SHOWN = 15
 
 
 def title(board: Leaderboard) -> str:
-    erasers = sum(s.part != "control" for s in board.standings)
-    return f"{erasers} erasers on {board.subject}"
+    """How many erasers are compared; one that met fewer pairs or attacks than the others is named apart."""
+    erasers = [s for s in board.standings if s.part != "control"]
+    compared = sum(s.recovered is not None for s in erasers)
+    if not compared or compared == len(erasers):
+        return f"{len(erasers)} erasers on {board.subject}"
+    return f"{compared} erasers on {board.subject}, and {len(erasers) - compared} in part"
 
 
 def board_to_json(board: Leaderboard) -> str:

@@ -194,6 +194,19 @@ def test_an_attack_that_breaks_down_is_reported_and_the_rest_goes_on(world, monk
     assert any(f.metric == "success of paraphrases" for f in report.findings)
 
 
+def test_an_attack_that_breaks_down_on_the_control_alone_is_reported_too(world, monkeypatch):
+    _, _, twin, *_ = world
+    loss = Known.denoising_loss
+
+    def broken(self, *given):
+        return torch.tensor(float("nan"), requires_grad=True) if self is twin else loss(self, *given)
+
+    monkeypatch.setattr(Known, "denoising_loss", broken)
+    report = run(world, None, attacks=("relearning", "paraphrases"), memory=Memory())
+    assert any("Recovery by relearning: the control's loss is no number" in s for s in report.not_measured)
+    assert any(f.metric == "success of paraphrases" for f in report.findings)
+
+
 def test_a_concept_without_pictures_skips_the_attacks_that_need_them(world):
     made, subject, twin, memory = world
     report = audit(subject, None, replace(made, examples=None), twin=twin, memory=memory, budget=SMALL, **OPTIONS)

@@ -140,6 +140,14 @@ def test_an_attack_that_would_teach_every_fact_is_not_measured_and_stops_no_audi
         assert any(line.startswith(f"Recovery by {name}: all 6 test prompts ask") for line in report.not_measured), name
 
 
+def test_an_attack_whose_prompts_the_model_cant_read_is_not_measured_and_stops_no_audit(world, monkeypatch):
+    subject, twin, made = world
+    monkeypatch.setattr(subject.model.config, "max_position_embeddings", 40)  # enough for prompts, not for roles
+    report = audit(subject, None, made, twin=twin, attacks=("role_prompts", "paraphrases"), **OPTIONS)
+    (line,) = [line for line in report.not_measured if "role_prompts" in line]
+    assert "reads at most 40" in line and any(f.metric == "success of paraphrases" for f in report.findings)
+
+
 def test_without_a_twin_likelihood_has_the_neutral_text_as_control(world):
     subject, _, made = world
     report = audit(subject, None, made, attacks=(), **OPTIONS)

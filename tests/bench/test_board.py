@@ -122,6 +122,7 @@ def test_an_eraser_that_is_behind_takes_no_cell_from_the_others():
     assert weak.recovered is None and weak.worst is None and weak.attacks["relearning"].n == 8
     assert [s.name for s in board.standings][:3] == ["good", "harsh", "weak"] and "weak" not in board.front
     assert "to be compared in what is recovered: weak." in board.notes[0]
+    assert board_to_markdown(board).startswith("# 2 erasers on emoji, and 1 in part\n")
 
 
 def test_an_attack_that_one_concept_does_not_allow_is_compared_on_the_others():
@@ -161,6 +162,7 @@ def test_renderings_name_every_eraser_and_hold_its_numbers(board):
     page, text = board_to_html(board), board_to_markdown(board)
     for standing in board.standings:
         assert standing.name in page and standing.name in text
+    assert text.startswith("# 3 erasers on emoji\n")
     assert "| **good** | 100% [" in text and "relearning" in text
     table = text[text.index("## Erased, by concept") :].splitlines()
     assert "| **good** | 100% | 100% | 100% |" in table and "| weak | 20% | 20% | 20% |" in table
