@@ -25,7 +25,7 @@ import concept_probe as cp
 from concept_probe.attack import ATTACKS
 from concept_probe.bench import Assault, Entrant, Grid, Row, Settings, Store, Sweep, entrants
 from concept_probe.bench.board import beats, leaderboard
-from concept_probe.erase import ERASERS, Difference, Leace, Safree, Sld, Uce
+from concept_probe.erase import ERASERS, Difference, Esd, Leace, Receler, Safree, Sld, Uce
 from concept_probe.erase.unlearn import Unlearner
 from concept_probe.registry import look_up
 from concept_probe.report import board_to_html, board_to_json, board_to_markdown
@@ -58,6 +58,8 @@ VARIANTS = (
         "chosen settings",
         others=(Uce(sources=("target",), beta=3.0), Uce(sources=("target",), policy="all"), Uce(), Uce(policy="all")),
     ),
+    Entrant("esd (anchor)", Esd(base="anchor")),
+    Entrant("receler (anchor)", Receler(base="anchor")),
     Entrant("safree (suffix)", Safree(alpha=0.0, tokens="suffix")),
     Entrant("sld (maximum)", Sld(scale=5000.0, threshold=1.0, warmup=0.0)),
 )

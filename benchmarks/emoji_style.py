@@ -1,10 +1,11 @@
-"""What the anchor of a style has to be: prompts that name no style, or another style.
+"""What stands in for a style: prompts that name none, the empty prompt, or another style.
 
     python benchmarks/emoji_style.py [--style contrast] [--count 24] [--erasers uce mace]
 
-First, which style pictures have whose prompt names none. Then each eraser with such prompts for anchors, and with the
+First, which style pictures have whose prompt names none, or is empty. Then each eraser with such prompts for anchors, and with the
 concept's own, which name another style: the share of pictures of test prompts that no longer have the style, and the
-share of pictures in other styles that still have theirs. Ends with one line of JSON.
+share of pictures in other styles that still have theirs. ESD and its kin lead away from the empty prompt unless
+(anchor) stands beside them. Ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -21,11 +22,19 @@ from rich.table import Table
 import concept_probe as cp
 from concept_probe import detect
 from concept_probe.bench.measure import named
-from concept_probe.erase import ConceptAblation, Mace, Rece, Spm, Uce
+from concept_probe.erase import AdversarialPreservation, ConceptAblation, Esd, Mace, Rece, Receler, Spm, Uce
 from concept_probe.testbed.vocabulary import PLAIN, objects
 from concept_probe.types import SPLITS, Prompt, Query, Sampling, Splits
 
-ERASERS = {"uce": Uce, "rece": Rece, "mace": Mace, "concept_ablation": ConceptAblation, "spm": Spm}
+ERASERS = {
+    "uce": Uce(),
+    "rece": Rece(),
+    "mace": Mace(),
+    "concept_ablation": ConceptAblation(),
+    "spm": Spm(),
+    **{e.name: e for e in (Esd(), Receler(), AdversarialPreservation())},
+    **{f"{e.name} (anchor)": replace(e, base="anchor") for e in (Esd(), Receler(), AdversarialPreservation())},
+}
 
 
 def main() -> None:
@@ -47,15 +56,15 @@ def main() -> None:
         trials = detect.trials(looks, subject.generate(queries, sampling), queries, options.style)
         return [(t.seen, t.query.prompt.label) for t in trials]
 
-    unnamed = Counter(s for s, _ in seen(bare.test))
-    figures: dict = {"unnamed": dict(unnamed), "erasers": {}}
+    unnamed, empty = (Counter(s for s, _ in seen(prompts)) for prompts in (bare.test, (Prompt(""),)))
+    figures: dict = {"unnamed": dict(unnamed), "empty": dict(empty), "erasers": {}}
     table = Table(title=f"{options.style}: erased, and other styles kept")
     for head in ("eraser", "no style: erased", "kept", "another style: erased", "kept"):
         table.add_column(head, justify="right" if head != "eraser" else "left")
     for name in ("untouched", *options.erasers):
         cells: dict[str, tuple[float, float]] = {}
         for anchors, led in concepts.items():
-            erasure = None if name == "untouched" else ERASERS[name]()(subject, led)
+            erasure = None if name == "untouched" else ERASERS[name](subject, led)
             with contextlib.nullcontext() if erasure is None else erasure.on(subject):
                 own, others = (seen(concept.prompts(kind, "test")) for kind in ("target", "neighbours"))
             cells[anchors] = (
@@ -65,7 +74,8 @@ def main() -> None:
         figures["erasers"][name] = cells
         table.add_row(name, *(f"{x:.2f}" for pair in cells.values() for x in pair))
     console = Console(width=100)
-    console.print(f"no style named: {', '.join(f'{k} {v}' for k, v in unnamed.most_common())} of {options.count}")
+    for what, drawn in (("no style named", unnamed), ("empty prompt", empty)):
+        console.print(f"{what}: {', '.join(f'{k} {v}' for k, v in drawn.most_common())} of {options.count}")
     console.print(table)
     print(json.dumps(figures))
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from concept_probe.erase.edit import Edit
-from concept_probe.erase.esd import opposite, trained
-from concept_probe.erase.lessons import Lesson, Training, keep, same
+from concept_probe.erase.esd import trained
+from concept_probe.erase.lessons import Training, keep
 from concept_probe.erase.memory import edited_layers
+from concept_probe.erase.opposites import Base, away
 from concept_probe.erase.parameters import parameters_below
 from concept_probe.erase.students import Whole
 from concept_probe.erase.text_states import moved_prompts
@@ -37,7 +38,9 @@ class AdvUnlearn:
     layers: tuple[int, ...] = ()
     """Layers of each text encoder that are trained; empty: all that what is read depends on, but the last."""
     eta: float = 1.0
-    """η: how far past the empty prompt the concept's prompt is led; see `Esd`."""
+    """η: how far past its base the concept's prompt is led; see `Esd`."""
+    base: Base = "empty"
+    """What that is: the `empty` prompt, or the concept's `anchor`; see `Esd`."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are erased."""
     preserve: tuple[Kind, ...] = NEGATIVE
@@ -51,7 +54,7 @@ class AdvUnlearn:
         """`found` is not used. ValueError where the concept has no prompts in `sources`."""
         moved = tuple(moved_prompts(concept, self.sources, self.name))
         student = Whole(subject, layer_parameters(subject, self.layers))
-        lessons = [Lesson(moved, same, lambda pool: opposite(subject, pool, self.eta, self.name))]
+        lessons = [away(subject, concept, moved, self.eta, self.base, self.name)]
         others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
         lessons += keep(subject, others, self.training.retain, self.name)
         return trained(self, subject, concept, student, lessons, self.training, self.strength)

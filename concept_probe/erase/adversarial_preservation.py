@@ -12,8 +12,9 @@ from torch import Tensor
 
 from concept_probe.erase.denoising import conditions, denoiser, predictions, walks
 from concept_probe.erase.edit import Edit
-from concept_probe.erase.esd import Part, opposite, parameters_of, trained
-from concept_probe.erase.lessons import Lesson, Training, same, spread
+from concept_probe.erase.esd import Part, parameters_of, trained
+from concept_probe.erase.lessons import Training, spread
+from concept_probe.erase.opposites import Base, away
 from concept_probe.erase.students import Whole
 from concept_probe.erase.text_states import moved_prompts
 from concept_probe.find.rows import NEGATIVE
@@ -85,7 +86,9 @@ class AdversarialPreservation:
     part: Part = "x"
     """What is trained; see `Esd`."""
     eta: float = 1.0
-    """η: how far past the empty prompt the concept's prompt is led; see `Esd`."""
+    """η: how far past its base the concept's prompt is led; see `Esd`."""
+    base: Base = "empty"
+    """What that is: the `empty` prompt, or the concept's `anchor`; see `Esd`."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are erased."""
     preserve: tuple[Kind, ...] = NEGATIVE
@@ -114,7 +117,7 @@ class AdversarialPreservation:
                 f"{len(vocabulary)} in {', '.join(self.preserve) or 'no list'} (fit split, at most {self.candidates})"
             )
         student = Whole(subject, parameters_of(subject, self.part, self.name))
-        lesson = Lesson(moved, same, lambda pool: opposite(subject, pool, self.eta, self.name))
+        lesson = away(subject, concept, moved, self.eta, self.base, self.name)
         options = self.training
         adversary = None
         if self.strength and options.retain:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from concept_probe.erase.guides import nearest
 from concept_probe.types import TOKEN_KINDS, Prompt
 
 if TYPE_CHECKING:
@@ -63,11 +64,6 @@ def _end(kinds: Tensor) -> int:
     return next(iter(_places(kinds, EOS)), len(kinds) - 1)
 
 
-def nearest_guide(words: set[str], guides: Sequence[Prompt]) -> int:
-    """The guide that shares most words; the first of equals."""
-    return max(range(len(guides)), key=lambda i: (len(words & set(guides[i].text.lower().split())), -i))
-
-
 @torch.no_grad()
 def paired_states(
     subject: Subject, moved: Sequence[Prompt], guides: Sequence[Prompt], policy: Policy
@@ -78,10 +74,9 @@ def paired_states(
     """
     own, led = subject.encode(moved), subject.encode(guides)
     kinds, guide_kinds = subject.tokenise(moved).kinds, subject.tokenise(guides).kinds
-    target, guide, drawn = [], [], {}
+    target, guide, drawn, stands = [], [], {}, nearest(moved, guides)
     for i, prompt in enumerate(moved):
-        rest = prompt.text.replace(prompt.subject, " ") if prompt.subject else prompt.text
-        j = nearest_guide(set(rest.lower().split()), guides)
+        j = guides.index(stands[prompt])
         drawn[prompt.text] = guides[j].text
         pairs = align(kinds[i], guide_kinds[j], policy)
         target.append(own.states[i, [a for a, _ in pairs]])

@@ -8,27 +8,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from concept_probe.erase.alignment import nearest_guide
 from concept_probe.erase.denoising import predictions
 from concept_probe.erase.edit import Edit
 from concept_probe.erase.esd import Part, parameters_of, trained
+from concept_probe.erase.guides import guides_of, led_to
 from concept_probe.erase.lessons import Lesson, Training, keep
 from concept_probe.erase.students import Whole
-from concept_probe.erase.text_states import guides_of, moved_prompts
+from concept_probe.erase.text_states import moved_prompts
 from concept_probe.find.rows import NEGATIVE
 from concept_probe.types import Concept, Kind, Prompt, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
-
-
-def led_to(moved: Sequence[Prompt], guides: Sequence[Prompt]) -> dict[Prompt, list[Prompt]]:
-    """Each guide that is used, with the prompts that share most words with it outside their subject."""
-    out: dict[Prompt, list[Prompt]] = {}
-    for prompt in moved:
-        rest = prompt.text.replace(prompt.subject, " ") if prompt.subject else prompt.text
-        out.setdefault(guides[nearest_guide(set(rest.lower().split()), guides)], []).append(prompt)
-    return out
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from concept_probe.erase.concept_ablation import led_to
 from concept_probe.erase.denoising import Pool, denoiser, predictions, walks
 from concept_probe.erase.edit import Edit
 from concept_probe.erase.esd import Part, parameters_of
+from concept_probe.erase.guides import guides_of, led_to
 from concept_probe.erase.lessons import Training, spread
 from concept_probe.erase.provenance import made_by
 from concept_probe.erase.students import Whole, size_of
-from concept_probe.erase.text_states import guides_of, moved_prompts
+from concept_probe.erase.text_states import moved_prompts
 from concept_probe.erase.training import descend, ends
 from concept_probe.find.rows import NEGATIVE
 from concept_probe.types import Concept, Kind, Prompt, Subspace

@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.erase.alignment import Policy, nearest_guide
+from concept_probe.erase.alignment import Policy
 from concept_probe.erase.deltas import Delta, LowRank
 from concept_probe.erase.denoising import denoiser, predictions, walks
 from concept_probe.erase.edit import Edit
+from concept_probe.erase.guides import guides_of, nearest
 from concept_probe.erase.memory import Layers, Offsets, edited_layers, places_of, streams_of
 from concept_probe.erase.parameters import address, dtype_of, find_parameter
 from concept_probe.erase.provenance import made_by
-from concept_probe.erase.text_states import guides_of, moved_prompts
+from concept_probe.erase.text_states import moved_prompts
 from concept_probe.erase.training import descend, ends
 from concept_probe.find.rows import NEGATIVE
 from concept_probe.types import Concept, Kind, Prompt, Sampling, Subspace
@@ -105,8 +106,7 @@ class Emcid:
         """Offsets at the last edited layer of each encoder under which the concept's prompts are drawn as guides."""
         model = denoiser(subject, self.name)
         guides = guides_of(moved, concept, self.guide, self.name)
-        texts = [p.text.replace(p.subject, " ") if p.subject else p.text for p in moved]
-        led = {p: guides[nearest_guide(set(t.lower().split()), guides)] for p, t in zip(moved, texts, strict=True)}
+        led = nearest(moved, guides)
         length = subject.tokenise(moved).length
         offsets = Offsets(
             subject, [one.streams[-1] for one in layers], moved, places_of(subject, moved, self.policy, length)

@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from torch import Tensor
-
-from concept_probe.erase.denoising import Pool, predictions
 from concept_probe.erase.edit import Edit
-from concept_probe.erase.lessons import Lesson, Training, keep, same, teach
+from concept_probe.erase.lessons import Lesson, Training, keep, teach
+from concept_probe.erase.opposites import Base, away
 from concept_probe.erase.provenance import made_by
 from concept_probe.erase.students import Student, Whole
 from concept_probe.erase.text_states import moved_prompts
 from concept_probe.erase.training import Loss, ends
 from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Prompt, Subspace
+from concept_probe.types import Concept, Kind, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -41,12 +39,6 @@ def parameters_of(subject: Subject, part: Part, method: str) -> list[str]:
     return out
 
 
-def opposite(subject: Subject, pool: Pool, eta: float, method: str) -> Tensor:
-    """ε(x, ∅) - η [ε(x, c) - ε(x, ∅)] of each latent of a pool, c the prompt of its walk."""
-    empty = predictions(subject, pool, [Prompt("")] * len(pool), method)
-    return empty - eta * (predictions(subject, pool, pool.prompts, method) - empty)
-
-
 @dataclass(frozen=True)
 class Esd:
     """Distil guidance away from the concept into the weights.
@@ -58,7 +50,9 @@ class Esd:
     part: Part = "x"
     """What is trained: `x` all of cross-attention, `u` all of the denoiser but that, `strict` keys and values, `all`."""
     eta: float = 1.0
-    """η: how far past the empty prompt the concept's prompt is led."""
+    """η: how far past its base the concept's prompt is led."""
+    base: Base = "empty"
+    """The `empty` prompt, as in the paper, or the concept's `anchor`, for what the model also draws unasked."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are erased."""
     preserve: tuple[Kind, ...] = NEGATIVE
@@ -73,7 +67,7 @@ class Esd:
         moved = tuple(moved_prompts(concept, self.sources, self.name))
         student = Whole(subject, parameters_of(subject, self.part, self.name))
         others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
-        lessons = [Lesson(moved, same, lambda pool: opposite(subject, pool, self.eta, self.name))]
+        lessons = [away(subject, concept, moved, self.eta, self.base, self.name)]
         lessons += keep(subject, others, self.training.retain, self.name)
         return trained(self, subject, concept, student, lessons, self.training, self.strength)
 

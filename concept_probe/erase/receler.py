@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from concept_probe.capture import tap
 from concept_probe.capture.tap import Look
 from concept_probe.erase.deltas import Delta
-from concept_probe.erase.esd import opposite
 from concept_probe.erase.intervention import Change, Intervention
-from concept_probe.erase.lessons import Lesson, Training, keep, same, teach
+from concept_probe.erase.lessons import Training, keep, teach
+from concept_probe.erase.opposites import Base, away
 from concept_probe.erase.provenance import made_by
 from concept_probe.erase.students import Beside
 from concept_probe.erase.text_states import moved_prompts
@@ -79,7 +79,9 @@ class Receler:
     rank: int = 16
     """Width of each bottleneck."""
     eta: float = 1.0
-    """η: how far past the empty prompt the concept's prompt is led; see `Esd`."""
+    """η: how far past its base the concept's prompt is led; see `Esd`."""
+    base: Base = "empty"
+    """What that is: the `empty` prompt, or the concept's `anchor`; see `Esd`."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are erased."""
     preserve: tuple[Kind, ...] = NEGATIVE
@@ -98,7 +100,7 @@ class Receler:
             s: subject.matrix(Site(q.component, q.path, "weight")).shape[1] for s, q in zip(sites, values, strict=True)
         }
         student = Bottlenecks(subject, sites, widths, self.rank, self.training.seed)
-        lessons = [Lesson(moved, same, lambda pool: opposite(subject, pool, self.eta, self.name))]
+        lessons = [away(subject, concept, moved, self.eta, self.base, self.name)]
         others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
         lessons += keep(subject, others, self.training.retain, self.name)
         losses = teach(subject, student, lessons, self.training, self.name) if self.strength else []

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from concept_probe.erase.concept_ablation import led_to
 from concept_probe.erase.denoising import Pool, predictions
 from concept_probe.erase.edit import Edit
 from concept_probe.erase.esd import trained
+from concept_probe.erase.guides import guides_of, led_to
 from concept_probe.erase.lessons import Lesson, Training, keep, same
 from concept_probe.erase.students import Adapters
-from concept_probe.erase.text_states import guides_of, moved_prompts
+from concept_probe.erase.text_states import moved_prompts
 from concept_probe.find.rows import NEGATIVE
 from concept_probe.types import Concept, Kind, Prompt, Site, Subspace
 

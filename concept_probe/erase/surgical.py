@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from concept_probe.erase.alignment import nearest_guide
 from concept_probe.erase.denoising import Pool, conditions, denoiser, predictions, walks
 from concept_probe.erase.edit import Edit
 from concept_probe.erase.esd import Part, parameters_of, trained
+from concept_probe.erase.guides import guides_of, nearest
 from concept_probe.erase.lessons import Training, keep, others_alone, spread
 from concept_probe.erase.students import Whole
-from concept_probe.erase.text_states import guides_of, moved_prompts
+from concept_probe.erase.text_states import moved_prompts
 from concept_probe.erase.training import Loss
 from concept_probe.find.rows import NEGATIVE
 from concept_probe.types import Concept, Kind, Prompt, Subspace
@@ -102,8 +102,7 @@ class Surgical:
 
     def _cut(self, subject: Subject, moved: Sequence[Prompt], guides: Sequence[Prompt]) -> Loss:
         options = self.training
-        texts = [p.text.replace(p.subject, " ") if p.subject else p.text for p in moved]
-        led = {p: guides[nearest_guide(set(t.lower().split()), guides)] for p, t in zip(moved, texts, strict=True)}
+        led = nearest(moved, guides)
         walked = spread(moved, options.pictures)
         pool = within(walks(subject, walked, options.pictures, options.sampling, options.seed), self.window)
         guidance = Guidance.of(subject, pool, [led[p] for p in pool.prompts], self.eta, self.name)

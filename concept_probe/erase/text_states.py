@@ -11,6 +11,7 @@ from torch import Tensor
 
 from concept_probe.erase.alignment import Policy, paired_states, preserved_states
 from concept_probe.erase.deltas import Delta, LowRank
+from concept_probe.erase.guides import guides_of
 from concept_probe.erase.moments import Moments, factors
 from concept_probe.erase.parameters import address, dtype_of, find_parameter
 from concept_probe.types import Concept, Kind, Prompt, Site
@@ -37,21 +38,6 @@ class States:
 
     def moments(self) -> Moments:
         return Moments.of(self.target, self.guide, self.preserve)
-
-
-def guides_of(moved: Sequence[Prompt], concept: Concept, guide: str | None, method: str) -> list[Prompt]:
-    """The prompts that moved prompts may be led to: the concept's anchors, or `guide` in place of each subject."""
-    if guide is None:
-        guides = concept.prompts("anchor", "fit")
-        if not guides:
-            raise ValueError(f"{method}: concept {concept.name!r} has no anchor prompts (fit split); give a `guide`")
-        return list(guides)
-    words = guide.strip()
-    out = []
-    for prompt in moved:
-        text = prompt.text.replace(prompt.subject, words) if prompt.subject else words
-        out.append(Prompt(" ".join(text.split()), words if words and words in text else None))
-    return out
 
 
 def moved_prompts(concept: Concept, sources: Sequence[Kind], method: str) -> list[Prompt]:

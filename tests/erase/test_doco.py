@@ -9,10 +9,10 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from concept_probe.erase import DoCo, Training
-from concept_probe.erase.concept_ablation import led_to
 from concept_probe.erase.denoising import predictions
 from concept_probe.erase.doco import Critic, Game, taken_for, told_apart, unopposed
 from concept_probe.erase.esd import parameters_of
+from concept_probe.erase.guides import led_to
 from concept_probe.erase.students import Whole
 from concept_probe.erase.training import operate
 from concept_probe.types import Sampling, Splits

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from concept_probe.erase import Uce
-from concept_probe.erase.alignment import align, nearest_guide
+from concept_probe.erase.alignment import align
+from concept_probe.erase.guides import nearest_guide
 from concept_probe.erase.moments import solve_uce
 from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Splits
