@@ -20,7 +20,7 @@ SHOWN = re.compile(r"^### `(\w+)`\n(?:(?!^### |```).*\n)*```python\n(\1\((?:(?!`
 def signatures() -> list[tuple[str, str, str]]:
     """(place, name, signature as written) of everything that a page shows so; of several in a block the first.
 
-    The place is the module that a heading above names, else the page's room.
+    The place is the module that a heading above names, else the rooms in the page's title.
     """
     out = []
     for page in sorted(PAGES.glob("*.md")):
@@ -28,16 +28,18 @@ def signatures() -> list[tuple[str, str, str]]:
         for found in SHOWN.finditer(text):
             above = re.findall(r"^## concept_probe\.([\w.]+)", text[: found.start()], re.M)
             first = re.split(r"\n(?=\w)", found[2])[0]
-            out.append((above[-1] if above else page.stem, found[1], first.strip()))
+            title = text.partition("\n")[0].removeprefix("# ")
+            out.append((above[-1] if above else title, found[1], first.strip()))
     return out
 
 
 def thing(place: str, name: str) -> Callable:
-    """The function or class of this name, in this module before its room, and in the room before any other."""
-    module, room = (ROOT / "concept_probe" / part for part in (place.replace(".", "/"), place.split(".")[0]))
+    """The function or class of this name, in these modules before their rooms, and there before any other."""
+    modules = [ROOT / "concept_probe" / part.replace(".", "/") for part in place.split(", ")]
+    rooms = [ROOT / "concept_probe" / part.split(".")[0] for part in place.split(", ")]
 
     def far(file: Path) -> tuple[bool, bool]:
-        return file.with_suffix("") != module, room not in file.parents
+        return file.with_suffix("") not in modules, not any(room in file.parents for room in rooms)
 
     files = sorted(sorted((ROOT / "concept_probe").rglob("*.py")), key=far)
     for file in files:
