@@ -27,8 +27,9 @@ TIMES = 5
 
 
 def read_rows(file: Path) -> list[dict]:
-    """The stored rows; none where there is no file."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    """The stored rows by concept, so that intervals don't depend on which was done first; none without a file."""
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    return sorted(rows, key=lambda r: r["concept"])
 
 
 def per_fact(row: dict, kind: str, what: str = "hits") -> list[float]:
