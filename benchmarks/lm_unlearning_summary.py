@@ -118,7 +118,7 @@ def matched(rows: Sequence[dict], eraser: str, concepts: Sequence[str]) -> list[
 
 def spanned(values: Sequence[float], key: str) -> str:
     """Mean with its interval; nothing where there are no values."""
-    return "{:.2f} [{:.2f}, {:.2f}]".format(*mean_interval(values, key)) if values else ""
+    return "{:z.2f} [{:z.2f}, {:z.2f}]".format(*mean_interval(values, key)) if values else ""
 
 
 def hits(rows: Sequence[dict], attack: str) -> list[float]:
@@ -155,7 +155,7 @@ def tables(own: Sequence[dict], found: dict[str, dict]) -> tuple[Table, Table]:
         of, worst = [r for r in own if r["eraser"] == eraser], one["residual"]
         written.add_row(
             eraser, str(len(of)), *(spanned(joined(of, k)[:, 0].tolist(), k) for k in KINDS),
-            "" if worst is None else f"{worst['value']:.2f} [{worst['low']:.2f}, {worst['high']:.2f}] {worst['of']}",
+            "" if worst is None else f"{worst['value']:z.2f} [{worst['low']:z.2f}, {worst['high']:z.2f}] {worst['of']}",
             f"{one['cosine']:.2f}", f"{sum(r['seconds'] for r in of) / len(of):.0f}",
             f"{one['verdict']} ({', '.join(f'{n} {v}' for v, n in one['verdicts'].items())})",
         )  # fmt: skip
@@ -187,8 +187,8 @@ def printed(rows: Sequence[dict]) -> None:
         "concept", "columns", "found (nats)", "random (nats)", "odds, found", "other prompts", "gap", box=box.MARKDOWN
     )
     for name, one in gaps.items():
-        spans = [f"{m:.2f} [{a:.2f}, {b:.2f}]" for m, a, b in (one["found"], one["random"], one["odds"])]
-        table.add_row(name, counts[name], *spans, f"{one['others']:.2f}", str(one["gap"]))
+        spans = [f"{m:z.2f} [{a:z.2f}, {b:z.2f}]" for m, a, b in (one["found"], one["random"], one["odds"])]
+        table.add_row(name, counts[name], *spans, f"{one['others']:z.2f}", str(one["gap"]))
     console.print("\nfall of log P(right answer) without the found columns and without random ones, test split")
     console.print(table)
     summary = {
