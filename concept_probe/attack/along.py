@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from concept_probe.attack.base import Attack, ask, point, shown
-from concept_probe.attack.budget import Attempt, Budget, Meter, succeeded, success_rate
+from concept_probe.attack.budget import Attempt, Budget, Meter, success_of
 from concept_probe.types import Concept, Query
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def along(attack: Attack, subject: Subject, concept: Concept, budget: Budget, me
         random = way.control()
         if random.queries and meter.spent().queries + len(random.queries) <= budget.queries:
             seen, _ = answers(random)
-            control = success_rate(way.control_name, [succeeded(t) for t in seen])
+            control = success_of(way.control_name, seen)
     last = shown(attack, trials[-1], images) if trials else ()
     return Attempt(
         attack.name, concept.name, budget, meter.spent(), way.x_name, tuple(curve), tuple(trials), control, last,

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from concept_probe.attack.base import Attack, NothingToAsk, ask, distinct, shown, spread
-from concept_probe.attack.budget import Attempt, Budget, Meter, succeeded, success_rate
-from concept_probe.types import Concept, Prompt, Query, Score
+from concept_probe.attack.budget import Attempt, Budget, Meter, succeeded, success_of
+from concept_probe.types import Concept, Prompt, Query, Score, Trial
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -42,19 +42,18 @@ def by_asking(
     if not meter.out_of_time():
         count = min(len(trials) // 2, budget.queries - len(trials))
         random, _ = ask(attack, subject, concept, spread(others, distinct(attack, others, count), attack.seed), meter)
-    control = success_rate(control_name, [succeeded(t) for t in random]) if random else None
-    hits = [succeeded(t) for t in trials]
+    control = success_of(control_name, random) if random else None
     last = trials[-len(images) :] if images is not None else []
     return Attempt(
         attack.name, concept.name, budget, meter.spent(), "queries",
-        tuple((q, at_least_one(hits, q, attack.name)) for q in doublings(len(hits))),
+        tuple((q, at_least_one(trials, q, attack.name)) for q in doublings(len(trials))),
         (tuple(trials),) if trials else (), control, shown(attack, last, images),
     )  # fmt: skip
 
 
-def at_least_one(hits: list[bool], q: int, name: str = "paraphrases") -> Score:
-    """Chance that q trials drawn without replacement hold a hit; its interval comes from that of the hit rate."""
-    rate = success_rate(name, hits)
+def at_least_one(trials: Sequence[Trial], q: int, name: str = "paraphrases") -> Score:
+    """Chance that q trials drawn without replacement hold a hit; its interval comes from that of the success rate."""
+    rate, hits = success_of(name, trials), [succeeded(t) for t in trials]
     missed, n = 1.0, len(hits)
     for i in range(q):
         missed *= max(0, n - sum(hits) - i) / (n - i)

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from concept_probe import detect
-from concept_probe.attack.budget import Attempt, Budget, Meter, succeeded, success_rate
+from concept_probe.attack.budget import Attempt, Budget, Meter, success_of
 from concept_probe.attack.pictures import pictures
 from concept_probe.detect.answers import Continues
 from concept_probe.erase.training import adam
@@ -263,7 +263,7 @@ class Descent:
 
 def point(attack: Attack, trials: Sequence[Trial]) -> Score:
     """Success in one set of trials."""
-    return success_rate(attack.name, [succeeded(t) for t in trials])
+    return success_of(attack.name, trials)
 
 
 def shown(attack: Attack, trials: Sequence[Trial], images: Sized | None, limit: int = 4) -> tuple[Picture, ...]:

@@ -24,7 +24,7 @@ from concept_probe.attack.base import (
     spread,
     with_gradients,
 )
-from concept_probe.attack.budget import Attempt, Budget, Meter, succeeded, success_rate
+from concept_probe.attack.budget import Attempt, Budget, Meter, success_of
 from concept_probe.attack.words import Vocabulary, check_room, in_place, names_of
 from concept_probe.capture import tap
 from concept_probe.families.progress import bars
@@ -91,7 +91,7 @@ class EmbeddingInversion(Attack):
         if each and curve and meter.spent().queries + each <= budget.queries and not meter.out_of_time():
             with with_vectors(subject, random_like(learned, generator)):
                 seen, _ = ask(bare, subject, concept, spread(queries_for, each, self.seed), meter)
-            control = success_rate("random embeddings", [succeeded(t) for t in seen])
+            control = success_of("random embeddings", seen)
         last = shown(self, trials[-1], images) if trials else ()
         return Attempt(
             self.name, concept.name, budget, meter.spent(), "gradient steps", tuple(curve), tuple(trials), control, last

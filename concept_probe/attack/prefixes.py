@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from concept_probe.attack.asking import tested
 from concept_probe.attack.base import Attack, ask, distinct, lay_out, point, spread, with_gradients
-from concept_probe.attack.budget import Attempt, Budget, Meter, succeeded, success_rate
+from concept_probe.attack.budget import Attempt, Budget, Meter, success_of
 from concept_probe.attack.inversion import start_vectors, with_vectors
 from concept_probe.attack.lessons import answers_of, likelihood, of_other_facts
 from concept_probe.detect.answers import Continues
@@ -79,7 +79,7 @@ class LearnedPrefix(Attack):
             if curve and meter.spent().queries + len(queries) <= budget.queries and not meter.out_of_time():
                 with with_vectors(subject, self.random(subject, learned, generator)):
                     seen, _ = ask(bare, subject, concept, queries, meter)
-                control = success_rate(self.control_name, [succeeded(t) for t in seen])
+                control = success_of(self.control_name, seen)
         return Attempt(
             self.name, concept.name, budget, meter.spent(), "gradient steps", tuple(curve), tuple(trials), control
         )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from concept_probe.attack.base import Attack, Descent, ask, point, shown, with_gradients
-from concept_probe.attack.budget import Attempt, Budget, Meter, succeeded, success_rate
+from concept_probe.attack.budget import Attempt, Budget, Meter, success_of
 from concept_probe.attack.lessons import lessons_for
 from concept_probe.detect.answers import Continues
 from concept_probe.families.progress import bars
@@ -75,7 +75,7 @@ class Relearning(Attack):
             if each and curve and meter.spent().queries + each <= budget.queries and not meter.out_of_time():
                 shake(parameters, originals, generator)
                 seen, _ = ask(replace(self, known={}), subject, concept, lessons.queries, meter)
-                control = success_rate("random change", [succeeded(t) for t in seen])
+                control = success_of("random change", seen)
         last = shown(self, trials[-1], images) if trials else ()
         return Attempt(
             self.name, concept.name, budget, meter.spent(), "gradient steps", tuple(curve), tuple(trials), control, last

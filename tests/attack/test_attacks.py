@@ -12,7 +12,7 @@ from scipy.stats import hypergeom
 from concept_probe.attack import Budget, EmbeddingInversion, Paraphrases, Relearning
 from concept_probe.attack.asking import at_least_one
 from concept_probe.attack.base import checkpoints, label_of, lay_out, spread
-from concept_probe.attack.budget import Meter, OverBudget, succeeded, success_rate
+from concept_probe.attack.budget import Meter, OverBudget, succeeded, success_of, success_rate
 from concept_probe.attack.inversion import one_token_word, placeholders, start_vectors, with_vectors
 from concept_probe.attack.relearning import restored, shake, trained
 from concept_probe.capture import tap
@@ -57,10 +57,25 @@ def test_a_failed_recogniser_is_a_success_of_the_attack():
 
 
 def test_chance_of_a_hit_among_queries_is_hypergeometric():
-    hits = [True] * 3 + [False] * 17
+    trials = [Trial(Query(Prompt("a cat", "cat", "cat")), "cat" if i < 3 else "none", 1.0) for i in range(20)]
     for q in (1, 2, 5, 17, 20):
-        assert at_least_one(hits, q).value == pytest.approx(1 - hypergeom.pmf(0, 20, 3, q))
-    assert at_least_one(hits, 18).value == 1
+        assert at_least_one(trials, q).value == pytest.approx(1 - hypergeom.pmf(0, 20, 3, q))
+    assert at_least_one(trials, 18).value == 1
+
+
+def test_trials_on_one_fact_count_once():
+    """Four wordings of each of three facts say no more than three answers; prompts without a fact stand for themselves."""
+
+    def trials(*facts: str | None) -> list[Trial]:
+        shown = {"a": "right", "b": "none", "c": "none"}
+        return [Trial(Query(Prompt("?", label="right", fact=f)), shown.get(f or "", "right"), 1.0) for f in facts]
+
+    once, often = success_of("x", trials("a", "b", "c")), success_of("x", trials(*"abc" * 4))
+    assert often == once and once.n == 3 and once.value == pytest.approx(1 / 3)
+    assert success_of("x", trials(*"aaaab")).value == 0.5, "the mean of facts, however often each is asked for"
+    assert success_of("x", trials(None, None)).n == 2
+    one, many = at_least_one(trials("a", "b", "c"), 1), at_least_one(trials(*"abc" * 4), 1)
+    assert (many.low, many.high) == pytest.approx((one.low, one.high))
 
 
 def test_layout_of_a_curve():
