@@ -37,7 +37,7 @@ WORK = Path("runs/emoji_leaderboard")
 ALL = ("all",)
 CONCEPTS = ("camel", "guitar", "pizza", "umbrella", "contrast")
 COMPARED = (
-    "ablate_features", "ablate_vectors", "uce", "uce (chosen)", "rece", "speed", "mace", "emcid", "esd",
+    "ablate_features", "ablate_vectors", "uce", "uce (chosen)", "rece", "speed", "mace", "emcid", "esd", "esd (anchor)",
     "concept_ablation", "spm", "adv_unlearn", "few_shot", "adversarial_preservation", "receler", "negative_prompt",
     "blocklist", "sld (maximum)", "safree (suffix)", "cgce",
 )  # fmt: skip
