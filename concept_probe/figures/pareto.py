@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from concept_probe.figures.theme import AFTER, BAD, BEFORE, CONTROL, GOOD, WARN, layout, tint
+from concept_probe.figures.theme import AFTER, BAD, BEFORE, GOOD, WARN, layout, tint
 from concept_probe.types import Leaderboard, Score, Standing
 
 SYMBOLS = {"ours": "diamond", "published": "circle", "control": "x"}
@@ -48,7 +48,6 @@ def pareto(board: Leaderboard) -> go.Figure:
 
 def _points(of: Sequence[Standing], part: str, symbol: str, front: Sequence[str]) -> go.Scatter:
     recovered = [s.recovered for s in of if s.recovered is not None]
-    control = part == "control"
     return go.Scatter(
         x=[_x(s) for s in of],
         y=[s.kept.value for s in of],
@@ -57,8 +56,10 @@ def _points(of: Sequence[Standing], part: str, symbol: str, front: Sequence[str]
         textposition=["top center" if i % 2 else "bottom center" for i in range(len(of))],
         textfont={"size": 11},
         name=NAMES[part],
-        marker={"size": 14 if part == "ours" else 10, "symbol": symbol, "line": {"width": 2 if part == "ours" else 0, "color": AFTER}}
-        | ({"color": CONTROL} if control else {"color": [s.erased.value for s in of], "coloraxis": "coloraxis"}),
+        marker={
+            "size": 14 if part == "ours" else 10, "symbol": symbol, "color": [s.erased.value for s in of],
+            "coloraxis": "coloraxis", "line": {"width": 2 if part == "ours" else 0, "color": AFTER},
+        },
         error_x=_bars([1 - r.value for r in recovered], [1 - r.high for r in recovered], [1 - r.low for r in recovered]),
         error_y=_bars([s.kept.value for s in of], [s.kept.low for s in of], [s.kept.high for s in of]),
         hovertext=[
