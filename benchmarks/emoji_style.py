@@ -2,10 +2,10 @@
 
     python benchmarks/emoji_style.py [--style contrast] [--count 24] [--erasers uce mace]
 
-First, which style pictures have whose prompt names none, or is empty. Then each eraser with such prompts for anchors, and with the
-concept's own, which name another style: the share of pictures of test prompts that no longer have the style, and the
-share of pictures in other styles that still have theirs. ESD and its kin lead away from the empty prompt unless
-(anchor) stands beside them. Ends with one line of JSON.
+First, which style pictures have whose prompt names none, or is empty. Then each eraser with such prompts for anchors,
+and with the concept's own, which name another style: the share of pictures of test prompts that no longer have the
+style, and the share of pictures in other styles that still have theirs. ESD and its kin lead away from the empty prompt
+unless (anchor) stands beside them. Ends with one line of JSON.
 """
 
 from __future__ import annotations
