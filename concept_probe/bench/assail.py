@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from concept_probe.attack import ATTACKS, Attack, Attempt, base
-from concept_probe.attack.budget import succeeded, success_rate
+from concept_probe.attack.budget import success_of, success_rate
 from concept_probe.bench.grid import Assault, Settings
 from concept_probe.registry import look_up
 from concept_probe.types import Concept, Looks, Query, Score, Trial
@@ -44,11 +44,12 @@ def told(attempt: Attempt) -> dict[str, Any]:
     """An attempt as values that JSON can hold: hits of every point, of the best one and of the control.
 
     An attacker stops where it works best, so the best point counts; the never-taught twin, whose row is the control
-    of a leaderboard, gets its best point too. Raises ValueError where nothing was asked.
+    of a leaderboard, gets its best point too. Answers to one fact count once, here and there, so that hits on texts are
+    rounded to whole facts. Raises ValueError where nothing was asked.
     """
     if not attempt.trials:
         raise ValueError(f"attack {attempt.attack!r}: the budget {attempt.budget} held no answer")
-    points = [_count(trials) for trials in attempt.trials]
+    points = [_count(success_of(attempt.attack, trials)) for trials in attempt.trials]
     best = max(points, key=lambda p: p[0] / p[1])
     out: dict[str, Any] = {
         "success": best,
@@ -58,14 +59,14 @@ def told(attempt: Attempt) -> dict[str, Any]:
         "spent": asdict(attempt.spent),
     }
     if attempt.control is not None:
-        control = [round(attempt.control.value * attempt.control.n), attempt.control.n]
+        control = _count(attempt.control)
         gain = above(best, control)
         out |= {"control": control, "control name": attempt.control.name, "above": [gain.value, gain.low, gain.high]}
     return out
 
 
-def _count(trials: tuple[Trial, ...]) -> list[int]:
-    return [sum(map(succeeded, trials)), len(trials)]
+def _count(success: Score) -> list[int]:
+    return [round(success.value * success.n), success.n]
 
 
 def above(success: list[int], control: list[int]) -> Score:

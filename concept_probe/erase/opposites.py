@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor
 
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 Base = Literal["empty", "anchor"]
-BASES: dict[str, str] = {
-    "empty": "the empty prompt, as in the papers",
-    "anchor": "the anchor that shares most words with the prompt",
-}
-"""What an opposite is reckoned from. A model may draw the concept unasked; then the empty prompt leads back to it."""
+"""What an opposite is reckoned from: the empty prompt, as in the papers, or the anchor that shares most words.
+
+A model may draw the concept unasked; then the empty prompt leads back to it.
+"""
 
 
 def away(subject: Subject, concept: Concept, moved: Sequence[Prompt], eta: float, base: Base, method: str) -> Lesson:
@@ -29,7 +28,7 @@ def away(subject: Subject, concept: Concept, moved: Sequence[Prompt], eta: float
 
     Raises UnknownName for another base, ValueError where the anchor is to be one and the concept has none.
     """
-    look_up(BASES, base, "base of an opposite", f"for {method}")
+    look_up(dict.fromkeys(get_args(Base)), base, "base of an opposite", f"for {method}")
     bases = nearest(moved, guides_of(moved, concept, None, method)) if base == "anchor" else None
     return Lesson(tuple(moved), same, lambda pool: opposite(subject, pool, eta, method, bases))
 

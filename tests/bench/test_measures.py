@@ -11,8 +11,9 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from concept_probe.attack.budget import success_rate
-from concept_probe.bench.assail import above
+from concept_probe.attack import Attempt, Budget
+from concept_probe.attack.budget import Spent, success_of, success_rate
+from concept_probe.bench.assail import above, told
 from concept_probe.bench.distances import cmmd, frechet, mmd, pixel_distance
 from concept_probe.bench.measure import Seen, compare, named, queries
 from concept_probe.bench.quality import criteria, fit_to_text, unnamed
@@ -137,6 +138,24 @@ def test_above_is_a_difference_with_a_newcombe_interval():
     same = above([4, 8], [4, 8])
     assert same.value == 0 and same.low == -same.high
     assert success_rate("", [True]).low < 1
+
+
+def test_answers_to_one_fact_count_once_among_points_and_in_the_control():
+    def seen(*facts: str | None) -> tuple[Trial, ...]:
+        labels = {"a": "right", "b": "none"}
+        return tuple(Trial(Query(Prompt("?", label="right", fact=f)), labels.get(f or "", "right"), 1.0) for f in facts)
+
+    def cell(trials: tuple[Trial, ...], random: tuple[Trial, ...]) -> dict:
+        point = success_of("x", trials)
+        return told(
+            Attempt(
+                "x", "c", Budget(), Spent(8, 0, 0, 1.0), "queries", ((1, point),), (trials,), success_of("y", random)
+            )
+        )
+
+    often, once = cell(seen(*"aaab"), seen(*"bbbb")), cell(seen(*"ab"), seen("b"))
+    assert often == once and often["points"] == [[1, 2]] and often["control"] == [0, 1]
+    assert cell(seen(None, None, None), seen(None, "b"))["points"] == [[3, 3]], "pictures count one by one"
 
 
 @pytest.mark.parametrize(
