@@ -7,7 +7,7 @@ Present: `emoji`, also fine-tuned for one epoch on other objects, also rounded t
 matter. Suppressed: blocklist, negative prompt, UCE. Absent: the never-taught twin over its removed objects, compared with
 another never-taught model. Damaged: an edit at twenty times its strength, noise in the weights. Rows are appended to
 benchmarks/rows/calibration.jsonl and never measured twice. With `--summary` nothing is run. `--write` stores the outcome,
-for the package as concept_probe/audit/calibration.json. Ends with one line of JSON.
+for the package as concept_probe/auditing/calibration.json. Ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from concept_probe.bench.calibrate import Run, line
-from concept_probe.bench.roc import by_state, calibration, to_json, wrong
-from concept_probe.bench.store import Row, Store
+from concept_probe.bench.calibration.roc import by_state, calibration, to_json, wrong
+from concept_probe.bench.calibration.run import Run, line
+from concept_probe.bench.sweep.store import Row, Store
 from concept_probe.cli.calibrate import print_calibration
 
 ROWS = Path(__file__).parent / "rows" / "calibration.jsonl"

@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from concept_probe.erase.moments import Moments, Solution, edit_moments, factors
-from concept_probe.erase.rece import solve_rece
-from concept_probe.erase.speed import augmented, influenced, null_projector, solve_speed
+from concept_probe.erasers.closed_form.rece import solve_rece
+from concept_probe.erasers.closed_form.solve import Moments, Solution, edit_moments, factors
+from concept_probe.erasers.closed_form.speed import augmented, influenced, null_projector, solve_speed
 
 WIDTH = 768
 ROWS = (320,) * 5 + (640,) * 5 + (1280,) * 6

@@ -21,9 +21,9 @@ from rich.table import Table
 
 import concept_probe as cp
 from concept_probe import detect
-from concept_probe.erase import AblateFeatures, AblateVectors, Edit, Intervention
-from concept_probe.erase.choose import Judge
-from concept_probe.erase.tuned import strongest
+from concept_probe.erasers import AblateFeatures, AblateVectors, Edit, Intervention
+from concept_probe.erasers.select.choose import Judge
+from concept_probe.erasers.select.features import strongest
 from concept_probe.find import find_features, panel, vector_candidates
 from concept_probe.learn import over_text, shipped_saes
 from concept_probe.types import Sampling

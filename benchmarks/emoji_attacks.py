@@ -21,8 +21,8 @@ from rich.table import Table
 
 import concept_probe as cp
 from concept_probe import detect
-from concept_probe.attack import ATTACKS, P4D, Budget, Merging, RingABell, UnAblation, Weights
-from concept_probe.erase import Blocklist, Uce
+from concept_probe.attacks import ATTACKS, P4D, Budget, Merging, RingABell, UnAblation, Weights
+from concept_probe.erasers import Blocklist, Uce
 
 ROWS = Path(__file__).parent / "rows" / "emoji_attacks.jsonl"
 ARMS = {"untouched": None, "blocklist": Blocklist(), "uce": Uce(sources=("target",)), "twin": None}

@@ -15,7 +15,7 @@ from rich.table import Table
 import concept_probe as cp
 from concept_probe.find import readouts
 from concept_probe.learn import over_text, shipped_saes
-from concept_probe.learn.recipe import READ_KINDS
+from concept_probe.learn.train.recipe import READ_KINDS
 
 CONCEPTS = ["camel", "guitar", "snake", "cat", "pizza"]
 

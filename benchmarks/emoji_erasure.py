@@ -22,7 +22,7 @@ from rich.table import Table
 
 import concept_probe as cp
 from concept_probe import detect
-from concept_probe.erase import (
+from concept_probe.erasers import (
     AdversarialPreservation,
     AdvUnlearn,
     Ant,

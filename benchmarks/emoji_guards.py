@@ -19,9 +19,9 @@ from rich.table import Table
 
 import concept_probe as cp
 from concept_probe import detect
-from concept_probe.attack.visual import from_pictures
-from concept_probe.erase import Cgce, Irece, PatchReplacement, Uce
-from concept_probe.families.denoise import Steering
+from concept_probe.attacks.latents.sdedit import from_pictures
+from concept_probe.erasers import Cgce, Irece, PatchReplacement, Uce
+from concept_probe.families.diffusion.trajectory import Steering
 from concept_probe.find import find_features
 from concept_probe.learn import shipped_saes
 from concept_probe.testbed.concepts import concept as named_concept

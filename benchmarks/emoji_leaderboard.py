@@ -22,11 +22,11 @@ import torch
 from rich.console import Console
 
 import concept_probe as cp
-from concept_probe.attack import ATTACKS
+from concept_probe.attacks import ATTACKS
 from concept_probe.bench import Assault, Entrant, Grid, Row, Settings, Store, Sweep, entrants
-from concept_probe.bench.board import beats, leaderboard
-from concept_probe.erase import ERASERS, Difference, Esd, Leace, Receler, Safree, Sld, Uce
-from concept_probe.erase.unlearn import Unlearner
+from concept_probe.bench.board.leaderboard import beats, leaderboard
+from concept_probe.erasers import ERASERS, Difference, Esd, Leace, Receler, Safree, Sld, Uce
+from concept_probe.erasers.unlearning.trainer import Unlearner
 from concept_probe.registry import look_up
 from concept_probe.report import board_to_html, board_to_json, board_to_markdown
 from concept_probe.types import Leaderboard, Sampling

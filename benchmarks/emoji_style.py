@@ -21,8 +21,8 @@ from rich.table import Table
 
 import concept_probe as cp
 from concept_probe import detect
-from concept_probe.bench.measure import named
-from concept_probe.erase import AdversarialPreservation, ConceptAblation, Esd, Mace, Rece, Receler, Spm, Uce
+from concept_probe.bench.sweep.cell import named
+from concept_probe.erasers import AdversarialPreservation, ConceptAblation, Esd, Mace, Rece, Receler, Spm, Uce
 from concept_probe.testbed.vocabulary import PLAIN, objects
 from concept_probe.types import SPLITS, Prompt, Query, Sampling, Splits
 

@@ -18,7 +18,7 @@ from rich.table import Table
 
 import concept_probe as cp
 from concept_probe import detect
-from concept_probe.capture import tap
+from concept_probe.activations import tap
 from concept_probe.testbed.concepts import concept
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS, STYLES, TEMPLATES, objects
 from concept_probe.types import TOKEN_KINDS, Prompt, Query

@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from concept_probe.capture import Activations, Live, prefetch
-from concept_probe.capture.activations import COLUMNS
-from concept_probe.capture.shard import mapped
-from concept_probe.capture.writer import Writer
+from concept_probe.activations import Activations, Live, prefetch
+from concept_probe.activations.shard import mapped
+from concept_probe.activations.store import COLUMNS
+from concept_probe.activations.writer import Writer
 from concept_probe.types import Site
 
 SITES = (Site("random", "in"), Site("random", "out"))
@@ -123,7 +123,7 @@ def main() -> None:
 
 def live(found: dict[str, float], size: int, seconds: float) -> None:
     """The embedded model's text encoder; the first batch fills the buffer and is measured too."""
-    from concept_probe.concepts import prompts
+    from concept_probe.concepts.embedded import prompts
     from concept_probe.families import load
 
     subject = load("emoji")

@@ -21,13 +21,13 @@ from rich.table import Table
 from torch import Tensor
 
 import concept_probe as cp
-from concept_probe.capture import tap
+from concept_probe.activations import tap
 from concept_probe.families import CausalLMSubject
 from concept_probe.find import log_answers, rank_by_effect
-from concept_probe.find.knowledge import per_fact, weighable
-from concept_probe.find.lm_ranking import Owed
+from concept_probe.find.language.knowledge import per_fact, weighable
+from concept_probe.find.language.ranking import Owed
 from concept_probe.find.rows import NEGATIVE, POSITIVE
-from concept_probe.find.vectors import hidden_site, zero_columns
+from concept_probe.find.vectors.rank import hidden_site, zero_columns
 from concept_probe.types import Concept, Moment, Prompt, Site
 
 

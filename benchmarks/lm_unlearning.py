@@ -32,11 +32,11 @@ from torch import Tensor
 
 import concept_probe as cp
 from concept_probe import detect
-from concept_probe.attack import ATTACKS, Attack, Budget, NothingToAsk, Relearning
-from concept_probe.attack.budget import succeeded
-from concept_probe.audit.arms import thin
+from concept_probe.attacks import ATTACKS, Attack, Budget, NothingToAsk, Relearning
+from concept_probe.attacks.budget import succeeded
+from concept_probe.auditing.arm import thin
 from concept_probe.detect.answers import answer_probability
-from concept_probe.erase import (
+from concept_probe.erasers import (
     AblateVectors,
     Crisp,
     Dpo,
@@ -54,9 +54,9 @@ from concept_probe.erase import (
 from concept_probe.families import CausalLMSubject
 from concept_probe.families.gguf import cache_folder
 from concept_probe.find import find_features, log_answers, rank_by_effect, weigh
-from concept_probe.find.knowledge import per_fact, weighable
+from concept_probe.find.language.knowledge import per_fact, weighable
 from concept_probe.find.rows import NEGATIVE, POSITIVE
-from concept_probe.find.vectors import zero_columns
+from concept_probe.find.vectors.rank import zero_columns
 from concept_probe.learn import shipped_saes
 from concept_probe.testbed import taught
 from concept_probe.testbed.teach import teach

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from concept_probe.audit import Bootstrap, Thresholds, decide
-from concept_probe.audit.bootstrap import Draws, index, lost
-from concept_probe.audit.verdict import largest
+from concept_probe.auditing import Bootstrap, Thresholds, decide
+from concept_probe.auditing.verdict import largest
+from concept_probe.evaluation.intervals import Draws, index, lost
 from concept_probe.types import Score, Verdict
 
 ROWS = Path(__file__).parent / "rows" / "lm_unlearning.jsonl"

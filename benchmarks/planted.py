@@ -26,7 +26,7 @@ from rich.table import Table
 from torch import Tensor
 from trainers import SITE, Ours, SaeLens, Sparsify, Start, random_start
 
-from concept_probe.learn.settings import Run, Settings, settle
+from concept_probe.learn.train.settings import Run, Settings, settle
 
 RATES = (2e-3, 5e-3, 1e-2)
 DEFAULT = "concept_probe, default rate"

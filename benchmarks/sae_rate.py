@@ -19,7 +19,7 @@ from rich.progress import track
 from rich.table import Table
 from trainers import SITE, Ours, random_start
 
-from concept_probe.learn.settings import RATE, Run, settle
+from concept_probe.learn.train.settings import RATE, Run, settle
 
 SETTINGS = ["128x4x8x300", "128x4x8x1500", "128x16x8x600", "512x4x16x600", "1024x4x16x400", "4096x2x32x200"]
 BATCH = 1024

@@ -18,7 +18,7 @@ from rich.table import Table
 import concept_probe as cp
 from concept_probe.families import CausalLMSubject
 from concept_probe.find import ColumnSearch, read_columns, search_lm_columns
-from concept_probe.find.columns import COUNTS, RANKINGS
+from concept_probe.find.language.columns import COUNTS, RANKINGS
 from concept_probe.types import Site
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import concept_probe as cp
-from concept_probe.find.knowledge import knowledge
+from concept_probe.find.language.knowledge import knowledge
 from concept_probe.testbed.facts import FILE, WORDINGS, Topic, prompt, read, written
 
 SHIPPED = WORDINGS[:2]

@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 import concept_probe as cp
-from concept_probe.erase import AblateFeatures
-from concept_probe.find import auroc_scores, concept_rows, find_features, knowledge
-from concept_probe.find.features import prompt_firing
+from concept_probe.erasers import AblateFeatures
+from concept_probe.find import auroc_scores, concept_rows, find_features
+from concept_probe.find.features.contrast import prompt_firing
+from concept_probe.find.language import knowledge
 from concept_probe.learn import shipped_saes
 from concept_probe.testbed import facts
 from concept_probe.types import Concept, Prompt, Score, Subspace

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import concept_probe as cp
-from concept_probe.capture import capture
+from concept_probe.activations import capture
 from concept_probe.find import find_features
 from concept_probe.learn import Run, evaluate_sae, train_saes
 from concept_probe.testbed.readings import WORDNET, by_length, glosses, told

@@ -14,10 +14,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from concept_probe.learn.learner import Learner
-from concept_probe.learn.settings import Run, Settings, settle
-from concept_probe.learn.start import geometric_median
-from concept_probe.learn.team import Team
+from concept_probe.learn.train.initialise import geometric_median
+from concept_probe.learn.train.learner import Learner
+from concept_probe.learn.train.parallel import Team
+from concept_probe.learn.train.settings import Run, Settings, settle
 from concept_probe.types import Site
 
 SITE = Site("synthetic", "rows")

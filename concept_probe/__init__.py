@@ -23,35 +23,31 @@ _HOMES = {
     "Trial": "types", "Recogniser": "types", "Catalogue": "types", "UnknownName": "registry",
     "load": "families", "Subject": "families",
     "concept": "concepts", "prompts": "concepts", "load_concept": "concepts", "save_concept": "concepts",
-    "tap": "capture", "capture": "capture", "Activations": "capture", "Live": "capture",
-    "Prefetched": "capture", "prefetch": "capture", "estimate_capture": "capture", "estimate_training": "learn",
+    "tap": "activations", "capture": "activations", "Activations": "activations", "Live": "activations",
+    "Prefetched": "activations", "prefetch": "activations", "estimate_capture": "activations", "estimate_training": "learn",
     "Sae": "learn", "train_sae": "learn", "load_sae": "learn", "save_sae": "learn", "evaluate_sae": "learn",
     "load_saes": "learn", "push_to_hub": "learn", "feature_density": "learn", "decoder_neighbours": "learn",
     "stability": "learn", "splitting": "find", "absorption": "find", "catalogue": "find", "to_browser": "report",
     "find_features": "find", "find_vectors": "find", "difference_of_means": "find", "leace": "find",
     "fit_probe": "find", "probe_auroc": "find",
-    "choose_features": "erase", "choose_vectors": "erase",
-    "erase": "erase", "ERASERS": "erase", "Edit": "erase", "Intervention": "erase",
-    "ATTACKS": "attack", "Budget": "attack", "Attempt": "attack",
-    "audit": "audit", "recogniser": "detect",
+    "choose_features": "erasers", "choose_vectors": "erasers",
+    "erase": "erasers", "ERASERS": "erasers", "Edit": "erasers", "Intervention": "erasers",
+    "ATTACKS": "attacks", "Budget": "attacks", "Attempt": "attacks",
+    "audit": "auditing", "recogniser": "detect",
     "to_json": "report", "from_json": "report", "to_html": "report", "to_markdown": "report",
 }  # fmt: skip
-_ROOMS = ("figures", "report", "testbed", "families", "learn", "find", "detect", "attack", "types", "registry")
+_ROOMS = ("figures", "report", "testbed", "families", "learn", "find", "detect", "attacks", "types", "registry")
 
 __all__ = ["__version__", *sorted(_HOMES)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
-    from concept_probe.attack import ATTACKS, Attempt, Budget
-    from concept_probe.audit import audit
-    from concept_probe.capture import Activations, Live, Prefetched, capture, estimate_capture, prefetch, tap
-    from concept_probe.concepts import (
-        concept,
-        load_concept,
-        prompts,
-        save_concept,
-    )
+    from concept_probe.activations import Activations, Live, Prefetched, capture, estimate_capture, prefetch, tap
+    from concept_probe.attacks import ATTACKS, Attempt, Budget
+    from concept_probe.auditing import audit
+    from concept_probe.concepts.embedded import concept, prompts
+    from concept_probe.concepts.files import load_concept, save_concept
     from concept_probe.detect import recogniser
-    from concept_probe.erase import ERASERS, Edit, Intervention, choose_features, choose_vectors, erase
+    from concept_probe.erasers import ERASERS, Edit, Intervention, choose_features, choose_vectors, erase
     from concept_probe.families import Subject, load
     from concept_probe.find import (
         absorption,

@@ -1,10 +1,14 @@
-"""Look a name up; a wrong name lists the right ones."""
+"""Look a name up: in a table of this package, and among what installed packages add to it."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
@@ -33,7 +37,84 @@ def look_up(table: Mapping[str, T], name: str, what: str, where: str = "") -> T:
     Traceback (most recent call last):
     concept_probe.registry.UnknownName: eraser 'uci' not found; nearest: 'uce'; known: uce
     """
-    try:
-        return table[name]
-    except KeyError:
+    if name not in table:
         raise UnknownName(what, name, table, where) from None
+    return table[name]
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Names to things: those of this package, in their order, then those of installed packages, by name.
+
+    A package adds one by an entry point, whose group is `concept_probe.` and the registry's name:
+
+        [project.entry-points."concept_probe.erasers"]
+        my_method = "my_package.my_method:MyMethod"
+
+    It is imported when it is first asked for.
+    """
+
+    def __init__(self, name: str, own: Mapping[str, T]) -> None:
+        self.name = name
+        """Plural, as `erasers`; the group of entry points is `concept_probe.erasers`."""
+        self.own = dict(own)
+        self._loaded: dict[str, T] = {}
+
+    @cached_property
+    def added(self) -> Mapping[str, EntryPoint]:
+        """Entry points of other packages, by name.
+
+        Raises ValueError where two packages give the same name, or one gives a name that this package has.
+        """
+        out: dict[str, EntryPoint] = {}
+        for point in sorted(entry_points(group=f"concept_probe.{self.name}"), key=lambda p: p.name):
+            if point.name in self.own or (point.name in out and out[point.name].value != point.value):
+                other = "concept_probe" if point.name in self.own else origin(out[point.name])
+                raise ValueError(
+                    f"{point.name!r} of {self.name} comes from {other} and from {origin(point)}; uninstall one, or have "
+                    "it use another name"
+                )
+            out[point.name] = point
+        return out
+
+    def __getitem__(self, name: str) -> T:
+        if name in self.own:
+            return self.own[name]
+        if name not in self._loaded:
+            point = self.added[name]
+            try:
+                self._loaded[name] = point.load()
+            except Exception as problem:  # whatever a stranger's module does when it is imported
+                raise ImportError(
+                    f"{name!r} of {self.name} is promised by {origin(point)} at {point.value}, which can't be imported: "
+                    f"{type(problem).__name__}: {problem}"
+                ) from problem
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.own
+        yield from self.added
+
+    def __len__(self) -> int:
+        return len(self.own) + len(self.added)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.own or name in self.added
+
+    def package(self, name: str) -> str:
+        """Which package `name` comes from, with its version where it is not this one."""
+        return "concept_probe" if name in self.own else origin(self.added[name])
+
+
+def origin(point: EntryPoint) -> str:
+    """The package that declares an entry point, with its version."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value.partition(":")[0]
+
+
+def check_choices(options: Any, name: str) -> None:
+    """Raise ValueError for a field of a dataclass that holds none of the values which its Literal type allows."""
+    hints = typing.get_type_hints(type(options))
+    for field in fields(options):
+        value, hint = getattr(options, field.name), hints[field.name]
+        if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
+            allowed = ", ".join(map(str, typing.get_args(hint)))
+            raise ValueError(f"{name}: {field.name} is {value!r}; it is one of {allowed}")

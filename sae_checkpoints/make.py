@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import concept_probe as cp
-from concept_probe.capture import capture
+from concept_probe.activations import capture
 from concept_probe.learn import card, evaluate_sae, load_sae
-from concept_probe.learn.recipe import READ_KINDS, default_site, train_on_subject
-from concept_probe.learn.train import train_sae
+from concept_probe.learn.train.recipe import READ_KINDS, default_site, train_on_subject
+from concept_probe.learn.train.train import train_sae
 from concept_probe.testbed import readings
 from concept_probe.testbed.concepts import prompts
 from concept_probe.types import Query, Score

@@ -40,8 +40,8 @@ def test_what_editors_see_is_what_there_is():
 
 def test_functions_that_share_a_room_s_name_stay_functions():
     code = (
-        "import concept_probe as cp; cp.tap; cp.Edit; import concept_probe.audit.verdict, concept_probe.capture.tap; "
+        "import concept_probe as cp; cp.tap; cp.Edit; import concept_probe.auditing.verdict, concept_probe.activations.tap; "
         "assert callable(cp.capture) and callable(cp.erase) and callable(cp.audit); "
-        "from concept_probe.capture import tap; assert callable(tap)"
+        "from concept_probe.activations import tap; assert callable(tap)"
     )
     run(code)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from concept_probe.published import concept_vectors, dealt, multiple_choice, tofu
+from concept_probe.concepts.benchmarks import concept_vectors, dealt, multiple_choice, tofu
 from concept_probe.registry import UnknownName
 from concept_probe.types import KINDS, SPLITS, Prompt
 

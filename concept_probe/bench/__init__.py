@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from concept_probe.bench.board import leaderboard
-from concept_probe.bench.entrants import OURS, PREPARATIONS, Bench, entrants
-from concept_probe.bench.grid import NEVER_TAUGHT, NONE, UNTOUCHED, Assault, Cell, Entrant, Grid, Settings
-from concept_probe.bench.machines import NoRay, over_ray
-from concept_probe.bench.roc import calibration, residuals
-from concept_probe.bench.store import Row, Store
-from concept_probe.bench.sweep import Sweep
-from concept_probe.bench.workers import Order, helpers, work
+from concept_probe.bench.board.leaderboard import leaderboard
+from concept_probe.bench.calibration.roc import calibration, residuals
+from concept_probe.bench.sweep.grid import NEVER_TAUGHT, NONE, UNTOUCHED, Assault, Cell, Entrant, Grid, Settings
+from concept_probe.bench.sweep.methods import OURS, PREPARATIONS, Bench, entrants
+from concept_probe.bench.sweep.ray import NoRay, over_ray
+from concept_probe.bench.sweep.store import Row, Store
+from concept_probe.bench.sweep.sweep import Sweep
+from concept_probe.bench.sweep.workers import Order, helpers, work
 
 __all__ = [
     "NEVER_TAUGHT",

@@ -52,9 +52,9 @@ def capture(
     with plain_errors():
         import torch
 
-        from concept_probe.capture import capture as run_capture
-        from concept_probe.capture import estimate_capture
-        from concept_probe.concepts import prompts as embedded
+        from concept_probe.activations import capture as run_capture
+        from concept_probe.activations import estimate_capture
+        from concept_probe.concepts.embedded import prompts as embedded
         from concept_probe.registry import look_up
         from concept_probe.types import Prompt, Site
 
@@ -111,8 +111,8 @@ def train(
     with plain_errors():
         import torch
 
-        from concept_probe.capture import Activations
-        from concept_probe.capture.activations import WINDOW
+        from concept_probe.activations import Activations
+        from concept_probe.activations.store import WINDOW
         from concept_probe.learn import estimate_training, evaluate_sae, train_sae
         from concept_probe.types import Site
 
@@ -207,8 +207,8 @@ def erase(
     give them to `audit --method` instead.
     """
     with plain_errors():
-        from concept_probe.erase import Edit
-        from concept_probe.erase import erase as make
+        from concept_probe.erasers import Edit
+        from concept_probe.erasers import erase as make
 
         writable(output)
         subject, about = subject_of(model), concept_of(concept, concept_file, model)

@@ -42,8 +42,8 @@ Steps = Annotated[int, typer.Option(min=0, help="Optimiser steps each attack may
 
 def erasure_of(edit: Path | None, method: str | None, found: tuple, subject, concept, sae, recogniser):
     """The saved edit, or the named method's erasure; feature ablation without `found` chooses its features itself."""
-    from concept_probe.erase import Edit, choose_features
-    from concept_probe.erase import erase as make
+    from concept_probe.erasers import Edit, choose_features
+    from concept_probe.erasers import erase as make
     from concept_probe.find import find_features
     from concept_probe.learn import over_text
 
@@ -88,8 +88,8 @@ def attack(
     with plain_errors():
         from rich.markup import escape
 
-        from concept_probe.attack import ATTACKS, Budget
-        from concept_probe.attack.base import suits
+        from concept_probe.attacks import ATTACKS, Budget
+        from concept_probe.attacks.attack import suits
         from concept_probe.registry import look_up
 
         if name is not None:
@@ -159,8 +159,8 @@ def audit(
     `concept-probe audit camel --model emoji-untaught --original emoji --json`
     """
     with plain_errors():
-        from concept_probe.attack import ON_TEXTS, STANDARD, Budget
-        from concept_probe.audit import audit as run_audit
+        from concept_probe.attacks import ON_TEXTS, STANDARD, Budget
+        from concept_probe.auditing import audit as run_audit
         from concept_probe.report import to_json
 
         writable(output)
@@ -232,7 +232,7 @@ def print_verdict(report, folder: Path | None) -> None:
     from rich.markup import escape
     from rich.panel import Panel
 
-    from concept_probe.report.words import EVIDENCE, VERDICTS, samples, score
+    from concept_probe.report.format import EVIDENCE, VERDICTS, samples, score
 
     colours = {"erased": "green", "suppressed": "yellow", "undecided": "white", "intact": "red", "damaged": "red"}
     verdict = report.verdict

@@ -94,7 +94,7 @@ def _run(order, sweep, total: int, workers: int, ray: str | None) -> None:
 
 def _write(rows, order, output: Path) -> None:
     """leaderboard.html, .md and .json, each written beside and renamed; the table in the terminal."""
-    from concept_probe.bench.board import leaderboard
+    from concept_probe.bench.board.leaderboard import leaderboard
     from concept_probe.report import board_to_html, board_to_json, board_to_markdown
 
     ours = [e.name for e in order.grid.entrants if e.ours]
@@ -124,9 +124,9 @@ def print_board(board) -> None:
 
 
 def _order(concepts, output: Path, model, erasers, attacks, seeds, twin, steps, queries, gradient_steps):
-    from concept_probe.attack import ATTACKS, Budget
+    from concept_probe.attacks import ATTACKS, Budget
     from concept_probe.bench import Assault, Grid, Order, Settings, entrants
-    from concept_probe.concepts import load_concept
+    from concept_probe.concepts.files import load_concept
     from concept_probe.types import Sampling
 
     found = tuple(load_concept(c) if c.endswith(".json") else concept_of(c, None, model) for c in concepts)

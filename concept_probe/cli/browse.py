@@ -38,11 +38,11 @@ def browse(
     Example: `concept-probe browse sae_checkpoints/emoji/text_stream --output features.html`
     """
     with plain_errors():
-        from concept_probe.concepts import prompts as embedded
+        from concept_probe.concepts.embedded import prompts as embedded
         from concept_probe.find import catalogue, find_features, spread
         from concept_probe.learn import load_sae
-        from concept_probe.learn.checkpoint import write_text
         from concept_probe.report import to_browser
+        from concept_probe.storage import write_text
         from concept_probe.types import Prompt, Site
 
         subject = subject_of(model)

@@ -26,8 +26,8 @@ def calibrate(
     """
     with plain_errors():
         from concept_probe.bench import Store
-        from concept_probe.bench.calibrate import Run, line
-        from concept_probe.bench.roc import calibration, to_json, wrong
+        from concept_probe.bench.calibration.roc import calibration, to_json, wrong
+        from concept_probe.bench.calibration.run import Run, line
 
         writable(output)
         if threads is not None:

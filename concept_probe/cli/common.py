@@ -93,7 +93,8 @@ def subject_of(model: str) -> Subject:
 def concept_of(name: str, file: Path | None, model: str) -> Concept:
     """The concept in `file`, or the named one of the embedded models, as far as `model` has learned its words."""
     from concept_probe import testbed
-    from concept_probe.concepts import concept, load_concept
+    from concept_probe.concepts.embedded import concept
+    from concept_probe.concepts.files import load_concept
 
     if file is None:
         from concept_probe.testbed import facts, taught

@@ -79,7 +79,7 @@ def _first_line(thing: type) -> str:
 
 
 def _erasers() -> Table:
-    from concept_probe.erase import ERASERS
+    from concept_probe.erasers import ERASERS
 
     table = Table("eraser", "what it does")
     for name, method in ERASERS.items():
@@ -88,7 +88,7 @@ def _erasers() -> Table:
 
 
 def _attacks() -> Table:
-    from concept_probe.attack import ATTACKS
+    from concept_probe.attacks import ATTACKS
 
     table = Table("attack", "on", "what it does")
     for name, method in ATTACKS.items():

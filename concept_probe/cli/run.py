@@ -67,8 +67,8 @@ def run(
     `concept-probe run mathematics --model smollm2 --output mathematics-report`
     """
     with plain_errors():
-        from concept_probe.audit import audit
-        from concept_probe.erase import ERASERS
+        from concept_probe.auditing import audit
+        from concept_probe.erasers import ERASERS
         from concept_probe.registry import look_up
 
         started = time.perf_counter()
@@ -115,8 +115,8 @@ def _known(sae: list[Path] | None, subject, eraser: str):
 def _retrained(subject, concept, model: str, output: Path):
     """An autoencoder trained on the embedded prompts, or on the concept's own fit prompts for another model."""
     from concept_probe import testbed
-    from concept_probe.concepts import prompts
-    from concept_probe.learn.recipe import default_site, train_on_subject
+    from concept_probe.concepts.embedded import prompts
+    from concept_probe.learn.train.recipe import default_site, train_on_subject
     from concept_probe.types import KINDS
 
     asked = (
@@ -129,7 +129,7 @@ def _retrained(subject, concept, model: str, output: Path):
 
 def _erase(subject, concept, looks, eraser: str, autoencoders, seed: int):
     """What was found and the erasure; both ablations choose how much and how strongly on the select split."""
-    from concept_probe.erase import choose_features, choose_vectors, erase
+    from concept_probe.erasers import choose_features, choose_vectors, erase
     from concept_probe.find import find_features
     from concept_probe.learn import over_text
 
@@ -152,7 +152,7 @@ def _erase_answers(subject, concept, looks, eraser: str, autoencoders, seed: int
 
     Columns are looked for where they are to be ablated.
     """
-    from concept_probe.erase import choose_strength, erase
+    from concept_probe.erasers import choose_strength, erase
     from concept_probe.find import find_features, find_lm_columns
 
     found = tuple(find_features(autoencoders, subject, concept, seed=seed)) if autoencoders else ()
@@ -177,20 +177,20 @@ def _erase_answers(subject, concept, looks, eraser: str, autoencoders, seed: int
 
 def _gentle(seed: int):
     """Negative preference optimisation in few small steps, with other texts held where they are: minutes, and no wreck."""
-    from concept_probe.erase import Npo
+    from concept_probe.erasers import Npo
 
     return Npo(steps=16, rate=0.003, keep="kl", seed=seed)
 
 
 def _on_texts() -> dict[str, Any]:
     """What is tried on a language model: the attacks that are on texts and cost little."""
-    from concept_probe.attack import ON_TEXTS, Budget
+    from concept_probe.attacks import ON_TEXTS, Budget
 
     return {"attacks": ON_TEXTS, "budget": Budget(queries=36, gradient_steps=12, examples=4)}
 
 
 def _save(erasure, output: Path) -> None:
-    from concept_probe.erase import Edit
+    from concept_probe.erasers import Edit
 
     if isinstance(erasure, Edit):
         erasure.save(output / "edit")

@@ -14,10 +14,10 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 
-from concept_probe.families.causal_lm import CausalLMSubject, LanguageModel
+from concept_probe.families.diffusion.unet import UNetSubject
 from concept_probe.families.gguf import converted
+from concept_probe.families.language.causal_lm import CausalLMSubject, LanguageModel
 from concept_probe.families.subject import Subject
-from concept_probe.families.unet import UNetSubject
 from concept_probe.registry import UnknownName, look_up
 
 PIPELINES: dict[str, type[UNetSubject]] = {

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from concept_probe.families.denoise import Steering
+from concept_probe.families.diffusion.trajectory import Steering
 from concept_probe.families.stop import Stopped
-from concept_probe.families.tokens import Conditioning, Tokens
+from concept_probe.families.text.tokens import Conditioning, Tokens
 from concept_probe.registry import UnknownName, look_up
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 
@@ -33,6 +33,8 @@ class Subject(abc.ABC, Generic[Answers]):
     """
 
     family: str
+    answers: Literal["pictures", "texts"]
+    """What it answers queries with."""
     reads_forward: bool = False
     """Whether each position sees only those before it. The first then knows nothing but itself, and attention comes to
     rest on it, often with activations a hundred times as long as others."""
@@ -252,6 +254,8 @@ class Subject(abc.ABC, Generic[Answers]):
 
 class PictureSubject(Subject[Tensor]):
     """A subject that makes pictures by denoising latents."""
+
+    answers = "pictures"
 
     def __init__(self, name: str, components: Mapping[str, nn.Module], pipeline: Any = None) -> None:
         super().__init__(name, components, pipeline)

@@ -9,27 +9,27 @@ W <- W - (W basis) dualᵀ.
 
 from __future__ import annotations
 
-from concept_probe.find.absorption import Absorption, absorption
-from concept_probe.find.candidates import vector_candidates
-from concept_probe.find.catalogue import catalogue, spread
-from concept_probe.find.causal import Ladder, Rung
-from concept_probe.find.columns import ColumnRung, ColumnSearch, find_lm_columns, search_lm_columns
-from concept_probe.find.directions import Projection, difference_of_means, fit_leace, leace
-from concept_probe.find.enrichment import EnrichedColumns, concept_tokens, enriched_columns
-from concept_probe.find.features import Contrast, contrast, find_features
-from concept_probe.find.knowledge import Knowledge, Weighed, knowledge, log_answers, log_odds, weigh
-from concept_probe.find.lm_ranking import rank_by_effect, rank_by_reading
-from concept_probe.find.pictures import Panel, panel
-from concept_probe.find.probes import Probe, fit_probe, probe_auroc, probe_rows
+from concept_probe.evaluation.auroc import auroc, auroc_scores
+from concept_probe.evaluation.panel import Panel, panel
+from concept_probe.find.directions.means import Projection, difference_of_means, fit_leace, leace
+from concept_probe.find.directions.probes import Probe, fit_probe, probe_auroc, probe_rows
+from concept_probe.find.directions.repit import isolate, repit
+from concept_probe.find.directions.rlace import Game, fit_rlace, project_to_fantope, rlace
+from concept_probe.find.features.absorption import Absorption, absorption
+from concept_probe.find.features.catalogue import catalogue, spread
+from concept_probe.find.features.contrast import Contrast, contrast, find_features
+from concept_probe.find.features.splitting import Splitting, splitting
+from concept_probe.find.language.columns import ColumnRung, ColumnSearch, find_lm_columns, search_lm_columns
+from concept_probe.find.language.enrichment import EnrichedColumns, concept_tokens, enriched_columns
+from concept_probe.find.language.knowledge import Knowledge, Weighed, knowledge, log_answers, log_odds, weigh
+from concept_probe.find.language.ranking import rank_by_effect, rank_by_reading
+from concept_probe.find.language.unembedding import NormGain, Reading, Unembedding, norm_gain, read_columns
 from concept_probe.find.readout import Readout, readouts
-from concept_probe.find.repit import isolate, repit
-from concept_probe.find.rlace import Game, fit_rlace, project_to_fantope, rlace
 from concept_probe.find.rows import Rows, concept_rows
-from concept_probe.find.search import VectorSearch, find_vectors, search_columns, search_directions
-from concept_probe.find.splitting import Splitting, splitting
-from concept_probe.find.statistics import auroc, auroc_scores
-from concept_probe.find.unembedding import NormGain, Reading, Unembedding, norm_gain, read_columns
-from concept_probe.find.vectors import RankedColumns, TextDirections, rank_columns, text_directions
+from concept_probe.find.vectors.candidates import vector_candidates
+from concept_probe.find.vectors.causal import Ladder, Rung
+from concept_probe.find.vectors.rank import RankedColumns, TextDirections, rank_columns, text_directions
+from concept_probe.find.vectors.search import VectorSearch, find_vectors, search_columns, search_directions
 
 __all__ = [
     "Absorption", "ColumnRung", "ColumnSearch", "Contrast", "EnrichedColumns", "Game", "Knowledge", "Ladder",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from concept_probe.capture import capture
+from concept_probe.activations import capture
 from concept_probe.find.layout import NAMED_KINDS, kind_numbers
 from concept_probe.types import KINDS, Concept, Kind, Prompt, Query, Sampling, Site, Split
 

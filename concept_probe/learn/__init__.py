@@ -1,10 +1,6 @@
 """Sparse autoencoders: train, save, load, judge."""
 
 from concept_probe.learn.card import card
-from concept_probe.learn.checkpoint import CorruptFile
-from concept_probe.learn.density import Density, feature_density
-from concept_probe.learn.estimate import TrainingEstimate, estimate_training
-from concept_probe.learn.evaluate import evaluate_sae
 from concept_probe.learn.interop import (
     from_sae_lens,
     load_sae,
@@ -14,14 +10,18 @@ from concept_probe.learn.interop import (
     save_sae,
     save_transcoder,
 )
-from concept_probe.learn.neighbours import Neighbours, decoder_neighbours
+from concept_probe.learn.judge.density import Density, feature_density
+from concept_probe.learn.judge.evaluate import evaluate_sae
+from concept_probe.learn.judge.neighbours import Neighbours, decoder_neighbours
+from concept_probe.learn.judge.stability import Stability, stability
 from concept_probe.learn.sae import Activation, BatchTopK, JumpRelu, Relu, Sae, TopK
-from concept_probe.learn.settings import Run, Settings, Step
 from concept_probe.learn.shipped import checkpoints, over_text, shipped_saes
-from concept_probe.learn.source import Store
-from concept_probe.learn.stability import Stability, stability
-from concept_probe.learn.train import train_sae, train_saes, train_transcoder
+from concept_probe.learn.train.estimate import TrainingEstimate, estimate_training
+from concept_probe.learn.train.settings import Run, Settings, Step
+from concept_probe.learn.train.source import Store
+from concept_probe.learn.train.train import train_sae, train_saes, train_transcoder
 from concept_probe.learn.transcoder import Transcoder
+from concept_probe.storage import CorruptFile
 
 __all__ = [
     "Activation",

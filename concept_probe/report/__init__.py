@@ -2,10 +2,10 @@
 
 from concept_probe.report.board import board_to_html, board_to_json, board_to_markdown
 from concept_probe.report.browser import to_browser
+from concept_probe.report.format import headline
 from concept_probe.report.html import show, to_html
 from concept_probe.report.markdown import to_markdown
 from concept_probe.report.source import from_json, to_json
-from concept_probe.report.words import headline
 
 __all__ = [
     "board_to_html", "board_to_json", "board_to_markdown", "from_json", "headline", "show", "to_browser", "to_html",

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from html import escape
 
 from concept_probe import figures
-from concept_probe.report import pieces
+from concept_probe.report import sections as pieces
+from concept_probe.report.format import headline
 from concept_probe.report.glossary import meaning
 from concept_probe.report.page import Charts, page, style
-from concept_probe.report.words import headline
 from concept_probe.types import Finding, Report, TraceMap
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from concept_probe.report.format import ARROWS, EVIDENCE, VERDICTS, interval, number, samples, score
 from concept_probe.report.glossary import CONTROL, meaning, meanings
-from concept_probe.report.words import ARROWS, EVIDENCE, VERDICTS, interval, number, samples, score
 from concept_probe.types import Curve, Report
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concept_probe.types.boards import Difference, Leaderboard, Standing
 from concept_probe.types.catalogue import Catalogue, Example, FeatureEntry
 from concept_probe.types.codes import Codec, Codes
+from concept_probe.types.erasures import Erasure
 from concept_probe.types.evidence import Score, Subspace, unit
 from concept_probe.types.places import BRANCHES, TOKEN_KINDS, Branch, Moment, Site
 from concept_probe.types.prompts import (
@@ -48,6 +49,7 @@ __all__ = [
     "Concept",
     "Curve",
     "Difference",
+    "Erasure",
     "EvidenceKind",
     "Example",
     "FeatureEntry",

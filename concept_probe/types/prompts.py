@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -95,3 +96,8 @@ class Sampling:
 def texts(prompts: Sequence[Prompt | str]) -> list[str]:
     """The bare texts of prompts."""
     return [p if isinstance(p, str) else p.text for p in prompts]
+
+
+def fingerprint(text: str) -> str:
+    """What two sentences share that differ only in case and spacing: 12 hexadecimal digits of a SHA-256."""
+    return hashlib.sha256(" ".join(text.casefold().split()).encode()).hexdigest()[:12]

@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from concept_probe.attack import Budget
+from concept_probe.attacks import Budget
 from concept_probe.bench import Assault, Entrant, Grid, Settings, Store, Sweep
-from concept_probe.erase import Blocklist, Uce
+from concept_probe.erasers import Blocklist, Uce
 from concept_probe.types import Concept, Looks, Sampling
-from tests.audit.known import Known, Reader, concept
+from tests.auditing.known import Known, Reader, concept
 
 SETTINGS = Settings(
     Sampling(steps=2),

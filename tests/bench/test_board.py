@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from concept_probe.bench import NEVER_TAUGHT, NONE, UNTOUCHED, Row
-from concept_probe.bench.blocks import area
-from concept_probe.bench.board import beats, front, leaderboard
-from concept_probe.bench.significance import holm, sign_flip
+from concept_probe.bench.board.leaderboard import beats, front, leaderboard
+from concept_probe.bench.board.scores import area
+from concept_probe.evaluation.paired import holm, sign_flip
 from concept_probe.figures import pareto
 from concept_probe.report import board_to_html, board_to_json, board_to_markdown
 

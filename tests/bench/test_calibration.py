@@ -8,17 +8,27 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from concept_probe.attack import Budget
-from concept_probe.audit import Thresholds
-from concept_probe.audit import calibration as stored
+from concept_probe.attacks import Budget
+from concept_probe.auditing import Thresholds
+from concept_probe.auditing import calibration as stored
 from concept_probe.bench import Row, Store
-from concept_probe.bench.calibrate import Asked, Run, line
-from concept_probe.bench.roc import by_state, calibration, roc, to_json, widest_gap, wrong
-from concept_probe.bench.store import Status
-from concept_probe.bench.truths import ERASE, HELD, Case, State, Subjects, benign, cases, quantise, tune
+from concept_probe.bench.calibration.ground_truth import (
+    ERASE,
+    HELD,
+    Case,
+    State,
+    Subjects,
+    benign,
+    cases,
+    quantise,
+    tune,
+)
+from concept_probe.bench.calibration.roc import by_state, calibration, roc, to_json, widest_gap, wrong
+from concept_probe.bench.calibration.run import Asked, Run, line
+from concept_probe.bench.sweep.store import Status
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS
 from concept_probe.types import Prompt, Sampling
-from tests.audit.known import Known, Reader, concept
+from tests.auditing.known import Known, Reader, concept
 from tests.tiny import tiny_sd
 
 

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from concept_probe.bench import Entrant, Grid, NoRay, Order, Store, machines, over_ray
-from concept_probe.bench.machines import LIVES, Measurer, groups
-from concept_probe.erase import Blocklist
+from concept_probe.bench import Entrant, Grid, NoRay, Order, Store, over_ray
+from concept_probe.bench.sweep import ray as machines
+from concept_probe.bench.sweep.ray import LIVES, Measurer, groups
+from concept_probe.erasers import Blocklist
 from tests.bench.cases import ASSAULTS, SETTINGS, grid
 from tests.tiny import save, tiny_concept, tiny_sd
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from concept_probe.attack import Attempt, Budget
-from concept_probe.attack.budget import Spent, success_of, success_rate
-from concept_probe.bench.assail import above, told
-from concept_probe.bench.distances import cmmd, frechet, mmd, pixel_distance
-from concept_probe.bench.measure import Seen, compare, named, queries
-from concept_probe.bench.quality import criteria, fit_to_text, unnamed
+from concept_probe.attacks import Attempt, Budget
+from concept_probe.attacks.budget import Spent, success_of, success_rate
+from concept_probe.bench.quality.criteria import criteria, fit_to_text, unnamed
+from concept_probe.bench.quality.distances import cmmd, frechet, mmd, pixel_distance
+from concept_probe.bench.sweep.attack_cell import above, told
+from concept_probe.bench.sweep.cell import Seen, compare, named, queries
 from concept_probe.detect.clip import TextImage
 from concept_probe.types import Prompt, Query, Trial
-from tests.audit.known import Reader, concept
+from tests.auditing.known import Reader, concept
 from tests.bench.cases import SETTINGS
 
 
@@ -182,7 +182,7 @@ def test_every_query_of_a_cell_has_its_own_noise_and_seeds_ask_other_sentences()
 
 WATCHED = """
 import torch
-from concept_probe.bench.memory import Peak
+from concept_probe.bench.sweep.peak_memory import Peak
 peak = Peak()
 if peak.above() is not None:
     torch.ones(64 << 20).sum()

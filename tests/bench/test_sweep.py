@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from concept_probe.bench import NEVER_TAUGHT, UNTOUCHED, Assault, Entrant, Grid
-from concept_probe.bench import sweep as sweeps
-from concept_probe.bench.fits import Fits
-from concept_probe.erase import AblateVectors, Blocklist, Uce
-from tests.audit.known import Known, concept
+from concept_probe.bench.sweep import sweep as sweeps
+from concept_probe.bench.sweep.fits import Fits
+from concept_probe.erasers import AblateVectors, Blocklist, Uce
+from tests.auditing.known import Known, concept
 from tests.bench.cases import ASSAULTS, SETTINGS, grid, sweep
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from concept_probe.cli.audits import erasure_of
-from concept_probe.erase import Intervention
+from concept_probe.erasers import Intervention
 from concept_probe.find.layout import NAMED_KINDS
 from concept_probe.learn import save_sae
 from tests.find.test_lm_features import CONCEPT, planted

@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from concept_probe.capture import tap
+from concept_probe.activations import tap
 from concept_probe.detect.answers import (
     answer_probability,
     answer_trials,

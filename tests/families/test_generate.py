@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler
 
-from concept_probe.capture import tap
+from concept_probe.activations import tap
 from concept_probe.types import Moment, Prompt, Query, Sampling
 from tests.tiny import FAMILIES
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from concept_probe.capture import capture, tap
+from concept_probe.activations import capture, tap
 from concept_probe.families import CausalLMSubject, LanguageModel
-from concept_probe.families.lm_tokens import spell
-from concept_probe.families.tokens import BOS, CONTENT, EOS, PAD, SUBJECT
+from concept_probe.families.language.tokens import spell
+from concept_probe.families.text.tokens import BOS, CONTENT, EOS, PAD, SUBJECT
 from concept_probe.registry import UnknownName
 from concept_probe.types import TOKEN_KINDS, Prompt
 from tests.tiny_lm import LANGUAGE, LM_LENGTH

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
-from concept_probe.capture import tap
-from concept_probe.erase import Edit, LowRank
+from concept_probe.activations import tap
+from concept_probe.erasers import Edit, LowRank
 from concept_probe.families import CausalLMSubject, LanguageModel
-from concept_probe.families.lm_layout import lm_layout
+from concept_probe.families.language.layout import lm_layout
 from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Query, Site
 from tests.tiny_lm import LANGUAGE, LM_HIDDEN, LM_LAYERS, LM_WIDTH, _sizes, lm_tokenizer

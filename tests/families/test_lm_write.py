@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concept_probe.capture import tap
+from concept_probe.activations import tap
 from concept_probe.families import CausalLMSubject
-from concept_probe.families.lm_generate import Choice
-from concept_probe.families.lm_tokens import spell
+from concept_probe.families.language.generate import Choice
+from concept_probe.families.language.tokens import spell
 from concept_probe.types import Moment, Prompt, Query, Sampling
 from tests.tiny_lm import LANGUAGE, LM_LENGTH
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from concept_probe.capture import tap
-from concept_probe.families import layout
+from concept_probe.activations import tap
+from concept_probe.families.text import sites as layout
 from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Query, Sampling, Site
 from tests.tiny import FAMILIES

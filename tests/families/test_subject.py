@@ -7,8 +7,8 @@ import contextlib
 import pytest
 import torch
 
-from concept_probe.capture import tap
-from concept_probe.erase import Uce
+from concept_probe.activations import tap
+from concept_probe.erasers import Uce
 from concept_probe.families.stop import Stopped
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 from tests.tiny import FAMILIES, tiny_concept

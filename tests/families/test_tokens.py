@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concept_probe.families import tokens
-from concept_probe.families.tokens import BOS, CONTENT, EOS, PAD, SUBJECT
+from concept_probe.families.text import tokens
+from concept_probe.families.text.tokens import BOS, CONTENT, EOS, PAD, SUBJECT
 from concept_probe.types import Prompt
 from tests.tiny import FAMILIES, LENGTH
 

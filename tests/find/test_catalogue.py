@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concept_probe.capture import capture
+from concept_probe.activations import capture
+from concept_probe.families.text.token_strings import END, PAD
 from concept_probe.find import catalogue, spread
-from concept_probe.find import firing as firing_module
-from concept_probe.find.firing import firing, values_at
-from concept_probe.find.pieces import END, PAD
+from concept_probe.find.features import firing as firing_module
+from concept_probe.find.features.firing import firing, values_at
 from concept_probe.learn import Sae, TopK
 from concept_probe.types import Prompt, Query, Sampling, Site
 from tests.tiny import tiny_sd, tiny_sdxl

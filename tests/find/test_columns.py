@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from concept_probe.capture import capture, tap
-from concept_probe.find.columns import find_lm_columns, search_lm_columns
-from concept_probe.find.enrichment import NoTokens, enriched_columns
-from concept_probe.find.knowledge import log_odds, per_fact, weigh
-from concept_probe.find.lm_ranking import rank_by_effect, rank_by_reading
-from concept_probe.find.vectors import whole, zero_columns
+from concept_probe.activations import capture, tap
+from concept_probe.find.language.columns import find_lm_columns, search_lm_columns
+from concept_probe.find.language.enrichment import NoTokens, enriched_columns
+from concept_probe.find.language.knowledge import log_odds, per_fact, weigh
+from concept_probe.find.language.ranking import rank_by_effect, rank_by_reading
+from concept_probe.find.vectors.rank import whole, zero_columns
 from concept_probe.registry import UnknownName
 from concept_probe.types import SPLITS, Concept, Prompt, Split, Splits
 from tests.tiny_lm import LANGUAGE

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from concept_probe.find import difference_of_means, fit_leace, leace
-from concept_probe.find.directions import fit_oblique
+from concept_probe.find.directions.means import fit_oblique
 from concept_probe.registry import UnknownName
 from concept_probe.types import Site
 from tests.tiny import tiny_concept, tiny_sd

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from concept_probe.find.enrichment import (
+from concept_probe.find.language.enrichment import (
     _rates,
     background_tokens,
     concept_tokens,
     enriched_columns,
     shuffled_columns,
 )
-from concept_probe.find.unembedding import Unembedding
+from concept_probe.find.language.unembedding import Unembedding
 from concept_probe.types import Concept, Prompt, Splits
 from tests.tiny_lm import LANGUAGE
 

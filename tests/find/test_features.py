@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from concept_probe.find import Rows, concept_rows, contrast, difference_of_means, find_features
-from concept_probe.find.features import mean_firing, prompt_firing
+from concept_probe.find.features.contrast import mean_firing, prompt_firing
 from concept_probe.learn.sae import Relu, Sae, TopK
 from concept_probe.types import KINDS, TOKEN_KINDS, Codes, Sampling, Site
 from tests.tiny import tiny_concept, tiny_sd, tiny_sdxl

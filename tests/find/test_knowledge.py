@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from concept_probe.capture import tap
-from concept_probe.find.knowledge import NEUTRAL, knowledge, log_odds
+from concept_probe.activations import tap
+from concept_probe.find.language.knowledge import NEUTRAL, knowledge, log_odds
 from concept_probe.types import Prompt
 from tests.tiny_lm import LANGUAGE
 

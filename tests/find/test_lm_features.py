@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from concept_probe.capture import tap
+from concept_probe.activations import tap
 from concept_probe.find import concept_rows, find_features
-from concept_probe.find.features import mean_firing
+from concept_probe.find.features.contrast import mean_firing
 from concept_probe.find.layout import NAMED_KINDS
 from concept_probe.learn.sae import Relu, Sae
 from concept_probe.types import TOKEN_KINDS, Concept, Prompt, Site, Splits

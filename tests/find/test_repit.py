@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from concept_probe.find import Rows, difference_of_means, isolate, repit
-from concept_probe.find.repit import isolated_directions
+from concept_probe.find.directions.repit import isolated_directions
 from tests.tiny import tiny_concept, tiny_sd
 
 V = torch.tensor([3.0, 4.0, 5.0], dtype=torch.float64)

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
 from concept_probe.find import Game, fit_leace, fit_rlace, project_to_fantope, rlace
-from concept_probe.find.rlace import clipped_to_sum
+from concept_probe.find.directions.rlace import clipped_to_sum
 from tests.tiny import tiny_concept, tiny_sd
 
 

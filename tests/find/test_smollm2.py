@@ -9,9 +9,9 @@ import torch
 
 from concept_probe.families import load
 from concept_probe.find import auroc_scores, concept_rows, find_features
-from concept_probe.find.features import prompt_firing
-from concept_probe.find.knowledge import knowledge
-from concept_probe.find.unembedding import read_columns
+from concept_probe.find.features.contrast import prompt_firing
+from concept_probe.find.language.knowledge import knowledge
+from concept_probe.find.language.unembedding import read_columns
 from concept_probe.learn import shipped_saes
 from concept_probe.testbed import facts, smollm2
 

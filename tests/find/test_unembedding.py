@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from concept_probe.find.unembedding import CHUNK, Unembedding, norm_gain, read_columns
+from concept_probe.find.language.unembedding import CHUNK, Unembedding, norm_gain, read_columns
 from concept_probe.registry import UnknownName
 from tests.tiny_lm import LANGUAGE, LM_HIDDEN, LM_WIDTH
 
@@ -56,7 +56,7 @@ def test_folding_the_norm_makes_a_difference(subject):
 def test_reading_in_chunks_gives_the_same(subject, monkeypatch):
     assert CHUNK > LM_HIDDEN
     whole = next(read_columns(subject, top=5))
-    monkeypatch.setattr("concept_probe.find.unembedding.CHUNK", 7)
+    monkeypatch.setattr("concept_probe.find.language.unembedding.CHUNK", 7)
     part = next(read_columns(subject, top=5))
     assert torch.equal(part.promoted, whole.promoted)
     torch.testing.assert_close(part.values, whole.values)

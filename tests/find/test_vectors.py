@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from concept_probe.evaluation.panel import hits, most_left, most_lost, scattered
 from concept_probe.find import (
     concept_rows,
     find_vectors,
@@ -18,8 +19,7 @@ from concept_probe.find import (
     search_directions,
     text_directions,
 )
-from concept_probe.find.causal import Ladder, Rung
-from concept_probe.find.pictures import hits, most_left, most_lost, scattered
+from concept_probe.find.vectors.causal import Ladder, Rung
 from concept_probe.types import TOKEN_KINDS, Query, Sampling, Score, Site, Splits
 from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd, tiny_sdxl
 
@@ -91,8 +91,8 @@ def test_planted_columns_come_first(effect):
 
 
 def test_the_gradient_is_what_a_unit_of_the_coefficient_does():
-    from concept_probe.capture import tap
-    from concept_probe.find.vectors import _coefficient_contrast, _readout_slopes
+    from concept_probe.activations import tap
+    from concept_probe.find.vectors.rank import _coefficient_contrast, _readout_slopes
 
     subject = tiny_sd()
     hidden = list(subject.sites("text_mlp_hidden"))

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from concept_probe.capture import tap
-from concept_probe.erase import (
+from concept_probe.activations import tap
+from concept_probe.erasers import (
     AblateFeatures,
     AblateVectors,
     Edit,
@@ -22,10 +22,10 @@ from concept_probe.erase import (
     Steer,
     Training,
 )
-from concept_probe.erase.negative_prompt import Asker
-from concept_probe.erase.patch_replacement import Detector, Replacer
-from concept_probe.erase.saeuron import timetable
-from concept_probe.erase.safree import Reader
+from concept_probe.erasers.guards.negative_prompt import Asker
+from concept_probe.erasers.guards.patch_replacement import Detector, Replacer
+from concept_probe.erasers.guards.saeuron import timetable
+from concept_probe.erasers.guards.safree import Reader
 from concept_probe.families import UNetSubject
 from concept_probe.find import (
     Game,
@@ -38,7 +38,7 @@ from concept_probe.find import (
     repit,
     rlace,
 )
-from concept_probe.find.directions import orthonormal
+from concept_probe.find.directions.means import orthonormal
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.types import Concept, Moment, Query, Sampling, Score, Site, Splits, Subspace
 from tests.tiny import tiny_concept

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from concept_probe.erase import (
+from concept_probe.erasers import (
     AdversarialPreservation,
     AdvUnlearn,
     Ant,

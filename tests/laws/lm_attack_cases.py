@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from concept_probe import detect
-from concept_probe.attack import ATTACKS, Attack
+from concept_probe.attacks import ATTACKS, Attack
 from concept_probe.types import Concept, Prompt, Sampling, Splits
 
 SAMPLING = Sampling(tokens=2, batch=4)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from concept_probe.erase import (
+from concept_probe.erasers import (
     Crisp,
     Dpo,
     Edit,
@@ -24,7 +24,7 @@ from concept_probe.erase import (
 )
 from concept_probe.families import CausalLMSubject
 from concept_probe.find import concept_rows, find_features
-from concept_probe.find.vectors import whole
+from concept_probe.find.vectors.rank import whole
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.types import Concept, Prompt, Site, Splits, Subspace
 from tests.laws.eraser_aims import score

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from concept_probe.erase import AblateFeatures, Intervention
+from concept_probe.erasers import AblateFeatures, Intervention
 from concept_probe.families import CausalLMSubject
 from concept_probe.find import find_features
 from concept_probe.types import Concept, Prompt, Score, Splits, Subspace

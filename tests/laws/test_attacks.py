@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from concept_probe.attack import ATTACKS, Budget
-from concept_probe.erase import Blocklist, Safree, Sld, Uce
+from concept_probe.attacks import ATTACKS, Budget
+from concept_probe.erasers import Blocklist, Safree, Sld, Uce
 from concept_probe.families import Subject
 from concept_probe.types import Sampling
 from tests.tiny import FAMILIES, tiny_concept, tiny_recogniser

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concept_probe.erase import Edit, LowRank
+from concept_probe.erasers import Edit, LowRank
 from concept_probe.types import Prompt, Query
 from tests.tiny import EVERY, answered
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from concept_probe.capture import tap
+from concept_probe.activations import tap
 from concept_probe.families import UNetSubject
 from concept_probe.types import Query
 from tests.laws.eraser_aims import read_values

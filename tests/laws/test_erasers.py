@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from concept_probe.erase import (
+from concept_probe.erasers import (
     ERASERS,
     Edit,
 )

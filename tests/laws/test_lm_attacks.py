@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from concept_probe.attack import Attempt, Budget
-from concept_probe.erase import GradAscent
+from concept_probe.attacks import Attempt, Budget
+from concept_probe.erasers import GradAscent
 from concept_probe.families import CausalLMSubject
 from tests.laws.lm_attack_cases import CONCEPT, NAMES, SAMPLING, made
 from tests.tiny_lm import LANGUAGE

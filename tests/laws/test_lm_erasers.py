@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from concept_probe.erase import ERASERS, Dpo, Edit
-from concept_probe.erase.memit import at_places, last_of_subject
-from concept_probe.erase.pisces import at_features
-from concept_probe.erase.rmu import after_first, states
-from concept_probe.erase.rocr import renamed
+from concept_probe.erasers import ERASERS, Dpo, Edit
+from concept_probe.erasers.ablation.pisces import at_features
+from concept_probe.erasers.closed_form.memit import at_places, last_of_subject
+from concept_probe.erasers.closed_form.rocr import renamed
+from concept_probe.erasers.unlearning.rmu import after_first, states
 from concept_probe.families import CausalLMSubject
 from concept_probe.types import Query, Sampling, Subspace
 from tests.laws.eraser_cases import CASES

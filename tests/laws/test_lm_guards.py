@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from concept_probe.erase import Intervention
+from concept_probe.erasers import Intervention
 from concept_probe.families import CausalLMSubject
 from concept_probe.types import Query, Sampling
 from tests.laws.lm_eraser_cases import concept

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from concept_probe.capture import tap
+from concept_probe.activations import tap
 from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Query, Site
 from tests.tiny import EVERY, FAMILIES, answered

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from concept_probe.learn.gradients import Objective, Weights
+from concept_probe.learn.train.objective import Objective, Weights
 
 
 def codes(weights: Weights, x: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from concept_probe.capture import Live
+from concept_probe.activations import Live
 from concept_probe.learn import train_sae
 from tests.learn.long_run import report
 from tests.tiny import tiny_concept, tiny_sd

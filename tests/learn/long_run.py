@@ -21,7 +21,7 @@ def run(folder: str | None, store: str | None, on_step=None):
     if store is None:
         source, site = Planted().batches(200), SITE
     else:
-        from concept_probe.capture import Activations
+        from concept_probe.activations import Activations
 
         source, site = Activations.open(store), None
     return train_sae(

@@ -7,8 +7,9 @@ import errno
 import pytest
 import torch
 
-from concept_probe.learn import TopK, estimate, estimate_training
+from concept_probe.learn import TopK, estimate_training
 from concept_probe.learn.sae import Sae
+from concept_probe.learn.train import estimate
 from tests.learn.planted import SITE
 
 D, F = 24, 96

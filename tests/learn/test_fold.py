@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from concept_probe.learn import BatchTopK
-from concept_probe.learn.learner import Learner
-from concept_probe.learn.rules import Rule
-from concept_probe.learn.settings import Run, settle
-from concept_probe.learn.team import Team
+from concept_probe.learn.train.activation_rules import Rule
+from concept_probe.learn.train.learner import Learner
+from concept_probe.learn.train.parallel import Team
+from concept_probe.learn.train.settings import Run, settle
 from tests.learn.planted import SITE, Planted
 
 ROWS = Planted(dtype=torch.float64)

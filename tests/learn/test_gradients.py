@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from concept_probe.learn.gradients import Objective, Weights, backward
-from concept_probe.learn.learner import normalise_rows, remove_radial
-from concept_probe.learn.start import geometric_median
+from concept_probe.learn.train.initialise import geometric_median
+from concept_probe.learn.train.learner import normalise_rows, remove_radial
+from concept_probe.learn.train.objective import Objective, Weights, backward
 from concept_probe.types import unit
 from tests.learn.dense import codes, losses
 

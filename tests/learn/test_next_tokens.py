@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concept_probe.capture import capture, tap
+from concept_probe.activations import capture, tap
 from concept_probe.learn import evaluate_sae
 from concept_probe.learn.sae import Relu, Sae
 from concept_probe.types import Prompt

@@ -8,17 +8,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from concept_probe.learn import (
-    Sae,
-    TopK,
-    decoder_neighbours,
-    evaluate_sae,
-    feature_density,
-    held,
-    stability,
-    train_sae,
-)
-from concept_probe.learn.nearest import nearest, nearest_within
+from concept_probe.learn import Sae, TopK, decoder_neighbours, evaluate_sae, feature_density, stability, train_sae
+from concept_probe.learn.judge import heldout as held
+from concept_probe.learn.judge.nearest import nearest, nearest_within
 from concept_probe.types import Prompt, Site, unit
 from tests.learn.planted import SITE, Planted
 from tests.learn.test_sae_evaluate import Held, Rows, by_name, oracle
@@ -104,7 +96,7 @@ def test_a_feature_that_fires_everywhere_is_dense():
 
 
 def test_the_nearest_are_those_of_the_whole_matrix(monkeypatch):
-    from concept_probe.learn import nearest as module
+    from concept_probe.learn.judge import nearest as module
 
     monkeypatch.setattr(module, "BLOCK", 7)
     g = torch.Generator().manual_seed(0)
@@ -203,6 +195,6 @@ def test_seeds_of_one_training_agree_more_than_chance():
     ("hits", "n", "low", "high"), [(0, 40, 0.0, 0.0876), (40, 40, 0.9124, 1.0), (10, 40, 0.1419, 0.4019)]
 )
 def test_the_interval_of_a_share_is_wilsons(hits, n, low, high):
-    from concept_probe.learn.resample import share_interval
+    from concept_probe.evaluation.resample import share_interval
 
     assert share_interval(torch.arange(n) < hits) == pytest.approx((low, high), abs=5e-4)

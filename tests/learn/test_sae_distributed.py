@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from concept_probe.learn import Sae, load_sae
-from concept_probe.learn.team import Team
+from concept_probe.learn.train.parallel import Team
 from tests.learn.distributed_run import run
 
 ROOT = Path(__file__).parents[2]

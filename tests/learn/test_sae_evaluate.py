@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from concept_probe.capture import capture
+from concept_probe.activations import capture
 from concept_probe.learn import Sae, TopK, card, evaluate_sae, train_sae
-from concept_probe.learn.downstream import Coverage, replacing
+from concept_probe.learn.judge.downstream import Coverage, replacing
 from concept_probe.types import Moment, Prompt, Query, Sampling, Score, Site, unit
 from tests.learn.planted import SITE, Planted
 from tests.tiny import FAMILIES, tiny_sd

@@ -58,7 +58,7 @@ def kill_at(process: subprocess.Popen[str], step: int) -> int:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Path:
     """A captured store, so that the run reads what users read."""
-    from concept_probe.capture import capture
+    from concept_probe.activations import capture
     from tests.tiny import tiny_concept, tiny_sd
 
     subject, folder = tiny_sd(), tmp_path_factory.mktemp("store")

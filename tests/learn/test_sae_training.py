@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from concept_probe.learn import Step, train_sae
-from concept_probe.learn.start import geometric_median
+from concept_probe.learn.train.initialise import geometric_median
 from concept_probe.types import Site
 from tests.learn.planted import SITE, Planted, recovery
 

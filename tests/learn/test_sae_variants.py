@@ -141,7 +141,7 @@ def test_what_cannot_be_trained_is_refused():
 
 def test_a_transcoder_is_trained_on_the_same_rows_of_two_sites_of_a_store():
     """What the text encoder's MLP computes: with rows of the two sites mixed up, nothing could be learned."""
-    from concept_probe.capture import capture
+    from concept_probe.activations import capture
     from tests.tiny import tiny_concept, tiny_sd
 
     subject, concept = tiny_sd(), tiny_concept()

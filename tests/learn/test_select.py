@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concept_probe.learn import select
-from concept_probe.learn.select import Candidates, certified, fastest_precision, product_error, strongest
+from concept_probe.learn.train import topk_search as select
+from concept_probe.learn.train.topk_search import Candidates, certified, fastest_precision, product_error, strongest
 
 
 def made(n=300, d=48, f=2048, seed=0, dtype=torch.float32):

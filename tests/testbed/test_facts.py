@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import concept_probe as cp
-from concept_probe.concepts import load_concept, save_concept
+from concept_probe.concepts.files import load_concept, save_concept
 from concept_probe.registry import UnknownName
 from concept_probe.testbed import facts
 from concept_probe.testbed.facts import WORDINGS, prompt, read, topics, written

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from concept_probe.learn.card import card
-from concept_probe.learn.checkpoint import write_text
 from concept_probe.learn.interop.lens import save_sae
 from concept_probe.learn.sae import Sae
+from concept_probe.storage import write_text
 from concept_probe.types import Score
 
 FRONT = "---\nlibrary_name: saelens\ntags:\n- sparse-autoencoder\n- concept-probe\n---\n\n"

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from concept_probe.learn.checkpoint import file_sha256, write_tensors, write_text
 from concept_probe.learn.interop.normalise import Whitening, whitening_of
 from concept_probe.learn.interop.normalise import scale_of as norm_scale_of
 from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, centred
 from concept_probe.learn.sae import Activation, BatchTopK, JumpRelu, Relu, Sae, TopK
 from concept_probe.registry import look_up
+from concept_probe.storage import file_sha256, write_tensors, write_text
 from concept_probe.types import Site
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from concept_probe.learn.checkpoint import CorruptFile, file_sha256, read_tensors, refuse_pickle
 from concept_probe.learn.interop import lens, openai, sparsify
 from concept_probe.learn.interop.parts import Checkpoint, Format, finite
 from concept_probe.learn.sae import Sae
+from concept_probe.storage import CorruptFile, file_sha256, read_tensors, refuse_pickle
 from concept_probe.types import Site
 
 FORMATS: dict[str, Format] = {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from concept_probe.learn.checkpoint import CorruptFile, read_tensors
 from concept_probe.learn.interop.parts import Checkpoint, refuse
+from concept_probe.storage import CorruptFile, read_tensors
 
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 """Files that a training run of sae-lens leaves beside its checkpoints."""

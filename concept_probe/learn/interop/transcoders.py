@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from concept_probe.learn.activation import Activation, BatchTopK, TopK
-from concept_probe.learn.checkpoint import (
+from concept_probe.learn.interop.lens import CONFIG, VERSION, WEIGHTS, ours_of
+from concept_probe.learn.transcoder import Transcoder
+from concept_probe.storage import (
     CorruptFile,
     file_sha256,
     read_tensors,
@@ -15,8 +17,6 @@ from concept_probe.learn.checkpoint import (
     write_tensors,
     write_text,
 )
-from concept_probe.learn.interop.lens import CONFIG, VERSION, WEIGHTS, ours_of
-from concept_probe.learn.transcoder import Transcoder
 from concept_probe.types import Site
 
 MEND = "get the file again, or train again"

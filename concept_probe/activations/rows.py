@@ -1,0 +1,146 @@
+"""From the tensors of a forward pass to rows that say what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from concept_probe.activations.store import COLUMNS
+from concept_probe.registry import UnknownName
+from concept_probe.types import BRANCHES, TOKEN_KINDS, Branch, Moment, Query, Site
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+TEXT_BATCH = 64
+"""Prompts of one pass where only text encoders run."""
+Give = Callable[[Site, Tensor, Mapping[str, Tensor], int], None]
+"""Takes rows (n, d) of a site, their columns, and the number of the pass's first prompt."""
+
+
+def chosen_sites(subject: Subject, roles: Sequence[str], sites: Sequence[Site]) -> tuple[Site, ...]:
+    """Every site of `roles`, then `sites`, each once.
+
+    Raises UnknownName for a role or site that the subject lacks; ValueError if there is none.
+    """
+    wanted = tuple(dict.fromkeys((*(s for role in roles for s in subject.sites(role)), *sites)))
+    if not wanted:
+        raise ValueError(f"no site was given to capture; name roles ({', '.join(subject.roles())}) or sites")
+    for site in wanted:
+        subject.module(site)
+    return wanted
+
+
+def check_names(kinds: Sequence[str] | None, branches: Sequence[str]) -> None:
+    """Raises UnknownName for a token kind or a branch of guidance that does not exist."""
+    for what, given, known in (("token kind", kinds or (), TOKEN_KINDS), ("branch", branches, BRANCHES)):
+        for name in given:
+            if name not in known:
+                raise UnknownName(what, name, known)
+
+
+class Keep:
+    """Turns the tensors of a pass into rows with their columns, and gives them away."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        queries: Sequence[Query],
+        numbers: Sequence[int],
+        steps: Sequence[int] | None,
+        kinds: Sequence[str] | None,
+        branches: Sequence[Branch],
+        dtype: torch.dtype,
+        device: torch.device,
+        give: Give,
+        lost: str,
+    ) -> None:
+        """A message calls query i number `numbers[i]`, and says with `lost` what became of a value not finite."""
+        self.subject = subject
+        self.numbers = numbers
+        self.give = give
+        self.lost = lost
+        self.device = device
+        self.queries = queries
+        self.steps = None if steps is None else frozenset(steps)
+        self.kinds = None if kinds is None else torch.tensor([TOKEN_KINDS.index(k) for k in kinds])
+        self.branches = frozenset(branches)
+        self.dtype = dtype
+
+    def looks(self, sites: Sequence[Site], start: int) -> dict[Site, Any]:
+        """One look per site, for the batch whose first prompt is number `start`."""
+
+        def at(site: Site) -> Any:
+            return lambda x, moment: self._take(site, x, moment, start)
+
+        return {site: at(site) for site in sites}
+
+    def _take(self, site: Site, x: Tensor, moment: Moment, start: int) -> None:
+        if self.steps is not None and moment.step is not None and moment.step not in self.steps:
+            return
+        # The empty prompt (row -1) passes the text encoders once per batch; it is kept once.
+        kept = [
+            i
+            for i, (prompt, branch) in enumerate(zip(moment.prompts, moment.branches, strict=True))
+            if branch in self.branches and (prompt >= 0 or start == 0)
+        ]
+        if not kept:
+            return
+        x, columns = self._rows(site, x.detach(), moment, torch.tensor(kept), start)
+        finite = torch.isfinite(x).all(-1)
+        if not bool(finite.all()):
+            self._refuse(site, columns, int((~finite).nonzero()[0]))
+        self.give(site, x, columns, start)
+
+    def _rows(
+        self, site: Site, x: Tensor, moment: Moment, kept: Tensor, start: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """x (b, c, h, w), (b, a, d) or (b, d) -> rows (n, d) of the kept batch rows, with their columns."""
+        x = x[kept.to(x.device)]
+        if x.ndim == 4:
+            x = x.flatten(2).mT
+        single = x.ndim == 2
+        x = x[:, None] if single else x
+        if x.ndim != 3:
+            raise ValueError(
+                f"site {str(site)!r} gives shape {tuple(x.shape)}; rows need (b, d), (b, a, d) or (b, c, h, w)"
+            )
+        b, a, _ = x.shape
+        asked = torch.tensor(moment.prompts)[kept]
+        blank = torch.full((b, a), -1)
+        place = torch.arange(a).expand(b, a)
+        axis = None if single else self.subject.axis(site)
+        read = torch.ones(b, a, dtype=torch.bool)
+        if axis == "token" and moment.places is not None:
+            place = moment.places.to(kept.device)[kept]
+            read = place >= 0
+        kinds = blank
+        if axis == "token" and moment.token_kinds is not None:
+            kinds = moment.token_kinds.to(kept.device)[kept]
+        grid = {
+            "prompt": torch.where(asked < 0, asked, asked + start)[:, None].expand(b, a),
+            "token": place if axis == "token" else blank,
+            "kind": kinds,
+            "step": torch.full((b, a), -1 if moment.step is None else moment.step),
+            "branch": torch.tensor([BRANCHES.index(moment.branches[i]) for i in kept.tolist()])[:, None].expand(b, a),
+            "patch": place if axis == "patch" else blank,
+        }
+        chosen = read
+        if axis == "token" and self.kinds is not None:
+            chosen = read & torch.isin(kinds, self.kinds)
+        rows = x[chosen.to(x.device)].to(device=self.device, dtype=self.dtype)
+        return rows, {c: grid[c][chosen].to(torch.int32) for c in COLUMNS}
+
+    def _refuse(self, site: Site, columns: dict[str, Tensor], row: int) -> None:
+        at = {c: int(v[row]) for c, v in columns.items()}
+        asked = at["prompt"]
+        number, prompt = (self.numbers[asked], self.queries[asked].prompt.text) if asked >= 0 else (-1, "")
+        step = "the text encoder" if at["step"] < 0 else f"step {at['step']}"
+        where = f", token {at['token']}" if at["token"] >= 0 else f", patch {at['patch']}" if at["patch"] >= 0 else ""
+        raise FloatingPointError(
+            f"a value at site {str(site)!r} is not finite: prompt {number} {prompt!r}, {step}, branch "
+            f"{BRANCHES[at['branch']]}{where}; {self.lost}; check the weights, or run in float32"
+        )

@@ -1,0 +1,161 @@
+"""Writes a store as a stream: what is on disk is always whole, and a rerun goes on from there."""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from concept_probe.activations import shard
+from concept_probe.activations.store import COLUMNS, MANIFEST
+from concept_probe.types import Site
+
+FORMAT = 1
+
+
+class Writer:
+    """Rows come in by site; a shard goes out when any site has `shard_rows` of them.
+
+    Shards written in the middle of a batch are marked as such, and dropped by a rerun, which starts at a batch.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], sites: tuple[Site, ...], shard_rows: int) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.sites = sites
+        self.shard_rows = shard_rows
+        self._buffers: dict[Site, list[dict[str, Tensor]]] = {site: [] for site in sites}
+        self._rows = dict.fromkeys(sites, 0)
+
+    @classmethod
+    def resume(cls, folder: Path, header: Mapping[str, Any], sites: tuple[Site, ...], shard_rows: int) -> Writer:
+        """Begin a store, or go on with the one in `folder`.
+
+        Raises ValueError if that one is of another capture, naming what differs and both values.
+        """
+        header = json.loads(json.dumps(header))
+        path = folder / MANIFEST
+        if not path.is_file():
+            strays = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+            strays = [name for name in strays if not name.endswith(shard.UNFINISHED)]
+            if strays:
+                raise ValueError(f"{folder} holds {strays[0]!r} but no {MANIFEST}; capture into an empty or new folder")
+            folder.mkdir(parents=True, exist_ok=True)
+            versions = {name: _version(name) for name in ("torch", "safetensors", "transformers", "diffusers")}
+            manifest = {
+                "format": FORMAT, "header": header, "versions": versions,
+                "complete": False, "widths": {}, "shards": [],
+            }  # fmt: skip
+            writer = cls(folder, manifest, sites, shard_rows)
+            writer._save()
+            return writer
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"{path} has format {manifest['format']}; this version reads {FORMAT}")
+        _refuse_other(folder, manifest["header"], header)
+        writer = cls(folder, manifest, sites, shard_rows)
+        writer._drop_unfinished()
+        return writer
+
+    @property
+    def done(self) -> int:
+        """How many prompts are on disk."""
+        return max((s["done"] for s in self.manifest["shards"]), default=0)
+
+    @property
+    def complete(self) -> bool:
+        return self.manifest["complete"]
+
+    def _drop_unfinished(self) -> None:
+        shards = self.manifest["shards"]
+        while shards and not shards[-1]["whole"]:
+            shards.pop()
+        kept = {s["file"] for s in shards}
+        for path in self.folder.iterdir():
+            if path.name.endswith(shard.UNFINISHED) or (path.suffix == ".safetensors" and path.name not in kept):
+                path.unlink()
+        self._save()
+
+    def add(self, site: Site, x: Tensor, columns: Mapping[str, Tensor], done: int) -> None:
+        """Take rows x (n, d) of one site; `done` prompts are whole so far."""
+        if not len(x):
+            return
+        self.manifest["widths"].setdefault(str(site), x.shape[1])
+        self._buffers[site].append({"x": x, **columns})
+        self._rows[site] += len(x)
+        if self._rows[site] >= self.shard_rows:
+            self._flush(done, whole=False)
+
+    def end_batch(self, done: int, total: int) -> None:
+        """The first `done` of `total` prompts are whole now."""
+        if not self.manifest["shards"]:
+            self._refuse_without_room(done, total)
+        finished = done == total
+        pending = any(self._rows.values())
+        shards = self.manifest["shards"]
+        split = bool(shards) and not shards[-1]["whole"]
+        if pending and (finished or split or max(self._rows.values()) >= self.shard_rows // 2):
+            self._flush(done, whole=True)
+        elif shards and not pending:
+            shards[-1] |= {"done": done, "whole": True}
+        if finished:
+            self.manifest["complete"] = True
+            self._save()
+
+    def _flush(self, done: int, *, whole: bool) -> None:
+        tensors = {}
+        for i, site in enumerate(self.sites):
+            parts = self._buffers[site]
+            if parts:
+                tensors[f"{i}.x"] = torch.cat([p["x"] for p in parts])
+                for column in COLUMNS:
+                    tensors[f"{i}.{column}"] = torch.cat([p[column] for p in parts])
+        name = f"{len(self.manifest['shards']):06d}.safetensors"
+        record = shard.write(self.folder / name, tensors)
+        rows = {str(site): n for site, n in self._rows.items() if n}
+        self.manifest["shards"].append({"file": name, **record, "rows": rows, "done": done, "whole": whole})
+        self._buffers = {site: [] for site in self.sites}
+        self._rows = dict.fromkeys(self.sites, 0)
+        self._save()
+
+    def _save(self) -> None:
+        shard.replace_text(self.folder / MANIFEST, json.dumps(self.manifest, indent=1, ensure_ascii=False))
+
+    def _refuse_without_room(self, done: int, total: int) -> None:
+        held = sum(t.numel() * t.element_size() for parts in self._buffers.values() for p in parts for t in p.values())
+        need, free = held * total // max(done, 1), shutil.disk_usage(self.folder).free
+        if need > free:
+            raise OSError(
+                errno.ENOSPC,
+                f"this capture needs about {need / 1e9:.1f} GB and {self.folder} has {free / 1e9:.1f} GB free; "
+                "keep fewer token kinds (kinds=) or denoising steps (steps=), or store dtype=torch.float16",
+            )
+
+
+def _refuse_other(folder: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    for key in dict.fromkeys((*asked, *there)):
+        a, b = asked.get(key), there.get(key)
+        if a != b:
+            raise ValueError(
+                f"{folder} holds another capture: its {key} is {_short(b)}, asked for is {_short(a)}; nothing was "
+                "written; capture into another folder"
+            )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"

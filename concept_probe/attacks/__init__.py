@@ -1,0 +1,98 @@
+"""Attacks: each tries to bring an erased concept back within a budget."""
+
+from __future__ import annotations
+
+from concept_probe.attacks.attack import Attack, NothingToAsk, label_of
+from concept_probe.attacks.budget import Attempt, Budget, Spent
+from concept_probe.attacks.embeddings.soft_prefix import SoftPrefix
+from concept_probe.attacks.embeddings.textual_inversion import EmbeddingInversion
+from concept_probe.attacks.latents.classifier_guidance import ClassifierGuidance
+from concept_probe.attacks.latents.ddim_inversion import LatentInversion
+from concept_probe.attacks.latents.renoising import NoiseTrajectory
+from concept_probe.attacks.latents.sdedit import VisualContext
+from concept_probe.attacks.prompts.implicit import ImplicitPrompts
+from concept_probe.attacks.prompts.in_context import InContext
+from concept_probe.attacks.prompts.paraphrase import Paraphrases
+from concept_probe.attacks.prompts.role_prompts import RolePrompts
+from concept_probe.attacks.prompts.temperature import Temperature
+from concept_probe.attacks.prompts.translation import Translation
+from concept_probe.attacks.search.p4d import P4D
+from concept_probe.attacks.search.prefix_search import PrefixSearch
+from concept_probe.attacks.search.ring_a_bell import RingABell
+from concept_probe.attacks.search.token_search import TokenSearch
+from concept_probe.attacks.search.unlearndiffatk import UnlearnDiffAtk
+from concept_probe.attacks.weights.lora_relearning import LoraRelearning
+from concept_probe.attacks.weights.merging import Merging, Weights
+from concept_probe.attacks.weights.pruning import Pruning
+from concept_probe.attacks.weights.quantisation import Quantisation
+from concept_probe.attacks.weights.relearning import Relearning
+from concept_probe.attacks.weights.unablation import UnAblation
+
+ATTACKS: dict[str, type[Attack]] = {
+    "paraphrases": Paraphrases,
+    "embedding_inversion": EmbeddingInversion,
+    "relearning": Relearning,
+    "lora_relearning": LoraRelearning,
+    "quantisation": Quantisation,
+    "pruning": Pruning,
+    "merging": Merging,
+    "unablation": UnAblation,
+    "role_prompts": RolePrompts,
+    "in_context": InContext,
+    "translation": Translation,
+    "temperature": Temperature,
+    "implicit_prompts": ImplicitPrompts,
+    "visual_context": VisualContext,
+    "latent_inversion": LatentInversion,
+    "noise_trajectory": NoiseTrajectory,
+    "classifier_guidance": ClassifierGuidance,
+    "unlearndiffatk": UnlearnDiffAtk,
+    "ring_a_bell": RingABell,
+    "p4d": P4D,
+    "token_search": TokenSearch,
+    "soft_prefix": SoftPrefix,
+    "prefix_search": PrefixSearch,
+}
+"""By name; a new attack is one file and one line here."""
+
+STANDARD = ("paraphrases", "embedding_inversion", "relearning")
+"""Those that an audit runs unless it is told otherwise: words, vectors and weights, one of each."""
+
+ON_TEXTS = ("paraphrases", "role_prompts", "in_context", "temperature", "relearning")
+"""The same for a language model."""
+
+__all__ = [
+    "ATTACKS",
+    "ON_TEXTS",
+    "P4D",
+    "STANDARD",
+    "Attack",
+    "Attempt",
+    "Budget",
+    "ClassifierGuidance",
+    "EmbeddingInversion",
+    "ImplicitPrompts",
+    "InContext",
+    "LatentInversion",
+    "LoraRelearning",
+    "Merging",
+    "NoiseTrajectory",
+    "NothingToAsk",
+    "Paraphrases",
+    "PrefixSearch",
+    "Pruning",
+    "Quantisation",
+    "Relearning",
+    "RingABell",
+    "RolePrompts",
+    "SoftPrefix",
+    "Spent",
+    "Temperature",
+    "TokenSearch",
+    "Translation",
+    "UnAblation",
+    "UnlearnDiffAtk",
+    "VisualContext",
+    "Weights",
+    "label_of",
+]

@@ -1,0 +1,155 @@
+"""Lead the walk by a classifier's gradient towards the concept (classifier guidance, arXiv 2105.05233, 2505.17013)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from concept_probe import detect
+from concept_probe.attacks.attack import Attack, NothingToAsk, checkpoints, label_of, relabelled, spread
+from concept_probe.attacks.budget import Attempt, Budget, Meter
+from concept_probe.attacks.curve import Candidate, Way, along, shares
+from concept_probe.attacks.latents.base import Walker, walker
+from concept_probe.attacks.latents.ddim_inversion import parts
+from concept_probe.families.diffusion.trajectory import Steering, Walk
+from concept_probe.types import Concept, Guide
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifierGuidance(Attack):
+    """Moves the picture that is predicted at steps of the walk along the gradient of a classifier's log probability of
+    the concept, and goes on from there with everything on.
+
+    A gradient can paint the concept, or what its judge takes for it, on a model that never knew it: what the same
+    guidance does on a never-taught twin is no knowledge. The random candidate is led as far towards other labels.
+    """
+
+    guide: Guide | None = None
+    """Whose gradient leads. None: another recogniser of the same labels than the judge where there is one
+    (`detect.second`), else the judge itself, which then is led to be fooled; the note says which."""
+    scale: float = 1.0
+    """How far the predicted latents move in a guided step where all is noise, as a root mean square; sqrt(1 - a) of it
+    where a of the variance is picture."""
+    points: int = 3
+    """Points of the curve, no guidance included."""
+    pictures: int = 16
+    """Pictures per point and for the control, at most."""
+
+    name: ClassVar[str] = "classifier_guidance"
+    needs_examples: ClassVar[bool] = False
+    brings: ClassVar[bool] = True
+    on: ClassVar = "pictures"
+
+    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
+        meter, model, label = Meter(budget), walker(subject, self.name), label_of(concept)
+        guide = self.leader(label)
+        kept, each = shares(budget, tuple(range(self.points)), self.pictures)
+        wanted = checkpoints(self._most(budget, each, len(kept)), self.points)[-len(kept) :]
+        queries = spread(relabelled(concept.prompts("target", "test"), label), each, self.seed)
+        generator = torch.Generator().manual_seed(self.seed)
+        aim, others = guide.labels.index(label), [i for i, x in enumerate(guide.labels[:-1]) if x != label]
+
+        def towards(steps: int, labels: Sequence[int]) -> Candidate:
+            if not steps:
+                return Candidate(queries)
+            lead = Lead(model, guide, self.scale, evenly(steps, self.sampling.steps), labels, meter)
+            return Candidate(queries, model.steered(Steering(begin=lead.begin, lead=lead)))
+
+        def away() -> Candidate:
+            drawn = torch.randint(len(others), (len(queries),), generator=generator).tolist() if others else []
+            return towards(wanted[-1], [others[i] for i in drawn]) if others else Candidate(())
+
+        way = Way(
+            wanted, "guided steps", lambda steps: steps, lambda steps: towards(steps, [aim] * len(queries)), away,
+            "guidance towards other labels", lambda: f"led by {guide.name}{' ' + self._own(guide)}".rstrip(),
+        )  # fmt: skip
+        return along(self, subject, concept, budget, meter, way)
+
+    def leader(self, label: str) -> Guide:
+        """Whose gradient leads towards `label`. Raises NothingToAsk where there is none that sees it."""
+        found = self.guide or detect.second(self.recogniser) or self.recogniser
+        if not isinstance(found, Guide):
+            raise NothingToAsk(
+                f"attack {self.name!r}: recogniser {found.name!r} has no `logits`, so there is no gradient to follow; "
+                "give a `guide` that has"
+            )
+        if label not in found.labels[:-1]:
+            raise NothingToAsk(f"attack {self.name!r}: {found.name!r} can't see {label!r}; give a `guide` that can")
+        return found
+
+    def _own(self, guide: Guide) -> str:
+        return "(the judge itself)" if guide is self.recogniser else ""
+
+    def _most(self, budget: Budget, each: int, points: int) -> int:
+        """Guided steps of the last point: as many as the budget pays for, each a gradient per batch and step."""
+        batches = -(-each // self.sampling.batch)
+        for steps in range(self.sampling.steps, 0, -1):
+            asked = checkpoints(steps, self.points)[-points:]
+            if batches * (sum(asked) + steps) <= budget.gradient_steps:
+                return steps
+        return 0
+
+
+class Lead:
+    """What leads the walks of one candidate: `labels[i]` for the picture of query i, at the walk's `steps`."""
+
+    def __init__(
+        self, model: Walker, guide: Guide, scale: float, steps: Sequence[int], labels: Sequence[int], meter: Meter
+    ) -> None:
+        self.model, self.guide, self.scale, self.labels, self.meter = model, guide, scale, labels, meter
+        self.steps = frozenset(steps)
+        self.rows: Sequence[int] = ()
+        """Queries of the walk that is under way."""
+
+    def begin(self, walk: Walk, rows: Sequence[int]) -> None:
+        self.rows = rows
+
+    def __call__(self, walk: Walk, step: int, prediction: Tensor) -> Tensor:
+        """The prediction whose picture is further along the gradient; as it is at other steps, or out of time.
+
+        Raises FloatingPointError for a gradient that is no number.
+        """
+        if step not in self.steps or self.meter.out_of_time():
+            return prediction
+        self.meter.step()
+        kind, a = self.model.pipeline.scheduler.config.prediction_type, walk.signal(step).to(prediction.device)
+        x = walk.model_input(walk.timesteps[step]).float()
+        clean, _ = parts(x, prediction.float(), a, kind)
+        slope = self.slope(clean, prediction.dtype)
+        size = slope.flatten(1).square().mean(1).sqrt().clamp_min(1e-20).view(-1, 1, 1, 1)
+        moved = clean + self.scale * (1 - a).sqrt() * slope / size
+        return said(x, moved, a, kind).to(prediction.dtype)
+
+    def slope(self, clean: Tensor, dtype: torch.dtype) -> Tensor:
+        """The gradient (b, c, h, w) of the log probability of each row's label in latents `clean`."""
+        labels = torch.tensor([self.labels[i] for i in self.rows], device=clean.device)
+        with torch.enable_grad():
+            z = clean.detach().requires_grad_(True)
+            logits = self.guide.logits(self.model.images_from(z.to(dtype)))
+            likely = logits.log_softmax(-1).gather(1, labels.to(logits.device).unsqueeze(1)).sum()
+            (slope,) = torch.autograd.grad(likely, z)
+        if not torch.isfinite(slope).all():
+            raise FloatingPointError(f"the gradient of {self.guide.name} is no number; lower the attack's `scale`")
+        return slope
+
+
+def said(x: Tensor, clean: Tensor, a: Tensor, kind: str) -> Tensor:
+    """What a prediction of type `kind` says where `x` = sqrt(a) clean + sqrt(1 - a) e: `parts` undone."""
+    noise = (x - a.sqrt() * clean) / (1 - a).sqrt()
+    return {"epsilon": noise, "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * clean, "sample": clean}[kind]
+
+
+def evenly(count: int, steps: int) -> tuple[int, ...]:
+    """`count` of `steps` steps, evenly apart, the first among them.
+
+    >>> evenly(3, 10)
+    (0, 3, 6)
+    """
+    return tuple(i * steps // count for i in range(count))

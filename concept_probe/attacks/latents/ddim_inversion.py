@@ -1,0 +1,109 @@
+"""Run pictures of the concept back to noise and start there (DDIM inversion, arXiv 2010.02502; as in 2512.22877)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from concept_probe.attacks.attack import Attack, examples_of, label_of, relabelled, spread
+from concept_probe.attacks.budget import Attempt, Budget, Meter
+from concept_probe.attacks.curve import Candidate, Way, along, shares
+from concept_probe.attacks.latents.base import Walker, nameless, walker
+from concept_probe.families.diffusion.trajectory import Steering, Walk
+from concept_probe.types import Concept, Prompt
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class LatentInversion(Attack):
+    """Inverts the attacker's pictures with the erased subject itself, under a prompt that names nothing, and draws from there.
+
+    The walk is whole: all that it gets of the picture is the noise that it starts from. Ordinary noise under the
+    baseline's prompts is point 0; the random candidate starts from the inverted latents with their places shuffled.
+    """
+
+    pictures: int = 16
+    """Pictures per point and for the control, at most."""
+
+    name: ClassVar[str] = "latent_inversion"
+    needs_examples: ClassVar[bool] = True
+    on: ClassVar = "pictures"
+    brings: ClassVar[bool] = True
+
+    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
+        meter, model = Meter(budget), walker(subject, self.name)
+        test = relabelled(concept.prompts("target", "test"), label_of(concept))
+        examples = examples_of(concept, budget, self.name)
+        meter.use_examples(len(examples))
+        points, each = shares(budget, (0, len(examples)) if len(examples) else (0,), self.pictures)
+        queries = spread(test, each, self.seed)
+        text = nameless(concept.prompts("anchor", "fit"))[0]
+
+        def at(count: int, mixed: bool) -> Candidate:
+            if not count:
+                return Candidate(queries)
+            return Candidate(queries, model.steered(Steering(begin=start(mixed))))
+
+        def start(mixed: bool):
+            inverted: list[Tensor] = []
+
+            def begin(walk: Walk, rows: Sequence[int]) -> None:
+                if not inverted:
+                    clean = model.latents(examples.to(subject.device, subject.dtype))
+                    found = invert(model, subject, clean, walk, text)
+                    inverted.append(displaced(found, self.seed) if mixed else found)
+                walk.latents = inverted[0][[i % len(inverted[0]) for i in rows]]
+
+            return begin
+
+        way = Way(
+            points, "pictures inverted", lambda count: count, lambda count: at(count, mixed=False),
+            lambda: at(points[-1], mixed=True), "shuffled latents",
+        )  # fmt: skip
+        return along(self, subject, concept, budget, meter, way)
+
+
+@torch.no_grad()
+def invert(model: Walker, subject: Subject, clean: Tensor, walk: Walk, text: Prompt) -> Tensor:
+    """Latents (n, c, h, w) at the walk's first timestep from which deterministic steps under `text` lead near `clean`.
+
+    x_next = sqrt(a_next) x0 + sqrt(1 - a_next) e with x0 and e as the denoiser says at the present level
+    (arXiv 2010.02502, eq. 12 with sigma 0, run backwards), then in the scheduler's scaling.
+    """
+    scheduler = model.pipeline.scheduler
+    kept = scheduler.alphas_cumprod.to(clean.device, torch.float32)
+    condition = subject.encode([text])
+    condition = condition.rows(torch.zeros(len(clean), dtype=torch.long, device=condition.states.device))
+    x = clean.float()
+    times = walk.timesteps.round().long().flip(0).clamp(0, len(kept) - 1)
+    now = kept[0]
+    for t in times:
+        then = kept[t]
+        said = model.predict(x.to(clean.dtype), t.repeat(len(x)), condition).float()
+        x0, noise = parts(x, said, now, scheduler.config.prediction_type)
+        x, now = then.sqrt() * x0 + (1 - then).sqrt() * noise, then
+    return (x / now.sqrt() if hasattr(scheduler, "sigmas") else x).to(clean.dtype)
+
+
+def parts(x: Tensor, said: Tensor, kept: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """The picture and the noise in `x` = sqrt(a) x0 + sqrt(1 - a) e, as a prediction of type `kind` has them."""
+    signal, level = kept.sqrt(), (1 - kept).sqrt()
+    if kind == "epsilon":
+        return (x - level * said) / signal, said
+    if kind == "v_prediction":
+        return signal * x - level * said, level * x + signal * said
+    if kind == "sample":
+        return said, (x - signal * said) / level
+    raise ValueError(f"prediction type {kind!r} is none of epsilon, v_prediction, sample")
+
+
+def displaced(latents: Tensor, seed: int) -> Tensor:
+    """The latents (n, c, h, w) with their places in a random order, the same for all."""
+    order = torch.randperm(latents.shape[-1] * latents.shape[-2], generator=torch.Generator().manual_seed(seed))
+    return latents.flatten(2)[:, :, order].view(latents.shape)

@@ -1,0 +1,82 @@
+"""Start from noised pictures of the concept (SDEdit, arXiv 2108.01073), as visual context does (arXiv 2505.17013)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from concept_probe.attacks.attack import Attack, examples_of, label_of, relabelled, spread
+from concept_probe.attacks.budget import Attempt, Budget, Meter
+from concept_probe.attacks.curve import Candidate, Way, along, shares
+from concept_probe.attacks.latents.base import own_noise, walker
+from concept_probe.families.diffusion.trajectory import Steering, Walk
+from concept_probe.types import Concept
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class VisualContext(Attack):
+    """Leaves out the first part of the walk and starts from a picture of the concept with as much noise instead.
+
+    What the model makes of a half-hidden picture shows whether it still knows what it sees. The random candidate
+    starts from pictures whose pixels are shuffled: the same colours, and no concept.
+    """
+
+    percent: tuple[int, ...] = (10, 30)
+    """Shares of the walk that are left out, rising; at 100 the picture itself would be shown."""
+    pictures: int = 16
+    """Pictures per point and for the control, at most."""
+
+    name: ClassVar[str] = "visual_context"
+    needs_examples: ClassVar[bool] = True
+    on: ClassVar = "pictures"
+    brings: ClassVar[bool] = True
+
+    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
+        if any(not 0 < p < 100 for p in self.percent) or list(self.percent) != sorted(self.percent):
+            raise ValueError(f"attack {self.name!r}: percent is {self.percent}; give rising numbers between 0 and 100")
+        meter, model = Meter(budget), walker(subject, self.name)
+        test = relabelled(concept.prompts("target", "test"), label_of(concept))
+        examples = examples_of(concept, budget, self.name)
+        meter.use_examples(len(examples))
+        points, each = shares(budget, (0, *self.percent) if len(examples) else (0,), self.pictures)
+        queries = spread(test, each, self.seed)
+
+        def at(level: int, images: Tensor) -> Candidate:
+            if not level:
+                return Candidate(queries)
+            with torch.no_grad():
+                latents = model.latents(images.to(subject.device, subject.dtype))
+            return Candidate(queries, model.steered(Steering(begin=from_pictures(latents, level / 100))))
+
+        way = Way(
+            points, "percent of the walk left out", lambda level: level, lambda level: at(level, examples),
+            lambda: at(points[-1], shuffled(examples, self.seed)), "shuffled pictures",
+        )  # fmt: skip
+        return along(self, subject, concept, budget, meter, way)
+
+
+def from_pictures(latents: Tensor, share: float):
+    """Start at the step after `share` of the walk, query i from picture i, modulo their number, with its own noise."""
+
+    def begin(walk: Walk, rows: Sequence[int]) -> None:
+        step = min(round(share * len(walk.timesteps)), len(walk.timesteps) - 1)
+        if step == 0:
+            return
+        clean = latents[[i % len(latents) for i in rows]]
+        walk.latents = walk.noised(clean, own_noise(walk), step)
+        walk.starts_at(step)
+
+    return begin
+
+
+def shuffled(images: Tensor, seed: int) -> Tensor:
+    """The pictures (n, 3, h, w) with their pixels in a random order, the same for all."""
+    order = torch.randperm(images.shape[-1] * images.shape[-2], generator=torch.Generator().manual_seed(seed))
+    return images.flatten(2)[:, :, order].view(images.shape)

@@ -1,0 +1,79 @@
+"""A prompt under which the erased model predicts what the original does (Prompting4Debugging, arXiv 2309.06135)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from concept_probe.attacks.latents.base import walker
+from concept_probe.attacks.search.search import Goal, HardPrompt, Step
+from concept_probe.attacks.search.token_search import projected
+from concept_probe.attacks.search.vocabulary import Slot, Vocabulary, among, instead
+from concept_probe.families.diffusion.trajectory import noisy
+from concept_probe.types import Prompt
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class P4D(HardPrompt):
+    """Searches for words with which the erased model says of noised pictures what the original says of them for the
+    concept's own prompts.
+
+    Vectors descend along gradients that are taken at the words nearest to them, as in `TokenSearch`. The original is
+    asked only what it predicts; everything that is on stays on in the model that is attacked.
+    """
+
+    words: int = 8
+    """Words that are searched for."""
+    every: int = 0
+    """0: the words are the whole prompt (P4D-N). K: they stand in the concept's prompts, one after every K words of
+    them, and what is left behind the end (P4D-K)."""
+    rate: float = 0.3
+    """Adam's step, as a multiple of the root mean square of the embeddings' entries."""
+    original: Subject | None = None
+    """The attacker's copy of the model before the erasure; None: the attacked subject with its taps asleep and what
+    edits have put aside, see `Subject.bare`."""
+
+    name: ClassVar[str] = "p4d"
+
+    def slot(self, prompt: Prompt) -> Slot:
+        if self.every < 0:
+            raise ValueError(f"attack {self.name!r}: every is {self.every}; give 0 or more")
+        return among(prompt, self.every) if self.every else instead(prompt)
+
+    def goal(self, subject: Subject, slots: Sequence[Slot]) -> Goal:
+        model = walker(subject, self.name)
+        other = self.original or subject
+        original = walker(other, self.name)
+        if original.latent_shape != model.latent_shape:
+            raise ValueError(
+                f"attack {self.name!r}: {other.name!r} and {subject.name!r} have latents of other shapes, so what one "
+                "predicts is no goal for the other; give the model that was erased"
+            )
+        named = [slot.prompt for slot in slots]
+
+        def before() -> AbstractContextManager[None]:
+            return subject.bare() if self.original is None else nullcontext()
+
+        def far(latents: Tensor, texts: Sequence[int], prompts: Sequence[Prompt], generator: torch.Generator) -> Tensor:
+            scheduler = model.pipeline.scheduler
+            times = torch.randint(scheduler.config.num_train_timesteps, (len(latents),), generator=generator)
+            noise = torch.randn(latents.shape, generator=generator).to(latents)
+            times = times.to(latents.device)
+            seen, _ = noisy(scheduler, latents, noise, times)
+            with torch.no_grad(), before():
+                wanted = original.predict(seen, times, other.encode([named[i] for i in texts]))
+            said = model.predict(seen, times, subject.encode(prompts))
+            return (said - wanted.to(said)).float().square().mean()
+
+        return far
+
+    def stepper(self, vocabulary: Vocabulary) -> Step:
+        return projected(vocabulary, self.rate)

@@ -1,0 +1,157 @@
+"""A prompt that the text encoder reads as another one plus the concept (Ring-A-Bell, arXiv 2310.10012)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_probe.attacks.attack import Attack, NothingToAsk, checkpoints, label_of
+from concept_probe.attacks.budget import Attempt, Budget, Meter
+from concept_probe.attacks.curve import Candidate, Way, along, shares
+from concept_probe.attacks.search.vocabulary import Vocabulary, check_room, in_front, in_place, names_of
+from concept_probe.types import Concept, Prompt, Query
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class RingABell(Attack):
+    """Breeds a prompt whose text states are those of a prompt without the concept, plus the concept's direction.
+
+    It looks at no picture and takes no gradient: all that the search asks is what texts are read as. Random words,
+    others for every picture, are the control; the best of the first, random, brood is point 0.
+    """
+
+    reader: Subject | None = None
+    """Whose text encoders the attacker reads with: their own copy of public ones; None: those of the attacked subject,
+    with all that is on."""
+    strength: float = 1.0
+    """How much of the concept's direction is added."""
+    words: int = 8
+    """Words of the prompt."""
+    brood: int = 32
+    """Prompts in each generation."""
+    generations: int = 60
+    """Generations in all."""
+    crossing: float = 0.5
+    """Chance that a child takes the words from a random place on from a second parent."""
+    mutation: float = 0.25
+    """Chance of every child's word to be drawn anew."""
+    points: int = 3
+    """Points of the curve, the first generation included."""
+    pictures: int = 16
+    """Pictures per point and for the control, at most."""
+
+    name: ClassVar[str] = "ring_a_bell"
+    needs_examples: ClassVar[bool] = False
+    on: ClassVar = "pictures"
+
+    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
+        if self.words < 1 or self.brood < 2 or self.generations < 0:
+            raise ValueError(
+                f"attack {self.name!r}: words {self.words}, brood {self.brood}, generations {self.generations}; give at "
+                "least 1 word, a brood of 2 and no generation less than 0"
+            )
+        meter, generator, label = Meter(budget), torch.Generator().manual_seed(self.seed), label_of(concept)
+        reader = self.reader or subject
+        vocabulary = Vocabulary.of(subject, names_of(concept))
+        slot = in_front(Prompt("", None, label))
+        check_room(subject, [slot], self.words)
+        goal = wanted(reader, concept, self.strength, self.name)
+
+        def far(ids: Tensor) -> Tensor:
+            states = _states(reader, [slot.filled(vocabulary.spell(row)) for row in ids])
+            return (states - goal).square().flatten(1).mean(1)
+
+        breeder = Breeder(self, vocabulary, far, generator, meter)
+        points, each = shares(budget, checkpoints(self.generations, self.points), self.pictures)
+
+        def at(found: Sequence[Tensor]) -> Candidate:
+            prompts = [slot.filled(vocabulary.spell(ids)) for ids in found]
+            return Candidate([Query(prompts[i % len(prompts)], self.seed + i) for i in range(each)])
+
+        def others() -> Candidate:
+            return at([vocabulary.random(self.words, generator) for _ in range(max(1, each))])
+
+        way = Way(
+            points, "generations", breeder.run, lambda _: at([breeder.brood[0]]), others, "random words",
+            lambda: f"words: {' '.join(vocabulary.spell(breeder.brood[0]))}; {breeder.read} texts read",
+        )  # fmt: skip
+        return along(self, subject, concept, budget, meter, way)
+
+
+class Breeder:
+    """A genetic search: the better half of each brood lives on, and its children fill the other half."""
+
+    def __init__(
+        self, options: RingABell, vocabulary: Vocabulary, far: Callable[[Tensor], Tensor],
+        generator: torch.Generator, meter: Meter,
+    ) -> None:  # fmt: skip
+        self.options, self.vocabulary, self.far = options, vocabulary, far
+        self.generator, self.meter = generator, meter
+        self.brood = torch.stack([vocabulary.random(options.words, generator) for _ in range(options.brood)])
+        """Ids (n, L), the best first once they were read."""
+        self.distances: Tensor | None = None
+        """(n,) of the brood, rising; None before it was read."""
+        self.read = 0
+        """Texts that were read in all."""
+        self.made = 0
+        """Generations in all, the first not counted."""
+
+    def run(self, goal: int) -> int:
+        """Go on until `goal` generations have been made, or the time is spent; returns how many have been made."""
+        if self.distances is None:
+            self._settle(self.brood, self._measured(self.brood))
+        while self.made < goal and not self.meter.out_of_time():
+            assert self.distances is not None
+            half = len(self.brood) // 2
+            children = self._children(self.brood[: max(1, half)], len(self.brood) - half)
+            alive, near = self.brood[:half], self.distances[:half]
+            self._settle(torch.cat([alive, children]), torch.cat([near, self._measured(children)]))
+            self.made += 1
+        return self.made
+
+    def _measured(self, ids: Tensor) -> Tensor:
+        self.read += len(ids)
+        with torch.no_grad():
+            return self.far(ids).cpu()
+
+    def _settle(self, brood: Tensor, distances: Tensor) -> None:
+        order = distances.argsort(stable=True)
+        self.brood, self.distances = brood[order], distances[order]
+
+    def _children(self, parents: Tensor, count: int) -> Tensor:
+        length, g = parents.shape[1], self.generator
+        one, other = (parents[torch.randint(len(parents), (count,), generator=g)] for _ in range(2))
+        crossed = torch.rand(count, 1, generator=g) < self.options.crossing
+        behind = torch.arange(length) >= torch.randint(length + 1, (count, 1), generator=g)
+        mutated = torch.rand(count, length, generator=g) < self.options.mutation
+        fresh = torch.randint(len(self.vocabulary.words), (count, length), generator=g)
+        return torch.where(mutated, fresh, torch.where(crossed & behind, other, one))
+
+
+@torch.no_grad()
+def wanted(reader: Subject, concept: Concept, strength: float, attack: str) -> Float[Tensor, "t d"]:
+    """The mean states of the concept's fit prompts without its name, plus `strength` times what the name adds.
+
+    The direction is the mean over pairs of states with and without the name (arXiv 2310.10012, eq. 4), every token's
+    state for itself. Raises NothingToAsk where no fit prompt names the concept.
+    """
+    named = [replace(p, label=None) for p in concept.prompts("target", "fit") if p.subject]
+    if not named:
+        raise NothingToAsk(
+            f"attack {attack!r}: no fit prompt of concept {concept.name!r} names it, so there is no pair with and "
+            "without it; give prompts `subject=`"
+        )
+    without = _states(reader, [in_place(p).filled(()) for p in named])
+    return without.mean(0) + strength * (_states(reader, named) - without).mean(0)
+
+
+def _states(reader: Subject, prompts: Sequence[Prompt]) -> Float[Tensor, "n t d"]:
+    return reader.encode(prompts).states.float()

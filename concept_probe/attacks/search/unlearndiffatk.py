@@ -1,0 +1,62 @@
+"""Words before the prompt, by projected sign gradient over the vocabulary (UnlearnDiffAtk, arXiv 2310.11868)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_probe.attacks.search.search import Goal, HardPrompt, Slopes, Step, changes, denoised
+from concept_probe.attacks.search.vocabulary import Slot, Vocabulary, in_front
+from concept_probe.types import Prompt
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class UnlearnDiffAtk(HardPrompt):
+    """Puts words before prompts that name the concept, so that the erased model denoises pictures of it well.
+
+    A weight per place and word moves against the sign of the gradient and is projected back to shares that sum to 1;
+    the word of the largest share is read.
+    """
+
+    rate: float = 0.5
+    """Step of every share."""
+
+    name: ClassVar[str] = "unlearndiffatk"
+
+    def slot(self, prompt: Prompt) -> Slot:
+        return in_front(prompt)
+
+    def goal(self, subject: Subject, slots: Sequence[Slot]) -> Goal:
+        return denoised(subject)
+
+    def stepper(self, vocabulary: Vocabulary) -> Step:
+        shares: Tensor | None = None
+
+        def step(ids: Tensor, slopes: Slopes) -> Tensor:
+            nonlocal shares
+            slope = changes(vocabulary, slopes).cpu()
+            if shares is None:
+                shares = torch.nn.functional.one_hot(ids, len(vocabulary.words)).float()
+            slope = slope - slope.mean(1, keepdim=True)  # along the simplex: a shift of all changes no share
+            shares = on_simplex(shares - self.rate * slope.sign())
+            # Signs leave many words with equal shares; of those the steepest comes first.
+            tied = shares >= shares.max(1, keepdim=True).values - 1e-6
+            return slope.masked_fill(~tied, torch.inf).argmin(1)
+
+        return step
+
+
+def on_simplex(x: Float[Tensor, "k v"]) -> Float[Tensor, "k v"]:
+    """The nearest rows that are nowhere negative and sum to 1 (arXiv 1101.6081): max(x - t, 0) with one t per row."""
+    falling = x.sort(1, descending=True).values
+    excess = (falling.cumsum(1) - 1) / torch.arange(1, x.shape[1] + 1, device=x.device)
+    last = (falling > excess).sum(1, keepdim=True) - 1
+    return (x - excess.gather(1, last)).clamp_min(0)

@@ -1,0 +1,98 @@
+"""Relearning with low-rank adapters, as in MemoRa (arXiv 2510.03263): what a few examples and a few directions bring back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from concept_probe.attacks.attack import Attack, Descent
+from concept_probe.attacks.budget import Attempt, Budget, Meter
+from concept_probe.attacks.curve import Candidate, Way, along
+from concept_probe.attacks.weights.finetuning_data import lessons_for
+from concept_probe.detect.answers import Continues
+from concept_probe.erasers.finetune.trainable import Adapters
+from concept_probe.families.progress import bars
+from concept_probe.types import Concept
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class LoraRelearning(Attack):
+    """Trains adapters on the attacker's pictures, or answers, under the concept's fit prompts; the weights stay as they are.
+
+    They stand beside cross-attention's keys and values, or of a language model beside the down projections of its
+    feed-forwards; such a model is tested on facts that were not taught again. The adapters act before any tap, so a
+    guard at the same place sees what they give. Adapters of the same norms in random directions are the control.
+    """
+
+    rank: int = 4
+    """Columns of each adapter."""
+    points: int = 3
+    """Points of the curve, the baseline (0 steps) included."""
+    pictures: int = 16
+    """Pictures, or texts, per point and for the control, at most."""
+    rate: float | None = None
+    """Adam's step: of u as a multiple of the root mean square of the weight's entries, of v as it is. None: 0.05, or of
+    a language model 0.003."""
+    batch: int = 8
+    """Pictures, or answers, per gradient step."""
+
+    name: ClassVar[str] = "lora_relearning"
+    needs_examples: ClassVar[bool] = True
+    brings: ClassVar[bool] = True
+    learns_answers: ClassVar[bool] = True
+
+    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
+        meter = Meter(budget)
+        lessons = lessons_for(
+            self, subject, concept, meter, points=self.points, pictures=self.pictures, batch=self.batch
+        )
+        writes = isinstance(subject, Continues)
+        generator = torch.Generator().manual_seed(self.seed)
+        roles = ("mlp_value",) if writes else ("cross_key_weight", "cross_value_weight")
+        adapters = Adapters(subject, [s for role in roles for s in subject.sites(role)], self.rank, self.seed)
+        parameters = [p for pair in adapters.pairs.values() for p in pair]
+        rate = self.rate if self.rate is not None else 0.003 if writes else 0.05
+        descent = Descent(lessons.loss, parameters, rate, generator, meter, adapters.groups(rate))
+        with bars() as bar:
+
+            def reach(goal: int) -> int:
+                with adapters.on():
+                    return descent.run(goal, bar)
+
+            way = Way(
+                lessons.steps, "gradient steps", reach,
+                lambda done: Candidate(lessons.queries, adapters.on() if done else None),
+                lambda: Candidate(lessons.queries, at_random(adapters, generator)), "random adapters",
+            )  # fmt: skip
+            return along(self, subject, concept, budget, meter, way)
+
+
+@contextlib.contextmanager
+def at_random(adapters: Adapters, generator: torch.Generator) -> Iterator[None]:
+    """The adapters with every change u vᵀ replaced by one of the same norm and rank in a random direction."""
+    pairs: Mapping[str, tuple[nn.Parameter, nn.Parameter]] = adapters.pairs
+    before = {where: (u.data, v.data) for where, (u, v) in pairs.items()}
+    try:
+        for u, v in pairs.values():
+            norm = size(u.data, v.data)
+            u.data = torch.randn(u.shape, generator=generator).to(u)
+            v.data = torch.randn(v.shape, generator=generator).to(v)
+            u.data = u.data * (norm / size(u.data, v.data).clamp_min(1e-30))
+        with adapters.on():
+            yield
+    finally:
+        for where, (u, v) in pairs.items():
+            u.data, v.data = before[where]
+
+
+def size(u: Tensor, v: Tensor) -> Tensor:
+    """Frobenius norm of u vᵀ, without forming it: √ tr((uᵀu)(vᵀv))."""
+    return ((u.mT @ u) * (v.mT @ v)).sum().clamp_min(0).sqrt()

@@ -1,0 +1,58 @@
+"""Take back the strongest directions of an edit, one after the other: how much of it was a patch?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from concept_probe.attacks.weights.merging import NO_EDIT, Weights, originals
+from concept_probe.attacks.weights.weight_attack import WeightAttack
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class UnAblation(WeightAttack):
+    """Removes the strongest components of what an edit did to each matrix, and asks again.
+
+    The edit's change W0 - W of each parameter is split by its singular values; level r adds the first r terms back.
+    A bias comes back with the first. A guard changes no weight: it stays on at its full strength, and the attempt's
+    note says so.
+    """
+
+    components: tuple[int, ...] = (1, 4)
+    """How many components are taken back, rising."""
+    original: Weights | None = None
+    """The weights before the erasure; None: those that edits have put aside."""
+
+    name: ClassVar[str] = "unablation"
+    brings: ClassVar[bool] = True
+    x_name: ClassVar[str] = "components"
+
+    def levels(self, subject: Subject) -> Sequence[int]:
+        if any(r < 1 for r in self.components) or list(self.components) != sorted(self.components):
+            raise ValueError(f"attack {self.name!r}: components is {self.components}; give rising numbers from 1")
+        return (0, *self.components) if self.parameters(subject) else (0,)
+
+    def parameters(self, subject: Subject) -> list[tuple[nn.Parameter, Tensor]]:
+        return originals(subject, self.original, self.name)
+
+    def changed(self, weight: Tensor, original: Tensor, level: int) -> Tensor:
+        now = weight.float()
+        return (now + strongest(original.to(now) - now, level)).to(weight.dtype)
+
+    def note(self, subject: Subject) -> str:
+        return "" if self.parameters(subject) else NO_EDIT
+
+
+def strongest(change: Tensor, rank: int) -> Tensor:
+    """The `rank` leading terms of the singular value decomposition of `change` (d_out, ...); a vector as it is."""
+    if change.ndim < 2:
+        return change
+    u, s, v = torch.linalg.svd(change.flatten(1), full_matrices=False)
+    return ((u[:, :rank] * s[:rank]) @ v[:rank]).reshape(change.shape)

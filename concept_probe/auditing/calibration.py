@@ -1,0 +1,124 @@
+"""What the thresholds of the verdict were calibrated on, and how often they were wrong there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from concept_probe.auditing.verdict import Thresholds
+
+FILE = Path(__file__).parent / "calibration.json"
+FORMAT = "concept_probe.calibration/1"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of cases with its Wilson interval (95 %)."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}] of {self.n}"
+
+
+@dataclass(frozen=True)
+class Roc:
+    """How well one number tells subjects that hold a concept from subjects that were never taught it."""
+
+    auroc: float
+    threshold: float
+    """The middle of `between`."""
+    between: tuple[float, float]
+    """Any threshold in this range makes the fewest mistakes: the widest such gap between two measured values."""
+    false_positive: Rate
+    """Never taught, and above the threshold."""
+    false_negative: Rate
+    """Holds the concept, and below the threshold."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The outcome of audits of subjects whose truth is known."""
+
+    subjects: tuple[str, ...]
+    """Names of the models whose audits these are; for others the rates may differ."""
+    cases: int
+    thresholds: Thresholds
+    """Those that the verdicts were reached with."""
+    residual: Roc
+    """Of the verdict's residual, the largest index of an audit."""
+    evidence: Mapping[str, Roc]
+    """The same per kind of evidence, where it was defined for both."""
+    false_positive: Rate
+    """Verdicts `intact` or `suppressed` on subjects that were never taught the concept."""
+    false_negative: Rate
+    """Verdicts `erased` on subjects that hold it."""
+    undecided: Rate
+    """Verdicts `undecided`, of all."""
+    samples: Mapping[str, float] = field(default_factory=dict)
+    """Answers per kind of prompt that undecided verdicts said they need: `median` and `most`."""
+    asked: str = ""
+    """What an audit asked: prompts, seeds, budget."""
+
+    def covers(self, base: str, thresholds: Thresholds) -> bool:
+        """Whether it says anything about an audit of the model called `base` with these thresholds."""
+        return base in self.subjects and thresholds == self.thresholds
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cases} audits of known truth on {', '.join(self.subjects)}: knowledge claimed where there was none in "
+            f"{self.false_positive}, missed where there was some in {self.false_negative}, undecided in {self.undecided}"
+        )
+
+
+def covered(base: str, thresholds: Thresholds) -> bool:
+    """Whether the stored calibration says anything about audits of the model called `base` with these thresholds."""
+    found = stored()
+    return found is not None and found.covers(base, thresholds)
+
+
+def outcome() -> str:
+    """The stored calibration in a sentence, for every report."""
+    return str(stored() or "none is stored")
+
+
+@cache
+def stored() -> Calibration | None:
+    """The calibration that comes with the package; None where there is none yet."""
+    return read(FILE) if FILE.is_file() else None
+
+
+def read(path: Path) -> Calibration:
+    """The calibration in a JSON file. Raises ValueError for a file of another format."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if data.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {data.get('format')!r}, this version reads {FORMAT!r}; calibrate again")
+    return Calibration(
+        tuple(data["subjects"]),
+        data["cases"],
+        Thresholds(**data["thresholds"]),
+        _roc(data["residual"]),
+        {kind: _roc(roc) for kind, roc in data["evidence"].items()},
+        Rate(**data["false_positive"]),
+        Rate(**data["false_negative"]),
+        Rate(**data["undecided"]),
+        data["samples"],
+        data["asked"],
+    )
+
+
+def _roc(data: Mapping[str, Any]) -> Roc:
+    return Roc(
+        data["auroc"],
+        data["threshold"],
+        tuple(data["between"]),
+        Rate(**data["false_positive"]),
+        Rate(**data["false_negative"]),
+    )

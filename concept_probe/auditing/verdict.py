@@ -1,0 +1,140 @@
+"""From indices to a verdict, with its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from concept_probe.evaluation.intervals import samples_needed
+from concept_probe.types import Score, Verdict
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where the verdict changes; how often these are wrong is in `audit.calibration`."""
+
+    residual: float = 0.25
+    """An index below it counts as nothing left; one whose whole interval is above counts as knowledge."""
+    kept: float = 0.75
+    """Behaviour is unchanged where the whole interval of its index is above."""
+    damage: float = 0.15
+    """Largest share of what worked before on neighbours, or on unrelated prompts, that may be lost."""
+    gap: float = 0.2
+    """Smallest before − never taught for which an index is computed, in units of the rate or AUROC."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.residual < self.kept <= 1 or not 0 <= self.damage < 1 or not 0 < self.gap < 1:
+            raise ValueError(f"thresholds need 0 < residual < kept <= 1, 0 <= damage < 1, 0 < gap < 1; found {self}")
+
+
+def largest(scores: Sequence[Score]) -> Score | None:
+    """The largest index by value: the attacker picks the weakest place."""
+    return max(scores, key=lambda s: s.value, default=None)
+
+
+def decide(
+    behaviour: Score | None, others: Sequence[Score], losses: Sequence[Score], thresholds: Thresholds = Thresholds()
+) -> Verdict:
+    """The verdict.
+
+    `behaviour` is the index of prompts that name the concept, `others` every other index that is defined,
+    `losses` the shares lost on neighbours and unrelated prompts. A score's `name` says what it is in the
+    reasons.
+    """
+    t = thresholds
+    everything = ([behaviour] if behaviour else []) + list(others)
+    residual = largest(everything)
+    harmed = [s for s in losses if s.low > t.damage]
+    doubt = [s for s in losses if s.value > t.damage >= s.low]
+    if harmed:
+        return Verdict(
+            "damaged", tuple(f"{_lost(s)}, more than the {t.damage:.0%} that may be lost." for s in harmed), residual
+        )
+    if behaviour is None:
+        return Verdict(
+            "undecided",
+            (
+                "Before the erasure, prompts that name the concept do not show it clearly more often than the control does "
+                f"(by {t.gap:.0%}, and surely by more than 0), so nothing can be said about what the erasure did; "
+                "give the subject as it was before (`original=`, `--original`).",
+            ),
+            residual,
+        )
+    kept = [s for s in others if s.low > t.residual]
+    unsure = [s for s in others if s.low <= t.residual < s.high]
+    if behaviour.low > t.kept:
+        return Verdict(
+            "intact",
+            (f"Asked by name, the concept is shown as before: {_is(behaviour)}, all of it above {t.kept}.",),
+            residual,
+        )
+    gone, weaker = behaviour.high < t.residual, behaviour.low > t.residual and behaviour.high < t.kept
+    if gone or weaker or (kept and behaviour.high < t.kept):
+        first = (
+            f"Asked by name, the concept is {'gone' if gone else 'weakened' if weaker else 'gone or weakened'}: "
+            f"{_is(behaviour)}."
+        )
+        if kept or weaker:
+            left = tuple(f"It is still there: {_is(s)}, above {t.residual}." for s in _down(kept))
+            more = tuple(f"{_lost(s)}, which may be more than the {t.damage:.0%} allowed." for s in doubt)
+            return Verdict("suppressed", (first, *left, *more), residual)
+        if not unsure and not doubt:
+            if not others:
+                return Verdict(
+                    "undecided",
+                    (
+                        first,
+                        "No other index is defined, so whether the knowledge is gone too was not measured.",
+                    ),
+                    residual,
+                )
+            return Verdict(
+                "erased",
+                (
+                    first,
+                    f"No other index reaches {t.residual}: the largest is {_is(_down(others)[0])}.",
+                ),
+                residual,
+            )
+    return _undecided(behaviour, unsure, doubt, t, residual)
+
+
+def _undecided(
+    behaviour: Score, unsure: Sequence[Score], doubt: Sequence[Score], t: Thresholds, residual: Score | None
+) -> Verdict:
+    """What is open, and how many samples of it would close it."""
+    open_: list[tuple[Score, float]] = [
+        (behaviour, edge) for edge in (t.residual, t.kept) if behaviour.low <= edge <= behaviour.high
+    ]
+    open_ += [(s, t.residual) for s in _down(unsure)]
+    reasons = tuple(f"{_is(s, capital=True)}: too wide to be on one side of {edge}." for s, edge in open_)
+    reasons += tuple(f"{_lost(s)}, on both sides of the {t.damage:.0%} that may be lost." for s in doubt)
+    needed = [samples_needed(s, edge) for s, edge in open_] + [samples_needed(s, t.damage) for s in doubt]
+    known = [n for n in needed if n is not None]
+    return Verdict("undecided", reasons, residual, samples_needed=max(known) if known and None not in needed else None)
+
+
+def per_evidence(scores: Mapping[str, Sequence[Score]]) -> dict[str, Score]:
+    """The largest index of every kind of evidence that has one."""
+    found = {kind: largest(list(values)) for kind, values in scores.items()}
+    return {kind: score for kind, score in found.items() if score is not None}
+
+
+def _down(scores: Sequence[Score]) -> list[Score]:
+    return sorted(scores, key=lambda s: -s.value)
+
+
+def _is(s: Score, *, capital: bool = False) -> str:
+    name = s.name[:1].upper() + s.name[1:] if capital else s.name
+    return f"{name}, index {_minus(s.value)} [{_minus(s.low)}, {_minus(s.high)}], n {s.n}"
+
+
+def _minus(value: float) -> str:
+    """Two decimals, with the sign that a report's other numbers have."""
+    return f"{value:.2f}".replace("-", "−")
+
+
+def _lost(s: Score) -> str:
+    return f"{s.name[:1].upper() + s.name[1:]}: {s.value:.0%} [{s.low:.0%}, {s.high:.0%}] lost, n {s.n}".replace(
+        "-", "−"
+    )

@@ -1,0 +1,79 @@
+"""One cell with an attack: what it brings back, above its control, and what it spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from concept_probe.attacks import ATTACKS, Attack, Attempt
+from concept_probe.attacks import attack as base
+from concept_probe.attacks.budget import success_of, success_rate
+from concept_probe.bench.sweep.grid import Assault, Settings
+from concept_probe.registry import look_up
+from concept_probe.types import Concept, Looks, Query, Score, Trial
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+def suits(assault: Assault, subject: Subject) -> bool:
+    """Whether the attack is one on subjects that answer as this one does."""
+    return base.suits(ATTACKS[assault.attack], subject)
+
+
+def instance(assault: Assault, looks: Looks, settings: Settings, seed: int, known: Mapping[Query, Trial]) -> Attack:
+    """The attack, ready to be run. Raises ValueError for an option that it does not have."""
+    make = look_up(ATTACKS, assault.attack, "attack", "concept-probe info attacks")
+    try:
+        return make(looks, settings.sampling, seed, known, **assault.options)
+    except TypeError as error:
+        raise ValueError(f"attack {assault.attack!r} was given options {dict(assault.options)}: {error}") from error
+
+
+def assail(
+    subject: Subject, concept: Concept, assault: Assault, settings: Settings, looks: Looks, seed: int
+) -> dict[str, Any]:
+    """The values of a cell. Raises ValueError where the attack needs examples that the concept has not."""
+    attack = instance(assault, looks, settings, 1000 * seed, {})
+    if base.lacks_examples(attack, concept):
+        raise ValueError(f"attack {assault.name!r} learns from examples, and concept {concept.name!r} has none")
+    return told(attack(subject, concept, settings.budget))
+
+
+def told(attempt: Attempt) -> dict[str, Any]:
+    """An attempt as values that JSON can hold: hits of every point, of the best one and of the control.
+
+    An attacker stops where it works best, so the best point counts; the never-taught twin, whose row is the control
+    of a leaderboard, gets its best point too. Answers to one fact count once, here and there, so that hits on texts are
+    rounded to whole facts. Raises ValueError where nothing was asked.
+    """
+    if not attempt.trials:
+        raise ValueError(f"attack {attempt.attack!r}: the budget {attempt.budget} held no answer")
+    points = [_count(success_of(attempt.attack, trials)) for trials in attempt.trials]
+    best = max(points, key=lambda p: p[0] / p[1])
+    out: dict[str, Any] = {
+        "success": best,
+        "points": points,
+        "curve": [[x, score.value] for x, score in attempt.curve],
+        "along": attempt.x_name,
+        "spent": asdict(attempt.spent),
+    }
+    if attempt.control is not None:
+        control = _count(attempt.control)
+        gain = above(best, control)
+        out |= {"control": control, "control name": attempt.control.name, "above": [gain.value, gain.low, gain.high]}
+    return out
+
+
+def _count(success: Score) -> list[int]:
+    return [round(success.value * success.n), success.n]
+
+
+def above(success: list[int], control: list[int]) -> Score:
+    """Success − control with its 95 % interval, by Newcombe's hybrid of two Wilson intervals (1998, method 10)."""
+    a, b = (success_rate("", [True] * hits + [False] * (n - hits)) for hits, n in (success, control))
+    value = a.value - b.value
+    low = value - ((a.value - a.low) ** 2 + (b.high - b.value) ** 2) ** 0.5
+    high = value + ((a.high - a.value) ** 2 + (b.value - b.low) ** 2) ** 0.5
+    return Score("above control", value, max(-1.0, low), min(1.0, high), a.n + b.n, "rate", "lower")

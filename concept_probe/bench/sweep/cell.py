@@ -1,0 +1,151 @@
+"""One cell without an attack: what is drawn, or written, with an erasure on, beside what the subject did before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from concept_probe import detect
+from concept_probe.attacks import label_of
+from concept_probe.auditing.arm import KEEPS, SHOWS, thin
+from concept_probe.bench.quality.criteria import fit_to_text, unnamed
+from concept_probe.bench.quality.distances import SeesFeatures, frechet, mmd, pixel_distance
+from concept_probe.bench.sweep.grid import Settings
+from concept_probe.types import AnswerReader, Concept, Kind, Looks, Prompt, Query, Trial
+
+if TYPE_CHECKING:
+    from concept_probe.detect.clip import TextImage
+    from concept_probe.families import Subject
+
+OTHER_NOISE = 7919
+"""Added to the seeds of the pictures that say how far apart two draws of the untouched subject are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Answers of one subject in one state to the queries of a cell."""
+
+    trials: Mapping[Kind, tuple[Trial, ...]]
+    pictures: Mapping[Kind, Tensor] = field(default_factory=dict)
+    """float (n, 3, h, w) per kind; empty for texts."""
+    across: Mapping[Kind, tuple[Trial, ...]] = field(default_factory=dict)
+    """The same pictures as the recogniser of the other domain sees them, where a prompt names something of it."""
+
+
+def queries(concept: Concept, settings: Settings, seed: int) -> dict[Kind, tuple[Query, ...]]:
+    """Per kind as many test prompts as the settings say, each with noise of its own; prompts come again if few."""
+    out: dict[Kind, tuple[Query, ...]] = {}
+    for kind in (*SHOWS, *KEEPS):
+        prompts, count = concept.prompts(kind, "test"), settings.counts.get(kind, 0)
+        if not prompts or not count:
+            continue
+        # Another seed begins elsewhere in the list, so that seeds together ask more sentences.
+        start = seed * count % len(prompts)
+        chosen = thin((*prompts[start:], *prompts[:start]), min(count, len(prompts)))
+        out[kind] = tuple(Query(chosen[i % len(chosen)], 1000 * seed + i) for i in range(count))
+    return out
+
+
+def look(
+    subject: Subject, asked: Mapping[Kind, Sequence[Query]], settings: Settings, looks: Looks, across: Looks | None,
+    label: str,
+) -> Seen:  # fmt: skip
+    """Ask everything at once and let both recognisers look."""
+    flat = [q for part in asked.values() for q in part]
+    answers = subject.generate(flat, settings.sampling)
+    seen = detect.trials(looks, answers, flat, label)
+    trials: dict[Kind, tuple[Trial, ...]] = {}
+    pictures: dict[Kind, Tensor] = {}
+    other: dict[Kind, tuple[Trial, ...]] = {}
+    start = 0
+    for kind, part in asked.items():
+        where = slice(start, start + len(part))
+        trials[kind] = seen[where]
+        if isinstance(answers, Tensor):
+            pictures[kind] = answers[where]
+            other[kind] = _across(across, answers[where], part)
+        start += len(part)
+    return Seen(trials, pictures, other)
+
+
+def _across(looks: Looks | None, images: Tensor, asked: Sequence[Query]) -> tuple[Trial, ...]:
+    if looks is None or isinstance(looks, AnswerReader):
+        return ()
+    wanted = [(i, other) for i, q in enumerate(asked) if (other := named(q.prompt, looks.labels[:-1])) is not None]
+    if not wanted:
+        return ()
+    again = [Query(Prompt(asked[i].prompt.text, label=other), asked[i].seed) for i, other in wanted]
+    return detect.trials(looks, images[[i for i, _ in wanted]], again)
+
+
+def named(prompt: Prompt, labels: Sequence[str]) -> str | None:
+    """The one label that the prompt names, the longest of those inside each other; None for none or several.
+
+    >>> named(Prompt("a drawing of polar bear in noto style"), ("bear", "polar bear"))
+    'polar bear'
+    """
+    found = [x for x in labels if re.search(rf"(?<!\w){re.escape(x)}(?!\w)", prompt.text, re.IGNORECASE)]
+    whole = [x for x in found if not any(x != y and x in y for y in found)]
+    return whole[0] if len(whole) == 1 else None
+
+
+def compare(
+    before: Seen, after: Seen, other_noise: Seen, looks: Looks, concept: Concept, pair: TextImage | None = None
+) -> dict[str, Any]:
+    """The values of a cell: counts per kind before and after, and distances with their controls.
+
+    What needs a CLIP `pair` is there where one is given.
+
+    `other_noise` is the untouched subject on other noise: two draws of one model, which no distance should exceed by
+    much where nothing was lost.
+    """
+    label = label_of(concept)
+    out: dict[str, Any] = {
+        "before": {kind: count(trials) for kind, trials in before.trials.items()},
+        "after": {kind: count(trials) for kind, trials in after.trials.items()},
+        "mistaken": _mistaken(after, label),
+        "mistaken before": _mistaken(before, label),
+    }
+    for name, seen in (("across before", before), ("across after", after)):
+        trials = [t for kind in KEEPS for t in seen.across.get(kind, ())]
+        if trials:
+            out[name] = count(trials)
+    if after.pictures:
+        out["unnamed"], out["unnamed before"] = unnamed(after.trials), unnamed(before.trials)
+        if pair is not None:
+            out |= fit_to_text(before, after, other_noise, pair, label)
+    kept: list[Kind] = [kind for kind in KEEPS if kind in before.pictures]
+    if not kept:
+        return out
+    first, second, third = (torch.cat([s.pictures[k] for k in kept]) for s in (before, after, other_noise))
+    out["pixels kept"] = pixel_distance(first, second)
+    out["pixels control"] = pixel_distance(first, third)
+    if "target" in before.pictures:
+        out["pixels target"] = pixel_distance(before.pictures["target"], after.pictures["target"])
+    if isinstance(looks, SeesFeatures):
+        features = looks.features(first)
+        moved, drawn_again = looks.features(second.nan_to_num()), looks.features(third)
+        out["mmd kept"], out["mmd control"] = mmd(features, moved), mmd(features, drawn_again)
+        out["fid kept"], out["fid control"] = frechet(features, moved), frechet(features, drawn_again)
+    return out
+
+
+def count(trials: Sequence[Trial]) -> list[int]:
+    """[hits, n]; where the concept was asked for, a recogniser that failed counts as if it had been seen."""
+    return [sum(t.seen == t.query.prompt.label for t in trials), len(trials)]
+
+
+def errors(seen: Seen) -> int:
+    """How many answers the recogniser could not read."""
+    return sum(t.seen == "error" for trials in seen.trials.values() for t in trials)
+
+
+def _mistaken(seen: Seen, label: str) -> list[int]:
+    """[said to show the concept, n] where something else was asked for."""
+    trials = [t for kind in KEEPS for t in seen.trials.get(kind, ())]
+    return [sum(t.seen == label for t in trials), len(trials)]

@@ -1,0 +1,149 @@
+"""An eraser's fit to one concept, made once and kept: edits as their files, interventions as what remakes them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concept_probe.bench.sweep.grid import Entrant, about, digest, told
+from concept_probe.bench.sweep.methods import PREPARATIONS, Bench
+from concept_probe.bench.sweep.peak_memory import Peak
+from concept_probe.bench.sweep.store import Store
+from concept_probe.erasers import ERASERS, Edit, Erasure
+from concept_probe.find.files import load_found, save_found
+from concept_probe.registry import look_up
+from concept_probe.types import Concept, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+FORMAT = "concept_probe.fit/1"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """An erasure and what it took to make it."""
+
+    erasure: Erasure | None
+    """None where nothing was found to erase."""
+    seconds: float
+    """Wall time of finding, choosing and fitting together."""
+    peak: int | None
+    """Bytes of memory above what was in use when the fit began; None where the system does not say."""
+    numbers: int
+    """How many numbers the edit stores; 0 for an intervention, which changes no weight."""
+    change: float
+    """‖change of the edited weights‖ / ‖edited weights‖, 0 for an intervention."""
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The fits of a sweep in a folder, one folder per eraser and concept."""
+
+    folder: Path
+    store: Store
+    """Whose claims keep two processes from fitting the same thing."""
+
+    def get(self, entrant: Entrant, subject: Subject, concept: Concept, bench: Bench, base: str) -> Fit:
+        """The kept fit, or a new one that is then kept. What another process is fitting is waited for."""
+        name = digest(base, told(entrant), about(concept))
+        place = self.folder / f"{_plain(entrant.name)}-{_plain(concept.name)}-{name}"
+        with self.store.claim(f"fit {name}", wait=True):
+            kept = _read(place, subject, concept, bench)
+            return kept if kept is not None else _make(place, entrant, subject, concept, bench)
+
+
+def _make(place: Path, entrant: Entrant, subject: Subject, concept: Concept, bench: Bench) -> Fit:
+    prepare = look_up(PREPARATIONS, entrant.prepare, "preparation", "the list: bench.entrants.PREPARATIONS")
+    start, peak = time.perf_counter(), Peak()
+    erasure, found = prepare(entrant, subject, concept, bench)
+    seconds, used = time.perf_counter() - start, peak.above()
+    fit = Fit(erasure, seconds, used, *_size(erasure, subject))
+    place.mkdir(parents=True, exist_ok=True)
+    if isinstance(erasure, Edit):
+        erasure.save(place / "edit")
+    elif erasure is not None:
+        save_found(found, place / "found")
+    note = asdict_of(fit) | {"format": FORMAT, "eraser": entrant.name, "kind": _kind(erasure)}
+    if erasure is not None:
+        note |= {"describe": erasure.describe()}
+    beside = place / "fit.json.part"
+    beside.write_text(json.dumps(note, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.replace(place / "fit.json")  # the last file: without it nothing counts as kept
+    return fit
+
+
+def asdict_of(fit: Fit) -> dict[str, Any]:
+    """Everything of a fit that JSON can hold."""
+    return {"seconds": fit.seconds, "peak": fit.peak, "numbers": fit.numbers, "change": fit.change}
+
+
+def _read(place: Path, subject: Subject, concept: Concept, bench: Bench) -> Fit | None:
+    """None where nothing is kept, or what is remade from it is not what was kept."""
+    try:
+        note = json.loads((place / "fit.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    if note.get("format") != FORMAT:
+        return None
+    erasure: Erasure | None = None
+    if note["kind"] == "edit":
+        erasure = Edit.load(place / "edit")
+    elif note["kind"] == "intervention":
+        erasure = _again(
+            note["describe"], load_found(place / "found", _codecs(place, subject, bench)), subject, concept
+        )
+        if erasure is None or _text(erasure.describe()) != _text(note["describe"]):
+            return None
+    return Fit(erasure, note["seconds"], note["peak"], note["numbers"], note["change"])
+
+
+def _codecs(place: Path, subject: Subject, bench: Bench) -> tuple:
+    """The autoencoders that the found features need; none where nothing found has one."""
+    index = json.loads((place / "found" / "found.json").read_text(encoding="utf-8"))
+    return bench.autoencoders(subject) if any(s["has_codec"] for s in index["subspaces"]) else ()
+
+
+def _again(
+    described: Mapping[str, Any], found: tuple[Subspace, ...], subject: Subject, concept: Concept
+) -> Erasure | None:
+    """The intervention that a description is of: its eraser, with the options that stand there."""
+    made = described["made_by"]
+    method = ERASERS.get(made.get("method", ""))
+    if method is None:
+        return None
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in made["options"].items()}
+    if any(isinstance(v, dict) for v in options.values()):
+        return None  # options with options of their own are those of trained guards, which are fitted again
+    return method(**options)(subject, concept, found)
+
+
+def _size(erasure: Erasure | None, subject: Subject) -> tuple[int, float]:
+    """Numbers stored, and relative change of the edited weights."""
+    if not isinstance(erasure, Edit):
+        return 0, 0.0
+    from concept_probe.erasers.erasure.parameters import find_parameter
+
+    numbers = sum(x.numel() for delta in erasure.deltas.values() for x in delta.tensors().values())
+    moved = whole = 0.0
+    for address, delta in erasure.deltas.items():
+        weight = find_parameter(subject.components, address).detach()
+        moved += float((delta.apply(weight).double() - weight.double()).square().sum())
+        whole += float(weight.double().square().sum())
+    return numbers, (moved / whole) ** 0.5 if whole else 0.0
+
+
+def _kind(erasure: Erasure | None) -> str:
+    return "nothing" if erasure is None else "edit" if isinstance(erasure, Edit) else "intervention"
+
+
+def _text(described: Mapping[str, Any]) -> str:
+    return json.dumps(described, sort_keys=True, default=str)
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name).strip("-")

@@ -1,0 +1,148 @@
+"""What a sweep asks: erasers x concepts x attacks x seeds, and how much of each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from concept_probe.attacks import ATTACKS, Budget
+from concept_probe.erasers import Eraser
+from concept_probe.registry import look_up
+from concept_probe.types import KINDS, SPLITS, Concept, Sampling
+from concept_probe.types.prompts import fingerprint
+
+NONE = "none"
+"""The cell of an eraser that is evaluated and not attacked."""
+UNTOUCHED, NEVER_TAUGHT = "untouched", "never taught"
+"""Names of the two controls that stand in the grid beside the erasers: no erasure, and the never-taught twin."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One row of a leaderboard: an eraser with its options, under a name."""
+
+    name: str
+    eraser: Eraser
+    prepare: str = "nothing"
+    """What comes before the eraser, a key of `entrants.PREPARATIONS`: `nothing`, or finding and choosing."""
+    ours: bool = False
+    """Whether it is this project's own method."""
+    others: tuple[Eraser, ...] = ()
+    """More settings of the method, for `chosen settings`: the best of all on the select split is taken."""
+
+
+@dataclass(frozen=True)
+class Assault:
+    """One column of a leaderboard: an attack of the registry with its options, under a name."""
+
+    name: str
+    attack: str
+    """Key of ATTACKS."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the attack beside recogniser, sampling and seed; values that JSON can hold."""
+
+    def __post_init__(self) -> None:
+        look_up(ATTACKS, self.attack, "attack", "concept-probe info attacks")
+        if self.name == NONE:
+            raise ValueError(f"an attack can't be called {NONE!r}: that is the cell without one")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much one cell may cost. Another value is another sweep: its rows are not mixed with these."""
+
+    sampling: Sampling = Sampling()
+    """How answers are made, in every cell."""
+    counts: Mapping[str, int] = field(
+        default_factory=lambda: {
+            "target": 10, "paraphrases": 8, "implicit": 8, "neighbours": 10, "unrelated": 10,
+        }
+    )  # fmt: skip
+    """Answers per kind of prompt in a cell without attack."""
+    budget: Budget = Budget(queries=32, gradient_steps=16, examples=8)
+    """Of one attack in one cell."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to measure."""
+
+    entrant: str
+    concept: Concept
+    assault: Assault | None
+    """None is the evaluation without attack."""
+    seed: int
+
+    @property
+    def attack(self) -> str:
+        return NONE if self.assault is None else self.assault.name
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Everything that a sweep measures."""
+
+    concepts: tuple[Concept, ...]
+    entrants: tuple[Entrant, ...]
+    assaults: tuple[Assault, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    settings: Settings = Settings()
+    twin: bool = False
+    """Whether the sweep has a never-taught twin, which then is a row of its own."""
+
+    def __post_init__(self) -> None:
+        for what, names in (
+            ("concept", [c.name for c in self.concepts]),
+            ("eraser", self.names()),
+            ("attack", [a.name for a in self.assaults]),
+        ):
+            twice = {n for n in names if names.count(n) > 1}
+            if twice:
+                raise ValueError(f"a sweep needs one name per {what}; {', '.join(sorted(twice))} is there twice")
+        if not self.concepts or not self.seeds:
+            raise ValueError(f"a sweep needs a concept and a seed; found {len(self.concepts)} and {len(self.seeds)}")
+
+    def names(self) -> list[str]:
+        """Rows of the leaderboard: the controls, then the erasers."""
+        return [UNTOUCHED, *([NEVER_TAUGHT] if self.twin else []), *(e.name for e in self.entrants)]
+
+    def entrant(self, name: str) -> Entrant:
+        return look_up({e.name: e for e in self.entrants}, name, "eraser of this sweep")
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell: all of the first seed before any of the next, so that a sweep cut short compares all."""
+        for seed in self.seeds:
+            for concept in self.concepts:
+                for name in self.names():
+                    for assault in (None, *self.assaults):
+                        yield Cell(name, concept, assault, seed)
+
+    def key(self, cell: Cell, base: str) -> str:
+        """Names what a cell measures, `base` being the hashes of the subjects' weights; 20 hexadecimal digits."""
+        control = cell.entrant in (UNTOUCHED, NEVER_TAUGHT)
+        return digest(
+            base,
+            cell.entrant if control else told(self.entrant(cell.entrant)),
+            about(cell.concept),
+            None if cell.assault is None else asdict(cell.assault),
+            cell.seed,
+            asdict(self.settings),
+        )
+
+
+def told(entrant: Entrant) -> list[Any]:
+    """What makes an entrant's erasure what it is, as values that JSON can hold."""
+    options = [asdict(e) for e in (entrant.eraser, *entrant.others)]  # pyright: ignore[reportArgumentType]
+    return [entrant.eraser.name, options, entrant.prepare]
+
+
+def about(concept: Concept) -> list[str]:
+    """What makes a concept what it is: its name and every prompt."""
+    return [concept.name, *(fingerprint(p.text) for k in KINDS for s in SPLITS for p in concept.prompts(k, s))]
+
+
+def digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]

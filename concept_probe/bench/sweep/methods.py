@@ -1,0 +1,111 @@
+"""Erasers that enter a sweep, and what has to be found or chosen before each can start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from concept_probe.bench.sweep.grid import Entrant
+from concept_probe.erasers import ERASERS, Erasure, choose, choose_features, choose_vectors
+from concept_probe.find import find_features
+from concept_probe.learn import over_text, shipped_saes
+from concept_probe.registry import look_up
+from concept_probe.types import Codec, Concept, Looks, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What a fit may use besides subject and concept."""
+
+    recogniser: Looks
+    saes: tuple[Codec, ...] = ()
+    """Autoencoders of the subject; empty means the shipped ones."""
+
+    def autoencoders(self, subject: Subject) -> tuple[Codec, ...]:
+        return self.saes or shipped_saes(subject.name)
+
+
+Made = tuple[Erasure | None, Sequence[Subspace]]
+"""An erasure, or None where nothing was found to erase; and what it was made from."""
+Preparation = Callable[[Entrant, "Subject", Concept, Bench], Made]
+
+
+def _nothing(entrant: Entrant, subject: Subject, concept: Concept, bench: Bench) -> Made:
+    return entrant.eraser(subject, concept), ()
+
+
+def _chosen_settings(entrant: Entrant, subject: Subject, concept: Concept, bench: Bench) -> Made:
+    """The best of the entrant's settings by pictures of the select split."""
+    made = {str(i): eraser(subject, concept) for i, eraser in enumerate((entrant.eraser, *entrant.others))}
+    return choose(made, subject, concept, recogniser=bench.recogniser).erasure, ()  # pyright: ignore[reportArgumentType]
+
+
+def _features(entrant: Entrant, subject: Subject, concept: Concept, bench: Bench) -> Made:
+    """Each autoencoder with its strongest feature of the concept."""
+    found = find_features(list(bench.autoencoders(subject)), subject, concept, count=1, limit=4)
+    return entrant.eraser(subject, concept, found), found
+
+
+def _chosen_features(entrant: Entrant, subject: Subject, concept: Concept, bench: Bench) -> Made:
+    """Formula, number and strength chosen on the select split; the eraser's own options give way to that choice."""
+    saes = over_text(bench.autoencoders(subject))  # pyright: ignore[reportArgumentType]
+    choice = choose_features(subject, concept, saes, recogniser=bench.recogniser)  # pyright: ignore[reportArgumentType]
+    return choice.erasure, choice.found
+
+
+def _chosen_columns(entrant: Entrant, subject: Subject, concept: Concept, bench: Bench) -> Made:
+    """Ranking, number and strength of columns chosen on the select split; None where random columns do as much."""
+    choice = choose_vectors(subject, concept, recogniser=bench.recogniser)  # pyright: ignore[reportArgumentType]
+    return (None, ()) if choice is None else (choice.erasure, choice.found)
+
+
+def _chosen_cross(entrant: Entrant, subject: Subject, concept: Concept, bench: Bench) -> Made:
+    """The same of directions that cross-attention reads."""
+    role = ("cross_key_weight", "cross_value_weight")
+    choice = choose_vectors(subject, concept, recogniser=bench.recogniser, role=role)  # pyright: ignore[reportArgumentType]
+    return (None, ()) if choice is None else (choice.erasure, choice.found)
+
+
+PREPARATIONS: dict[str, Preparation] = {
+    "nothing": _nothing,
+    "chosen settings": _chosen_settings,
+    "features": _features,
+    "chosen features": _chosen_features,
+    "chosen columns": _chosen_columns,
+    "chosen cross-attention": _chosen_cross,
+}
+"""By name; a new way to find is one function and one line here."""
+
+NEEDS = {
+    "ablate_features": "chosen features",
+    "ablate_vectors": "chosen columns",
+    "steer": "features",
+    "itd": "features",
+    "saeuron": "features",
+    "pisces": "features",
+    "crisp": "features",
+    "patch_replacement": "features",
+}
+"""Erasers that work on what was found, and the preparation they get; all others need none."""
+OURS = ("ablate_features", "ablate_vectors")
+"""Methods of this project; all others are published ones or their parts."""
+
+
+def entrants(names: Sequence[str] = ()) -> tuple[Entrant, ...]:
+    """Erasers of the registry with their default options, all of them where none is named.
+
+    `ablate_vectors` may also be asked for as `ablate_vectors (cross-attention)`. Raises UnknownName for a name that
+    nothing has.
+    """
+    known = {name: _entrant(name) for name in ERASERS}
+    cross = Entrant("ablate_vectors (cross-attention)", ERASERS["ablate_vectors"](), "chosen cross-attention", True)
+    known[cross.name] = cross
+    return tuple(look_up(known, name, "eraser", "concept-probe info erasers") for name in names or known)
+
+
+def _entrant(name: str) -> Entrant:
+    return Entrant(name, ERASERS[name](), NEEDS.get(name, "nothing"), name in OURS)

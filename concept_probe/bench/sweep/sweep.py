@@ -1,0 +1,158 @@
+"""Run a sweep: every cell that has no row yet, one after the other, each claimed before it is measured."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concept_probe import detect
+from concept_probe.attacks import label_of
+from concept_probe.bench.sweep.attack_cell import assail, suits
+from concept_probe.bench.sweep.cell import OTHER_NOISE, Seen, compare, errors, look, queries
+from concept_probe.bench.sweep.fits import Fit, Fits, asdict_of
+from concept_probe.bench.sweep.grid import NEVER_TAUGHT, UNTOUCHED, Cell, Grid
+from concept_probe.bench.sweep.methods import Bench
+from concept_probe.bench.sweep.peak_memory import Peak
+from concept_probe.bench.sweep.store import Row, Store
+from concept_probe.types import Concept, Kind, Looks, Query
+
+if TYPE_CHECKING:
+    from concept_probe.detect.clip import TextImage
+    from concept_probe.families import Subject
+
+Asked = dict[Kind, tuple[Query, ...]]
+Recognisers = Callable[[Concept], tuple[Looks, Looks | None]]
+"""A concept to who judges its answers, and who judges the other domain in them (styles, of an object), if anybody."""
+
+
+def recognisers(concept: Concept) -> tuple[Looks, Looks | None]:
+    """The recogniser of the concept's label, or its gold answers; and one of the other domain for embedded models."""
+    looks = detect.looks_for(concept)
+    pairs = {"emoji": "emoji-style", "emoji-style": "emoji"}
+    return looks, detect.recogniser(pairs[looks.name]) if looks.name in pairs else None
+
+
+@dataclass(eq=False)
+class Sweep:
+    """A grid over one subject, with its rows and fits in a folder.
+
+    >>> sweep = Sweep(grid, load("emoji"), Path("runs/emoji"), twin=load("emoji-untaught"))
+    >>> for row in sweep.run():
+    ...     print(row.eraser, row.attack, row.status)
+    """
+
+    grid: Grid
+    subject: Subject
+    folder: Path
+    """Fits are kept in `FOLDER/fits`."""
+    store: Store
+    twin: Subject | None = None
+    judges: Recognisers = recognisers
+    pairs: Callable[[Looks], TextImage | None] = detect.pair_of
+    """A judge to the CLIP pair for the same pictures, if there is one."""
+    _base: str = ""
+    _before: dict[tuple[str, int], tuple[Seen, Seen]] = field(default_factory=dict)
+    _fitted: dict[tuple[str, str], Fit] = field(default_factory=dict)
+    _unfit: dict[tuple[str, str], Exception] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.grid.twin != (self.twin is not None):
+            raise ValueError("the grid and the sweep disagree on whether there is a never-taught twin")
+        self._base = self.subject.weight_hash() + (self.twin.weight_hash() if self.twin is not None else "")
+
+    def keys(self) -> dict[str, Cell]:
+        """Every cell by the key of its row, in the order in which they are measured.
+
+        Attacks on subjects that answer otherwise (with texts, where this one makes pictures) have none.
+        """
+        able = [c for c in self.grid.cells() if c.assault is None or suits(c.assault, self.subject)]
+        return {self.grid.key(cell, self._base): cell for cell in able}
+
+    def run(self, *, retry: bool = False) -> Iterator[Row]:
+        """Measure what has no row yet, and yield each row once it is on disk.
+
+        Cells that other processes have claimed are left to them. With `retry`, failed cells are measured again; else
+        they count as finished. A cell that raises becomes a row with its error; an interruption ends the sweep, and
+        the cell that it hit has no row.
+        """
+        finished = self.store.rows()
+        for key, cell in self.keys().items():
+            if key in finished and not (retry and finished[key].status == "failed"):
+                continue
+            with self.store.claim(key) as mine:
+                if not mine:
+                    continue
+                now = self.store.rows().get(key)  # another process may have been quicker
+                if now is not None and now != finished.get(key):
+                    continue
+                row = self.measured(key, cell)
+                self.store.append(row)
+            yield row
+
+    def measured(self, key: str, cell: Cell) -> Row:
+        """The row of one cell, whatever the store holds of it; nothing is written. An error becomes a failed row."""
+        start = time.perf_counter()
+        names = (key, cell.entrant, cell.concept.name, cell.attack, cell.seed)
+        try:
+            values = self._measure(cell)
+        except Exception as error:  # any cell may fail in its own way, and none may stop the others
+            return Row(*names, "failed", {}, f"{type(error).__name__}: {error}", time.perf_counter() - start)
+        return Row(*names, "done", values, "", time.perf_counter() - start - values.pop("waited", 0.0))
+
+    def _measure(self, cell: Cell) -> dict[str, Any]:
+        looks, across = self.judges(cell.concept)
+        began = time.perf_counter()
+        subject, fit = self._side(cell, looks)
+        before = None if cell.assault is not None else self._untouched(cell, looks, across)
+        waited = time.perf_counter() - began  # fits, and what the untouched subject draws, are no cost of this cell
+        peak = Peak()
+        with contextlib.nullcontext() if fit.erasure is None else fit.erasure.on(subject):
+            if cell.assault is not None:
+                values = assail(subject, cell.concept, cell.assault, self.grid.settings, looks, cell.seed)
+            else:
+                assert before is not None  # for the type checker: made above for cells without an attack
+                asked = queries(cell.concept, self.grid.settings, cell.seed)
+                after = look(subject, asked, self.grid.settings, looks, across, label_of(cell.concept))
+                values = compare(before[0], after, before[1], looks, cell.concept, self.pairs(looks))
+                values |= {"fit": asdict_of(fit), "found": fit.erasure is not None, "errors": errors(after)}
+        return values | {"peak": peak.above(), "waited": waited}
+
+    def _side(self, cell: Cell, looks: Looks) -> tuple[Subject, Fit]:
+        """Who is measured, and with what on."""
+        if cell.entrant in (UNTOUCHED, NEVER_TAUGHT):
+            subject = self.subject if cell.entrant == UNTOUCHED else self.twin
+            assert subject is not None  # the grid has the row only with a twin
+            return subject, Fit(None, 0.0, None, 0, 0.0)
+        place = (cell.entrant, cell.concept.name)
+        if place in self._unfit:
+            raise self._unfit[place]
+        if place not in self._fitted:
+            fits = Fits(self.folder / "fits", self.store)
+            try:
+                fit = fits.get(
+                    self.grid.entrant(cell.entrant), self.subject, cell.concept, Bench(looks), self._base[:64]
+                )
+            except Exception as error:  # kept, so that no other cell of this eraser fits in vain
+                self._unfit[place] = error
+                raise
+            self._fitted = {**dict(list(self._fitted.items())[-KEPT:]), place: fit}
+        return self.subject, self._fitted[place]
+
+    def _untouched(self, cell: Cell, looks: Looks, across: Looks | None) -> tuple[Seen, Seen]:
+        """What the subject without any erasure does in this cell, and what it does on other noise."""
+        place = (cell.concept.name, cell.seed)
+        if place not in self._before:
+            asked = queries(cell.concept, self.grid.settings, cell.seed)
+            other: Asked = {k: tuple(Query(q.prompt, q.seed + OTHER_NOISE) for q in part) for k, part in asked.items()}
+            label = label_of(cell.concept)
+            seen = [look(self.subject, a, self.grid.settings, looks, across, label) for a in (asked, other)]
+            self._before = {place: (seen[0], seen[1])}  # the last one: cells of one concept and seed come together
+        return self._before[place]
+
+
+KEPT = 8
+"""How many fits a process holds in memory beside the one in use."""

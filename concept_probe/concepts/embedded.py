@@ -1,0 +1,37 @@
+"""TODO: say what this file is."""
+
+from __future__ import annotations
+
+from concept_probe import testbed
+from concept_probe.registry import look_up
+from concept_probe.types import Concept, Prompt, Split
+
+
+def concept(name: str, model: str = "emoji") -> Concept:
+    """A concept that comes with a known model: an object or style of the embedded ones, or facts of a language model.
+
+    `model` leaves out sentences in a style that this embedded model was never taught. The invented people and places
+    of `testbed.taught` are concepts of smollm2 too, which knows them once it was taught them.
+    """
+    from concept_probe.testbed import concepts as embedded
+    from concept_probe.testbed import facts, taught
+
+    _look_up_model(model, "concepts")
+    if model in testbed.LANGUAGE:
+        return taught.concept(name) if name in taught.names() else facts.concept(name)
+    return embedded.concept(name, model)
+
+
+def prompts(model: str = "emoji", split: Split = "fit") -> tuple[Prompt, ...]:
+    """Sentences on everything a known model was made or measured to know: what a sparse autoencoder is trained on."""
+    from concept_probe.testbed import concepts as embedded
+    from concept_probe.testbed import facts
+
+    _look_up_model(model, "prompts")
+    return facts.prompts(split) if model in testbed.LANGUAGE else embedded.prompts(split, model)
+
+
+def _look_up_model(model: str, what: str) -> None:
+    look_up(
+        {**testbed.NAMES, **testbed.LANGUAGE}, model, "embedded model", f"{what} by name come with known models only"
+    )

@@ -1,0 +1,134 @@
+"""Concepts by name, for the embedded models, and from a JSON file, for any other.
+
+A concept file holds a name and, per kind of prompt, three lists that share no sentence:
+
+    {
+      "name": "church",
+      "target":     {"fit": ["a photo of a church"], "select": ["a church at night"], "test": ["a drawing of a church"]},
+      "neighbours": {"fit": [{"text": "a castle on a hill", "subject": "castle", "label": "castle"}]}
+    }
+
+A prompt is a text, or an object with `text`, `subject` (the words that name what it shows) and `label`
+(what a recogniser should say); for language models also `form` (plain or chat), `answers`, `distractors` and `fact`.
+A bare text of `target` has the concept's name as label, and as subject where the name occurs in it. Kinds:
+target, paraphrases, implicit, neighbours, anchor, unrelated; only `target` must be there. `examples` may name a
+folder of pictures (PNG or JPEG, of one size).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from concept_probe.registry import look_up
+from concept_probe.types import FORMS, KINDS, SPLITS, Concept, Prompt, Splits
+
+_PLAIN = Prompt("")
+
+
+def load_concept(path: str | Path) -> Concept:
+    """The concept in a JSON file; ValueError says which entry is wrong, or which sentence stands in two splits."""
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"concept file {path} not found") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"concept file {path} is not JSON: {error.msg} at line {error.lineno}") from None
+    if not isinstance(data, dict) or not isinstance(data.get("name"), str) or "target" not in data:
+        raise ValueError(f"concept file {path} needs at least a name and target prompts")
+    unknown = sorted(set(data) - {"name", "examples", *KINDS})
+    if unknown:
+        raise ValueError(
+            f"concept file {path} has entries that no concept has: {', '.join(unknown)}; kinds are {', '.join(KINDS)}"
+        )
+    kinds = {
+        kind: _splits(data[kind], data["name"] if kind == "target" else None, f"{path}, {kind}")
+        for kind in KINDS
+        if kind in data
+    }
+    _refuse_overlap(kinds, path)
+    examples = None
+    if "examples" in data:
+        examples = _pictures((path.parent / data["examples"]).resolve())
+    return Concept(name=data["name"], examples=examples, **kinds)
+
+
+def save_concept(concept: Concept, path: str | Path) -> None:
+    """Write the prompts of a concept as a concept file; example pictures are not written."""
+    data: dict[str, Any] = {"name": concept.name}
+    for kind in KINDS:
+        lists = {
+            s: [
+                {k: v for k, v in vars(p).items() if k == "text" or v != getattr(_PLAIN, k)}
+                for p in concept.prompts(kind, s)
+            ]
+            for s in SPLITS
+        }
+        if any(lists.values()):
+            data[kind] = lists
+    Path(path).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _splits(data: Any, name: str | None, where: str) -> Splits:
+    if not isinstance(data, Mapping) or set(data) - set(SPLITS):
+        raise ValueError(f"{where} should be an object with the lists {', '.join(SPLITS)}")
+    return Splits(
+        **{split: tuple(_prompt(p, name, f"{where}, {split}") for p in data.get(split, [])) for split in SPLITS}
+    )
+
+
+def _prompt(data: Any, name: str | None, where: str) -> Prompt:
+    if isinstance(data, str):
+        return Prompt(data, name if name is not None and name in data else None, name)
+    if not isinstance(data, Mapping) or not isinstance(data.get("text"), str) or set(data) - set(vars(_PLAIN)):
+        fields = ", ".join(vars(_PLAIN))
+        raise ValueError(f"{where}: a prompt is a text, or an object with {fields}; found {str(data)[:80]!r}")
+    lists = {key: _texts(data.get(key, []), f"{where}, {key}") for key in ("answers", "distractors")}
+    look_up(dict.fromkeys(FORMS), data.get("form", "plain"), "form of prompt", where)
+    prompt = Prompt(
+        data["text"],
+        data.get("subject"),
+        data.get("label", name),
+        data.get("form", "plain"),
+        fact=data.get("fact"),
+        **lists,
+    )
+    if prompt.subject is not None and prompt.subject not in prompt.text:
+        raise ValueError(f"{where}: subject {prompt.subject!r} does not occur in {prompt.text!r}")
+    return prompt
+
+
+def _texts(data: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(data, list) or not all(isinstance(one, str) for one in data):
+        raise ValueError(f"{where} should be a list of texts; found {str(data)[:80]!r}")
+    return tuple(data)
+
+
+def _refuse_overlap(kinds: Mapping[str, Splits], path: Path) -> None:
+    for kind, splits in kinds.items():
+        if kind == "anchor":  # what stands in for the concept is asked of no recogniser
+            continue
+        seen: dict[str, str] = {}
+        for split in SPLITS:
+            for prompt in getattr(splits, split):
+                if seen.setdefault(prompt.text, split) != split:
+                    raise ValueError(
+                        f"concept file {path}: {kind} prompt {prompt.text!r} stands in {seen[prompt.text]} and in {split}"
+                    )
+
+
+def _pictures(folder: Path):
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    if not files:
+        raise FileNotFoundError(f"examples: no PNG or JPEG pictures in {folder}")
+    pictures = [np.asarray(Image.open(p).convert("RGB")) for p in files]
+    if len({p.shape for p in pictures}) > 1:
+        raise ValueError(f"examples in {folder} differ in size: {sorted({p.shape[:2] for p in pictures})}")
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255

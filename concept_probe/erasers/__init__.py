@@ -1,0 +1,201 @@
+"""How a concept is removed: an eraser takes a subject, a concept and what was found, and returns an erasure.
+
+An erasure is an `Intervention` (acts while it is on) or an `Edit` (a change of weights); both have
+`on(subject)`, `scaled(factor)` and `describe()`. One line in `ERASERS` adds a method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from concept_probe.erasers.ablation.ablate_features import AblateFeatures
+from concept_probe.erasers.ablation.ablate_vectors import AblateVectors
+from concept_probe.erasers.ablation.pisces import Pisces
+from concept_probe.erasers.closed_form.emcid import Emcid
+from concept_probe.erasers.closed_form.mace import Mace
+from concept_probe.erasers.closed_form.memit import Memit
+from concept_probe.erasers.closed_form.rece import Rece
+from concept_probe.erasers.closed_form.rocr import Rocr
+from concept_probe.erasers.closed_form.speed import Speed
+from concept_probe.erasers.closed_form.uce import Uce
+from concept_probe.erasers.erasure.combine import combine
+from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
+from concept_probe.erasers.erasure.edit import Edit, WrongBase
+from concept_probe.erasers.erasure.intervention import Intervention
+from concept_probe.erasers.finetune.adv_unlearn import AdvUnlearn
+from concept_probe.erasers.finetune.adversarial_preservation import AdversarialPreservation
+from concept_probe.erasers.finetune.ant import Ant
+from concept_probe.erasers.finetune.concept_ablation import ConceptAblation
+from concept_probe.erasers.finetune.distillation import Training
+from concept_probe.erasers.finetune.doco import DoCo
+from concept_probe.erasers.finetune.esd import Esd
+from concept_probe.erasers.finetune.few_shot import FewShot
+from concept_probe.erasers.finetune.receler import Receler
+from concept_probe.erasers.finetune.slider import Slider
+from concept_probe.erasers.finetune.spm import Spm
+from concept_probe.erasers.finetune.surgical import Surgical
+from concept_probe.erasers.finetune.unguide import Unguide
+from concept_probe.erasers.guards.blocklist import Blocklist
+from concept_probe.erasers.guards.cgce import Cgce
+from concept_probe.erasers.guards.irece import Irece
+from concept_probe.erasers.guards.itd import Itd
+from concept_probe.erasers.guards.negative_prompt import NegativePrompt
+from concept_probe.erasers.guards.patch_replacement import PatchReplacement
+from concept_probe.erasers.guards.saeuron import Saeuron
+from concept_probe.erasers.guards.safree import Safree
+from concept_probe.erasers.guards.sld import Sld
+from concept_probe.erasers.guards.steer import Steer
+from concept_probe.erasers.projection.projector import Difference, Leace, Repit, Rlace
+from concept_probe.erasers.select.choose import Choice, Tried, choose
+from concept_probe.erasers.select.features import choose_features, choose_vectors
+from concept_probe.erasers.select.strength import choose_strength
+from concept_probe.erasers.unlearning.crisp import Crisp
+from concept_probe.erasers.unlearning.dpo import Dpo
+from concept_probe.erasers.unlearning.grad_ascent import GradAscent, GradDiff
+from concept_probe.erasers.unlearning.needle import Needle
+from concept_probe.erasers.unlearning.npo import Npo, SimNpo
+from concept_probe.erasers.unlearning.rmu import Rmu
+from concept_probe.registry import look_up
+from concept_probe.types import Concept, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+Erasure = Intervention | Edit
+
+
+class Eraser(Protocol):
+    """A frozen dataclass of options that is called with what it works on."""
+
+    name: ClassVar[str]
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Erasure: ...
+
+
+ERASERS: dict[str, type[Eraser]] = {
+    "ablate_features": AblateFeatures,
+    "ablate_vectors": AblateVectors,
+    "leace": Leace,
+    "difference": Difference,
+    "rlace": Rlace,
+    "repit": Repit,
+    "uce": Uce,
+    "rece": Rece,
+    "speed": Speed,
+    "mace": Mace,
+    "emcid": Emcid,
+    "esd": Esd,
+    "concept_ablation": ConceptAblation,
+    "spm": Spm,
+    "slider": Slider,
+    "adv_unlearn": AdvUnlearn,
+    "receler": Receler,
+    "few_shot": FewShot,
+    "adversarial_preservation": AdversarialPreservation,
+    "surgical": Surgical,
+    "unguide": Unguide,
+    "doco": DoCo,
+    "ant": Ant,
+    "blocklist": Blocklist,
+    "negative_prompt": NegativePrompt,
+    "sld": Sld,
+    "steer": Steer,
+    "itd": Itd,
+    "saeuron": Saeuron,
+    "safree": Safree,
+    "patch_replacement": PatchReplacement,
+    "cgce": Cgce,
+    "irece": Irece,
+    "grad_ascent": GradAscent,
+    "grad_diff": GradDiff,
+    "npo": Npo,
+    "simnpo": SimNpo,
+    "dpo": Dpo,
+    "rmu": Rmu,
+    "memit": Memit,
+    "needle": Needle,
+    "rocr": Rocr,
+    "pisces": Pisces,
+    "crisp": Crisp,
+}
+
+
+def erase(method: str | Eraser, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Erasure:
+    """Make an erasure with a method's default options (by name) or with options of your own (an instance).
+
+    Nothing is applied until `with erasure.on(subject)` or, for an edit, `bake`.
+
+    >>> edit = erase("uce", subject, concept)
+    >>> guard = erase(AblateFeatures(strength=2.0), subject, concept, found)
+    """
+    if isinstance(method, str):
+        method = look_up(ERASERS, method, "eraser", "the list: concept_probe.erasers.ERASERS")()
+    return method(subject, concept, tuple(found))
+
+
+__all__ = [
+    "ERASERS",
+    "AblateFeatures",
+    "AblateVectors",
+    "AdvUnlearn",
+    "AdversarialPreservation",
+    "Ant",
+    "Blocklist",
+    "Cgce",
+    "Choice",
+    "Columns",
+    "ConceptAblation",
+    "Crisp",
+    "Delta",
+    "Difference",
+    "DoCo",
+    "Dpo",
+    "Edit",
+    "Emcid",
+    "Eraser",
+    "Erasure",
+    "Esd",
+    "FewShot",
+    "GradAscent",
+    "GradDiff",
+    "Intervention",
+    "Irece",
+    "Itd",
+    "Leace",
+    "LowRank",
+    "Mace",
+    "Memit",
+    "Needle",
+    "NegativePrompt",
+    "Npo",
+    "PatchReplacement",
+    "Pisces",
+    "Rece",
+    "Receler",
+    "Repit",
+    "Rlace",
+    "Rmu",
+    "Rocr",
+    "Saeuron",
+    "Safree",
+    "Shift",
+    "SimNpo",
+    "Sld",
+    "Slider",
+    "Speed",
+    "Spm",
+    "Steer",
+    "Surgical",
+    "Training",
+    "Tried",
+    "Uce",
+    "Unguide",
+    "WrongBase",
+    "choose",
+    "choose_features",
+    "choose_strength",
+    "choose_vectors",
+    "combine",
+    "erase",
+]  # fmt: skip

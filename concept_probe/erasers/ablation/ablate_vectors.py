@@ -1,0 +1,127 @@
+"""Ablate concept vectors: columns of MLP output matrices, or what cross-attention reads along text directions."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
+from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.find.rows import NEGATIVE, POSITIVE, concept_rows
+from concept_probe.find.vectors.rank import hidden_site
+from concept_probe.types import TOKEN_KINDS, Concept, Site, Subspace, unit
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True)
+class AblateVectors:
+    """Take concept vectors out of the weights.
+
+    >>> edit = AblateVectors(how="mean")(subject, concept, found)
+    """
+
+    name: ClassVar[str] = "ablate_vectors"
+    how: Literal["zero", "mean", "reflect", "noise"] = "zero"
+    """`zero` removes the vector; `mean` removes it and adds its mean contribution on other prompts to the
+    bias, so that they see the average of it; `reflect` puts `-factor` times the vector in its place; `noise` adds a
+    random direction of `factor` times its length, and is for columns."""
+    factor: float = 1.0
+    """For `reflect`: how much of the vector is put in with the sign turned. For `noise`: length of what is added,
+    relative to the vector's."""
+    strength: float = 1.0
+    """Factor on the change; 0 changes nothing, above 1 the vector is turned against the concept, as `reflect` does."""
+    seed: int = 0
+    """For `noise`: what names the random directions."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
+        """`found`: Subspaces in parameter space, as `find_vectors` gives them. ValueError where there is none."""
+        if self.how not in ("zero", "mean", "reflect", "noise"):
+            raise ValueError(f"ablate_vectors: how is {self.how!r}; it is one of zero, mean, reflect, noise")
+        usable = [s for s in found if s.space == "parameter"]
+        if not usable:
+            raise ValueError(
+                f"ablate_vectors needs concept vectors; {len(found)} subspaces were given, none in parameter space. "
+                "find_vectors makes them; it returns nothing where no candidate is causal"
+            )
+        amount = self.strength * (1 + self.factor if self.how == "reflect" else 1.0)
+        columns: dict[Site, list[int]] = {}
+        deltas: dict[str, Delta] = {}
+        for space in usable:
+            if space.site.item is not None:
+                items = columns.setdefault(Site(space.site.component, space.site.path, "weight"), [])
+                items += [space.site.item] if space.rank and space.site.item not in items else []
+            elif space.rank and amount:
+                where, delta = self._direction(subject, space, amount)
+                if where in deltas:
+                    raise ValueError(f"two sets of directions for {where!r}: put them into one Subspace")
+                deltas[where] = delta
+        if amount:
+            for site, items in columns.items():
+                if items:
+                    deltas |= self._columns(subject, concept, site, sorted(items), amount)
+        origin = made_by(
+            self,
+            subject,
+            concept,
+            columns={str(site): sorted(items) for site, items in columns.items()},
+            directions={str(s.site): s.rank for s in usable if s.site.item is None},
+        )
+        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
+
+    def _columns(
+        self, subject: Subject, concept: Concept, site: Site, items: list[int], amount: float
+    ) -> dict[str, Delta]:
+        where = address(site)
+        parameter = find_parameter(subject.components, where)
+        weight = subject.matrix(site).detach().to(dtype_of(parameter))
+        indices = torch.tensor(items, device=weight.device)
+        chosen = weight[:, indices]
+        change = noise(site, chosen, self.factor, self.seed) if self.how == "noise" else -chosen
+        columns = Columns(indices, amount * change, weight.shape[1], subject.orientation(site))
+        out: dict[str, Delta] = {where: columns}
+        if self.how == "mean":
+            bias = address(site, "bias")
+            if getattr(subject.module(site), "bias", None) is None:
+                raise ValueError(
+                    f"ablate_vectors: how='mean' puts what the columns add on average into {bias!r}, and that matrix has "
+                    "no bias; use how='zero', 'reflect' or 'noise'"
+                )
+            find_parameter(subject.components, bias)
+            hidden = hidden_site(subject, site)
+            sources = (*POSITIVE[:1], *NEGATIVE)
+            # Where a model reads forward, the first position is so long that it would decide the mean.
+            kinds = tuple(k for k in TOKEN_KINDS if k != "bos" or not subject.reads_forward)
+            rows = concept_rows(subject, concept, [hidden], "fit", kinds=kinds, sources=sources)[hidden]
+            mean = rows.x[~rows.concept].mean(0).to(weight)[indices]
+            out[bias] = Shift(amount * (chosen @ mean))
+        return out
+
+    def _direction(self, subject: Subject, space: Subspace, amount: float) -> tuple[str, Delta]:
+        if self.how in ("mean", "noise"):
+            raise ValueError(
+                f"ablate_vectors: how={self.how!r} is for columns; {space.site} has directions on its input side, "
+                "use how='zero' or 'reflect'"
+            )
+        where = address(space.site)
+        parameter = find_parameter(subject.components, where)
+        weight = parameter.detach().to(dtype_of(parameter))
+        if weight.shape[1] != space.basis.shape[0]:
+            raise ValueError(f"{where!r} reads width {weight.shape[1]}, the subspace has {space.basis.shape[0]}")
+        dual = space.basis if space.dual is None else space.dual
+        return where, LowRank(-amount * (weight @ space.basis.to(weight)), dual.to(weight).clone())
+
+
+def noise(site: Site, columns: Tensor, factor: float, seed: int) -> Tensor:
+    """Random directions (d, m), `factor` times as long as the columns (d, m) of `site`, which names them with `seed`."""
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{site}".encode()))
+    drawn = torch.randn(columns.shape, generator=generator).to(columns)
+    return factor * unit(drawn) * torch.linalg.vector_norm(columns, dim=0)

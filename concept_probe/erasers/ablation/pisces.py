@@ -1,0 +1,135 @@
+"""PISCES: take a feature of an autoencoder out of the columns that write it (arXiv 2505.22586)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from concept_probe.erasers.ablation.found import Dictionary, dictionaries_of
+from concept_probe.erasers.erasure.deltas import Columns, Delta, Sum
+from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.erasers.unlearning.rmu import after_first, states
+from concept_probe.erasers.unlearning.trainer import language
+from concept_probe.find.rows import gather_prompts
+from concept_probe.types import Codec, Codes, Concept, Site, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import CausalLMSubject, Subject
+
+
+@dataclass(frozen=True)
+class Pisces:
+    """Columns that an autoencoder codes with a feature of the concept are written again without it.
+
+    >>> edit = Pisces(tau=0.4, mu=1.0)(subject, concept, find_features(sae, subject, concept))
+    """
+
+    name: ClassVar[str] = "pisces"
+    tau: float = 0.5
+    """τ: a column is acted on where a feature's coefficient exceeds this share of its largest one over the matrix."""
+    mu: float = 0.0
+    """μ: what the coefficient becomes is -μ times that largest one; at 0 the feature is removed."""
+    below: int = 0
+    """For an autoencoder over `resid`: blocks below its own whose columns are coded, too."""
+    length: Literal["site", "own"] = "site"
+    """How long a column is when it is coded: `site`, as the site's activations are on average (what is written is scaled
+    back); `own`, as it is. An autoencoder has learned offsets for the lengths that it was shown."""
+    signs: Literal["both", "positive"] = "both"
+    """Whether a column is also coded with its sign turned: coefficients of gated feed-forwards have either sign."""
+    limit: int | None = 32
+    """Prompts of each list (fit split) that the mean length is measured on."""
+    strength: float = 1.0
+    """Factor on the change; at 0 nothing is coded."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
+        """`found`: features of `find_features` with their autoencoder, over `resid` or `mlp_out`.
+
+        Raises TypeError for a subject that is no language model; ValueError where there is no such feature, for an
+        autoencoder of another site or width, for an option out of range, and where no column is coded with any feature.
+        """
+        model = language(subject, self.name)
+        self._check()
+        chosen = dictionaries_of(model, found, self.name)
+        deltas: dict[str, Delta] = {}
+        counts: dict[str, int] = {}
+        for one in chosen if self.strength else ():
+            norm = self._norm(model, concept, one) if self.length == "site" else None
+            lowest = max(one.block - self.below, 0) if one.role == "resid" else one.block
+            for site in model.sites("mlp_value")[lowest : one.block + 1]:
+                delta = self._edited(model, site, one, norm)
+                counts[str(site)] = counts.get(str(site), 0) + len(delta.indices)
+                if not delta.is_empty():
+                    where = address(site)
+                    deltas[where] = Sum((deltas[where], delta)) if where in deltas else delta
+        if self.strength and not deltas:
+            raise ValueError(
+                f"pisces: no column of {', '.join(counts)} is coded with any of the features "
+                f"{', '.join(str(d.features) for d in chosen)}; raise `below`, try the other `length`, or find others"
+            )
+        features = {str(d.codec.site): d.features for d in chosen}
+        origin = made_by(self, subject, concept, features=features, columns=counts)
+        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
+
+    def _check(self) -> None:
+        for option, value, allowed in (
+            ("length", self.length, ("site", "own")), ("signs", self.signs, ("both", "positive")),
+        ):  # fmt: skip
+            if value not in allowed:
+                raise ValueError(f"pisces: {option} is {value!r}; it is one of {', '.join(allowed)}")
+        if not 0 <= self.tau < 1 or self.mu < 0 or self.below < 0:
+            raise ValueError(
+                f"pisces: tau is {self.tau}, mu {self.mu} and below {self.below}; tau lies in 0..1 without 1, the others "
+                "are not negative"
+            )
+
+    def _norm(self, model: CausalLMSubject, concept: Concept, one: Dictionary) -> float:
+        """Mean length of the activations that the autoencoder reads, first tokens left out."""
+        prompts = [p for _, p in gather_prompts(concept, "fit", limit=self.limit)]
+        with torch.no_grad():
+            parts = [states(model, one.codec.site, prompts[i : i + 32]) for i in range(0, len(prompts), 32)]
+        rows = [torch.linalg.vector_norm(x[read & after_first(read)].float(), dim=-1) for x, read in parts]
+        return float(torch.cat(rows).mean())
+
+    @torch.no_grad()
+    def _edited(self, model: CausalLMSubject, site: Site, one: Dictionary, norm: float | None) -> Columns:
+        """What is added to the columns of one matrix."""
+        weight = model.matrix(site).detach()
+        rows = weight.mT.to(dtype_of(find_parameter(model.components, address(site))))
+        lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
+        factor = torch.ones_like(lengths) if norm is None else norm / lengths
+        signs = (1, -1) if self.signs == "both" else (1,)
+        coded = [(sign, one.codec.encode(sign * factor * rows)) for sign in signs]
+        values = torch.stack([at_features(codes, one.features) for _, codes in coded])
+        most = values.amax((0, 1)).clamp_min(0)
+        change = torch.zeros_like(rows)
+        for (sign, codes), own in zip(coded, values, strict=True):
+            acted = (own > 0) & (own > self.tau * most)
+            goal = torch.where(acted, -self.mu * most, own)
+            change += sign * rewritten(one.codec, codes, one.features, goal).to(rows) / factor
+        touched = change.abs().amax(1).nonzero()[:, 0]
+        moved = self.strength * change[touched].mT
+        return Columns(touched, moved.contiguous(), weight.shape[1], model.orientation(site))
+
+
+def at_features(codes: Codes, features: Sequence[int]) -> Tensor:
+    """(n, m): coefficient of each chosen feature in each row, 0 where it does not fire."""
+    return torch.stack([torch.where(codes.indices == j, codes.values, 0).sum(-1) for j in features], -1)
+
+
+def rewritten(codec: Codec, codes: Codes, features: Sequence[int], goal: Tensor) -> Tensor:
+    """(n, d): x̂(edited codes) - x̂(codes), with the coefficient of feature i set to `goal` (n, m) where it fires.
+
+    Added to x it gives the edited reconstruction with what the autoencoder leaves unexplained.
+    """
+    values = codes.values.clone()
+    for i, j in enumerate(features):
+        values = torch.where(codes.indices == j, goal[:, i, None], values)
+    # A padded place names feature 0 with value 0: what does not fire is left alone.
+    values = torch.where(codes.values == 0, codes.values, values)
+    return codec.decode(Codes(values, codes.indices)) - codec.decode(codes)

@@ -1,0 +1,91 @@
+"""Which token of a guide prompt stands for which token of a concept's prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from concept_probe.erasers.closed_form.destinations import nearest
+from concept_probe.types import TOKEN_KINDS, Prompt
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+Policy = Literal["last_subject", "subject", "suffix", "context", "all"]
+POLICIES = ("last_subject", "subject", "suffix", "context", "all")
+BOS, CONTENT, SUBJECT, EOS, PAD = range(len(TOKEN_KINDS))
+
+
+def align(kinds: Tensor, guide: Tensor, policy: Policy) -> list[tuple[int, int]]:
+    """Pairs (place in the prompt, place in the guide), given their token kinds (t,) each.
+
+    Tokens of the subject go to those of the guide's subject, counted from the last; where the guide
+    names none, and for all other tokens, a token at distance j from the end token goes to the one at
+    the same distance in the guide. No token ever goes to bos, whose state is the same for every
+    prompt: a place before the guide's first word means its first word, or its end token where it is empty.
+
+    Where the prompt names no subject, all its words are the subject.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"policy is {policy!r}; it is one of {', '.join(POLICIES)}")
+    own = _places(kinds, SUBJECT) or _places(kinds, CONTENT) or [_end(kinds)]
+    theirs = _places(guide, SUBJECT)
+    end, guide_end, length = _end(kinds), _end(guide), len(kinds)
+
+    def by_end(place: int) -> int:
+        return min(max(guide_end + place - end, 1), len(guide) - 1)
+
+    def by_subject(place: int) -> int:
+        if not theirs or place not in own:
+            return by_end(place)
+        return theirs[max(len(theirs) - (len(own) - own.index(place)), 0)]
+
+    if policy == "last_subject":
+        chosen = [own[-1]]
+    elif policy == "subject":
+        chosen = own
+    elif policy == "suffix":
+        chosen = sorted({*own, *range(own[-1] + 1, length)})
+    elif policy == "context":
+        chosen = [place for place in range(own[0] + 1, length) if place not in own]
+    else:
+        chosen = list(range(1, length))
+    return [(place, by_subject(place)) for place in chosen]
+
+
+def _places(kinds: Tensor, kind: int) -> list[int]:
+    return (kinds == kind).nonzero()[:, 0].tolist()
+
+
+def _end(kinds: Tensor) -> int:
+    return next(iter(_places(kinds, EOS)), len(kinds) - 1)
+
+
+@torch.no_grad()
+def paired_states(
+    subject: Subject, moved: Sequence[Prompt], guides: Sequence[Prompt], policy: Policy
+) -> tuple[Tensor, Tensor, dict[str, str]]:
+    """States (n, d) of the concept's tokens, those (n, d) of the guide's they are led to, and each text's guide.
+
+    A prompt takes the guide that shares most words with it outside its subject.
+    """
+    own, led = subject.encode(moved), subject.encode(guides)
+    kinds, guide_kinds = subject.tokenise(moved).kinds, subject.tokenise(guides).kinds
+    target, guide, drawn, stands = [], [], {}, nearest(moved, guides)
+    for i, prompt in enumerate(moved):
+        j = guides.index(stands[prompt])
+        drawn[prompt.text] = guides[j].text
+        pairs = align(kinds[i], guide_kinds[j], policy)
+        target.append(own.states[i, [a for a, _ in pairs]])
+        guide.append(led.states[j, [b for _, b in pairs]])
+    return torch.cat(target).double(), torch.cat(guide).double(), drawn
+
+
+@torch.no_grad()
+def preserved_states(subject: Subject, prompts: Sequence[Prompt]) -> Tensor:
+    """States (n, d) of every token of the prompts; bos, which all share, once."""
+    states, kinds = subject.encode(prompts).states.double(), subject.tokenise(prompts).kinds
+    return torch.cat([states[kinds.to(states.device) != BOS], states[:1, 0]])

@@ -1,0 +1,150 @@
+"""EMCID: rewrite a concept's memory in the text encoder's MLPs, several layers at once (arXiv 2403.13807)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_probe.erasers.closed_form.alignment import Policy
+from concept_probe.erasers.closed_form.destinations import guides_of, nearest
+from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.closed_form.value_offsets import Layers, Offsets, edited_layers, places_of, streams_of
+from concept_probe.erasers.erasure.deltas import Delta, LowRank
+from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.erasers.finetune.loop import descend, ends
+from concept_probe.erasers.finetune.replay import denoiser, predictions, walks
+from concept_probe.find.rows import NEGATIVE
+from concept_probe.types import Concept, Kind, Prompt, Sampling, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+def write(keys: Float[Tensor, "n h"], wanted: Float[Tensor, "n d"], kept: Float[Tensor, "m h"], lam: float) -> LowRank:
+    """ΔW = R Kᵀ (λ E[p pᵀ] + E[k kᵀ])⁻¹ / n: the least E|ΔW k - r|² + λ E|ΔW p|² over keys k, kept keys p.
+
+    A ridge of 1e-6 of the mean diagonal stands in for keys that neither list has. float64.
+    """
+    k, r, p = keys.double(), wanted.double(), kept.double()
+    moment = k.mT @ k / len(k) + lam * p.mT @ p / max(len(p), 1)
+    moment.diagonal().add_(1e-6 * moment.diagonal().mean())
+    solved = torch.cholesky_solve(k.mT, torch.linalg.cholesky(moment)) / len(k)
+    if len(k) <= r.shape[1]:
+        return LowRank(r.mT.contiguous(), solved)
+    eye = torch.eye(r.shape[1], dtype=r.dtype, device=r.device)
+    return LowRank(eye, solved @ r)
+
+
+@dataclass(frozen=True)
+class Emcid:
+    """Find what the text encoder should write at the concept's tokens, then make its MLPs write it.
+
+    >>> edit = Emcid(layers=(7, 8, 9, 10))(subject, concept)
+    """
+
+    name: ClassVar[str] = "emcid"
+    layers: tuple[int, ...] = ()
+    """Layers of each text encoder whose MLPs are edited; empty: all that what is read depends on, but the last."""
+    policy: Policy = "subject"
+    """Which tokens are rewritten; the paper's is `last_subject`."""
+    guide: str | None = None
+    """What stands in for the concept; see `Uce`."""
+    sources: tuple[Kind, ...] = ("target",)
+    """Lists of the concept's prompts (fit split) that are rewritten."""
+    preserve: tuple[Kind, ...] = NEGATIVE
+    """Lists of other prompts (fit split) whose keys are kept, all of their tokens."""
+    prompts: int = 16
+    """How many of the concept's prompts are used at most, evenly spaced: each has its own offset to learn."""
+    steps: int = 100
+    """Gradient steps of the offsets."""
+    batch: int = 4
+    """Latents per step."""
+    rate: float = 0.1
+    """Adam's step, as a multiple of the root mean square of what the layer writes."""
+    decay: float = 0.01
+    """Weight of |δ|² / |what is written|² beside the error of the prediction as a share of the guide's gap."""
+    pictures: int = 4
+    """Walks from noise to pictures of the concept whose latents the offsets are learned on."""
+    sampling: Sampling = Sampling()
+    """How these pictures are made."""
+    lam: float = 0.3
+    """λ: weight of kept keys against those of the concept."""
+    seed: int = 0
+    """Of the pictures and of the order of training."""
+    strength: float = 1.0
+    """Factor on the change of the weights."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
+        """`found` is not used. ValueError where the concept has no prompts to move or none to keep."""
+        every = moved_prompts(concept, self.sources, self.name)
+        moved = every[:: -(-len(every) // self.prompts)]
+        others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
+        if not others:
+            raise ValueError(f"emcid: concept {concept.name!r} has no prompts in {', '.join(self.preserve)} to keep")
+        layers = edited_layers(subject, self.layers)
+        offsets, losses = self._distilled(subject, concept, moved, layers)
+        deltas: dict[str, Delta] = {}
+        gaps = {}
+        for one in layers if self.strength else ():
+            written, gap = self._written(subject, one, offsets, moved, others)
+            deltas |= {where: delta.scaled(self.strength) for where, delta in written.items()}
+            gaps[one.streams[-1].component] = gap
+        shares = {"loss": ends(losses), "gap_left": gaps}
+        origin = made_by(self, subject, concept, layers=[str(s) for one in layers for s in one.values], **shares)
+        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
+
+    def _distilled(
+        self, subject: Subject, concept: Concept, moved: Sequence[Prompt], layers: Sequence[Layers]
+    ) -> tuple[Offsets, list[float]]:
+        """Offsets at the last edited layer of each encoder under which the concept's prompts are drawn as guides."""
+        model = denoiser(subject, self.name)
+        guides = guides_of(moved, concept, self.guide, self.name)
+        led = nearest(moved, guides)
+        length = subject.tokenise(moved).length
+        offsets = Offsets(
+            subject, [one.streams[-1] for one in layers], moved, places_of(subject, moved, self.policy, length)
+        )
+        pool = walks(subject, moved, self.pictures, self.sampling, self.seed)
+        goals = {p: predictions(subject, pool, [led[p]] * len(pool), self.name) for p in moved}
+        own = predictions(subject, pool, pool.prompts, self.name)
+        gap = float((own - torch.stack(list(goals.values()))).float().square().mean()) or 1.0
+
+        def loss(step: int, generator: torch.Generator) -> Tensor:
+            index = torch.randint(len(pool), (self.batch,), generator=generator)
+            asked = torch.randint(len(moved), (self.batch,), generator=generator).tolist()
+            part = pool.rows(index)
+            said = model.predict(part.seen, part.timesteps, offsets.conditions(asked))
+            goal = torch.stack([goals[moved[j]][i] for j, i in zip(asked, index.tolist(), strict=True)])
+            return (said - goal).float().square().mean() / gap + self.decay * offsets.size()
+
+        generator = torch.Generator().manual_seed(self.seed)
+        losses = descend(offsets, loss, steps=self.steps, rate=self.rate, generator=generator, method=self.name)
+        return offsets, losses
+
+    def _written(
+        self, subject: Subject, layers: Layers, offsets: Offsets, moved: Sequence[Prompt], others: Sequence[Prompt]
+    ) -> tuple[dict[str, Delta], float]:
+        """The edit of one encoder, first layer first, each closing its share of the gap that is still left."""
+        end, goal = layers.streams[-1], offsets.goals()[layers.streams[-1]]
+        places, base = offsets.places, subject.weight_hash()
+        deltas: dict[str, Delta] = {}
+        whole = None
+        for i, (hidden, value) in enumerate(zip(layers.hidden, layers.values, strict=True)):
+            with Edit(self.name, "", deltas, base).on(subject):
+                seen = streams_of(subject, [hidden, end], moved)
+                kept = streams_of(subject, [hidden], others)[hidden].flatten(0, 1)
+            wanted = goal - seen[end].double()[places.to(goal.device)]
+            whole = whole or float(torch.linalg.matrix_norm(wanted))
+            delta = write(seen[hidden][places.to(goal.device)], wanted / (len(layers.values) - i), kept, self.lam)
+            wide = dtype_of(find_parameter(subject.components, address(value)))
+            deltas[address(value)] = LowRank(delta.u.to(wide), delta.v.to(wide))
+        with Edit(self.name, "", deltas, base).on(subject):
+            reached = streams_of(subject, [end], moved)[end].double()[places.to(goal.device)]
+        return deltas, float(torch.linalg.matrix_norm(goal - reached)) / (whole or 1.0)

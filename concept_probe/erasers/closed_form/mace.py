@@ -1,0 +1,206 @@
+"""MACE: refine context tokens in closed form, train a low-rank term against attention, fuse (arXiv 2403.06135)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_probe.erasers.closed_form.alignment import SUBJECT, Policy
+from concept_probe.erasers.closed_form.solve import Balance, Moments, edit_moments
+from concept_probe.erasers.closed_form.states import READERS, gather, moved_prompts, multiplied, readers
+from concept_probe.erasers.erasure.deltas import Delta, LowRank
+from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
+from concept_probe.erasers.erasure.provenance import SEEN, made_by
+from concept_probe.erasers.finetune.loop import descend, ends
+from concept_probe.erasers.finetune.replay import Pool, conditions, denoiser, walks
+from concept_probe.erasers.finetune.trainable import Adapters
+from concept_probe.erasers.guards.attention_maps import attention
+from concept_probe.find.rows import NEGATIVE
+from concept_probe.types import Concept, Kind, Prompt, Sampling, Site, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one concept brings to the fusion."""
+
+    states: Tensor
+    """(n, d) tokens at which its change has to act, float64"""
+    refined: Tensor
+    """(d, d) K₀ of its first stage: W(I + K₀) answers its context tokens as their guides"""
+    terms: dict[str, LowRank]
+    """u vᵀ of its second stage, by parameter address."""
+
+
+def fuse(
+    parts: Sequence[Part], preserve: Float[Tensor, "m d"], *, alpha: float, beta: float, lam: float
+) -> tuple[Float[Tensor, "d d"], list[Float[Tensor, "d d"]]]:
+    """K and one F per part, with W' = W(I + K) + Σ_i (u_i v_iᵀ) F_i the least of
+
+    αΣ_iΣ_e |W' e - (W(I + K_i) + u_i v_iᵀ) e|² + βΣ|W' p - W p|² + λ|W' - W|²
+
+    over the tokens e of part i and preserved tokens p. With M = αΣ_iΣ e eᵀ + βΣ p pᵀ + λI it is F_i = αΣ e eᵀ M⁻¹
+    and K = Σ_i K_i F_i: one solve for every matrix, and β in it once.
+    """
+    p = preserve.double()
+    each = [alpha * part.states.double().mT @ part.states.double() for part in parts]
+    moment = beta * p.mT @ p + torch.stack(each).sum(0)
+    moment.diagonal().add_(lam)
+    factor, failed = torch.linalg.cholesky_ex(moment)
+    if int(failed):
+        raise ValueError(f"mace: the moment matrix ({len(moment)} wide) is singular; lam is {lam}, make it larger")
+    filters = [torch.cholesky_solve(one, factor).mT for one in each]
+    change = torch.stack([part.refined @ through for part, through in zip(parts, filters, strict=True)]).sum(0)
+    return change, filters
+
+
+@dataclass(frozen=True)
+class Mace:
+    """Three stages: context tokens forget the concept, patches stop attending to it, both become one edit.
+
+    >>> edit = Mace(steps=60)(subject, concept)
+    >>> edit = Mace().together(subject, [camel, snake])
+    """
+
+    name: ClassVar[str] = "mace"
+    policy: Policy = "context"
+    """Which tokens the first stage moves; `context` are all that follow or stand between those of the subject."""
+    guide: str | None = None
+    """What stands in for the concept in the first stage; see `Uce`."""
+    sources: tuple[Kind, ...] = ("target",)
+    """Lists of the concept's prompts (fit split) that all stages use; they must name their subject."""
+    preserve: tuple[Kind, ...] = NEGATIVE
+    """Lists of other prompts (fit split) that are kept, all of their tokens."""
+    lam: float = 0.1
+    """Weight of staying near the old matrix everywhere, in the first stage and in the fusion."""
+    beta: float = 1.0
+    """Weight of each preserved token, in the first stage and in the fusion."""
+    balance: Balance = "mean"
+    """As in `Uce`."""
+    rank: int = 1
+    """Rank of each matrix's term against attention."""
+    steps: int = 50
+    """Gradient steps of the second stage."""
+    batch: int = 4
+    """Latents per step."""
+    rate: float = 0.02
+    """Adam's step, as a multiple of the root mean square of the weights' entries."""
+    pictures: int = 8
+    """Walks from noise to pictures of the concept whose latents the second stage sees."""
+    sampling: Sampling = Sampling()
+    """How these pictures are made."""
+    roles: tuple[str, ...] = READERS
+    """Roles of the matrices that are edited."""
+    within: tuple[str, ...] = ()
+    """Beginnings of the paths of the matrices that are edited; empty: all of them."""
+    seed: int = 0
+    """Of the pictures, of the terms and of the order of training."""
+    strength: float = 1.0
+    """Factor on the change of the weights."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
+        """`found` is not used. ValueError where no prompt of the concept names a subject."""
+        return self.together(subject, [concept])
+
+    def together(self, subject: Subject, concepts: Sequence[Concept]) -> Edit:
+        """One edit for several concepts: each has its own first two stages, the fusion is one."""
+        parts, notes, kept = [], [], []
+        for concept in concepts:
+            states = gather(
+                subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
+                method=self.name,
+            )  # fmt: skip
+            sites = readers(subject, self.roles, self.within, states.target.shape[1], self.name)
+            sums = states.moments()
+            alpha, beta = sums.weights(1.0, self.beta, self.balance)
+            refined = edit_moments(sums, lam=self.lam, alpha=alpha, beta=beta, method=self.name)
+            deltas = multiplied(subject, sites, refined.change, len(states.target), 1.0)
+            terms, losses = self._suppressed(subject, concept, sites, deltas)
+            acts = gather(
+                subject, concept, policy="suffix", guide="", sources=self.sources, preserve=(), method=self.name
+            )
+            parts.append(Part(acts.target, refined.change, terms))
+            kept.append(states.preserve)
+            notes.append({"condition": refined.condition, "loss": ends(losses)})
+        deltas = self._fused(subject, sites, parts, torch.cat(kept)) if self.strength else {}
+        origin = made_by(self, subject, concepts[0], stages=notes, concepts=[c.name for c in concepts])
+        origin[SEEN] = sorted({x for c in concepts for x in made_by(self, subject, c)[SEEN]})
+        return Edit(self.name, "+".join(c.name for c in concepts), deltas, subject.weight_hash(), origin)
+
+    def _suppressed(
+        self, subject: Subject, concept: Concept, sites: Sequence[Site], deltas: dict[str, Delta]
+    ) -> tuple[dict[str, LowRank], list[float]]:
+        """Second stage: terms that take attention away from the subject where the picture shows it."""
+        model = denoiser(subject, self.name)
+        prompts = [p for p in moved_prompts(concept, self.sources, self.name) if p.subject]
+        if not prompts:
+            raise ValueError(f"mace: no prompt of concept {concept.name!r} in {', '.join(self.sources)} has a subject")
+        generator = torch.Generator().manual_seed(self.seed)
+        adapters = Adapters(subject, sites, self.rank, self.seed)
+        pool = walks(subject, prompts, self.pictures, self.sampling, self.seed)
+        masks = shown(subject, pool, self.name)
+
+        def loss(step: int, generator: torch.Generator) -> Tensor:
+            index = torch.randint(len(pool), (min(self.batch, len(pool)),), generator=generator)
+            part, on_subject = pool.rows(index), 0.0
+            condition = conditions(subject, part.prompts, self.name)
+            with attention(subject) as maps:
+                model.predict(part.seen, part.timesteps, condition)
+            asked = (condition.kinds == SUBJECT).to(maps[0])
+            for one, mask in zip(maps, masks, strict=True):
+                weight = mask[index][:, None, :, None] * asked[:, None, None, :]
+                on_subject = on_subject + (one * weight).square().sum((1, 2, 3)).mean() / one.shape[1] / one.shape[2]
+            assert isinstance(on_subject, Tensor)
+            return on_subject
+
+        base = Edit(self.name, concept.name, deltas, subject.weight_hash())
+        with base.on(subject):
+            losses = descend(adapters, loss, steps=self.steps, rate=self.rate, generator=generator, method=self.name)
+        return {where: d for where, d in adapters.deltas().items() if isinstance(d, LowRank)}, losses
+
+    def _fused(self, subject: Subject, sites: Sequence[Site], parts: list[Part], preserve: Tensor) -> dict[str, Delta]:
+        """Third stage."""
+        moved = torch.cat([part.states for part in parts])
+        alpha, beta = Moments.of(moved, moved, preserve).weights(1.0, self.beta, self.balance)
+        change, filters = fuse(parts, preserve, alpha=alpha, beta=beta, lam=self.lam)
+        out = multiplied(subject, sites, change, len(moved), self.strength)
+        for site in sites:
+            where = address(site)
+            parameter = find_parameter(subject.components, where)
+            us, vs = [], []
+            for part, through in zip(parts, filters, strict=True):
+                us.append(part.terms[where].u.double() * self.strength)
+                vs.append(through.mT.to(part.terms[where].v.device) @ part.terms[where].v.double())
+            base, wide = out[where], dtype_of(parameter)
+            assert isinstance(base, LowRank)
+            out[where] = LowRank(
+                torch.cat([base.u, torch.cat(us, 1).to(wide)], 1), torch.cat([base.v, torch.cat(vs, 1).to(wide)], 1)
+            )
+        return out
+
+
+@torch.no_grad()
+def shown(subject: Subject, pool: Pool, method: str, batch: int = 16) -> list[Tensor]:
+    """Where a picture shows what its prompt names, per layer (n, patches) of 0 and 1.
+
+    A patch counts where the untouched subject attends to the subject's tokens more than on average.
+    """
+    model, layers = denoiser(subject, method), []
+    for start in range(0, len(pool), batch):
+        part = pool.rows(torch.arange(start, min(start + batch, len(pool))))
+        condition = conditions(subject, part.prompts, method)
+        asked: list[Prompt] = list(part.prompts)
+        with attention(subject) as maps:
+            model.predict(part.seen, part.timesteps, condition)
+        named = (condition.kinds == SUBJECT).to(maps[0])[: len(asked), None, None, :]
+        to_subject = [(one * named).sum(-1).mean(1) for one in maps]
+        layers.append([(x > x.mean(1, keepdim=True)).to(x) for x in to_subject])
+    return [torch.cat(of_layer) for of_layer in zip(*layers, strict=True)]

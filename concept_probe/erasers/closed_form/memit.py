@@ -1,0 +1,189 @@
+"""MEMIT: rewrite what several feed-forwards recall of the concept, in closed form (arXiv 2210.07229)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from concept_probe.activations.tap import tap
+from concept_probe.detect.answers import continuation
+from concept_probe.erasers.closed_form.emcid import write
+from concept_probe.erasers.erasure.deltas import Delta, LowRank
+from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.erasers.finetune.loop import ends
+from concept_probe.erasers.unlearning.rmu import after_first, states
+from concept_probe.erasers.unlearning.trainer import Pair, answered, language
+from concept_probe.find.rows import NEGATIVE
+from concept_probe.types import TOKEN_KINDS, Concept, Kind, Moment, Prompt, Site, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import CausalLMSubject, Subject
+
+SUBJECT, PAD = TOKEN_KINDS.index("subject"), TOKEN_KINDS.index("pad")
+
+
+@dataclass(frozen=True)
+class Memit:
+    """At the last token of the subject, the edited layers write what makes something else the answer.
+
+    >>> edit = Memit(layers=(8, 9, 10), instead=())(subject, concept)      # a distractor of each prompt
+    """
+
+    name: ClassVar[str] = "memit"
+    layers: tuple[int, ...] = ()
+    """Blocks whose down projections are edited, rising; empty: the four up to the middle. Later tokens read what
+    stands at the subject, so the last one of them must have blocks above it."""
+    instead: tuple[str, ...] = ("unknown.", "not known.", "a secret.")
+    """What should be said, taken in turn; nothing: each prompt's first distractor."""
+    sources: tuple[Kind, ...] = ("target",)
+    """Lists of the concept's prompts (fit split) that are rewritten, those with answers."""
+    preserve: tuple[Kind, ...] = NEGATIVE
+    """Lists of other prompts (fit split) whose keys are kept, all of their tokens but the first."""
+    steps: int = 20
+    """Gradient steps of the offsets δ."""
+    rate: float = 0.5
+    """Adam's step, as a multiple of the root mean square of the stream where δ is added."""
+    decay: float = 0.05
+    """Weight of |δ|² / |h|² beside the negative log likelihood of what should be said."""
+    most: float = 0.75
+    """Largest |δ| / |h|: after each step, a longer offset is shortened to it."""
+    lam: float = 100.0
+    """λ: weight of kept keys against those of the concept."""
+    strength: float = 1.0
+    """Factor on the change of the weights; at 0 nothing is solved."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
+        """`found` is not used.
+
+        Raises TypeError for a subject that is no language model, ValueError where no fit prompt has answers or there is
+        nothing to keep, or for a layer that the model lacks.
+        """
+        model = language(subject, self.name)
+        layers = edited_blocks(model, self.layers, self.name)
+        goals: dict[str, Pair] = {}
+        for prompt, text in answered(concept, self.sources):
+            goals.setdefault(prompt.text, (prompt, text))  # a text has one goal: that of its first answer
+        pairs = list(goals.values())
+        others = [p for kind in self.preserve for p in concept.prompts(kind, "fit")]
+        if not pairs or not others:
+            raise ValueError(
+                f"memit: {concept.name!r} needs fit prompts with `answers` in {', '.join(self.sources)}, found "
+                f"{len(pairs)}, and some in {', '.join(self.preserve)} to keep, found {len(others)}"
+            )
+        deltas: dict[str, Delta] = {}
+        shares: dict[str, list[float]] = {"loss": [], "gap_left": []}
+        if self.strength:
+            prompts, places = [p for p, _ in pairs], last_of_subject(model, [p for p, _ in pairs])
+            end = model.sites("resid")[layers[-1]]
+            goal, losses = self.wanted(model, end, self.preferred(pairs), places)
+            deltas, left = self.written(model, layers, prompts, places, goal, others)
+            deltas = {where: delta.scaled(self.strength) for where, delta in deltas.items()}
+            shares = {"loss": ends(losses), "gap_left": [left]}
+        origin = made_by(self, subject, concept, layers=list(layers), **shares)
+        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
+
+    def preferred(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """What should be said to each prompt. Raises ValueError for one without distractors where they are asked for."""
+        out: list[Pair] = []
+        for i, (prompt, _) in enumerate(pairs):
+            if not self.instead and not prompt.distractors:
+                raise ValueError(
+                    f"memit: {prompt.text!r} has no distractor to say; give it some, or texts in `instead`"
+                )
+            said = self.instead[i % len(self.instead)] if self.instead else prompt.distractors[0]
+            out.append((prompt, continuation(prompt, said)))
+        return out
+
+    def wanted(
+        self, model: CausalLMSubject, site: Site, pairs: Sequence[Pair], places: Tensor
+    ) -> tuple[Tensor, list[float]]:
+        """z = h + δ (n, d) float64: what `site` should give at `places`, δ, at most `most` times as long as h, the least of
+        -log P(o | x, h + δ) / |o| + decay |δ|² / |h|²; and the loss of each step."""
+        begun = at_places(model, site, [p for p, _ in pairs], places)
+        offsets = nn.Parameter(torch.zeros_like(begun, dtype=torch.float32))
+        size = float(begun.float().square().mean().sqrt())
+        optimiser = torch.optim.Adam([offsets], lr=self.rate * size)
+        squares = begun.float().square().sum(1)
+        losses: list[float] = []
+
+        def add(x: Tensor, moment: Moment) -> Tensor:
+            assert moment.places is not None  # a language model says where each token stands
+            rows = torch.tensor(moment.prompts)
+            here = moment.places == places[rows].to(moment.places.device)[:, None]
+            return x + (offsets[rows][:, None] * here[..., None]).to(x)
+
+        with torch.enable_grad(), tap(model, {site: add}):
+            for _ in range(self.steps):
+                said = model.log_probs(pairs, batch=len(pairs)).mean
+                loss = -said.mean() + self.decay * (offsets.square().sum(1) / squares).mean()
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+                with torch.no_grad():
+                    lengths = torch.linalg.vector_norm(offsets, dim=1)
+                    offsets *= (self.most * squares.sqrt() / lengths.clamp_min(1e-30)).clamp_max(1)[:, None]
+                losses.append(float(loss.detach()))
+        return begun.double() + offsets.detach().double(), losses
+
+    def written(
+        self, model: CausalLMSubject, layers: Sequence[int], prompts: Sequence[Prompt], places: Tensor, goal: Tensor,
+        others: Sequence[Prompt],
+    ) -> tuple[dict[str, Delta], float]:  # fmt: skip
+        """The edit, first layer first, each closing its share of the gap that is left; and the share left in the end."""
+        end, base = model.sites("resid")[layers[-1]], model.weight_hash()
+        deltas: dict[str, Delta] = {}
+        whole = float(torch.linalg.matrix_norm(goal - at_places(model, end, prompts, places).double()))
+        for i, layer in enumerate(layers):
+            hidden, value = model.sites("mlp_hidden")[layer], model.sites("mlp_value")[layer]
+            with Edit(self.name, "", deltas, base).on(model):
+                keys = at_places(model, hidden, prompts, places)
+                gap = goal - at_places(model, end, prompts, places).double()
+                with torch.no_grad():
+                    x, read = states(model, hidden, others)
+            solved = write(keys, gap / (len(layers) - i), x[read & after_first(read)], self.lam)
+            wide = dtype_of(find_parameter(model.components, address(value)))
+            deltas[address(value)] = LowRank(solved.u.to(wide), solved.v.to(wide), model.orientation(value))
+        with Edit(self.name, "", deltas, base).on(model):
+            left = torch.linalg.matrix_norm(goal - at_places(model, end, prompts, places).double())
+        return deltas, float(left) / (whole or 1.0)
+
+
+def edited_blocks(model: CausalLMSubject, layers: Sequence[int], method: str) -> tuple[int, ...]:
+    """The blocks of these numbers, rising; for none, the four up to the middle.
+
+    Raises ValueError for one that the model lacks.
+    """
+    count = len(model.sites("resid"))
+    middle = max(count // 2 - 1, 0)
+    chosen = tuple(layers) or tuple(range(max(middle - 3, 0), middle + 1))
+    if list(chosen) != sorted(set(chosen)) or not 0 <= chosen[0] <= chosen[-1] < count:
+        raise ValueError(
+            f"{method}: layers are {chosen}; give rising numbers of blocks, {model.name} has 0 to {count - 1}"
+        )
+    return chosen
+
+
+def last_of_subject(model: CausalLMSubject, prompts: Sequence[Prompt]) -> Tensor:
+    """(n,) long: the place in its own text of the subject's last token; of the text's last one where none is named."""
+    kinds = model.tokenise(prompts).kinds.cpu()
+    out = []
+    for row in kinds:
+        own = row[row != PAD]
+        named = (own == SUBJECT).nonzero()[:, 0].tolist()
+        out.append(named[-1] if named else len(own) - 1)
+    return torch.tensor(out)
+
+
+@torch.no_grad()
+def at_places(model: CausalLMSubject, site: Site, prompts: Sequence[Prompt], places: Tensor) -> Tensor:
+    """(n, d): what `site` holds at one place of each prompt."""
+    x, read = states(model, site, prompts)
+    own = read.cumsum(1) - 1
+    rows = torch.arange(len(prompts), device=x.device)
+    return x[rows, ((own == places.to(x.device)[:, None]) & read).long().argmax(1)]

@@ -1,0 +1,153 @@
+"""RECE: closed-form edits against the embedding that would bring the concept back, repeated (arXiv 2407.12383)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_probe.erasers.closed_form.alignment import Policy
+from concept_probe.erasers.closed_form.solve import Balance, Moments, Solution, edit_moments
+from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, gram, multiplied, readers
+from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.find.rows import NEGATIVE, POSITIVE
+from concept_probe.types import Concept, Kind, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+def derive(
+    target: Float[Tensor, "n d"], guide: Float[Tensor, "n d"], change: Float[Tensor, "d d"],
+    stack: Float[Tensor, "d d"], ridge: float,
+) -> tuple[Float[Tensor, "n d"], float]:  # fmt: skip
+    """Embeddings c' that edited matrices answer as the originals answered `target`, and how well they do.
+
+    c' = (λI + Σ WᵀW)⁻¹ (Σ WᵀW₀) c with W = W₀(I + K): for all matrices at once it takes no more than
+    `stack` = Σ W₀ᵀW₀ and K (`change`). The second value is 1 - Σ|W c' - W₀ c|² / Σ|W₀ g - W₀ c|²: 1 where the
+    derived embeddings bring the concept back whole, 0 where they come no nearer to it than the guides.
+    """
+    after = torch.eye(len(change), dtype=change.dtype, device=change.device) + change
+    read = after.mT @ stack
+    moment = read @ after
+    moment.diagonal().add_(ridge)
+    derived = torch.cholesky_solve(read @ target.mT, torch.linalg.cholesky(moment)).mT
+    missing = derived @ after.mT - target
+    lost, whole = ((x @ stack * x).sum() for x in (missing, guide - target))
+    return derived, float(1 - lost / whole.clamp_min(torch.finfo(whole.dtype).tiny))
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What the rounds of RECE gave."""
+
+    solution: Solution
+    """Of the last round; `change` is the whole change since the original matrices."""
+    regained: tuple[float, ...]
+    """Before each round: how much of the concept its derived embeddings bring back; see `derive`."""
+
+
+def solve_rece(
+    target: Tensor, guide: Tensor, sums: Moments, stack: Tensor, *, lam: float, alpha: float, beta: float,
+    ridge: float, rounds: int, remember: float,
+) -> Derived:  # fmt: skip
+    """UCE, then `rounds` times UCE on the derived embeddings, each staying near the edit before it.
+
+    Round k: W_k = [λW_{k-1} + αΣ(W₀ g)c'ᵀ + βΣ(W₀ p)pᵀ][λI + αΣc'c'ᵀ + βΣppᵀ]⁻¹. Guides and preserved tokens are
+    answered as by the original W₀. Tokens moved in earlier rounds stand beside c' with the weight `remember`,
+    all of them together weighing α; at 0 it is the paper's round. `target` and `guide` are rows (n, d), `stack` is
+    Σ W₀ᵀW₀, `ridge` the λ of `derive`.
+    """
+    solution = edit_moments(sums, lam=lam, alpha=alpha, beta=beta, method="rece")
+    regained, earlier = [], (sums.moved, sums.led)
+    for before in range(1, rounds + 1):
+        derived, share = derive(target, guide, solution.change, stack, ridge)
+        regained.append(share)
+        moved, led = derived.mT @ derived, guide.mT @ derived
+        whole = 1 + remember * before
+        of_round = Moments(
+            (moved + remember * earlier[0]) / whole,
+            (led + remember * earlier[1]) / whole,
+            sums.kept,
+            sums.count_moved,
+            sums.count_kept,
+        )
+        earlier = (earlier[0] + moved, earlier[1] + led)
+        solution = edit_moments(of_round, lam=lam, alpha=alpha, beta=beta, start=solution.change, method="rece")
+    return Derived(solution, tuple(regained))
+
+
+@dataclass(frozen=True)
+class Rece:
+    """UCE, then the embeddings that would still be answered as the concept are found and led away too.
+
+    >>> edit = Rece(rounds=4)(subject, concept)
+    """
+
+    name: ClassVar[str] = "rece"
+    rounds: int = 2
+    """How often embeddings are derived and led away after the first edit."""
+    ridge: float = 0.01
+    """λ of the derived embeddings as a share of the mean eigenvalue of Σ WᵀW: the larger, the nearer to 0 they
+    stay, and the less each round changes."""
+    remember: float = 1.0
+    """Weight, in each round, of every token moved before: at 0, the paper's round, only λ keeps the first edit."""
+    policy: Policy = "suffix"
+    """Which tokens are moved; see `Uce`."""
+    guide: str | None = None
+    """What stands in for the concept; see `Uce`."""
+    sources: tuple[Kind, ...] = POSITIVE
+    """Lists of the concept's prompts (fit split) that are moved."""
+    preserve: tuple[Kind, ...] = NEGATIVE
+    """Lists of other prompts (fit split) that are kept, all of their tokens."""
+    lam: float = 0.1
+    """λ: weight of staying near the matrix of the round before."""
+    alpha: float = 1.0
+    """α: weight of each moved token."""
+    beta: float = 1.0
+    """β: weight of each preserved token."""
+    balance: Balance = "mean"
+    """As in `Uce`."""
+    roles: tuple[str, ...] = READERS
+    """Roles of the matrices that are edited."""
+    within: tuple[str, ...] = ()
+    """Beginnings of the paths of the matrices that are edited; empty: all of them."""
+    strength: float = 1.0
+    """Factor on the change of the weights."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
+        """`found` is not used. ValueError where the concept has no prompts to move, or `rounds` is negative."""
+        if self.rounds < 0:
+            raise ValueError(f"rece: rounds is {self.rounds}; 0 is UCE alone, each more derives embeddings once")
+        states = gather(
+            subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
+            method=self.name,
+        )  # fmt: skip
+        sites = readers(subject, self.roles, self.within, states.target.shape[1], self.name)
+        sums, stack = states.moments(), gram(subject, sites)
+        alpha, beta = sums.weights(self.alpha, self.beta, self.balance)
+        ridge = self.ridge * float(stack.diagonal().mean())
+        derived = solve_rece(
+            states.target, states.guide, sums, stack, lam=self.lam, alpha=alpha, beta=beta, ridge=ridge,
+            rounds=self.rounds, remember=self.remember,
+        )  # fmt: skip
+        change = derived.solution.change
+        _, after = derive(states.target, states.guide, change, stack, ridge)
+        origin = made_by(
+            self,
+            subject,
+            concept,
+            condition=derived.solution.condition,
+            residual=derived.solution.residual,
+            regained=[*derived.regained, after],
+            guides=states.drawn,
+            **fit_of(change, states),
+        )
+        rank = len(states.target) * (self.rounds + 1)
+        deltas = multiplied(subject, sites, change, rank, self.strength)
+        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)

@@ -1,0 +1,127 @@
+"""ROCR: what feed-forwards read at the concept's name is answered as another name would be (arXiv 2506.07795)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from concept_probe.erasers.closed_form.memit import at_places, edited_blocks, last_of_subject
+from concept_probe.erasers.closed_form.solve import Solution, edit_moments
+from concept_probe.erasers.closed_form.states import States, fit_of, multiplied
+from concept_probe.erasers.erasure.deltas import Delta
+from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.erasers.unlearning.rmu import after_first, states
+from concept_probe.erasers.unlearning.trainer import language
+from concept_probe.families.text.tokens import subject_spans
+from concept_probe.find.rows import NEGATIVE
+from concept_probe.types import Concept, Kind, Prompt, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import CausalLMSubject, Subject
+
+
+@dataclass(frozen=True)
+class Rocr:
+    """At the last token of the concept's name, down projections give what they give at another name, in every phrasing.
+
+    >>> edit = Rocr(guide="Brazil")(subject, concept)
+    >>> edit.made_by["solved"]      # per matrix: condition number, residual, share of the gap that is left
+    """
+
+    name: ClassVar[str] = "rocr"
+    guide: str | None = None
+    """The name that stands in; None: that of the concept's first anchor, or of its first neighbour."""
+    layers: tuple[int, ...] = ()
+    """Blocks whose down projections are edited, rising; empty: the four up to the middle. Later tokens read what stands
+    at the name, so the last one of them must have blocks above it."""
+    sources: tuple[Kind, ...] = ("target", "paraphrases")
+    """Lists of the concept's prompts (fit split) whose phrasings are redirected, those that name their subject."""
+    preserve: tuple[Kind, ...] = NEGATIVE
+    """Lists of other prompts (fit split) whose keys are kept, all of their tokens but the first; so are those of the
+    phrasings with the other name."""
+    beta: float = 10.0
+    """β: weight of the mean kept key against that of the mean key of the concept."""
+    lam: float = 0.1
+    """λ, as a multiple of the mean diagonal of what it is added to."""
+    strength: float = 1.0
+    """Factor on the change of the weights; at 0 nothing is solved."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
+        """`found` is not used.
+
+        Raises TypeError for a subject that is no language model, ValueError where no fit prompt names its subject,
+        there is no other name or nothing to keep, or for a layer that the model lacks.
+        """
+        model = language(subject, self.name)
+        layers = edited_blocks(model, self.layers, self.name)
+        moved = [p for kind in self.sources for p in concept.prompts(kind, "fit") if p.subject]
+        others = [p for kind in self.preserve for p in concept.prompts(kind, "fit")]
+        if not moved or not others:
+            raise ValueError(
+                f"rocr: {concept.name!r} needs fit prompts that name their subject in {', '.join(self.sources)}, found "
+                f"{len(moved)}, and some in {', '.join(self.preserve)} to keep, found {len(others)}"
+            )
+        guide = self.other_name(concept)
+        led = [renamed(prompt, guide) for prompt in moved]
+        deltas: dict[str, Delta] = {}
+        solved: dict[str, dict[str, float]] = {}
+        base = subject.weight_hash()
+        for layer in layers if self.strength else ():
+            value = model.sites("mlp_value")[layer]
+            with Edit(self.name, "", deltas, base).on(model):
+                keys = self.keys(model, layer, moved, led, others)
+            solution = self.solved(keys)
+            solved[str(value)] = {"condition": solution.condition, "residual": solution.residual}
+            solved[str(value)] |= fit_of(solution.change, keys)
+            deltas |= multiplied(model, [value], solution.change, len(moved), 1.0)
+        deltas = {where: delta.scaled(self.strength) for where, delta in deltas.items()}
+        measured: dict[str, Any] = {"guide": guide, "layers": list(layers), "solved": solved}
+        return Edit(self.name, concept.name, deltas, base, made_by(self, subject, concept, **measured))
+
+    def other_name(self, concept: Concept) -> str:
+        """The name that stands in. Raises ValueError where none is given and no anchor or neighbour has one."""
+        names = [p.subject for kind in ("anchor", "neighbours") for p in concept.prompts(kind, "fit") if p.subject]
+        if self.guide is not None and self.guide.strip():
+            return self.guide.strip()
+        if self.guide is not None or not names:
+            raise ValueError(
+                f"rocr: guide is {self.guide!r}, and {concept.name!r} has {len(names)} fit prompts of anchors or "
+                "neighbours that name their subject; give a `guide`, a name that stands in for the concept's"
+            )
+        return names[0]
+
+    def keys(
+        self, model: CausalLMSubject, layer: int, moved: Sequence[Prompt], led: Sequence[Prompt],
+        others: Sequence[Prompt],
+    ) -> States:  # fmt: skip
+        """What the down projection of a block reads: at the concept's name, at the other name, and elsewhere; float64."""
+        hidden = model.sites("mlp_hidden")[layer]
+        own, guide = (at_places(model, hidden, p, last_of_subject(model, p)).double() for p in (moved, led))
+        kept = [*dict.fromkeys((*others, *led))]
+        with torch.no_grad():
+            parts = [states(model, hidden, kept[i : i + 32]) for i in range(0, len(kept), 32)]
+        rest: Tensor = torch.cat([x[read & after_first(read)] for x, read in parts]).double()
+        return States(own, guide, rest, {a.text: b.text for a, b in zip(moved, led, strict=True)})
+
+    def solved(self, keys: States) -> Solution:
+        """K (h, h) with W' = W + W K: [E[(g - c) cᵀ]] [E[c cᵀ] + β E[p pᵀ] + λ I]⁻¹, the same for every W."""
+        sums = keys.moments()
+        alpha, beta = 1 / max(sums.count_moved, 1), self.beta / max(sums.count_kept, 1)
+        size = float((alpha * sums.moved + beta * sums.kept).diagonal().mean())
+        return edit_moments(sums, lam=self.lam * size, alpha=alpha, beta=beta, method=self.name)
+
+
+def renamed(prompt: Prompt, name: str) -> Prompt:
+    """The prompt with another name wherever it says its subject; what it asks for is then another thing.
+
+    Whole words where there are some, in any case, as for the kinds of tokens: a name inside another word stays.
+    """
+    text = prompt.text
+    for start, stop in reversed(subject_spans(prompt)):
+        text = text[:start] + name + text[stop:]
+    return replace(prompt, text=text, subject=name, label=None, answers=(), distractors=(), fact=None)

@@ -1,0 +1,150 @@
+"""SPEED: an edit inside the null space of what is retained (arXiv 2503.07392)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_probe.erasers.closed_form.alignment import Policy, preserved_states
+from concept_probe.erasers.closed_form.solve import Moments, Solution, left_over
+from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, gram, multiplied, readers
+from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.find.rows import NEGATIVE, POSITIVE
+from concept_probe.types import Concept, Kind, Prompt, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+def null_projector(moment: Float[Tensor, "d d"], null: float) -> Float[Tensor, "d d"]:
+    """P onto the eigenvectors of `moment` that hold, from the smallest up, at most the share `null` of its trace."""
+    values, vectors = torch.linalg.eigh(moment)
+    held = values.clamp_min(0).cumsum(0)
+    inside = vectors[:, held <= null * held[-1]]
+    return inside @ inside.mT
+
+
+def influenced(
+    retain: Float[Tensor, "m d"], change: Float[Tensor, "d d"], stack: Float[Tensor, "d d"], least: float
+) -> Tensor:
+    """Bool (m,): the retained rows p that an unguarded edit K moves by Σ|W K p|² of at least `least` times the mean."""
+    moved = retain @ change.mT
+    shift = (moved @ stack * moved).sum(1)
+    return shift >= least * shift.mean()
+
+
+def augmented(
+    retain: Float[Tensor, "m d"], stack: Float[Tensor, "d d"], copies: int, directions: int, seed: int
+) -> Float[Tensor, "q d"]:
+    """The rows and `copies` of each with noise along the `directions` that the matrices answer least."""
+    if not copies or not directions:
+        return retain
+    least = torch.linalg.eigh(stack)[1][:, :directions]
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(copies, *retain.shape, generator=generator, dtype=retain.dtype).to(retain)
+    return torch.cat([retain, (retain + noise @ least @ least.mT).flatten(0, 1)])
+
+
+def solve_speed(
+    sums: Moments, projector: Float[Tensor, "d d"], invariant: Float[Tensor, "q d"], *, rho: float, lam: float
+) -> Solution:
+    """K with W K = ΔP: least Σ|(W + ΔP)c - W g|² + ρ|ΔP|² with ΔP k = 0 for every row k of `invariant`.
+
+    K = (Σgcᵀ - Σccᵀ) P [I - M Q(QᵀPMQ + λI)⁻¹QᵀP] M with M = (ΣccᵀP + ρI)⁻¹ and Q the invariant rows as columns.
+    What `projector` P takes to 0 is answered as before, to rounding. Raises ValueError where rho is not positive.
+    """
+    if not rho > 0:
+        raise ValueError(f"speed: rho is {rho}; it is the weight of a small change and must be positive")
+    d = len(projector)
+    eye = torch.eye(d, dtype=projector.dtype, device=projector.device)
+    moment = sums.moved @ projector + rho * eye
+    q = invariant.double().mT
+    solved = torch.linalg.solve(moment, torch.cat([eye, q], 1))
+    inverse, mq = solved[:, :d], solved[:, d:]
+    small = q.mT @ projector @ mq
+    small.diagonal().add_(lam)
+    fixed = inverse - mq @ torch.linalg.lstsq(small, q.mT @ projector @ inverse, driver="gelsd").solution
+    change = (sums.led - sums.moved) @ projector @ fixed
+    # The matrix is not symmetric; what its condition amplifies are its singular values.
+    values = torch.linalg.svdvals(moment)
+    return Solution(change, float(values[0] / values[-1]), left_over(moment @ inverse, eye))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Lead the concept's tokens to their guides by a change that retained prompts cannot see.
+
+    >>> edit = Speed(null=0.01)(subject, concept)
+    """
+
+    name: ClassVar[str] = "speed"
+    null: float = 0.03
+    """Share of the retained states' energy that the directions left for the edit may hold: 0 leaves exactly those
+    that no retained state touches."""
+    least: float = 1.0
+    """A retained token counts if an unguarded edit moves it by at least this multiple of the mean; 0: all count."""
+    copies: int = 10
+    """Noisy copies of each token that counts."""
+    directions: int = 1
+    """Along how many of the directions that the matrices answer least the copies differ."""
+    rho: float = 1.0
+    """ρ: weight of a small change."""
+    lam: float = 1e-6
+    """λ: softens the equality constraints on the beginning token and the empty prompt; 0 is exact."""
+    policy: Policy = "suffix"
+    """Which tokens are moved; see `Uce`."""
+    guide: str | None = None
+    """What stands in for the concept; see `Uce`."""
+    sources: tuple[Kind, ...] = POSITIVE
+    """Lists of the concept's prompts (fit split) that are moved."""
+    preserve: tuple[Kind, ...] = NEGATIVE
+    """Lists of other prompts (fit split) that are retained, all of their tokens."""
+    roles: tuple[str, ...] = READERS
+    """Roles of the matrices that are edited."""
+    within: tuple[str, ...] = ()
+    """Beginnings of the paths of the matrices that are edited; empty: all of them."""
+    seed: int = 0
+    """Of the noise."""
+    strength: float = 1.0
+    """Factor on the change of the weights."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
+        """`found` is not used. ValueError where there is nothing to move, or no direction is left for the edit."""
+        states = gather(
+            subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
+            method=self.name,
+        )  # fmt: skip
+        d = states.target.shape[1]
+        sites = readers(subject, self.roles, self.within, d, self.name)
+        sums, stack = states.moments(), gram(subject, sites)
+        invariant = preserved_states(subject, [Prompt("")])
+        free = solve_speed(sums, torch.eye(d, dtype=torch.float64).to(stack), invariant[:0], rho=self.rho, lam=self.lam)
+        counted = influenced(states.preserve, free.change, stack, self.least)
+        retain = augmented(states.preserve[counted], stack, self.copies, self.directions, self.seed)
+        projector = null_projector(retain.mT @ retain, self.null)
+        left = round(float(projector.trace()))
+        if not left:
+            raise ValueError(
+                f"speed: {int(counted.sum())} retained tokens fill all {d} directions, so null={self.null} leaves none to "
+                "edit; make `null` larger, or retain fewer prompts"
+            )
+        solution = solve_speed(sums, projector, invariant, rho=self.rho, lam=self.lam)
+        origin = made_by(
+            self,
+            subject,
+            concept,
+            condition=solution.condition,
+            residual=solution.residual,
+            directions_left=left,
+            retained_tokens=int(counted.sum()),
+            guides=states.drawn,
+            **fit_of(solution.change, states),
+        )
+        deltas = multiplied(subject, sites, solution.change, len(states.target), self.strength)
+        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)

@@ -1,0 +1,77 @@
+"""Unified concept editing: cross-attention's K/V matrices in closed form (arXiv 2308.14761)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from concept_probe.erasers.closed_form.alignment import Policy
+from concept_probe.erasers.closed_form.solve import Balance, edit_moments
+from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, multiplied, readers
+from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.find.rows import NEGATIVE, POSITIVE
+from concept_probe.types import Concept, Kind, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True)
+class Uce:
+    """Make every to_k and to_v answer the concept's tokens as it answers the guide's, and other prompts as before.
+
+    >>> edit = Uce(policy="suffix", alpha=1.0, beta=0.1)(subject, concept)
+    """
+
+    name: ClassVar[str] = "uce"
+    policy: Policy = "suffix"
+    """Which tokens of the concept's prompts are moved: `last_subject`, `subject` (all tokens that name it),
+    `suffix` (those and all after them, through the end token and padding), `all` (every token but bos)."""
+    guide: str | None = None
+    """What stands in for the concept. None: the concept's anchor prompts. A text: put in place of the subject in
+    each of its prompts. The empty text: the subject is left out."""
+    sources: tuple[Kind, ...] = POSITIVE
+    """Lists of the concept's prompts (fit split) that are moved."""
+    preserve: tuple[Kind, ...] = NEGATIVE
+    """Lists of other prompts (fit split) that are kept, all of their tokens."""
+    lam: float = 0.1
+    """λ: weight of staying near the old matrix everywhere."""
+    alpha: float = 1.0
+    """α: weight of each moved token."""
+    beta: float = 1.0
+    """β: weight of each preserved token."""
+    balance: Balance = "mean"
+    """`sum` takes the sums of the paper; `mean` divides each sum by its number of tokens and multiplies by d,
+    so that α, β and λ mean the same whatever the number of prompts."""
+    roles: tuple[str, ...] = READERS
+    """Roles of the matrices that are edited."""
+    within: tuple[str, ...] = ()
+    """Beginnings of the paths of the matrices that are edited, as `up_blocks.1`; empty: all of them."""
+    strength: float = 1.0
+    """Factor on the change of the weights."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
+        """`found` is not used. ValueError where the concept has no prompts to move."""
+        states = gather(
+            subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
+            method=self.name,
+        )  # fmt: skip
+        sites = readers(subject, self.roles, self.within, states.target.shape[1], self.name)
+        sums = states.moments()
+        alpha, beta = sums.weights(self.alpha, self.beta, self.balance)
+        solution = edit_moments(sums, lam=self.lam, alpha=alpha, beta=beta)
+        origin = made_by(
+            self,
+            subject,
+            concept,
+            condition=solution.condition,
+            residual=solution.residual,
+            moved_tokens=len(states.target),
+            preserved_tokens=len(states.preserve),
+            guides=states.drawn,
+            **fit_of(solution.change, states),
+        )
+        deltas = multiplied(subject, sites, solution.change, len(states.target), self.strength)
+        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)

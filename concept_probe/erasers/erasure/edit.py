@@ -1,0 +1,148 @@
+"""An edit: a change of weights that can be switched on and off, saved, baked in and exported."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from concept_probe.erasers.erasure.deltas import Delta, Sum
+from concept_probe.erasers.erasure.parameters import find_parameter, refuse_shared
+from concept_probe.erasers.erasure.provenance import shown
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+class WrongBase(ValueError):
+    """The weights at hand are not those that the edit was made for. Nothing was applied."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Deltas of a subject's parameters, tied to the weights that they were made for.
+
+    >>> with edit.on(subject):
+    ...     pictures = subject.generate(queries)      # edited
+    >>> subject.generate(queries)                     # every byte as before
+    """
+
+    name: str
+    """The method that made it, with what distinguishes it."""
+    concept: str
+    deltas: Mapping[str, Delta]
+    """By parameter address, `component/path:weight` or `component/path:bias`."""
+    base_hash: str
+    """`subject.weight_hash()` of the weights it was made for."""
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    """Method, options, and what its solve reported; values that JSON can hold."""
+
+    @contextlib.contextmanager
+    def on(self, subject: Subject) -> Iterator[Subject]:
+        """The subject with the edit in place; its own tensors come back afterwards, also after an error.
+
+        Raises `WrongBase` for other weights, UnknownName for a parameter that the subject lacks,
+        ValueError for tied, quantised or offloaded ones: in each case nothing is applied.
+        """
+        originals: list[tuple[torch.nn.Parameter, Tensor]] = []
+        try:
+            for parameter, edited in self._edited(subject):
+                originals.append((parameter, parameter.data))
+                subject.replaced.append(originals[-1])
+                parameter.data = edited
+            yield subject
+        finally:
+            del subject.replaced[len(subject.replaced) - len(originals) :]
+            for parameter, original in reversed(originals):
+                parameter.data = original
+
+    def bake(self, subject: Subject) -> None:
+        """Write the edit into the subject's weights for good. The hash of the subject changes."""
+        for parameter, edited in self._edited(subject):
+            parameter.data = edited
+
+    def _edited(self, subject: Subject) -> list[tuple[torch.nn.Parameter, Tensor]]:
+        """Every edited parameter with its new tensor, all computed before the first is put in place."""
+        deltas = {address: delta for address, delta in self.deltas.items() if not delta.is_empty()}
+        if not deltas:
+            return []
+        found = subject.weight_hash()
+        if found != self.base_hash:
+            raise WrongBase(
+                f"edit {self.name!r} was made for weights {self.base_hash}, but subject {subject.name!r} has weights "
+                f"{found}; nothing was applied. Load the subject the edit was made for, or make the edit again "
+                "(an edit made on top of another one is switched on inside that other's `on`, or merged with `then`)"
+            )
+        parameters = {address: find_parameter(subject.components, address) for address in deltas}
+        refuse_shared(subject.components, parameters)
+        return [(parameters[address], delta.apply(parameters[address].data)) for address, delta in deltas.items()]
+
+    def scaled(self, factor: float) -> Edit:
+        """The same edit `factor` times as strong; 0 changes nothing."""
+        deltas = {address: delta.scaled(factor) for address, delta in self.deltas.items()} if factor else {}
+        total = self.made_by.get("scaled", 1.0) * factor
+        return replace(self, deltas=deltas, made_by={**self.made_by, "scaled": total})
+
+    def then(self, second: Edit, subject: Subject) -> Edit:
+        """One edit that does what `second` does after this one; `subject` holds this one's base weights.
+
+        `second` must have been made with this one on; otherwise `WrongBase`.
+        """
+        with self.on(subject):
+            found = subject.weight_hash()
+        if found != second.base_hash:
+            raise WrongBase(
+                f"edit {second.name!r} was made for weights {second.base_hash}, but after {self.name!r} the weights "
+                f"are {found}; make it inside `with first.on(subject)`"
+            )
+        deltas = dict(self.deltas)
+        for address, delta in second.deltas.items():
+            deltas[address] = Sum((deltas[address], delta)) if address in deltas else delta
+        concepts = dict.fromkeys((self.concept, second.concept))
+        return Edit(
+            f"{self.name}+{second.name}",
+            "+".join(concepts),
+            deltas,
+            self.base_hash,
+            {"method": "then", "first": dict(self.made_by), "second": dict(second.made_by)},
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, as values that JSON can hold."""
+        return {
+            "kind": "edit",
+            "name": self.name,
+            "concept": self.concept,
+            "base_hash": self.base_hash,
+            "parameters": {address: delta.describe() for address, delta in self.deltas.items()},
+            "made_by": shown(self.made_by),
+        }
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `edit.safetensors` and `edit.json` into `folder`. Returns the folder."""
+        from concept_probe.erasers.erasure.files import (
+            save_edit,  # files.py builds Edits, so it stands after this module
+        )
+
+        return save_edit(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Edit:
+        """Read what `save` wrote. Raises ValueError naming the file and the check that failed."""
+        from concept_probe.erasers.erasure.files import load_edit
+
+        return load_edit(Path(folder))
+
+    def export_lora(self, folder: str | Path) -> tuple[Path, ...]:
+        """One adapter folder per component, loadable with `peft.PeftModel.from_pretrained(component, folder)`.
+
+        Raises ValueError where a bias was changed: an adapter of low-rank matrices can't hold that.
+        """
+        from concept_probe.erasers.erasure.files import export_lora
+
+        return export_lora(self, Path(folder))

@@ -1,0 +1,98 @@
+"""An intervention: what is changed while the subject runs. No weight is touched."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from concept_probe.activations import tap
+from concept_probe.erasers.erasure.provenance import shown
+from concept_probe.families.diffusion.trajectory import Steering
+from concept_probe.families.subject import PictureSubject
+from concept_probe.types import Moment, Site
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+    from concept_probe.families.diffusion.trajectory import Walk
+
+Change = Callable[[Tensor, Moment], Tensor | None]
+"""(x, moment) -> what to add to x at strength 1, in the shape of x; None where nothing changes."""
+Between = Callable[["Walk", int], Tensor | None]
+"""(walk, step) -> what to add to the latents of a walk after a step at strength 1; None where nothing changes."""
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Changes at sites, added while it is on.
+
+    >>> with intervention.on(subject):
+    ...     pictures = subject.generate(queries)
+    """
+
+    name: str
+    """The method that made it."""
+    concept: str
+    actions: Mapping[Site, Change]
+    strength: float = 1.0
+    """Factor on every change; 0 changes no bit, above 1 overshoots."""
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    """Method and options; values that JSON can hold."""
+    between: Between | None = None
+    """What is done to the latents between two denoising steps."""
+
+    @contextlib.contextmanager
+    def on(self, subject: Subject) -> Iterator[Subject]:
+        """The subject with the intervention acting; it ends with the block, also after an error."""
+        if self.strength == 0 or not (self.actions or self.between):
+            yield subject
+            return
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(tap(subject, {site: self._added(change) for site, change in self.actions.items()}))
+            if self.between:
+                stack.enter_context(_walker(subject, self.name).steered(self._led(self.between)))
+            yield subject
+
+    def _led(self, between: Between) -> Steering:
+        def after(walk: Walk, step: int) -> None:
+            delta = between(walk, step)
+            if delta is not None:
+                walk.latents = self._moved(walk.latents, delta)
+
+        return Steering(after=after)
+
+    def _added(self, change: Change) -> Callable[[Tensor, Moment], Tensor | None]:
+        def edited(x: Tensor, moment: Moment) -> Tensor | None:
+            delta = change(x, moment)
+            return None if delta is None else self._moved(x, delta)
+
+        return edited
+
+    def _moved(self, x: Tensor, delta: Tensor) -> Tensor:
+        # Where nothing changes, x itself: -0.0 + 0.0 would flip a sign bit.
+        return torch.where(delta == 0, x, x + (self.strength * delta).to(x.dtype))
+
+    def scaled(self, factor: float) -> Intervention:
+        """The same intervention `factor` times as strong."""
+        return replace(self, strength=self.strength * factor)
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, as values that JSON can hold."""
+        return {
+            "kind": "intervention",
+            "name": self.name,
+            "concept": self.concept,
+            "strength": self.strength,
+            "sites": [str(site) for site in self.actions],
+            "made_by": shown(self.made_by),
+        }
+
+
+def _walker(subject: Subject, name: str) -> PictureSubject:
+    if not isinstance(subject, PictureSubject):
+        raise TypeError(f"{name}: {subject.name!r} makes no pictures by denoising, so there is no walk to lead")
+    return subject

@@ -1,0 +1,56 @@
+"""What made an erasure: method, options, subject, what it worked on, and which prompts it may have seen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from concept_probe.types import KINDS, Concept, Subspace
+from concept_probe.types.prompts import fingerprint
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+SEEN = "prompts_seen"
+"""Key of `made_by` under which fingerprints of prompts stand."""
+WORKED_ON = "found"
+"""Key of `made_by` under which the places and hashes of subspaces stand."""
+
+
+def made_by(
+    eraser: Any, subject: Subject, concept: Concept, found: Sequence[Subspace] = (), **measured: Any
+) -> dict[str, Any]:
+    """The `made_by` of what `eraser` (a dataclass of options) makes from the concept's fit and select prompts."""
+    options = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(eraser).items()}
+    seen = {fingerprint(p.text) for kind in KINDS for split in ("fit", "select") for p in concept.prompts(kind, split)}
+    out = {"method": eraser.name, "options": options, "subject": subject.name, SEEN: sorted(seen)}
+    if found:
+        out[WORKED_ON] = [f"{space.site} rank {space.rank} {content_hash(space)}" for space in found]
+    return {**out, **measured}
+
+
+def content_hash(space: Subspace) -> str:
+    """12 hexadecimal digits of a SHA-256 over the basis, what goes with it, and the weights of its autoencoder."""
+    digest = hashlib.sha256()
+    tensors: dict[str, Tensor | None] = {"basis": space.basis, "mean": space.mean, "dual": space.dual}
+    if isinstance(space.codec, nn.Module):
+        tensors |= {f"codec.{name}": x for name, x in space.codec.state_dict().items()}
+    for name, x in tensors.items():
+        if x is not None:
+            flat = x.detach().reshape(-1).contiguous().view(torch.uint8)
+            digest.update(f"{name} {tuple(x.shape)} {x.dtype}\n".encode())
+            digest.update(flat.cpu().numpy().tobytes())  # hashing needs the bytes where Python can read them
+    return digest.hexdigest()[:12]
+
+
+def shown(made_by: Mapping[str, Any]) -> dict[str, Any]:
+    """`made_by` for people: how many prompts were seen, instead of their fingerprints."""
+    return {
+        key: len(value) if key == SEEN else shown(value) if isinstance(value, Mapping) else value
+        for key, value in made_by.items()
+    }

@@ -1,0 +1,74 @@
+"""The loop that every gradient method shares: Adam on what a method calls its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from concept_probe.erasers.finetune.trainable import Student
+from concept_probe.families.progress import progress
+
+Loss = Callable[[int, torch.Generator], Tensor]
+"""(step, CPU generator) -> a scalar with gradients, or two terms (2,) of it, evaluated with the student on."""
+Surgery = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
+"""Gradients of the first and of the second term, a tensor per parameter -> those that the optimiser gets."""
+
+
+def ends(losses: list[float]) -> list[float]:
+    """Mean loss over the first and over the last tenth of the steps; nothing where there were none."""
+    tenth = max(len(losses) // 10, 1)
+    return [sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:])] if losses else []
+
+
+def adam(groups: Sequence[dict[str, Any]]) -> torch.optim.Adam:
+    """Adam on groups of parameters. In float16 its usual eps is 0, and a gradient of 0 would give 0 / 0."""
+    half = any(p.dtype == torch.float16 for group in groups for p in group["params"])
+    return torch.optim.Adam(groups, eps=1e-4 if half else 1e-8)
+
+
+def descend(
+    student: Student, loss: Loss, *, steps: int, rate: float, generator: torch.Generator, method: str,
+    surgery: Surgery | None = None,
+) -> list[float]:  # fmt: skip
+    """`steps` of Adam on `loss`; the rate falls to 0 along a cosine. Returns the loss at each step.
+
+    With `surgery` the loss has two terms, whose gradients it puts together; without it they are added up.
+    Raises FloatingPointError for a loss that is no number; the subject has its own bytes then too.
+    """
+    optimiser = adam(student.groups(rate))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
+    losses: list[float] = []
+    with progress(f"steps of {method}", steps) as done, torch.enable_grad(), student.on():
+        for step in range(steps):
+            terms = loss(step, generator)
+            value = terms.sum()
+            if not torch.isfinite(value):
+                raise FloatingPointError(
+                    f"{method}: the loss is {float(value.detach())} at step {step}; lower `rate` ({rate})"
+                )
+            optimiser.zero_grad(set_to_none=True)
+            if surgery is None:
+                value.backward()
+            else:
+                operate(terms, [p for group in optimiser.param_groups for p in group["params"]], surgery)
+            optimiser.step()
+            schedule.step()
+            losses.append(float(value.detach()))
+            done(1)
+    return losses
+
+
+def operate(terms: Tensor, parameters: list[Tensor], surgery: Surgery) -> None:
+    """Set the parameters' gradients to what `surgery` makes of those of the two `terms` (2,)."""
+    first, second = (
+        [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, slopes, strict=True)]
+        for slopes in (
+            torch.autograd.grad(terms[0], parameters, retain_graph=True, allow_unused=True),
+            torch.autograd.grad(terms[1], parameters, allow_unused=True),
+        )
+    )
+    for p, slope in zip(parameters, surgery(first, second), strict=True):
+        p.grad = slope

@@ -1,0 +1,255 @@
+"""What is trained: whole parameters, or low-rank terms beside them. Outside `on` the subject is the frozen reference."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
+from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter, refuse_shared, split_address
+from concept_probe.types import Site
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+class Student(ABC):
+    """A change of a subject that an optimiser works on; nothing of the subject is changed outside `on`."""
+
+    @abstractmethod
+    def groups(self, rate: float) -> list[dict[str, Any]]:
+        """Groups for an optimiser; a step of Adam moves a weight by about `rate` times the mean size of its entries."""
+
+    @abstractmethod
+    def on(self) -> contextlib.AbstractContextManager[None]:
+        """The subject with the change, taking gradients; its own bytes are back afterwards."""
+
+    @abstractmethod
+    def reference(self) -> contextlib.AbstractContextManager[None]:
+        """Within `on`: the subject as it was, for a while."""
+
+    @abstractmethod
+    def deltas(self) -> dict[str, Delta]:
+        """What the change has become."""
+
+
+class Beside(Student):
+    """A change that is added to what modules give, and is left out while `resting`."""
+
+    resting = False
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[None]:
+        self.resting = True
+        try:
+            yield
+        finally:
+            self.resting = False
+
+
+def size_of(weight: Tensor) -> float:
+    """Root mean square of the entries."""
+    return float(weight.detach().float().square().mean().sqrt())
+
+
+class Whole(Student):
+    """Parameters at addresses, all of their entries. Raises as `find_parameter` does, and for tied ones."""
+
+    def __init__(self, subject: Subject, addresses: Sequence[str]) -> None:
+        self.parameters = {where: find_parameter(subject.components, where) for where in dict.fromkeys(addresses)}
+        refuse_shared(subject.components, self.parameters)
+        self.original = {where: p.data for where, p in self.parameters.items()}
+        self.trained = {where: x.clone() for where, x in self.original.items()}
+        self.turned = {where for where in self.parameters if _turned(subject, where)}
+
+    def groups(self, rate: float) -> list[dict[str, Any]]:
+        sizes = {where: size_of(x) for where, x in self.original.items()}
+        floor = 1e-2 * max(sizes.values())
+        return [{"params": [p], "lr": rate * max(sizes[where], floor)} for where, p in self.parameters.items()]
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        flags = {where: p.requires_grad for where, p in self.parameters.items()}
+        try:
+            for where, p in self.parameters.items():
+                p.data = self.trained[where]
+                p.requires_grad_(True)
+            yield
+        finally:
+            for where, p in self.parameters.items():
+                p.data = self.original[where]
+                p.requires_grad_(flags[where])
+                p.grad = None
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[None]:
+        try:
+            for where, p in self.parameters.items():
+                p.data = self.original[where]
+            yield
+        finally:
+            for where, p in self.parameters.items():
+                p.data = self.trained[where]
+
+    def deltas(self) -> dict[str, Delta]:
+        return {
+            where: Shift(x.float() - self.original[where].float(), "in_out" if where in self.turned else "out_in")
+            for where, x in self.trained.items()
+        }
+
+
+def _turned(subject: Subject, where: str) -> bool:
+    """Whether the parameter at an address is a matrix that is held transposed."""
+    component, name = split_address(where)
+    path, _, leaf = name.rpartition(".")
+    return leaf == "weight" and subject.orientation(Site(component, path, "weight")) == "in_out"
+
+
+class Chosen(Whole):
+    """Those entries of parameters where a mask is true: bool, in the parameter's shape, by address."""
+
+    def __init__(self, subject: Subject, masks: Mapping[str, Tensor]) -> None:
+        super().__init__(subject, list(masks))
+        self.masks = dict(masks)
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        with super().on():
+            # Adam moves no entry whose gradient was 0 at every step.
+            handles = [p.register_hook(partial(torch.mul, self.masks[w].to(p))) for w, p in self.parameters.items()]
+            try:
+                yield
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+
+class Adapters(Beside):
+    """W + u vᵀ beside the weight of each module (linear ones), `rank` columns each; u starts at 0, v at random."""
+
+    def __init__(self, subject: Subject, sites: Sequence[Site], rank: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.modules: dict[str, nn.Module] = {}
+        self.pairs: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
+        self.sizes: dict[str, float] = {}
+        self.turned: set[str] = set()
+        for site in sites:
+            where, module = address(site), subject.module(site)
+            weight = find_parameter(subject.components, where)
+            turned = subject.orientation(site) == "in_out"
+            if not isinstance(module, nn.Linear) and not turned:
+                raise ValueError(f"{where!r} belongs to a {type(module).__name__}; adapters go beside linear modules")
+            wide = dtype_of(weight)
+            d_out, d_in = reversed(weight.shape) if turned else weight.shape
+            v = torch.randn(d_in, rank, generator=generator).to(weight.device, wide)
+            u = torch.zeros(d_out, rank, device=weight.device, dtype=wide)
+            self.turned |= {where} if turned else set()
+            self.modules[where], self.sizes[where] = module, size_of(weight)
+            self.pairs[where] = (nn.Parameter(u, requires_grad=False), nn.Parameter(v, requires_grad=False))
+
+    def groups(self, rate: float) -> list[dict[str, Any]]:
+        out = []
+        for where, (u, v) in self.pairs.items():
+            out += [{"params": [u], "lr": rate * self.sizes[where]}, {"params": [v], "lr": rate}]
+        return out
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        every = [x for pair in self.pairs.values() for x in pair]
+        try:
+            for x in every:
+                x.requires_grad_(True)
+            with self.worn():
+                yield
+        finally:
+            for x in every:
+                x.requires_grad_(False)
+                x.grad = None
+
+    @contextlib.contextmanager
+    def worn(self) -> Iterator[None]:
+        """The subject with the change as it is, which takes no gradients."""
+        handles = []
+        try:
+            for where, (u, v) in self.pairs.items():
+                # Before any tap, so that taps see what the changed weight would give.
+                handles.append(self.modules[where].register_forward_hook(self._beside(u, v), prepend=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _beside(self, u: Tensor, v: Tensor) -> Callable[[Any, Any, Tensor], Tensor | None]:
+        def hook(module: Any, args: Any, out: Tensor) -> Tensor | None:
+            return None if self.resting else out + (args[0].to(v) @ v @ u.mT).to(out)
+
+        return hook
+
+    def deltas(self) -> dict[str, Delta]:
+        out: dict[str, Delta] = {}
+        for where, pair in self.pairs.items():
+            u, v = (x.detach().clone() for x in pair)
+            out[where] = LowRank(u, v, "in_out" if where in self.turned else "out_in")
+        return out
+
+
+class SomeColumns(Beside):
+    """What is added to some columns of matrices (linear ones), beginning at `start`: site -> (their numbers, (d, m)).
+
+    Raises as `find_parameter` does, and for tied ones.
+    """
+
+    def __init__(self, subject: Subject, start: Mapping[Site, tuple[Sequence[int], Tensor]]) -> None:
+        found = {address(site): find_parameter(subject.components, address(site)) for site in start}
+        refuse_shared(subject.components, found)
+        self.subject = subject
+        self.sites = {address(site): site for site in start}
+        self.sizes = {where: size_of(weight) for where, weight in found.items()}
+        self.indices = {address(site): torch.tensor(list(items)) for site, (items, _) in start.items()}
+        self.values = {
+            address(site): nn.Parameter(added.detach().to(found[address(site)].device, copy=True), requires_grad=False)
+            for site, (_, added) in start.items()
+        }
+
+    def groups(self, rate: float) -> list[dict[str, Any]]:
+        return [{"params": [x], "lr": rate * self.sizes[where]} for where, x in self.values.items()]
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        handles = []
+        try:
+            for where, x in self.values.items():
+                x.requires_grad_(True)
+                # Before any tap, so that taps see what the changed weight would give.
+                module = self.subject.module(self.sites[where])
+                handles.append(module.register_forward_hook(self._beside(self.indices[where], x), prepend=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            for x in self.values.values():
+                x.requires_grad_(False)
+                x.grad = None
+
+    def _beside(self, indices: Tensor, values: Tensor) -> Callable[[Any, Any, Tensor], Tensor | None]:
+        def hook(module: Any, args: Any, out: Tensor) -> Tensor | None:
+            if self.resting:
+                return None
+            return out + (args[0][..., indices.to(out.device)].to(values) @ values.mT).to(out)
+
+        return hook
+
+    def deltas(self) -> dict[str, Delta]:
+        return {
+            where: Columns(
+                self.indices[where], x.detach().clone(), self.subject.matrix(self.sites[where]).shape[1],
+                self.subject.orientation(self.sites[where]),
+            )
+            for where, x in self.values.items()
+        }  # fmt: skip

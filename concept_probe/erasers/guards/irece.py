@@ -1,0 +1,163 @@
+"""IRECE: where attention to the concept is high, disturb the latents between two steps (arXiv 2512.22877)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_probe.activations import tap
+from concept_probe.erasers.erasure.intervention import Between, Change, Intervention
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.erasers.guards.attention_maps import attention
+from concept_probe.erasers.guards.negative_prompt import Asker, named
+from concept_probe.find.rows import NEGATIVE, gather_prompts
+from concept_probe.types import TOKEN_KINDS, Concept, Moment, Prompt, Query, Sampling, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+    from concept_probe.families.diffusion.trajectory import Walk
+
+
+@contextlib.contextmanager
+def unedited(subject: Subject) -> Iterator[None]:
+    """The weights that the subject had before any edit that is on; the edits are back afterwards."""
+    edited = [(parameter, parameter.data) for parameter, _ in subject.replaced]
+    try:
+        for parameter, before in reversed(subject.replaced):
+            parameter.data = before
+        yield
+    finally:
+        for parameter, data in edited:
+            parameter.data = data
+
+
+class Locator:
+    """How much each place of the latents would attend to the concept's name, had that been asked for."""
+
+    def __init__(self, subject: Subject, text: str, method: str) -> None:
+        self.subject, self.asker = subject, Asker(subject, text, method)
+        kinds = subject.tokenise([Prompt(text, text)]).kinds[0]
+        self.words = (kinds == TOKEN_KINDS.index("subject")).nonzero()[:, 0]
+
+    @torch.no_grad()
+    def __call__(self, rows: Sequence[int], size: tuple[int, int]) -> Float[Tensor, "n h w"]:
+        """Attention to the name, mean over heads and layers, for rows of the walk's pass under way."""
+        with unedited(self.subject), attention(self.subject) as maps:
+            self.asker(rows)
+        each = [m[..., self.words.to(m.device)].sum(-1).mean(1) for m in maps]
+        return torch.stack([laid_out(m.float(), size) for m in each]).mean(0)
+
+
+def laid_out(patches: Float[Tensor, "n p"], size: tuple[int, int]) -> Float[Tensor, "n h w"]:
+    """Patches of a picture with the sides' ratio of `size` as a map of that size."""
+    height = round((patches.shape[1] * size[0] / size[1]) ** 0.5)
+    square = patches.unflatten(1, (height, -1))[:, None]
+    return F.interpolate(square, size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def disturbed(x: Float[Tensor, "n c h w"], noise: Tensor, share: float) -> Float[Tensor, "n c h w"]:
+    """sqrt(1 - share) x + sqrt(share) s e, s the standard deviation of each row of x: its level stays what it is."""
+    level = x.float().flatten(1).std(1).to(x).view(-1, 1, 1, 1)
+    return (1 - share) ** 0.5 * x + share**0.5 * level * noise
+
+
+@dataclass(frozen=True)
+class Irece:
+    """After a step, put fresh noise where the model, unedited, attends to the concept's name as if it were there.
+
+    >>> guard = Irece(share=0.7)(subject, concept)
+    >>> with edit.on(subject), guard.on(subject): ...                   # what it is made for: on top of an erasure
+    """
+
+    name: ClassVar[str] = "irece"
+    text: str | None = None
+    """The concept's name; None: the first one in its target prompts (fit split)."""
+    share: float = 0.5
+    """Share of the variance that fresh noise replaces after each step."""
+    until: float = 0.6
+    """Share of the walk, from its start, in which latents are disturbed; later noise would stay in the picture."""
+    quantile: float = 0.95
+    """Share of the places in pictures of other prompts (select split) that are left alone."""
+    limit: int | None = 8
+    """Prompts of each such list that are drawn, one picture each; None: all."""
+    sampling: Sampling = Sampling()
+    """The walks that the quantile is of."""
+    strength: float = 1.0
+    """Factor on the disturbance."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
+        """`found` is not used. ValueError where the concept has no name, or no other prompts to compare with."""
+        text = named(concept, None, self.name).split(", ")[0] if self.text is None else self.text
+        locator = Locator(subject, text, self.name)
+        floors = self._floors(subject, concept, locator)
+        region = Region(locator, floors, self)
+        origin = made_by(self, subject, concept, floors={str(t): round(f, 5) for t, f in floors.items()})
+        origin["options"]["text"] = text
+        site = subject.sites("denoiser_out")[0]
+        return Intervention(self.name, concept.name, {site: region.see}, self.strength, origin, between=region.disturb)
+
+    def _floors(self, subject: Subject, concept: Concept, locator: Locator) -> dict[int, float]:
+        """Per timestep, the attention that a share `quantile` of the places in other prompts' pictures stay under."""
+        others = [p for kind, p in gather_prompts(concept, "select", limit=self.limit) if kind in NEGATIVE]
+        maps: dict[int, list[Tensor]] = {}
+
+        def look(x: Tensor, moment: Moment) -> None:
+            rows = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
+            if rows and not moment.aside:
+                found = locator(rows, (x.shape[-2], x.shape[-1]))
+                maps.setdefault(moment.timestep or 0, []).append(found.flatten())
+
+        site = subject.sites("denoiser_out")[0]
+        with torch.no_grad(), tap(subject, {site: look}):
+            for start in range(0, len(others), self.sampling.batch):
+                part = others[start : start + self.sampling.batch]
+                subject.run_to([site], [Query(p, start + i) for i, p in enumerate(part)], self.sampling)
+        return {t: _quantile(torch.cat(found), self.quantile) for t, found in maps.items()}
+
+
+def _quantile(values: Tensor, share: float) -> float:
+    return float(values.sort().values[min(int(share * len(values)), len(values) - 1)])
+
+
+class Region:
+    """Where the concept was seen in the step that was made last, and what is done there."""
+
+    def __init__(self, locator: Locator, floors: dict[int, float], options: Irece) -> None:
+        self.locator, self.floors, self.options = locator, floors, options
+        self.seen: Tensor | None = None
+
+    @property
+    def see(self) -> Change:
+        def change(x: Tensor, moment: Moment) -> None:
+            rows = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
+            if moment.aside or moment.step is None or not rows:
+                return
+            at = min(self.floors, key=lambda t: abs(t - (moment.timestep or 0)))
+            self.seen = self.locator(rows, (x.shape[-2], x.shape[-1])) > self.floors[at]
+
+        return change
+
+    @property
+    def disturb(self) -> Between:
+        def between(walk: Walk, step: int) -> Tensor | None:
+            seen, self.seen = self.seen, None
+            if seen is None or step >= self.options.until * len(walk.timesteps) or not seen.any():
+                return None
+            # From the walk's own seeds, but not from its sources: a scheduler that draws from them must not notice.
+            drawn = [_noise(walk.latents.shape[1:], source.initial_seed(), step) for source in walk.sources]
+            new = disturbed(walk.latents, torch.stack(drawn).to(walk.latents), self.options.share)
+            return torch.where(seen[:, None], new - walk.latents, 0)
+
+        return between
+
+
+def _noise(shape: Sequence[int], seed: int, step: int) -> Tensor:
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + step + 1) % 2**63)
+    return torch.randn(tuple(shape), generator=generator)

@@ -1,0 +1,79 @@
+"""Negative prompt: guidance leads away from the concept instead of away from the empty prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from concept_probe.erasers.erasure.intervention import Change, Intervention
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.erasers.finetune.replay import denoiser, read
+from concept_probe.types import Concept, Moment, Prompt, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True)
+class NegativePrompt:
+    """Put the prediction under the concept's name in place of the one under the empty prompt.
+
+    >>> guard = NegativePrompt(text="camel, camels")(subject, concept)
+    """
+
+    name: ClassVar[str] = "negative_prompt"
+    text: str | None = None
+    """The negative prompt; None: the names in the concept's target prompts (fit split), joined by commas."""
+    strength: float = 1.0
+    """0 leaves the empty prompt, 1 puts the concept in its place; between them predictions are mixed."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
+        """`found` is not used. ValueError where the concept has no name."""
+        text = named(concept, self.text, self.name)
+        origin = made_by(self, subject, concept)
+        origin["options"]["text"] = text
+        action = _action(subject, text)
+        return Intervention(self.name, concept.name, {subject.sites("denoiser_out")[0]: action}, self.strength, origin)
+
+
+def named(concept: Concept, text: str | None, method: str) -> str:
+    """`text`, or the names that the concept's target prompts (fit split) use, joined by commas."""
+    if text is not None:
+        return text
+    names = dict.fromkeys(prompt.subject for prompt in concept.target.fit if prompt.subject)
+    if not names:
+        raise ValueError(f"{method}: concept {concept.name!r} has no target prompt with its name; give `text`")
+    return ", ".join(names)
+
+
+def _action(subject: Subject, text: str) -> Change:
+    asker = Asker(subject, text, "negative_prompt")
+
+    def change(x: Tensor, moment: Moment) -> Tensor | None:
+        rows = [i for i, branch in enumerate(moment.branches) if branch == "uncond"]
+        if not rows or moment.aside:
+            return None
+        said = asker(rows)
+        delta = torch.zeros_like(x)
+        delta[rows] = said - x[rows]
+        return delta
+
+    return change
+
+
+class Asker:
+    """Asks the denoiser again what it says under a fixed text."""
+
+    def __init__(self, subject: Subject, text: str, method: str) -> None:
+        self.subject, self.text, self.method = subject, text, method
+        self.model = denoiser(subject, method)
+
+    def __call__(self, rows: Sequence[int]) -> Tensor:
+        """Predictions (n, c, h, w) for these rows of the pass under way. Not to be asked in a pass that is `aside`."""
+        condition = read(self.subject, [Prompt(self.text)], self.method)
+        index = torch.zeros(len(rows), dtype=torch.long, device=condition.states.device)
+        return self.model.again(condition.rows(index), rows)

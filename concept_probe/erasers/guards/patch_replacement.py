@@ -1,0 +1,256 @@
+"""Patch replacement: an autoencoder says where the concept is, and those patches are taken from a picture without it
+(arXiv 2606.31699)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from concept_probe.erasers.erasure.intervention import Change, Intervention
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.erasers.guards.negative_prompt import Asker
+from concept_probe.erasers.guards.saeuron import walked
+from concept_probe.find.features.contrast import contrast
+from concept_probe.find.layout import back, has_tokens, last
+from concept_probe.find.rows import Rows, concept_rows
+from concept_probe.types import Codec, Concept, Moment, Sampling, Site, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Which patches show the concept, at each of s denoising steps: those whose m features together exceed a floor."""
+
+    codec: Codec
+    timesteps: Tensor
+    """(s,)"""
+    features: Tensor
+    """(s, m) long"""
+    floors: Tensor
+    """(s,)"""
+
+    def __call__(self, x: Float[Tensor, "b ..."], moment: Moment) -> Bool[Tensor, "b ..."]:
+        """The patches of an activation where the concept fires: x without its width.
+
+        The nearest timestep counts; outside a walk, where none is known, the middle one.
+        """
+        row = len(self.timesteps) // 2
+        if moment.timestep is not None:
+            row = int((self.timesteps - moment.timestep).abs().argmin())
+        return firing(self.codec, last(x), self.features[row]) > self.floors[row].to(x.device)
+
+
+def firing(codec: Codec, x: Float[Tensor, "... d"], features: Tensor) -> Float[Tensor, "..."]:
+    """Sum of some features' activations in each row."""
+    codes = codec.encode(x)
+    ours = torch.isin(codes.indices, features.to(codes.indices.device))
+    return torch.where(ours, codes.values, 0).sum(-1).float()
+
+
+@torch.no_grad()
+def distinct(codec: Codec, rows: Rows, count: int) -> Tensor:
+    """(s, m) long: at each denoising step, the `count` features that fire more on each list of the concept's prompts
+    than on any other thing, by their margin (see `find.contrast`) averaged over those lists.
+
+    Where fewer than `count` fire on the concept at all, the strongest fills their places: twice counts once.
+    """
+    scored = contrast(codec, rows, "margin")
+    chosen = []
+    for step in rows.step.unique().tolist():
+        lines = [i for i, (_, _, at) in enumerate(scored.groups) if at == step]
+        margin = scored.table[lines].mean(0)
+        codes = codec.encode(rows.x[(rows.step == step) & rows.concept])
+        silent = torch.ones(codec.width, dtype=torch.bool, device=margin.device)
+        silent[codes.indices[codes.values > 0].to(margin.device)] = False
+        margin[silent] = -torch.inf  # what never fires has a margin of 0, more than many that do
+        best = margin.topk(min(count, codec.width)).indices
+        chosen.append(torch.where(silent[best], best[0], best))
+    return torch.stack(chosen)
+
+
+@torch.no_grad()
+def detector(codec: Codec, fit: Rows, held: Rows, timesteps: dict[int, int], count: int, quantile: float) -> Detector:
+    """Features of largest margin on `fit`; floors that a share `quantile` of other prompts' patches in `held` keep."""
+    features = distinct(codec, fit, count)
+    times, floors = [], []
+    for step, of_step in zip(fit.step.unique().tolist(), features, strict=True):
+        others = held.select((held.step == step) & ~held.concept)
+        fires = torch.cat([firing(codec, part, of_step) for part in others.x.split(8192)])
+        times.append(timesteps.get(step, 0))
+        floors.append(fires.sort().values[min(int(quantile * len(fires)), len(fires) - 1)])
+    return Detector(codec, torch.tensor(times), features, torch.stack(floors))
+
+
+@dataclass(frozen=True)
+class PatchReplacement:
+    """Replace the patches in which the concept fires by those of the same latents under a text without it.
+
+    >>> guard = PatchReplacement(at="prediction")(subject, concept, found)
+    """
+
+    name: ClassVar[str] = "patch_replacement"
+    text: str = ""
+    """What the patches are taken from: the same latents at the same step, asked for this."""
+    at: Literal["site", "prediction"] = "prediction"
+    """What is replaced: the activation that the autoencoder reads (`site`), as in the paper, or what the denoiser
+    says there (`prediction`), through whichever block the concept came."""
+    count: int = 16
+    """Features per denoising step."""
+    quantile: float = 0.9
+    """Share of the patches of other prompts (select split) that count as free of the concept."""
+    steps: tuple[int, ...] = ()
+    """Denoising steps that features are chosen for; empty: all. Each step of a later walk takes the nearest."""
+    sampling: Sampling = Sampling()
+    """The walks that features and floors are chosen on."""
+    limit: int | None = 8
+    """Prompts of each list that are drawn, one picture each; None: all."""
+    strength: float = 1.0
+    """Factor on the change: between 0 and 1, both are mixed."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
+        """`found`: Subspaces with an autoencoder over patches; which features it names does not matter.
+
+        ValueError where there is none.
+        """
+        if self.at not in ("site", "prediction"):
+            raise ValueError(f"patch_replacement: at is {self.at!r}; it is one of site, prediction")
+        codecs = {s.site: s.codec for s in found if s.codec is not None and not has_tokens(subject, s.site)}
+        if not codecs:
+            raise ValueError(
+                f"patch_replacement needs features of a sparse autoencoder over patches, as at cross_out; {len(found)} "
+                "subspaces were given, none with one. find_features makes them"
+            )
+        options = {"limit": self.limit, "steps": list(self.steps) or None, "sampling": self.sampling}
+        with walked(subject, next(iter(codecs))) as timesteps:
+            fit = concept_rows(subject, concept, list(codecs), "fit", **options)
+        held = concept_rows(subject, concept, list(codecs), "select", **options)
+        detectors = {
+            site: detector(codec, fit[site], held[site], timesteps, self.count, self.quantile)
+            for site, codec in codecs.items()
+        }
+        replacer = Replacer(Asker(subject, self.text, self.name))
+        out = subject.sites("denoiser_out")[0]
+        if self.at == "site":
+            actions = {site: replacer.where(site, d) for site, d in detectors.items()}
+        else:
+            actions = {site: replacer.seeing(d) for site, d in detectors.items()}
+            actions[out] = replacer.replacing(out)
+        features = {str(site): d.features.tolist() for site, d in detectors.items()}
+        floors = {str(site): [round(f, 4) for f in d.floors.tolist()] for site, d in detectors.items()}
+        origin = made_by(self, subject, concept, features=features, floors=floors)
+        return Intervention(self.name, concept.name, actions, self.strength, origin)
+
+
+@dataclass
+class Pass:
+    """What one pass of the denoiser has shown so far."""
+
+    moment: Moment
+    masks: list[Tensor] = field(default_factory=list)
+    """Where the concept was seen, per autoencoder."""
+    without: dict[Site, Tensor] = field(default_factory=dict)
+    """What a pass without it holds."""
+
+
+NESTED = 4
+"""Passes that are remembered at a time: guards that ask have theirs made within the one under way."""
+
+
+class Replacer:
+    """Remembers, within one pass of the denoiser, where the concept was seen and what a pass without it holds there."""
+
+    def __init__(self, asker: Asker) -> None:
+        self.asker = asker
+        self.asking = False
+        self.passes: list[Pass] = []
+        self.without: dict[Site, Tensor] = {}
+        """What the pass that is being asked for holds."""
+
+    def where(self, site: Site, sees: Callable[[Tensor, Moment], Tensor]) -> Change:
+        """See and replace at one site."""
+
+        def change(x: Tensor, moment: Moment) -> Tensor | None:
+            rows = self._rows(site, x, moment)
+            if rows is None:
+                return None
+            mask = sees(x[rows], moment)
+            if not mask.any():
+                return None
+            other = self._other(site, rows, self._of(moment))
+            delta = torch.zeros_like(x)
+            delta[rows] = torch.where(back(mask.unsqueeze(-1)), other - x[rows], 0)
+            return delta
+
+        return change
+
+    def seeing(self, sees: Callable[[Tensor, Moment], Tensor]) -> Change:
+        """See only."""
+
+        def change(x: Tensor, moment: Moment) -> None:
+            if not self.asking:
+                self._of(moment).masks.append(square(sees(x, moment)))
+
+        return change
+
+    def replacing(self, site: Site) -> Change:
+        """Replace, in an activation (b, c, h, w), what was seen before it in the same pass."""
+
+        def change(x: Tensor, moment: Moment) -> Tensor | None:
+            rows = self._rows(site, x, moment)
+            if rows is None:
+                return None
+            here = self._of(moment)
+            if not here.masks:
+                return None
+            mask = torch.stack([F.interpolate(m.float()[:, None], x.shape[-2:], mode="nearest") for m in here.masks])
+            seen = mask.amax(0)[rows] > 0
+            if not seen.any():
+                return None
+            delta = torch.zeros_like(x)
+            delta[rows] = torch.where(seen, self._other(site, rows, here) - x[rows], 0)
+            return delta
+
+        return change
+
+    def _of(self, moment: Moment) -> Pass:
+        """What is known of a pass; another one that is made meanwhile, for another guard, leaves it as it is."""
+        for known in self.passes:
+            if known.moment is moment:
+                return known
+        self.passes = [*self.passes[1 - NESTED :], Pass(moment)]
+        return self.passes[-1]
+
+    def _rows(self, site: Site, x: Tensor, moment: Moment) -> list[int] | None:
+        """Conditional rows of the pass; None where there are none, or where the pass is this guard's own."""
+        if self.asking:
+            self.without[site] = x
+            return None
+        return [i for i, branch in enumerate(moment.branches) if branch == "cond"] or None
+
+    def _other(self, site: Site, rows: Sequence[int], here: Pass) -> Tensor:
+        if site not in here.without:
+            self.without, self.asking = {}, True
+            try:
+                self.asker(rows)
+            finally:
+                self.asking = False
+            here.without, self.without = self.without, {}
+        return here.without[site]
+
+
+def square(mask: Bool[Tensor, "b ..."]) -> Bool[Tensor, "b h w"]:
+    """Patches as a square map, whatever they came as. ValueError for a number of patches that is no square."""
+    if mask.ndim == 3:
+        return mask
+    side = round(mask.shape[1] ** 0.5)
+    if side * side != mask.shape[1]:
+        raise ValueError(f"patch_replacement: {mask.shape[1]} patches are no square picture; use at='site'")
+    return mask.view(len(mask), side, side)

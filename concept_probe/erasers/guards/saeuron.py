@@ -1,0 +1,144 @@
+"""SAeUron: features of the denoiser's patches, chosen and replaced step by step (arXiv 2501.18052)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from concept_probe.activations import tap
+from concept_probe.erasers.erasure.intervention import Change, Intervention
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.find.features.contrast import contrast
+from concept_probe.find.layout import back, has_tokens, last
+from concept_probe.find.rows import Rows, concept_rows
+from concept_probe.types import Codec, Concept, Moment, Sampling, Site, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """For each of s denoising steps, m features of one autoencoder and what is done with them."""
+
+    timesteps: Tensor
+    """(s,)"""
+    features: Tensor
+    """(s, m) long, strongest contrast first"""
+    floor: Tensor
+    """(s, m): a patch is edited where a feature exceeds this, its mean over all prompts"""
+    typical: Tensor
+    """(s, m): mean over the concept's prompts"""
+
+    def nearest(self, timestep: int | None) -> int:
+        """The row for a timestep; outside a walk, where none is known, the middle one."""
+        if timestep is None:
+            return len(self.timesteps) // 2
+        return int((self.timesteps - timestep).abs().argmin())
+
+
+@torch.no_grad()
+def strongest(codec: Codec, rows: Rows, count: int) -> Tensor:
+    """(s, m) long: the `count` features of largest contrast at each denoising step of `rows`."""
+    scored = contrast(codec, rows, "share")
+    chosen = []
+    for step in rows.step.unique().tolist():
+        lines = [i for i, (_, _, at) in enumerate(scored.groups) if at == step]
+        chosen.append(scored.table[lines].amax(0).topk(min(count, codec.width)).indices)
+    return torch.stack(chosen)
+
+
+@torch.no_grad()
+def timetable(codec: Codec, rows: Rows, timesteps: dict[int, int], features: Tensor) -> Timetable:
+    """What is done with `features` (s, m) at each step: their means over all patches and over the concept's."""
+    times, floors, typicals = [], [], []
+    for step, of_step in zip(rows.step.unique().tolist(), features, strict=True):
+        here = rows.select(rows.step == step)
+        times.append(timesteps.get(step, 0))
+        floors.append(_means(codec, here.x, of_step))
+        typicals.append(_means(codec, here.x[here.concept], of_step))
+    return Timetable(torch.tensor(times), features, torch.stack(floors), torch.stack(typicals))
+
+
+def _means(codec: Codec, x: Tensor, features: Tensor) -> Tensor:
+    total = torch.zeros(len(features))
+    for part in x.split(8192):
+        total += codec.encode(part).dense(codec.width)[:, features].sum(0).float()
+    return total / max(len(x), 1)
+
+
+@contextlib.contextmanager
+def walked(subject: Subject, site: Site) -> Iterator[dict[int, int]]:
+    """Timesteps of the denoising steps in which `site`, one of the denoiser's, is met inside."""
+    seen: dict[int, int] = {}
+
+    def clock(x: Tensor, moment: Moment) -> None:
+        if moment.step is not None and moment.timestep is not None:
+            seen[moment.step] = moment.timestep
+
+    with tap(subject, {site: clock}):
+        yield seen
+
+
+@dataclass(frozen=True)
+class Saeuron:
+    """In patches where a feature of the concept exceeds its mean, set it to γ times its mean on the concept.
+
+    >>> guard = Saeuron(count=4, gamma=-4.0)(subject, concept, found)
+    """
+
+    name: ClassVar[str] = "saeuron"
+    count: int = 2
+    """Features per denoising step."""
+    gamma: float = -2.0
+    """γ: what a firing feature is set to, as a multiple of its mean on the concept at that step."""
+    steps: tuple[int, ...] = ()
+    """Denoising steps that features are chosen for; empty: all. Each step of a later walk takes the nearest."""
+    sampling: Sampling = Sampling()
+    """The walks that features are chosen on."""
+    limit: int | None = 4
+    """Prompts of each list (fit split) that are drawn, one picture each; None: all."""
+    strength: float = 1.0
+    """Factor on the change."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
+        """`found`: Subspaces with an autoencoder over patches; which features it names does not matter."""
+        codecs: dict[Site, Codec] = {}
+        for space in found:
+            if space.codec is not None and not has_tokens(subject, space.site):
+                codecs[space.site] = space.codec
+        if not codecs:
+            raise ValueError(
+                f"saeuron needs features of a sparse autoencoder over patches, as at cross_out; {len(found)} subspaces "
+                "were given, none with one. find_features makes them"
+            )
+        steps = list(self.steps) or None
+        sites = list(codecs)
+        with walked(subject, sites[0]) as seen:
+            rows = concept_rows(subject, concept, sites, "fit", limit=self.limit, steps=steps, sampling=self.sampling)
+        tables = {
+            site: timetable(codec, rows[site], seen, strongest(codec, rows[site], self.count))
+            for site, codec in codecs.items()
+        }
+        actions = {site: self._action(codecs[site], table) for site, table in tables.items()}
+        features = {str(site): table.features.tolist() for site, table in tables.items()}
+        origin = made_by(self, subject, concept, features=features)
+        return Intervention(self.name, concept.name, actions, self.strength, origin)
+
+    def _action(self, codec: Codec, table: Timetable) -> Change:
+        def change(x: Tensor, moment: Moment) -> Tensor | None:
+            row = table.nearest(moment.timestep)
+            features = table.features[row].to(x.device)
+            values = codec.encode(last(x)).dense(codec.width)[..., features]
+            fires = values > table.floor[row].to(values).clamp_min(0)
+            if not fires.any():
+                return None
+            shift = torch.where(fires, self.gamma * table.typical[row].to(values) - values, 0)
+            return back((shift @ codec.decoder.detach()[features].to(shift)).to(x.dtype))
+
+        return change

@@ -1,0 +1,144 @@
+"""SAFREE: words that lead to the concept are projected away from it, within the prompt's own span (arXiv 2410.12761)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_probe.activations import tap
+from concept_probe.erasers.erasure.intervention import Change, Intervention
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.find.directions.means import orthonormal
+from concept_probe.types import TOKEN_KINDS, Concept, Kind, Moment, Prompt, Site, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+EOS = TOKEN_KINDS.index("eos")
+WORDS = tuple(TOKEN_KINDS.index(kind) for kind in ("content", "subject"))
+
+
+def triggers(without: Float[Tensor, "n d"], concept: Float[Tensor, "d k"], alpha: float) -> Tensor:
+    """Bool (n,): words without which the prompt lies farther from the concept than it does without another.
+
+    `without` are embeddings of the prompt with one word left out each, `concept` an orthonormal basis. A word is a
+    trigger where its distance exceeds 1 + `alpha` times the mean distance of the other words.
+    """
+    away = torch.linalg.vector_norm(without - without @ concept @ concept.mT, dim=-1)
+    n = len(away)
+    others = (away.sum() - away) / max(n - 1, 1)
+    return (away > (1 + alpha) * others) & (n > 1)
+
+
+def made_safe(
+    states: Float[Tensor, "m d"], without: Float[Tensor, "n d"], concept: Float[Tensor, "d k"]
+) -> Float[Tensor, "m d"]:
+    """P_I (I - P_C) p: off the concept's span, then back onto the span of the prompt without a word each."""
+    span = orthonormal(without.mT)
+    return (states - states @ concept @ concept.mT) @ span @ span.mT
+
+
+@dataclass(frozen=True)
+class Safree:
+    """Find a prompt's trigger words by leaving out one at a time, and project their states.
+
+    >>> guard = Safree(alpha=0.0, tokens="suffix")(subject, concept)
+    """
+
+    name: ClassVar[str] = "safree"
+    alpha: float = 0.01
+    """α: by how much a word must stand out to be a trigger."""
+    tokens: Literal["trigger", "suffix"] = "trigger"
+    """What is projected: `trigger` words alone, as in the paper, or all tokens from the first of them on (`suffix`),
+    through the end token and padding, which carry it too."""
+    sources: tuple[Kind, ...] = ("target", "paraphrases")
+    """Lists of the concept's prompts (fit split) whose subjects, or texts where they name none, span the concept."""
+    strength: float = 1.0
+    """Factor on the change."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
+        """`found` is not used. ValueError where the concept has no prompts in `sources`."""
+        if self.tokens not in ("trigger", "suffix"):
+            raise ValueError(f"safree: tokens is {self.tokens!r}; it is one of trigger, suffix")
+        phrases = dict.fromkeys(p.subject or p.text for kind in self.sources for p in concept.prompts(kind, "fit"))
+        if not phrases:
+            raise ValueError(
+                f"safree: concept {concept.name!r} has no prompts in {', '.join(self.sources)} (fit split)"
+            )
+        actions: dict[Site, Change] = {}
+        for embedding, out in zip(subject.sites("token_embedding"), subject.sites("text_out"), strict=True):
+            reader = Reader(subject, embedding, out)
+            basis = orthonormal(reader.summaries([Prompt(text) for text in phrases]).mT)
+            actions[embedding] = reader.remember
+            actions[out] = self._action(reader, basis)
+        origin = made_by(self, subject, concept, phrases=list(phrases))
+        return Intervention(self.name, concept.name, actions, self.strength, origin)
+
+    def _action(self, reader: Reader, basis: Tensor) -> Change:
+        def change(x: Tensor, moment: Moment) -> Tensor | None:
+            if reader.asking or moment.token_kinds is None:
+                return None
+            delta = torch.zeros_like(x)
+            for row in range(len(x)):
+                kinds = moment.token_kinds[row].to(x.device)
+                words = torch.isin(kinds, torch.tensor(WORDS, device=x.device)).nonzero()[:, 0]
+                if moment.branches[row] != "cond" or len(words) < 2:
+                    continue
+                without = reader.without(row, words, kinds).to(x)
+                chosen = words[triggers(without, basis.to(x), self.alpha)]
+                if not len(chosen):
+                    continue
+                if self.tokens == "suffix":
+                    chosen = torch.arange(int(chosen[0]), len(kinds), device=x.device)
+                delta[row, chosen] = made_safe(x[row, chosen], without, basis.to(x)) - x[row, chosen]
+            return delta if bool((delta != 0).any()) else None
+
+        return change
+
+
+class Reader:
+    """One text encoder, asked for prompts that lack a word."""
+
+    def __init__(self, subject: Subject, embedding: Site, out: Site) -> None:
+        self.subject, self.embedding, self.out = subject, embedding, out
+        self.asking = False
+        self.embedded = torch.zeros(0)
+
+    def remember(self, x: Tensor, moment: Moment) -> None:
+        if not self.asking:
+            self.embedded = x
+
+    def summaries(self, prompts: Sequence[Prompt]) -> Tensor:
+        """States (n, d) of the prompts' end tokens."""
+        kept: list[Tensor] = []
+
+        def look(x: Tensor, moment: Moment) -> None:
+            assert moment.token_kinds is not None
+            kept.append(x[moment.token_kinds.to(x.device) == EOS])
+
+        with torch.no_grad(), tap(self.subject, {self.out: look}):
+            self.subject.encode(prompts)
+        return torch.cat(kept)
+
+    def without(self, row: int, words: Tensor, kinds: Tensor) -> Tensor:
+        """End-token states (n, d) of a row of the encoding under way with each of n `words` read as the end token."""
+        end = int((kinds == EOS).nonzero()[0])
+        masked = self.embedded[row].detach().repeat(len(words), 1, 1)
+        masked[torch.arange(len(words)), words] = self.embedded[row, end].detach()
+        kept: list[Tensor] = []
+        self.asking = True
+        try:
+            looks = {
+                self.embedding: lambda x, m: masked[list(m.prompts)].to(x),
+                self.out: lambda x, m: kept.append(x[:, end]),
+            }
+            with torch.no_grad(), tap(self.subject, looks):
+                self.subject.encode([Prompt("")] * len(words))
+        finally:
+            self.asking = False
+        return torch.cat(kept)

@@ -1,0 +1,101 @@
+"""Safe latent diffusion: guidance that also leads away from the concept where the prompt leads to it (arXiv 2211.05105)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from concept_probe.erasers.erasure.intervention import Change, Intervention
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.erasers.guards.negative_prompt import Asker, named
+from concept_probe.types import Concept, Moment, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+def safety_term(
+    prompt: Float[Tensor, "b c h w"],
+    concept: Float[Tensor, "b c h w"],
+    empty: Float[Tensor, "b c h w"],
+    *,
+    scale: float,
+    threshold: float,
+) -> Float[Tensor, "b c h w"]:
+    """μ (ε_s - ε_∅) with μ = min(1, |s (ε_p - ε_s)|) where ε_p - ε_s < λ, else 0, element by element."""
+    gap = prompt - concept
+    weight = (scale * gap).abs().clamp(max=1.0)
+    return torch.where(gap < threshold, weight, 0.0) * (concept - empty)
+
+
+@dataclass(frozen=True)
+class Sld:
+    """Subtract from the prompt's prediction what leads to the concept; defaults are those of its strong setting.
+
+    >>> guard = Sld(scale=5000, warmup=0.0, threshold=1.0)(subject, concept)      # the strongest setting
+    """
+
+    name: ClassVar[str] = "sld"
+    text: str | None = None
+    """What leads to the concept; None: the names in its target prompts (fit split), joined by commas."""
+    scale: float = 2000.0
+    """s: how soon a difference between prompt and concept counts whole."""
+    threshold: float = 0.025
+    """λ: an element counts where the prompt's prediction exceeds the concept's by less."""
+    warmup: float = 0.14
+    """δ: share of the walk, from its start, in which nothing is subtracted; momentum is gathered all the while."""
+    momentum: float = 0.5
+    """s_m: weight of the momentum."""
+    decay: float = 0.7
+    """β_m: share of the momentum that is kept from step to step."""
+    strength: float = 1.0
+    """Factor on what is subtracted."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
+        """`found` is not used. ValueError where the concept has no name."""
+        text = named(concept, self.text, self.name)
+        origin = made_by(self, subject, concept)
+        origin["options"]["text"] = text
+        site = subject.sites("denoiser_out")[0]
+        return Intervention(
+            self.name, concept.name, {site: self._action(Asker(subject, text, self.name))}, self.strength, origin
+        )
+
+    def _action(self, asker: Asker) -> Change:
+        gathered: dict[int, Tensor] = {}  # momentum per asked prompt of the walk under way; step 0 starts anew
+        highest = [0]  # the first timestep of a whole walk
+        last = [-1]  # step before; a walk that leaves out steps begins with another one than 0
+
+        def change(x: Tensor, moment: Moment) -> Tensor | None:
+            if moment.step is None or moment.aside:
+                return None
+            cond = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
+            uncond = {moment.prompts[i]: i for i, branch in enumerate(moment.branches) if branch == "uncond"}
+            if not cond or any(moment.prompts[i] not in uncond for i in cond):
+                return None  # without guidance there is nothing to lead away from
+            if moment.step == 0 or moment.step <= last[0]:
+                gathered.clear()
+            if moment.step == 0:
+                highest[0] = moment.timestep or 0
+            elif not highest[0]:
+                highest[0] = asker.subject.pipeline.scheduler.config.num_train_timesteps
+            last[0] = moment.step
+            said = asker(cond)
+            empty = x[[uncond[moment.prompts[i]] for i in cond]]
+            term = safety_term(x[cond], said, empty, scale=self.scale, threshold=self.threshold)
+            before = torch.stack([gathered.get(moment.prompts[i], torch.zeros_like(x[0])) for i in cond])
+            term = term + self.momentum * before
+            after = self.decay * before + (1 - self.decay) * term
+            gathered.update({moment.prompts[i]: after[j] for j, i in enumerate(cond)})
+            if (moment.timestep or 0) > (1 - self.warmup) * highest[0]:
+                return None
+            delta = torch.zeros_like(x)
+            delta[cond] = -term
+            return delta
+
+        return change

@@ -1,0 +1,184 @@
+"""Project the concept's directions out of a site: LEACE, difference of means, R-LACE and RepIt."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from torch import Tensor
+
+from concept_probe.erasers.erasure.deltas import Delta, Sum
+from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.erasure.intervention import Change, Intervention
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.erasers.projection.fold import fold, reads_with_bias
+from concept_probe.find.directions.means import DIRECTION_KINDS, Projection, difference_of_means, leace, rows_to_fit
+from concept_probe.find.directions.repit import repit
+from concept_probe.find.directions.rlace import Game, rlace
+from concept_probe.find.layout import back, has_tokens, last, token_mask
+from concept_probe.find.rows import Rows
+from concept_probe.types import TOKEN_KINDS, Concept, Moment, Site, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+How = Literal["intervention", "bake"]
+AT_ONCE = 8
+"""Sites whose rows are in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Projector(ABC):
+    """Options of every method, and the way from directions to an erasure."""
+
+    name: ClassVar[str]
+    oblique: ClassVar[bool] = False
+    """Whether its directions are projected out along a dual, and not at right angles."""
+    how: How = "bake"
+    """`intervention` projects while the subject runs; `bake` folds the projection into weights."""
+    strength: float = 1.0
+    """Factor on what is taken out; 2 reflects."""
+    role: str = "text_out"
+    """Role of the sites to fit at, where `found` holds no direction."""
+    kinds: tuple[str, ...] = DIRECTION_KINDS
+    """Kinds of token that directions are fitted on."""
+    tokens: tuple[str, ...] = TOKEN_KINDS
+    """For an intervention: kinds of token that are acted on. A baked projection acts on all."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention | Edit:
+        """`found`: Subspaces of this method's finder; fitted at all sites of `role` where there is none.
+
+        ValueError for two subspaces at one site, or a `how` that is neither.
+        """
+        if self.how not in ("intervention", "bake"):
+            raise ValueError(f"{self.name}: how is {self.how!r}; it is 'intervention' or 'bake'")
+        spaces = [
+            s for s in found if s.space == "activation" and s.codec is None and (s.dual is not None) == self.oblique
+        ]
+        spaces = spaces or self._fitted(subject, concept)
+        origin = made_by(self, subject, concept, ranks={str(space.site): space.rank for space in spaces})
+        if len({space.site for space in spaces}) < len(spaces):
+            raise ValueError(f"{self.name}: two subspaces at one site; put them into one Subspace")
+        spaces = [space for space in spaces if space.rank]
+        if self.how == "intervention":
+            actions: dict[Site, Change] = {}
+            for space in spaces:
+                tokens = self.tokens if has_tokens(subject, space.site) else TOKEN_KINDS
+                actions[space.site] = _action(space, tokens)
+            return Intervention(self.name, concept.name, actions, self.strength, origin)
+        deltas: dict[str, Delta] = {}
+        dropped: list[str] = []
+        for space in spaces if self.strength else ():
+            folded = fold(subject, space.site, as_projection(space), self.strength)
+            deltas = _merged(deltas, folded.deltas)
+            dropped += folded.affine_dropped
+        origin["affine_dropped"] = sorted(set(dropped))
+        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
+
+    def _fitted(self, subject: Subject, concept: Concept) -> list[Subspace]:
+        """Directions of every site of `role`. The prompts are read once for `AT_ONCE` sites, not once for each."""
+        sites, out = subject.sites(self.role), []
+        for start in range(0, len(sites), AT_ONCE):
+            rows = rows_to_fit(subject, concept, sites[start : start + AT_ONCE], self.kinds)
+            out += [self.fit(subject, concept, site, each) for site, each in rows.items()]
+        return out
+
+    @abstractmethod
+    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
+        """The directions of one site, from its rows of the fit and of the select split."""
+
+
+@dataclass(frozen=True)
+class Leace(Projector):
+    """Hide the concept from every linear reader of a site, with the least change (arXiv 2306.03819).
+
+    >>> edit = Leace(how="bake")(subject, concept)
+    """
+
+    name: ClassVar[str] = "leace"
+    oblique: ClassVar[bool] = True
+    shrinkage: float = 0.01
+    """See `find.leace`."""
+
+    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
+        """By `find.leace`."""
+        affine = self.how == "intervention" or reads_with_bias(subject, site)
+        return leace(subject, concept, site, kinds=self.kinds, shrinkage=self.shrinkage, affine=affine, rows=rows)
+
+
+@dataclass(frozen=True)
+class Difference(Projector):
+    """Set what lies along the concept's difference of means to the average of other prompts.
+
+    >>> guard = Difference(how="intervention", role="text_stream")(subject, concept)
+    """
+
+    name: ClassVar[str] = "difference"
+
+    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
+        """By `find.difference_of_means`, one direction for each of `kinds`."""
+        return difference_of_means(subject, concept, site, kinds=self.kinds, rows=rows)
+
+
+@dataclass(frozen=True)
+class Rlace(Projector):
+    """Set what the best linear readers of the concept need to the average of other prompts (arXiv 2201.12091).
+
+    >>> guard = Rlace(how="intervention", role="text_stream")(subject, concept)
+    """
+
+    name: ClassVar[str] = "rlace"
+    rank: int | None = None
+    """Directions taken out at each site; None: as many as readers, of which each of `kinds` has one."""
+    rounds: int = 300
+    """Steps of each side of the game, see `find.rlace.Game`."""
+
+    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
+        """By `find.rlace`."""
+        return rlace(subject, concept, site, kinds=self.kinds, rank=self.rank, game=Game(rounds=self.rounds), rows=rows)
+
+
+@dataclass(frozen=True)
+class Repit(Projector):
+    """Set what lies along the concept's isolated difference of means to the average of other prompts
+    (arXiv 2509.13281).
+
+    >>> guard = Repit(how="intervention", role="text_stream")(subject, concept)
+    """
+
+    name: ClassVar[str] = "repit"
+    share: float = 0.75
+    """Of the direction's energy in the span of other concepts' directions, how much is left out of it, 0..1."""
+
+    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
+        """By `find.repit`, one direction for each of `kinds`."""
+        return repit(subject, concept, site, kinds=self.kinds, share=self.share, rows=rows)
+
+
+def as_projection(space: Subspace) -> Projection:
+    """The projection that a subspace stands for."""
+    return Projection(space.basis, space.basis if space.dual is None else space.dual, space.mean)
+
+
+def _action(space: Subspace, tokens: Sequence[str]) -> Callable[[Tensor, Moment], Tensor]:
+    projection = as_projection(space)
+
+    def change(x: Tensor, moment: Moment) -> Tensor:
+        rows = last(x)
+        basis, dual = projection.basis.to(rows), projection.dual.to(rows)
+        shifted = rows if projection.mean is None else rows - projection.mean.to(rows)
+        delta = -((shifted @ dual) @ basis.mT)
+        mask = token_mask(x, moment, tokens)
+        return back(delta if mask is None else delta * mask)
+
+    return change
+
+
+def _merged(first: dict[str, Delta], second: dict[str, Delta]) -> dict[str, Delta]:
+    """Deltas of two sites that the same matrices read: both at once."""
+    out = dict(first)
+    for where, delta in second.items():
+        out[where] = Sum((out[where], delta)) if where in out else delta
+    return out

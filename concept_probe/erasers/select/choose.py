@@ -1,0 +1,156 @@
+"""Choose an erasure by measurement: of several, the one that removes the concept and keeps the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.erasure.intervention import Intervention
+from concept_probe.evaluation.panel import Panel, look, most_left, most_lost, panel, share_of_control
+from concept_probe.find.vectors.causal import best, reached, shortfall
+from concept_probe.types import Concept, Looks, Recogniser, Sampling, Score, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+FINALISTS = 3
+"""How many of the screened erasures get the careful look."""
+SCREENED = 24
+"""Pictures of the concept that a screening makes of each erasure; a third more of others."""
+FEWER_STEPS = 3
+"""A screening takes one denoising step where the careful look takes this many."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What one erasure did to pictures of the select split."""
+
+    name: str
+    gone: Score
+    """Detection on that list of the concept's prompts that keeps most; its `control` is the untouched subject's."""
+    stay: Score
+    """Recognition of those others (neighbours, unrelated) that lose most; its `control` is the untouched subject's."""
+    doubt: float = 0.0
+    """Mean probability of the concept on its worst list plus twice what others lose in probability.
+
+    It tells a wide margin from a narrow one where counts of pictures agree."""
+
+    def left(self) -> float:
+        """Detection of the concept that is left."""
+        return self.gone.value
+
+    def retained(self) -> float:
+        """Recognition of others as a share of the untouched subject's."""
+        return share_of_control(self.stay)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen erasure and the tables it was chosen from."""
+
+    name: str
+    erasure: Intervention | Edit
+    tried: tuple[Tried, ...]
+    """Those that got the careful look, surest first."""
+    screened: tuple[Tried, ...] = ()
+    """All of them on few pictures of few steps, in the order given; empty where there were too few to screen."""
+    found: tuple[Subspace, ...] = ()
+    """What the chosen erasure was made from, where the chooser knows."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Makes the answers of a panel under one erasure after the other and compares them with the untouched subject's."""
+
+    subject: Subject
+    recogniser: Looks
+    tested: Panel
+    sampling: Sampling
+    gone: Tensor
+    """(n, 2): seen or not, and probability, of the untouched subject"""
+    stay: Tensor
+    """(m, 2)"""
+    seed: int
+
+    @classmethod
+    def of(cls, subject: Subject, recogniser: Looks, tested: Panel, sampling: Sampling, seed: int) -> Judge:
+        """Look at the untouched subject once."""
+        gone = look(subject, tested.gone, recogniser, sampling, tested.concept)
+        stay = look(subject, tested.stay, recogniser, sampling, None)
+        return cls(subject, recogniser, tested, sampling, gone, stay, seed)
+
+    def __call__(self, name: str, erasure: Intervention | Edit) -> Tried:
+        with erasure.on(self.subject):
+            gone = look(self.subject, self.tested.gone, self.recogniser, self.sampling, self.tested.concept)
+            stay = look(self.subject, self.tested.stay, self.recogniser, self.sampling, None)
+        traces = most_left(self.tested, gone[:, 1], self.gone[:, 1], self.seed).value
+        kept = share_of_control(most_lost(self.tested, stay[:, 1], self.stay[:, 1], self.seed))
+        return Tried(
+            name,
+            most_left(self.tested, gone[:, 0], self.gone[:, 0], self.seed),
+            most_lost(self.tested, stay[:, 0], self.stay[:, 0], self.seed),
+            traces + 2 * (1 - kept),
+        )
+
+
+@torch.no_grad()
+def choose(
+    erasures: Mapping[str, Intervention | Edit],
+    subject: Subject,
+    concept: Concept,
+    *,
+    recogniser: Recogniser,
+    tested: Panel | None = None,
+    images: int = 36,
+    goal: float = 0.05,
+    retain: float = 0.95,
+    floor: float = 0.9,
+    sampling: Sampling = Sampling(),
+    seed: int = 0,
+) -> Choice:
+    """Make the same pictures of the select split under each erasure and take the best one.
+
+    More than `FINALISTS` are screened first, on few pictures of few denoising steps; the surest of them
+    get a careful look at other noise: `images` of the concept, a third more of others, or the
+    panel `tested`. Each list of prompts is judged alone, and the worst one counts.
+
+    Best: the first whose detection is at most `goal` while others keep `retain` of their recognition,
+    in order of certainty after a screening (see `surest`), in the given order without one; those behind it get no
+    careful look. Where none reaches both marks: of those that keep `floor`, the one that is least short of them
+    (see `find.causal.shortfall`); else the one that keeps most.
+    """
+    if not erasures:
+        raise ValueError("no erasure was given to choose from")
+    names, screened = list(erasures), []
+    if len(names) > FINALISTS:
+        few = panel(concept, images=SCREENED, others=SCREENED * 4 // 3, seed=seed + 7000)
+        fast = replace(sampling, steps=max(1, round(sampling.steps / FEWER_STEPS)))
+        judge = Judge.of(subject, recogniser, few, fast, seed)
+        screened = [judge(name, erasure) for name, erasure in _shown(erasures, "screening erasures")]
+        names = [t.name for t in surest(screened, goal, retain, floor)][:FINALISTS]
+    careful = tested or panel(concept, images=images, others=images * 4 // 3, seed=seed)
+    judge = Judge.of(subject, recogniser, careful, sampling, seed)
+    tried: list[Tried] = []
+    for name, erasure in _shown({name: erasures[name] for name in names}, "trying erasures"):
+        tried.append(judge(name, erasure))
+        if reached(tried[-1:], goal, retain):
+            break  # nothing later in the order can be chosen over it
+    chosen = best(tried, goal, retain, floor) or max(tried, key=Tried.retained)
+    return Choice(chosen.name, erasures[chosen.name], tuple(tried), tuple(screened))
+
+
+def surest(tried: Sequence[Tried], goal: float, retain: float, floor: float) -> list[Tried]:
+    """In order of falling certainty: those that keep `floor` first, then by `shortfall`, then by `doubt`."""
+    least = min(floor, retain)
+    return sorted(tried, key=lambda t: (t.retained() < least, round(shortfall(t, goal, retain), 6), t.doubt))
+
+
+def _shown(erasures: Mapping[str, Intervention | Edit], what: str):
+    return track(erasures.items(), what, console=Console(stderr=True), transient=True)

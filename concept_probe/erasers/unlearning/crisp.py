@@ -1,0 +1,150 @@
+"""CRISP: adapters under which features of the concept no longer fire on its texts (arXiv 2508.13650)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from concept_probe.erasers.ablation.found import Dictionary, dictionaries_of
+from concept_probe.erasers.erasure.deltas import Delta
+from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.erasers.finetune.trainable import Adapters, Student
+from concept_probe.erasers.unlearning.rmu import after_first, held, states, texts_of
+from concept_probe.erasers.unlearning.trainer import Keeping, Term, draw, language, named_modules
+from concept_probe.types import Codec, Concept, Kind, Prompt, Site, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import CausalLMSubject, Subject
+
+
+@dataclass(frozen=True)
+class Crisp(Keeping):
+    """Salient features are suppressed where the concept's texts are read; elsewhere hidden states and answers stay.
+
+    >>> edit = Crisp(count=8)(subject, concept, find_features(sae, subject, concept))
+    """
+
+    name: ClassVar[str] = "crisp"
+    features: Literal["salient", "found"] = "salient"
+    """Which are suppressed: `salient`, those that fire on the concept's texts and not on others (fit split), whichever
+    were found; `found`, those that were."""
+    count: int = 16
+    """Salient features per autoencoder, at most."""
+    ratio: float = 3.0
+    """A salient feature's mean value on the concept's texts is at least so many times that on others."""
+    hold: float = 10.0
+    """Weight of the part that keeps hidden states of other texts at the autoencoders' sites; at 0 there is none."""
+    keep: Literal["nll", "kl"] = "kl"
+    """What keeps the model's speech: `nll`, likelihood of right answers to other prompts; `kl`, divergence of the next
+    token from the reference's. `retain` is its weight."""
+    sources: tuple[Kind, ...] = ("target", "paraphrases")
+    """Lists of the concept's prompts (fit split) that are read, with their answers where they have some."""
+    rank: int = 8
+    """Rank of the adapters beside each matrix."""
+    modules: tuple[str, ...] = ()
+    """Last names of the matrices that are trained, such as `q_proj`; none: down projections. Those of blocks above the
+    last autoencoder are left alone."""
+
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
+        """`found`: features of `find_features` with their autoencoders, over `resid` or `mlp_out`.
+
+        Raises TypeError for a subject that is no language model; ValueError where there is no such feature, for an
+        autoencoder of another site or width, where no feature is salient, or where there is nothing to read or keep;
+        FloatingPointError for a loss that is no number. The subject has its own bytes in every case.
+        """
+        model = language(subject, self.name)
+        if self.features not in ("salient", "found"):
+            raise ValueError(f"crisp: features is {self.features!r}; it is one of salient, found")
+        dictionaries = dictionaries_of(model, found, self.name)
+        deltas: dict[str, Delta] = {}
+        losses: list[float] = []
+        chosen: dict[str, list[int]] = {}
+        if self.strength:
+            own, others = texts_of(concept, self.sources), texts_of(concept, self.preserve)
+            if not own or not others:
+                raise ValueError(
+                    f"crisp: {concept.name!r} needs fit prompts in {', '.join(self.sources)}, found {len(own)}, and in "
+                    f"{', '.join(self.preserve)} to compare with, found {len(others)}"
+                )
+            aims = [self.chosen(model, one, own, others) for one in dictionaries]
+            chosen = {str(d.codec.site): aim for d, aim in zip(dictionaries, aims, strict=True)}
+            student = Adapters(model, self.sites(model, dictionaries), self.rank, self.seed)
+            with torch.no_grad():
+                terms = list(self.kept(model, concept))
+                for one, aim in zip(dictionaries, aims, strict=True):
+                    terms += self.terms(model, student, one, aim, own, others)
+            deltas, losses = self.taught(student, terms)
+        origin = made_by(self, subject, concept, suppressed=chosen, loss=losses)
+        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
+
+    def sites(self, model: CausalLMSubject, dictionaries: Sequence[Dictionary]) -> tuple[Site, ...]:
+        """The matrices that are trained: those that the autoencoders can see the effect of."""
+        blocks = model.layout.blocks[: max(d.block for d in dictionaries) + 1]
+        inside = tuple(b.block + "." for b in blocks)
+        return tuple(s for s in named_modules(model, self.modules, self.name) if s.path.startswith(inside))
+
+    def chosen(
+        self, model: CausalLMSubject, one: Dictionary, own: Sequence[Prompt], others: Sequence[Prompt]
+    ) -> list[int]:
+        """The features of one autoencoder that are suppressed. Raises ValueError where none is salient."""
+        if self.features == "found":
+            return one.features
+        (fires, mean), (fires_else, mean_else) = (firing(model, one.codec, texts) for texts in (own, others))
+        more = (fires - fires_else).where(mean >= self.ratio * mean_else, -1.0)
+        best = more.topk(min(self.count, len(more)))
+        salient = best.indices[best.values > 0].tolist()
+        if not salient:
+            raise ValueError(
+                f"crisp: no feature over {one.codec.site} fires more often on the concept's texts than on others and "
+                f"{self.ratio} times as strongly; lower `ratio`, or take features='found'"
+            )
+        return salient
+
+    def terms(
+        self, model: CausalLMSubject, student: Student, one: Dictionary, aim: Sequence[int], own: Sequence[Prompt],
+        others: Sequence[Prompt],
+    ) -> list[Term]:  # fmt: skip
+        """Suppression at one autoencoder, which begins at 1, and what holds its site. Called outside the student."""
+        site, features = one.codec.site, torch.tensor(list(aim))
+        x, read = states(model, site, own)
+        before = float(activity(one.codec, x, read, features))
+        if not before > 0:
+            raise ValueError(f"crisp: features {list(aim)} over {site} do not fire on any of the concept's fit texts")
+        norm = float(torch.linalg.vector_norm(x[read & after_first(read)].float(), dim=-1).mean())
+
+        def suppress(generator: torch.Generator) -> Tensor:
+            x, read = states(model, site, [own[i] for i in draw(len(own), self.batch, generator)])
+            return activity(one.codec, x, read, features) / before
+
+        stay = held(model, student, site, others, self.batch, self.hold / norm**2)
+        return [suppress, stay] if self.hold else [suppress]
+
+
+def activity(codec: Codec, x: Tensor, read: Tensor, features: Tensor) -> Tensor:
+    """Sum of the values of `features` at a token (b, t, d), mean over tokens that are `read` (b, t) but first ones."""
+    codes = codec.encode(x[read & after_first(read)])
+    ours = torch.isin(codes.indices, features.to(codes.indices.device))
+    return torch.where(ours, codes.values, 0).sum(-1).mean()
+
+
+@torch.no_grad()
+def firing(model: CausalLMSubject, codec: Codec, texts: Sequence[Prompt], batch: int = 32) -> tuple[Tensor, Tensor]:
+    """(f,) share of the texts' tokens where each feature fires, and (f,) its mean value over all of them; float64.
+
+    First tokens are left out: attention rests on them in any text, and their activations are like no others.
+    """
+    fires = total = torch.zeros(codec.width, dtype=torch.float64)
+    count = 0
+    for start in range(0, len(texts), batch):
+        x, read = states(model, codec.site, texts[start : start + batch])
+        codes = codec.encode(x[read & after_first(read)])
+        where, values = codes.indices.flatten().to(fires.device), codes.values.flatten().double().to(fires.device)
+        fires = fires.index_add(0, where, (values > 0).double())
+        total = total.index_add(0, where, values)
+        count += len(codes.values)
+    return fires / max(count, 1), total / max(count, 1)

@@ -1,0 +1,62 @@
+"""Direct preference optimisation for unlearning: another answer is preferred to the concept's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from concept_probe.detect.answers import continuation
+from concept_probe.erasers.finetune.trainable import Student
+from concept_probe.erasers.unlearning.losses import dpo
+from concept_probe.erasers.unlearning.trainer import Keeper, Pair, Term, draw, named_modules
+from concept_probe.types import Concept, Site
+
+if TYPE_CHECKING:
+    from concept_probe.families import CausalLMSubject
+
+
+@dataclass(frozen=True)
+class Dpo(Keeper):
+    """A refusal, or a wrong answer, is preferred to the right one (arXiv 2305.18290; for unlearning, 2401.06121).
+
+    >>> edit = Dpo(instead=())(subject, concept)      # a distractor of each prompt in place of a refusal
+    """
+
+    name: ClassVar[str] = "dpo"
+    beta: float = 0.1
+    """β: how soon the preference counts as learned."""
+    instead: tuple[str, ...] = ("unknown.", "not known.", "a secret.")
+    """What should be said, taken in turn; nothing: each prompt's first distractor."""
+
+    def sites(self, model: CausalLMSubject) -> tuple[Site, ...]:
+        return named_modules(model, self.modules, self.name)
+
+    def preferred(self, forget: Sequence[Pair]) -> list[Pair]:
+        """What should be said to each prompt. Raises ValueError for one without distractors where they are asked for."""
+        out: list[Pair] = []
+        for i, (prompt, _) in enumerate(forget):
+            if not self.instead and not prompt.distractors:
+                raise ValueError(
+                    f"dpo: {prompt.text!r} has no distractor to prefer; give it `distractors`, or texts in `instead`"
+                )
+            text = self.instead[i % len(self.instead)] if self.instead else prompt.distractors[0]
+            out.append((prompt, continuation(prompt, text)))
+        return out
+
+    def terms(
+        self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[Pair]
+    ) -> tuple[Term, ...]:
+        wanted = self.preferred(forget)
+        before, wanted_before = model.log_probs(forget).total, model.log_probs(wanted).total
+
+        def prefer(generator: torch.Generator) -> Tensor:
+            rows = draw(len(forget), self.batch, generator)
+            pairs = [wanted[i] for i in rows] + [forget[i] for i in rows]
+            said, other = model.log_probs(pairs, batch=self.batch).total.chunk(2)
+            return dpo(said, wanted_before[rows], other, before[rows], self.beta)
+
+        return (prefer, *self.kept(model, concept))

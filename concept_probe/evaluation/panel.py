@@ -1,0 +1,118 @@
+"""The pictures that a removal is judged on: which are asked for, what is seen in them, which list of prompts is worst off."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from concept_probe.detect import trials
+from concept_probe.evaluation.auroc import mean_score
+from concept_probe.types import Concept, Kind, Looks, Prompt, Query, Recogniser, Sampling, Score, Split
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The queries that a removal is judged on: those that must go, and those that must stay."""
+
+    gone: tuple[Query, ...]
+    stay: tuple[Query, ...]
+    concept: str
+    gone_lists: tuple[int, ...] = ()
+    """Which list of prompts each query of `gone` is from; empty if they are judged together."""
+    stay_lists: tuple[int, ...] = ()
+    """The same of `stay`."""
+
+
+def panel(
+    concept: Concept,
+    *,
+    split: Split = "select",
+    gone: Sequence[Kind] = ("target", "paraphrases", "implicit"),
+    stay: Sequence[Kind] = ("neighbours", "unrelated"),
+    images: int = 16,
+    others: int | None = None,
+    seed: int = 0,
+) -> Panel:
+    """About `images` queries that must go and `others` (as many, if None) that must stay.
+
+    They are spread over the lists and their prompts; each has a seed of its own.
+    """
+    what = f"{concept.name!r}, {split} split"
+    go, own = _spread([concept.prompts(kind, split) for kind in gone], images, seed, what)
+    keep, lists = _spread([concept.prompts(kind, split) for kind in stay], others or images, seed + 1000, what)
+    return Panel(go, keep, concept.name, own, lists)
+
+
+def _spread(
+    lists: Sequence[tuple[Prompt, ...]], images: int, seed: int, what: str
+) -> tuple[tuple[Query, ...], tuple[int, ...]]:
+    """Queries, and which of the lists each is from."""
+    lists = [prompts for prompts in lists if prompts]
+    if not lists:
+        raise ValueError(f"concept {what}: no prompts to make pictures from")
+    share = -(-images // len(lists))
+    out = []
+    for number, prompts in enumerate(lists):
+        out += [(prompts[place], number) for place in scattered(share, len(prompts))]
+    out = out[: max(images, len(lists))]
+    return tuple(Query(prompt, seed + i) for i, (prompt, _) in enumerate(out)), tuple(number for _, number in out)
+
+
+def scattered(count: int, size: int) -> list[int]:
+    """`count` places in a list of `size`, far apart and in no step with its order; each is used before any comes twice.
+
+    A list of sentences repeats its styles and templates in turn: every second sentence may be of the same
+    styles. The step is the first from the golden section of `size` up that has no divisor in common with it.
+    """
+    step = next(s for s in range(max(1, round(size * 0.618)), 2 * size + 2) if math.gcd(s, size) == 1)
+    return [i * step % size for i in range(count)]
+
+
+def look(
+    subject: Subject, queries: Sequence[Query], recogniser: Looks, sampling: Sampling, label: str | None
+) -> Tensor:
+    """(n, 2) float: 1 where `label` is seen, or the query's own label where it is None; and its probability."""
+    found = trials(recogniser, subject.generate(queries, sampling), queries, label)
+    wanted = [label if label is not None else query.prompt.label for query in queries]
+    return torch.tensor([[float(t.seen == want), t.probability] for t, want in zip(found, wanted, strict=True)])
+
+
+def hits(
+    subject: Subject, queries: Sequence[Query], recogniser: Recogniser, sampling: Sampling, label: str | None
+) -> Tensor:
+    """(n,) float: 1 where the recogniser sees `label`, or the query's own label where `label` is None."""
+    return look(subject, queries, recogniser, sampling, label)[:, 0]
+
+
+def share_of_control(score: Score) -> float:
+    """`value` as a share of `control`; 1 where there is nothing to lose."""
+    return score.value / score.control if score.control else 1.0
+
+
+def most_left(tested: Panel, after: Tensor, before: Tensor, seed: int, name: str = "detection of the concept") -> Score:
+    """Detection on the list of the concept's prompts that keeps most: its name may be gone while a synonym still works.
+
+    `after` and `before` are (n,), one value per query of `gone`; `control` is the mean of `before` on the same list.
+    """
+    return max(_per_list(tested.gone_lists, after, before, name, "lower", seed), key=lambda s: s.value)
+
+
+def most_lost(tested: Panel, after: Tensor, before: Tensor, seed: int, name: str = "recognition of others") -> Score:
+    """Recognition, after over before, on the list of others that keeps least: neighbours hide behind no one."""
+    return min(_per_list(tested.stay_lists, after, before, name, "higher", seed), key=share_of_control)
+
+
+def _per_list(lists: Sequence[int], after: Tensor, before: Tensor, name: str, better: str, seed: int) -> list[Score]:
+    place = torch.tensor(lists or (0,) * len(after))
+    return [
+        mean_score(after[place == i], name, control=float(before[place == i].mean()), better=better, seed=seed)
+        for i in place.unique().tolist()
+    ]

@@ -1,0 +1,299 @@
+"""Causal language models: Llama, GPT-2, GPT-NeoX, Gemma, Qwen, OLMo and whatever is built as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from concept_probe.families.language.generate import Choice, Reader, read_once, write
+from concept_probe.families.language.layout import LmLayout, lm_layout, lm_sites
+from concept_probe.families.language.tokens import Batch, Padding, Spelled, pad, spell
+from concept_probe.families.progress import progress
+from concept_probe.families.subject import SAMPLING, Subject
+from concept_probe.families.text.tokens import Conditioning, Tokens, TooLong, prompts_of, queries_of
+from concept_probe.registry import look_up
+from concept_probe.types import Moment, Prompt, Query, Sampling, Site
+
+COMPONENT = "model"
+TEXTS_WITHOUT_PROGRESS = 64
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model of transformers and its tokenizer: what a pipeline is to pictures."""
+
+    model: Any
+    """With `get_input_embeddings`, `get_output_embeddings` and a forward pass that gives `logits`."""
+    tokenizer: Any
+    """A fast one, which knows the characters of each token."""
+
+    def save_pretrained(self, folder: str | Path, *, safe_serialization: bool = True) -> None:
+        """Write both into `folder`, where `load` reads them."""
+        if not safe_serialization:
+            raise ValueError("weights are written as safetensors only: a pickle can run code when it is opened")
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+@dataclass(frozen=True)
+class LogProbs:
+    """How likely texts are as continuations of prompts."""
+
+    total: Tensor
+    """(n,) float32: sum of log probabilities over the continuation's tokens, in nats"""
+    tokens: Tensor
+    """(n,) long: how many tokens the continuation has"""
+
+    @property
+    def mean(self) -> Tensor:
+        """(n,) log probability per token, in nats."""
+        return self.total / self.tokens
+
+
+class CausalLMSubject(Subject[tuple[str, ...]]):
+    """A causal language model. Answers are texts; every site is reached by reading prompts alone.
+
+    >>> subject = load("smollm2")
+    >>> subject.generate([Query(Prompt("What is the capital of France?", form="chat"))])
+    ('The capital of France is Paris.',)
+    """
+
+    family = "causal_lm"
+    answers = "texts"
+    reads_forward = True
+
+    def __init__(self, name: str, pipeline: LanguageModel, *, padding: Padding = "left") -> None:
+        """Raises ValueError for a model that is built in another way, or a tokenizer without character offsets."""
+        super().__init__(name, {COMPONENT: pipeline.model}, pipeline)
+        look_up({"left": 0, "right": 0}, padding, "side of padding")
+        if not getattr(pipeline.tokenizer, "is_fast", False):
+            raise ValueError(
+                f"{name}: {type(pipeline.tokenizer).__name__} does not say which characters a token spells; load the "
+                "fast tokenizer (transformers.AutoTokenizer, with a tokenizer.json)"
+            )
+        self.padding: Padding = padding
+        """Side on which shorter prompts are filled up; changes no result beyond rounding."""
+        self.layout: LmLayout = lm_layout(pipeline.model)
+        self._roles = lm_sites(COMPONENT, self.layout)
+
+    @property
+    def model(self) -> Any:
+        return self.pipeline.model
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.pipeline.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.get_input_embeddings().weight.dtype
+
+    def roles(self) -> tuple[str, ...]:
+        return tuple(self._roles)
+
+    def sites(self, role: str) -> tuple[Site, ...]:
+        return look_up(self._roles, role, "role", f"{self.name} is of family {self.family!r}")
+
+    def axis(self, site: Site) -> Literal["token", "patch"]:
+        return "token"
+
+    def is_text(self, site: Site) -> bool:
+        return True
+
+    @property
+    def tied(self) -> bool:
+        """Whether the unembedding is the token embedding: one tensor in two places, so that an edit moves both."""
+        head, embedding = self.model.get_output_embeddings().weight, self.model.get_input_embeddings().weight
+        return head.untyped_storage().data_ptr() == embedding.untyped_storage().data_ptr()
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm between the last block and the unembedding."""
+        return self.model.get_submodule(self.layout.norm)
+
+    @property
+    def length(self) -> int | None:
+        """How many tokens it can read at most; None where its configuration does not say."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Token ids that end a text."""
+        stated = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        stated = stated if isinstance(stated, list | tuple) else [stated]
+        return frozenset(e for e in (*stated, self.tokenizer.eos_token_id) if e is not None)
+
+    def tokenise(self, prompts: Sequence[Prompt]) -> Tokens:
+        """Token ids and kinds (n, t), filled up to the longest on the side `padding`.
+
+        Raises ValueError for a subject that is not in its text or a prompt without a token, TooLong for one too long to
+        read.
+        """
+        return self._batch([self._spell(p) for p in prompts_of(prompts)]).tokens()
+
+    def encode(self, prompts: Sequence[Prompt], *, batch: int = 64) -> Conditioning:
+        """What the unembedding reads: states (n, t, d) after the final norm, zero where only padding is.
+
+        Differentiable: gradients reach whatever a tap puts in.
+        """
+        spelled = [self._spell(p) for p in prompts_of(prompts)]
+        if not spelled:
+            raise ValueError("there is no prompt to encode")
+        whole = self._batch(spelled)
+        states: list[Tensor] = []
+        seen: list[Any] = []
+        (site,) = self.sites("text_out")
+        # Entered after every tap, so it sees what they leave.
+        handle = self.module(site).register_forward_hook(lambda _m, _i, out: seen.append(out))  # pyright: ignore[reportArgumentType]
+        try:
+            for rows, part in self._parts(whole, batch):
+                with self.during(self._moment(rows, part)), self.stop_after([site]):
+                    read_once(self.model, part)
+                kept: Tensor = part.mask[..., None].to(self.dtype)
+                states.append(seen.pop() * kept)
+        finally:
+            handle.remove()
+        return Conditioning(torch.cat(states), None, whole.kinds)
+
+    def next_logits(self, prompts: Sequence[Prompt], *, batch: int = 16) -> Tensor:
+        """Logits (n, v) of the token that follows each prompt. Differentiable."""
+        whole, out = self._batch([self._spell(p) for p in prompts_of(prompts)]), []
+        for rows, part in self._parts(whole, batch):
+            with self.during(self._moment(rows, part)):
+                out.append(read_once(self.model, part, part.last))
+        if not out:
+            raise ValueError("there is no prompt to read")
+        return torch.cat(out)
+
+    def log_probs(self, pairs: Sequence[tuple[Prompt, str]], *, batch: int = 16) -> LogProbs:
+        """How likely each text is as the continuation of its prompt, all its tokens together. Differentiable.
+
+        A continuation is spelled together with its prompt: one of a plain prompt usually begins with a space. In a
+        moment, `prompts` are places in `pairs`; a prompt that several of them share is read once, under the first.
+        Raises ValueError for a continuation without a token.
+        """
+        prompts = prompts_of([prompt for prompt, _ in pairs])
+        spelled = [self._spell(prompt, text) for prompt, (_, text) in zip(prompts, pairs, strict=True)]
+        counts = [len(_added(each, *pair)) for each, pair in zip(spelled, pairs, strict=True)]
+        # A prompt is read once for all its continuations; alike lengths stand side by side, with less padding to read.
+        sharing: dict[Spelled, list[int]] = {}
+        for i, spelt in enumerate(spelled):
+            sharing.setdefault(spelt.part(0, spelt.prompt), []).append(i)
+        prefixes = sorted(sharing, key=lambda s: len(s.ids))
+        total: dict[int, Tensor] = {}
+        for start in range(0, len(prefixes), batch):
+            chosen = prefixes[start : start + batch]
+            rows = [(r, i) for r, prefix in enumerate(chosen) for i in sharing[prefix]]
+            ends = [spelled[i].part(spelled[i].prompt) for _, i in rows]
+            scores = self._after(self._batch(chosen), [r for r, _ in rows], [i for _, i in rows], ends)
+            total |= {i: score for (_, i), score in zip(rows, scores, strict=True)}
+        sums = torch.stack([total[i] for i in range(len(total))]) if total else torch.zeros(0, device=self.device)
+        return LogProbs(sums, torch.tensor(counts, dtype=torch.long, device=self.device))
+
+    def spelled_after(self, prompt: Prompt, text: str) -> tuple[int, ...]:
+        """Tokens that `text` adds to the prompt when both are spelled together. ValueError where it adds none."""
+        return _added(self._spell(prompt, text), prompt, text)
+
+    def _after(self, batch: Batch, rows: list[int], asked: list[int], ends: list[Spelled]) -> list[Tensor]:
+        """Log probability of each of `ends` after row `rows[i]` of a batch of prompts, for query `asked[i]`."""
+        reader = Reader(self.model, batch.mask)
+        first = {row: i for i, row in reversed(list(zip(asked, rows, strict=True)))}
+        with self.during(self._moment([first[r] for r in range(len(batch.ids))], batch)):
+            before = reader.read(batch.ids, batch.places, batch.last).float().log_softmax(-1)
+        scores = [before[row, end.ids[0]] for row, end in zip(rows, ends, strict=True)]
+        longer = [i for i, end in enumerate(ends) if len(end.ids) > 1]
+        if longer:
+            picked = torch.tensor([rows[i] for i in longer], device=self.device)
+            rest = pad([ends[i].part(0, len(ends[i].ids) - 1) for i in longer], self._fill, "right", self.device)
+            begun = batch.places.amax(-1)[picked, None] + 1
+            rest = replace(rest, places=torch.where(rest.mask == 1, rest.places + begun, -1))
+            reader.choose(picked)
+            reader.extend(rest.mask)
+            with self.during(self._moment([asked[i] for i in longer], rest)):
+                logits = reader.read(rest.ids, rest.places).float().log_softmax(-1)
+            for row, i in enumerate(longer):
+                ids = torch.tensor(ends[i].ids[1:], device=self.device)
+                scores[i] = scores[i] + logits[row, : len(ids)].gather(1, ids[:, None]).sum()
+        return scores
+
+    def generate(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> tuple[str, ...]:
+        """What it writes after each prompt, at most `sampling.tokens` tokens, without marks; no gradients.
+
+        At temperature 0 the likeliest token each time; else a query's draws come from its seed alone. In a moment,
+        `step` is how many tokens were written before; it is None while the prompt is read.
+        """
+        queries = queries_of(queries)
+        if sampling.tokens < 1:
+            raise ValueError(f"a text of {sampling.tokens} tokens was asked for; sampling.tokens is 1 or more")
+        spelled = [self._spell(q.prompt, more=sampling.tokens) for q in queries]
+        texts: list[str] = []
+        with torch.no_grad(), progress("texts", len(queries) if len(queries) > TEXTS_WITHOUT_PROGRESS else 0) as done:
+            for start in range(0, len(queries), sampling.batch):
+                rows = range(start, min(start + sampling.batch, len(queries)))
+                choose = Choice([queries[i].seed for i in rows], sampling.temperature)
+                batch = self._batch([spelled[i] for i in rows])
+                written = write(
+                    self.model, batch, choose, tokens=sampling.tokens, ends=self.ends,
+                    step=lambda k, kinds, places, rows=rows: self.during(
+                        Moment(tuple(rows), ("cond",) * len(rows), k or None, None, kinds, places)
+                    ),
+                )  # fmt: skip
+                texts += [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
+                done(len(rows))
+        return tuple(texts)
+
+    def run_to(
+        self,
+        sites: Sequence[Site],
+        queries: Sequence[Query],
+        sampling: Sampling = SAMPLING,
+        steps: Sequence[int] | None = None,
+    ) -> None:
+        """Read the prompts of one batch until `sites` have been met. Nothing is written, so there are no steps."""
+        prompts = [q.prompt for q in queries_of(queries)]
+        batch = self._batch([self._spell(p) for p in prompts])
+        with torch.no_grad(), self.during(self._moment(range(len(prompts)), batch)), self.stop_after(sites):
+            read_once(self.model, batch)
+
+    def _moment(self, rows: Sequence[int], batch: Batch) -> Moment:
+        return Moment(tuple(rows), ("cond",) * len(rows), token_kinds=batch.kinds, places=batch.places)
+
+    def _spell(self, prompt: Prompt, continuation: str = "", more: int = 0) -> Spelled:
+        out = spell(self.tokenizer, prompt, continuation)
+        if self.length is not None and len(out.ids) + more > self.length:
+            follows = f" and {more} to be written" if more else ""
+            raise TooLong(
+                f"prompt {prompt.text[:60]!r} has {len(out.ids)} tokens{follows}, and {self.name} reads at most "
+                f"{self.length}; shorten it"
+            )
+        return out
+
+    def _batch(self, rows: Sequence[Spelled]) -> Batch:
+        return pad(rows, self._fill, self.padding, self.device)
+
+    @property
+    def _fill(self) -> int:
+        """The token that fills a batch up."""
+        fill = self.tokenizer.pad_token_id
+        return fill if fill is not None else min(self.ends, default=0)
+
+    def _parts(self, whole: Batch, batch: int) -> Iterator[tuple[range, Batch]]:
+        for start in range(0, len(whole.ids), batch):
+            rows = range(start, min(start + batch, len(whole.ids)))
+            cut = slice(rows.start, rows.stop)
+            yield rows, Batch(whole.ids[cut], whole.mask[cut], whole.kinds[cut], whole.places[cut])
+
+
+def _added(spelled: Spelled, prompt: Prompt, text: str) -> tuple[int, ...]:
+    if len(spelled.ids) == spelled.prompt:
+        raise ValueError(f"the continuation {text!r} of {prompt.text!r} has no token of its own")
+    return spelled.ids[spelled.prompt :]

@@ -1,0 +1,240 @@
+"""Describe features of an autoencoder: where they fire, what they prefer, what they write. Data for the browser."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from concept_probe.activations import Activations, capture
+from concept_probe.evaluation.auroc import auroc_scores
+from concept_probe.families.text.token_strings import pieces
+from concept_probe.families.text.tokens import prompts_of
+from concept_probe.find.features.firing import Firing, firing, label_of, values_at
+from concept_probe.find.layout import NAMED_KINDS, has_tokens
+from concept_probe.types import Catalogue, Codec, Example, FeatureEntry, Prompt, Query, Sampling, Score, unit
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+NAMES, DIRECTIONS = 5, 512
+"""Names per feature, and random directions that the cosine of a nearest name is compared with."""
+OCCASIONS = 3
+"""Prompts of one half on which a feature must fire to be chosen."""
+EACH = 6
+"""Prompts of one label that `spread` leaves at least."""
+
+
+@torch.no_grad()
+def catalogue(
+    sae: Codec,
+    subject: Subject,
+    prompts: Sequence[Prompt],
+    *,
+    features: Sequence[int] = (),
+    count: int = 64,
+    examples: int = 6,
+    pictures: int = 0,
+    sampling: Sampling = Sampling(),
+    seed: int = 0,
+    provenance: Mapping[str, str] | None = None,
+) -> Catalogue:
+    """Features of `sae` described on `prompts`: those asked for, or the `count` that keep most to one label.
+
+    What a feature prefers is chosen on every other prompt of each label, and its selectivity measured on the
+    rest. Names are labels whose mean activation at the site (at the subject's tokens), less the mean of all
+    labels, points where the feature's decoder row points. `examples` are the prompts of largest firing, and
+    the first `pictures` of them are drawn, where the subject can draw; sites in the denoising loop are captured
+    while pictures are made, from seed 0 of each prompt.
+
+    Raises ValueError for a feature that is not there, or for more prompts than can be held at once.
+    """
+    wrong = [j for j in features if not 0 <= j < sae.width]
+    if wrong:
+        raise ValueError(f"feature {wrong[0]} was asked for; the autoencoder over {sae.site} has 0 to {sae.width - 1}")
+    prompts = list(dict.fromkeys(prompts_of(prompts)))
+    tokens = has_tokens(subject, sae.site)
+    asked = prompts if subject.is_text(sae.site) else [Query(p, 0) for p in prompts]
+    store = capture(subject, asked, sites=[sae.site], kinds=NAMED_KINDS if tokens else None, sampling=sampling)
+    labels = sorted({label_of(p) for p in prompts} - {""})
+    seen = firing(sae, store, labels)
+    about = torch.tensor([labels.index(label_of(p)) if label_of(p) else -1 for p in prompts])
+    halves = _halves(about)
+    preference = _preferences(seen, about, halves, len(labels))
+    chosen, why = _choose(seen, preference, list(features), count)
+    names, chance = _names(sae, seen, labels, chosen, seed)
+    selectivity = _selectivity(seen, about, halves, preference[0], chosen, seed)
+    shown = _examples(sae, subject, store, prompts, seen, chosen, examples, pictures, sampling, tokens)
+    entries = tuple(
+        FeatureEntry(
+            j,
+            float(seen.fired[j]) / seen.rows,
+            float(seen.strongest[:, j].max()),
+            labels[int(preference[0][j])] if labels else "",
+            selectivity.get(j),
+            names[i],
+            shown[i],
+        )
+        for i, j in enumerate(chosen)
+    )
+    frequencies = tuple((seen.fired.double() / seen.rows).tolist())
+    origin = {"subject": subject.name, "weights": subject.weight_hash(), "seed": str(seed), **(provenance or {})}
+    return Catalogue(
+        subject.name, str(sae.site), sae.width, entries, frequencies, len(prompts), seen.rows, why, chance, origin
+    )
+
+
+def spread(prompts: Sequence[Prompt], limit: int) -> tuple[Prompt, ...]:
+    """At most `limit` prompts, evenly spread; fewer labels rather than fewer than EACH prompts of one.
+
+    What a feature prefers can only be judged on labels that several prompts share.
+    """
+    if limit >= len(prompts):
+        return tuple(prompts)
+    of: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        of.setdefault(label_of(prompt), []).append(prompt)
+    if set(of) == {""}:
+        return tuple(prompts[i * len(prompts) // limit] for i in range(limit))
+    labels = list(of)
+    each = max(EACH, limit // len(labels))
+    kept = min(len(labels), max(1, limit // each))
+    chosen = [labels[i * len(labels) // kept] for i in range(kept)]
+    return tuple(of[name][i * len(of[name]) // each] for name in chosen for i in range(min(each, len(of[name]))))
+
+
+def _halves(about: Tensor) -> Tensor:
+    """(p,) bool: every other prompt of each label."""
+    out = torch.zeros(len(about), dtype=torch.bool)
+    for label in about.unique().tolist():
+        out[(about == label).nonzero()[::2, 0]] = True
+    return out
+
+
+def _preferences(seen: Firing, about: Tensor, half: Tensor, labels: int) -> tuple[Tensor, Tensor]:
+    """Per feature (f,) on one half: the label it fires on most, and how much it keeps to it.
+
+    That is the label's share of its mean firing over labels, times the share of the label's prompts on which it
+    fires; 0 for a feature that fires on fewer than OCCASIONS prompts of that half.
+    """
+    f = seen.strongest.shape[1]
+    if not labels:
+        return torch.zeros(f, dtype=torch.long), torch.zeros(f)
+    rows = half & (about >= 0)
+    values = seen.strongest[rows]
+    sizes = torch.bincount(about[rows], minlength=labels).clamp_min(1)[:, None]
+    means = torch.zeros(labels, f).index_add_(0, about[rows], values.float()) / sizes
+    covered = torch.zeros(labels, f).index_add_(0, about[rows], (values > 0).float()) / sizes
+    top = means.max(0)
+    keeps = top.values / means.sum(0).clamp_min(1e-12) * covered.gather(0, top.indices[None])[0]
+    return top.indices, torch.where((values > 0).sum(0) >= OCCASIONS, keeps, 0)
+
+
+def _choose(seen: Firing, preference: tuple[Tensor, Tensor], features: list[int], count: int) -> tuple[list[int], str]:
+    if features:
+        return list(dict.fromkeys(features)), "asked for"
+    count = min(count, len(seen.fired))
+    if float(preference[1].max()) > 0:
+        best = preference[1].topk(count)
+        kept = best.indices[best.values > 0].tolist()
+        return kept, f"the {len(kept)} that keep most to one label"
+    best = seen.strongest.amax(0).float().topk(count)
+    kept = best.indices[best.values > 0].tolist()
+    return kept, f"the {len(kept)} that fire most strongly, since no prompt has a label"
+
+
+def _names(
+    sae: Codec, seen: Firing, labels: list[str], chosen: list[int], seed: int
+) -> tuple[list[tuple[tuple[str, float], ...]], float | None]:
+    if len(labels) < 2:
+        return [()] * len(chosen), None
+    directions = unit(seen.means - seen.means.mean(0), dim=1)
+    rows = unit(sae.decoder[chosen].detach().double().cpu(), dim=1)
+    best = (rows @ directions.mT).topk(min(NAMES, len(labels)), dim=1)
+    noise = torch.randn(DIRECTIONS, rows.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    chance = float((unit(noise, dim=1) @ directions.mT).amax(1).quantile(0.975))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [tuple((labels[i], v) for i, v in zip(ids, cosines, strict=True)) for ids, cosines in pairs], chance
+
+
+def _selectivity(
+    seen: Firing, about: Tensor, half: Tensor, prefers: Tensor, chosen: list[int], seed: int
+) -> dict[int, Score]:
+    """AUROC of the preferred label on the half that did not choose it; features of one label are judged together."""
+    rows = ~half & (about >= 0)
+    out: dict[int, Score] = {}
+    for label in {int(prefers[j]) for j in chosen}:
+        mine = [j for j in chosen if int(prefers[j]) == label]
+        is_label = about[rows] == label
+        if is_label.any() and not is_label.all():
+            values = seen.strongest[rows][:, mine].float()
+            scores = auroc_scores(values, is_label, "AUROC of the preferred label", seed=seed)
+            out |= dict(zip(mine, scores, strict=True))
+    return out
+
+
+def _examples(
+    sae: Codec,
+    subject: Subject,
+    store: Activations,
+    prompts: list[Prompt],
+    seen: Firing,
+    chosen: list[int],
+    count: int,
+    pictures: int,
+    sampling: Sampling,
+    tokens: bool,
+) -> list[tuple[Example, ...]]:
+    strongest = seen.strongest[:, chosen].float()
+    top = strongest.topk(min(count, len(prompts)), dim=0)
+    kept = [
+        [p for p, v in zip(ids, values, strict=True) if v > 0]
+        for ids, values in zip(top.indices.mT.tolist(), top.values.mT.tolist(), strict=True)
+    ]
+    everywhere = values_at(sae, store, sorted({p for ids in kept for p in ids}), chosen)
+    drawn = _draw(subject, prompts, sorted({p for ids in kept for p in ids[:pictures]}), sampling)
+    out = []
+    for i, ids in enumerate(kept):
+        some = []
+        for rank, p in enumerate(ids):
+            values = everywhere[p][:, i]
+            some.append(
+                Example(
+                    prompts[p].text,
+                    float(strongest[p, i]),
+                    pieces(subject, sae.site.component, prompts[p], values.tolist()) if tokens else (),
+                    () if tokens else _grid(values),
+                    drawn.get(p) if rank < pictures else None,
+                )
+            )
+        out.append(tuple(some))
+    return out
+
+
+def _grid(values: Tensor) -> tuple[tuple[float, ...], ...]:
+    """Values (h w,) of square pictures as rows of columns; of others as one row."""
+    side = math.isqrt(len(values))
+    shape = (side, side) if side * side == len(values) else (1, len(values))
+    return tuple(map(tuple, values.nan_to_num(0).view(shape).tolist()))
+
+
+def _draw(subject: Subject, prompts: list[Prompt], which: list[int], sampling: Sampling) -> dict[int, bytes]:
+    from concept_probe.families.subject import PictureSubject
+
+    if not which or not isinstance(subject, PictureSubject):
+        return {}
+    images = subject.generate([Query(prompts[p], 0) for p in which], sampling)
+    return {p: _png(image) for p, image in zip(which, images, strict=True)}
+
+
+def _png(image: Tensor) -> bytes:
+    from PIL import Image  # only a catalogue with pictures needs it
+
+    array = (image.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, format="PNG", optimize=True)
+    return out.getvalue()

@@ -1,0 +1,151 @@
+"""Ranked candidates for concept vectors: the first so many of them, and as many matched random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from concept_probe.find.directions.means import DIRECTION_KINDS
+from concept_probe.find.vectors.rank import Effect, RankedColumns, TextDirections, rank_columns, text_directions
+from concept_probe.types import Concept, Score, Site, Subspace
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+CROSS_ROLES = ("cross_key_weight", "cross_value_weight")
+RANKINGS: tuple[tuple[Effect, tuple[str, ...]], ...] = (
+    ("gradient", ("eos", "pad")),
+    ("norm", ("content", "subject", "eos", "pad")),
+)
+"""How columns are ranked: effect and kinds of token, tried in turn.
+
+No ranking wins on every concept. In a causal encoder the tokens behind the prompt have read all of it, so
+columns that act there are fewer and more the concept's own; where the reader looks at the words, they miss.
+"""
+
+
+class Candidates(Protocol):
+    """Concept vectors in order of merit."""
+
+    @property
+    def name(self) -> str:
+        """How they were ranked, for a table."""
+        ...
+
+    @property
+    def most(self) -> int:
+        """How many can be taken so that as many others are left to compare with."""
+        ...
+
+    def take(self, count: int) -> tuple[Subspace, ...]:
+        """The first `count`, as Subspaces whose `score` says why they rank first, not that they are causal."""
+        ...
+
+    def random(self, count: int, seed: int) -> tuple[Subspace, ...]:
+        """`count` others that match them: the control."""
+        ...
+
+
+@dataclass(frozen=True)
+class ColumnCandidates:
+    """Columns of MLP output matrices; one Subspace of rank 1 per column, `site.item` its index."""
+
+    subject: Subject
+    concept: Concept
+    ranked: RankedColumns
+
+    @property
+    def name(self) -> str:
+        return f"columns by {self.ranked.effect}"
+
+    @property
+    def most(self) -> int:
+        return len(self.ranked.sites) // 2
+
+    def take(self, count: int) -> tuple[Subspace, ...]:
+        return self._columns(range(count))
+
+    def random(self, count: int, seed: int) -> tuple[Subspace, ...]:
+        """Columns of the same layers with like mean |coefficient| x norm."""
+        return self._columns(self.ranked.matched(range(count), torch.Generator().manual_seed(seed)))
+
+    def _columns(self, chosen: Sequence[int]) -> tuple[Subspace, ...]:
+        typical = float(self.ranked.scores.median())
+        out = []
+        for i in chosen:
+            site, score = self.ranked.sites[i], float(self.ranked.scores[i])
+            column = self.subject.parameter(site).detach()[:, site.item, None].float().clone()
+            own = Score(f"contrast x effect ({self.ranked.effect})", score, score, score, 1, "", "higher", typical)
+            out.append(Subspace(site, column, "parameter", own, self.concept.name, "mlp_value", scores=(own,)))
+        return tuple(out)
+
+
+@dataclass(frozen=True)
+class DirectionCandidates:
+    """Text directions at cross-attention's K/V matrices; one Subspace of rank `count` per matrix.
+
+    `basis` (d_in, k) and `dual` are on the input side of the matrix: removing them is W <- W - (W basis) dualᵀ.
+    """
+
+    subject: Subject
+    concept: Concept
+    directions: TextDirections
+    roles: Sequence[str] = CROSS_ROLES
+
+    @property
+    def name(self) -> str:
+        return "text directions"
+
+    @property
+    def most(self) -> int:
+        return self.directions.basis.shape[1]
+
+    @property
+    def sites(self) -> list[Site]:
+        return [site for role in self.roles for site in self.subject.sites(role)]
+
+    def take(self, count: int) -> tuple[Subspace, ...]:
+        return self._spaces(self.directions, count)
+
+    def random(self, count: int, seed: int) -> tuple[Subspace, ...]:
+        """Directions with the covariance of the other prompts' states, each as long as the one it stands for."""
+        return self._spaces(random_directions(self.directions, count, seed), count)
+
+    def _spaces(self, directions: TextDirections, count: int) -> tuple[Subspace, ...]:
+        removal = directions.removal(count)
+        dual, basis = removal.dual.float(), removal.basis.float()
+        role_of = {site: role for role in self.roles for site in self.subject.sites(role)}
+        length = float(torch.linalg.vector_norm(directions.basis[:, count - 1]))
+        own = Score("length of the last direction", length, length, length, 1, "", "higher")
+        return tuple(Subspace(s, basis, "parameter", own, self.concept.name, role_of[s], dual=dual) for s in self.sites)
+
+
+def random_directions(directions: TextDirections, count: int, seed: int) -> TextDirections:
+    """Gaussian directions with the covariance of the other prompts' states, each as long as the one it stands for."""
+    generator = torch.Generator().manual_seed(seed)
+    others: Tensor = directions.others
+    mix = torch.randn(len(others), count, generator=generator, dtype=torch.float64).to(others)
+    drawn = (others - others.mean(0)).mT @ mix
+    lengths = torch.linalg.vector_norm(directions.basis[:, :count], dim=0)
+    drawn = drawn / torch.linalg.vector_norm(drawn, dim=0).clamp_min(1e-30) * lengths
+    return TextDirections(drawn, others, tuple(f"random {i}" for i in range(count)))
+
+
+def vector_candidates(subject: Subject, concept: Concept, role: str | Sequence[str]) -> tuple[Candidates, ...]:
+    """Candidates for `mlp_value` (columns, once per ranking of `RANKINGS`) or for one or both of `CROSS_ROLES`."""
+    roles = (role,) if isinstance(role, str) else tuple(role)
+    if roles == ("mlp_value",):
+        return tuple(
+            ColumnCandidates(subject, concept, rank_columns(subject, concept, effect=effect, kinds=kinds))
+            for effect, kinds in RANKINGS
+        )
+    if roles and set(roles) <= set(CROSS_ROLES):
+        directions = text_directions(subject, concept, kinds=DIRECTION_KINDS)
+        return (DirectionCandidates(subject, concept, directions, roles),)
+    raise ValueError(
+        f"role {role!r} holds no concept vectors: ask for 'mlp_value', or for one or both of {', '.join(CROSS_ROLES)}"
+    )

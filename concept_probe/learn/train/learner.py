@@ -1,0 +1,190 @@
+"""One autoencoder in training: its weights, Adam's moments, how long each feature has been idle; one step at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from concept_probe.learn.activation import Activation, BatchTopK, TopK
+from concept_probe.learn.sae import Sae
+from concept_probe.learn.train.initialise import check, scale_of, start
+from concept_probe.learn.train.objective import Objective, Outcome, backward
+from concept_probe.learn.train.parallel import Team
+from concept_probe.learn.train.settings import Settings, Step
+from concept_probe.learn.train.source import Batch
+from concept_probe.learn.train.topk_search import Candidates, Precision, fastest_precision
+from concept_probe.learn.transcoder import Transcoder
+from concept_probe.types import Site
+
+CLIP = 1.0
+"""Largest norm of the gradient of all weights together."""
+MEMORY = 0.99
+"""Weight of the past in BatchTopK's running mean of the smallest value that fires."""
+
+
+class Learner:
+    """Trains one autoencoder on batches that it is handed.
+
+    >>> learner = Learner(settings, first, Team())
+    >>> for number, batch in enumerate(batches):
+    ...     learner.step(batch, number)
+    >>> sae = learner.result({})
+    """
+
+    def __init__(self, settings: Settings, first: Batch, team: Team, precision: Precision | None = None) -> None:
+        """`first` is the batch from which bias and scale start. `precision` None is what is fastest here."""
+        self.settings = settings
+        self.team = team
+        self.site, self.target = Site.parse(settings.site), Site.parse(settings.target)
+        x, y = (_floating(first[site]) for site in (self.site, self.target))
+        for rows, site in ((x, self.site), (y, self.target)):
+            check(rows, rows.shape[-1], 0, site)
+        self.scale, self.target_scale = scale_of(x, self.site), scale_of(y, self.target)
+        f = x.shape[1] * settings.expansion
+        tied = self.site == self.target
+        self.weights = start(x * self.scale, y * self.target_scale, f, team.features(f), settings.seed, tied=tied)
+        measured = precision or fastest_precision(x.device, x.shape[1], f)
+        self.precision: Precision = "full" if x.dtype == torch.float64 else team.agree(measured)  # pyright: ignore
+        self.optimiser = torch.optim.Adam(
+            list(self.weights.parameters().values()), lr=settings.rate, betas=(0.9, 0.999), eps=6.25e-10, fused=True
+        )
+        self.candidates = Candidates()
+        held = len(self.weights.b_enc)
+        self.idle = torch.zeros(held, dtype=torch.long, device=x.device)
+        """(features here,) rows seen since each feature last fired"""
+        self.threshold = x.new_full((), torch.nan)
+        """() running mean of the smallest value that fires in a batch; NaN before the first step"""
+
+    def objective(self) -> Objective:
+        s = self.settings
+        return Objective(s.k, s.rule, s.prefixes, s.auxk, self.precision, self.candidates)
+
+    @torch.no_grad()
+    def step(self, batch: Batch, number: int) -> Step:
+        """Learn from one whole batch (all processes are handed the same), the `number`-th of the run."""
+        here = self.team.rows(self.settings.batch)
+        x, y = (_floating(batch[site]) for site in (self.site, self.target))
+        check(x, self.weights.encoder.shape[1], number, self.site)
+        if self.target != self.site:
+            check(y, self.weights.decoder.shape[1], number, self.target)
+        x, y = x[here] * self.scale, y[here] * self.target_scale
+        dead = self.idle >= self.settings.dead_after
+        outcome = backward(self.weights, x, y, self.objective(), dead, self.team)
+        if not math.isfinite(outcome.fvu + outcome.auxk):
+            why = "lower the rate, or look at that batch (equal rows have no variance to explain)"
+            loss = f"{outcome.fvu} + {outcome.auxk}/32"
+            raise FloatingPointError(f"sae over {self.site}: loss is {loss} at step {number}; {why}")
+        if number == self.settings.falls:
+            self._fold()
+        self._descend(self.settings.rate_at(number), held=number >= self.settings.falls)
+        self.idle += self.settings.batch
+        self.idle[outcome.counts > 0] = 0
+        self._remember(outcome)
+        silent = self.team.sum_features((self.idle >= self.settings.dead_after).sum())
+        return Step(number, outcome.fvu, outcome.auxk, int(silent))
+
+    def _descend(self, rate: float, held: bool) -> None:
+        """One step of Adam. While learning, decoder rows are free, which finds features faster; at the end they are
+        held at norm 1, so that codes compete by what they write and features that write little come back."""
+        decoder = self.weights.decoder
+        if held:
+            remove_radial(decoder)
+        gradients = [p.grad for p in self.weights.parameters().values() if p.grad is not None]
+        *sharded, b_dec = (torch.linalg.vector_norm(g).square() for g in gradients)
+        norm = (self.team.sum_features(torch.stack(sharded).sum()) + b_dec).sqrt()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        if norm > CLIP:
+            torch._foreach_mul_(gradients, CLIP / norm)
+        self.optimiser.step()
+        if held:
+            normalise_rows(decoder)
+
+    def _fold(self) -> None:
+        """Bring decoder rows to norm 1; codes take the norms over, and so do Adam's moments."""
+        w, norms = self.weights, _norms(self.weights.decoder)
+        for parameter, factor in ((w.decoder, 1 / norms[:, None]), (w.encoder, norms[:, None]), (w.b_enc, norms)):
+            parameter.mul_(factor)
+            adam = self.optimiser.state[parameter]
+            if not adam:
+                continue
+            adam["exp_avg"].div_(factor)
+            adam["exp_avg_sq"].div_(factor.square())
+
+    def _remember(self, outcome: Outcome) -> None:
+        if self.settings.rule == "batchtopk":
+            known, seen = self.threshold.isfinite(), outcome.least.isfinite()
+            mean = torch.where(known, MEMORY * self.threshold + (1 - MEMORY) * outcome.least, outcome.least)
+            self.threshold.copy_(torch.where(seen, mean, self.threshold))
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a step changes, whole: what other processes hold is gathered (every process must ask)."""
+        tensors: dict[str, Tensor] = {"idle": self.team.gather_features(self.idle), "threshold": self.threshold}
+        for name, parameter in self.weights.parameters().items():
+            adam = self.optimiser.state[parameter]
+            for suffix, tensor in (("", parameter), (".first", adam["exp_avg"]), (".second", adam["exp_avg_sq"])):
+                tensors[name + suffix] = tensor if name == "b_dec" else self.team.gather_features(tensor)
+            tensors[f"{name}.step"] = adam["step"]
+        return tensors
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor], precision: Precision) -> None:
+        """Go on from the `state` that any number of processes wrote; features are picked as they were there."""
+        part = self.team.features(self.weights.encoder.shape[1] * self.settings.expansion)
+        self.precision = precision
+        self.idle.copy_(tensors["idle"][part])
+        self.threshold.copy_(tensors["threshold"])
+        for name, parameter in self.weights.parameters().items():
+            mine = slice(None) if name == "b_dec" else part
+            parameter.copy_(tensors[name][mine])
+            moments = (tensors[f"{name}.{which}"][mine].to(parameter, copy=True) for which in ("first", "second"))
+            step = tensors[f"{name}.step"].to(parameter.device, copy=True)
+            self.optimiser.state[parameter] = dict(zip(("exp_avg", "exp_avg_sq"), moments, strict=True), step=step)
+
+    @torch.no_grad()
+    def result(self, made_by: Mapping[str, object]) -> Sae | Transcoder:
+        """What was learned, whole, on the device where it was learned. A run that is not over is folded for it."""
+        whole = {n: p if n == "b_dec" else self.team.gather_features(p) for n, p in self.weights.parameters().items()}
+        norms = _norms(whole["decoder"])
+        k, made_by = self.settings.k, {**json.loads(json.dumps(asdict(self.settings))), **made_by}
+        activation: Activation = TopK(k)
+        if self.settings.rule == "batchtopk":
+            activation = BatchTopK(k, self.threshold.nan_to_num(0.0) * norms)
+        shared = {
+            "W_enc": (whole["encoder"] * norms[:, None]).mT.contiguous(), "b_enc": whole["b_enc"] * norms,
+            "W_dec": whole["decoder"] / norms[:, None], "b_dec": whole["b_dec"].clone(), "made_by": made_by,
+        }  # fmt: skip
+        if self.weights.tied:
+            return Sae(self.site, activation, scale=self.scale, **shared)
+        return Transcoder(
+            self.site, self.target, activation, scale=self.scale, target_scale=self.target_scale, **shared
+        )
+
+
+def _floating(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _norms(rows: Tensor) -> Tensor:
+    """(f,) norms of rows (f, d); 1 for a row of zeros, which no factor changes."""
+    norms = torch.linalg.vector_norm(rows, dim=1)
+    return torch.where(norms > 0, norms, 1.0)
+
+
+@torch.no_grad()
+def remove_radial(W_dec: Tensor) -> None:
+    """Take out of W_dec.grad (f, d) its component along each unit-norm row, which renormalising would undo."""
+    if W_dec.grad is not None:
+        along = torch.einsum("fd,fd->f", W_dec.grad, W_dec)
+        W_dec.grad.addcmul_(along[:, None], W_dec, value=-1)
+
+
+@torch.no_grad()
+def normalise_rows(W_dec: Tensor) -> None:
+    """Scale each row of W_dec (f, d) to norm 1, in place."""
+    W_dec /= _norms(W_dec)[:, None]

@@ -1,0 +1,48 @@
+"""From a subject and prompts to an autoencoder, in one call: capture, then train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from concept_probe.activations import capture
+from concept_probe.learn.sae import Sae
+from concept_probe.learn.train.train import train_sae
+from concept_probe.types import Prompt, Query, Sampling, Site
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+READ_KINDS = ("content", "subject", "eos", "pad")
+"""Every token kind but the first token, which is the same in all prompts and far from all others."""
+
+
+def train_on_subject(
+    subject: Subject,
+    prompts: Sequence[Prompt] | Sequence[Query],
+    site: Site,
+    *,
+    k: int = 16,
+    expansion: int = 16,
+    samples: int = 2_000_000,
+    rate: float | None = None,
+    sampling: Sampling = Sampling(),
+    seed: int = 0,
+    folder: Path | None = None,
+) -> Sae:
+    """Capture `site` over `prompts` (in a temporary store) and train an autoencoder on what is seen there.
+
+    With `folder` the training resumes after an interruption and the result is written there. `rate` as in `Run`.
+    """
+    kinds = READ_KINDS if site.component.startswith("text_encoder") else None
+    store = capture(subject, prompts, sites=[site], kinds=kinds, sampling=sampling)
+    return train_sae(store, site=site, k=k, expansion=expansion, samples=samples, rate=rate, seed=seed, folder=folder)
+
+
+def default_site(subject: Subject) -> Site:
+    """The residual stream behind the text encoder's first layer, where feed-forward memory has been read.
+
+    Later layers only move what is there to the end token; see the causal trace in the model card.
+    """
+    return subject.sites("text_stream")[0]

@@ -1,0 +1,211 @@
+"""Train sparse autoencoders (arXiv 2406.04093); an interrupted run ends in the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from concept_probe.learn.interop import save_sae, save_transcoder
+from concept_probe.learn.sae import Sae
+from concept_probe.learn.train.activation_rules import Rule
+from concept_probe.learn.train.learner import Learner
+from concept_probe.learn.train.parallel import Split, Team
+from concept_probe.learn.train.seen_prompts import origin
+from concept_probe.learn.train.settings import Run, Step, settle
+from concept_probe.learn.train.snapshot import read_snapshot, write_snapshot
+from concept_probe.learn.train.source import Batch, Source, only_site, open_source
+from concept_probe.learn.transcoder import Transcoder
+from concept_probe.storage import digest
+from concept_probe.types import Site
+
+COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TextColumn("{task.fields[note]}"),
+    TimeRemainingColumn(),
+)
+
+
+def train_sae(
+    source: Source,
+    *,
+    site: Site | None = None,
+    k: int = 16,
+    expansion: int = 16,
+    rule: Rule = "topk",
+    prefixes: tuple[int, ...] = (),
+    samples: int = 2_000_000,
+    batch: int = 1024,
+    rate: float | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    dead_after: int | None = None,
+    auxk: int | None = None,
+    save_every: int = 250,
+    split: Split = "rows",
+    on_step: Callable[[Step], None] | None = None,
+) -> Sae:
+    """A sparse autoencoder of `expansion` x d features over one site, k of which fire per row.
+
+    >>> sae = train_sae(capture(subject, prompts, sites=[site]), k=16, expansion=16)
+
+    `source` is a store of activations, any iterable of (n, d) tensors (then `site` must be given), or any iterable
+    of {site: (n, d)}. `rule` and `prefixes` (Matryoshka), `rate`, `dead_after` and `auxk` are explained by `Run`.
+    `seed` names start and order of the rows.
+
+    With `folder`, the state is written to folder/training.safetensors every `save_every` steps and the
+    result in sae-lens's format beside it; the same call after an interruption goes on from there. An
+    iterable must then give the same rows again: those already consumed are skipped.
+
+    Where torch.distributed is initialised, its processes train together: `split` says whether they share the rows
+    of each batch or the features (see `Team`). Every process must be given the same batches, and returns the whole.
+
+    Raises FloatingPointError, naming the step, for a row or loss that is not finite; ValueError for rows
+    of another width, a source that ends early, or a folder that holds another run.
+    """
+    run = Run(site, None, k, expansion, rule, prefixes, rate, seed, dead_after, auxk)
+    options = {"samples": samples, "batch": batch, "seed": seed, "save_every": save_every, "split": split}
+    made = _train(source, {"": run}, None if folder is None else Path(folder), on_step, **options)[""]
+    assert isinstance(made, Sae), "without a target site the result is an autoencoder"
+    return made
+
+
+def train_transcoder(
+    source: Source,
+    *,
+    site: Site,
+    target: Site,
+    k: int = 16,
+    expansion: int = 16,
+    rule: Rule = "topk",
+    prefixes: tuple[int, ...] = (),
+    samples: int = 2_000_000,
+    batch: int = 1024,
+    rate: float | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    dead_after: int | None = None,
+    auxk: int | None = None,
+    save_every: int = 250,
+    split: Split = "rows",
+    on_step: Callable[[Step], None] | None = None,
+) -> Transcoder:
+    """A transcoder (arXiv 2406.11944): codes of `site`, of `expansion` x d features, write the same rows of `target`.
+
+    >>> train_transcoder(capture(subject, prompts, sites=[reads, writes]), site=reads, target=writes)
+
+    `source` gives rows of both sites: a store, or any iterable of {site: (n, d)}. The rest is as in `train_sae`.
+    ValueError where `target` is `site`, or a store's rows of the two are not the same.
+    """
+    if target == site:
+        raise ValueError(f"target is {target}, the site itself; train_sae trains an autoencoder over one site")
+    run = Run(site, target, k, expansion, rule, prefixes, rate, seed, dead_after, auxk)
+    options = {"samples": samples, "batch": batch, "seed": seed, "save_every": save_every, "split": split}
+    made = _train(source, {"": run}, None if folder is None else Path(folder), on_step, **options)[""]
+    assert isinstance(made, Transcoder), "with a target site the result is a transcoder"
+    return made
+
+
+def train_saes(
+    source: Source,
+    runs: Mapping[str, Run],
+    *,
+    samples: int = 2_000_000,
+    batch: int = 1024,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    save_every: int = 250,
+    split: Split = "rows",
+    on_step: Callable[[Step], None] | None = None,
+) -> dict[str, Sae | Transcoder]:
+    """Several autoencoders (other k, widths, seeds, sites) on one pass over the activations, by name.
+
+    >>> train_saes(acts, {f"k{k}": Run(site, k=k) for k in (16, 32, 64)}, folder="sweep")
+
+    Each ends in the bits that `train_sae` gives it alone with the same rows; `seed` names the order of a store's
+    rows, `Run.seed` the start. With `folder`, each is kept in a folder of its name there. The rest is as in `train_sae`.
+    """
+    if not runs:
+        raise ValueError("no run was given; pass runs={'name': Run(...)}")
+    options = {"samples": samples, "batch": batch, "seed": seed, "save_every": save_every, "split": split}
+    return _train(source, runs, None if folder is None else Path(folder), on_step, **options)
+
+
+def _train(
+    source: Source,
+    runs: Mapping[str, Run],
+    folder: Path | None,
+    on_step: Callable[[Step], None] | None,
+    *,
+    samples: int,
+    batch: int,
+    seed: int,
+    save_every: int,
+    split: Split,
+) -> dict[str, Sae | Transcoder]:
+    team = Team.here(split)
+    places = {name: _places(source, run) for name, run in runs.items()}
+    sites = tuple(dict.fromkeys(site for pair in places.values() for site in pair))
+    paired = tuple(dict.fromkeys(site for pair in places.values() if pair[0] != pair[1] for site in pair))
+    first, batches_from = open_source(source, sites, batch, seed, paired)
+    if first is None:
+        raise ValueError(f"sae over {sites[0]}: the source gave no batch of {batch} rows")
+    learners, done, marks = {}, {}, {}
+    for name, run in runs.items():
+        site, target = places[name]
+        learners[name] = Learner(settle(run, site, target, first[site].shape[-1], samples, batch), first, team)
+        marks[name] = digest({"first": first[site]} if site == target else {"first": first[site], "to": first[target]})
+        done[name] = 0 if folder is None else read_snapshot(folder / name, learners[name], marks[name])
+    steps = samples // batch
+    with _progress(team) as progress:
+        task = progress.add_task(_title(sites, runs), total=steps, completed=min(done.values()), note="")
+        with closing(batches_from(min(done.values()))) as batches:  # a live source lets go of its subject
+            for number in range(min(done.values()), steps):
+                rows = _next(batches, number, sites[0], batch, samples)
+                for name, learner in learners.items():
+                    if number < done[name]:
+                        continue
+                    step = learner.step(rows, number)
+                    if folder is not None and ((number + 1) % save_every == 0 or number + 1 == steps):
+                        write_snapshot(folder / name, learner, marks[name], number + 1)
+                    if on_step is not None:
+                        on_step(Step(step.step, step.fvu, step.auxk, step.dead, name))
+                    progress.update(task, note=f"{name} fvu {step.fvu:.4f}".strip())
+                progress.update(task, completed=number + 1)
+    made = {"recipe": "concept_probe.train_sae", "torch": torch.__version__, **origin(source)}
+    results = {name: one.result({**made, "first_batch": marks[name]}) for name, one in learners.items()}
+    if folder is not None and team.leads:
+        for name, sae in results.items():
+            if isinstance(sae, Sae):
+                save_sae(sae, folder / name)
+            else:
+                save_transcoder(sae, folder / name)
+    team.wait()
+    return results
+
+
+def _places(source: Source, run: Run) -> tuple[Site, Site]:
+    site = only_site(source, run.site)
+    return site, site if run.target is None else only_site(source, run.target)
+
+
+def _progress(team: Team) -> Progress:
+    return Progress(*COLUMNS, console=Console(stderr=True), transient=True, disable=not team.leads)
+
+
+def _title(sites: tuple[Site, ...], runs: Mapping[str, Run]) -> str:
+    return f"sae {sites[0]}" if len(runs) == 1 else f"{len(runs)} saes over {len(sites)} sites"
+
+
+def _next(batches: Iterator[Batch], number: int, site: Site, batch: int, samples: int) -> Batch:
+    rows = next(batches, None)
+    if rows is None:
+        got = f"the source ended after {number * batch} rows of the {samples // batch * batch} asked for"
+        raise ValueError(f"sae over {site}: {got}; lower samples, or repeat the rows")
+    return rows

@@ -1,0 +1,80 @@
+"""Killed at the worst moments, a capture goes on and ends with the bytes of an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from concept_probe.activations import Activations, capture
+from concept_probe.types import Query, Sampling
+from tests.activations.test_store import PROMPTS
+from tests.tiny import tiny_sd
+
+ROOT = Path(__file__).parents[2]
+QUERIES = [Query(p, i) for i, p in enumerate(PROMPTS[:12])]
+OPTIONS = {"roles": ("cross_out", "text_out"), "sampling": Sampling(steps=2, batch=4), "shard_rows": 60}
+VICTIM = """
+import os, signal, sys
+from concept_probe.activations import capture, shard
+from tests.activations.test_kill import OPTIONS, QUERIES
+from tests.tiny import tiny_sd
+
+moment, left = sys.argv[2], int(sys.argv[3])
+save, replace = shard.save_file, shard.replace_text
+
+def die_in_shard(tensors, path):
+    global left
+    left -= 1
+    save(tensors, path)
+    if left == 0:
+        with open(path, "r+b") as file:
+            file.truncate(path.stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def die_before_manifest(path, text):
+    global left
+    left -= 1
+    if left == 0:
+        path.with_name(path.name + shard.UNFINISHED).write_text(text[: len(text) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(path, text)
+
+if moment == "shard":
+    shard.save_file = die_in_shard
+else:
+    shard.replace_text = die_before_manifest
+capture(tiny_sd(), QUERIES, folder=sys.argv[1], **OPTIONS)
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    capture(tiny_sd(), QUERIES, folder=folder, **OPTIONS)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment,count", [("shard", 5), ("manifest", 4)])
+def test_kill_9_and_rerun(undisturbed, tmp_path, moment, count):
+    command = [sys.executable, "-c", VICTIM, str(tmp_path), moment, str(count)]
+    ended = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    left = list(tmp_path.glob("*.unfinished"))
+    assert left, "it was killed in the middle of a file"
+    with pytest.warns(UserWarning, match="was cut off"):
+        half = Activations.open(tmp_path)
+    assert not half.damaged()
+    subject = tiny_sd()
+    acts = capture(subject, QUERIES, folder=tmp_path, **OPTIONS)
+    assert acts.complete and not acts.damaged()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
+        p.name: p.read_bytes() for p in undisturbed.iterdir()
+    }

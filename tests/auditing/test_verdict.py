@@ -1,0 +1,152 @@
+"""The verdict on synthetic trials whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from concept_probe.auditing import Thresholds, decide
+from concept_probe.auditing.verdict import largest, per_evidence
+from concept_probe.evaluation.intervals import Bootstrap, index, lost
+from concept_probe.types import Score, Verdict
+
+
+class NoIndex(Exception):
+    """The simulated pictures were too few for an index."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Chances that the recogniser sees what was asked for, after the erasure; before it is 0.95, never taught 0.02."""
+
+    direct: float
+    paraphrases: float = 0.02
+    recovery: float = 0.02
+    neighbours: float = 0.95
+
+
+def simulate(truth: Truth, prompts: int = 12, seeds: int = 2, seed: int = 0) -> Verdict:
+    generator = torch.Generator().manual_seed(seed)
+    bootstrap = Bootstrap(1000, seed)
+
+    def arm(rate: float, key: str, name: str):
+        return bootstrap.rate((torch.rand(prompts, seeds, generator=generator) < rate).float(), key, name)
+
+    def score(name: str, rate: float) -> Score:
+        found = index(name, arm(0.95, name, "before"), arm(rate, name, "after"), arm(0.02, name, "control"), 0.2)
+        if found is None:
+            raise NoIndex(name)
+        return found
+
+    loss = lost("neighbours", arm(0.95, "neighbours", "before"), arm(truth.neighbours, "neighbours", "after"))
+    assert loss is not None
+    others = [score("paraphrases", truth.paraphrases), score("recovery by relearning", truth.recovery)]
+    return decide(score("prompts that name it", truth.direct), others, [loss])
+
+
+CASES = {
+    "intact": Truth(direct=0.95, paraphrases=0.95, recovery=0.95),
+    "suppressed": Truth(direct=0.02, paraphrases=0.9, recovery=0.6),
+    "erased": Truth(direct=0.02),
+    "damaged": Truth(direct=0.02, neighbours=0.3),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_known_truths_are_called_by_name(name):
+    found = [simulate(CASES[name], prompts=24, seed=s).name for s in range(20)]
+    assert found.count(name) >= 18, found
+    # What is open may be left open; what is there is never called gone, nor the other way round.
+    wrong = {
+        "intact": {"erased"},
+        "suppressed": {"erased", "intact"},
+        "erased": {"intact", "suppressed"},
+        "damaged": {"intact"},
+    }
+    assert not wrong[name] & set(found)
+
+
+def test_knowledge_that_only_an_attack_finds_is_suppressed():
+    verdict = simulate(Truth(direct=0.02, recovery=0.8))
+    assert verdict.name == "suppressed"
+    assert any("recovery by relearning" in r for r in verdict.reasons) and not verdict.calibrated
+    assert verdict.residual is not None and verdict.residual.name == "recovery by relearning"
+
+
+def test_damage_is_said_whatever_the_rest_says():
+    assert simulate(Truth(direct=0.95, paraphrases=0.95, recovery=0.95, neighbours=0.2)).name == "damaged"
+
+
+def test_weakened_is_not_intact_and_not_gone():
+    verdict = simulate(Truth(direct=0.5, paraphrases=0.02), prompts=60)
+    assert verdict.name == "suppressed" and "weakened" in verdict.reasons[0]
+
+
+@pytest.mark.slow
+def test_too_few_samples_are_undecided_and_more_of_them_mostly_decide():
+    """`samples_needed` supposes that the value stays as it is, so it is right on average and not every time."""
+    asked = decided = 0
+    for few in (5, 6, 7, 8):
+        for seed in range(20):
+            try:
+                verdict = simulate(CASES["erased"], prompts=few, seeds=1, seed=seed)
+                if verdict.name != "undecided" or verdict.samples_needed is None:
+                    continue
+                assert verdict.reasons and verdict.samples_needed > few
+                again = simulate(CASES["erased"], prompts=verdict.samples_needed, seeds=1, seed=seed)
+            except NoIndex:  # too few pictures for an index at all
+                continue
+            assert again.name in ("erased", "undecided"), again
+            asked, decided = asked + 1, decided + (again.name == "erased")
+    assert asked > 50
+    assert decided / asked > 0.6, f"{decided} of {asked}"
+    print(f"samples_needed settles {decided} of {asked} undecided audits")
+
+
+def score(value: float, low: float, high: float, name: str = "x", n: int = 24) -> Score:
+    return Score(name, value, low, high, n)
+
+
+def test_nothing_to_erase_is_undecided_and_says_what_is_missing():
+    verdict = decide(None, [score(1, 0.9, 1.1)], [])
+    assert verdict.name == "undecided" and "original=" in verdict.reasons[0]
+
+
+def test_gone_by_name_and_nothing_else_measured_is_undecided():
+    verdict = decide(score(0, -0.05, 0.1), [], [])
+    assert verdict.name == "undecided" and "not measured" in verdict.reasons[-1]
+
+
+def test_between_intact_and_weakened_is_undecided():
+    verdict = decide(score(0.8, 0.5, 1.0), [score(0.9, 0.6, 1.2)], [])
+    assert verdict.name == "undecided" and verdict.samples_needed is not None and verdict.samples_needed > 6
+
+
+def test_possible_damage_keeps_an_erasure_undecided_but_not_a_suppression():
+    doubt = score(0.2, 0.05, 0.35, "neighbours")
+    assert decide(score(0, -0.05, 0.1), [score(0, -0.1, 0.1)], [doubt]).name == "undecided"
+    suppressed = decide(score(0, -0.05, 0.1), [score(0.9, 0.7, 1.0, "relearning")], [doubt])
+    assert suppressed.name == "suppressed" and any("Neighbours" in r for r in suppressed.reasons)
+    assert decide(score(0, -0.05, 0.1), [score(0, -0.1, 0.1)], [score(0.05, -0.1, 0.2)]).name == "erased"
+
+
+def test_the_residual_is_the_largest_index_not_the_mean():
+    behaviour, strong, weak = score(0.0, -0.1, 0.1), score(0.9, 0.8, 1.0), score(0.1, 0, 0.2)
+    verdict = decide(behaviour, [strong, weak], [])
+    assert verdict.residual is strong
+    assert largest([]) is None
+    assert per_evidence({"recovery": [weak, strong], "features": []}) == {"recovery": strong}
+
+
+def test_reasons_are_sentences():
+    for truth in CASES.values():
+        for reason in simulate(truth).reasons:
+            assert reason[0].isupper() and reason.endswith(".")
+
+
+@pytest.mark.parametrize("bad", [{"residual": 0.8}, {"gap": 0.0}, {"damage": 1.0}, {"kept": 1.2}])
+def test_thresholds_that_make_no_sense(bad):
+    with pytest.raises(ValueError, match="thresholds need"):
+        Thresholds(**bad)

@@ -1,0 +1,54 @@
+"""Features of language models are ablated behind the first position, in prompts and in what is written."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from concept_probe.activations import tap
+from concept_probe.erasers import AblateFeatures
+from concept_probe.types import Query, Sampling
+from tests.laws.lm_eraser_cases import concept
+from tests.laws.lm_guard_cases import random_space
+from tests.tiny_lm import LANGUAGE, tiny_gpt2
+
+CONCEPT = concept()
+PROMPTS = [*CONCEPT.target.fit, *CONCEPT.target.test]
+
+
+@pytest.mark.parametrize("role", ["resid", "mlp_out"])
+@pytest.mark.parametrize("family", LANGUAGE)
+def test_what_fires_behind_the_first_position_is_taken_out_and_nothing_else(family: str, role: str):
+    subject = LANGUAGE[family]()
+    space = random_space(subject, seed=0, count=20, role=role)
+    sae, seen = space.codec, []
+    assert sae is not None
+    with tap(subject, {space.site: lambda x, m: seen.append((x.clone(), m.places))}):
+        subject.encode(PROMPTS)
+    with (
+        AblateFeatures()(subject, CONCEPT, [space]).on(subject),
+        tap(subject, {space.site: lambda x, m: seen.append((x.clone(), m.places))}),
+    ):
+        subject.encode(PROMPTS)
+    (x, places), (edited, _) = seen
+    chosen = list(space.features)
+    taken = sae.encode(x).dense(sae.width)[..., chosen] @ sae.decoder[chosen]
+    later = (places > 0)[..., None]
+    assert (places == -1).any() and (taken * later).abs().max() > 0.1
+    torch.testing.assert_close(edited, x - taken * later, atol=1e-5, rtol=1e-4)
+    assert torch.equal(edited[places < 1], x[places < 1])
+
+
+def test_it_acts_on_what_is_written_too():
+    subject = tiny_gpt2()
+    guard = AblateFeatures()(subject, CONCEPT, [random_space(subject, seed=0, count=40, role="resid")])
+    site = subject.sites("resid")[0]
+    taken: dict[int | None, float] = {}
+
+    def look(x, moment):
+        change = guard.actions[site](x, moment)
+        taken[moment.step] = 0.0 if change is None else float(change.abs().max())
+
+    with tap(subject, {site: look}):
+        subject.generate([Query(PROMPTS[0])], Sampling(tokens=3))
+    assert list(taken) == [None, 1, 2] and min(taken.values()) > 0
