@@ -23,7 +23,7 @@ from rich.console import Console
 
 import concept_probe as cp
 from concept_probe.attacks import ATTACKS
-from concept_probe.bench import Assault, Entrant, Grid, Row, Settings, Store, Sweep, entrants
+from concept_probe.bench import AttackSetting, Grid, MethodSetting, Row, Settings, Store, Sweep, method_settings
 from concept_probe.bench.board.leaderboard import beats, leaderboard
 from concept_probe.erasers import ERASERS, Difference, Esd, Leace, Receler, Safree, Sld, Uce
 from concept_probe.erasers.unlearning.trainer import Unlearner
@@ -31,7 +31,7 @@ from concept_probe.registry import look_up
 from concept_probe.report import board_to_html, board_to_json, board_to_markdown
 from concept_probe.types import Leaderboard, Sampling
 
-Named = TypeVar("Named", Entrant, Assault)
+Named = TypeVar("Named", MethodSetting, AttackSetting)
 ROWS = Path(__file__).parent / "rows" / "emoji_leaderboard.jsonl"
 WORK = Path("runs/emoji_leaderboard")
 ALL = ("all",)
@@ -50,25 +50,25 @@ MET = (
 TEXTS = ("memit", "needle", "rocr", "pisces", "crisp")
 """Erasers of language models that are no unlearners by gradients."""
 VARIANTS = (
-    Entrant("leace (baked)", Leace(how="bake")),
-    Entrant("difference (baked)", Difference(how="bake")),
-    Entrant(
+    MethodSetting("leace (baked)", Leace(how="bake")),
+    MethodSetting("difference (baked)", Difference(how="bake")),
+    MethodSetting(
         "uce (chosen)",
         Uce(sources=("target",)),
         "chosen settings",
         others=(Uce(sources=("target",), beta=3.0), Uce(sources=("target",), policy="all"), Uce(), Uce(policy="all")),
     ),
-    Entrant("esd (anchor)", Esd(base="anchor")),
-    Entrant("receler (anchor)", Receler(base="anchor")),
-    Entrant("safree (suffix)", Safree(alpha=0.0, tokens="suffix")),
-    Entrant("sld (maximum)", Sld(scale=5000.0, threshold=1.0, warmup=0.0)),
+    MethodSetting("esd (anchor)", Esd(base="anchor")),
+    MethodSetting("receler (anchor)", Receler(base="anchor")),
+    MethodSetting("safree (suffix)", Safree(alpha=0.0, tokens="suffix")),
+    MethodSetting("sld (maximum)", Sld(scale=5000.0, threshold=1.0, warmup=0.0)),
 )
 """Published methods at a second setting, those that benchmarks/emoji_erasure.py has too."""
 PARTS = (
-    Assault("relearning (text encoder)", "relearning", {"part": "text_encoder", "rate": 0.02}),
-    Assault("relearning (both)", "relearning", {"part": "both", "rate": 0.02}),
-    Assault("embedding_inversion (3 tokens)", "embedding_inversion", {"tokens": 3}),
-    Assault("p4d (every 2)", "p4d", {"every": 2, "words": 4}),
+    AttackSetting("relearning (text encoder)", "relearning", {"part": "text_encoder", "rate": 0.02}),
+    AttackSetting("relearning (both)", "relearning", {"part": "both", "rate": 0.02}),
+    AttackSetting("embedding_inversion (3 tokens)", "embedding_inversion", {"tokens": 3}),
+    AttackSetting("p4d (every 2)", "p4d", {"every": 2, "words": 4}),
 )
 """Attacks of the registry at a second setting."""
 
@@ -78,11 +78,11 @@ def grid(
 ) -> Grid:
     """The erasers for pictures and attacks of these names. Raises UnknownName."""
     names = [name for name, made in ERASERS.items() if name not in TEXTS and not issubclass(made, Unlearner)]
-    runners = (*entrants([*names[:2], "ablate_vectors (cross-attention)", *names[2:]]), *VARIANTS)
-    assaults = (*(Assault(name, name) for name in ATTACKS), *PARTS)
+    runners = (*method_settings([*names[:2], "ablate_vectors (cross-attention)", *names[2:]]), *VARIANTS)
+    attacks = (*(AttackSetting(name, name) for name in ATTACKS), *PARTS)
     found = tuple(cp.concept(name) for name in concepts)
     settings = Settings(sampling=Sampling(steps=6))
-    return Grid(found, named(runners, erasers), named(assaults, attacks), tuple(seeds), settings, twin=True)
+    return Grid(found, named(runners, erasers), named(attacks, attacks), tuple(seeds), settings, twin=True)
 
 
 def named(things: tuple[Named, ...], names: Sequence[str]) -> tuple[Named, ...]:
@@ -123,7 +123,7 @@ def summarise(path: Path, output: Path | None) -> None:
     rows = list(Store(path).rows().values())
     if not rows:
         raise SystemExit(f"{path} holds no rows yet: run without --summary first")
-    ours = [e.name for e in grid(CONCEPTS, (0,)).entrants if e.ours]
+    ours = [e.name for e in grid(CONCEPTS, (0,)).methods if e.ours]
     board = leaderboard(rows, subject="emoji", ours=ours, provenance={"rows": str(path.name), "cells": str(len(rows))})
     if output is not None:
         write(output, board)

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from concept_probe.bench.board.leaderboard import leaderboard
 from concept_probe.bench.calibration.roc import calibration, residuals
-from concept_probe.bench.sweep.grid import NEVER_TAUGHT, NONE, UNTOUCHED, Assault, Cell, Entrant, Grid, Settings
-from concept_probe.bench.sweep.methods import OURS, PREPARATIONS, Bench, entrants
+from concept_probe.bench.sweep.grid import (
+    NEVER_TAUGHT,
+    NONE,
+    UNTOUCHED,
+    AttackSetting,
+    Cell,
+    Grid,
+    MethodSetting,
+    Settings,
+)
+from concept_probe.bench.sweep.methods import OURS, PREPARATIONS, FitContext, method_settings
 from concept_probe.bench.sweep.ray import NoRay, over_ray
 from concept_probe.bench.sweep.store import Row, Store
 from concept_probe.bench.sweep.sweep import Sweep
@@ -17,11 +26,11 @@ __all__ = [
     "OURS",
     "PREPARATIONS",
     "UNTOUCHED",
-    "Assault",
-    "Bench",
+    "AttackSetting",
     "Cell",
-    "Entrant",
+    "FitContext",
     "Grid",
+    "MethodSetting",
     "NoRay",
     "Order",
     "Row",
@@ -29,9 +38,9 @@ __all__ = [
     "Store",
     "Sweep",
     "calibration",
-    "entrants",
     "helpers",
     "leaderboard",
+    "method_settings",
     "over_ray",
     "residuals",
     "work",

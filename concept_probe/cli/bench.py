@@ -97,7 +97,7 @@ def _write(rows, order, output: Path) -> None:
     from concept_probe.bench.board.leaderboard import leaderboard
     from concept_probe.report import board_to_html, board_to_json, board_to_markdown
 
-    ours = [e.name for e in order.grid.entrants if e.ours]
+    ours = [e.name for e in order.grid.methods if e.ours]
     told = {"command": command(), "settings": str(order.grid.settings)}
     board = leaderboard(rows, subject=order.subject, ours=ours, provenance=told)
     for name, render in (("html", board_to_html), ("md", board_to_markdown), ("json", board_to_json)):
@@ -125,7 +125,7 @@ def print_board(board) -> None:
 
 def _order(concepts, output: Path, model, erasers, attacks, seeds, twin, steps, queries, gradient_steps):
     from concept_probe.attacks import ATTACKS, Budget
-    from concept_probe.bench import Assault, Grid, Order, Settings, entrants
+    from concept_probe.bench import AttackSetting, Grid, Order, Settings, method_settings
     from concept_probe.concepts.files import load_concept
     from concept_probe.types import Sampling
 
@@ -134,7 +134,7 @@ def _order(concepts, output: Path, model, erasers, attacks, seeds, twin, steps, 
     control = twins.pop() if len(twins) == 1 else None
     named = tuple(ATTACKS) if attacks is None else tuple(a for a in attacks if a != "none")
     grid = Grid(
-        found, entrants(erasers or ()), tuple(Assault(name, name) for name in named), tuple(range(seeds)),
+        found, method_settings(erasers or ()), tuple(AttackSetting(name, name) for name in named), tuple(range(seeds)),
         Settings(Sampling(steps=steps), budget=Budget(queries=queries, gradient_steps=gradient_steps)),
         control is not None,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from concept_probe.attacks import Budget
-from concept_probe.bench import Assault, Entrant, Grid, Settings, Store, Sweep
+from concept_probe.bench import AttackSetting, Grid, MethodSetting, Settings, Store, Sweep
 from concept_probe.erasers import Blocklist, Uce
 from concept_probe.types import Concept, Looks, Sampling
 from tests.auditing.known import Known, Reader, concept
@@ -17,16 +17,16 @@ SETTINGS = Settings(
     {"target": 4, "paraphrases": 3, "implicit": 3, "neighbours": 4, "unrelated": 4},
     Budget(queries=12, gradient_steps=2, examples=2),
 )
-ENTRANTS = (Entrant("blocklist", Blocklist()), Entrant("uce", Uce()))
-ASSAULTS = (Assault("paraphrases", "paraphrases"),)
+METHODS = (MethodSetting("blocklist", Blocklist()), MethodSetting("uce", Uce()))
+ATTACK_SETTINGS = (AttackSetting("paraphrases", "paraphrases"),)
 
 
 def judges(_: Concept) -> tuple[Looks, None]:
     return Reader(), None
 
 
-def grid(seeds: Sequence[int] = (0,), entrants: Sequence[Entrant] = ENTRANTS, twin: bool = False) -> Grid:
-    return Grid((concept(),), tuple(entrants), ASSAULTS, tuple(seeds), SETTINGS, twin)
+def grid(seeds: Sequence[int] = (0,), methods: Sequence[MethodSetting] = METHODS, twin: bool = False) -> Grid:
+    return Grid((concept(),), tuple(methods), ATTACK_SETTINGS, tuple(seeds), SETTINGS, twin)
 
 
 def sweep(folder: Path, of: Grid | None = None) -> Sweep:

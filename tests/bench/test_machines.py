@@ -10,18 +10,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from concept_probe.bench import Entrant, Grid, NoRay, Order, Store, over_ray
+from concept_probe.bench import Grid, MethodSetting, NoRay, Order, Store, over_ray
 from concept_probe.bench.sweep import ray as machines
 from concept_probe.bench.sweep.ray import LIVES, Measurer, groups
 from concept_probe.erasers import Blocklist
-from tests.bench.cases import ASSAULTS, SETTINGS, grid
+from tests.bench.cases import ATTACK_SETTINGS, SETTINGS, grid
 from tests.tiny import save, tiny_concept, tiny_sd
 
 
 @pytest.fixture
 def order(tmp_path) -> Order:
     """Two erasers that anybody can load: a saved tiny model, judged by the recogniser of the embedded ones."""
-    asked = Grid((tiny_concept(),), (Entrant("blocklist", Blocklist()),), ASSAULTS, (0,), SETTINGS)
+    asked = Grid((tiny_concept(),), (MethodSetting("blocklist", Blocklist()),), ATTACK_SETTINGS, (0,), SETTINGS)
     return Order(asked, str(save(tiny_sd(), tmp_path / "model")), None, tmp_path, tmp_path / "rows.jsonl", threads=1)
 
 
@@ -38,7 +38,7 @@ def test_without_ray_the_message_says_what_to_install(order, monkeypatch):
 
 
 def test_cells_that_share_a_fit_come_together():
-    cells = {f"{c.entrant}/{c.attack}/{c.seed}": c for c in grid(seeds=(0, 1)).cells()}
+    cells = {f"{c.method}/{c.attack_name}/{c.seed}": c for c in grid(seeds=(0, 1)).cells()}
     made = [list(g) for g in groups(cells)]
     assert [len(g) for g in made] == [2] * 6 and made[0] == ["untouched/none/0", "untouched/paraphrases/0"]
     assert [k for g in made for k in g] == list(cells)

@@ -15,7 +15,7 @@ from concept_probe.attacks import Attempt, Budget
 from concept_probe.attacks.budget import Spent, success_of, success_rate
 from concept_probe.bench.quality.criteria import criteria, fit_to_text, unnamed
 from concept_probe.bench.quality.distances import cmmd, frechet, mmd, pixel_distance
-from concept_probe.bench.sweep.attack_cell import above, told
+from concept_probe.bench.sweep.attack_cell import above, values_of
 from concept_probe.bench.sweep.cell import Seen, compare, named, queries
 from concept_probe.detect.clip import TextImage
 from concept_probe.types import Prompt, Query, Trial
@@ -124,9 +124,11 @@ def test_criteria_are_those_that_can_be_counted():
     parts = [half[m] for m in ("m1", "m2", "m3", "m4")]
     assert half["harmonic"] == pytest.approx(4 / sum(1 / p for p in parts)) and half["m1"] == 0.5
     assert unnamed(after.trials) == [3, 8] and unnamed(before.trials) == [0, 8]
-    told = fit_to_text(before, after, before, pair, "cat")
-    assert told["clip kept"] == pytest.approx(0.75) and told["clip kept before"] == pytest.approx(1)
-    assert told["clip target"] == pytest.approx((1 + math.sqrt(0.5)) / 2) and told["cmmd control"] == pytest.approx(0)
+    values_of = fit_to_text(before, after, before, pair, "cat")
+    assert values_of["clip kept"] == pytest.approx(0.75) and values_of["clip kept before"] == pytest.approx(1)
+    assert values_of["clip target"] == pytest.approx((1 + math.sqrt(0.5)) / 2) and values_of[
+        "cmmd control"
+    ] == pytest.approx(0)
     values = compare(before, after, before, Reader(), concept(), pair)
     assert values["unnamed"] == [3, 8] and values["criteria"] == pytest.approx(found) and values["clip kept"] < 1
     assert "clip kept" not in compare(before, after, before, Reader(), concept())
@@ -147,7 +149,7 @@ def test_answers_to_one_fact_count_once_among_points_and_in_the_control():
 
     def cell(trials: tuple[Trial, ...], random: tuple[Trial, ...]) -> dict:
         point = success_of("x", trials)
-        return told(
+        return values_of(
             Attempt(
                 "x", "c", Budget(), Spent(8, 0, 0, 1.0), "queries", ((1, point),), (trials,), success_of("y", random)
             )

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from concept_probe.bench import NEVER_TAUGHT, UNTOUCHED, Assault, Entrant, Grid
+from concept_probe.bench import NEVER_TAUGHT, UNTOUCHED, AttackSetting, Grid, MethodSetting
 from concept_probe.bench.sweep import sweep as sweeps
 from concept_probe.bench.sweep.fits import Fits
 from concept_probe.erasers import AblateVectors, Blocklist, Uce
 from tests.auditing.known import Known, concept
-from tests.bench.cases import ASSAULTS, SETTINGS, grid, sweep
+from tests.bench.cases import ATTACK_SETTINGS, SETTINGS, grid, sweep
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_other_settings_are_other_cells(finished):
 
 
 def test_a_failed_cell_is_a_row_and_is_measured_again_on_request(tmp_path):
-    broken = grid(entrants=(Entrant("ablate_vectors", AblateVectors()), Entrant("blocklist", Blocklist())))
+    broken = grid(methods=(MethodSetting("ablate_vectors", AblateVectors()), MethodSetting("blocklist", Blocklist())))
     rows = list(sweep(tmp_path, broken).run())
     failed = [r for r in rows if r.status == "failed"]
     assert {r.eraser for r in failed} == {"ablate_vectors"} and len(failed) == 2
@@ -98,7 +98,7 @@ def test_an_interruption_leaves_whole_rows_and_the_rest_for_later(tmp_path, monk
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweeps, "assail", interrupted)
+    monkeypatch.setattr(sweeps, "measure_attack", interrupted)
     monkeypatch.setattr(sweeps, "look", interrupted)
     with pytest.raises(KeyboardInterrupt):
         next(several)
@@ -126,10 +126,8 @@ def test_what_was_kept_for_other_options_is_not_taken(finished, monkeypatch):
     folder, _ = finished
     seen = []
     get = Fits.get
-    monkeypatch.setattr(
-        Fits, "get", lambda self, entrant, *rest: seen.append(entrant.name) or get(self, entrant, *rest)
-    )
-    other = grid(entrants=(Entrant("uce", Uce(beta=2.0)),))
+    monkeypatch.setattr(Fits, "get", lambda self, method, *rest: seen.append(method.name) or get(self, method, *rest))
+    other = grid(methods=(MethodSetting("uce", Uce(beta=2.0)),))
     assert all(r.status == "done" for r in sweep(folder, other).run())
     assert seen == ["uce"] and len([p for p in (folder / "fits").iterdir() if p.name.startswith("uce")]) == 2
 
@@ -138,10 +136,10 @@ def test_what_was_kept_for_other_options_is_not_taken(finished, monkeypatch):
     ("made", "said"),
     [
         (lambda: Grid((), (), (), (0,)), "needs a concept"),
-        (lambda: Grid((concept(), concept()), (), ASSAULTS), "there twice"),
-        (lambda: Assault("none", "paraphrases"), "can't be called"),
-        (lambda: Assault("a", "paraphrase"), "paraphrases"),
-        (lambda: grid().entrant("ucee"), "uce"),
+        (lambda: Grid((concept(), concept()), (), ATTACK_SETTINGS), "there twice"),
+        (lambda: AttackSetting("none", "paraphrases"), "can't be called"),
+        (lambda: AttackSetting("a", "paraphrase"), "paraphrases"),
+        (lambda: grid().method("ucee"), "uce"),
     ],
 )
 def test_what_is_refused_says_why(made, said):

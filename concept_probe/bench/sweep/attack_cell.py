@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from concept_probe.attacks import ATTACKS, Attack, Attempt
 from concept_probe.attacks import attack as base
 from concept_probe.attacks.budget import success_of, success_rate
-from concept_probe.bench.sweep.grid import Assault, Settings
+from concept_probe.bench.sweep.grid import AttackSetting, Settings
 from concept_probe.registry import look_up
 from concept_probe.types import Concept, Looks, Query, Score, Trial
 
@@ -17,31 +17,33 @@ if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 
-def suits(assault: Assault, subject: Subject) -> bool:
+def suits(attack: AttackSetting, subject: Subject) -> bool:
     """Whether the attack is one on subjects that answer as this one does."""
-    return base.suits(ATTACKS[assault.attack], subject)
+    return base.suits(ATTACKS[attack.attack], subject)
 
 
-def instance(assault: Assault, looks: Looks, settings: Settings, seed: int, known: Mapping[Query, Trial]) -> Attack:
+def instance(
+    attack: AttackSetting, looks: Looks, settings: Settings, seed: int, known: Mapping[Query, Trial]
+) -> Attack:
     """The attack, ready to be run. Raises ValueError for an option that it does not have."""
-    make = look_up(ATTACKS, assault.attack, "attack", "concept-probe info attacks")
+    make = look_up(ATTACKS, attack.attack, "attack", "concept-probe info attacks")
     try:
-        return make(looks, settings.sampling, seed, known, **assault.options)
+        return make(looks, settings.sampling, seed, known, **attack.options)
     except TypeError as error:
-        raise ValueError(f"attack {assault.attack!r} was given options {dict(assault.options)}: {error}") from error
+        raise ValueError(f"attack {attack.attack!r} was given options {dict(attack.options)}: {error}") from error
 
 
-def assail(
-    subject: Subject, concept: Concept, assault: Assault, settings: Settings, looks: Looks, seed: int
+def measure_attack(
+    subject: Subject, concept: Concept, asked: AttackSetting, settings: Settings, looks: Looks, seed: int
 ) -> dict[str, Any]:
     """The values of a cell. Raises ValueError where the attack needs examples that the concept has not."""
-    attack = instance(assault, looks, settings, 1000 * seed, {})
+    attack = instance(asked, looks, settings, 1000 * seed, {})
     if base.lacks_examples(attack, concept):
-        raise ValueError(f"attack {assault.name!r} learns from examples, and concept {concept.name!r} has none")
-    return told(attack(subject, concept, settings.budget))
+        raise ValueError(f"attack {asked.name!r} learns from examples, and concept {concept.name!r} has none")
+    return values_of(attack(subject, concept, settings.budget))
 
 
-def told(attempt: Attempt) -> dict[str, Any]:
+def values_of(attempt: Attempt) -> dict[str, Any]:
     """An attempt as values that JSON can hold: hits of every point, of the best one and of the control.
 
     An attacker stops where it works best, so the best point counts; the never-taught twin, whose row is the control

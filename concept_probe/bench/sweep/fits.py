@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concept_probe.bench.sweep.grid import Entrant, about, digest, told
-from concept_probe.bench.sweep.methods import PREPARATIONS, Bench
+from concept_probe.bench.sweep.grid import MethodSetting, digest, key_of_concept, key_of_method
+from concept_probe.bench.sweep.methods import PREPARATIONS, FitContext
 from concept_probe.bench.sweep.peak_memory import Peak
 from concept_probe.bench.sweep.store import Store
 from concept_probe.erasers import ERASERS, Edit, Erasure
@@ -48,19 +48,19 @@ class Fits:
     store: Store
     """Whose claims keep two processes from fitting the same thing."""
 
-    def get(self, entrant: Entrant, subject: Subject, concept: Concept, bench: Bench, base: str) -> Fit:
+    def get(self, method: MethodSetting, subject: Subject, concept: Concept, bench: FitContext, base: str) -> Fit:
         """The kept fit, or a new one that is then kept. What another process is fitting is waited for."""
-        name = digest(base, told(entrant), about(concept))
-        place = self.folder / f"{_plain(entrant.name)}-{_plain(concept.name)}-{name}"
+        name = digest(base, key_of_method(method), key_of_concept(concept))
+        place = self.folder / f"{_plain(method.name)}-{_plain(concept.name)}-{name}"
         with self.store.claim(f"fit {name}", wait=True):
             kept = _read(place, subject, concept, bench)
-            return kept if kept is not None else _make(place, entrant, subject, concept, bench)
+            return kept if kept is not None else _make(place, method, subject, concept, bench)
 
 
-def _make(place: Path, entrant: Entrant, subject: Subject, concept: Concept, bench: Bench) -> Fit:
-    prepare = look_up(PREPARATIONS, entrant.prepare, "preparation", "the list: bench.entrants.PREPARATIONS")
+def _make(place: Path, method: MethodSetting, subject: Subject, concept: Concept, bench: FitContext) -> Fit:
+    prepare = look_up(PREPARATIONS, method.prepare, "preparation", "the list: bench.PREPARATIONS")
     start, peak = time.perf_counter(), Peak()
-    erasure, found = prepare(entrant, subject, concept, bench)
+    erasure, found = prepare(method, subject, concept, bench)
     seconds, used = time.perf_counter() - start, peak.above()
     fit = Fit(erasure, seconds, used, *_size(erasure, subject))
     place.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def _make(place: Path, entrant: Entrant, subject: Subject, concept: Concept, ben
         erasure.save(place / "edit")
     elif erasure is not None:
         save_found(found, place / "found")
-    note = asdict_of(fit) | {"format": FORMAT, "eraser": entrant.name, "kind": _kind(erasure)}
+    note = asdict_of(fit) | {"format": FORMAT, "eraser": method.name, "kind": _kind(erasure)}
     if erasure is not None:
         note |= {"describe": erasure.describe()}
     beside = place / "fit.json.part"
@@ -82,7 +82,7 @@ def asdict_of(fit: Fit) -> dict[str, Any]:
     return {"seconds": fit.seconds, "peak": fit.peak, "numbers": fit.numbers, "change": fit.change}
 
 
-def _read(place: Path, subject: Subject, concept: Concept, bench: Bench) -> Fit | None:
+def _read(place: Path, subject: Subject, concept: Concept, bench: FitContext) -> Fit | None:
     """None where nothing is kept, or what is remade from it is not what was kept."""
     try:
         note = json.loads((place / "fit.json").read_text(encoding="utf-8"))
@@ -102,7 +102,7 @@ def _read(place: Path, subject: Subject, concept: Concept, bench: Bench) -> Fit 
     return Fit(erasure, note["seconds"], note["peak"], note["numbers"], note["change"])
 
 
-def _codecs(place: Path, subject: Subject, bench: Bench) -> tuple:
+def _codecs(place: Path, subject: Subject, bench: FitContext) -> tuple:
     """The autoencoders that the found features need; none where nothing found has one."""
     index = json.loads((place / "found" / "found.json").read_text(encoding="utf-8"))
     return bench.autoencoders(subject) if any(s["has_codec"] for s in index["subspaces"]) else ()

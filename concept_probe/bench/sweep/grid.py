@@ -21,13 +21,13 @@ UNTOUCHED, NEVER_TAUGHT = "untouched", "never taught"
 
 
 @dataclass(frozen=True)
-class Entrant:
+class MethodSetting:
     """One row of a leaderboard: an eraser with its options, under a name."""
 
     name: str
     eraser: Eraser
     prepare: str = "nothing"
-    """What comes before the eraser, a key of `entrants.PREPARATIONS`: `nothing`, or finding and choosing."""
+    """What comes before the eraser, a key of `methods.PREPARATIONS`: `nothing`, or finding and choosing."""
     ours: bool = False
     """Whether it is this project's own method."""
     others: tuple[Eraser, ...] = ()
@@ -35,7 +35,7 @@ class Entrant:
 
 
 @dataclass(frozen=True)
-class Assault:
+class AttackSetting:
     """One column of a leaderboard: an attack of the registry with its options, under a name."""
 
     name: str
@@ -70,15 +70,15 @@ class Settings:
 class Cell:
     """One thing to measure."""
 
-    entrant: str
+    method: str
     concept: Concept
-    assault: Assault | None
+    attack: AttackSetting | None
     """None is the evaluation without attack."""
     seed: int
 
     @property
-    def attack(self) -> str:
-        return NONE if self.assault is None else self.assault.name
+    def attack_name(self) -> str:
+        return NONE if self.attack is None else self.attack.name
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Grid:
     """Everything that a sweep measures."""
 
     concepts: tuple[Concept, ...]
-    entrants: tuple[Entrant, ...]
-    assaults: tuple[Assault, ...]
+    methods: tuple[MethodSetting, ...]
+    attacks: tuple[AttackSetting, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
     settings: Settings = Settings()
     twin: bool = False
@@ -97,7 +97,7 @@ class Grid:
         for what, names in (
             ("concept", [c.name for c in self.concepts]),
             ("eraser", self.names()),
-            ("attack", [a.name for a in self.assaults]),
+            ("attack", [a.name for a in self.attacks]),
         ):
             twice = {n for n in names if names.count(n) > 1}
             if twice:
@@ -107,39 +107,39 @@ class Grid:
 
     def names(self) -> list[str]:
         """Rows of the leaderboard: the controls, then the erasers."""
-        return [UNTOUCHED, *([NEVER_TAUGHT] if self.twin else []), *(e.name for e in self.entrants)]
+        return [UNTOUCHED, *([NEVER_TAUGHT] if self.twin else []), *(e.name for e in self.methods)]
 
-    def entrant(self, name: str) -> Entrant:
-        return look_up({e.name: e for e in self.entrants}, name, "eraser of this sweep")
+    def method(self, name: str) -> MethodSetting:
+        return look_up({e.name: e for e in self.methods}, name, "eraser of this sweep")
 
     def cells(self) -> Iterator[Cell]:
         """Every cell: all of the first seed before any of the next, so that a sweep cut short compares all."""
         for seed in self.seeds:
             for concept in self.concepts:
                 for name in self.names():
-                    for assault in (None, *self.assaults):
-                        yield Cell(name, concept, assault, seed)
+                    for attack in (None, *self.attacks):
+                        yield Cell(name, concept, attack, seed)
 
     def key(self, cell: Cell, base: str) -> str:
         """Names what a cell measures, `base` being the hashes of the subjects' weights; 20 hexadecimal digits."""
-        control = cell.entrant in (UNTOUCHED, NEVER_TAUGHT)
+        control = cell.method in (UNTOUCHED, NEVER_TAUGHT)
         return digest(
             base,
-            cell.entrant if control else told(self.entrant(cell.entrant)),
-            about(cell.concept),
-            None if cell.assault is None else asdict(cell.assault),
+            cell.method if control else key_of_method(self.method(cell.method)),
+            key_of_concept(cell.concept),
+            None if cell.attack is None else asdict(cell.attack),
             cell.seed,
             asdict(self.settings),
         )
 
 
-def told(entrant: Entrant) -> list[Any]:
-    """What makes an entrant's erasure what it is, as values that JSON can hold."""
-    options = [asdict(e) for e in (entrant.eraser, *entrant.others)]  # pyright: ignore[reportArgumentType]
-    return [entrant.eraser.name, options, entrant.prepare]
+def key_of_method(method: MethodSetting) -> list[Any]:
+    """What makes a method's erasure what it is, as values that JSON can hold."""
+    options = [asdict(e) for e in (method.eraser, *method.others)]  # pyright: ignore[reportArgumentType]
+    return [method.eraser.name, options, method.prepare]
 
 
-def about(concept: Concept) -> list[str]:
+def key_of_concept(concept: Concept) -> list[str]:
     """What makes a concept what it is: its name and every prompt."""
     return [concept.name, *(fingerprint(p.text) for k in KINDS for s in SPLITS for p in concept.prompts(k, s))]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from concept_probe.bench.sweep.grid import Entrant
+from concept_probe.bench.sweep.grid import MethodSetting
 from concept_probe.erasers import ERASERS, Erasure, choose, choose_features, choose_vectors
 from concept_probe.find import find_features
 from concept_probe.learn import over_text, shipped_saes
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class FitContext:
     """What a fit may use besides subject and concept."""
 
     recogniser: Looks
@@ -31,42 +31,42 @@ class Bench:
 
 Made = tuple[Erasure | None, Sequence[Subspace]]
 """An erasure, or None where nothing was found to erase; and what it was made from."""
-Preparation = Callable[[Entrant, "Subject", Concept, Bench], Made]
+Preparation = Callable[[MethodSetting, "Subject", Concept, FitContext], Made]
 
 
-def _nothing(entrant: Entrant, subject: Subject, concept: Concept, bench: Bench) -> Made:
-    return entrant.eraser(subject, concept), ()
+def _nothing(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
+    return method.eraser(subject, concept), ()
 
 
-def _chosen_settings(entrant: Entrant, subject: Subject, concept: Concept, bench: Bench) -> Made:
-    """The best of the entrant's settings by pictures of the select split."""
-    made = {str(i): eraser(subject, concept) for i, eraser in enumerate((entrant.eraser, *entrant.others))}
-    return choose(made, subject, concept, recogniser=bench.recogniser).erasure, ()  # pyright: ignore[reportArgumentType]
+def _chosen_settings(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
+    """The best of the method's settings by pictures of the select split."""
+    made = {str(i): eraser(subject, concept) for i, eraser in enumerate((method.eraser, *method.others))}
+    return choose(made, subject, concept, recogniser=context.recogniser).erasure, ()  # pyright: ignore[reportArgumentType]
 
 
-def _features(entrant: Entrant, subject: Subject, concept: Concept, bench: Bench) -> Made:
+def _features(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
     """Each autoencoder with its strongest feature of the concept."""
-    found = find_features(list(bench.autoencoders(subject)), subject, concept, count=1, limit=4)
-    return entrant.eraser(subject, concept, found), found
+    found = find_features(list(context.autoencoders(subject)), subject, concept, count=1, limit=4)
+    return method.eraser(subject, concept, found), found
 
 
-def _chosen_features(entrant: Entrant, subject: Subject, concept: Concept, bench: Bench) -> Made:
+def _chosen_features(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
     """Formula, number and strength chosen on the select split; the eraser's own options give way to that choice."""
-    saes = over_text(bench.autoencoders(subject))  # pyright: ignore[reportArgumentType]
-    choice = choose_features(subject, concept, saes, recogniser=bench.recogniser)  # pyright: ignore[reportArgumentType]
+    saes = over_text(context.autoencoders(subject))  # pyright: ignore[reportArgumentType]
+    choice = choose_features(subject, concept, saes, recogniser=context.recogniser)  # pyright: ignore[reportArgumentType]
     return choice.erasure, choice.found
 
 
-def _chosen_columns(entrant: Entrant, subject: Subject, concept: Concept, bench: Bench) -> Made:
+def _chosen_columns(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
     """Ranking, number and strength of columns chosen on the select split; None where random columns do as much."""
-    choice = choose_vectors(subject, concept, recogniser=bench.recogniser)  # pyright: ignore[reportArgumentType]
+    choice = choose_vectors(subject, concept, recogniser=context.recogniser)  # pyright: ignore[reportArgumentType]
     return (None, ()) if choice is None else (choice.erasure, choice.found)
 
 
-def _chosen_cross(entrant: Entrant, subject: Subject, concept: Concept, bench: Bench) -> Made:
+def _chosen_cross(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
     """The same of directions that cross-attention reads."""
     role = ("cross_key_weight", "cross_value_weight")
-    choice = choose_vectors(subject, concept, recogniser=bench.recogniser, role=role)  # pyright: ignore[reportArgumentType]
+    choice = choose_vectors(subject, concept, recogniser=context.recogniser, role=role)  # pyright: ignore[reportArgumentType]
     return (None, ()) if choice is None else (choice.erasure, choice.found)
 
 
@@ -95,17 +95,19 @@ OURS = ("ablate_features", "ablate_vectors")
 """Methods of this project; all others are published ones or their parts."""
 
 
-def entrants(names: Sequence[str] = ()) -> tuple[Entrant, ...]:
+def method_settings(names: Sequence[str] = ()) -> tuple[MethodSetting, ...]:
     """Erasers of the registry with their default options, all of them where none is named.
 
     `ablate_vectors` may also be asked for as `ablate_vectors (cross-attention)`. Raises UnknownName for a name that
     nothing has.
     """
-    known = {name: _entrant(name) for name in ERASERS}
-    cross = Entrant("ablate_vectors (cross-attention)", ERASERS["ablate_vectors"](), "chosen cross-attention", True)
+    known = {name: _default_setting(name) for name in ERASERS}
+    cross = MethodSetting(
+        "ablate_vectors (cross-attention)", ERASERS["ablate_vectors"](), "chosen cross-attention", True
+    )
     known[cross.name] = cross
     return tuple(look_up(known, name, "eraser", "concept-probe info erasers") for name in names or known)
 
 
-def _entrant(name: str) -> Entrant:
-    return Entrant(name, ERASERS[name](), NEEDS.get(name, "nothing"), name in OURS)
+def _default_setting(name: str) -> MethodSetting:
+    return MethodSetting(name, ERASERS[name](), NEEDS.get(name, "nothing"), name in OURS)

@@ -88,7 +88,7 @@ def groups(cells: Mapping[str, Cell]) -> deque[deque[str]]:
     """Keys of cells that need the same fit and come together, in the order of the sweep."""
 
     def place(item):
-        return (item[1].seed, item[1].concept.name, item[1].entrant)
+        return (item[1].seed, item[1].concept.name, item[1].method)
 
     return deque(deque(key for key, _ in of) for _, of in groupby(cells.items(), key=place))
 
@@ -154,4 +154,4 @@ def _row(ray: Any, ready: Any, key: str, cell: Cell, died: dict[str, int]) -> Ro
         if died[key] < LIVES:
             return None
         said = f"{LOST}{LIVES} workers ended while they measured it: {error}"
-        return Row(key, cell.entrant, cell.concept.name, cell.attack, cell.seed, "failed", {}, said)
+        return Row(key, cell.method, cell.concept.name, cell.attack_name, cell.seed, "failed", {}, said)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from concept_probe import detect
 from concept_probe.attacks import label_of
-from concept_probe.bench.sweep.attack_cell import assail, suits
+from concept_probe.bench.sweep.attack_cell import measure_attack, suits
 from concept_probe.bench.sweep.cell import OTHER_NOISE, Seen, compare, errors, look, queries
 from concept_probe.bench.sweep.fits import Fit, Fits, asdict_of
 from concept_probe.bench.sweep.grid import NEVER_TAUGHT, UNTOUCHED, Cell, Grid
-from concept_probe.bench.sweep.methods import Bench
+from concept_probe.bench.sweep.methods import FitContext
 from concept_probe.bench.sweep.peak_memory import Peak
 from concept_probe.bench.sweep.store import Row, Store
 from concept_probe.types import Concept, Kind, Looks, Query
@@ -69,7 +69,7 @@ class Sweep:
 
         Attacks on subjects that answer otherwise (with texts, where this one makes pictures) have none.
         """
-        able = [c for c in self.grid.cells() if c.assault is None or suits(c.assault, self.subject)]
+        able = [c for c in self.grid.cells() if c.attack is None or suits(c.attack, self.subject)]
         return {self.grid.key(cell, self._base): cell for cell in able}
 
     def run(self, *, retry: bool = False) -> Iterator[Row]:
@@ -96,7 +96,7 @@ class Sweep:
     def measured(self, key: str, cell: Cell) -> Row:
         """The row of one cell, whatever the store holds of it; nothing is written. An error becomes a failed row."""
         start = time.perf_counter()
-        names = (key, cell.entrant, cell.concept.name, cell.attack, cell.seed)
+        names = (key, cell.method, cell.concept.name, cell.attack_name, cell.seed)
         try:
             values = self._measure(cell)
         except Exception as error:  # any cell may fail in its own way, and none may stop the others
@@ -107,12 +107,12 @@ class Sweep:
         looks, across = self.judges(cell.concept)
         began = time.perf_counter()
         subject, fit = self._side(cell, looks)
-        before = None if cell.assault is not None else self._untouched(cell, looks, across)
+        before = None if cell.attack is not None else self._untouched(cell, looks, across)
         waited = time.perf_counter() - began  # fits, and what the untouched subject draws, are no cost of this cell
         peak = Peak()
         with contextlib.nullcontext() if fit.erasure is None else fit.erasure.on(subject):
-            if cell.assault is not None:
-                values = assail(subject, cell.concept, cell.assault, self.grid.settings, looks, cell.seed)
+            if cell.attack is not None:
+                values = measure_attack(subject, cell.concept, cell.attack, self.grid.settings, looks, cell.seed)
             else:
                 assert before is not None  # for the type checker: made above for cells without an attack
                 asked = queries(cell.concept, self.grid.settings, cell.seed)
@@ -123,18 +123,18 @@ class Sweep:
 
     def _side(self, cell: Cell, looks: Looks) -> tuple[Subject, Fit]:
         """Who is measured, and with what on."""
-        if cell.entrant in (UNTOUCHED, NEVER_TAUGHT):
-            subject = self.subject if cell.entrant == UNTOUCHED else self.twin
+        if cell.method in (UNTOUCHED, NEVER_TAUGHT):
+            subject = self.subject if cell.method == UNTOUCHED else self.twin
             assert subject is not None  # the grid has the row only with a twin
             return subject, Fit(None, 0.0, None, 0, 0.0)
-        place = (cell.entrant, cell.concept.name)
+        place = (cell.method, cell.concept.name)
         if place in self._unfit:
             raise self._unfit[place]
         if place not in self._fitted:
             fits = Fits(self.folder / "fits", self.store)
             try:
                 fit = fits.get(
-                    self.grid.entrant(cell.entrant), self.subject, cell.concept, Bench(looks), self._base[:64]
+                    self.grid.method(cell.method), self.subject, cell.concept, FitContext(looks), self._base[:64]
                 )
             except Exception as error:  # kept, so that no other cell of this eraser fits in vain
                 self._unfit[place] = error
