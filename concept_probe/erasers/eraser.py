@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, final
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, cast, final
 
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.intervention import Between, Change, Intervention
-from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.erasers.erasure.provenance import provenance
+from concept_probe.families import Subject
+from concept_probe.find.layout import has_tokens
 from concept_probe.registry import check_choices
-from concept_probe.types import Concept, Site, Subspace
+from concept_probe.types import Concept, Sampling, Site, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.erasers.erasure.deltas import Delta
-    from concept_probe.families import Subject
 
-Found = Literal["nothing", "features", "patch_features", "vectors", "columns"]
-"""What an eraser works on besides prompts: features of autoencoders over text or over a language model's stream,
-features over the denoiser's patches, vectors in activations or weights, columns of matrices."""
+Found = Literal["nothing", "features", "text_features", "patch_features", "vectors", "columns", "directions"]
+"""What an eraser works on besides prompts, see `MATERIAL`."""
 Aim = Literal["prompts", "text", "to_empty", "to_anchor", "patches", "latents", "examples"]
 """By what an eraser can be seen to aim at its concept, which is how it is tested:
 
@@ -30,6 +30,59 @@ Aim = Literal["prompts", "text", "to_empty", "to_anchor", "patches", "latents", 
 - `latents`: the picture so far decides, between two steps;
 - `examples`: pictures of the concept are denoised worse.
 """
+TINY_SAMPLING = Sampling(steps=2, guidance=2.0, batch=8)
+"""How `tiny` erasers make pictures where they make some."""
+On = TypeVar("On", bound=Subject)
+"""The subjects that an eraser works on."""
+Made = TypeVar("Made", bound=Edit | Intervention)
+"""What an eraser returns."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """One kind of what finders find."""
+
+    what: str
+    finder: str
+    """Which finder makes it, and why it may have made none."""
+    fits: Callable[[Subject, Subspace], bool]
+    """(subject, subspace) -> whether it is of this kind."""
+
+
+MATERIAL: Mapping[Found, Material] = {
+    "features": Material(
+        "features of a sparse autoencoder",
+        "find_features makes them; it returns nothing where no feature is selective for the concept",
+        lambda subject, space: space.codec is not None,
+    ),
+    "text_features": Material(
+        "features of a sparse autoencoder over text tokens",
+        "find_features makes them, of an autoencoder at a text site such as text_stream",
+        lambda subject, space: (
+            space.codec is not None and subject.is_text(space.site) and has_tokens(subject, space.site)
+        ),
+    ),
+    "patch_features": Material(
+        "features of a sparse autoencoder over patches",
+        "find_features makes them, of an autoencoder at a site such as cross_out",
+        lambda subject, space: space.codec is not None and not has_tokens(subject, space.site),
+    ),
+    "vectors": Material(
+        "concept vectors in the weights",
+        "find_vectors makes them; it returns nothing where no candidate is causal",
+        lambda subject, space: space.space == "parameter",
+    ),
+    "columns": Material(
+        "columns of a language model's down projections",
+        "find_lm_columns makes them; it returns nothing where no columns are causal",
+        lambda subject, space: space.space == "parameter" and space.site.item is not None,
+    ),
+    "directions": Material(
+        "directions in activations",
+        "difference_of_means, leace, rlace and repit make them",
+        lambda subject, space: space.space == "activation" and space.codec is None,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -41,9 +94,9 @@ class Needs:
     optional: bool = False
     """Whether it can find that by itself, so that `found` may be empty."""
     answers: bool = False
-    """Whether the concept's fit prompts must have answers in words."""
+    """Whether fit prompts of the concept, of its lists `sources`, must have answers in words."""
     anchor: bool = False
-    """Whether the concept must have anchor prompts."""
+    """Whether the concept must have anchor prompts; not where an option `guide` says what stands in for it."""
     examples: bool = False
     """Whether the concept must have example pictures."""
 
@@ -51,12 +104,14 @@ class Needs:
 NOTHING = Needs()
 
 
-class Eraser(ABC):
+class Eraser(ABC, Generic[On, Made]):
     """A frozen dataclass of options that is called with what it works on. A subclass writes `make` and declares:
 
     >>> @dataclass(frozen=True)
-    ... class Mine(Eraser):
-    ...     name, makes, on = "mine", "edit", "pictures"
+    ... class Mine(Eraser[UNetSubject, Edit]):
+    ...     name = "mine"
+    ...     makes = "edit"
+    ...     on = "pictures"
     ...     strength: float = 1.0
     ...
     ...     def make(self, subject, concept, found):
@@ -68,9 +123,9 @@ class Eraser(ABC):
 
     name: ClassVar[str]
     """Its key in ERASERS."""
-    makes: ClassVar[Literal["edit", "guard"]]
-    """A change of weights, or an intervention while the model runs."""
-    on: ClassVar[Literal["pictures", "texts", "both"]] = "pictures"
+    makes: ClassVar[Literal["edit", "guard", "either"]]
+    """A change of weights, an intervention while the model runs, or `either`, as its option `how` says."""
+    on: ClassVar[Literal["pictures", "texts", "both"]]
     """Subjects that it can erase from: those that answer with pictures, with texts, or either."""
     needs: ClassVar[Needs] = NOTHING
     aims: ClassVar[Aim] = "prompts"
@@ -86,19 +141,17 @@ class Eraser(ABC):
         return cls()
 
     @final
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit | Intervention:
+    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Made:
         """Make the erasure; nothing is applied until `with erasure.on(subject)`.
 
-        Raises TypeError for a subject that answers in another way, ValueError where concept or `found` lack what the
-        method declares to need.
+        Of `found`, what the method declares to work on is used. Raises TypeError for a subject that answers in another
+        way, ValueError where concept or `found` lack what the method declares to need.
         """
-        found = tuple(found)
-        self._refuse(subject, concept, found)
-        made = self.make(subject, concept, found)
-        return replace(made, made_by=made_by(self, subject, concept, found, **made.made_by))
+        used = self.checked(subject, concept, found)
+        return self.stamped(self.make(cast(On, subject), concept, used), subject, (concept,), used)
 
     @abstractmethod
-    def make(self, subject: Subject, concept: Concept, found: tuple[Subspace, ...]) -> Edit | Intervention:
+    def make(self, subject: On, concept: Concept, found: tuple[Subspace, ...]) -> Made:
         """The erasure, with what was measured in the making as its `made_by`; the caller stamps the rest."""
 
     @final
@@ -113,33 +166,45 @@ class Eraser(ABC):
         """An intervention by this method, at its option `strength` where it has one."""
         return Intervention(self.name, concept.name, actions, getattr(self, "strength", 1.0), measured, between)
 
-    def _refuse(self, subject: Subject, concept: Concept, found: Sequence[Subspace]) -> None:
+    @final
+    def stamped(self, made: Made, subject: Subject, concepts: Sequence[Concept], found: Sequence[Subspace]) -> Made:
+        """`made`, with what it was made by, from and of."""
+        return replace(made, made_by=provenance(self, subject, concepts, found, made.made_by))
+
+    @final
+    def checked(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> tuple[Subspace, ...]:
+        """What of `found` the method works on. Raises as a call does."""
         if not suits(self, subject):
             raise TypeError(
                 f"{self.name} erases from models that answer with {self.on}, and {subject.name!r} is of family "
                 f"{subject.family!r}, which answers with {subject.answers}"
             )
-        needs = self.needs
-        if needs.found != "nothing" and not needs.optional and not found:
+        needs, options = self.needs, vars(self)
+        used: tuple[Subspace, ...] = ()
+        if needs.found != "nothing":
+            material = MATERIAL[needs.found]
+            used = tuple(space for space in found if material.fits(subject, space))
+            if not used and not needs.optional:
+                raise ValueError(
+                    f"{self.name} needs {material.what}; {len(found)} subspaces were given as `found`, none of them "
+                    f"such. {material.finder}"
+                )
+        sources = options.get("sources", ("target", "paraphrases"))
+        if needs.answers and not any(p.answers for kind in sources for p in concept.prompts(kind, "fit")):
             raise ValueError(
-                f"{self.name} works on {needs.found.replace('_', ' ')} of {concept.name!r}, and `found` holds none; find "
-                f"them first and give them as `found`"
+                f"{self.name}: no fit prompt of {concept.name!r} in {', '.join(sources)} has `answers`, so there is "
+                "nothing to unlearn; give its prompts answers"
             )
-        if needs.answers and not any(
-            p.answers for kind in ("target", "paraphrases") for p in concept.prompts(kind, "fit")
-        ):
-            raise ValueError(
-                f"{self.name}: no fit prompt of {concept.name!r} has `answers`, so there is nothing to unlearn; give its "
-                "prompts answers"
-            )
-        if needs.anchor and not concept.anchor.fit:
-            raise ValueError(f"{self.name}: {concept.name!r} has no anchor prompts (fit split); give it some")
+        if needs.anchor and options.get("guide") is None and not concept.anchor.fit:
+            mend = "give it some, or a `guide`" if "guide" in options else "give it some"
+            raise ValueError(f"{self.name}: {concept.name!r} has no anchor prompts (fit split); {mend}")
         if needs.examples and (concept.examples is None or not len(concept.examples)):
             raise ValueError(
                 f"{self.name} needs pictures of {concept.name!r}: give the concept `examples` (n, 3, h, w) in 0..1"
             )
+        return used
 
 
-def suits(eraser: Eraser | type[Eraser], subject: Subject) -> bool:
+def suits(eraser: Eraser[Any, Any] | type[Eraser[Any, Any]], subject: Subject) -> bool:
     """Whether the subject answers with what the eraser erases from."""
     return eraser.on in ("both", subject.answers)

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 from concept_probe.erasers.closed_form.alignment import Policy
 from concept_probe.erasers.closed_form.solve import Balance, edit_moments
 from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, multiplied, readers
+from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.families import UNetSubject
 from concept_probe.find.rows import NEGATIVE, POSITIVE
 from concept_probe.types import Concept, Kind, Subspace
 
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
-
 
 @dataclass(frozen=True)
-class Uce:
+class Uce(Eraser[UNetSubject, Edit]):
     """Make every to_k and to_v answer the concept's tokens as it answers the guide's, and other prompts as before.
 
     >>> edit = Uce(policy="suffix", alpha=1.0, beta=0.1)(subject, concept)
     """
 
-    name: ClassVar[str] = "uce"
+    name = "uce"
+    makes = "edit"
+    on = "pictures"
+    needs = Needs(anchor=True)
+    aims = "prompts"
+    origin = "published"
     policy: Policy = "suffix"
     """Which tokens of the concept's prompts are moved: `last_subject`, `subject` (all tokens that name it),
     `suffix` (those and all after them, through the end token and padding), `all` (every token but bos)."""
@@ -52,8 +53,8 @@ class Uce:
     strength: float = 1.0
     """Factor on the change of the weights."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
-        """`found` is not used. ValueError where the concept has no prompts to move."""
+    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+        """ValueError where the concept has no prompts to move."""
         states = gather(
             subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
             method=self.name,
@@ -62,10 +63,11 @@ class Uce:
         sums = states.moments()
         alpha, beta = sums.weights(self.alpha, self.beta, self.balance)
         solution = edit_moments(sums, lam=self.lam, alpha=alpha, beta=beta)
-        origin = made_by(
-            self,
+        deltas = multiplied(subject, sites, solution.change, len(states.target), self.strength)
+        return self.edit(
             subject,
             concept,
+            deltas,
             condition=solution.condition,
             residual=solution.residual,
             moved_tokens=len(states.target),
@@ -73,5 +75,3 @@ class Uce:
             guides=states.drawn,
             **fit_of(solution.change, states),
         )
-        deltas = multiplied(subject, sites, solution.change, len(states.target), self.strength)
-        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)

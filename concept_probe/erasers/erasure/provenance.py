@@ -34,6 +34,31 @@ def made_by(
     return {**out, **measured}
 
 
+def provenance(
+    eraser: Any,
+    subject: Subject,
+    concepts: Sequence[Concept],
+    found: Sequence[Subspace],
+    measured: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What `eraser` (a dataclass of options) made an erasure by: from the concepts' fit and select prompts, and `found`.
+
+    `measured` is what came out in the making. Options among it, under `options`, are those that had been left open,
+    as they were settled.
+    """
+    options = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(eraser).items()}
+    prompts = (p for c in concepts for kind in KINDS for split in ("fit", "select") for p in c.prompts(kind, split))
+    out = {
+        "method": eraser.name,
+        "options": options | measured.get("options", {}),
+        "subject": subject.name,
+        SEEN: sorted({fingerprint(p.text) for p in prompts}),
+    }
+    if found:
+        out[WORKED_ON] = [f"{space.site} rank {space.rank} {content_hash(space)}" for space in found]
+    return out | {key: value for key, value in measured.items() if key != "options"}
+
+
 def content_hash(space: Subspace) -> str:
     """12 hexadecimal digits of a SHA-256 over the basis, what goes with it, and the weights of its autoencoder."""
     digest = hashlib.sha256()

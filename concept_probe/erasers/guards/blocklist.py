@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.families import UNetSubject
 from concept_probe.types import TOKEN_KINDS, Concept, Moment, Prompt, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True)
-class Blocklist:
+class Blocklist(Eraser[UNetSubject, Intervention]):
     """Read prompts that name the concept as if the anchor had been asked for; leave every other prompt alone.
 
     It knows words and nothing else: a paraphrase, a description or a prompt in embeddings goes
@@ -27,7 +24,11 @@ class Blocklist:
     >>> guard = Blocklist(names=("camel", "camels"))(subject, concept)
     """
 
-    name: ClassVar[str] = "blocklist"
+    name = "blocklist"
+    makes = "guard"
+    on = "pictures"
+    aims = "prompts"
+    origin = "control"
     names: tuple[str, ...] = ()
     """Names to block; empty: those that the concept's target prompts (fit split) name it by."""
     anchor: str | None = None
@@ -35,8 +36,8 @@ class Blocklist:
     strength: float = 1.0
     """0 lets everything through; 1 replaces."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
-        """`found` is not used. ValueError where no name is known."""
+    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+        """ValueError where no name is known."""
         named = dict.fromkeys(prompt.subject for prompt in concept.target.fit if prompt.subject)
         names = self.names or tuple(named)
         if not names:
@@ -53,9 +54,7 @@ class Blocklist:
                 kind = type(subject.module(site)).__name__
                 raise ValueError(f"blocklist needs a table of token embeddings; {site} is {kind}")
             actions[site] = _action(table, rows, read.ids[i][0])
-        origin = made_by(self, subject, concept)
-        origin["options"] |= {"names": list(names), "anchor": anchor.text}
-        return Intervention(self.name, concept.name, actions, self.strength, origin)
+        return self.guard(concept, actions, options={"names": list(names), "anchor": anchor.text})
 
 
 def _words(kinds: Tensor) -> Tensor:
