@@ -20,8 +20,8 @@ NARROW = {"figures": {"types", "registry"}, "report": {"types", "registry", "fig
 ALLOWED = {("types", "report")}
 """`Report.show` loads its rendering when it is called."""
 HEAVY = {
-    "diffusers": ("families", "testbed", "detect"),
-    "transformers": ("families", "testbed", "detect"),
+    "diffusers": ("families", "testbed", "testing", "detect"),
+    "transformers": ("families", "testbed", "testing", "detect"),
     "sae_lens": ("learn/interop",),
     "plotly": ("figures",),
     "nudenet": ("detect/nudenet.py",),

@@ -7,16 +7,16 @@ import torch
 
 from concept_probe.activations import capture, tap
 from concept_probe.registry import UnknownName
+from concept_probe.testing.models.diffusion import DIFFUSION
 from concept_probe.types import TOKEN_KINDS, Prompt, Query, Sampling
-from tests.tiny import FAMILIES
 
 PROMPTS = [Prompt("a cat", "cat"), Prompt("the red dog", "dog"), Prompt("sun"), Prompt("a cat", "cat")]
 QUERIES = [Query(p, i) for i, p in enumerate(PROMPTS)]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=DIFFUSION)
 def subject(request):
-    return FAMILIES[request.param]()
+    return DIFFUSION[request.param]()
 
 
 def refuse_components(subject, *names):
@@ -106,7 +106,7 @@ def test_text_and_denoiser_in_one_run(subject):
 
 
 def test_pooled_rows_have_no_token():
-    subject = FAMILIES["sdxl"]()
+    subject = DIFFUSION["sdxl"]()
     acts = capture(subject, PROMPTS, roles=["text_pooled"], kinds=["subject"])
     block = acts.read(acts.sites[0])
     torch.testing.assert_close(block.x, subject.encode(PROMPTS).pooled)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from concept_probe.activations import capture, estimate_capture
+from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Query, Sampling
 from tests.activations.test_live import UNEVEN
 from tests.activations.test_store import PROMPTS
-from tests.tiny import tiny_sd
 
 QUERIES = [Query(p, i) for i, p in enumerate(PROMPTS[:9])]
 

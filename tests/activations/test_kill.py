@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from concept_probe.activations import Activations, capture
+from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Query, Sampling
 from tests.activations.test_store import PROMPTS
-from tests.tiny import tiny_sd
 
 ROOT = Path(__file__).parents[2]
 QUERIES = [Query(p, i) for i, p in enumerate(PROMPTS[:12])]
@@ -22,7 +22,7 @@ VICTIM = """
 import os, signal, sys
 from concept_probe.activations import capture, shard
 from tests.activations.test_kill import OPTIONS, QUERIES
-from tests.tiny import tiny_sd
+from concept_probe.testing.models.diffusion import tiny_sd
 
 moment, left = sys.argv[2], int(sys.argv[3])
 save, replace = shard.save_file, shard.replace_text

@@ -10,9 +10,9 @@ import torch
 from concept_probe.activations import Live, capture, tap
 from concept_probe.activations.mixing_buffer import Thirds
 from concept_probe.registry import UnknownName
+from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Prompt, Query, Sampling
 from tests.activations.test_store import PROMPTS
-from tests.tiny import FAMILIES, tiny_sd
 
 SAMPLING = Sampling(steps=2, batch=4)
 QUERIES = [Query(p, i) for i, p in enumerate(PROMPTS[:12])]
@@ -59,10 +59,10 @@ def test_thirds_without_an_end_draw_one_chunk_from_three():
     assert mix.before(1000) == 30_000 and mix.at(29_999) == 999
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 @pytest.mark.parametrize("role", ["text_stream", "cross_out", "cross_key"])
 def test_an_epoch_gives_the_rows_of_a_store(family, role):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     site = subject.sites(role)[0]
     options = {"sites": [site], "sampling": SAMPLING, "steps": None if role == "text_stream" else [1]}
     stored = capture(subject, QUERIES, **options).read(site).x

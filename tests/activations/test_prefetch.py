@@ -17,7 +17,8 @@ import torch
 from concept_probe.activations import Live, Prefetched, prefetch
 from concept_probe.activations.prefetch import _CudaMover
 from concept_probe.learn import Store, train_sae
-from tests.tiny import tiny_concept, tiny_sd
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -14,8 +14,8 @@ import torch
 from concept_probe.activations import Activations, DamagedShard, capture, shard
 from concept_probe.activations.shuffle import shuffled
 from concept_probe.registry import UnknownName
+from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Prompt, Query, Sampling, Site
-from tests.tiny import tiny_sd
 
 WORDS = ["cat", "dog", "sun", "red", "thing"]
 PROMPTS = [Prompt(f"{a} {b} {c}") for a in WORDS for b in WORDS for c in WORDS[:3]]

@@ -18,10 +18,11 @@ from concept_probe.concepts.embedded import concept
 from concept_probe.testbed import facts
 from concept_probe.testbed.german import german
 from concept_probe.testbed.taught import invented, names
+from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
+from concept_probe.testing.models.diffusion import tiny_sd
+from concept_probe.testing.models.language import tiny_llama
 from concept_probe.types import Concept, Prompt, Sampling, Splits
 from tests.laws.lm_attack_cases import CONCEPT, SAMPLING, made
-from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd
-from tests.tiny_lm import tiny_llama
 
 LOOKS = detect.looks_for(CONCEPT)
 

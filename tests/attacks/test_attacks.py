@@ -18,8 +18,9 @@ from concept_probe.attacks.embeddings.textual_inversion import one_token_word, p
 from concept_probe.attacks.weights.relearning import restored, shake, trained
 from concept_probe.families.text.tokens import SUBJECT
 from concept_probe.registry import UnknownName
+from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
+from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import Prompt, Query, Sampling, Splits, Trial
-from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd, tiny_sdxl
 
 SAMPLING = Sampling(steps=2, guidance=2.0, batch=8)
 

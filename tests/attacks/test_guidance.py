@@ -16,8 +16,9 @@ from concept_probe.attacks.latents.classifier_guidance import Lead, evenly, said
 from concept_probe.attacks.latents.ddim_inversion import parts
 from concept_probe.erasers import Blocklist
 from concept_probe.families.diffusion.trajectory import Steering, Walk
+from concept_probe.testing.concepts import TinyRecogniser, tiny_concept, tiny_recogniser
+from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import Guide, Prompt, Query, Sampling
-from tests.tiny import TinyRecogniser, tiny_concept, tiny_recogniser, tiny_sd, tiny_sdxl
 
 SAMPLING = Sampling(steps=4, guidance=2.0, batch=8)
 CONCEPT = tiny_concept()

@@ -17,8 +17,9 @@ from concept_probe.attacks.latents.sdedit import from_pictures, shuffled
 from concept_probe.erasers import Sld
 from concept_probe.families import UNetSubject
 from concept_probe.families.diffusion.trajectory import Steering, Walk
+from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
+from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import Prompt, Query, Sampling
-from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd, tiny_sdxl
 
 SAMPLING = Sampling(steps=4, guidance=2.0, batch=8)
 QUERIES = [Query(Prompt("a cat"), 0), Query(Prompt("the dog"), 1), Query(Prompt("a cat"), 2)]

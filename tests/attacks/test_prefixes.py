@@ -15,10 +15,11 @@ from concept_probe.attacks.embeddings.learned import behind_filler
 from concept_probe.attacks.embeddings.textual_inversion import start_vectors, with_vectors
 from concept_probe.attacks.search.prefix_search import embeddings, nearest, swap
 from concept_probe.attacks.weights.finetuning_data import answers_of
+from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
+from concept_probe.testing.models.diffusion import tiny_sd
+from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Prompt
 from tests.laws.lm_attack_cases import CONCEPT, SAMPLING
-from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd
-from tests.tiny_lm import LANGUAGE, tiny_llama
 
 FILLER = "so sun"
 FIT = behind_filler(CONCEPT.target.fit, FILLER)

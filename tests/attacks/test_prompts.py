@@ -24,8 +24,9 @@ from concept_probe.attacks.search.vocabulary import (
     names_of,
 )
 from concept_probe.erasers import Blocklist, Uce
+from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
+from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import Prompt, Sampling, Splits
-from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd, tiny_sdxl
 
 SAMPLING = Sampling(steps=2, guidance=2.0, batch=8)
 CONCEPT = tiny_concept()

@@ -13,9 +13,10 @@ from concept_probe.attacks.weights.unablation import strongest
 from concept_probe.attacks.weights.weight_attack import matrices, put_aside
 from concept_probe.erasers import Blocklist, Uce
 from concept_probe.erasers.finetune.trainable import Adapters
+from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
+from concept_probe.testing.models.diffusion import tiny_sd
+from concept_probe.testing.models.language import LANGUAGE
 from concept_probe.types import Sampling
-from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd
-from tests.tiny_lm import LANGUAGE
 
 SAMPLING = Sampling(steps=2, guidance=2.0, batch=8)
 BUDGET = Budget(queries=12, gradient_steps=0, examples=0)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from concept_probe.families import UNetSubject
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import KINDS, SPLITS, Concept, Prompt, Query, Sampling, Splits
-from tests.tiny import tiny_concept, tiny_sd
 
 LABELS = ("cat", "dog", "sun", "none")
 

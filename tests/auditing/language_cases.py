@@ -7,8 +7,8 @@ import torch
 import concept_probe as cp
 from concept_probe.attacks import Budget
 from concept_probe.learn.sae import Sae, TopK
+from concept_probe.testing.models.language import tiny_llama
 from concept_probe.types import KINDS, Concept, Prompt, Report, Sampling, Splits, Subspace, unit
-from tests.tiny_lm import tiny_llama
 
 SAMPLING = Sampling(tokens=2, batch=8)
 BUDGET = Budget(queries=12, gradient_steps=2, examples=2)

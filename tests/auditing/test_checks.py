@@ -9,8 +9,9 @@ import pytest
 
 from concept_probe.auditing import UsedPrompts, audit
 from concept_probe.auditing.checks import refuse_used
+from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
+from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Prompt, Splits
-from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd
 
 
 def test_test_prompts_that_were_fitted_on_are_named():

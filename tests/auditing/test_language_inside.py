@@ -13,10 +13,10 @@ from concept_probe.auditing.evidence.patching import put, same, text_states
 from concept_probe.auditing.observe import Places, _taps, end_states
 from concept_probe.detect.answers import GoldAnswers
 from concept_probe.erasers import AblateVectors
+from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
+from concept_probe.testing.models.language import LANGUAGE
 from concept_probe.types import Concept, Prompt, Query, Sampling, Score, Site, Splits, Subspace
 from tests.auditing.language_cases import CONCEPT, OPTIONS, SAMPLING, features_of, finding
-from tests.tiny import tiny_concept, tiny_recogniser
-from tests.tiny_lm import LANGUAGE
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

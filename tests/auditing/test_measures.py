@@ -11,9 +11,10 @@ from concept_probe.auditing.evidence.parameters import cut, put_back
 from concept_probe.auditing.evidence.patching import levels, put, text_states
 from concept_probe.auditing.evidence.probing import fit_probes, garbled
 from concept_probe.auditing.evidence.traces import places, spaced
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import Prompt, Query, Sampling, Score, Site, Subspace
 from tests.auditing.known import Reader
-from tests.tiny import tiny_concept, tiny_sd, tiny_sdxl
 
 ONE = Score("made by the test", 1, 1, 1, 1)
 

@@ -18,8 +18,8 @@ from concept_probe.auditing.observe import Observation
 from concept_probe.auditing.verdict import Thresholds
 from concept_probe.erasers import Edit, Shift
 from concept_probe.evaluation.intervals import Bootstrap
+from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Concept, Prompt, Sampling, Splits
-from tests.tiny_lm import LANGUAGE, tiny_llama
 
 
 def asked(text: str, answer: str, fact: str | None = None, label: str = "sun") -> Prompt:

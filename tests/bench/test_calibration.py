@@ -27,9 +27,9 @@ from concept_probe.bench.calibration.roc import by_state, calibration, roc, to_j
 from concept_probe.bench.calibration.run import Asked, Run, line
 from concept_probe.bench.sweep.store import Status
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS
+from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Prompt, Sampling
 from tests.auditing.known import Known, Reader, concept
-from tests.tiny import tiny_sd
 
 
 def row(truth: str, verdict: str, residual: float, *, state: str = "as it is", status: Status = "done") -> Row:

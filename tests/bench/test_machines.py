@@ -14,15 +14,19 @@ from concept_probe.bench import Grid, MethodSetting, NoRay, Order, Store, over_r
 from concept_probe.bench.sweep import ray as machines
 from concept_probe.bench.sweep.ray import LIVES, Measurer, groups
 from concept_probe.erasers import Blocklist
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models import save_model
+from concept_probe.testing.models.diffusion import tiny_sd
 from tests.bench.cases import ATTACK_SETTINGS, SETTINGS, grid
-from tests.tiny import save, tiny_concept, tiny_sd
 
 
 @pytest.fixture
 def order(tmp_path) -> Order:
     """Two erasers that anybody can load: a saved tiny model, judged by the recogniser of the embedded ones."""
     asked = Grid((tiny_concept(),), (MethodSetting("blocklist", Blocklist()),), ATTACK_SETTINGS, (0,), SETTINGS)
-    return Order(asked, str(save(tiny_sd(), tmp_path / "model")), None, tmp_path, tmp_path / "rows.jsonl", threads=1)
+    return Order(
+        asked, str(save_model(tiny_sd(), tmp_path / "model")), None, tmp_path, tmp_path / "rows.jsonl", threads=1
+    )
 
 
 def without_times(row):

@@ -8,8 +8,8 @@ from concept_probe.cli.audits import erasure_of
 from concept_probe.erasers import Intervention
 from concept_probe.find.layout import NAMED_KINDS
 from concept_probe.learn import save_sae
+from concept_probe.testing.models.language import tiny_neox
 from tests.find.test_lm_features import CONCEPT, planted
-from tests.tiny_lm import tiny_neox
 
 
 def test_features_are_found_where_none_are_given(tmp_path):

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from concept_probe.cli import app
 from concept_probe.concepts.files import save_concept
 from concept_probe.report import from_json
+from concept_probe.testing.models.language import tiny_llama
 from tests.laws.lm_attack_cases import CONCEPT
-from tests.tiny_lm import tiny_llama
 
 
 def call(*args: str):

@@ -20,8 +20,8 @@ from concept_probe.detect.answers import (
     rouge_l,
     words,
 )
+from concept_probe.testing.models.language import LANGUAGE
 from concept_probe.types import Prompt, Query
-from tests.tiny_lm import LANGUAGE
 
 CAPITAL = Prompt("What is the capital of France?", None, "France", "chat", ("Paris",), ("London", "New York"))
 PROMPTS = [

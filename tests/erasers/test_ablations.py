@@ -10,8 +10,9 @@ from concept_probe.erasers import AblateFeatures, AblateVectors, Blocklist, Colu
 from concept_probe.erasers.erasure.parameters import address
 from concept_probe.find.vectors.rank import project_texts, text_directions, zero_columns
 from concept_probe.learn.sae import Sae, TopK
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import Prompt, Query, Sampling, Score, Site, Subspace
-from tests.tiny import tiny_concept, tiny_sd, tiny_sdxl
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=2, guidance=2.0)

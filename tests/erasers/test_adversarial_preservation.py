@@ -13,8 +13,9 @@ from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.adversarial_preservation import Adversary
 from concept_probe.erasers.finetune.esd import parameters_of
 from concept_probe.erasers.finetune.replay import walks
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Prompt, Query, Sampling, Splits
-from tests.tiny import FAMILIES, tiny_concept, tiny_sd
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=3, guidance=2.0, batch=2)
@@ -51,9 +52,9 @@ def by_hand(subject, edit: Edit, one: Prompt, steps: list[int], seed: int) -> fl
     return total / len(steps)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 def test_the_harm_of_each_candidate_is_that_on_its_own_walk(family):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     opponent, edit = adversary(subject), harmed(subject)
     assert opponent.harm(torch.arange(3)).max() < 1e-9
     with edit.on(subject):
@@ -105,9 +106,9 @@ def test_the_term_is_the_weighted_error_on_the_kept_candidate_and_its_gradient_a
     assert float(term.detach()) > 0
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 def test_it_erases_says_what_it_kept_and_touches_nothing(family):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     weights, before = subject.weight_hash(), subject.generate([Query(CONCEPT.target.test[0])], SAMPLING)
     edit = AdversarialPreservation(candidates=6, worst=2, every=3, training=SHORT)(subject, CONCEPT)
     assert edit.made_by["candidates"] == 6

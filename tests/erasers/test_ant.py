@@ -15,8 +15,9 @@ from concept_probe.erasers.finetune.distillation import Lesson, loss_of, same
 from concept_probe.erasers.finetune.esd import parameters_of
 from concept_probe.erasers.finetune.replay import Pool, predictions, walks
 from concept_probe.erasers.finetune.trainable import Chosen, Whole
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd, tiny_sdxl
 from concept_probe.types import Prompt, Sampling, Splits
-from tests.tiny import FAMILIES, tiny_concept, tiny_sd, tiny_sdxl
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=4, guidance=2.0, batch=8)
@@ -31,9 +32,9 @@ def test_early_is_the_noisy_end_of_a_walk():
     assert not is_early(pool, 0.0, 1000).any() and is_early(pool, 1.0, 1000).all()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 def test_its_goal_is_the_papers_on_either_side_of_the_turn(family):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     pool = walks(subject, CONCEPT.target.fit[:1], 2, SAMPLING, 0)
     own, empty = (
         predictions(subject, pool, [Prompt(text)] * len(pool), "test") for text in (CONCEPT.target.fit[0].text, "")

@@ -8,8 +8,9 @@ from concept_probe.erasers import Cgce, Intervention
 from concept_probe.erasers.guards.cgce import per_prompt, refined
 from concept_probe.find import concept_rows
 from concept_probe.find.directions.probes import Probe, fit_probe
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Moment, Prompt, Query, Sampling
-from tests.tiny import tiny_concept, tiny_sd
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=3, guidance=3.0, batch=8)

@@ -13,9 +13,10 @@ from concept_probe.erasers import AblateVectors, choose, choose_vectors
 from concept_probe.erasers.select.choose import Tried, surest
 from concept_probe.evaluation.panel import panel
 from concept_probe.find.vectors.causal import best
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Sampling, Score, Site, Subspace
 from tests.find.test_vectors import PLANTED, SAMPLING, Remembers, planted
-from tests.tiny import tiny_concept, tiny_sd
 
 CONCEPT = tiny_concept()
 

@@ -15,8 +15,9 @@ from concept_probe.erasers.closed_form.rece import derive, solve_rece
 from concept_probe.erasers.closed_form.solve import Moments, edit_moments, factors
 from concept_probe.erasers.closed_form.speed import augmented, influenced, null_projector, solve_speed
 from concept_probe.erasers.guards.attention_maps import attention
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import Prompt, Sampling, Splits
-from tests.tiny import tiny_concept, tiny_sd, tiny_sdxl
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=2, guidance=2.0, batch=8)

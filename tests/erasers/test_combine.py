@@ -9,10 +9,11 @@ import torch
 
 from concept_probe.erasers import Edit, LowRank, Memit, Needle, Rocr, Uce, WrongBase, combine
 from concept_probe.families import Subject
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd
+from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Concept, Splits
 from tests.laws.lm_eraser_cases import columns, concept
-from tests.tiny import tiny_concept, tiny_sd
-from tests.tiny_lm import LANGUAGE, tiny_llama
 
 CAT, TUB = concept(), concept("tub", "low wall")
 SECOND = replace(tiny_concept(), name="dog", target=tiny_concept().neighbours, neighbours=Splits())

@@ -15,12 +15,12 @@ from concept_probe.erasers.unlearning.crisp import firing
 from concept_probe.erasers.unlearning.rmu import after_first, states, texts_of
 from concept_probe.families import CausalLMSubject
 from concept_probe.learn.sae import Sae
+from concept_probe.testing.models.diffusion import tiny_sd
+from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Prompt, Splits
 from tests.erasers.test_pisces import space
 from tests.laws.eraser_aims import random_sae
 from tests.laws.lm_eraser_cases import concept, features, lm_sae
-from tests.tiny import tiny_sd
-from tests.tiny_lm import LANGUAGE, tiny_llama
 
 CONCEPT = concept()
 OWN, OTHERS = texts_of(CONCEPT, ("target",)), texts_of(CONCEPT, ("neighbours",))

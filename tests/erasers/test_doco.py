@@ -15,8 +15,9 @@ from concept_probe.erasers.finetune.esd import parameters_of
 from concept_probe.erasers.finetune.loop import operate
 from concept_probe.erasers.finetune.replay import predictions
 from concept_probe.erasers.finetune.trainable import Whole
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Sampling, Splits
-from tests.tiny import FAMILIES, tiny_concept, tiny_sd
 
 CONCEPT = tiny_concept()
 SHORT = Training(steps=4, batch=4, pictures=2, sampling=Sampling(steps=2, guidance=2.0, batch=8))
@@ -87,9 +88,9 @@ def test_a_critic_is_its_seeds_and_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 def test_the_critic_learns_to_tell_them_apart_and_the_student_to_fool_it(family):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     eraser = DoCo(width=8, warmup=60, critic_rate=1e-2, training=SHORT)
     student = Whole(subject, parameters_of(subject, "strict", "test"))
     game = Game(eraser, subject, student, led_to(CONCEPT.target.fit, CONCEPT.anchor.fit), CONCEPT.unrelated.fit)

@@ -12,8 +12,9 @@ from torch import nn
 from concept_probe.erasers import Columns, Edit, LowRank, Shift, Uce, WrongBase
 from concept_probe.erasers.erasure.parameters import address
 from concept_probe.registry import UnknownName
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Site
-from tests.tiny import tiny_concept, tiny_sd
 
 CONCEPT = tiny_concept()
 

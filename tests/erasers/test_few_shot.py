@@ -10,8 +10,9 @@ import torch
 from concept_probe.erasers import FewShot, Training
 from concept_probe.erasers.erasure.parameters import find_parameter
 from concept_probe.erasers.finetune.few_shot import feed_forwards, shots
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd, tiny_sdxl
 from concept_probe.types import Query, Sampling, Splits
-from tests.tiny import FAMILIES, tiny_concept, tiny_sd, tiny_sdxl
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=2, guidance=2.0)
@@ -54,9 +55,9 @@ def test_the_first_loss_is_minus_the_denoising_loss_of_the_pictures():
     assert edit.made_by["loss"][0] == pytest.approx(-float(loss), rel=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 def test_steps_climb_and_touch_nothing(family):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     weights = subject.weight_hash()
     edit = FewShot(training=replace(SHORT, steps=8))(subject, CONCEPT)
     assert subject.weight_hash() == weights

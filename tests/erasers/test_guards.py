@@ -15,8 +15,9 @@ from concept_probe.erasers.guards.safree import made_safe, triggers
 from concept_probe.erasers.guards.sld import safety_term
 from concept_probe.families import UNetSubject
 from concept_probe.learn.sae import Sae, TopK
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Prompt, Query, Sampling, Score, Site, Splits, Subspace
-from tests.tiny import FAMILIES, tiny_concept, tiny_sd
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=3, guidance=3.0, batch=8)
@@ -49,9 +50,9 @@ def under(subject: UNetSubject, text: str) -> Tensor:
     return subject.predict(latents[:2], torch.full((2,), timestep or 0), condition)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 def test_the_negative_prompt_stands_in_for_the_empty_one(family):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     with torch.no_grad():
         wanted, before = under(subject, "a dog"), said(subject)[0]
     with NegativePrompt("a dog")(subject, CONCEPT).on(subject):

@@ -13,8 +13,9 @@ from concept_probe.erasers import Intervention, Irece, NegativePrompt, Uce
 from concept_probe.erasers.guards.attention_maps import attention
 from concept_probe.erasers.guards.irece import Locator, Region, disturbed, laid_out, unedited
 from concept_probe.families import UNetSubject
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Moment, Prompt, Query, Sampling
-from tests.tiny import FAMILIES, tiny_concept, tiny_sd
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=3, guidance=3.0, batch=8)
@@ -68,9 +69,9 @@ def test_the_level_of_disturbed_latents_stays():
     assert torch.equal(disturbed(x, noise, 0.0), x)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 def test_only_the_region_and_only_early_steps_are_disturbed(family):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     region = Region(Locator(subject, "cat", "irece"), {999: 0.0}, Irece(until=0.5))
     walk = walk_of(subject)
     before = walk.latents.clone()

@@ -7,10 +7,10 @@ import torch
 
 from concept_probe.activations import tap
 from concept_probe.erasers import AblateFeatures
+from concept_probe.testing.models.language import LANGUAGE, tiny_gpt2
 from concept_probe.types import Query, Sampling
 from tests.laws.lm_eraser_cases import concept
 from tests.laws.lm_guard_cases import random_space
-from tests.tiny_lm import LANGUAGE, tiny_gpt2
 
 CONCEPT = concept()
 PROMPTS = [*CONCEPT.target.fit, *CONCEPT.target.test]

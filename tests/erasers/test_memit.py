@@ -13,10 +13,10 @@ from concept_probe.erasers.erasure.deltas import LowRank
 from concept_probe.erasers.erasure.parameters import find_parameter
 from concept_probe.erasers.unlearning.rmu import after_first, states
 from concept_probe.erasers.unlearning.trainer import answered
+from concept_probe.testing.models.diffusion import tiny_sd
+from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Prompt, Splits
 from tests.laws.lm_eraser_cases import concept
-from tests.tiny import tiny_sd
-from tests.tiny_lm import LANGUAGE, tiny_llama
 
 CONCEPT = concept()
 PAIRS = answered(CONCEPT, ("target",))

@@ -12,11 +12,11 @@ from concept_probe.erasers.ablation.ablate_vectors import noise
 from concept_probe.erasers.erasure.parameters import address
 from concept_probe.erasers.finetune.trainable import SomeColumns
 from concept_probe.erasers.unlearning.losses import divergence
+from concept_probe.testing.models.diffusion import tiny_sd
+from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Site, Splits, Subspace
 from tests.laws.eraser_aims import score
 from tests.laws.lm_eraser_cases import column, columns, concept, random_columns
-from tests.tiny import tiny_sd
-from tests.tiny_lm import LANGUAGE, tiny_llama
 
 CONCEPT = concept()
 families = pytest.mark.parametrize("family", LANGUAGE)

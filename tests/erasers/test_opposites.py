@@ -12,8 +12,9 @@ from concept_probe.erasers.closed_form.destinations import led_to, nearest
 from concept_probe.erasers.finetune.negative_guidance import away, opposite
 from concept_probe.erasers.finetune.replay import predictions, walks
 from concept_probe.registry import UnknownName
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Prompt, Sampling, Splits
-from tests.tiny import tiny_concept, tiny_sd
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=3, guidance=2.0, batch=8)

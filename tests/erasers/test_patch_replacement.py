@@ -13,8 +13,9 @@ from concept_probe.erasers.guards.patch_replacement import Detector, Replacer, d
 from concept_probe.families import UNetSubject
 from concept_probe.find import Rows
 from concept_probe.learn.sae import Sae, TopK
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Moment, Prompt, Query, Sampling, Score, Site, Subspace
-from tests.tiny import FAMILIES, tiny_concept, tiny_sd
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=3, guidance=3.0, batch=8)
@@ -54,9 +55,9 @@ def test_a_patch_counts_where_its_features_together_exceed_the_floor_of_the_near
     assert seen.any() and not seen.all()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 def test_seen_patches_are_those_of_a_pass_without_the_concept(family):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     site = subject.sites("cross_out")[0]
     before = at(subject, site)
     with torch.no_grad():

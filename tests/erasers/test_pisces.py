@@ -16,11 +16,11 @@ from concept_probe.erasers.unlearning.rmu import after_first, states
 from concept_probe.families import CausalLMSubject
 from concept_probe.find.rows import gather_prompts
 from concept_probe.learn.sae import Relu, Sae
+from concept_probe.testing.models.diffusion import tiny_sd
+from concept_probe.testing.models.language import LANGUAGE, LM_WIDTH, tiny_llama
 from concept_probe.types import Codes, Site, Subspace
 from tests.laws.eraser_aims import random_sae, score
 from tests.laws.lm_eraser_cases import concept, lm_sae
-from tests.tiny import tiny_sd
-from tests.tiny_lm import LANGUAGE, LM_WIDTH, tiny_llama
 
 CONCEPT = concept()
 families = pytest.mark.parametrize("family", LANGUAGE)

@@ -11,18 +11,19 @@ from concept_probe.activations import tap
 from concept_probe.erasers import Difference, Edit, Intervention, Leace
 from concept_probe.find import concept_rows, difference_of_means, leace
 from concept_probe.find.directions.means import DIRECTION_KINDS, contrast_directions
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Moment, Query, Sampling, Site
-from tests.tiny import FAMILIES, tiny_concept, tiny_sd
 
 CONCEPT = tiny_concept()
 QUERIES = [Query(p, i) for i, p in enumerate(CONCEPT.target.test)]
 SAMPLING = Sampling(steps=2, guidance=2.0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 @pytest.mark.parametrize("role", ["text_out", "text_mlp_hidden", "text_mlp_out", "cross_value"])
 def test_a_baked_projection_does_what_the_intervention_does(family: str, role: str):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     # Without a bias there is no place for the affine part: there the linear projection is compared.
     affine = role in ("text_mlp_hidden", "text_mlp_out")
     # The pooled embedding reads a text encoder's stream past what cross-attention reads.

@@ -9,9 +9,10 @@ import pytest
 from concept_probe.auditing import UsedPrompts
 from concept_probe.auditing.checks import refuse_used
 from concept_probe.erasers import Edit, erase
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import KINDS, Concept, Splits
 from concept_probe.types.prompts import fingerprint
-from tests.tiny import tiny_concept, tiny_sd
 
 CONCEPT = tiny_concept()
 

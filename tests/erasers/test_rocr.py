@@ -11,10 +11,10 @@ from concept_probe.erasers import Edit, LowRank, Rocr
 from concept_probe.erasers.closed_form.memit import at_places, last_of_subject
 from concept_probe.erasers.closed_form.rocr import renamed
 from concept_probe.erasers.unlearning.rmu import after_first, states
+from concept_probe.testing.models.diffusion import tiny_sd
+from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Prompt, Splits
 from tests.laws.lm_eraser_cases import concept
-from tests.tiny import tiny_sd
-from tests.tiny_lm import LANGUAGE, tiny_llama
 
 CONCEPT = concept()
 MOVED = list(CONCEPT.target.fit)

@@ -8,8 +8,9 @@ import torch
 from concept_probe.erasers import Slider, Training
 from concept_probe.erasers.finetune.replay import predictions, walks
 from concept_probe.erasers.finetune.slider import towards
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Sampling
-from tests.tiny import FAMILIES, tiny_concept, tiny_sd
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=3, guidance=2.0, batch=8)
@@ -24,9 +25,9 @@ def test_its_goal_lies_on_the_line_from_the_anchor_to_the_concept():
         torch.testing.assert_close(towards(subject, pool, asked, eta, "test"), (1 - eta) * anchor + eta * own)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 def test_with_its_own_sign_the_anchor_is_read_as_the_concept_and_with_the_other_it_is_not(family):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     school = Training(steps=24, batch=8, pictures=8, sampling=SAMPLING, rate=0.02, retain=0.0)
     edit = Slider(training=school)(subject, CONCEPT)
     pool = walks(subject, CONCEPT.anchor.fit, 4, SAMPLING, 50)

@@ -13,8 +13,9 @@ from concept_probe.erasers.finetune.esd import parameters_of
 from concept_probe.erasers.finetune.replay import Pool, predictions, read, walks
 from concept_probe.erasers.finetune.surgical import Guidance, within
 from concept_probe.erasers.finetune.trainable import Whole
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Prompt, Sampling, Splits
-from tests.tiny import FAMILIES, tiny_concept, tiny_sd
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=4, guidance=2.0)
@@ -30,9 +31,9 @@ def said(subject, pool: Pool, prompt: Prompt):
     return torch.cat(one)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 def test_the_wanted_guidance_and_the_loss_are_the_formula(family):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     pool = walks(subject, [CAT], 1, SAMPLING, 0)
     with torch.no_grad():
         cat, thing, empty = (said(subject, pool, p) for p in (CAT, THING, EMPTY))

@@ -15,8 +15,9 @@ from concept_probe.erasers.finetune.negative_guidance import opposite
 from concept_probe.erasers.finetune.receler import Bottlenecks
 from concept_probe.erasers.finetune.replay import Pool, predictions, read, walks
 from concept_probe.erasers.finetune.trainable import Adapters, Whole
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd, tiny_sdxl
 from concept_probe.types import Prompt, Query, Sampling
-from tests.tiny import FAMILIES, tiny_concept, tiny_sd, tiny_sdxl
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=3, guidance=2.0, batch=8)
@@ -46,10 +47,10 @@ def test_walks_are_those_of_pictures():
     assert part.prompts == (prompts[1], prompts[0]) and torch.equal(part.seen[1], pool.seen[0])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 def test_predictions_are_those_of_the_walk(family):
     """A tap's prediction on the way equals the one asked for outside: to rounding, or to that of the timestep."""
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     prompts, said = CONCEPT.target.fit[:2], []
     with tap(subject, {subject.sites("denoiser_out")[0]: lambda x, m: said.append(x.clone())}):
         subject.generate([Query(p, 7 + i) for i, p in enumerate(prompts)], Sampling(steps=3, guidance=1.0))
@@ -60,10 +61,10 @@ def test_predictions_are_those_of_the_walk(family):
     )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 def test_the_empty_prompt_is_what_guidance_has_for_it(family):
     """SDXL's guidance reads zeros, of states and pooled embedding, and not what the encoders make of an empty text."""
-    subject, said, inputs = FAMILIES[family](), [], []
+    subject, said, inputs = DIFFUSION[family](), [], []
     queries, out = [Query(p, i) for i, p in enumerate(CONCEPT.target.fit[:2])], subject.sites("denoiser_out")[0]
     looks = {
         subject.sites("denoiser_in")[0]: lambda x, m: inputs.append((x.clone(), m.timestep)),
@@ -141,9 +142,9 @@ def test_a_loss_that_is_no_number_is_refused_and_the_weights_are_back():
     assert subject.weight_hash() == weights
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 def test_adapters_do_what_the_edit_made_of_them_does(family):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     sites = [s for role in ("cross_key_weight", "cross_value_weight") for s in subject.sites(role)]
     pupil = Adapters(subject, sites, 2, seed=0)
     lesson = Lesson(CONCEPT.target.fit, same, lambda pool: opposite(subject, pool, 3.0, "test"))

@@ -12,8 +12,9 @@ from concept_probe.erasers.closed_form.alignment import align
 from concept_probe.erasers.closed_form.destinations import nearest_guide
 from concept_probe.erasers.closed_form.solve import solve_uce
 from concept_probe.registry import UnknownName
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import Prompt, Splits
-from tests.tiny import tiny_concept, tiny_sd, tiny_sdxl
 
 CONCEPT = tiny_concept()
 BOS, CONTENT, SUBJECT, EOS, PAD = range(5)

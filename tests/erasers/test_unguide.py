@@ -13,8 +13,9 @@ from concept_probe.activations import tap
 from concept_probe.erasers import Edit, Intervention, NegativePrompt, Sld, Training, Unguide
 from concept_probe.erasers.finetune.unguide import Mixture, dividing, influence
 from concept_probe.families import UNetSubject
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Moment, Query, Sampling, Splits
-from tests.tiny import FAMILIES, tiny_concept, tiny_sd
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=3, guidance=2.0, batch=8)
@@ -55,10 +56,10 @@ def test_influence_is_relative_to_the_empty_prompts_and_finite():
     assert ratio[0] == 1.5 and ratio[1] == pytest.approx(1e-6) and torch.isfinite(ratio).all()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 @pytest.mark.parametrize(("threshold", "w"), [(1e-9, -1.5), (1e30, 1.75)])
 def test_both_branches_are_mixed_by_the_formula(family, threshold, w):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     guard = Unguide(present=-1.5, absent=1.75, threshold=threshold, training=SCHOOL)(subject, CONCEPT)
     adapters = Edit("test", "cat", mixture(guard).student.deltas(), subject.weight_hash())
     base = walk(subject)[0]

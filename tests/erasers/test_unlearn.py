@@ -17,10 +17,10 @@ from concept_probe.erasers.unlearning.rmu import after_first, states
 from concept_probe.erasers.unlearning.trainer import answered, named_modules
 from concept_probe.families import CausalLMSubject
 from concept_probe.registry import UnknownName
+from concept_probe.testing.models.diffusion import tiny_sd
+from concept_probe.testing.models.language import LANGUAGE, tiny_gpt2, tiny_llama
 from concept_probe.types import Concept, Prompt, Splits
 from tests.laws.lm_eraser_cases import METHODS, concept
-from tests.tiny import tiny_sd
-from tests.tiny_lm import LANGUAGE, tiny_gpt2, tiny_llama
 
 CONCEPT = concept()
 

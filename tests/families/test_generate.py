@@ -9,15 +9,15 @@ import torch
 from diffusers import EulerAncestralDiscreteScheduler
 
 from concept_probe.activations import tap
+from concept_probe.testing.models.diffusion import DIFFUSION
 from concept_probe.types import Moment, Prompt, Query, Sampling
-from tests.tiny import FAMILIES
 
 QUERIES = [Query(Prompt(text), seed) for seed, text in enumerate(["a cat", "the dog", "a cat", "red sun", "thing"])]
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=DIFFUSION)
 def subject(request):
-    return FAMILIES[request.param]()
+    return DIFFUSION[request.param]()
 
 
 def by_library(subject, queries, sampling):
@@ -51,7 +51,7 @@ def test_a_stochastic_scheduler_draws_from_the_seed_of_its_row(subject, guidance
 
 
 def test_zeroed_and_encoded_empty_prompts_differ_and_both_match_the_library():
-    subject = FAMILIES["sdxl"]()
+    subject = DIFFUSION["sdxl"]()
     sampling = Sampling(steps=3, guidance=5.0)
     assert subject.pipeline.config.force_zeros_for_empty_prompt
     zeroed = subject.generate(QUERIES, sampling)
@@ -92,7 +92,7 @@ def test_equal_prompts_are_encoded_once_and_guidance_1_never_asks_the_empty_prom
 
 
 def test_the_unconditional_rows_come_first_and_say_so():
-    subject = FAMILIES["sd"]()
+    subject = DIFFUSION["sd"]()
     seen: list[tuple[int, Moment]] = []
     site = subject.sites("cross_key")[0]
     with tap(subject, {site: lambda x, moment: seen.append((len(x), moment))}):

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from concept_probe.families import CausalLMSubject, LanguageModel, gguf, load
 from concept_probe.registry import UnknownName
 from concept_probe.testbed import smollm2
+from concept_probe.testing.models import save_model
+from concept_probe.testing.models.language import LANGUAGE
 from concept_probe.types import Prompt, Query, Sampling
-from tests.tiny import save
-from tests.tiny_lm import LANGUAGE
 
 ROOT = Path(__file__).parents[2]
 QUERIES = [Query(Prompt("the cat"), 3)]
@@ -28,7 +28,7 @@ SAMPLING = Sampling(tokens=6)
 @pytest.fixture(scope="module", params=LANGUAGE)
 def saved(request, tmp_path_factory):
     subject = LANGUAGE[request.param](seed=2)
-    return subject, save(subject, tmp_path_factory.mktemp("saved") / request.param)
+    return subject, save_model(subject, tmp_path_factory.mktemp("saved") / request.param)
 
 
 def test_a_folder_comes_back_as_it_was(saved, capfd):
@@ -58,14 +58,14 @@ def test_dtype(saved):
 
 def test_a_pickle_is_refused(tmp_path):
     subject = LANGUAGE["llama"]()
-    save(subject, tmp_path)
+    save_model(subject, tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"holds its weights as a pickle \(pytorch_model.bin\).*refused"):
         load(tmp_path)
 
 
 def test_a_truncated_or_missing_file_is_named(tmp_path):
-    save(LANGUAGE["llama"](), tmp_path)
+    save_model(LANGUAGE["llama"](), tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(FileNotFoundError, match=r"could not be loaded: .*; it must hold model_index.json.*config.json"):
@@ -89,7 +89,7 @@ def test_a_hub_id_loads_as_its_folder_does(tmp_path):
     """From a cache laid out as the hub's client lays it out; in a process of its own, since the client reads its
     environment once."""
     subject = LANGUAGE["llama"](seed=2)
-    folder = save(subject, tmp_path / "folder")
+    folder = save_model(subject, tmp_path / "folder")
     repository = tmp_path / "models--someone--tiny-lm"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("0" * 40)

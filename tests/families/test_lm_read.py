@@ -12,8 +12,8 @@ from concept_probe.families import CausalLMSubject, LanguageModel
 from concept_probe.families.language.tokens import spell
 from concept_probe.families.text.tokens import BOS, CONTENT, EOS, PAD, SUBJECT
 from concept_probe.registry import UnknownName
+from concept_probe.testing.models.language import LANGUAGE, LM_LENGTH
 from concept_probe.types import TOKEN_KINDS, Prompt
-from tests.tiny_lm import LANGUAGE, LM_LENGTH
 
 PROMPTS = [
     Prompt("the cat", "cat"), Prompt("see a dog and the red sun, all day", "dog"), Prompt("the sun"), Prompt("a"),

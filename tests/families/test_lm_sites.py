@@ -12,8 +12,8 @@ from concept_probe.erasers import Edit, LowRank
 from concept_probe.families import CausalLMSubject, LanguageModel
 from concept_probe.families.language.layout import lm_layout
 from concept_probe.registry import UnknownName
+from concept_probe.testing.models.language import LANGUAGE, LM_HIDDEN, LM_LAYERS, LM_WIDTH, _sizes, lm_tokenizer
 from concept_probe.types import Prompt, Query, Site
-from tests.tiny_lm import LANGUAGE, LM_HIDDEN, LM_LAYERS, LM_WIDTH, _sizes, lm_tokenizer
 
 PROMPTS = [Prompt("see the cat", "cat"), Prompt("a dog and the sun in red", "dog")]
 TIED = {"gpt2", "gemma", "qwen2"}

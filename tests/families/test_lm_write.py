@@ -9,8 +9,8 @@ from concept_probe.activations import tap
 from concept_probe.families import CausalLMSubject
 from concept_probe.families.language.generate import Choice
 from concept_probe.families.language.tokens import spell
+from concept_probe.testing.models.language import LANGUAGE, LM_LENGTH
 from concept_probe.types import Moment, Prompt, Query, Sampling
-from tests.tiny_lm import LANGUAGE, LM_LENGTH
 
 PROMPTS = [Prompt("the cat", "cat"), Prompt("see a dog and the red sun"), Prompt("a"), Prompt("the cat", "cat")]
 QUERIES = [Query(p, i) for i, p in enumerate(PROMPTS)]

@@ -14,17 +14,18 @@ import torch
 
 from concept_probe.families import UNetSubject, load
 from concept_probe.registry import UnknownName
+from concept_probe.testing.models import save_model
+from concept_probe.testing.models.diffusion import DIFFUSION
 from concept_probe.types import Prompt, Query, Sampling
-from tests.tiny import FAMILIES, save
 
 ROOT = Path(__file__).parents[2]
 QUERIES = [Query(Prompt("a cat"), 3)]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=DIFFUSION)
 def saved(request, tmp_path_factory):
-    subject = FAMILIES[request.param](seed=2)
-    return subject, save(subject, tmp_path_factory.mktemp("saved") / request.param)
+    subject = DIFFUSION[request.param](seed=2)
+    return subject, save_model(subject, tmp_path_factory.mktemp("saved") / request.param)
 
 
 def test_a_folder_comes_back_as_it_was(saved, capfd):
@@ -58,7 +59,7 @@ def test_weights_shipped_in_half_precision_load_in_single(saved, tmp_path):
     subject, folder = saved
     half = load(folder, dtype=torch.float16)
     assert half.components["vae"].dtype == torch.float32  # force_upcast
-    save(half, tmp_path / "half")
+    save_model(half, tmp_path / "half")
     again = load(tmp_path / "half")
     assert {p.dtype for m in again.components.values() for p in m.parameters()} == {torch.float32}
     torch.testing.assert_close(
@@ -68,7 +69,7 @@ def test_weights_shipped_in_half_precision_load_in_single(saved, tmp_path):
 
 def test_a_pickle_is_refused(saved, tmp_path):
     subject, _ = saved
-    save(subject, tmp_path)
+    save_model(subject, tmp_path)
     weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(
@@ -79,7 +80,7 @@ def test_a_pickle_is_refused(saved, tmp_path):
 
 def test_a_truncated_weight_file_is_named(saved, tmp_path):
     subject, _ = saved
-    save(subject, tmp_path)
+    save_model(subject, tmp_path)
     weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(FileNotFoundError, match=r"could not be loaded: .*"):

@@ -9,8 +9,8 @@ from torch import nn
 from concept_probe.activations import tap
 from concept_probe.families.text import sites as layout
 from concept_probe.registry import UnknownName
+from concept_probe.testing.models.diffusion import DIFFUSION
 from concept_probe.types import Prompt, Query, Sampling, Site
-from tests.tiny import FAMILIES
 
 PROMPTS = [Prompt("a cat", "cat"), Prompt("the red dog", "dog")]
 COUNTS = {
@@ -19,14 +19,14 @@ COUNTS = {
 }
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=DIFFUSION)
 def name(request):
     return request.param
 
 
 @pytest.fixture
 def subject(name):
-    return FAMILIES[name]()
+    return DIFFUSION[name]()
 
 
 def met(subject, sites):
@@ -88,7 +88,7 @@ def test_what_a_tap_puts_at_text_out_is_what_the_denoiser_gets(subject):
 
 
 def test_text_pooled_is_what_the_pipeline_pools():
-    subject = FAMILIES["sdxl"]()
+    subject = DIFFUSION["sdxl"]()
     (site,) = subject.sites("text_pooled")
     pooled = subject.encode(PROMPTS).pooled
     assert pooled is not None
@@ -112,7 +112,7 @@ class Wrapped(nn.Module):
 
 
 def test_sites_are_found_by_build_and_not_by_path():
-    encoder = FAMILIES["sd"]().components["text_encoder"]
+    encoder = DIFFUSION["sd"]().components["text_encoder"]
     assert layout.text_layers(Wrapped(encoder))[0] == "deeper.encoder.layers"
     assert layout.final_norm(Wrapped(encoder)) == "deeper.final_layer_norm"
     plain = layout.text_sites("c", encoder, reads="r", pools=False)

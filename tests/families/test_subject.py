@@ -10,17 +10,18 @@ import torch
 from concept_probe.activations import tap
 from concept_probe.erasers import Uce
 from concept_probe.families.stop import Stopped
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import DIFFUSION
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
-from tests.tiny import FAMILIES, tiny_concept
 
 PROMPTS = [Prompt("a cat", "cat"), Prompt("the dog")]
 QUERIES = [Query(p, i) for i, p in enumerate(PROMPTS)]
 SAMPLING = Sampling(steps=2)
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=DIFFUSION)
 def subject(request):
-    return FAMILIES[request.param]()
+    return DIFFUSION[request.param]()
 
 
 def calls(subject):
@@ -46,7 +47,7 @@ def test_hash_sees_one_bit_and_forgets_when_it_is_put_back(subject):
         assert subject.weight_hash() != before
         weight.data.copy_(kept)
     assert subject.weight_hash() == before
-    assert before != type(subject)("other", subject.pipeline) and FAMILIES["sd"](seed=1).weight_hash() != before
+    assert before != type(subject)("other", subject.pipeline) and DIFFUSION["sd"](seed=1).weight_hash() != before
 
 
 def test_moment_is_known_inside_a_pass_only(subject):

@@ -7,13 +7,13 @@ import torch
 
 from concept_probe.families.text import tokens
 from concept_probe.families.text.tokens import BOS, CONTENT, EOS, PAD, SUBJECT
+from concept_probe.testing.models.diffusion import DIFFUSION, LENGTH
 from concept_probe.types import Prompt
-from tests.tiny import FAMILIES, LENGTH
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=DIFFUSION)
 def subject(request):
-    return FAMILIES[request.param]()
+    return DIFFUSION[request.param]()
 
 
 def kinds(subject, prompt):

@@ -11,9 +11,10 @@ from concept_probe.find import absorption, splitting
 from concept_probe.find.readout import Readout, last_rows, readouts
 from concept_probe.find.rows import Rows
 from concept_probe.learn import Sae, TopK
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Site
 from tests.learn.planted import SITE
-from tests.tiny import tiny_concept, tiny_sd
 
 D, KINDS, OTHERS = 40, 4, 12
 """The concept's direction, one for each of its four kinds, and twelve that have nothing to do with it."""

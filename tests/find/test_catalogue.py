@@ -11,8 +11,8 @@ from concept_probe.find import catalogue, spread
 from concept_probe.find.features import firing as firing_module
 from concept_probe.find.features.firing import firing, values_at
 from concept_probe.learn import Sae, TopK
+from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import Prompt, Query, Sampling, Site
-from tests.tiny import tiny_sd, tiny_sdxl
 
 FAST = Sampling(steps=2, guidance=2.0)
 WORDS = ("cat", "dog", "sun")

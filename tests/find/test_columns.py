@@ -14,8 +14,8 @@ from concept_probe.find.language.knowledge import log_odds, per_fact, weigh
 from concept_probe.find.language.ranking import rank_by_effect, rank_by_reading
 from concept_probe.find.vectors.rank import whole, zero_columns
 from concept_probe.registry import UnknownName
+from concept_probe.testing.models.language import LANGUAGE
 from concept_probe.types import SPLITS, Concept, Prompt, Split, Splits
-from tests.tiny_lm import LANGUAGE
 
 PLANTED = (3, 11, 20, 33)
 LAYER = 1

@@ -8,8 +8,9 @@ import torch
 from concept_probe.find import difference_of_means, fit_leace, leace
 from concept_probe.find.directions.means import fit_oblique
 from concept_probe.registry import UnknownName
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Site
-from tests.tiny import tiny_concept, tiny_sd
 
 
 def rows(n: int = 400, d: int = 12, k: int = 3, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,8 +15,8 @@ from concept_probe.find.language.enrichment import (
     shuffled_columns,
 )
 from concept_probe.find.language.unembedding import Unembedding
+from concept_probe.testing.models.language import LANGUAGE
 from concept_probe.types import Concept, Prompt, Splits
-from tests.tiny_lm import LANGUAGE
 
 PLANTED = (3, 11, 20, 33)
 

@@ -10,8 +10,9 @@ import torch
 from concept_probe.find import Rows, concept_rows, contrast, difference_of_means, find_features
 from concept_probe.find.features.contrast import mean_firing, prompt_firing
 from concept_probe.learn.sae import Relu, Sae, TopK
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import KINDS, TOKEN_KINDS, Codes, Sampling, Site
-from tests.tiny import tiny_concept, tiny_sd, tiny_sdxl
 
 CONCEPT = tiny_concept()
 SITE = Site("text_encoder", "somewhere")

@@ -9,8 +9,8 @@ import torch
 
 from concept_probe.activations import tap
 from concept_probe.find.language.knowledge import NEUTRAL, knowledge, log_odds
+from concept_probe.testing.models.language import LANGUAGE
 from concept_probe.types import Prompt
-from tests.tiny_lm import LANGUAGE
 
 PROMPTS = [
     Prompt("the red", answers=(" cat",), distractors=("x", "yz")),

@@ -12,8 +12,8 @@ from concept_probe.find import concept_rows, find_features
 from concept_probe.find.features.contrast import mean_firing
 from concept_probe.find.layout import NAMED_KINDS
 from concept_probe.learn.sae import Relu, Sae
+from concept_probe.testing.models.language import LANGUAGE, LM_WIDTH, tiny_gpt2, tiny_llama
 from concept_probe.types import TOKEN_KINDS, Concept, Prompt, Site, Splits
-from tests.tiny_lm import LANGUAGE, LM_WIDTH, tiny_gpt2, tiny_llama
 
 TEXTS = ("see the {} in", "a {} and", "my {} is red", "one {} on", "her {} the sun", "old {} was")
 

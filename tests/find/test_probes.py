@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from concept_probe.find import Rows, fit_probe, probe_auroc, probe_rows
-from tests.tiny import tiny_concept, tiny_sd
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd
 
 
 def made(n: int, gap: float, seed: int) -> Rows:

@@ -7,7 +7,8 @@ import torch
 
 from concept_probe.find import Rows, difference_of_means, isolate, repit
 from concept_probe.find.directions.repit import isolated_directions
-from tests.tiny import tiny_concept, tiny_sd
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd
 
 V = torch.tensor([3.0, 4.0, 5.0], dtype=torch.float64)
 

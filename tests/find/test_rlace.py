@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 
 from concept_probe.find import Game, fit_leace, fit_rlace, project_to_fantope, rlace
 from concept_probe.find.directions.rlace import clipped_to_sum
-from tests.tiny import tiny_concept, tiny_sd
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd
 
 
 @pytest.mark.parametrize("total", [1, 2.5, 4, 6])

@@ -8,7 +8,7 @@ from torch import nn
 
 from concept_probe.find.language.unembedding import CHUNK, Unembedding, norm_gain, read_columns
 from concept_probe.registry import UnknownName
-from tests.tiny_lm import LANGUAGE, LM_HIDDEN, LM_WIDTH
+from concept_probe.testing.models.language import LANGUAGE, LM_HIDDEN, LM_WIDTH
 
 
 def worn(name: str):

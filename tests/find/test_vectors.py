@@ -20,8 +20,9 @@ from concept_probe.find import (
     text_directions,
 )
 from concept_probe.find.vectors.causal import Ladder, Rung
+from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
+from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import TOKEN_KINDS, Query, Sampling, Score, Site, Splits
-from tests.tiny import tiny_concept, tiny_recogniser, tiny_sd, tiny_sdxl
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=2, guidance=1.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import EVERY
+from concept_probe.testing.models import TINY_MODELS
 
 QUICK = ("sd", "gpt2")
 """The family of pictures, and that of texts whose matrices are transposed."""
@@ -24,7 +24,7 @@ REGISTRIES = (
 def family_of(item: pytest.Item) -> str | None:
     """The family that a law is parametrised by, None where it is by none."""
     values = getattr(getattr(item, "callspec", None), "params", {}).values()
-    return next((value for value in values if isinstance(value, str) and value in EVERY), None)
+    return next((value for value in values if isinstance(value, str) and value in TINY_MODELS), None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -40,8 +40,8 @@ from concept_probe.find import (
 )
 from concept_probe.find.directions.means import orthonormal
 from concept_probe.learn.sae import Sae, TopK
+from concept_probe.testing.concepts import tiny_concept
 from concept_probe.types import Concept, Moment, Query, Sampling, Score, Site, Splits, Subspace
-from tests.tiny import tiny_concept
 
 SAMPLING = Sampling(steps=2, guidance=2.0, batch=8)
 SCHOOL = Training(steps=16, batch=8, pictures=8, sampling=SAMPLING, rate=0.02)

@@ -26,9 +26,9 @@ from concept_probe.families import CausalLMSubject
 from concept_probe.find import concept_rows, find_features
 from concept_probe.find.vectors.rank import whole
 from concept_probe.learn.sae import Sae, TopK
+from concept_probe.testing.models.language import LM_HIDDEN, LM_WIDTH
 from concept_probe.types import Concept, Prompt, Site, Splits, Subspace
 from tests.laws.eraser_aims import score
-from tests.tiny_lm import LM_HIDDEN, LM_WIDTH
 
 METHODS: dict[str, Any] = {
     "grad_ascent": GradAscent,

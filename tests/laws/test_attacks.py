@@ -10,8 +10,9 @@ import torch
 from concept_probe.attacks import ATTACKS, Budget
 from concept_probe.erasers import Blocklist, Safree, Sld, Uce
 from concept_probe.families import Subject
+from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
+from concept_probe.testing.models.diffusion import DIFFUSION
 from concept_probe.types import Sampling
-from tests.tiny import FAMILIES, tiny_concept, tiny_recogniser
 
 SAMPLING = Sampling(steps=2, guidance=2.0, batch=8)
 BUDGET = Budget(queries=12, gradient_steps=3, examples=2)
@@ -23,7 +24,7 @@ ERASERS = {
     "edit": Uce(),
 }
 every = pytest.mark.parametrize("name", [n for n, attack in ATTACKS.items() if attack.on != "texts"])
-families = pytest.mark.parametrize("family", FAMILIES)
+families = pytest.mark.parametrize("family", DIFFUSION)
 
 
 def run(name: str, subject: Subject, budget: Budget = BUDGET, **options):
@@ -39,7 +40,7 @@ def shape(attempt):
 @families
 @every
 def test_same_seed_same_result_and_the_weights_come_back(name, family):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     before = subject.weight_hash()
     flags = [p.requires_grad for module in subject.components.values() for p in module.parameters()]
     first = run(name, subject)
@@ -52,7 +53,7 @@ def test_same_seed_same_result_and_the_weights_come_back(name, family):
 @families
 @every
 def test_spends_no_more_than_its_budget_and_counts_what_it_spends(name, family, monkeypatch):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     made = []
     generate = subject.generate
     monkeypatch.setattr(subject, "generate", lambda q, s=SAMPLING: (made.append(len(q)), generate(q, s))[1])
@@ -65,7 +66,7 @@ def test_spends_no_more_than_its_budget_and_counts_what_it_spends(name, family, 
 
 @every
 def test_nothing_to_spend_is_nothing_done(name):
-    subject = FAMILIES["sd"]()
+    subject = DIFFUSION["sd"]()
     attempt = run(name, subject, Budget(queries=0, gradient_steps=0, examples=0))
     assert attempt.curve == () and attempt.success is None and attempt.control is None
     assert attempt.spent.queries == attempt.spent.gradient_steps == 0
@@ -73,15 +74,15 @@ def test_nothing_to_spend_is_nothing_done(name):
 
 @every
 def test_no_steps_is_the_baseline(name):
-    if not run(name, FAMILIES["sd"]()).spent.gradient_steps:
+    if not run(name, DIFFUSION["sd"]()).spent.gradient_steps:
         pytest.skip("this attack makes no gradient steps")
-    attempt = run(name, FAMILIES["sd"](), Budget(queries=8, gradient_steps=0, examples=2))
+    attempt = run(name, DIFFUSION["sd"](), Budget(queries=8, gradient_steps=0, examples=2))
     assert [x for x, _ in attempt.curve] == [0]
 
 
 @every
 def test_time_runs_out(name):
-    attempt = run(name, FAMILIES["sd"](), Budget(queries=12, gradient_steps=1000, examples=2, seconds=0.0))
+    attempt = run(name, DIFFUSION["sd"](), Budget(queries=12, gradient_steps=1000, examples=2, seconds=0.0))
     assert attempt.spent.gradient_steps == 0
 
 
@@ -89,7 +90,7 @@ def test_time_runs_out(name):
 @families
 @every
 def test_runs_with_a_guard_and_with_an_edit_on(name, family, eraser):
-    subject = FAMILIES[family]()
+    subject = DIFFUSION[family]()
     erasure = ERASERS[eraser](subject, CONCEPT)
     before = subject.weight_hash()
     with erasure.on(subject):
@@ -102,7 +103,7 @@ def test_runs_with_a_guard_and_with_an_edit_on(name, family, eraser):
 
 @every
 def test_weights_and_hooks_are_clean_after_a_failure(name, monkeypatch):
-    subject = FAMILIES["sd"]()
+    subject = DIFFUSION["sd"]()
     before = subject.weight_hash()
     calls = []
     generate = subject.generate

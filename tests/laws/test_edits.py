@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from concept_probe.erasers import Edit, LowRank
+from concept_probe.testing.models import TINY_MODELS, answered
 from concept_probe.types import Prompt, Query
-from tests.tiny import EVERY, answered
 
 QUERIES = [Query(Prompt("a cat", "cat"), 1), Query(Prompt("the dog"), 2)]
-SUBJECTS = {name: build() for name, build in EVERY.items()}
+SUBJECTS = {name: build() for name, build in TINY_MODELS.items()}
 CASES = [(name, role) for name, s in SUBJECTS.items() for role in s.roles() if s.sites(role)[0].side == "weight"]
 
 
@@ -46,10 +46,10 @@ def test_it_acts_and_then_every_byte_is_back(name, role):
     assert torch.equal(answered(subject, QUERIES), before)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", TINY_MODELS)
 def test_other_weights_are_refused(name):
     role = next(role for n, role in CASES if n == name)
-    edit, other = edit_of(SUBJECTS[name], role), EVERY[name](seed=1)
+    edit, other = edit_of(SUBJECTS[name], role), TINY_MODELS[name](seed=1)
     before = other.weight_hash()
     with pytest.raises(ValueError, match="nothing was applied"), edit.on(other):
         raise AssertionError("not reached")

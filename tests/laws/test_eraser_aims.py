@@ -8,6 +8,7 @@ from torch import Tensor
 
 from concept_probe.activations import tap
 from concept_probe.families import UNetSubject
+from concept_probe.testing.models.diffusion import DIFFUSION
 from concept_probe.types import Query
 from tests.laws.eraser_aims import read_values
 from tests.laws.eraser_cases import (
@@ -19,12 +20,11 @@ from tests.laws.eraser_cases import (
     TRAINED,
     Erasure,
 )
-from tests.tiny import FAMILIES
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=DIFFUSION)
 def subject(request) -> UNetSubject:
-    return FAMILIES[request.param]()
+    return DIFFUSION[request.param]()
 
 
 @pytest.mark.parametrize("name", LEADING)

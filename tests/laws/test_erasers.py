@@ -14,6 +14,7 @@ from concept_probe.erasers import (
 )
 from concept_probe.families import UNetSubject
 from concept_probe.find import find_features, rank_columns
+from concept_probe.testing.models.diffusion import DIFFUSION
 from concept_probe.types import Query, Subspace
 from tests.laws.eraser_aims import column, over, projections, random_sae, read_values, score
 from tests.laws.eraser_cases import (
@@ -29,16 +30,15 @@ from tests.laws.eraser_cases import (
     Erasure,
 )
 from tests.laws.lm_eraser_cases import METHODS
-from tests.tiny import FAMILIES
 
 
 def test_every_eraser_has_a_case():
     assert set(CASES) | set(METHODS) == set(ERASERS)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=DIFFUSION)
 def subject(request) -> UNetSubject:
-    return FAMILIES[request.param]()
+    return DIFFUSION[request.param]()
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -186,9 +186,9 @@ def test_the_target_moves_more_than_under_a_random_aim(subject: UNetSubject, met
 
 
 @pytest.mark.parametrize("name", BAKED)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DIFFUSION)
 def test_bake_equals_on(family: str, name: str):
-    fresh = FAMILIES[family]()
+    fresh = DIFFUSION[family]()
     edit = CASES[name].aimed(fresh)
     assert isinstance(edit, Edit)
     with edit.on(fresh):

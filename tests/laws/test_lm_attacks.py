@@ -10,8 +10,8 @@ import torch
 from concept_probe.attacks import Attempt, Budget
 from concept_probe.erasers import GradAscent
 from concept_probe.families import CausalLMSubject
+from concept_probe.testing.models.language import LANGUAGE
 from tests.laws.lm_attack_cases import CONCEPT, NAMES, SAMPLING, made
-from tests.tiny_lm import LANGUAGE
 
 BUDGET = Budget(queries=15, gradient_steps=2, examples=1)
 every = pytest.mark.parametrize("name", NAMES)

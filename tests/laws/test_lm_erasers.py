@@ -12,10 +12,10 @@ from concept_probe.erasers.closed_form.memit import at_places, last_of_subject
 from concept_probe.erasers.closed_form.rocr import renamed
 from concept_probe.erasers.unlearning.rmu import after_first, states
 from concept_probe.families import CausalLMSubject
+from concept_probe.testing.models.language import LANGUAGE
 from concept_probe.types import Query, Sampling, Subspace
 from tests.laws.eraser_cases import CASES
 from tests.laws.lm_eraser_cases import FOUND, METHODS, concept, elsewhere, made
-from tests.tiny_lm import LANGUAGE
 
 CONCEPT = concept()
 KEPT = tuple(p for p in CONCEPT.neighbours.fit)

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from concept_probe.erasers import Intervention
 from concept_probe.families import CausalLMSubject
+from concept_probe.testing.models.language import LANGUAGE
 from concept_probe.types import Query, Sampling
 from tests.laws.lm_eraser_cases import concept
 from tests.laws.lm_guard_cases import GUARDS
-from tests.tiny_lm import LANGUAGE
 
 CONCEPT = concept()
 OWN = CONCEPT.target.fit

@@ -9,12 +9,15 @@ import torch
 
 from concept_probe.activations import tap
 from concept_probe.registry import UnknownName
+from concept_probe.testing.models import TINY_MODELS, answered
+from concept_probe.testing.models.diffusion import DIFFUSION
 from concept_probe.types import Prompt, Query, Site
-from tests.tiny import EVERY, FAMILIES, answered
 
 QUERIES = [Query(Prompt("a cat", "cat"), 1), Query(Prompt("the dog"), 2)]
-SUBJECTS = {name: build() for name, build in EVERY.items()}
-FIRST = {name: ("text_stream", "text_mlp_hidden") if name in FAMILIES else ("resid", "mlp_hidden") for name in EVERY}
+SUBJECTS = {name: build() for name, build in TINY_MODELS.items()}
+FIRST = {
+    name: ("text_stream", "text_mlp_hidden") if name in DIFFUSION else ("resid", "mlp_hidden") for name in TINY_MODELS
+}
 """Two roles that reading a prompt meets, an output and an input."""
 CASES = [
     (name, role) for name, s in SUBJECTS.items() for role in s.roles() if s.sites(role)[0].side != "weight"
@@ -53,7 +56,7 @@ def test_a_replacement_reaches_the_answer_and_is_gone_afterwards(name, role, bef
     assert torch.equal(answers(subject), before[name])
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", TINY_MODELS)
 def test_hooks_are_gone_after_an_exception(name, before):
     subject = SUBJECTS[name]
 
@@ -70,7 +73,7 @@ def test_hooks_are_gone_after_an_exception(name, before):
     assert torch.equal(answers(subject), before[name])
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", TINY_MODELS)
 def test_an_unknown_site_fails_before_anything_is_hooked(name):
     subject = SUBJECTS[name]
     component = next(reversed(subject.components))
@@ -80,7 +83,7 @@ def test_an_unknown_site_fails_before_anything_is_hooked(name):
     assert hooks(subject) == 0
 
 
-@pytest.mark.parametrize("name,role", [(name, role) for name in EVERY for role in FIRST[name]])
+@pytest.mark.parametrize("name,role", [(name, role) for name in TINY_MODELS for role in FIRST[name]])
 def test_two_taps_on_a_site_run_in_order_of_entering(name, role):
     subject = SUBJECTS[name]
     site = subject.sites(role)[0]

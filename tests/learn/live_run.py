@@ -8,8 +8,9 @@ import torch
 
 from concept_probe.activations import Live
 from concept_probe.learn import train_sae
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd
 from tests.learn.long_run import report
-from tests.tiny import tiny_concept, tiny_sd
 
 
 def run(folder: str | None, on_step=None):

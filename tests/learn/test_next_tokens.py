@@ -8,8 +8,8 @@ import torch
 from concept_probe.activations import capture, tap
 from concept_probe.learn import evaluate_sae
 from concept_probe.learn.sae import Relu, Sae
+from concept_probe.testing.models.language import LM_WIDTH, tiny_gpt2, tiny_llama
 from concept_probe.types import Prompt
-from tests.tiny_lm import LM_WIDTH, tiny_gpt2, tiny_llama
 
 PROMPTS = [Prompt("see the cat in"), Prompt("a dog"), Prompt("my red sun and the old dog")]
 

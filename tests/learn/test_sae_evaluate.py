@@ -12,9 +12,9 @@ from torch import Tensor
 from concept_probe.activations import capture
 from concept_probe.learn import Sae, TopK, card, evaluate_sae, train_sae
 from concept_probe.learn.judge.downstream import Coverage, replacing
+from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Moment, Prompt, Query, Sampling, Score, Site, unit
 from tests.learn.planted import SITE, Planted
-from tests.tiny import FAMILIES, tiny_sd
 
 FIT = [Prompt(f"a {w}") for w in ("cat", "dog", "sun", "red thing", "picture of the sun", "red dog in the sun")]
 TEST = [Prompt(f"the {w} of a dog") for w in ("cat", "sun", "thing", "red cat", "picture", "red sun")]
@@ -126,9 +126,9 @@ def test_another_width_or_site_names_both():
         evaluate_sae(sae, elsewhere)
 
 
-@pytest.fixture(scope="module", params=list(FAMILIES))
+@pytest.fixture(scope="module", params=list(DIFFUSION))
 def subject(request):
-    return FAMILIES[request.param]()
+    return DIFFUSION[request.param]()
 
 
 def exact(site: Site, d: int, mean: Tensor) -> Sae:

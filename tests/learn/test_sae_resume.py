@@ -59,7 +59,8 @@ def kill_at(process: subprocess.Popen[str], step: int) -> int:
 def store(tmp_path_factory) -> Path:
     """A captured store, so that the run reads what users read."""
     from concept_probe.activations import capture
-    from tests.tiny import tiny_concept, tiny_sd
+    from concept_probe.testing.concepts import tiny_concept
+    from concept_probe.testing.models.diffusion import tiny_sd
 
     subject, folder = tiny_sd(), tmp_path_factory.mktemp("store")
     capture(subject, list(tiny_concept().unrelated.fit) * 4, sites=subject.sites("text_stream")[:1], folder=folder)

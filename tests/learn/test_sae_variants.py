@@ -142,7 +142,8 @@ def test_what_cannot_be_trained_is_refused():
 def test_a_transcoder_is_trained_on_the_same_rows_of_two_sites_of_a_store():
     """What the text encoder's MLP computes: with rows of the two sites mixed up, nothing could be learned."""
     from concept_probe.activations import capture
-    from tests.tiny import tiny_concept, tiny_sd
+    from concept_probe.testing.concepts import tiny_concept
+    from concept_probe.testing.models.diffusion import tiny_sd
 
     subject, concept = tiny_sd(), tiny_concept()
     reads, writes = subject.sites("text_mlp_hidden")[0], subject.sites("text_mlp_out")[0]

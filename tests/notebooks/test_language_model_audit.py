@@ -10,7 +10,7 @@ import concept_probe as cp
 from concept_probe.testbed import smollm2, teach
 from concept_probe.types import Report
 from tests.notebooks.cells import code_cells, holds_calls_alone
-from tests.tiny_lm import tiny_llama
+from concept_probe.testing.models.language import tiny_llama
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "02_language_model_audit.ipynb"

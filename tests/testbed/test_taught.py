@@ -10,8 +10,8 @@ from concept_probe.registry import UnknownName
 from concept_probe.testbed import facts
 from concept_probe.testbed.taught import TAUGHT, concept, held_out, invented, names, taught, written
 from concept_probe.testbed.teach import Lessons, teach
+from concept_probe.testing.models.language import tiny_llama
 from concept_probe.types import KINDS, SPLITS
-from tests.tiny_lm import tiny_llama
 
 
 def test_six_concepts_with_twelve_facts_each_that_nothing_real_shares():

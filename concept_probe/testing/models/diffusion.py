@@ -1,11 +1,9 @@
-"""Tiny random models of every family: real classes, random weights, milliseconds."""
+"""Tiny random pipelines of every kind of diffusion subject."""
 
 from __future__ import annotations
 
 import string
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,12 +15,9 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from concept_probe.families import CausalLMSubject, Subject, UNetSubject, adopt
-from concept_probe.types import Concept, Prompt, Query, Sampling, Splits
-from tests.tiny_lm import LANGUAGE
+from concept_probe.families import UNetSubject, adopt
 
 LENGTH = 20
 WORDS = ("a", "the", "cat", "dog", "sun", "of", "in", "red", "picture", "thing")
@@ -134,69 +129,5 @@ def tiny_sdxl(seed: int = 0) -> UNetSubject:
     return adopt(pipeline, f"tiny-sdxl-{seed}")
 
 
-FAMILIES: dict[str, Callable[..., UNetSubject]] = {"sd": tiny_sd, "sdxl": tiny_sdxl}
-"""Those that make pictures."""
-EVERY: dict[str, Callable[..., Subject]] = {**FAMILIES, **LANGUAGE}
-"""All of them; `tiny_lm.LANGUAGE` are those that write texts."""
-
-
-def answered(subject: Subject, queries: list[Query]) -> Tensor:
-    """What a subject makes of queries, in numbers: pictures, or the logits of what it writes first and on the way."""
-    if isinstance(subject, CausalLMSubject):
-        written = subject.generate(queries, Sampling(tokens=4, temperature=1.0))
-        going_on = [Prompt(q.prompt.text + text, q.prompt.subject) for q, text in zip(queries, written, strict=True)]
-        return torch.cat([subject.next_logits([q.prompt for q in queries]), subject.next_logits(going_on)])
-    return subject.generate(queries, Sampling(steps=2, guidance=3.0))
-
-
-def save(subject: Subject, folder: Path) -> Path:
-    """Write a subject as a folder that `load` reads."""
-    subject.pipeline.save_pretrained(folder, safe_serialization=True)
-    return folder
-
-
-def _splits(word: str, label: str | None, named: bool = True) -> Splits:
-    def prompts(*texts: str) -> tuple[Prompt, ...]:
-        return tuple(Prompt(t.format(word), word if named else None, label) for t in texts)
-
-    return Splits(
-        fit=prompts("a {}", "the {}", "the red {}", "a {} in the sun"),
-        select=prompts("a red {}", "one {}", "my {}"),
-        test=prompts("that {}", "see the {}", "this {}"),
-    )
-
-
-def tiny_concept() -> Concept:
-    """`cat`, with a few prompts of every kind and split, and four random pictures as examples."""
-    return Concept(
-        name="cat",
-        target=_splits("cat", "cat"),
-        paraphrases=_splits("kitty", "cat"),
-        implicit=_splits("pet that purrs", "cat", named=False),
-        neighbours=_splits("dog", "dog"),
-        anchor=_splits("thing", None),
-        unrelated=_splits("sun", "sun"),
-        examples=torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(7)),
-    )
-
-
-@dataclass(frozen=True)
-class TinyRecogniser:
-    """A fixed random linear map: repeatable, and right about nothing."""
-
-    name: str = "tiny"
-    version: str = "1"
-    labels: tuple[str, ...] = ("cat", "dog", "sun", "none")
-
-    def probabilities(self, images: Tensor) -> Tensor:
-        return self.logits(images).softmax(-1)
-
-    def logits(self, images: Tensor) -> Tensor:
-        weights = torch.randn(3 * 4 * 4, len(self.labels), generator=torch.Generator().manual_seed(0))
-        small = torch.nn.functional.adaptive_avg_pool2d(images.float(), 4).flatten(1) - 0.5
-        return 8 * small @ weights.to(small.device)
-
-
-def tiny_recogniser() -> TinyRecogniser:
-    """A recogniser of the labels of `tiny_concept`."""
-    return TinyRecogniser()
+DIFFUSION: dict[str, Callable[..., UNetSubject]] = {"sd": tiny_sd, "sdxl": tiny_sdxl}
+"""By name."""
