@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from concept_probe.attacks import ATTACKS, Attack, Attempt
 from concept_probe.attacks import attack as base
-from concept_probe.attacks.budget import success_of, success_rate
+from concept_probe.attacks.budget import succeeded, success_of, success_rate
 from concept_probe.bench.sweep.grid import AttackSetting, Settings
 from concept_probe.registry import look_up
 from concept_probe.types import Concept, Looks, Query, Score, Trial
@@ -34,13 +34,30 @@ def instance(
 
 
 def measure_attack(
-    subject: Subject, concept: Concept, asked: AttackSetting, settings: Settings, looks: Looks, seed: int
+    subject: Subject,
+    concept: Concept,
+    asked: AttackSetting,
+    settings: Settings,
+    looks: Looks,
+    seed: int,
+    copy: Subject | None = None,
 ) -> dict[str, Any]:
-    """The values of a cell. Raises ValueError where the attack needs examples that the concept has not."""
+    """The values of a cell; `copy` is the untouched subject again, for an attacker who holds one.
+
+    Raises ValueError where the attack needs examples that the concept has not.
+    """
     attack = instance(asked, looks, settings, 1000 * seed, {})
     if base.lacks_examples(attack, concept):
         raise ValueError(f"attack {asked.name!r} learns from examples, and concept {concept.name!r} has none")
-    return values_of(attack(subject, concept, settings.budget))
+    if asked.holds_copy:
+        if copy is None:
+            raise ValueError(f"attack {asked.name!r} holds a copy of the untouched subject, and the sweep has none")
+        attack = attack.holding(copy)
+    values = values_of(attempt := attack(subject, concept, asked.budget or settings.budget))
+    if subject.answers == "texts":
+        # The best point, since lessons on a few facts can also drive out the others, and an attacker would see that.
+        values["hits"] = max(([int(succeeded(t)) for t in trials] for trials in attempt.trials), key=sum)
+    return values
 
 
 def values_of(attempt: Attempt) -> dict[str, Any]:

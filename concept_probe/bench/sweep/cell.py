@@ -12,10 +12,11 @@ from torch import Tensor
 
 from concept_probe import detect
 from concept_probe.attacks import label_of
-from concept_probe.auditing.arm import KEEPS, SHOWS, thin
+from concept_probe.auditing.arm import KEEPS
 from concept_probe.bench.quality.criteria import fit_to_text, unnamed
 from concept_probe.bench.quality.distances import SeesFeatures, frechet, mmd, pixel_distance
 from concept_probe.bench.sweep.grid import Settings
+from concept_probe.bench.sweep.texts import of_each_text
 from concept_probe.types import AnswerReader, Concept, Kind, Looks, Prompt, Query, Trial
 
 if TYPE_CHECKING:
@@ -35,27 +36,17 @@ class Seen:
     """float (n, 3, h, w) per kind; empty for texts."""
     across: Mapping[Kind, tuple[Trial, ...]] = field(default_factory=dict)
     """The same pictures as the recogniser of the other domain sees them, where a prompt names something of it."""
-
-
-def queries(concept: Concept, settings: Settings, seed: int) -> dict[Kind, tuple[Query, ...]]:
-    """Per kind as many test prompts as the settings say, each with noise of its own; prompts come again if few."""
-    out: dict[Kind, tuple[Query, ...]] = {}
-    for kind in (*SHOWS, *KEEPS):
-        prompts, count = concept.prompts(kind, "test"), settings.counts.get(kind, 0)
-        if not prompts or not count:
-            continue
-        # Another seed begins elsewhere in the list, so that seeds together ask more sentences.
-        start = seed * count % len(prompts)
-        chosen = thin((*prompts[start:], *prompts[:start]), min(count, len(prompts)))
-        out[kind] = tuple(Query(chosen[i % len(chosen)], 1000 * seed + i) for i in range(count))
-    return out
+    texts: Mapping[Kind, Mapping[str, Any]] = field(default_factory=dict)
+    """Of texts, what is kept of each: `texts.of_each_text`."""
 
 
 def look(
     subject: Subject, asked: Mapping[Kind, Sequence[Query]], settings: Settings, looks: Looks, across: Looks | None,
     label: str,
 ) -> Seen:  # fmt: skip
-    """Ask everything at once and let both recognisers look."""
+    """Ask everything at once and let both recognisers look; texts are asked for kind by kind."""
+    if subject.answers == "texts":
+        return _read(subject, asked, settings, looks, label)
     flat = [q for part in asked.values() for q in part]
     answers = subject.generate(flat, settings.sampling)
     seen = detect.trials(looks, answers, flat, label)
@@ -71,6 +62,17 @@ def look(
             other[kind] = _across(across, answers[where], part)
         start += len(part)
     return Seen(trials, pictures, other)
+
+
+def _read(
+    subject: Subject, asked: Mapping[Kind, Sequence[Query]], settings: Settings, looks: Looks, label: str
+) -> Seen:
+    trials: dict[Kind, tuple[Trial, ...]] = {}
+    texts: dict[Kind, dict[str, Any]] = {}
+    for kind, part in asked.items():
+        trials[kind] = detect.trials(looks, subject.generate(part, settings.sampling), part, label)
+        texts[kind] = of_each_text(subject, part, trials[kind], label)
+    return Seen(trials, texts=texts)
 
 
 def _across(looks: Looks | None, images: Tensor, asked: Sequence[Query]) -> tuple[Trial, ...]:
@@ -115,6 +117,8 @@ def compare(
         trials = [t for kind in KEEPS for t in seen.across.get(kind, ())]
         if trials:
             out[name] = count(trials)
+    if after.texts:
+        out["texts"] = after.texts
     if after.pictures:
         out["unnamed"], out["unnamed before"] = unnamed(after.trials), unnamed(before.trials)
         if pair is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
 from concept_probe.attacks import ATTACKS, Budget
 from concept_probe.erasers import Eraser
@@ -43,11 +43,21 @@ class AttackSetting:
     """Key of ATTACKS."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the attack beside recogniser, sampling and seed; values that JSON can hold."""
+    budget: Budget | None = None
+    """None: that of the sweep's settings."""
+    holds_copy: bool = False
+    """Whether the attacker holds a copy of the untouched subject, where the attack has a use for one."""
 
     def __post_init__(self) -> None:
         look_up(ATTACKS, self.attack, "attack", "concept-probe info attacks")
         if self.name == NONE:
             raise ValueError(f"an attack can't be called {NONE!r}: that is the cell without one")
+
+
+Asking = Literal["repeated", "spread", "once"]
+"""How test prompts are chosen: `repeated`, a varied choice from another place for every seed, again where there are
+few; `spread`, evenly over the list, again where there are few; `once`, a varied choice, none twice, for answers that
+chance has no part in."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,10 @@ class Settings:
     """Answers per kind of prompt in a cell without attack."""
     budget: Budget = Budget(queries=32, gradient_steps=16, examples=8)
     """Of one attack in one cell."""
+    asking: Asking = "repeated"
+    columns: int = 0
+    """Of a language model: how many of the columns that the concept's answers owe most to are watched, and given to
+    erasers that ask for them."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +141,19 @@ class Grid:
             base,
             cell.method if control else key_of_method(self.method(cell.method)),
             key_of_concept(cell.concept),
-            None if cell.attack is None else asdict(cell.attack),
+            None if cell.attack is None else _plain(cell.attack, ("name", "attack", "options")),
             cell.seed,
-            asdict(self.settings),
+            _plain(self.settings, ("sampling", "counts", "budget")),
         )
+
+
+def _plain(value: AttackSetting | Settings, always: tuple[str, ...]) -> dict[str, Any]:
+    """The fields that name cells: `always` these, others where they are not at their default.
+
+    So a field can be added, and cells that were measured before it keep their names.
+    """
+    changed = {f.name for f in fields(value) if f.name in always or getattr(value, f.name) != f.default}
+    return {name: part for name, part in asdict(value).items() if name in changed}
 
 
 def key_of_method(method: MethodSetting) -> list[Any]:

@@ -24,6 +24,8 @@ class FitContext:
     recogniser: Looks
     saes: tuple[Codec, ...] = ()
     """Autoencoders of the subject; empty means the shipped ones."""
+    columns: tuple[Subspace, ...] = ()
+    """Those that the concept's answers owe most to, where the sweep watches them."""
 
     def autoencoders(self, subject: Subject) -> tuple[Codec, ...]:
         return self.saes or shipped_saes(subject.name)
@@ -50,6 +52,17 @@ def _features(method: MethodSetting, subject: Subject, concept: Concept, context
     return method.eraser(subject, concept, found), found
 
 
+def _contrast_features(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
+    """Of each autoencoder the eight features of largest contrast."""
+    found = find_features(list(context.autoencoders(subject)), subject, concept, count=8, limit=12)
+    return method.eraser(subject, concept, found), found
+
+
+def _effective_columns(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
+    """The columns that the sweep watches."""
+    return method.eraser(subject, concept, context.columns), context.columns
+
+
 def _chosen_features(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
     """Formula, number and strength chosen on the select split; the eraser's own options give way to that choice."""
     saes = over_text(context.autoencoders(subject))  # pyright: ignore[reportArgumentType]
@@ -74,6 +87,8 @@ PREPARATIONS: dict[str, Preparation] = {
     "nothing": _nothing,
     "chosen settings": _chosen_settings,
     "features": _features,
+    "contrast features": _contrast_features,
+    "effective columns": _effective_columns,
     "chosen features": _chosen_features,
     "chosen columns": _chosen_columns,
     "chosen cross-attention": _chosen_cross,

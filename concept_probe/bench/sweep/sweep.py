@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from concept_probe import detect
 from concept_probe.attacks import label_of
+from concept_probe.bench.sweep.asking import queries
 from concept_probe.bench.sweep.attack_cell import measure_attack, suits
-from concept_probe.bench.sweep.cell import OTHER_NOISE, Seen, compare, errors, look, queries
+from concept_probe.bench.sweep.cell import OTHER_NOISE, Seen, compare, errors, look
 from concept_probe.bench.sweep.fits import Fit, Fits, asdict_of
 from concept_probe.bench.sweep.grid import NEVER_TAUGHT, UNTOUCHED, Cell, Grid
 from concept_probe.bench.sweep.methods import FitContext
 from concept_probe.bench.sweep.peak_memory import Peak
 from concept_probe.bench.sweep.store import Row, Store
-from concept_probe.types import Concept, Kind, Looks, Query
+from concept_probe.bench.sweep.watched import WatchedColumns, mean_cosine
+from concept_probe.types import Concept, Kind, Looks, Query, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.detect.clip import TextImage
@@ -54,7 +56,10 @@ class Sweep:
     judges: Recognisers = recognisers
     pairs: Callable[[Looks], TextImage | None] = detect.pair_of
     """A judge to the CLIP pair for the same pictures, if there is one."""
+    copy: Subject | None = None
+    """The subject loaded again, for attackers who hold a copy of it while an edit is on."""
     _base: str = ""
+    _watched: dict[str, tuple[Subspace, ...]] = field(default_factory=dict)
     _before: dict[tuple[str, int], tuple[Seen, Seen]] = field(default_factory=dict)
     _fitted: dict[tuple[str, str], Fit] = field(default_factory=dict)
     _unfit: dict[tuple[str, str], Exception] = field(default_factory=dict)
@@ -106,19 +111,24 @@ class Sweep:
     def _measure(self, cell: Cell) -> dict[str, Any]:
         looks, across = self.judges(cell.concept)
         began = time.perf_counter()
+        watched = self._columns(cell.concept)
         subject, fit = self._side(cell, looks)
         before = None if cell.attack is not None else self._untouched(cell, looks, across)
         waited = time.perf_counter() - began  # fits, and what the untouched subject draws, are no cost of this cell
         peak = Peak()
         with contextlib.nullcontext() if fit.erasure is None else fit.erasure.on(subject):
             if cell.attack is not None:
-                values = measure_attack(subject, cell.concept, cell.attack, self.grid.settings, looks, cell.seed)
+                values = measure_attack(
+                    subject, cell.concept, cell.attack, self.grid.settings, looks, cell.seed, self.copy
+                )
             else:
                 assert before is not None  # for the type checker: made above for cells without an attack
                 asked = queries(cell.concept, self.grid.settings, cell.seed)
                 after = look(subject, asked, self.grid.settings, looks, across, label_of(cell.concept))
                 values = compare(before[0], after, before[1], looks, cell.concept, self.pairs(looks))
                 values |= {"fit": asdict_of(fit), "found": fit.erasure is not None, "errors": errors(after)}
+                if watched:
+                    values["cosine"] = mean_cosine(subject, watched)  # pyright: ignore[reportArgumentType]
         return values | {"peak": peak.above(), "waited": waited}
 
     def _side(self, cell: Cell, looks: Looks) -> tuple[Subject, Fit]:
@@ -133,9 +143,8 @@ class Sweep:
         if place not in self._fitted:
             fits = Fits(self.folder / "fits", self.store)
             try:
-                fit = fits.get(
-                    self.grid.method(cell.method), self.subject, cell.concept, FitContext(looks), self._base[:64]
-                )
+                context = FitContext(looks, columns=self._columns(cell.concept))
+                fit = fits.get(self.grid.method(cell.method), self.subject, cell.concept, context, self._base[:64])
             except Exception as error:  # kept, so that no other cell of this eraser fits in vain
                 self._unfit[place] = error
                 raise
@@ -149,9 +158,20 @@ class Sweep:
             asked = queries(cell.concept, self.grid.settings, cell.seed)
             other: Asked = {k: tuple(Query(q.prompt, q.seed + OTHER_NOISE) for q in part) for k, part in asked.items()}
             label = label_of(cell.concept)
-            seen = [look(self.subject, a, self.grid.settings, looks, across, label) for a in (asked, other)]
-            self._before = {place: (seen[0], seen[1])}  # the last one: cells of one concept and seed come together
+            both = (asked, other) if self.subject.answers == "pictures" else (asked,)  # other noise, other pictures
+            seen = [look(self.subject, a, self.grid.settings, looks, across, label) for a in both]
+            self._before = {place: (seen[0], seen[-1])}  # the last one: cells of one concept and seed come together
         return self._before[place]
+
+    def _columns(self, concept: Concept) -> tuple[Subspace, ...]:
+        """The columns that are watched, ranked in the subject while nothing is on; none where none is asked for."""
+        if not self.grid.settings.columns:
+            return ()
+        if concept.name not in self._watched:
+            watched = WatchedColumns(self.folder / "fits", self.store, self.grid.settings.columns)
+            columns = watched.get(self.subject, concept, self._base[:64])  # pyright: ignore[reportArgumentType]
+            self._watched = {concept.name: columns}
+        return self._watched[concept.name]
 
 
 KEPT = 8

@@ -8,10 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from concept_probe.bench.sweep.grid import Grid
 from concept_probe.bench.sweep.store import Row, Store
 from concept_probe.bench.sweep.sweep import Sweep
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True)
@@ -19,21 +23,28 @@ class Order:
     """What a process needs to know to take part in a sweep; every value can be sent to it."""
 
     grid: Grid
-    subject: str
-    """For `families.load`."""
-    twin: str | None
+    subject: str | Callable[[], Subject]
+    """A name for `families.load`, or a function of a module that makes it."""
+    twin: str | Callable[[], Subject] | None
     folder: Path
     rows: Path
     retry: bool = False
     threads: int | None = None
     """Of torch, per process; None leaves it as it is."""
+    copy: bool = False
+    """Whether the subject is loaded twice, for attackers who hold a copy."""
 
     def sweep(self) -> Sweep:
         """The sweep with its models loaded."""
         from concept_probe.families import load
 
-        twin = load(self.twin) if self.twin is not None else None
-        return Sweep(self.grid, load(self.subject), self.folder, Store(self.rows), twin)
+        def made(source: str | Callable[[], Subject] | None) -> Subject | None:
+            return load(source) if isinstance(source, str) else source and source()
+
+        subject = made(self.subject)
+        assert subject is not None  # for the type checker: only the twin may be None
+        copy = made(self.subject) if self.copy else None
+        return Sweep(self.grid, subject, self.folder, Store(self.rows), made(self.twin), copy=copy)
 
 
 def work(order: Order, tell: Callable[[Row], None] | None = None) -> None:
