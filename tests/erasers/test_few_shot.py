@@ -35,7 +35,7 @@ def test_mlps_are_trained_and_the_attention_of_the_last_layers():
             feed_forwards(subject, wrong, "test")
 
 
-def test_layers_that_nobody_reads_are_left_alone():
+def test_architecture_that_nobody_reads_are_left_alone():
     subject = tiny_sdxl()  # cross-attention reads the last layer but one of both encoders
     chosen = feed_forwards(subject, 1, "test")
     assert {where.partition("/")[0] for where in chosen} == {"text_encoder", "text_encoder_2"}
