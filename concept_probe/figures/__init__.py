@@ -1,9 +1,14 @@
-"""Pure functions from a result to a plotly figure; nothing here measures anything."""
+"""Pure functions from a result to a plotly figure; nothing here measures anything.
+
+Each takes a result of `types` (or plain numbers) and returns a `go.Figure`, transparent and in the look of `theme`,
+where a colour means the same in every figure: before, after, control. It raises ValueError where the result holds
+nothing to draw. A new figure is one function in a file named for what it is about, and one line here.
+"""
 
 from concept_probe.figures.attacks import attacks
 from concept_probe.figures.curves import ladder, recovery, training
 from concept_probe.figures.detection import detection
-from concept_probe.figures.dictionary import density, nearest_cosines, splitting, stability
+from concept_probe.figures.dictionary import density, nearest_cosines, splitting_curve, stability_cosines
 from concept_probe.figures.features import feature_contrast
 from concept_probe.figures.grid import image_grid, picture_grid, png
 from concept_probe.figures.page import script
@@ -26,8 +31,8 @@ __all__ = [
     "png",
     "recovery",
     "script",
-    "splitting",
-    "stability",
+    "splitting_curve",
+    "stability_cosines",
     "trace",
     "training",
     "truth",

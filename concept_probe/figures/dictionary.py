@@ -42,12 +42,12 @@ def nearest_cosines(cosine: Sequence[float], control: Sequence[float] = (), *, t
     return _cosines("this autoencoder", cosine, control, "random directions", "cosine with the nearest row", title)
 
 
-def stability(cosine: Sequence[float], control: Sequence[float] = (), *, title: str = "") -> go.Figure:
+def stability_cosines(cosine: Sequence[float], control: Sequence[float] = (), *, title: str = "") -> go.Figure:
     """How well each feature is found by another seed; `control` looks for it in a random dictionary."""
     return _cosines("other seeds", cosine, control, "random dictionary", "largest cosine with a feature", title)
 
 
-def splitting(curve: Curve, *, title: str = "") -> go.Figure:
+def splitting_curve(curve: Curve, *, title: str = "") -> go.Figure:
     """How well the best k features of a concept probe it, with its 95 % band, beside random features."""
     figure = go.Figure()
     x = list(curve.x)

@@ -10,7 +10,7 @@ from concept_probe.figures.theme import AFTER, BAD, BEFORE, GOOD, WARN, layout, 
 from concept_probe.types import Leaderboard, Score, Standing
 
 SYMBOLS = {"ours": "diamond", "published": "circle", "control": "x"}
-NAMES = {"ours": "this project", "published": "published", "control": "control"}
+PART_NAMES = {"ours": "this project", "published": "published", "control": "control"}
 
 
 def pareto(board: Leaderboard) -> go.Figure:
@@ -55,7 +55,7 @@ def _points(of: Sequence[Standing], part: str, symbol: str, front: Sequence[str]
         text=[s.name if s.name in front or part != "published" else "" for s in of],
         textposition=["top center" if i % 2 else "bottom center" for i in range(len(of))],
         textfont={"size": 11},
-        name=NAMES[part],
+        name=PART_NAMES[part],
         marker={
             "size": 14 if part == "ours" else 10, "symbol": symbol, "color": [s.erased.value for s in of],
             "coloraxis": "coloraxis", "line": {"width": 2 if part == "ours" else 0, "color": AFTER},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-KINDS = {
+KIND_MEANINGS = {
     "target": "prompts that name the concept",
     "paraphrases": "prompts that use another word for it",
     "implicit": "prompts that describe it and never name it",
@@ -16,7 +16,7 @@ KINDS = {
 }
 """Kind of prompt or picture to what it is."""
 
-METRICS = {
+METRIC_MEANINGS = {
     "detection rate": "Share of pictures, or texts, that show the concept.",
     "recognised as asked": "Share of pictures, or texts, that show what the prompt asked for.",
     "seen where it was not asked for": "Share of pictures, or texts, for other things that show the concept.",
@@ -101,7 +101,7 @@ CONTROL = (
 
 def meaning(metric: str) -> str:
     """What a metric is, or nothing where this table does not know it."""
-    return next((said for start, said in METRICS.items() if re.match(_pattern(start), metric)), "")
+    return next((said for start, said in METRIC_MEANINGS.items() if re.match(_pattern(start), metric)), "")
 
 
 def meanings(metrics: Iterable[str]) -> dict[str, str]:

@@ -127,6 +127,6 @@ class Report:
 
     def show(self) -> object:
         """Render in a notebook (an object with `_repr_html_`)."""
-        from concept_probe.report.html import show  # a report is data; its rendering is loaded when asked for
+        from concept_probe.report.audit_html import show  # a report is data; its rendering is loaded when asked for
 
         return show(self)

@@ -11,7 +11,7 @@ import torch
 from concept_probe.attacks import Budget, Paraphrases, Relearning
 from concept_probe.auditing import Memory, audit
 from concept_probe.erasers import AblateVectors, Blocklist
-from concept_probe.report.glossary import KINDS, meaning
+from concept_probe.report.glossary import KIND_MEANINGS, meaning
 from concept_probe.types import Report, Sampling, Score, Site, Subspace
 from tests.auditing.known import Known, Reader, concept
 
@@ -128,7 +128,7 @@ def test_the_report_explains_every_metric_and_kind_that_an_audit_can_find(world)
         "largest activation of its 3 features, mean"}  # fmt: skip
     assert {"cosine with before", "success of relearning"} <= metrics
     assert [m for m in metrics if not meaning(m)] == []
-    assert {p.kind for p in report.pictures} <= set(KINDS)
+    assert {p.kind for p in report.pictures} <= set(KIND_MEANINGS)
     assert json.loads(report.provenance["erasure"])["name"] == "ablate_vectors"
 
 

@@ -30,7 +30,7 @@ def test_density_of_nothing_that_fires_can_be_drawn():
     assert len(figure.data[0].x) == 2
 
 
-@pytest.mark.parametrize("draw", [figures.nearest_cosines, figures.stability])
+@pytest.mark.parametrize("draw", [figures.nearest_cosines, figures.stability_cosines])
 def test_cosines_stand_beside_their_control(draw):
     figure = draw([0.5, 1.0, -0.2], [0.1, 0.2])
     mine, control = (list(t.x) for t in reversed(figure.data))
@@ -52,7 +52,7 @@ def test_splitting_draws_curve_band_and_random_features():
         (0.2, 0.3),
         "random features",
     )
-    figure: Any = figures.splitting(curve)
+    figure: Any = figures.splitting_curve(curve)
     found = traces(figure)
     assert list(found["the concept's features"].y) == [0.5, 0.8] and list(found["random features"].y) == [0.2, 0.3]
     band = next(t for t in figure.data if t.fill == "toself")

@@ -113,7 +113,7 @@ def test_the_script_searches_and_sorts(search, key, shown, tmp_path):
         {name.removeprefix("data-"): value for name, value in card.items() if name.startswith("data-")}
         for card in Page(to_browser(catalogue())).cards
     ]
-    script = (Path(room.__file__).parent / "browser.js").read_text(encoding="utf-8")
+    script = (Path(room.__file__).parent / "feature_browser.js").read_text(encoding="utf-8")
     stand_in = f"""
     const cards_ = {json.dumps(cards)}.map(dataset => ({{dataset, hidden: false}}));
     const order = [];

@@ -95,7 +95,7 @@ def test_the_page_explains_its_words(page):
 
 
 def test_maps_of_rates_share_one_scale():
-    from concept_probe.report.html import _scale
+    from concept_probe.report.audit_html import _scale
 
     rates = replace(report().traces[0], unit="rate")
     assert _scale(rates) == {"low": 0.0, "high": 1.0} and _scale(report().traces[0]) == {}

@@ -11,11 +11,11 @@ from concept_probe import figures
 from concept_probe.report.page import Charts, page
 from concept_probe.types import Leaderboard, Score, Standing
 
-HEADS = ("eraser", "erased ↑", "in other words ↑", "kept ↑", "other domain ↑", "harmonic mean ↑", "recovered ↓",
+STANDING_HEADS = ("eraser", "erased ↑", "in other words ↑", "kept ↑", "other domain ↑", "harmonic mean ↑", "recovered ↓",
          "worst attack ↓", "recovery area ↓", "pixels moved", "mmd", "fit", "numbers")  # fmt: skip
-PICTURES = ("eraser", "nothing seen ↓", "CLIP score kept ↑", "CLIP score target ↓", "FID ↓", "CMMD ↓", "m1 ↑", "m2 ↑",
+QUALITY_HEADS = ("eraser", "nothing seen ↓", "CLIP score kept ↑", "CLIP score target ↓", "FID ↓", "CMMD ↓", "m1 ↑", "m2 ↑",
             "m3 ↑", "m4 ↑", "EraseEval ↑")  # fmt: skip
-MEANINGS = {
+COLUMN_MEANINGS = {
     "erased": "1 − detection on prompts that name the concept (unlearning accuracy, UA).",
     "in other words": "The same on paraphrases and descriptions: whether the erasure generalises.",
     "kept": "Neighbours and unrelated things that are recognised, as a share of the untouched model's (in-domain retain "
@@ -33,7 +33,7 @@ MEANINGS = {
     "fit": "Seconds to find, choose and fit, for one concept.",
     "numbers": "How many numbers the edit of the weights stores; 0 acts while the model runs.",
 }
-SEEN = {
+QUALITY_MEANINGS = {
     "nothing seen": "Share of all pictures in which the recogniser sees nothing that it knows (artefacts, or an answer that "
     "was refused); in brackets the untouched model's.",
     "CLIP score": "Mean cosine of a picture and its prompt, of what must stay and of the concept; in brackets before.",
@@ -45,11 +45,11 @@ SEEN = {
     "m3, m4": "What must stay: CLIP score as a share of that before, and 1 − discrepancy of CLIP embeddings.",
     "EraseEval": "Harmonic mean of m1 to m4.",
 }
-SHOWN = 15
+DIFFERENCES_LISTED = 15
 """At most so many differences of a measure are listed."""
 
 
-def title(board: Leaderboard) -> str:
+def board_title(board: Leaderboard) -> str:
     """How many erasers are compared; one that met fewer pairs or attacks than the others is named apart."""
     erasers = [s for s in board.standings if s.part != "control"]
     compared = sum(s.recovered is not None for s in erasers)
@@ -65,8 +65,14 @@ def board_to_json(board: Leaderboard) -> str:
 
 def board_to_markdown(board: Leaderboard) -> str:
     """Tables that read well in a terminal or on a page."""
-    out = [f"# {title(board)}", "", _about(board), "", *_table(HEADS, [_cells(s) for s in board.standings])]
-    out += ["", *[f"- **{name}**: {said}" for name, said in MEANINGS.items()]]
+    out = [
+        f"# {board_title(board)}",
+        "",
+        _about(board),
+        "",
+        *_table(STANDING_HEADS, [_cells(s) for s in board.standings]),
+    ]
+    out += ["", *[f"- **{name}**: {said}" for name, said in COLUMN_MEANINGS.items()]]
     if board.front:
         out += [
             "",
@@ -86,8 +92,8 @@ def board_to_markdown(board: Leaderboard) -> str:
     if len(board.concepts) > 1:
         out += ["", "## Erased, by concept", "", *_table(("eraser", *board.concepts), _by_concept(board))]
     if any(_has_quality(s) for s in board.standings):
-        out += ["", "## Quality of pictures", "", *_table(PICTURES, [_quality(s) for s in board.standings])]
-        out += ["", *[f"- **{name}**: {said}" for name, said in SEEN.items()]]
+        out += ["", "## Quality of pictures", "", *_table(QUALITY_HEADS, [_quality(s) for s in board.standings])]
+        out += ["", *[f"- **{name}**: {said}" for name, said in QUALITY_MEANINGS.items()]]
     out += ["", "## Differences that hold", "", _tested(board), ""]
     out += [f"- {line}" for line in _differences(board)] or ["None."]
     if board.notes:
@@ -100,16 +106,16 @@ def board_to_markdown(board: Leaderboard) -> str:
 def board_to_html(board: Leaderboard) -> str:
     """One page that opens offline, in the look of a report."""
     charts = Charts()
-    return page(title(board), "".join(_sections(board, charts)), charts)
+    return page(board_title(board), "".join(_sections(board, charts)), charts)
 
 
 def _sections(board: Leaderboard, chart: Charts) -> Iterable[str]:
-    yield f"<h1>{escape(title(board))}</h1><p class=intro>{escape(_about(board))}</p>"
+    yield f"<h1>{escape(board_title(board))}</h1><p class=intro>{escape(_about(board))}</p>"
     if board.attacks:
         yield "<h2>What is erased, kept and recovered</h2><p class=intro>Up and right is better. The dotted line joins the "
         yield "erasers that no other beats: as good in both, and better in one.</p>" + chart(figures.pareto(board))
-    known = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in MEANINGS.items())
-    yield "<h2>Leaderboard</h2>" + _html_table(HEADS, [_cells(s) for s in board.standings], board)
+    known = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in COLUMN_MEANINGS.items())
+    yield "<h2>Leaderboard</h2>" + _html_table(STANDING_HEADS, [_cells(s) for s in board.standings], board)
     yield f"<details><summary>What each column is</summary><dl class=words>{known}</dl></details>"
     if board.attacks:
         rows = [(_marked(s), *(_percent(s.attacks.get(a)) for a in board.attacks)) for s in board.standings]
@@ -118,8 +124,8 @@ def _sections(board: Leaderboard, chart: Charts) -> Iterable[str]:
     if len(board.concepts) > 1:
         yield "<h2>Erased, by concept</h2>" + _html_table(("eraser", *board.concepts), _by_concept(board), board)
     if any(_has_quality(s) for s in board.standings):
-        known = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in SEEN.items())
-        yield "<h2>Quality of pictures</h2>" + _html_table(PICTURES, [_quality(s) for s in board.standings], board)
+        known = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in QUALITY_MEANINGS.items())
+        yield "<h2>Quality of pictures</h2>" + _html_table(QUALITY_HEADS, [_quality(s) for s in board.standings], board)
         yield f"<details><summary>What each column is</summary><dl class=words>{known}</dl></details>"
     lines = "".join(f"<li>{escape(line)}</li>" for line in _differences(board))
     yield f"<h2>Differences that hold</h2><p class=intro>{escape(_tested(board))}</p>"
@@ -155,7 +161,11 @@ def _differences(board: Leaderboard) -> list[str]:
     held = sorted(
         (d for d in board.differences if d.adjusted < 0.05), key=lambda d: (d.measure, d.adjusted, -abs(d.value))
     )
-    shown = [d for m in dict.fromkeys(d.measure for d in held) for d in [x for x in held if x.measure == m][:SHOWN]]
+    shown = [
+        d
+        for m in dict.fromkeys(d.measure for d in held)
+        for d in [x for x in held if x.measure == m][:DIFFERENCES_LISTED]
+    ]
     lines = [
         f"{d.measure}: {d.first} {'+' if d.value > 0 else '−'}{abs(d.value):.0%} against {d.second} "
         f"(adjusted p {d.adjusted:.2g}, n {d.n})"

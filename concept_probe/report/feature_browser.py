@@ -24,11 +24,11 @@ def to_browser(catalogue: Catalogue) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(title)}</title><style>{_file('browser.css')}</style></head><body>"
+        f"<title>{escape(title)}</title><style>{_file('feature_browser.css')}</style></head><body>"
         f"<header><h1>{escape(title)}</h1>{_facts(catalogue)}</header>"
         '<nav><input id="search" type="search" placeholder="Search number, name or prompt" aria-label="Search">'
         f'<label>Sort <select id="sort">{options}</select></label><output id="count"></output></nav>'
-        f'<main id="cards">{cards}</main>{_provenance(catalogue)}<script>{_file("browser.js")}</script></body></html>\n'
+        f'<main id="cards">{cards}</main>{_provenance(catalogue)}<script>{_file("feature_browser.js")}</script></body></html>\n'
     )
 
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from html import escape
 
 from concept_probe import figures
-from concept_probe.report import sections as pieces
+from concept_probe.report.audit_sections import (
+    bullets,
+    findings_table,
+    glossary_of_findings,
+    index_bars,
+    picture_grids,
+    provenance_list,
+    texts_table,
+    verdict_card,
+)
 from concept_probe.report.format import headline
 from concept_probe.report.glossary import meaning
 from concept_probe.report.page import Charts, page, style
@@ -31,11 +40,11 @@ class Shown:
 
     def _repr_html_(self) -> str:
         report = self.report
-        parts = [pieces.verdict(report), pieces.indices(report.indices.items())]
-        parts += [_folded("Findings", pieces.findings(report.findings))] if report.findings else []
-        parts += [_folded("Pictures", pieces.pictures(report))] if report.pictures else []
-        parts += [_folded("Texts", pieces.writings(report))] if report.writings else []
-        parts += [_folded("Not measured", pieces.bullets(report.not_measured))] if report.not_measured else []
+        parts = [verdict_card(report), index_bars(report.indices.items())]
+        parts += [_folded("Findings", findings_table(report.findings))] if report.findings else []
+        parts += [_folded("Pictures", picture_grids(report))] if report.pictures else []
+        parts += [_folded("Texts", texts_table(report))] if report.writings else []
+        parts += [_folded("Not measured", bullets(report.not_measured))] if report.not_measured else []
         return f'<style>{style()}</style><div class="cp-report">{"".join(parts)}</div>'
 
 
@@ -45,25 +54,25 @@ def show(report: Report) -> Shown:
 
 
 def _sections(report: Report, chart: Charts) -> Iterable[str]:
-    yield pieces.verdict(report)
+    yield verdict_card(report)
     if report.indices:
         yield (
             "<h2>How much is left</h2><p class=intro>Each index is (after − never taught) / (before − never taught), "
             "with its 95 % interval: 0 is a model that was never taught the concept, 1 the model before the erasure. "
             "Of every kind of evidence the largest is shown, since an attacker picks the weakest place.</p>"
-            + pieces.indices(report.indices.items())
+            + index_bars(report.indices.items())
         )
     if report.pictures:
         yield "<h2>Pictures</h2><p class=intro>Pictures in one column share their noise. Below each stands what the "
-        yield f"recogniser saw; <b class=hit>{escape(report.concept)}</b> is marked.</p>" + pieces.pictures(report)
+        yield f"recogniser saw; <b class=hit>{escape(report.concept)}</b> is marked.</p>" + picture_grids(report)
     if report.writings:
         yield "<h2>Texts</h2><p class=intro>What was written after each prompt; a text that shows "
-        yield f"<b class=hit>{escape(report.concept)}</b> is marked.</p>" + pieces.writings(report)
+        yield f"<b class=hit>{escape(report.concept)}</b> is marked.</p>" + texts_table(report)
     if report.findings:
-        yield "<h2>Findings</h2>" + pieces.glossary(report.findings)
+        yield "<h2>Findings</h2>" + glossary_of_findings(report.findings)
         drawn = "".join(f"<div>{chart(figures.detection(group))}</div>" for group in _rates(report.findings))
         yield f'<div class="charts">{drawn}</div>'
-        yield pieces.findings(report.findings)
+        yield findings_table(report.findings)
     if report.curves:
         drawn = "".join(
             f"<div><h3>{escape(curve.name.replace('_', ' '))}</h3><p class=intro>"
@@ -80,9 +89,9 @@ def _sections(report: Report, chart: Charts) -> Iterable[str]:
             drawn = chart(figures.trace(traces, **_scale(traces)))
             yield f'<h3>{escape(traces.name)}</h3><div class="scroll"><div class="wide">{drawn}</div></div>'
     if report.not_measured:
-        yield "<h2>What was not measured</h2>" + pieces.bullets(report.not_measured)
+        yield "<h2>What was not measured</h2>" + bullets(report.not_measured)
     if report.provenance:
-        yield "<h2>Provenance</h2>" + pieces.provenance(report)
+        yield "<h2>Provenance</h2>" + provenance_list(report)
 
 
 def _rates(findings: tuple[Finding, ...]) -> Iterable[list[Finding]]:

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from concept_probe.report.format import ARROWS, EVIDENCE, VERDICTS, bounds, direction, interval, number, samples, score
-from concept_probe.report.glossary import CONTROL, KINDS, meanings
+from concept_probe.report.glossary import CONTROL, KIND_MEANINGS, meanings
 from concept_probe.types import Finding, Picture, Report, Score, Written
 
-HEADS = ("Metric", "Measured on", "Before", "After", "95 % interval", "Control", "Index", "n")
+FINDING_HEADS = ("Metric", "Measured on", "Before", "After", "95 % interval", "Control", "Index", "n")
 
 
-def verdict(report: Report) -> str:
+def verdict_card(report: Report) -> str:
     """The verdict with its reasons, in a card."""
     v = report.verdict
     needed = v.samples_needed
@@ -38,7 +38,7 @@ def verdict(report: Report) -> str:
     )
 
 
-def indices(scores: Iterable[tuple[str, Score]]) -> str:
+def index_bars(scores: Iterable[tuple[str, Score]]) -> str:
     """One bar per kind of evidence: a dot with its interval on a scale from 0 (never taught) to 1 (untouched)."""
     rows = "".join(_index_row(name, s) for name, s in scores)
     if not rows:
@@ -67,7 +67,7 @@ def _index_row(name: str, s: Score) -> str:
     )
 
 
-def findings(rows: Sequence[Finding]) -> str:
+def findings_table(rows: Sequence[Finding]) -> str:
     """The findings as one table, grouped by kind of evidence."""
     out = []
     for kind in dict.fromkeys(f.evidence for f in rows):
@@ -75,7 +75,9 @@ def findings(rows: Sequence[Finding]) -> str:
         body = "".join(_finding_row(f) for f in rows if f.evidence == kind)
         out.append(f'<tbody><tr class="group"><th colspan="8" scope="colgroup">{title} <small>{what}</small></th></tr>'
                    f"{body}</tbody>")  # fmt: skip
-    head = "".join(f'<th scope="col"{" class=n" if at > 1 else ""}>{name}</th>' for at, name in enumerate(HEADS))
+    head = "".join(
+        f'<th scope="col"{" class=n" if at > 1 else ""}>{name}</th>' for at, name in enumerate(FINDING_HEADS)
+    )
     return f'<div class="scroll"><table class="findings"><thead><tr>{head}</tr></thead>{"".join(out)}</table></div>'
 
 
@@ -92,12 +94,12 @@ def _finding_row(f: Finding) -> str:
     )  # fmt: skip
     cells = "".join(
         f'<td class="n{" control" if head == "Control" else ""}" data-head="{head}">{value}</td>'
-        for head, value in zip(HEADS[2:], values, strict=True)
+        for head, value in zip(FINDING_HEADS[2:], values, strict=True)
     )
     return f"<tr>{first}{cells}</tr>"
 
 
-def glossary(rows: Sequence[Finding]) -> str:
+def glossary_of_findings(rows: Sequence[Finding]) -> str:
     """What the columns, the arrows and every metric of the findings mean, folded."""
     known = "".join(
         f"<dt>{escape(_spaced(m))}</dt><dd>{escape(t)}</dd>" for m, t in meanings(f.metric for f in rows).items()
@@ -110,7 +112,7 @@ def glossary(rows: Sequence[Finding]) -> str:
     )
 
 
-def pictures(report: Report) -> str:
+def picture_grids(report: Report) -> str:
     """Image grids: per kind and prompt one block, a row per name, a column per seed; the concept is marked."""
     out = []
     for kind in dict.fromkeys(p.kind for p in report.pictures):
@@ -119,24 +121,24 @@ def pictures(report: Report) -> str:
             of_prompt = [p for p in report.pictures if p.kind == kind and p.prompt == prompt]
             caption = escape(prompt) or "<i>empty prompt</i>"
             blocks.append(f"<figure><figcaption>{caption}</figcaption>{_grid(of_prompt, report.concept)}</figure>")
-        about = f" <small>{escape(KINDS[kind])}</small>" if kind in KINDS else ""
+        about = f" <small>{escape(KIND_MEANINGS[kind])}</small>" if kind in KIND_MEANINGS else ""
         out.append(f'<h3>{escape(_spaced(kind))}{about}</h3><div class="grids">{"".join(blocks)}</div>')
     return "".join(out)
 
 
-def writings(report: Report) -> str:
+def texts_table(report: Report) -> str:
     """What was written: a row per prompt, a column per name; texts that show the concept are marked."""
     names = list(dict.fromkeys(w.name for w in report.writings))
     head = "".join(f'<th scope="col">{escape(_spaced(n))}</th>' for n in names)
     rows = []
     for kind, prompt in dict.fromkeys((w.kind, w.prompt) for w in report.writings):
         said = {w.name: w for w in report.writings if (w.kind, w.prompt) == (kind, prompt)}
-        cells = "".join(f"<td>{_said(said[n], report.concept) if n in said else ''}</td>" for n in names)
+        cells = "".join(f"<td>{_text_cell(said[n], report.concept) if n in said else ''}</td>" for n in names)
         rows.append(f'<tr><th scope="row">{escape(prompt)} <small>{escape(_spaced(kind))}</small></th>{cells}</tr>')
     return f'<table class="writings"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
-def _said(w: Written, concept: str) -> str:
+def _text_cell(w: Written, concept: str) -> str:
     text = escape(w.text)
     return f"<b class=hit>{text}</b>" if w.seen == concept else text
 
@@ -178,7 +180,7 @@ def _prose(line: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(line))
 
 
-def provenance(report: Report) -> str:
+def provenance_list(report: Report) -> str:
     """What made the report, as a list of terms."""
     rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in report.provenance.items())
     return f"<dl>{rows}</dl>"
