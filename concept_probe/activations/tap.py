@@ -24,7 +24,7 @@ def tap(subject: Subject, looks: Mapping[Site, Look]) -> Iterator[None]:
     ...     pictures = subject.generate(queries)
 
     `x` is the tensor itself, attached to any graph. Taps on one site run in the order in which they were entered,
-    each seeing what the one before it left; those entered before a `subject.bare` sleep inside it. Raises UnknownName
+    each seeing what the one before it left; those entered before a `subject.pristine` sleep inside it. Raises UnknownName
     for a site that the subject lacks, before any hook is set; ValueError or TypeError, with the site, if a replacement
     has another shape or dtype.
     """
@@ -47,7 +47,7 @@ def tap(subject: Subject, looks: Mapping[Site, Look]) -> Iterator[None]:
 
 
 def _awake(subject: Subject, look: Look) -> Look:
-    """`look`, but for the blocks `subject.bare` that are entered after it."""
+    """`look`, but for the blocks `subject.pristine` that are entered after it."""
     depth = subject.bared
     return lambda x, moment: None if subject.bared > depth else look(x, moment)
 

@@ -1,17 +1,18 @@
 """Families of models behind one interface; the only room that knows diffusers and transformers."""
 
+from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.families.diffusion.unet import UNetSubject
 from concept_probe.families.language.causal_lm import CausalLMSubject, LanguageModel, LogProbs
 from concept_probe.families.loading import adopt, load
-from concept_probe.families.subject import PictureSubject, Subject
+from concept_probe.families.subject import Subject
 from concept_probe.families.text.tokens import Conditioning, Tokens, TooLong
 
 __all__ = [
     "CausalLMSubject",
     "Conditioning",
+    "DiffusionSubject",
     "LanguageModel",
     "LogProbs",
-    "PictureSubject",
     "Subject",
     "Tokens",
     "TooLong",

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from concept_probe.families.diffusion.trajectory import Steering
 from concept_probe.families.stop import Stopped
 from concept_probe.families.text.tokens import Conditioning, Tokens
 from concept_probe.registry import UnknownName, look_up
@@ -49,7 +48,7 @@ class Subject(abc.ABC, Generic[Answers]):
         """Parameters that edits which are on have changed, each with the tensor that it held before; the first edit's
         come first."""
         self.bared = 0
-        """How many `bare` blocks are open; a tap sleeps while more are than where it was entered."""
+        """How many `pristine` blocks are open; a tap sleeps while more are than where it was entered."""
         self.tapped: Counter[Site] = Counter()
         """How many taps are on, by site."""
 
@@ -196,7 +195,7 @@ class Subject(abc.ABC, Generic[Answers]):
                 p.grad = None
 
     @contextmanager
-    def bare(self) -> Iterator[None]:
+    def pristine(self) -> Iterator[None]:
         """The subject as it was before anything was switched on: taps that are on sleep, and edits are put aside.
 
         For what compares with the model before the erasure; taps entered inside act. All comes back with the end of
@@ -227,7 +226,7 @@ class Subject(abc.ABC, Generic[Answers]):
         mine = Stopped()
 
         def meet(site: Site) -> None:
-            if self.bared > depth or self.moment.aside:  # a tap has a pass of its own made, which nobody waits for
+            if self.bared > depth or self.moment.nested:  # a tap has a pass of its own made, which nobody waits for
                 return
             waiting.discard(site)
             if not waiting:
@@ -250,41 +249,3 @@ class Subject(abc.ABC, Generic[Answers]):
         finally:
             for handle in handles:
                 handle.remove()
-
-
-class PictureSubject(Subject[Tensor]):
-    """A subject that makes pictures by denoising latents."""
-
-    answers = "pictures"
-
-    def __init__(self, name: str, components: Mapping[str, nn.Module], pipeline: Any = None) -> None:
-        super().__init__(name, components, pipeline)
-        self.steerings: tuple[Steering, ...] = ()
-        """What leads the walks from noise to pictures, in the order in which it acts; see `steered`."""
-
-    @contextmanager
-    def steered(self, steering: Steering) -> Iterator[None]:
-        """Let `steering` lead every walk that starts inside; taps meet each pass of the denoiser as ever."""
-        before = self.steerings
-        self.steerings = (*before, steering)
-        try:
-            yield
-        finally:
-            self.steerings = before
-
-    @property
-    @abc.abstractmethod
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(c, h, w) of the latents of one picture."""
-
-    @abc.abstractmethod
-    def images_from(self, latents: Tensor) -> Tensor:
-        """Decode latents (n, c, h, w) as the denoiser has them to pictures, float32 (n, 3, h, w) in 0..1."""
-
-    @abc.abstractmethod
-    def latents(self, images: Tensor, *, batch: int = 64) -> Tensor:
-        """Encode pictures (n, 3, h, w) in 0..1 to latents in the denoiser's units: the mean of the posterior."""
-
-    @abc.abstractmethod
-    def denoising_loss(self, latents: Tensor, prompts: Sequence[Prompt], generator: torch.Generator) -> Tensor:
-        """Mean squared error of the denoiser at random timesteps and noise, a scalar with gradients."""

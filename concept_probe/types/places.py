@@ -66,6 +66,6 @@ class Moment:
     places: Tensor | None = field(default=None, compare=False, repr=False)
     """Per batch row and text token, the token's place in its own prompt, long (b, t), and -1 where a position only
     fills the batch and nothing reads it; None where every position is read and stands where it is."""
-    aside: bool = False
-    """Whether a tap had this pass made beside the walk, to hear what the model says: what changes predictions, or
-    counts the steps of a walk, leaves it alone."""
+    nested: bool = False
+    """Whether a tap had this pass made inside another, to hear what the model says: what changes predictions, or counts
+    the steps of a trajectory, leaves it alone."""

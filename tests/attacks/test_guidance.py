@@ -15,7 +15,7 @@ from concept_probe.attacks.budget import Meter
 from concept_probe.attacks.latents.classifier_guidance import Lead, evenly, said
 from concept_probe.attacks.latents.ddim_inversion import parts
 from concept_probe.erasers import Blocklist
-from concept_probe.families.diffusion.trajectory import Steering, Walk
+from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.testing.concepts import TinyRecogniser, tiny_concept, tiny_recogniser
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import Guide, Prompt, Query, Sampling
@@ -26,8 +26,8 @@ QUERIES = [Query(p, i) for i, p in enumerate(CONCEPT.target.test)]
 models = pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
 
 
-def walk_of(subject, count: int = 2) -> Walk:
-    return Walk.start(
+def walk_of(subject, count: int = 2) -> Trajectory:
+    return Trajectory.start(
         subject.pipeline.scheduler, range(count), subject.latent_shape, steps=4, device=subject.device,
         dtype=subject.dtype,
     )  # fmt: skip
@@ -72,7 +72,7 @@ def test_a_guided_step_moves_the_predicted_picture_by_the_stated_length_and_up_t
     moved = (after - before).flatten(1)
     torch.testing.assert_close(moved.square().mean(1).sqrt(), (0.2 * (1 - a).sqrt()).expand(2), rtol=2e-3, atol=1e-4)
     z = before.clone().requires_grad_(True)
-    guide.logits(subject.images_from(z)).log_softmax(-1)[[0, 1], [0, 2]].sum().backward()
+    guide.logits(subject.decode(z)).log_softmax(-1)[[0, 1], [0, 2]].sum().backward()
     assert z.grad is not None
     assert (torch.cosine_similarity(moved, z.grad.flatten(1)) > 0.99).all()
 
@@ -83,7 +83,7 @@ def test_batches_change_nothing_and_each_picture_is_led_to_its_own_label(make):
     made = []
     for batch in (8, 1):
         lead = Lead(subject, tiny_recogniser(), 0.5, range(4), [0, 1, 2], Meter(Budget(gradient_steps=12)))
-        with subject.steered(Steering(begin=lead.begin, lead=lead)):
+        with subject.hooked(SamplingHook(start=lead.begin, replace_prediction=lead)):
             made.append(subject.generate(QUERIES, replace(SAMPLING, batch=batch)))
     torch.testing.assert_close(made[0], made[1], atol=2e-4, rtol=1e-3)
     plain = tiny_recogniser().probabilities(subject.generate(QUERIES, SAMPLING))
@@ -160,7 +160,10 @@ def test_a_guard_stays_on_while_the_walk_is_led():
     subject, made = tiny_sd(), []
     anchors = [Query(Prompt(CONCEPT.anchor.fit[0].text), q.seed) for q in QUERIES]
     lead = Lead(subject, tiny_recogniser(), 0.5, range(4), [0] * 3, Meter(Budget(gradient_steps=9)))
-    with Blocklist()(subject, CONCEPT).on(subject), subject.steered(Steering(begin=lead.begin, lead=lead)):
+    with (
+        Blocklist()(subject, CONCEPT).on(subject),
+        subject.hooked(SamplingHook(start=lead.begin, replace_prediction=lead)),
+    ):
         made = [subject.generate(q, SAMPLING) for q in (QUERIES, anchors)]
     torch.testing.assert_close(made[0], made[1], atol=1e-5, rtol=1e-4)
     assert Counter(q.seed for q in QUERIES) == Counter(range(3))

@@ -16,7 +16,7 @@ from concept_probe.attacks.latents.renoising import renoised
 from concept_probe.attacks.latents.sdedit import from_pictures, shuffled
 from concept_probe.erasers import Sld
 from concept_probe.families import UNetSubject
-from concept_probe.families.diffusion.trajectory import Steering, Walk
+from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import Prompt, Query, Sampling
@@ -26,22 +26,22 @@ QUERIES = [Query(Prompt("a cat"), 0), Query(Prompt("the dog"), 1), Query(Prompt(
 models = pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
 
 
-def walk_of(subject, count: int = 2, steps: int = 4) -> Walk:
-    return Walk.start(
+def walk_of(subject, count: int = 2, steps: int = 4) -> Trajectory:
+    return Trajectory.start(
         subject.pipeline.scheduler, range(count), subject.latent_shape, steps=steps, device=subject.device,
         dtype=subject.dtype,
     )  # fmt: skip
 
 
 @models
-def test_a_steering_that_does_nothing_changes_no_bit_and_is_gone_afterwards(make):
+def test_a_hook_that_does_nothing_changes_no_bit_and_is_gone_afterwards(make):
     subject = make()
     plain = subject.generate(QUERIES, SAMPLING)
-    idle = Steering(begin=lambda w, r: None, after=lambda w, s: None)
-    with pytest.raises(RuntimeError, match="on purpose"), subject.steered(idle):
+    idle = SamplingHook(start=lambda w, r: None, after_step=lambda w, s: None)
+    with pytest.raises(RuntimeError, match="on purpose"), subject.hooked(idle):
         assert torch.equal(subject.generate(QUERIES, SAMPLING), plain)
         raise RuntimeError("on purpose")
-    assert subject.steerings == ()
+    assert subject.hooks == ()
 
 
 @models
@@ -50,8 +50,8 @@ def test_batches_change_nothing_where_walks_start_from_pictures_and_are_disturbe
     examples = tiny_concept().examples
     assert examples is not None
     latents = subject.latents(examples)
-    for steering in (Steering(begin=from_pictures(latents, 0.5)), Steering(after=renoised(0.2))):
-        with subject.steered(steering):
+    for hook in (SamplingHook(start=from_pictures(latents, 0.5)), SamplingHook(after_step=renoised(0.2))):
+        with subject.hooked(hook):
             one = subject.generate(QUERIES, SAMPLING)
             torch.testing.assert_close(subject.generate(QUERIES, replace(SAMPLING, batch=1)), one, atol=2e-5, rtol=1e-4)
         assert not torch.allclose(one, subject.generate(QUERIES, SAMPLING))
@@ -62,7 +62,7 @@ def test_the_first_steps_are_left_out_and_every_guard_meets_the_rest(make):
     subject, seen = make(), []
     site = subject.sites("denoiser_out")[0]
     begin = from_pictures(torch.zeros(1, *subject.latent_shape), 0.5)
-    with tap(subject, {site: lambda x, m: seen.append(m.step)}), subject.steered(Steering(begin=begin)):
+    with tap(subject, {site: lambda x, m: seen.append(m.step)}), subject.hooked(SamplingHook(start=begin)):
         subject.generate(QUERIES[:1], SAMPLING)
     assert seen == [2, 3]
 
@@ -72,8 +72,8 @@ def test_with_almost_all_of_the_walk_left_out_the_latents_are_the_pictures(make)
     subject, ends = make(), []
     clean = torch.randn(2, *subject.latent_shape, generator=torch.Generator().manual_seed(0))
     begin = from_pictures(clean, 0.99)
-    steering = Steering(begin=lambda w, r: (begin(w, r), ends.append(w.latents))[0])
-    with subject.steered(steering):
+    hook = SamplingHook(start=lambda w, r: (begin(w, r), ends.append(w.latents))[0])
+    with subject.hooked(hook):
         subject.generate(QUERIES[:2], Sampling(steps=50, guidance=1.0))
     signal = torch.corrcoef(torch.stack([ends[0].flatten(), clean.flatten()]))[0, 1]
     assert signal > 0.99
@@ -90,8 +90,8 @@ def test_inverted_latents_lead_back_to_the_picture():
         def begin(walk, rows):
             walk.latents = invert(subject, subject, clean, walk, prompt)
 
-        steering = Steering(begin=begin, after=lambda w, s, ends=ends: ends.append(w.latents))
-        with subject.steered(steering):
+        hook = SamplingHook(start=begin, after_step=lambda w, s, ends=ends: ends.append(w.latents))
+        with subject.hooked(hook):
             subject.generate([Query(prompt, 0), Query(prompt, 1)], Sampling(steps=steps, guidance=1.0))
         errors.append(float((ends[-1] - clean).norm() / clean.norm()))
     assert errors[1] < errors[0] and errors[1] < 0.1, errors
@@ -127,9 +127,9 @@ def test_controls_hold_the_same_values_in_other_places():
 
 def test_a_guard_with_a_memory_acts_on_walks_that_leave_out_their_first_step():
     subject, concept = tiny_sd(), tiny_concept()
-    begin = Steering(begin=from_pictures(torch.zeros(1, *subject.latent_shape), 0.5))
+    begin = SamplingHook(start=from_pictures(torch.zeros(1, *subject.latent_shape), 0.5))
     query = [Query(concept.target.test[0], 0)]
-    with subject.steered(begin):
+    with subject.hooked(begin):
         plain = subject.generate(query, SAMPLING)
         with Sld(warmup=0.0, threshold=1.0)(subject, concept).on(subject):
             first, second = subject.generate(query, SAMPLING), subject.generate(query, SAMPLING)

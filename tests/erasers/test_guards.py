@@ -110,14 +110,14 @@ def test_asking_again_sees_the_same_latents_and_needs_a_pass_under_way():
     subject = tiny_sd()
     condition = subject.encode([Prompt("a dog")])
     with pytest.raises(RuntimeError, match="not at work"):
-        subject.again(condition, [0])
+        subject.repredict(condition, [0])
     answers = []
 
     def look(x: Tensor, moment) -> None:
-        if not moment.aside:
+        if not moment.nested:
             again = subject.encode([Prompt("a cat")]).rows(torch.tensor([0]))
-            answers.append((x[2:3].clone(), subject.again(again, [2])))
-            answers.append((x[[3, 1]].clone(), subject.again(None, [3, 1])))
+            answers.append((x[2:3].clone(), subject.repredict(again, [2])))
+            answers.append((x[[3, 1]].clone(), subject.repredict(None, [3, 1])))
 
     site = subject.sites("denoiser_out")[0]
     with tap(subject, {site: look}):

@@ -96,9 +96,9 @@ def test_what_was_seen_in_a_step_outlasts_the_passes_of_other_guards():
 
 
 def walk_of(subject: UNetSubject):
-    from concept_probe.families.diffusion.trajectory import Walk
+    from concept_probe.families.diffusion.trajectory import Trajectory
 
-    return Walk.start(
+    return Trajectory.start(
         subject.pipeline.scheduler, [1, 2], subject.latent_shape, steps=3, device=subject.device, dtype=subject.dtype
     )
 
@@ -135,6 +135,6 @@ def test_a_guard_between_steps_scales_and_ends():
         subject.generate(QUERIES, SAMPLING)
     torch.testing.assert_close(inputs[1][2:], seen[0] + 1.5)
     assert not torch.equal(during, before) and torch.equal(subject.generate(QUERIES, SAMPLING), before)
-    assert subject.steerings == () and site.component == "unet"
+    assert subject.hooks == () and site.component == "unet"
     with replace(guard, strength=0.0).on(subject):
         assert torch.equal(subject.generate(QUERIES, SAMPLING), before)

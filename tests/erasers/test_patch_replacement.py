@@ -32,7 +32,7 @@ def at(subject: UNetSubject, site: Site) -> Tensor:
     seen: list[Tensor] = []
 
     def look(x: Tensor, moment: Moment) -> None:
-        if not moment.aside:
+        if not moment.nested:
             seen.append(x.clone())
 
     with tap(subject, {site: look}):

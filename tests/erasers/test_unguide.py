@@ -34,7 +34,7 @@ def walk(subject: UNetSubject, sampling: Sampling = SAMPLING) -> list[Tensor]:
     said = []
 
     def look(x: Tensor, moment: Moment) -> None:
-        if not moment.aside:
+        if not moment.nested:
             said.append(x.clone())
 
     site = subject.sites("denoiser_out")[0]

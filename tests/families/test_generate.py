@@ -124,7 +124,7 @@ def test_latents_and_pictures_are_in_the_library_s_units(subject):
     vae = subject.pipeline.vae
     expected = vae.encode(pictures * 2 - 1).latent_dist.mode() * vae.config.scaling_factor
     torch.testing.assert_close(latents, expected)
-    again = subject.images_from(latents)
+    again = subject.decode(latents)
     decoded = vae.decode(latents / vae.config.scaling_factor).sample
     torch.testing.assert_close(again, (decoded / 2 + 0.5).clamp(0, 1))
 

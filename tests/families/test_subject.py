@@ -135,7 +135,7 @@ def test_bare_is_the_subject_before_anything_was_on_and_all_comes_back(subject):
         on.enter_context(tap(subject, {site: lambda x, m: x + 1}))
         erased, erased_hash = states(), subject.weight_hash()
         assert not torch.equal(erased, before)
-        with pytest.raises(KeyError), subject.bare():
+        with pytest.raises(KeyError), subject.pristine():
             assert torch.equal(states(), before) and subject.weight_hash() == hash_before
             with tap(subject, {site: lambda x, m: x * 0}):
                 assert not torch.equal(states(), before)

@@ -208,7 +208,7 @@ def read_values(subject: UNetSubject, prompts, role: str = "cross_value") -> Ten
     sites = subject.sites(role)[:1]
 
     def look(x: Tensor, moment: Moment) -> None:
-        if not moment.aside:  # a guard's own passes
+        if not moment.nested:  # a guard's own passes
             seen.append(x[[i for i, own in enumerate(moment.branches) if own == branch]])
 
     with tap(subject, dict.fromkeys(sites, look)):

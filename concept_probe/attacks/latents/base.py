@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from concept_probe.families import Subject
-    from concept_probe.families.diffusion.trajectory import Steering, Walk
+    from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
     from concept_probe.families.text.tokens import Conditioning
 
 
@@ -27,13 +27,13 @@ class Walker(Protocol):
     @property
     def latent_shape(self) -> tuple[int, int, int]: ...
     def latents(self, images: Tensor) -> Tensor: ...
-    def steered(self, steering: Steering) -> AbstractContextManager[None]: ...
+    def hooked(self, hook: SamplingHook) -> AbstractContextManager[None]: ...
     def predict(self, seen: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor: ...
-    def images_from(self, latents: Tensor) -> Tensor: ...
+    def decode(self, latents: Tensor) -> Tensor: ...
 
 
 def walker(subject: Subject, attack: str) -> Walker:
-    """The subject, as one whose walks can be steered. Raises TypeError for one that makes no pictures."""
+    """The subject as a diffusion pipeline. Raises TypeError for one that makes no pictures."""
     if not isinstance(subject, Walker):
         raise TypeError(
             f"attack {attack!r}: {subject.name!r} makes no pictures by denoising, so it has no walk to steer"
@@ -41,7 +41,7 @@ def walker(subject: Subject, attack: str) -> Walker:
     return subject
 
 
-def own_noise(walk: Walk) -> Tensor:
+def own_noise(walk: Trajectory) -> Tensor:
     """Fresh noise (b, c, h, w), each row from its own source, so that neighbours in the batch change nothing."""
     rows = [torch.randn(walk.latents.shape[1:], generator=source) for source in walk.sources]
     return torch.stack(rows).to(walk.latents)

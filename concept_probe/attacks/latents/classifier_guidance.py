@@ -15,7 +15,7 @@ from concept_probe.attacks.budget import Attempt, Budget, Meter
 from concept_probe.attacks.curve import Candidate, Way, along, shares
 from concept_probe.attacks.latents.base import Walker, walker
 from concept_probe.attacks.latents.ddim_inversion import parts
-from concept_probe.families.diffusion.trajectory import Steering, Walk
+from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.types import Concept, Guide
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class ClassifierGuidance(Attack):
             if not steps:
                 return Candidate(queries)
             lead = Lead(model, guide, self.scale, evenly(steps, self.sampling.steps), labels, meter)
-            return Candidate(queries, model.steered(Steering(begin=lead.begin, lead=lead)))
+            return Candidate(queries, model.hooked(SamplingHook(start=lead.begin, replace_prediction=lead)))
 
         def away() -> Candidate:
             drawn = torch.randint(len(others), (len(queries),), generator=generator).tolist() if others else []
@@ -108,10 +108,10 @@ class Lead:
         self.rows: Sequence[int] = ()
         """Queries of the walk that is under way."""
 
-    def begin(self, walk: Walk, rows: Sequence[int]) -> None:
+    def begin(self, walk: Trajectory, rows: Sequence[int]) -> None:
         self.rows = rows
 
-    def __call__(self, walk: Walk, step: int, prediction: Tensor) -> Tensor:
+    def __call__(self, walk: Trajectory, step: int, prediction: Tensor) -> Tensor:
         """The prediction whose picture is further along the gradient; as it is at other steps, or out of time.
 
         Raises FloatingPointError for a gradient that is no number.
@@ -132,7 +132,7 @@ class Lead:
         labels = torch.tensor([self.labels[i] for i in self.rows], device=clean.device)
         with torch.enable_grad():
             z = clean.detach().requires_grad_(True)
-            logits = self.guide.logits(self.model.images_from(z.to(dtype)))
+            logits = self.guide.logits(self.model.decode(z.to(dtype)))
             likely = logits.log_softmax(-1).gather(1, labels.to(logits.device).unsqueeze(1)).sum()
             (slope,) = torch.autograd.grad(likely, z)
         if not torch.isfinite(slope).all():

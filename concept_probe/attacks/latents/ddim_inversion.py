@@ -13,7 +13,7 @@ from concept_probe.attacks.attack import Attack, examples_of, label_of, relabell
 from concept_probe.attacks.budget import Attempt, Budget, Meter
 from concept_probe.attacks.curve import Candidate, Way, along, shares
 from concept_probe.attacks.latents.base import Walker, nameless, walker
-from concept_probe.families.diffusion.trajectory import Steering, Walk
+from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.types import Concept, Prompt
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ class LatentInversion(Attack):
         def at(count: int, mixed: bool) -> Candidate:
             if not count:
                 return Candidate(queries)
-            return Candidate(queries, model.steered(Steering(begin=start(mixed))))
+            return Candidate(queries, model.hooked(SamplingHook(start=start(mixed))))
 
         def start(mixed: bool):
             inverted: list[Tensor] = []
 
-            def begin(walk: Walk, rows: Sequence[int]) -> None:
+            def begin(walk: Trajectory, rows: Sequence[int]) -> None:
                 if not inverted:
                     clean = model.latents(examples.to(subject.device, subject.dtype))
                     found = invert(model, subject, clean, walk, text)
@@ -70,7 +70,7 @@ class LatentInversion(Attack):
 
 
 @torch.no_grad()
-def invert(model: Walker, subject: Subject, clean: Tensor, walk: Walk, text: Prompt) -> Tensor:
+def invert(model: Walker, subject: Subject, clean: Tensor, walk: Trajectory, text: Prompt) -> Tensor:
     """Latents (n, c, h, w) at the walk's first timestep from which deterministic steps under `text` lead near `clean`.
 
     x_next = sqrt(a_next) x0 + sqrt(1 - a_next) e with x0 and e as the denoiser says at the present level

@@ -9,7 +9,7 @@ from concept_probe.attacks.attack import Attack, label_of, relabelled, spread
 from concept_probe.attacks.budget import Attempt, Budget, Meter
 from concept_probe.attacks.curve import Candidate, Way, along, shares
 from concept_probe.attacks.latents.base import own_noise, walker
-from concept_probe.families.diffusion.trajectory import Steering, Walk
+from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.types import Concept
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class NoiseTrajectory(Attack):
         others = spread(relabelled(concept.prompts("unrelated", "test"), label), each, self.seed)
 
         def on(level: int):
-            return model.steered(Steering(after=renoised(level / 100))) if level else None
+            return model.hooked(SamplingHook(after_step=renoised(level / 100))) if level else None
 
         way = Way(
             points, "percent of variance", lambda level: level, lambda level: Candidate(queries, on(level)),
@@ -55,7 +55,7 @@ class NoiseTrajectory(Attack):
 def renoised(share: float):
     """x <- sqrt(1 - share) x + sqrt(share) s e after each step of the first half, s the standard deviation of x."""
 
-    def after(walk: Walk, step: int) -> None:
+    def after(walk: Trajectory, step: int) -> None:
         if step >= len(walk.timesteps) // 2:
             return
         x = walk.latents

@@ -13,7 +13,7 @@ from concept_probe.attacks.attack import Attack, examples_of, label_of, relabell
 from concept_probe.attacks.budget import Attempt, Budget, Meter
 from concept_probe.attacks.curve import Candidate, Way, along, shares
 from concept_probe.attacks.latents.base import own_noise, walker
-from concept_probe.families.diffusion.trajectory import Steering, Walk
+from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.types import Concept
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class VisualContext(Attack):
                 return Candidate(queries)
             with torch.no_grad():
                 latents = model.latents(images.to(subject.device, subject.dtype))
-            return Candidate(queries, model.steered(Steering(begin=from_pictures(latents, level / 100))))
+            return Candidate(queries, model.hooked(SamplingHook(start=from_pictures(latents, level / 100))))
 
         way = Way(
             points, "percent of the walk left out", lambda level: level, lambda level: at(level, examples),
@@ -65,7 +65,7 @@ class VisualContext(Attack):
 def from_pictures(latents: Tensor, share: float):
     """Start at the step after `share` of the walk, query i from picture i, modulo their number, with its own noise."""
 
-    def begin(walk: Walk, rows: Sequence[int]) -> None:
+    def begin(walk: Trajectory, rows: Sequence[int]) -> None:
         step = min(round(share * len(walk.timesteps)), len(walk.timesteps) - 1)
         if step == 0:
             return

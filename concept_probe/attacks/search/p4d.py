@@ -39,7 +39,7 @@ class P4D(HardPrompt):
     """Adam's step, as a multiple of the root mean square of the embeddings' entries."""
     original: Subject | None = None
     """The attacker's copy of the model before the erasure; None: the attacked subject with its taps asleep and what
-    edits have put aside, see `Subject.bare`."""
+    edits have put aside, see `Subject.pristine`."""
 
     name: ClassVar[str] = "p4d"
 
@@ -60,7 +60,7 @@ class P4D(HardPrompt):
         named = [slot.prompt for slot in slots]
 
         def before() -> AbstractContextManager[None]:
-            return subject.bare() if self.original is None else nullcontext()
+            return subject.pristine() if self.original is None else nullcontext()
 
         def far(latents: Tensor, texts: Sequence[int], prompts: Sequence[Prompt], generator: torch.Generator) -> Tensor:
             scheduler = model.pipeline.scheduler

@@ -12,17 +12,17 @@ from torch import Tensor
 
 from concept_probe.activations import tap
 from concept_probe.erasers.erasure.provenance import shown
-from concept_probe.families.diffusion.trajectory import Steering
-from concept_probe.families.subject import PictureSubject
+from concept_probe.families.diffusion.subject import DiffusionSubject
+from concept_probe.families.diffusion.trajectory import SamplingHook
 from concept_probe.types import Moment, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
-    from concept_probe.families.diffusion.trajectory import Walk
+    from concept_probe.families.diffusion.trajectory import Trajectory
 
 Change = Callable[[Tensor, Moment], Tensor | None]
 """(x, moment) -> what to add to x at strength 1, in the shape of x; None where nothing changes."""
-Between = Callable[["Walk", int], Tensor | None]
+Between = Callable[["Trajectory", int], Tensor | None]
 """(walk, step) -> what to add to the latents of a walk after a step at strength 1; None where nothing changes."""
 
 
@@ -54,16 +54,16 @@ class Intervention:
         with contextlib.ExitStack() as stack:
             stack.enter_context(tap(subject, {site: self._added(change) for site, change in self.actions.items()}))
             if self.between:
-                stack.enter_context(_walker(subject, self.name).steered(self._led(self.between)))
+                stack.enter_context(_walker(subject, self.name).hooked(self._led(self.between)))
             yield subject
 
-    def _led(self, between: Between) -> Steering:
-        def after(walk: Walk, step: int) -> None:
+    def _led(self, between: Between) -> SamplingHook:
+        def after(walk: Trajectory, step: int) -> None:
             delta = between(walk, step)
             if delta is not None:
                 walk.latents = self._moved(walk.latents, delta)
 
-        return Steering(after=after)
+        return SamplingHook(after_step=after)
 
     def _added(self, change: Change) -> Callable[[Tensor, Moment], Tensor | None]:
         def edited(x: Tensor, moment: Moment) -> Tensor | None:
@@ -92,7 +92,7 @@ class Intervention:
         }
 
 
-def _walker(subject: Subject, name: str) -> PictureSubject:
-    if not isinstance(subject, PictureSubject):
+def _walker(subject: Subject, name: str) -> DiffusionSubject:
+    if not isinstance(subject, DiffusionSubject):
         raise TypeError(f"{name}: {subject.name!r} makes no pictures by denoising, so there is no walk to lead")
     return subject

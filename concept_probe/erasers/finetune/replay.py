@@ -21,8 +21,8 @@ class Denoiser(Protocol):
     """What methods that train ask of a subject, beyond what every subject has."""
 
     def predict(self, seen: Tensor, timesteps: Tensor, condition: Any) -> Tensor: ...
-    def again(self, condition: Any | None, rows: Sequence[int]) -> Tensor: ...
-    def unprompted(self, condition: Any, rows: Tensor) -> Any: ...
+    def repredict(self, condition: Any | None, rows: Sequence[int]) -> Tensor: ...
+    def with_null_text(self, condition: Any, rows: Tensor) -> Any: ...
 
 
 def denoiser(subject: Subject, method: str) -> Denoiser:
@@ -87,7 +87,7 @@ def read(subject: Subject, prompts: Sequence[Prompt], method: str) -> Any:
     """The subject's reading of `prompts`, the empty one as guidance has it, which may be zeros; gradients pass."""
     condition = subject.encode(prompts)
     empty = torch.tensor([not prompt.text for prompt in prompts])
-    return denoiser(subject, method).unprompted(condition, empty) if empty.any() else condition
+    return denoiser(subject, method).with_null_text(condition, empty) if empty.any() else condition
 
 
 def conditions(subject: Subject, prompts: Sequence[Prompt], method: str) -> Any:

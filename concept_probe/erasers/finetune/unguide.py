@@ -144,10 +144,10 @@ class Mixture:
         """The step of it that was met last; None outside a walk."""
 
     def __call__(self, x: Tensor, moment: Moment) -> Tensor | None:
-        if moment.aside:
+        if moment.nested:
             return None
         # Another tap may have changed x, and w is for what the model says.
-        base = x if self.subject.tapped[self.site] == 1 else self.model.again(None, range(len(x)))
+        base = x if self.subject.tapped[self.site] == 1 else self.model.repredict(None, range(len(x)))
         change = self._adapted(None, range(len(x))) - base
         if moment.step is None or self.last is None or moment.step <= self.last:
             self.measured.clear()
@@ -179,8 +179,8 @@ class Mixture:
         """The adapters' change of what is said under the empty prompt: without guidance nobody has asked for it."""
         condition = read(self.subject, [Prompt("")], self.eraser.name)
         condition = condition.rows(torch.zeros(len(rows), dtype=torch.long, device=condition.states.device))
-        return self._adapted(condition, rows) - self.model.again(condition, rows)
+        return self._adapted(condition, rows) - self.model.repredict(condition, rows)
 
     def _adapted(self, condition, rows: Sequence[int]) -> Tensor:
         with self.student.worn():
-            return self.model.again(condition, rows)
+            return self.model.repredict(condition, rows)

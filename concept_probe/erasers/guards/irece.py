@@ -22,7 +22,7 @@ from concept_probe.types import TOKEN_KINDS, Concept, Moment, Prompt, Query, Sam
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
-    from concept_probe.families.diffusion.trajectory import Walk
+    from concept_probe.families.diffusion.trajectory import Trajectory
 
 
 @contextlib.contextmanager
@@ -110,7 +110,7 @@ class Irece:
 
         def look(x: Tensor, moment: Moment) -> None:
             rows = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
-            if rows and not moment.aside:
+            if rows and not moment.nested:
                 found = locator(rows, (x.shape[-2], x.shape[-1]))
                 maps.setdefault(moment.timestep or 0, []).append(found.flatten())
 
@@ -137,7 +137,7 @@ class Region:
     def see(self) -> Change:
         def change(x: Tensor, moment: Moment) -> None:
             rows = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
-            if moment.aside or moment.step is None or not rows:
+            if moment.nested or moment.step is None or not rows:
                 return
             at = min(self.floors, key=lambda t: abs(t - (moment.timestep or 0)))
             self.seen = self.locator(rows, (x.shape[-2], x.shape[-1])) > self.floors[at]
@@ -146,7 +146,7 @@ class Region:
 
     @property
     def disturb(self) -> Between:
-        def between(walk: Walk, step: int) -> Tensor | None:
+        def between(walk: Trajectory, step: int) -> Tensor | None:
             seen, self.seen = self.seen, None
             if seen is None or step >= self.options.until * len(walk.timesteps) or not seen.any():
                 return None

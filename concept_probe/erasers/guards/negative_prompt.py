@@ -55,7 +55,7 @@ def _action(subject: Subject, text: str) -> Change:
 
     def change(x: Tensor, moment: Moment) -> Tensor | None:
         rows = [i for i, branch in enumerate(moment.branches) if branch == "uncond"]
-        if not rows or moment.aside:
+        if not rows or moment.nested:
             return None
         said = asker(rows)
         delta = torch.zeros_like(x)
@@ -73,7 +73,7 @@ class Asker:
         self.model = denoiser(subject, method)
 
     def __call__(self, rows: Sequence[int]) -> Tensor:
-        """Predictions (n, c, h, w) for these rows of the pass under way. Not to be asked in a pass that is `aside`."""
+        """Predictions (n, c, h, w) for these rows of the pass under way. Not to be asked in a pass that is `nested`."""
         condition = read(self.subject, [Prompt(self.text)], self.method)
         index = torch.zeros(len(rows), dtype=torch.long, device=condition.states.device)
-        return self.model.again(condition.rows(index), rows)
+        return self.model.repredict(condition.rows(index), rows)

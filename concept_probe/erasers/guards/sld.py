@@ -72,7 +72,7 @@ class Sld:
         last = [-1]  # step before; a walk that leaves out steps begins with another one than 0
 
         def change(x: Tensor, moment: Moment) -> Tensor | None:
-            if moment.step is None or moment.aside:
+            if moment.step is None or moment.nested:
                 return None
             cond = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
             uncond = {moment.prompts[i]: i for i, branch in enumerate(moment.branches) if branch == "uncond"}

@@ -13,10 +13,10 @@ from torch import Tensor
 
 
 @dataclass
-class Walk:
+class Trajectory:
     """One batch on its way from noise to a picture: its own scheduler, and a random source per row.
 
-    A scheduler keeps state between steps, so every walk has a copy; a stochastic one draws each row's
+    A scheduler keeps state between steps, so every trajectory has a copy; a stochastic one draws each row's
     noise from that row's source, so neighbours in the batch change nothing.
     """
 
@@ -26,7 +26,7 @@ class Walk:
     sources: list[torch.Generator]
     options: dict[str, Any]
     first: int = 0
-    """The step that the walk starts with."""
+    """The step that it starts with."""
 
     def starts_at(self, step: int) -> None:
         """Leave out the steps before `step`."""
@@ -49,7 +49,7 @@ class Walk:
         steps: int,
         device: torch.device,
         dtype: torch.dtype,
-    ) -> Walk:
+    ) -> Trajectory:
         """Noise of `shape` (c, h, w) for each seed, drawn where every device draws the same."""
         scheduler = copy.deepcopy(scheduler)
         scheduler.set_timesteps(steps, device=device)
@@ -79,30 +79,30 @@ class Walk:
         self.latents = self.scheduler.step(prediction, timestep, self.latents, **self.options, return_dict=False)[0]
         self.latents = self.latents.to(dtype)
 
-    def follow(self, steerings: Sequence[Steering], step: int, prediction: Tensor, timestep: Tensor) -> None:
-        """Take one step along `prediction`, or where `steerings` lead instead, and do what they do after it."""
-        for steering in steerings:
-            if steering.lead:
-                prediction = steering.lead(self, step, prediction)
+    def follow(self, hooks: Sequence[SamplingHook], step: int, prediction: Tensor, timestep: Tensor) -> None:
+        """Take one step along `prediction`, or along what `hooks` replace it by, and do what they do after it."""
+        for hook in hooks:
+            if hook.replace_prediction:
+                prediction = hook.replace_prediction(self, step, prediction)
         self.advance(prediction, timestep)
-        for steering in steerings:
-            if steering.after:
-                steering.after(self, step)
+        for hook in hooks:
+            if hook.after_step:
+                hook.after_step(self, step)
 
 
 @dataclass(frozen=True)
-class Steering:
-    """What leads a walk besides the denoiser: where it starts, and what comes after a step.
+class SamplingHook:
+    """What acts on a trajectory besides the denoiser: where it starts, which prediction is followed, what comes after.
 
     Row i of every batch (b, c, h, w) is the picture of query `rows[i]` of those that were asked.
     """
 
-    begin: Callable[[Walk, Sequence[int]], None] | None = None
-    """(walk, rows): may replace `walk.latents`, and set `walk.first` to leave out steps."""
-    lead: Callable[[Walk, int, Tensor], Tensor] | None = None
-    """(walk, step, prediction (b, c, h, w), guidance included): the prediction that is followed."""
-    after: Callable[[Walk, int], None] | None = None
-    """(walk, step): may replace `walk.latents` when a step has been made."""
+    start: Callable[[Trajectory, Sequence[int]], None] | None = None
+    """(trajectory, rows): may replace its `latents`, and leave out steps by `starts_at`."""
+    replace_prediction: Callable[[Trajectory, int, Tensor], Tensor] | None = None
+    """(trajectory, step, prediction (b, c, h, w), guidance included): the prediction that is followed."""
+    after_step: Callable[[Trajectory, int], None] | None = None
+    """(trajectory, step): may replace its `latents` when a step has been made."""
 
 
 def guided(prediction: Tensor, scale: float) -> Tensor:

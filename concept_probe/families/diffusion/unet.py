@@ -10,10 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from concept_probe.families.diffusion.trajectory import Walk, guided, noisy
+from concept_probe.families.diffusion.subject import DiffusionSubject
+from concept_probe.families.diffusion.trajectory import Trajectory, guided, noisy
 from concept_probe.families.diffusion.vae import decoded, encoded
 from concept_probe.families.progress import progress
-from concept_probe.families.subject import SAMPLING, PictureSubject
+from concept_probe.families.subject import SAMPLING
 from concept_probe.families.text.clip import TextEncoders
 from concept_probe.families.text.sites import cross_attentions, text_sites, unet_sites
 from concept_probe.families.text.tokens import Conditioning, Tokens, prompts_of, queries_of
@@ -23,7 +24,7 @@ from concept_probe.types import Branch, Moment, Prompt, Query, Sampling, Site
 PICTURES_WITHOUT_PROGRESS = 64
 
 
-class UNetSubject(PictureSubject):
+class UNetSubject(DiffusionSubject):
     """A U-Net pipeline: one or two CLIP text encoders, a U-Net with cross-attention, an autoencoder."""
 
     family = "unet"
@@ -97,7 +98,7 @@ class UNetSubject(PictureSubject):
         """Whether guidance reads zeros instead of the empty prompt."""
         return bool(getattr(self.pipeline.config, "force_zeros_for_empty_prompt", False))
 
-    def unprompted(self, condition: Conditioning, rows: Tensor) -> Conditioning:
+    def with_null_text(self, condition: Conditioning, rows: Tensor) -> Conditioning:
         """`condition` with what guidance has for the empty prompt, which `rows`, bool (n,), are the encoding of.
 
         That is the encoding itself, or zeros where the pipeline was trained so. Gradients reach the other rows.
@@ -116,19 +117,19 @@ class UNetSubject(PictureSubject):
     def predict(self, seen: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         """What the denoiser says of `seen` (n, c, h, w) at `timesteps` (n,) under `condition` (n rows), with gradients.
 
-        `seen` is its input as a scheduler scales it: what a tap at the role `denoiser_in` sees. Outside a walk the
+        `seen` is its input as a scheduler scales it: what a tap at the role `denoiser_in` sees. Outside a trajectory the
         moment has no step, and row i is prompt i.
         """
         moment = Moment(tuple(range(len(seen))), ("cond",) * len(seen), token_kinds=condition.kinds)
         with self.during(moment):
             return self._predict(seen.to(self.dtype), timesteps.to(self.device), condition)
 
-    def again(self, condition: Conditioning | None, rows: Sequence[int]) -> Tensor:
+    def repredict(self, condition: Conditioning | None, rows: Sequence[int]) -> Tensor:
         """What the denoiser says of `rows` of the pass that is under way, had each been asked for its row of `condition`.
 
         None: what each was asked for anyway, which makes a difference where the denoiser has been changed meanwhile.
         For taps: (n, c, h, w) of one more pass over the same latents at the same timestep. Every tap meets that pass
-        too, its moment `aside`, and the rows that are asked for a text `uncond` as those of a negative prompt. A tap
+        too, its moment `nested`, and the rows that are asked for a text `uncond` as those of a negative prompt. A tap
         that changes predictions must leave it alone: what comes back is what the model says, and one that asks would
         ask for ever. Raises RuntimeError outside a pass of the denoiser.
         """
@@ -141,7 +142,7 @@ class UNetSubject(PictureSubject):
             condition = own.rows(torch.tensor(index, device=own.states.device))
             branches = tuple(now.branches[i] for i in index)
         asked = tuple(now.prompts[i] for i in index)
-        moment = replace(now, prompts=asked, branches=branches, token_kinds=condition.kinds, aside=True)
+        moment = replace(now, prompts=asked, branches=branches, token_kinds=condition.kinds, nested=True)
         with self.during(moment):
             return self._predict(latents[index], timestep if timestep.ndim == 0 else timestep[index], condition)
 
@@ -179,7 +180,7 @@ class UNetSubject(PictureSubject):
                     rows = range(start, min(start + sampling.batch, len(queries)))
                     batch = condition.rows(index[start : rows.stop])
                     latents = self._denoise([queries[i].seed for i in rows], rows, batch, empty, sampling, done)
-                    pictures.append(self.images_from(latents))
+                    pictures.append(self.decode(latents))
         return torch.cat(pictures)
 
     def _denoise(
@@ -196,27 +197,29 @@ class UNetSubject(PictureSubject):
             rows, branches = (*rows, *rows), unconditional + branches
         moment = Moment(tuple(rows), branches, token_kinds=condition.kinds)
         shape, device, dtype = self.latent_shape, self.device, self.dtype
-        walk = Walk.start(self.pipeline.scheduler, seeds, shape, steps=sampling.steps, device=device, dtype=dtype)
-        times = walk.timesteps.tolist()
-        for steering in self.steerings:
-            if steering.begin:
-                steering.begin(walk, rows[-n:])
-        for step, timestep in enumerate(walk.timesteps):
-            if step < walk.first:
+        trajectory = Trajectory.start(
+            self.pipeline.scheduler, seeds, shape, steps=sampling.steps, device=device, dtype=dtype
+        )
+        times = trajectory.timesteps.tolist()
+        for hook in self.hooks:
+            if hook.start:
+                hook.start(trajectory, rows[-n:])
+        for step, timestep in enumerate(trajectory.timesteps):
+            if step < trajectory.first:
                 continue
-            latents = walk.model_input(timestep)
+            latents = trajectory.model_input(timestep)
             latents = latents if empty is None else torch.cat([latents, latents])
             ending = last is not None and step == last[0]
             now = replace(moment, step=step, timestep=int(times[step]))
             with self.during(now), self.stop_after(last[1]) if ending and last else nullcontext():
                 prediction = self._predict(latents, timestep, condition)
                 prediction = prediction if empty is None else guided(prediction, sampling.guidance)
-                walk.follow(self.steerings, step, prediction, timestep)
+                trajectory.follow(self.hooks, step, prediction, timestep)
             if ending:
                 break
             if done:
                 done(n)
-        return walk.latents
+        return trajectory.latents
 
     def run_to(
         self,
@@ -227,7 +230,7 @@ class UNetSubject(PictureSubject):
     ) -> None:
         """Run one batch until `sites` have been met; without U-Net sites only the text encoders run.
 
-        `steps` are the denoising steps that matter (None: all); the walk ends in the last of them.
+        `steps` are the denoising steps that matter (None: all); the trajectory ends in the last of them.
         """
         queries = queries_of(queries)
         prompts = [q.prompt for q in queries]
@@ -244,7 +247,7 @@ class UNetSubject(PictureSubject):
             seeds = [q.seed for q in queries]
             self._denoise(seeds, range(len(queries)), condition.rows(index), empty, sampling, last=last)
 
-    def images_from(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
         """Decode latents (n, c, h, w) as the denoiser has them to pictures, float32 (n, 3, h, w) in 0..1."""
         return decoded(self.pipeline.vae, latents)
 

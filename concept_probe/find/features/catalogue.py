@@ -223,9 +223,9 @@ def _grid(values: Tensor) -> tuple[tuple[float, ...], ...]:
 
 
 def _draw(subject: Subject, prompts: list[Prompt], which: list[int], sampling: Sampling) -> dict[int, bytes]:
-    from concept_probe.families.subject import PictureSubject
+    from concept_probe.families.diffusion.subject import DiffusionSubject
 
-    if not which or not isinstance(subject, PictureSubject):
+    if not which or not isinstance(subject, DiffusionSubject):
         return {}
     images = subject.generate([Query(prompts[p], 0) for p in which], sampling)
     return {p: _png(image) for p, image in zip(which, images, strict=True)}
