@@ -95,15 +95,12 @@ def _run(order, sweep, total: int, workers: int, ray: str | None) -> None:
 def _write(rows, order, output: Path) -> None:
     """leaderboard.html, .md and .json, each written beside and renamed; the table in the terminal."""
     from concept_probe.bench.board.leaderboard import leaderboard
-    from concept_probe.report import board_to_html, board_to_json, board_to_markdown
+    from concept_probe.report import write_board
 
     ours = [e.name for e in order.grid.methods if e.ours]
     told = {"command": command(), "settings": str(order.grid.settings)}
     board = leaderboard(rows, subject=order.subject, ours=ours, provenance=told)
-    for name, render in (("html", board_to_html), ("md", board_to_markdown), ("json", board_to_json)):
-        beside = output / f"leaderboard.{name}.part"
-        beside.write_text(render(board), encoding="utf-8")
-        beside.replace(output / f"leaderboard.{name}")
+    write_board(output, board)
     print_board(board)
     err.print(f"leaderboard: {escape(str(output / 'leaderboard.html'))}")
 

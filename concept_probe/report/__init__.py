@@ -19,8 +19,9 @@ from concept_probe.report.audit_markdown import to_markdown
 from concept_probe.report.feature_browser import to_browser
 from concept_probe.report.format import headline
 from concept_probe.report.leaderboard import board_to_html, board_to_json, board_to_markdown
+from concept_probe.report.leaderboard_files import write_board
 
 __all__ = [
     "board_to_html", "board_to_json", "board_to_markdown", "from_json", "headline", "show", "to_browser", "to_html",
-    "to_json", "to_markdown",
+    "to_json", "to_markdown", "write_board",
 ]  # fmt: skip
