@@ -27,7 +27,7 @@ PER_KIND = 32
 
 def orders(options: Namespace) -> list[Order]:
     concepts = tuple(cp.concept(name) for name in options.concepts)
-    settings = Settings(counts=dict.fromkeys(ASKED_FOR, PER_KIND), asking="spread")
+    settings = Settings(counts=dict.fromkeys(ASKED_FOR, options.count or PER_KIND), asking="spread")
     grid = Grid(concepts, sweeping.named(ERASURE, options.erasers), (), tuple(options.seeds), settings)
     return [Order(grid, "emoji", None, options.work, options.rows)]
 

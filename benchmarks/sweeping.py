@@ -52,6 +52,7 @@ def main(table: Table) -> None:
         "--rows", type=Path, default=FOLDER / f"{table.rows}.jsonl", help="where finished rows are kept"
     )
     parser.add_argument("--work", type=Path, default=Path("runs") / table.rows, help="where fits are kept")
+    parser.add_argument("--count", type=int, help="answers per kind of prompt without attack; another is another sweep")
     parser.add_argument("--processes", type=int, default=1, help="how many measure cells at once")
     parser.add_argument("--threads", type=int, help="of torch, per process")
     parser.add_argument("--retry", action="store_true", help="measure failed cells again")
