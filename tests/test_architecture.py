@@ -16,7 +16,7 @@ ORDER = (
     "erasers", "attacks", "auditing", "bench", "figures", "report", "cli", "testing", "__main__",
 )  # fmt: skip
 """A room imports only rooms before it."""
-NARROW = {"figures": {"types", "registry"}, "report": {"types", "registry", "figures"}}
+NARROW = {"figures": {"types", "registry"}, "report": {"types", "registry", "figures", "storage"}}
 """Rooms that read results, never models."""
 ALLOWED = {("types", "report")}
 """`Report.show` loads its rendering when it is called."""
