@@ -63,7 +63,7 @@ from concept_probe.families import Subject
 from concept_probe.registry import Registry, look_up
 from concept_probe.types import Concept, Erasure, Subspace
 
-ERASERS: Registry[type[Eraser[Any, Any]]] = Registry(
+ERASERS = Registry[type[Eraser[Any, Any]]](
     "erasers",
     {
         "ablate_features": AblateFeatures,

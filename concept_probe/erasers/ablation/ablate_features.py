@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.families import Subject
 from concept_probe.find.features.contrast import mean_firing
 from concept_probe.find.layout import after_first, back, has_tokens, last, token_mask
 from concept_probe.types import TOKEN_KINDS, Codec, Codes, Concept, Moment, Site, Subspace
 
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
-
 
 @dataclass(frozen=True)
-class AblateFeatures:
+class AblateFeatures(Eraser[Subject, Intervention]):
     """Where a feature of the concept fires, take out what it writes.
 
     In texts that are read forward the first token is left alone, as `find_features` leaves it out.
@@ -28,7 +26,12 @@ class AblateFeatures:
     >>> guard = AblateFeatures(strength=2.0, error="drop")(subject, concept, found)
     """
 
-    name: ClassVar[str] = "ablate_features"
+    name = "ablate_features"
+    makes = "guard"
+    on = "both"
+    needs = Needs(found="features")
+    aims = "prompts"
+    origin = "ours"
     strength: float = 1.0
     """Factor on what is taken out; above 1 the feature is pushed below zero."""
     error: Literal["keep", "drop"] = "keep"
@@ -45,19 +48,10 @@ class AblateFeatures:
     threshold: float = 0.0
     """A feature counts as firing above this share of its mean firing on the concept."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
-        """`found`: Subspaces of `find_features`, one or several per site. ValueError where there is none."""
-        for option, value, allowed in (("error", self.error, ("keep", "drop")), ("mode", self.mode, ("zero", "clamp"))):
-            if value not in allowed:
-                raise ValueError(f"ablate_features: {option} is {value!r}; it is one of {', '.join(allowed)}")
-        usable = [s for s in found if s.codec is not None]
-        if not usable:
-            raise ValueError(
-                f"ablate_features needs features of a sparse autoencoder; {len(found)} subspaces were given, none with "
-                "a codec. find_features makes them; it returns nothing where no feature is selective for the concept"
-            )
+    def make(self, subject: Subject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+        """`found`: Subspaces of `find_features`, one or several per site. ValueError for two autoencoders at one site."""
         by_site: dict[Site, tuple[Codec, list[int]]] = {}
-        for space in usable:
+        for space in found:
             assert space.codec is not None
             codec, features = by_site.setdefault(space.site, (space.codec, []))
             if codec is not space.codec:
@@ -74,8 +68,7 @@ class AblateFeatures:
             goal = typical * self.gamma if self.mode == "clamp" else torch.zeros_like(typical)
             actions[site] = self._action(codec, features, goal, typical * self.threshold, tokens)
         features = {str(site): list(map(int, chosen)) for site, (_, chosen) in by_site.items()}
-        origin = made_by(self, subject, concept, features=features)
-        return Intervention(self.name, concept.name, actions, self.strength, origin)
+        return self.guard(concept, actions, features=features)
 
     def _action(
         self, codec: Codec, features: Sequence[int], goal: Tensor, floor: Tensor, tokens: Sequence[str]

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
-from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.families import Subject
 from concept_probe.find.rows import NEGATIVE, POSITIVE, concept_rows
 from concept_probe.find.vectors.rank import hidden_site
 from concept_probe.types import TOKEN_KINDS, Concept, Site, Subspace, unit
 
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
-
 
 @dataclass(frozen=True)
-class AblateVectors:
+class AblateVectors(Eraser[Subject, Edit]):
     """Take concept vectors out of the weights.
 
     >>> edit = AblateVectors(how="mean")(subject, concept, found)
     """
 
-    name: ClassVar[str] = "ablate_vectors"
+    name = "ablate_vectors"
+    makes = "edit"
+    on = "both"
+    needs = Needs(found="vectors")
+    aims = "prompts"
+    origin = "ours"
     how: Literal["zero", "mean", "reflect", "noise"] = "zero"
     """`zero` removes the vector; `mean` removes it and adds its mean contribution on other prompts to the
     bias, so that they see the average of it; `reflect` puts `-factor` times the vector in its place; `noise` adds a
@@ -42,20 +44,15 @@ class AblateVectors:
     seed: int = 0
     """For `noise`: what names the random directions."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
-        """`found`: Subspaces in parameter space, as `find_vectors` gives them. ValueError where there is none."""
-        if self.how not in ("zero", "mean", "reflect", "noise"):
-            raise ValueError(f"ablate_vectors: how is {self.how!r}; it is one of zero, mean, reflect, noise")
-        usable = [s for s in found if s.space == "parameter"]
-        if not usable:
-            raise ValueError(
-                f"ablate_vectors needs concept vectors; {len(found)} subspaces were given, none in parameter space. "
-                "find_vectors makes them; it returns nothing where no candidate is causal"
-            )
+    def make(self, subject: Subject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+        """`found`: Subspaces in parameter space, as `find_vectors` gives them.
+
+        ValueError where one can't be changed as `how` says, or two sets of directions are for one matrix.
+        """
         amount = self.strength * (1 + self.factor if self.how == "reflect" else 1.0)
         columns: dict[Site, list[int]] = {}
         deltas: dict[str, Delta] = {}
-        for space in usable:
+        for space in found:
             if space.site.item is not None:
                 items = columns.setdefault(Site(space.site.component, space.site.path, "weight"), [])
                 items += [space.site.item] if space.rank and space.site.item not in items else []
@@ -68,14 +65,13 @@ class AblateVectors:
             for site, items in columns.items():
                 if items:
                     deltas |= self._columns(subject, concept, site, sorted(items), amount)
-        origin = made_by(
-            self,
+        return self.edit(
             subject,
             concept,
+            deltas,
             columns={str(site): sorted(items) for site, items in columns.items()},
-            directions={str(s.site): s.rank for s in usable if s.site.item is None},
+            directions={str(s.site): s.rank for s in found if s.site.item is None},
         )
-        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
 
     def _columns(
         self, subject: Subject, concept: Concept, site: Site, items: list[int], amount: float

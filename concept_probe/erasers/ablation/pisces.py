@@ -4,33 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from concept_probe.erasers.ablation.found import Dictionary, dictionaries_of
+from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Columns, Delta, Sum
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
-from concept_probe.erasers.erasure.provenance import made_by
 from concept_probe.erasers.unlearning.rmu import after_first, states
-from concept_probe.erasers.unlearning.trainer import language
+from concept_probe.families import CausalLMSubject
 from concept_probe.find.rows import gather_prompts
 from concept_probe.types import Codec, Codes, Concept, Site, Subspace
 
-if TYPE_CHECKING:
-    from concept_probe.families import CausalLMSubject, Subject
-
 
 @dataclass(frozen=True)
-class Pisces:
+class Pisces(Eraser[CausalLMSubject, Edit]):
     """Columns that an autoencoder codes with a feature of the concept are written again without it.
 
     >>> edit = Pisces(tau=0.4, mu=1.0)(subject, concept, find_features(sae, subject, concept))
     """
 
-    name: ClassVar[str] = "pisces"
+    name = "pisces"
+    makes = "edit"
+    on = "texts"
+    needs = Needs(found="features")
+    aims = "prompts"
+    origin = "published"
     tau: float = 0.5
     """τ: a column is acted on where a feature's coefficient exceeds this share of its largest one over the matrix."""
     mu: float = 0.0
@@ -47,22 +49,27 @@ class Pisces:
     strength: float = 1.0
     """Factor on the change; at 0 nothing is coded."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.tau < 1 or self.mu < 0 or self.below < 0:
+            raise ValueError(
+                f"pisces: tau is {self.tau}, mu {self.mu} and below {self.below}; tau lies in 0..1 without 1, the others "
+                "are not negative"
+            )
+
+    def make(self, subject: CausalLMSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """`found`: features of `find_features` with their autoencoder, over `resid` or `mlp_out`.
 
-        Raises TypeError for a subject that is no language model; ValueError where there is no such feature, for an
-        autoencoder of another site or width, for an option out of range, and where no column is coded with any feature.
+        Raises ValueError for an autoencoder of another site or width, and where no column is coded with any feature.
         """
-        model = language(subject, self.name)
-        self._check()
-        chosen = dictionaries_of(model, found, self.name)
+        chosen = dictionaries_of(subject, found, self.name)
         deltas: dict[str, Delta] = {}
         counts: dict[str, int] = {}
         for one in chosen if self.strength else ():
-            norm = self._norm(model, concept, one) if self.length == "site" else None
+            norm = self._norm(subject, concept, one) if self.length == "site" else None
             lowest = max(one.block - self.below, 0) if one.role == "resid" else one.block
-            for site in model.sites("mlp_value")[lowest : one.block + 1]:
-                delta = self._edited(model, site, one, norm)
+            for site in subject.sites("mlp_value")[lowest : one.block + 1]:
+                delta = self._edited(subject, site, one, norm)
                 counts[str(site)] = counts.get(str(site), 0) + len(delta.indices)
                 if not delta.is_empty():
                     where = address(site)
@@ -73,20 +80,7 @@ class Pisces:
                 f"{', '.join(str(d.features) for d in chosen)}; raise `below`, try the other `length`, or find others"
             )
         features = {str(d.codec.site): d.features for d in chosen}
-        origin = made_by(self, subject, concept, features=features, columns=counts)
-        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
-
-    def _check(self) -> None:
-        for option, value, allowed in (
-            ("length", self.length, ("site", "own")), ("signs", self.signs, ("both", "positive")),
-        ):  # fmt: skip
-            if value not in allowed:
-                raise ValueError(f"pisces: {option} is {value!r}; it is one of {', '.join(allowed)}")
-        if not 0 <= self.tau < 1 or self.mu < 0 or self.below < 0:
-            raise ValueError(
-                f"pisces: tau is {self.tau}, mu {self.mu} and below {self.below}; tau lies in 0..1 without 1, the others "
-                "are not negative"
-            )
+        return self.edit(subject, concept, deltas, features=features, columns=counts)
 
     def _norm(self, model: CausalLMSubject, concept: Concept, one: Dictionary) -> float:
         """Mean length of the activations that the autoencoder reads, first tokens left out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -14,17 +14,15 @@ from concept_probe.erasers.closed_form.alignment import Policy
 from concept_probe.erasers.closed_form.destinations import guides_of, nearest
 from concept_probe.erasers.closed_form.states import moved_prompts
 from concept_probe.erasers.closed_form.value_offsets import Layers, Offsets, edited_layers, places_of, streams_of
+from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
-from concept_probe.erasers.erasure.provenance import made_by
 from concept_probe.erasers.finetune.loop import descend, ends
 from concept_probe.erasers.finetune.replay import denoiser, predictions, walks
+from concept_probe.families import UNetSubject
 from concept_probe.find.rows import NEGATIVE
 from concept_probe.types import Concept, Kind, Prompt, Sampling, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 def write(keys: Float[Tensor, "n h"], wanted: Float[Tensor, "n d"], kept: Float[Tensor, "m h"], lam: float) -> LowRank:
@@ -43,13 +41,18 @@ def write(keys: Float[Tensor, "n h"], wanted: Float[Tensor, "n d"], kept: Float[
 
 
 @dataclass(frozen=True)
-class Emcid:
+class Emcid(Eraser[UNetSubject, Edit]):
     """Find what the text encoder should write at the concept's tokens, then make its MLPs write it.
 
     >>> edit = Emcid(layers=(7, 8, 9, 10))(subject, concept)
     """
 
-    name: ClassVar[str] = "emcid"
+    name = "emcid"
+    makes = "edit"
+    on = "pictures"
+    needs = Needs(anchor=True)
+    aims = "prompts"
+    origin = "published"
     layers: tuple[int, ...] = ()
     """Layers of each text encoder whose MLPs are edited; empty: all that what is read depends on, but the last."""
     policy: Policy = "subject"
@@ -81,8 +84,12 @@ class Emcid:
     strength: float = 1.0
     """Factor on the change of the weights."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
-        """`found` is not used. ValueError where the concept has no prompts to move or none to keep."""
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(steps=24, batch=8, pictures=2, sampling=TINY_SAMPLING)
+
+    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+        """ValueError where the concept has no prompts to move or none to keep."""
         every = moved_prompts(concept, self.sources, self.name)
         moved = every[:: -(-len(every) // self.prompts)]
         others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
@@ -97,11 +104,10 @@ class Emcid:
             deltas |= {where: delta.scaled(self.strength) for where, delta in written.items()}
             gaps[one.streams[-1].component] = gap
         shares = {"loss": ends(losses), "gap_left": gaps}
-        origin = made_by(self, subject, concept, layers=[str(s) for one in layers for s in one.values], **shares)
-        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
+        return self.edit(subject, concept, deltas, layers=[str(s) for one in layers for s in one.values], **shares)
 
     def _distilled(
-        self, subject: Subject, concept: Concept, moved: Sequence[Prompt], layers: Sequence[Layers]
+        self, subject: UNetSubject, concept: Concept, moved: Sequence[Prompt], layers: Sequence[Layers]
     ) -> tuple[Offsets, list[float]]:
         """Offsets at the last edited layer of each encoder under which the concept's prompts are drawn as guides."""
         model = denoiser(subject, self.name)
@@ -129,7 +135,7 @@ class Emcid:
         return offsets, losses
 
     def _written(
-        self, subject: Subject, layers: Layers, offsets: Offsets, moved: Sequence[Prompt], others: Sequence[Prompt]
+        self, subject: UNetSubject, layers: Layers, offsets: Offsets, moved: Sequence[Prompt], others: Sequence[Prompt]
     ) -> tuple[dict[str, Delta], float]:
         """The edit of one encoder, first layer first, each closing its share of the gap that is still left."""
         end, goal = layers.streams[-1], offsets.goals()[layers.streams[-1]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -13,19 +13,17 @@ from torch import Tensor
 from concept_probe.erasers.closed_form.alignment import SUBJECT, Policy
 from concept_probe.erasers.closed_form.solve import Balance, Moments, edit_moments
 from concept_probe.erasers.closed_form.states import READERS, gather, moved_prompts, multiplied, readers
+from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
-from concept_probe.erasers.erasure.provenance import SEEN, made_by
 from concept_probe.erasers.finetune.loop import descend, ends
 from concept_probe.erasers.finetune.replay import Pool, conditions, denoiser, walks
 from concept_probe.erasers.finetune.trainable import Adapters
 from concept_probe.erasers.guards.attention_maps import attention
+from concept_probe.families import UNetSubject
 from concept_probe.find.rows import NEGATIVE
 from concept_probe.types import Concept, Kind, Prompt, Sampling, Site, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True)
@@ -63,14 +61,19 @@ def fuse(
 
 
 @dataclass(frozen=True)
-class Mace:
+class Mace(Eraser[UNetSubject, Edit]):
     """Three stages: context tokens forget the concept, patches stop attending to it, both become one edit.
 
     >>> edit = Mace(steps=60)(subject, concept)
     >>> edit = Mace().together(subject, [camel, snake])
     """
 
-    name: ClassVar[str] = "mace"
+    name = "mace"
+    makes = "edit"
+    on = "pictures"
+    needs = Needs(anchor=True)
+    aims = "prompts"
+    origin = "published"
     policy: Policy = "context"
     """Which tokens the first stage moves; `context` are all that follow or stand between those of the subject."""
     guide: str | None = None
@@ -106,12 +109,21 @@ class Mace:
     strength: float = 1.0
     """Factor on the change of the weights."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
-        """`found` is not used. ValueError where no prompt of the concept names a subject."""
-        return self.together(subject, [concept])
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(steps=2, pictures=2, sampling=TINY_SAMPLING)
 
-    def together(self, subject: Subject, concepts: Sequence[Concept]) -> Edit:
-        """One edit for several concepts: each has its own first two stages, the fusion is one."""
+    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+        """ValueError where no prompt of the concept names a subject."""
+        return self._fused_from(subject, (concept,))
+
+    def together(self, subject: UNetSubject, concepts: Sequence[Concept]) -> Edit:
+        """One edit for several concepts: each has its own first two stages, the fusion is one. Raises as a call does."""
+        for concept in concepts:
+            self.checked(subject, concept)
+        return self.stamped(self._fused_from(subject, concepts), subject, concepts, ())
+
+    def _fused_from(self, subject: UNetSubject, concepts: Sequence[Concept]) -> Edit:
         parts, notes, kept = [], [], []
         for concept in concepts:
             states = gather(
@@ -131,12 +143,12 @@ class Mace:
             kept.append(states.preserve)
             notes.append({"condition": refined.condition, "loss": ends(losses)})
         deltas = self._fused(subject, sites, parts, torch.cat(kept)) if self.strength else {}
-        origin = made_by(self, subject, concepts[0], stages=notes, concepts=[c.name for c in concepts])
-        origin[SEEN] = sorted({x for c in concepts for x in made_by(self, subject, c)[SEEN]})
-        return Edit(self.name, "+".join(c.name for c in concepts), deltas, subject.weight_hash(), origin)
+        names = [concept.name for concept in concepts]
+        measured = {"stages": notes, "concepts": names}
+        return Edit(self.name, "+".join(names), deltas, subject.weight_hash(), measured)
 
     def _suppressed(
-        self, subject: Subject, concept: Concept, sites: Sequence[Site], deltas: dict[str, Delta]
+        self, subject: UNetSubject, concept: Concept, sites: Sequence[Site], deltas: dict[str, Delta]
     ) -> tuple[dict[str, LowRank], list[float]]:
         """Second stage: terms that take attention away from the subject where the picture shows it."""
         model = denoiser(subject, self.name)
@@ -166,7 +178,9 @@ class Mace:
             losses = descend(adapters, loss, steps=self.steps, rate=self.rate, generator=generator, method=self.name)
         return {where: d for where, d in adapters.deltas().items() if isinstance(d, LowRank)}, losses
 
-    def _fused(self, subject: Subject, sites: Sequence[Site], parts: list[Part], preserve: Tensor) -> dict[str, Delta]:
+    def _fused(
+        self, subject: UNetSubject, sites: Sequence[Site], parts: list[Part], preserve: Tensor
+    ) -> dict[str, Delta]:
         """Third stage."""
         moved = torch.cat([part.states for part in parts])
         alpha, beta = Moments.of(moved, moved, preserve).weights(1.0, self.beta, self.balance)
@@ -188,7 +202,7 @@ class Mace:
 
 
 @torch.no_grad()
-def shown(subject: Subject, pool: Pool, method: str, batch: int = 16) -> list[Tensor]:
+def shown(subject: UNetSubject, pool: Pool, method: str, batch: int = 16) -> list[Tensor]:
     """Where a picture shows what its prompt names, per layer (n, patches) of 0 and 1.
 
     A patch counts where the untouched subject attends to the subject's tokens more than on average.

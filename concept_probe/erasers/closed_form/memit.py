@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -12,30 +12,33 @@ from torch import Tensor, nn
 from concept_probe.activations.tap import tap
 from concept_probe.detect.answers import continuation
 from concept_probe.erasers.closed_form.emcid import write
+from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
-from concept_probe.erasers.erasure.provenance import made_by
 from concept_probe.erasers.finetune.loop import ends
 from concept_probe.erasers.unlearning.rmu import after_first, states
-from concept_probe.erasers.unlearning.trainer import Pair, answered, language
+from concept_probe.erasers.unlearning.trainer import Pair, answered
+from concept_probe.families import CausalLMSubject
 from concept_probe.find.rows import NEGATIVE
 from concept_probe.types import TOKEN_KINDS, Concept, Kind, Moment, Prompt, Site, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import CausalLMSubject, Subject
 
 SUBJECT, PAD = TOKEN_KINDS.index("subject"), TOKEN_KINDS.index("pad")
 
 
 @dataclass(frozen=True)
-class Memit:
+class Memit(Eraser[CausalLMSubject, Edit]):
     """At the last token of the subject, the edited layers write what makes something else the answer.
 
     >>> edit = Memit(layers=(8, 9, 10), instead=())(subject, concept)      # a distractor of each prompt
     """
 
-    name: ClassVar[str] = "memit"
+    name = "memit"
+    makes = "edit"
+    on = "texts"
+    needs = Needs(answers=True)
+    aims = "prompts"
+    origin = "published"
     layers: tuple[int, ...] = ()
     """Blocks whose down projections are edited, rising; empty: the four up to the middle. Later tokens read what
     stands at the subject, so the last one of them must have blocks above it."""
@@ -58,35 +61,30 @@ class Memit:
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is solved."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
-        """`found` is not used.
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(steps=12)
 
-        Raises TypeError for a subject that is no language model, ValueError where no fit prompt has answers or there is
-        nothing to keep, or for a layer that the model lacks.
-        """
-        model = language(subject, self.name)
-        layers = edited_blocks(model, self.layers, self.name)
+    def make(self, subject: CausalLMSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+        """Raises ValueError where there is nothing to keep, or for a layer that the model lacks."""
+        layers = edited_blocks(subject, self.layers, self.name)
         goals: dict[str, Pair] = {}
         for prompt, text in answered(concept, self.sources):
             goals.setdefault(prompt.text, (prompt, text))  # a text has one goal: that of its first answer
         pairs = list(goals.values())
         others = [p for kind in self.preserve for p in concept.prompts(kind, "fit")]
-        if not pairs or not others:
-            raise ValueError(
-                f"memit: {concept.name!r} needs fit prompts with `answers` in {', '.join(self.sources)}, found "
-                f"{len(pairs)}, and some in {', '.join(self.preserve)} to keep, found {len(others)}"
-            )
+        if not others:
+            raise ValueError(f"memit: {concept.name!r} has no fit prompts in {', '.join(self.preserve)} to keep")
         deltas: dict[str, Delta] = {}
         shares: dict[str, list[float]] = {"loss": [], "gap_left": []}
         if self.strength:
-            prompts, places = [p for p, _ in pairs], last_of_subject(model, [p for p, _ in pairs])
-            end = model.sites("resid")[layers[-1]]
-            goal, losses = self.wanted(model, end, self.preferred(pairs), places)
-            deltas, left = self.written(model, layers, prompts, places, goal, others)
+            prompts, places = [p for p, _ in pairs], last_of_subject(subject, [p for p, _ in pairs])
+            end = subject.sites("resid")[layers[-1]]
+            goal, losses = self.wanted(subject, end, self.preferred(pairs), places)
+            deltas, left = self.written(subject, layers, prompts, places, goal, others)
             deltas = {where: delta.scaled(self.strength) for where, delta in deltas.items()}
             shares = {"loss": ends(losses), "gap_left": [left]}
-        origin = made_by(self, subject, concept, layers=list(layers), **shares)
-        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
+        return self.edit(subject, concept, deltas, layers=list(layers), **shares)
 
     def preferred(self, pairs: Sequence[Pair]) -> list[Pair]:
         """What should be said to each prompt. Raises ValueError for one without distractors where they are asked for."""

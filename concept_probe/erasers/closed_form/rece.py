@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,13 +11,11 @@ from torch import Tensor
 from concept_probe.erasers.closed_form.alignment import Policy
 from concept_probe.erasers.closed_form.solve import Balance, Moments, Solution, edit_moments
 from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, gram, multiplied, readers
+from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.families import UNetSubject
 from concept_probe.find.rows import NEGATIVE, POSITIVE
 from concept_probe.types import Concept, Kind, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 def derive(
@@ -83,13 +79,18 @@ def solve_rece(
 
 
 @dataclass(frozen=True)
-class Rece:
+class Rece(Eraser[UNetSubject, Edit]):
     """UCE, then the embeddings that would still be answered as the concept are found and led away too.
 
     >>> edit = Rece(rounds=4)(subject, concept)
     """
 
-    name: ClassVar[str] = "rece"
+    name = "rece"
+    makes = "edit"
+    on = "pictures"
+    needs = Needs(anchor=True)
+    aims = "prompts"
+    origin = "published"
     rounds: int = 2
     """How often embeddings are derived and led away after the first edit."""
     ridge: float = 0.01
@@ -120,10 +121,13 @@ class Rece:
     strength: float = 1.0
     """Factor on the change of the weights."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
-        """`found` is not used. ValueError where the concept has no prompts to move, or `rounds` is negative."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.rounds < 0:
             raise ValueError(f"rece: rounds is {self.rounds}; 0 is UCE alone, each more derives embeddings once")
+
+    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+        """ValueError where the concept has no prompts to move."""
         states = gather(
             subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
             method=self.name,
@@ -138,16 +142,14 @@ class Rece:
         )  # fmt: skip
         change = derived.solution.change
         _, after = derive(states.target, states.guide, change, stack, ridge)
-        origin = made_by(
-            self,
+        rank = len(states.target) * (self.rounds + 1)
+        return self.edit(
             subject,
             concept,
+            multiplied(subject, sites, change, rank, self.strength),
             condition=derived.solution.condition,
             residual=derived.solution.residual,
             regained=[*derived.regained, after],
             guides=states.drawn,
             **fit_of(change, states),
         )
-        rank = len(states.target) * (self.rounds + 1)
-        deltas = multiplied(subject, sites, change, rank, self.strength)
-        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)

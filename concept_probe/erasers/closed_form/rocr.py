@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,28 +11,29 @@ from torch import Tensor
 from concept_probe.erasers.closed_form.memit import at_places, edited_blocks, last_of_subject
 from concept_probe.erasers.closed_form.solve import Solution, edit_moments
 from concept_probe.erasers.closed_form.states import States, fit_of, multiplied
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.erasure.provenance import made_by
 from concept_probe.erasers.unlearning.rmu import after_first, states
-from concept_probe.erasers.unlearning.trainer import language
+from concept_probe.families import CausalLMSubject
 from concept_probe.families.text.tokens import subject_spans
 from concept_probe.find.rows import NEGATIVE
 from concept_probe.types import Concept, Kind, Prompt, Subspace
 
-if TYPE_CHECKING:
-    from concept_probe.families import CausalLMSubject, Subject
-
 
 @dataclass(frozen=True)
-class Rocr:
+class Rocr(Eraser[CausalLMSubject, Edit]):
     """At the last token of the concept's name, down projections give what they give at another name, in every phrasing.
 
     >>> edit = Rocr(guide="Brazil")(subject, concept)
     >>> edit.made_by["solved"]      # per matrix: condition number, residual, share of the gap that is left
     """
 
-    name: ClassVar[str] = "rocr"
+    name = "rocr"
+    makes = "edit"
+    on = "texts"
+    aims = "prompts"
+    origin = "published"
     guide: str | None = None
     """The name that stands in; None: that of the concept's first anchor, or of its first neighbour."""
     layers: tuple[int, ...] = ()
@@ -51,14 +51,11 @@ class Rocr:
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is solved."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
-        """`found` is not used.
-
-        Raises TypeError for a subject that is no language model, ValueError where no fit prompt names its subject,
-        there is no other name or nothing to keep, or for a layer that the model lacks.
+    def make(self, subject: CausalLMSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+        """Raises ValueError where no fit prompt names its subject, there is no other name or nothing to keep, or for a layer
+        that the model lacks.
         """
-        model = language(subject, self.name)
-        layers = edited_blocks(model, self.layers, self.name)
+        layers = edited_blocks(subject, self.layers, self.name)
         moved = [p for kind in self.sources for p in concept.prompts(kind, "fit") if p.subject]
         others = [p for kind in self.preserve for p in concept.prompts(kind, "fit")]
         if not moved or not others:
@@ -72,16 +69,15 @@ class Rocr:
         solved: dict[str, dict[str, float]] = {}
         base = subject.weight_hash()
         for layer in layers if self.strength else ():
-            value = model.sites("mlp_value")[layer]
-            with Edit(self.name, "", deltas, base).on(model):
-                keys = self.keys(model, layer, moved, led, others)
+            value = subject.sites("mlp_value")[layer]
+            with Edit(self.name, "", deltas, base).on(subject):
+                keys = self.keys(subject, layer, moved, led, others)
             solution = self.solved(keys)
             solved[str(value)] = {"condition": solution.condition, "residual": solution.residual}
             solved[str(value)] |= fit_of(solution.change, keys)
-            deltas |= multiplied(model, [value], solution.change, len(moved), 1.0)
+            deltas |= multiplied(subject, [value], solution.change, len(moved), 1.0)
         deltas = {where: delta.scaled(self.strength) for where, delta in deltas.items()}
-        measured: dict[str, Any] = {"guide": guide, "layers": list(layers), "solved": solved}
-        return Edit(self.name, concept.name, deltas, base, made_by(self, subject, concept, **measured))
+        return self.edit(subject, concept, deltas, guide=guide, layers=list(layers), solved=solved)
 
     def other_name(self, concept: Concept) -> str:
         """The name that stands in. Raises ValueError where none is given and no anchor or neighbour has one."""

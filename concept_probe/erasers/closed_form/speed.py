@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,13 +11,11 @@ from torch import Tensor
 from concept_probe.erasers.closed_form.alignment import Policy, preserved_states
 from concept_probe.erasers.closed_form.solve import Moments, Solution, left_over
 from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, gram, multiplied, readers
+from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.families import UNetSubject
 from concept_probe.find.rows import NEGATIVE, POSITIVE
 from concept_probe.types import Concept, Kind, Prompt, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 def null_projector(moment: Float[Tensor, "d d"], null: float) -> Float[Tensor, "d d"]:
@@ -77,13 +73,18 @@ def solve_speed(
 
 
 @dataclass(frozen=True)
-class Speed:
+class Speed(Eraser[UNetSubject, Edit]):
     """Lead the concept's tokens to their guides by a change that retained prompts cannot see.
 
     >>> edit = Speed(null=0.01)(subject, concept)
     """
 
-    name: ClassVar[str] = "speed"
+    name = "speed"
+    makes = "edit"
+    on = "pictures"
+    needs = Needs(anchor=True)
+    aims = "prompts"
+    origin = "published"
     null: float = 0.03
     """Share of the retained states' energy that the directions left for the edit may hold: 0 leaves exactly those
     that no retained state touches."""
@@ -114,8 +115,8 @@ class Speed:
     strength: float = 1.0
     """Factor on the change of the weights."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
-        """`found` is not used. ValueError where there is nothing to move, or no direction is left for the edit."""
+    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+        """ValueError where there is nothing to move, or no direction is left for the edit."""
         states = gather(
             subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
             method=self.name,
@@ -135,10 +136,10 @@ class Speed:
                 "edit; make `null` larger, or retain fewer prompts"
             )
         solution = solve_speed(sums, projector, invariant, rho=self.rho, lam=self.lam)
-        origin = made_by(
-            self,
+        return self.edit(
             subject,
             concept,
+            multiplied(subject, sites, solution.change, len(states.target), self.strength),
             condition=solution.condition,
             residual=solution.residual,
             directions_left=left,
@@ -146,5 +147,3 @@ class Speed:
             guides=states.drawn,
             **fit_of(solution.change, states),
         )
-        deltas = multiplied(subject, sites, solution.change, len(states.target), self.strength)
-        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)

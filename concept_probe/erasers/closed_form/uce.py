@@ -63,11 +63,10 @@ class Uce(Eraser[UNetSubject, Edit]):
         sums = states.moments()
         alpha, beta = sums.weights(self.alpha, self.beta, self.balance)
         solution = edit_moments(sums, lam=self.lam, alpha=alpha, beta=beta)
-        deltas = multiplied(subject, sites, solution.change, len(states.target), self.strength)
         return self.edit(
             subject,
             concept,
-            deltas,
+            multiplied(subject, sites, solution.change, len(states.target), self.strength),
             condition=solution.condition,
             residual=solution.residual,
             moved_tokens=len(states.target),

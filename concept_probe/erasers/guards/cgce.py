@@ -3,25 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.erasure.provenance import made_by
 from concept_probe.evaluation.auroc import auroc
+from concept_probe.families import UNetSubject
 from concept_probe.find.directions.means import DIRECTION_KINDS
 from concept_probe.find.directions.probes import Probe, fit_probe
 from concept_probe.find.layout import NAMED_KINDS, has_tokens, token_mask
 from concept_probe.find.rows import EVERY, Rows, concept_rows
 from concept_probe.types import Concept, Kind, Moment, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 def refined(x: Float[Tensor, "n d"], probe: Probe, *, goal: float, rate: float, steps: int) -> Float[Tensor, "n d"]:
@@ -42,13 +39,17 @@ def refined(x: Float[Tensor, "n d"], probe: Probe, *, goal: float, rate: float, 
 
 
 @dataclass(frozen=True)
-class Cgce:
+class Cgce(Eraser[UNetSubject, Intervention]):
     """Where a probe sees the concept in a prompt, change the prompt's states until it doesn't; other prompts stay.
 
     >>> guard = Cgce(goal=0.001)(subject, concept)
     """
 
-    name: ClassVar[str] = "cgce"
+    name = "cgce"
+    makes = "guard"
+    on = "pictures"
+    aims = "prompts"
+    origin = "published"
     goal: float = 0.01
     """Probability of the concept at which a token is let go."""
     rate: float = 0.1
@@ -65,10 +66,17 @@ class Cgce:
     strength: float = 1.0
     """Factor on the change."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
-        """`found` is not used. ValueError where the concept has no prompts to tell apart."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.goal < 1:
             raise ValueError(f"cgce: goal is {self.goal}; it is a probability between 0 and 1")
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(spared=0.5)
+
+    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+        """ValueError where the concept has no prompts to tell apart."""
         roles = [role for role in ("text_out", "text_pooled") if role in subject.roles()]
         actions, thresholds, scores = {}, {}, {}
         for site in (site for role in roles for site in subject.sites(role)):
@@ -81,8 +89,7 @@ class Cgce:
             least = float(seen[~own].quantile(self.spared))
             actions[site] = self._action(probe, least)
             thresholds[str(site)], scores[str(site)] = least, float(auroc(seen, own))
-        origin = made_by(self, subject, concept, thresholds=thresholds, auroc=scores)
-        return Intervention(self.name, concept.name, actions, self.strength, origin)
+        return self.guard(concept, actions, thresholds=thresholds, auroc=scores)
 
     def _action(self, probe: Probe, least: float) -> Change:
         goal = min(float(torch.logit(torch.tensor(self.goal))), least)

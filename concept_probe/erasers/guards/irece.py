@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
@@ -13,20 +13,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.activations import tap
+from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser
 from concept_probe.erasers.erasure.intervention import Between, Change, Intervention
-from concept_probe.erasers.erasure.provenance import made_by
 from concept_probe.erasers.guards.attention_maps import attention
 from concept_probe.erasers.guards.negative_prompt import Asker, named
+from concept_probe.families import UNetSubject
 from concept_probe.find.rows import NEGATIVE, gather_prompts
 from concept_probe.types import TOKEN_KINDS, Concept, Moment, Prompt, Query, Sampling, Subspace
 
 if TYPE_CHECKING:
-    from concept_probe.families import Subject
     from concept_probe.families.diffusion.trajectory import Trajectory
 
 
 @contextlib.contextmanager
-def unedited(subject: Subject) -> Iterator[None]:
+def unedited(subject: UNetSubject) -> Iterator[None]:
     """The weights that the subject had before any edit that is on; the edits are back afterwards."""
     edited = [(parameter, parameter.data) for parameter, _ in subject.replaced]
     try:
@@ -41,7 +41,7 @@ def unedited(subject: Subject) -> Iterator[None]:
 class Locator:
     """How much each place of the latents would attend to the concept's name, had that been asked for."""
 
-    def __init__(self, subject: Subject, text: str, method: str) -> None:
+    def __init__(self, subject: UNetSubject, text: str, method: str) -> None:
         self.subject, self.asker = subject, Asker(subject, text, method)
         kinds = subject.tokenise([Prompt(text, text)]).kinds[0]
         self.words = (kinds == TOKEN_KINDS.index("subject")).nonzero()[:, 0]
@@ -69,14 +69,18 @@ def disturbed(x: Float[Tensor, "n c h w"], noise: Tensor, share: float) -> Float
 
 
 @dataclass(frozen=True)
-class Irece:
+class Irece(Eraser[UNetSubject, Intervention]):
     """After a step, put fresh noise where the model, unedited, attends to the concept's name as if it were there.
 
     >>> guard = Irece(share=0.7)(subject, concept)
     >>> with edit.on(subject), guard.on(subject): ...                   # what it is made for: on top of an erasure
     """
 
-    name: ClassVar[str] = "irece"
+    name = "irece"
+    makes = "guard"
+    on = "pictures"
+    aims = "latents"
+    origin = "published"
     text: str | None = None
     """The concept's name; None: the first one in its target prompts (fit split)."""
     share: float = 0.5
@@ -92,18 +96,21 @@ class Irece:
     strength: float = 1.0
     """Factor on the disturbance."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
-        """`found` is not used. ValueError where the concept has no name, or no other prompts to compare with."""
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(quantile=0.5, limit=2, sampling=TINY_SAMPLING)
+
+    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+        """ValueError where the concept has no name, or no other prompts to compare with."""
         text = named(concept, None, self.name).split(", ")[0] if self.text is None else self.text
         locator = Locator(subject, text, self.name)
         floors = self._floors(subject, concept, locator)
         region = Region(locator, floors, self)
-        origin = made_by(self, subject, concept, floors={str(t): round(f, 5) for t, f in floors.items()})
-        origin["options"]["text"] = text
         site = subject.sites("denoiser_out")[0]
-        return Intervention(self.name, concept.name, {site: region.see}, self.strength, origin, between=region.disturb)
+        rounded = {str(t): round(f, 5) for t, f in floors.items()}
+        return self.guard(concept, {site: region.see}, region.disturb, options={"text": text}, floors=rounded)
 
-    def _floors(self, subject: Subject, concept: Concept, locator: Locator) -> dict[int, float]:
+    def _floors(self, subject: UNetSubject, concept: Concept, locator: Locator) -> dict[int, float]:
         """Per timestep, the attention that a share `quantile` of the places in other prompts' pictures stay under."""
         others = [p for kind, p in gather_prompts(concept, "select", limit=self.limit) if kind in NEGATIVE]
         maps: dict[int, list[Tensor]] = {}

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.erasure.provenance import made_by
 from concept_probe.erasers.guards.steer import codecs_of
+from concept_probe.families import UNetSubject
 from concept_probe.find.features.contrast import prompt_firing
 from concept_probe.find.layout import NAMED_KINDS, token_mask
 from concept_probe.find.rows import concept_rows
 from concept_probe.types import Codec, Codes, Concept, Moment, Site, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 def only_of(firing: Float[Tensor, "p f"], own: Tensor, top: int) -> list[int]:
@@ -33,13 +31,18 @@ def only_of(firing: Float[Tensor, "p f"], own: Tensor, top: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Itd:
+class Itd(Eraser[UNetSubject, Intervention]):
     """Multiply the concept's own features, where leaving them out would change a token.
 
     >>> guard = Itd(top=16, factor=-4.0)(subject, concept, found)
     """
 
-    name: ClassVar[str] = "itd"
+    name = "itd"
+    makes = "guard"
+    on = "pictures"
+    needs = Needs(found="text_features")
+    aims = "prompts"
+    origin = "published"
     top: int = 8
     """Strongest features of each prompt that count as its own."""
     factor: float = -2.0
@@ -55,13 +58,15 @@ class Itd:
     strength: float = 1.0
     """Factor on the change."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(quantile=0.0, top=8)
+
+    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """`found`: Subspaces with an autoencoder over a text site. ValueError where no feature is the concept's alone."""
-        if self.error not in ("keep", "drop"):
-            raise ValueError(f"itd: error is {self.error!r}; it is one of keep, drop")
         actions: dict[Site, Change] = {}
         features, thresholds = {}, {}
-        for site, codec in codecs_of(found, subject, self.name).items():
+        for site, codec in codecs_of(found, self.name).items():
             rows = concept_rows(subject, concept, [site], "fit")[site]
             firing, own = prompt_firing(codec, rows, torch.arange(codec.width))
             chosen = only_of(firing, own, self.top)
@@ -78,8 +83,7 @@ class Itd:
                 f"itd: every one of the {self.top} strongest features of {concept.name!r}'s prompts is one of another "
                 "prompt's too; try a smaller `top`, or a wider autoencoder"
             )
-        origin = made_by(self, subject, concept, features=features, thresholds=thresholds)
-        return Intervention(self.name, concept.name, actions, self.strength, origin)
+        return self.guard(concept, actions, features=features, thresholds=thresholds)
 
     def _action(self, codec: Codec, chosen: Sequence[int], least: float) -> Change:
         def change(x: Tensor, moment: Moment) -> Tensor | None:

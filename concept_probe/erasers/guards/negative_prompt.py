@@ -4,40 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.erasure.provenance import made_by
 from concept_probe.erasers.finetune.replay import denoiser, read
+from concept_probe.families import UNetSubject
 from concept_probe.types import Concept, Moment, Prompt, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True)
-class NegativePrompt:
+class NegativePrompt(Eraser[UNetSubject, Intervention]):
     """Put the prediction under the concept's name in place of the one under the empty prompt.
 
     >>> guard = NegativePrompt(text="camel, camels")(subject, concept)
     """
 
-    name: ClassVar[str] = "negative_prompt"
+    name = "negative_prompt"
+    makes = "guard"
+    on = "pictures"
+    aims = "text"
+    origin = "published"
     text: str | None = None
     """The negative prompt; None: the names in the concept's target prompts (fit split), joined by commas."""
     strength: float = 1.0
     """0 leaves the empty prompt, 1 puts the concept in its place; between them predictions are mixed."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
-        """`found` is not used. ValueError where the concept has no name."""
+    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+        """ValueError where the concept has no name."""
         text = named(concept, self.text, self.name)
-        origin = made_by(self, subject, concept)
-        origin["options"]["text"] = text
-        action = _action(subject, text)
-        return Intervention(self.name, concept.name, {subject.sites("denoiser_out")[0]: action}, self.strength, origin)
+        site = subject.sites("denoiser_out")[0]
+        return self.guard(concept, {site: _action(subject, text)}, options={"text": text})
 
 
 def named(concept: Concept, text: str | None, method: str) -> str:
@@ -50,7 +49,7 @@ def named(concept: Concept, text: str | None, method: str) -> str:
     return ", ".join(names)
 
 
-def _action(subject: Subject, text: str) -> Change:
+def _action(subject: UNetSubject, text: str) -> Change:
     asker = Asker(subject, text, "negative_prompt")
 
     def change(x: Tensor, moment: Moment) -> Tensor | None:
@@ -68,7 +67,7 @@ def _action(subject: Subject, text: str) -> Change:
 class Asker:
     """Asks the denoiser again what it says under a fixed text."""
 
-    def __init__(self, subject: Subject, text: str, method: str) -> None:
+    def __init__(self, subject: UNetSubject, text: str, method: str) -> None:
         self.subject, self.text, self.method = subject, text, method
         self.model = denoiser(subject, method)
 

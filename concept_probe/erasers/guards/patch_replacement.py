@@ -5,24 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.erasure.provenance import made_by
 from concept_probe.erasers.guards.negative_prompt import Asker
 from concept_probe.erasers.guards.saeuron import walked
+from concept_probe.families import UNetSubject
 from concept_probe.find.features.contrast import contrast
-from concept_probe.find.layout import back, has_tokens, last
+from concept_probe.find.layout import back, last
 from concept_probe.find.rows import Rows, concept_rows
 from concept_probe.types import Codec, Concept, Moment, Sampling, Site, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True)
@@ -90,13 +88,18 @@ def detector(codec: Codec, fit: Rows, held: Rows, timesteps: dict[int, int], cou
 
 
 @dataclass(frozen=True)
-class PatchReplacement:
+class PatchReplacement(Eraser[UNetSubject, Intervention]):
     """Replace the patches in which the concept fires by those of the same latents under a text without it.
 
     >>> guard = PatchReplacement(at="prediction")(subject, concept, found)
     """
 
-    name: ClassVar[str] = "patch_replacement"
+    name = "patch_replacement"
+    makes = "guard"
+    on = "pictures"
+    needs = Needs(found="patch_features")
+    aims = "patches"
+    origin = "published"
     text: str = ""
     """What the patches are taken from: the same latents at the same step, asked for this."""
     at: Literal["site", "prediction"] = "prediction"
@@ -115,19 +118,13 @@ class PatchReplacement:
     strength: float = 1.0
     """Factor on the change: between 0 and 1, both are mixed."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
-        """`found`: Subspaces with an autoencoder over patches; which features it names does not matter.
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(at="site", count=16, quantile=0.2, sampling=TINY_SAMPLING, limit=2)
 
-        ValueError where there is none.
-        """
-        if self.at not in ("site", "prediction"):
-            raise ValueError(f"patch_replacement: at is {self.at!r}; it is one of site, prediction")
-        codecs = {s.site: s.codec for s in found if s.codec is not None and not has_tokens(subject, s.site)}
-        if not codecs:
-            raise ValueError(
-                f"patch_replacement needs features of a sparse autoencoder over patches, as at cross_out; {len(found)} "
-                "subspaces were given, none with one. find_features makes them"
-            )
+    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+        """`found`: Subspaces with an autoencoder over patches; which features it names does not matter."""
+        codecs = {space.site: space.codec for space in found if space.codec is not None}
         options = {"limit": self.limit, "steps": list(self.steps) or None, "sampling": self.sampling}
         with walked(subject, next(iter(codecs))) as timesteps:
             fit = concept_rows(subject, concept, list(codecs), "fit", **options)
@@ -145,8 +142,7 @@ class PatchReplacement:
             actions[out] = replacer.replacing(out)
         features = {str(site): d.features.tolist() for site, d in detectors.items()}
         floors = {str(site): [round(f, 4) for f in d.floors.tolist()] for site, d in detectors.items()}
-        origin = made_by(self, subject, concept, features=features, floors=floors)
-        return Intervention(self.name, concept.name, actions, self.strength, origin)
+        return self.guard(concept, actions, features=features, floors=floors)
 
 
 @dataclass

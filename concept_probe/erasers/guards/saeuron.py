@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from concept_probe.activations import tap
+from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.families import UNetSubject
 from concept_probe.find.features.contrast import contrast
-from concept_probe.find.layout import back, has_tokens, last
+from concept_probe.find.layout import back, last
 from concept_probe.find.rows import Rows, concept_rows
 from concept_probe.types import Codec, Concept, Moment, Sampling, Site, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def _means(codec: Codec, x: Tensor, features: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def walked(subject: Subject, site: Site) -> Iterator[dict[int, int]]:
+def walked(subject: UNetSubject, site: Site) -> Iterator[dict[int, int]]:
     """Timesteps of the denoising steps in which `site`, one of the denoiser's, is met inside."""
     seen: dict[int, int] = {}
 
@@ -86,13 +84,18 @@ def walked(subject: Subject, site: Site) -> Iterator[dict[int, int]]:
 
 
 @dataclass(frozen=True)
-class Saeuron:
+class Saeuron(Eraser[UNetSubject, Intervention]):
     """In patches where a feature of the concept exceeds its mean, set it to γ times its mean on the concept.
 
     >>> guard = Saeuron(count=4, gamma=-4.0)(subject, concept, found)
     """
 
-    name: ClassVar[str] = "saeuron"
+    name = "saeuron"
+    makes = "guard"
+    on = "pictures"
+    needs = Needs(found="patch_features")
+    aims = "patches"
+    origin = "published"
     count: int = 2
     """Features per denoising step."""
     gamma: float = -2.0
@@ -106,17 +109,13 @@ class Saeuron:
     strength: float = 1.0
     """Factor on the change."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(sampling=TINY_SAMPLING, limit=2)
+
+    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """`found`: Subspaces with an autoencoder over patches; which features it names does not matter."""
-        codecs: dict[Site, Codec] = {}
-        for space in found:
-            if space.codec is not None and not has_tokens(subject, space.site):
-                codecs[space.site] = space.codec
-        if not codecs:
-            raise ValueError(
-                f"saeuron needs features of a sparse autoencoder over patches, as at cross_out; {len(found)} subspaces "
-                "were given, none with one. find_features makes them"
-            )
+        codecs = {space.site: space.codec for space in found if space.codec is not None}
         steps = list(self.steps) or None
         sites = list(codecs)
         with walked(subject, sites[0]) as seen:
@@ -127,8 +126,7 @@ class Saeuron:
         }
         actions = {site: self._action(codecs[site], table) for site, table in tables.items()}
         features = {str(site): table.features.tolist() for site, table in tables.items()}
-        origin = made_by(self, subject, concept, features=features)
-        return Intervention(self.name, concept.name, actions, self.strength, origin)
+        return self.guard(concept, actions, features=features)
 
     def _action(self, codec: Codec, table: Timetable) -> Change:
         def change(x: Tensor, moment: Moment) -> Tensor | None:

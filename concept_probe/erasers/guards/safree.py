@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.activations import tap
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.erasure.provenance import made_by
+from concept_probe.families import UNetSubject
 from concept_probe.find.directions.means import orthonormal
 from concept_probe.types import TOKEN_KINDS, Concept, Kind, Moment, Prompt, Site, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 EOS = TOKEN_KINDS.index("eos")
 WORDS = tuple(TOKEN_KINDS.index(kind) for kind in ("content", "subject"))
@@ -44,13 +42,17 @@ def made_safe(
 
 
 @dataclass(frozen=True)
-class Safree:
+class Safree(Eraser[UNetSubject, Intervention]):
     """Find a prompt's trigger words by leaving out one at a time, and project their states.
 
     >>> guard = Safree(alpha=0.0, tokens="suffix")(subject, concept)
     """
 
-    name: ClassVar[str] = "safree"
+    name = "safree"
+    makes = "guard"
+    on = "pictures"
+    aims = "prompts"
+    origin = "published"
     alpha: float = 0.01
     """α: by how much a word must stand out to be a trigger."""
     tokens: Literal["trigger", "suffix"] = "trigger"
@@ -61,10 +63,12 @@ class Safree:
     strength: float = 1.0
     """Factor on the change."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
-        """`found` is not used. ValueError where the concept has no prompts in `sources`."""
-        if self.tokens not in ("trigger", "suffix"):
-            raise ValueError(f"safree: tokens is {self.tokens!r}; it is one of trigger, suffix")
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(alpha=0.0, tokens="suffix")
+
+    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+        """ValueError where the concept has no prompts in `sources`."""
         phrases = dict.fromkeys(p.subject or p.text for kind in self.sources for p in concept.prompts(kind, "fit"))
         if not phrases:
             raise ValueError(
@@ -76,8 +80,7 @@ class Safree:
             basis = orthonormal(reader.summaries([Prompt(text) for text in phrases]).mT)
             actions[embedding] = reader.remember
             actions[out] = self._action(reader, basis)
-        origin = made_by(self, subject, concept, phrases=list(phrases))
-        return Intervention(self.name, concept.name, actions, self.strength, origin)
+        return self.guard(concept, actions, phrases=list(phrases))
 
     def _action(self, reader: Reader, basis: Tensor) -> Change:
         def change(x: Tensor, moment: Moment) -> Tensor | None:
@@ -104,7 +107,7 @@ class Safree:
 class Reader:
     """One text encoder, asked for prompts that lack a word."""
 
-    def __init__(self, subject: Subject, embedding: Site, out: Site) -> None:
+    def __init__(self, subject: UNetSubject, embedding: Site, out: Site) -> None:
         self.subject, self.embedding, self.out = subject, embedding, out
         self.asking = False
         self.embedded = torch.zeros(0)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.erasure.provenance import made_by
 from concept_probe.erasers.guards.negative_prompt import Asker, named
+from concept_probe.families import UNetSubject
 from concept_probe.types import Concept, Moment, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 def safety_term(
@@ -34,13 +31,17 @@ def safety_term(
 
 
 @dataclass(frozen=True)
-class Sld:
+class Sld(Eraser[UNetSubject, Intervention]):
     """Subtract from the prompt's prediction what leads to the concept; defaults are those of its strong setting.
 
     >>> guard = Sld(scale=5000, warmup=0.0, threshold=1.0)(subject, concept)      # the strongest setting
     """
 
-    name: ClassVar[str] = "sld"
+    name = "sld"
+    makes = "guard"
+    on = "pictures"
+    aims = "text"
+    origin = "published"
     text: str | None = None
     """What leads to the concept; None: the names in its target prompts (fit split), joined by commas."""
     scale: float = 2000.0
@@ -56,15 +57,15 @@ class Sld:
     strength: float = 1.0
     """Factor on what is subtracted."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
-        """`found` is not used. ValueError where the concept has no name."""
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(warmup=0.0, threshold=1.0)
+
+    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+        """ValueError where the concept has no name."""
         text = named(concept, self.text, self.name)
-        origin = made_by(self, subject, concept)
-        origin["options"]["text"] = text
         site = subject.sites("denoiser_out")[0]
-        return Intervention(
-            self.name, concept.name, {site: self._action(Asker(subject, text, self.name))}, self.strength, origin
-        )
+        return self.guard(concept, {site: self._action(Asker(subject, text, self.name))}, options={"text": text})
 
     def _action(self, asker: Asker) -> Change:
         gathered: dict[int, Tensor] = {}  # momentum per asked prompt of the walk under way; step 0 starts anew

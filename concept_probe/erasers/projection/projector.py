@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
+from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, Sum
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.erasure.provenance import made_by
 from concept_probe.erasers.projection.fold import fold, reads_with_bias
+from concept_probe.families import Subject
 from concept_probe.find.directions.means import DIRECTION_KINDS, Projection, difference_of_means, leace, rows_to_fit
 from concept_probe.find.directions.repit import repit
 from concept_probe.find.directions.rlace import Game, rlace
@@ -21,19 +22,20 @@ from concept_probe.find.layout import back, has_tokens, last, token_mask
 from concept_probe.find.rows import Rows
 from concept_probe.types import TOKEN_KINDS, Concept, Moment, Site, Subspace
 
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
-
 How = Literal["intervention", "bake"]
 AT_ONCE = 8
 """Sites whose rows are in memory at a time."""
 
 
 @dataclass(frozen=True)
-class Projector(ABC):
+class Projector(Eraser[Subject, Edit | Intervention]):
     """Options of every method, and the way from directions to an erasure."""
 
-    name: ClassVar[str]
+    makes = "either"
+    on = "both"
+    needs = Needs(found="directions", optional=True)
+    aims = "prompts"
+    origin = "published"
     oblique: ClassVar[bool] = False
     """Whether its directions are projected out along a dual, and not at right angles."""
     how: How = "bake"
@@ -47,18 +49,18 @@ class Projector(ABC):
     tokens: tuple[str, ...] = TOKEN_KINDS
     """For an intervention: kinds of token that are acted on. A baked projection acts on all."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention | Edit:
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(how="intervention")
+
+    def make(self, subject: Subject, concept: Concept, found: tuple[Subspace, ...]) -> Edit | Intervention:
         """`found`: Subspaces of this method's finder; fitted at all sites of `role` where there is none.
 
-        ValueError for two subspaces at one site, or a `how` that is neither.
+        ValueError for two subspaces at one site.
         """
-        if self.how not in ("intervention", "bake"):
-            raise ValueError(f"{self.name}: how is {self.how!r}; it is 'intervention' or 'bake'")
-        spaces = [
-            s for s in found if s.space == "activation" and s.codec is None and (s.dual is not None) == self.oblique
-        ]
+        spaces = [s for s in found if (s.dual is not None) == self.oblique]
         spaces = spaces or self._fitted(subject, concept)
-        origin = made_by(self, subject, concept, ranks={str(space.site): space.rank for space in spaces})
+        ranks = {str(space.site): space.rank for space in spaces}
         if len({space.site for space in spaces}) < len(spaces):
             raise ValueError(f"{self.name}: two subspaces at one site; put them into one Subspace")
         spaces = [space for space in spaces if space.rank]
@@ -67,15 +69,14 @@ class Projector(ABC):
             for space in spaces:
                 tokens = self.tokens if has_tokens(subject, space.site) else TOKEN_KINDS
                 actions[space.site] = _action(space, tokens)
-            return Intervention(self.name, concept.name, actions, self.strength, origin)
+            return self.guard(concept, actions, ranks=ranks)
         deltas: dict[str, Delta] = {}
         dropped: list[str] = []
         for space in spaces if self.strength else ():
             folded = fold(subject, space.site, as_projection(space), self.strength)
             deltas = _merged(deltas, folded.deltas)
             dropped += folded.affine_dropped
-        origin["affine_dropped"] = sorted(set(dropped))
-        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
+        return self.edit(subject, concept, deltas, ranks=ranks, affine_dropped=sorted(set(dropped)))
 
     def _fitted(self, subject: Subject, concept: Concept) -> list[Subspace]:
         """Directions of every site of `role`. The prompts are read once for `AT_ONCE` sites, not once for each."""
@@ -97,7 +98,7 @@ class Leace(Projector):
     >>> edit = Leace(how="bake")(subject, concept)
     """
 
-    name: ClassVar[str] = "leace"
+    name = "leace"
     oblique: ClassVar[bool] = True
     shrinkage: float = 0.01
     """See `find.leace`."""
@@ -115,7 +116,7 @@ class Difference(Projector):
     >>> guard = Difference(how="intervention", role="text_stream")(subject, concept)
     """
 
-    name: ClassVar[str] = "difference"
+    name = "difference"
 
     def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
         """By `find.difference_of_means`, one direction for each of `kinds`."""
@@ -129,11 +130,15 @@ class Rlace(Projector):
     >>> guard = Rlace(how="intervention", role="text_stream")(subject, concept)
     """
 
-    name: ClassVar[str] = "rlace"
+    name = "rlace"
     rank: int | None = None
     """Directions taken out at each site; None: as many as readers, of which each of `kinds` has one."""
     rounds: int = 300
     """Steps of each side of the game, see `find.rlace.Game`."""
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(how="intervention", rounds=20)
 
     def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
         """By `find.rlace`."""
@@ -148,7 +153,7 @@ class Repit(Projector):
     >>> guard = Repit(how="intervention", role="text_stream")(subject, concept)
     """
 
-    name: ClassVar[str] = "repit"
+    name = "repit"
     share: float = 0.75
     """Of the direction's energy in the span of other concepts' directions, how much is left out of it, 0..1."""
 
