@@ -84,9 +84,9 @@ def test_each_layer_solves_the_ridge_regression_on_a_float64_model(family):
 
 def test_what_cannot_be_rewritten_is_refused():
     subject = tiny_llama()
-    with pytest.raises(TypeError, match="needs a causal language model"):
+    with pytest.raises(TypeError, match="answer with texts"):
         Memit()(tiny_sd(), CONCEPT)
-    with pytest.raises(ValueError, match="to keep, found 0"):
+    with pytest.raises(ValueError, match="no fit prompts in .* to keep"):
         Memit()(subject, replace(CONCEPT, neighbours=Splits()))
     for layers in ((7,), (1, 0)):
         with pytest.raises(ValueError, match="rising numbers of blocks"):

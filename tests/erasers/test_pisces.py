@@ -144,9 +144,9 @@ def test_blocks_below_a_residual_stream_and_two_autoencoders_of_one_matrix():
 def test_what_cannot_be_coded_is_refused():
     subject, pictures = tiny_llama(), tiny_sd()
     before, sae = subject.weight_hash(), lm_sae(subject)
-    with pytest.raises(TypeError, match="needs a causal language model"):
+    with pytest.raises(TypeError, match="answer with texts"):
         Pisces()(pictures, CONCEPT, [space(sae, 1)])
-    with pytest.raises(ValueError, match="0 subspaces were given, none with a codec"):
+    with pytest.raises(ValueError, match="0 subspaces were given as `found`, none of them such"):
         Pisces()(subject, CONCEPT)
     for elsewhere in (space(random_sae(pictures), 1), space(sae, 1, site=subject.sites("resid")[1])):
         with pytest.raises(ValueError, match="read where it was trained, such as model/"):

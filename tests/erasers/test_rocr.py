@@ -90,7 +90,7 @@ def test_which_name_stands_in():
 def test_what_cannot_be_redirected_is_refused():
     subject = tiny_llama()
     before = subject.weight_hash()
-    with pytest.raises(TypeError, match="needs a causal language model"):
+    with pytest.raises(TypeError, match="answer with texts"):
         Rocr()(tiny_sd(), CONCEPT)
     nameless = Splits(fit=tuple(replace(p, subject=None) for p in CONCEPT.target.fit))
     with pytest.raises(ValueError, match="that name their subject in target, paraphrases, found 0"):
