@@ -108,7 +108,7 @@ class Eraser(ABC, Generic[On, Made]):
     """A frozen dataclass of options that is called with what it works on. A subclass writes `make` and declares:
 
     >>> @dataclass(frozen=True)
-    ... class Mine(Eraser[UNetSubject, Edit]):
+    ... class Mine(Eraser[DiffusionSubject, Edit]):
     ...     name = "mine"
     ...     makes = "edit"
     ...     on = "pictures"

@@ -20,7 +20,7 @@ from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
 from concept_probe.erasers.finetune.loop import descend, ends
 from concept_probe.erasers.finetune.replay import denoiser, predictions, walks
-from concept_probe.families import UNetSubject
+from concept_probe.families import DiffusionSubject
 from concept_probe.find.rows import NEGATIVE
 from concept_probe.types import Concept, Kind, Prompt, Sampling, Subspace
 
@@ -41,7 +41,7 @@ def write(keys: Float[Tensor, "n h"], wanted: Float[Tensor, "n d"], kept: Float[
 
 
 @dataclass(frozen=True)
-class Emcid(Eraser[UNetSubject, Edit]):
+class Emcid(Eraser[DiffusionSubject, Edit]):
     """Find what the text encoder should write at the concept's tokens, then make its MLPs write it.
 
     >>> edit = Emcid(layers=(7, 8, 9, 10))(subject, concept)
@@ -88,7 +88,7 @@ class Emcid(Eraser[UNetSubject, Edit]):
     def tiny(cls) -> Self:
         return cls(steps=24, batch=8, pictures=2, sampling=TINY_SAMPLING)
 
-    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts to move or none to keep."""
         every = moved_prompts(concept, self.sources, self.name)
         moved = every[:: -(-len(every) // self.prompts)]
@@ -107,7 +107,7 @@ class Emcid(Eraser[UNetSubject, Edit]):
         return self.edit(subject, concept, deltas, layers=[str(s) for one in layers for s in one.values], **shares)
 
     def _distilled(
-        self, subject: UNetSubject, concept: Concept, moved: Sequence[Prompt], layers: Sequence[Layers]
+        self, subject: DiffusionSubject, concept: Concept, moved: Sequence[Prompt], layers: Sequence[Layers]
     ) -> tuple[Offsets, list[float]]:
         """Offsets at the last edited layer of each encoder under which the concept's prompts are drawn as guides."""
         model = denoiser(subject, self.name)
@@ -135,7 +135,12 @@ class Emcid(Eraser[UNetSubject, Edit]):
         return offsets, losses
 
     def _written(
-        self, subject: UNetSubject, layers: Layers, offsets: Offsets, moved: Sequence[Prompt], others: Sequence[Prompt]
+        self,
+        subject: DiffusionSubject,
+        layers: Layers,
+        offsets: Offsets,
+        moved: Sequence[Prompt],
+        others: Sequence[Prompt],
     ) -> tuple[dict[str, Delta], float]:
         """The edit of one encoder, first layer first, each closing its share of the gap that is still left."""
         end, goal = layers.streams[-1], offsets.goals()[layers.streams[-1]]

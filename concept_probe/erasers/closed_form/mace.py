@@ -21,7 +21,7 @@ from concept_probe.erasers.finetune.loop import descend, ends
 from concept_probe.erasers.finetune.replay import Pool, conditions, denoiser, walks
 from concept_probe.erasers.finetune.trainable import Adapters
 from concept_probe.erasers.guards.attention_maps import attention
-from concept_probe.families import UNetSubject
+from concept_probe.families import DiffusionSubject
 from concept_probe.find.rows import NEGATIVE
 from concept_probe.types import Concept, Kind, Prompt, Sampling, Site, Subspace
 
@@ -61,7 +61,7 @@ def fuse(
 
 
 @dataclass(frozen=True)
-class Mace(Eraser[UNetSubject, Edit]):
+class Mace(Eraser[DiffusionSubject, Edit]):
     """Three stages: context tokens forget the concept, patches stop attending to it, both become one edit.
 
     >>> edit = Mace(steps=60)(subject, concept)
@@ -113,17 +113,17 @@ class Mace(Eraser[UNetSubject, Edit]):
     def tiny(cls) -> Self:
         return cls(steps=2, pictures=2, sampling=TINY_SAMPLING)
 
-    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where no prompt of the concept names a subject."""
         return self._fused_from(subject, (concept,))
 
-    def together(self, subject: UNetSubject, concepts: Sequence[Concept]) -> Edit:
+    def together(self, subject: DiffusionSubject, concepts: Sequence[Concept]) -> Edit:
         """One edit for several concepts: each has its own first two stages, the fusion is one. Raises as a call does."""
         for concept in concepts:
             self.checked(subject, concept)
         return self.stamped(self._fused_from(subject, concepts), subject, concepts, ())
 
-    def _fused_from(self, subject: UNetSubject, concepts: Sequence[Concept]) -> Edit:
+    def _fused_from(self, subject: DiffusionSubject, concepts: Sequence[Concept]) -> Edit:
         parts, notes, kept = [], [], []
         for concept in concepts:
             states = gather(
@@ -148,7 +148,7 @@ class Mace(Eraser[UNetSubject, Edit]):
         return Edit(self.name, "+".join(names), deltas, subject.weight_hash(), measured)
 
     def _suppressed(
-        self, subject: UNetSubject, concept: Concept, sites: Sequence[Site], deltas: dict[str, Delta]
+        self, subject: DiffusionSubject, concept: Concept, sites: Sequence[Site], deltas: dict[str, Delta]
     ) -> tuple[dict[str, LowRank], list[float]]:
         """Second stage: terms that take attention away from the subject where the picture shows it."""
         model = denoiser(subject, self.name)
@@ -179,7 +179,7 @@ class Mace(Eraser[UNetSubject, Edit]):
         return {where: d for where, d in adapters.deltas().items() if isinstance(d, LowRank)}, losses
 
     def _fused(
-        self, subject: UNetSubject, sites: Sequence[Site], parts: list[Part], preserve: Tensor
+        self, subject: DiffusionSubject, sites: Sequence[Site], parts: list[Part], preserve: Tensor
     ) -> dict[str, Delta]:
         """Third stage."""
         moved = torch.cat([part.states for part in parts])
@@ -202,7 +202,7 @@ class Mace(Eraser[UNetSubject, Edit]):
 
 
 @torch.no_grad()
-def shown(subject: UNetSubject, pool: Pool, method: str, batch: int = 16) -> list[Tensor]:
+def shown(subject: DiffusionSubject, pool: Pool, method: str, batch: int = 16) -> list[Tensor]:
     """Where a picture shows what its prompt names, per layer (n, patches) of 0 and 1.
 
     A patch counts where the untouched subject attends to the subject's tokens more than on average.

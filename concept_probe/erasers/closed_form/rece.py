@@ -13,7 +13,7 @@ from concept_probe.erasers.closed_form.solve import Balance, Moments, Solution, 
 from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, gram, multiplied, readers
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.families import UNetSubject
+from concept_probe.families import DiffusionSubject
 from concept_probe.find.rows import NEGATIVE, POSITIVE
 from concept_probe.types import Concept, Kind, Subspace
 
@@ -79,7 +79,7 @@ def solve_rece(
 
 
 @dataclass(frozen=True)
-class Rece(Eraser[UNetSubject, Edit]):
+class Rece(Eraser[DiffusionSubject, Edit]):
     """UCE, then the embeddings that would still be answered as the concept are found and led away too.
 
     >>> edit = Rece(rounds=4)(subject, concept)
@@ -126,7 +126,7 @@ class Rece(Eraser[UNetSubject, Edit]):
         if self.rounds < 0:
             raise ValueError(f"rece: rounds is {self.rounds}; 0 is UCE alone, each more derives embeddings once")
 
-    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts to move."""
         states = gather(
             subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,

@@ -13,7 +13,7 @@ from concept_probe.erasers.closed_form.solve import Moments, Solution, left_over
 from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, gram, multiplied, readers
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.families import UNetSubject
+from concept_probe.families import DiffusionSubject
 from concept_probe.find.rows import NEGATIVE, POSITIVE
 from concept_probe.types import Concept, Kind, Prompt, Subspace
 
@@ -73,7 +73,7 @@ def solve_speed(
 
 
 @dataclass(frozen=True)
-class Speed(Eraser[UNetSubject, Edit]):
+class Speed(Eraser[DiffusionSubject, Edit]):
     """Lead the concept's tokens to their guides by a change that retained prompts cannot see.
 
     >>> edit = Speed(null=0.01)(subject, concept)
@@ -115,7 +115,7 @@ class Speed(Eraser[UNetSubject, Edit]):
     strength: float = 1.0
     """Factor on the change of the weights."""
 
-    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where there is nothing to move, or no direction is left for the edit."""
         states = gather(
             subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,

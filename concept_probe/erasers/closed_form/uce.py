@@ -9,13 +9,13 @@ from concept_probe.erasers.closed_form.solve import Balance, edit_moments
 from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, multiplied, readers
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.families import UNetSubject
+from concept_probe.families import DiffusionSubject
 from concept_probe.find.rows import NEGATIVE, POSITIVE
 from concept_probe.types import Concept, Kind, Subspace
 
 
 @dataclass(frozen=True)
-class Uce(Eraser[UNetSubject, Edit]):
+class Uce(Eraser[DiffusionSubject, Edit]):
     """Make every to_k and to_v answer the concept's tokens as it answers the guide's, and other prompts as before.
 
     >>> edit = Uce(policy="suffix", alpha=1.0, beta=0.1)(subject, concept)
@@ -53,7 +53,7 @@ class Uce(Eraser[UNetSubject, Edit]):
     strength: float = 1.0
     """Factor on the change of the weights."""
 
-    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts to move."""
         states = gather(
             subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,

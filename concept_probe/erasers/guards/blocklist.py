@@ -10,12 +10,12 @@ from torch import Tensor
 
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.families import UNetSubject
+from concept_probe.families import DiffusionSubject
 from concept_probe.types import TOKEN_KINDS, Concept, Moment, Prompt, Subspace
 
 
 @dataclass(frozen=True)
-class Blocklist(Eraser[UNetSubject, Intervention]):
+class Blocklist(Eraser[DiffusionSubject, Intervention]):
     """Read prompts that name the concept as if the anchor had been asked for; leave every other prompt alone.
 
     It knows words and nothing else: a paraphrase, a description or a prompt in embeddings goes
@@ -36,7 +36,7 @@ class Blocklist(Eraser[UNetSubject, Intervention]):
     strength: float = 1.0
     """0 lets everything through; 1 replaces."""
 
-    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """ValueError where no name is known."""
         named = dict.fromkeys(prompt.subject for prompt in concept.target.fit if prompt.subject)
         names = self.names or tuple(named)

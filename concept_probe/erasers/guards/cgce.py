@@ -13,7 +13,7 @@ from torch import Tensor
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.evaluation.auroc import auroc
-from concept_probe.families import UNetSubject
+from concept_probe.families import DiffusionSubject
 from concept_probe.find.directions.means import DIRECTION_KINDS
 from concept_probe.find.directions.probes import Probe, fit_probe
 from concept_probe.find.layout import NAMED_KINDS, has_tokens, token_mask
@@ -39,7 +39,7 @@ def refined(x: Float[Tensor, "n d"], probe: Probe, *, goal: float, rate: float, 
 
 
 @dataclass(frozen=True)
-class Cgce(Eraser[UNetSubject, Intervention]):
+class Cgce(Eraser[DiffusionSubject, Intervention]):
     """Where a probe sees the concept in a prompt, change the prompt's states until it doesn't; other prompts stay.
 
     >>> guard = Cgce(goal=0.001)(subject, concept)
@@ -75,7 +75,7 @@ class Cgce(Eraser[UNetSubject, Intervention]):
     def tiny(cls) -> Self:
         return cls(spared=0.5)
 
-    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """ValueError where the concept has no prompts to tell apart."""
         roles = [role for role in ("text_out", "text_pooled") if role in subject.roles()]
         actions, thresholds, scores = {}, {}, {}

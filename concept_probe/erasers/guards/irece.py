@@ -17,7 +17,7 @@ from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser
 from concept_probe.erasers.erasure.intervention import Between, Change, Intervention
 from concept_probe.erasers.guards.attention_maps import attention
 from concept_probe.erasers.guards.negative_prompt import Asker, named
-from concept_probe.families import UNetSubject
+from concept_probe.families import DiffusionSubject
 from concept_probe.find.rows import NEGATIVE, gather_prompts
 from concept_probe.types import TOKEN_KINDS, Concept, Moment, Prompt, Query, Sampling, Subspace
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def unedited(subject: UNetSubject) -> Iterator[None]:
+def unedited(subject: DiffusionSubject) -> Iterator[None]:
     """The weights that the subject had before any edit that is on; the edits are back afterwards."""
     edited = [(parameter, parameter.data) for parameter, _ in subject.replaced]
     try:
@@ -41,7 +41,7 @@ def unedited(subject: UNetSubject) -> Iterator[None]:
 class Locator:
     """How much each place of the latents would attend to the concept's name, had that been asked for."""
 
-    def __init__(self, subject: UNetSubject, text: str, method: str) -> None:
+    def __init__(self, subject: DiffusionSubject, text: str, method: str) -> None:
         self.subject, self.asker = subject, Asker(subject, text, method)
         kinds = subject.tokenise([Prompt(text, text)]).kinds[0]
         self.words = (kinds == TOKEN_KINDS.index("subject")).nonzero()[:, 0]
@@ -69,7 +69,7 @@ def disturbed(x: Float[Tensor, "n c h w"], noise: Tensor, share: float) -> Float
 
 
 @dataclass(frozen=True)
-class Irece(Eraser[UNetSubject, Intervention]):
+class Irece(Eraser[DiffusionSubject, Intervention]):
     """After a step, put fresh noise where the model, unedited, attends to the concept's name as if it were there.
 
     >>> guard = Irece(share=0.7)(subject, concept)
@@ -100,7 +100,7 @@ class Irece(Eraser[UNetSubject, Intervention]):
     def tiny(cls) -> Self:
         return cls(quantile=0.5, limit=2, sampling=TINY_SAMPLING)
 
-    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """ValueError where the concept has no name, or no other prompts to compare with."""
         text = named(concept, None, self.name).split(", ")[0] if self.text is None else self.text
         locator = Locator(subject, text, self.name)
@@ -110,7 +110,7 @@ class Irece(Eraser[UNetSubject, Intervention]):
         rounded = {str(t): round(f, 5) for t, f in floors.items()}
         return self.guard(concept, {site: region.see}, region.disturb, options={"text": text}, floors=rounded)
 
-    def _floors(self, subject: UNetSubject, concept: Concept, locator: Locator) -> dict[int, float]:
+    def _floors(self, subject: DiffusionSubject, concept: Concept, locator: Locator) -> dict[int, float]:
         """Per timestep, the attention that a share `quantile` of the places in other prompts' pictures stay under."""
         others = [p for kind, p in gather_prompts(concept, "select", limit=self.limit) if kind in NEGATIVE]
         maps: dict[int, list[Tensor]] = {}

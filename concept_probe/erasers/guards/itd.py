@@ -13,7 +13,7 @@ from torch import Tensor
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.steer import codecs_of
-from concept_probe.families import UNetSubject
+from concept_probe.families import DiffusionSubject
 from concept_probe.find.features.contrast import prompt_firing
 from concept_probe.find.layout import NAMED_KINDS, token_mask
 from concept_probe.find.rows import concept_rows
@@ -31,7 +31,7 @@ def only_of(firing: Float[Tensor, "p f"], own: Tensor, top: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Itd(Eraser[UNetSubject, Intervention]):
+class Itd(Eraser[DiffusionSubject, Intervention]):
     """Multiply the concept's own features, where leaving them out would change a token.
 
     >>> guard = Itd(top=16, factor=-4.0)(subject, concept, found)
@@ -62,7 +62,7 @@ class Itd(Eraser[UNetSubject, Intervention]):
     def tiny(cls) -> Self:
         return cls(quantile=0.0, top=8)
 
-    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """`found`: Subspaces with an autoencoder over a text site. ValueError where no feature is the concept's alone."""
         actions: dict[Site, Change] = {}
         features, thresholds = {}, {}

@@ -11,12 +11,12 @@ from torch import Tensor
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.finetune.replay import denoiser, read
-from concept_probe.families import UNetSubject
+from concept_probe.families import DiffusionSubject
 from concept_probe.types import Concept, Moment, Prompt, Subspace
 
 
 @dataclass(frozen=True)
-class NegativePrompt(Eraser[UNetSubject, Intervention]):
+class NegativePrompt(Eraser[DiffusionSubject, Intervention]):
     """Put the prediction under the concept's name in place of the one under the empty prompt.
 
     >>> guard = NegativePrompt(text="camel, camels")(subject, concept)
@@ -32,7 +32,7 @@ class NegativePrompt(Eraser[UNetSubject, Intervention]):
     strength: float = 1.0
     """0 leaves the empty prompt, 1 puts the concept in its place; between them predictions are mixed."""
 
-    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """ValueError where the concept has no name."""
         text = named(concept, self.text, self.name)
         site = subject.sites("denoiser_out")[0]
@@ -49,7 +49,7 @@ def named(concept: Concept, text: str | None, method: str) -> str:
     return ", ".join(names)
 
 
-def _action(subject: UNetSubject, text: str) -> Change:
+def _action(subject: DiffusionSubject, text: str) -> Change:
     asker = Asker(subject, text, "negative_prompt")
 
     def change(x: Tensor, moment: Moment) -> Tensor | None:
@@ -67,7 +67,7 @@ def _action(subject: UNetSubject, text: str) -> Change:
 class Asker:
     """Asks the denoiser again what it says under a fixed text."""
 
-    def __init__(self, subject: UNetSubject, text: str, method: str) -> None:
+    def __init__(self, subject: DiffusionSubject, text: str, method: str) -> None:
         self.subject, self.text, self.method = subject, text, method
         self.model = denoiser(subject, method)
 

@@ -16,7 +16,7 @@ from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.negative_prompt import Asker
 from concept_probe.erasers.guards.saeuron import walked
-from concept_probe.families import UNetSubject
+from concept_probe.families import DiffusionSubject
 from concept_probe.find.features.contrast import contrast
 from concept_probe.find.layout import back, last
 from concept_probe.find.rows import Rows, concept_rows
@@ -88,7 +88,7 @@ def detector(codec: Codec, fit: Rows, held: Rows, timesteps: dict[int, int], cou
 
 
 @dataclass(frozen=True)
-class PatchReplacement(Eraser[UNetSubject, Intervention]):
+class PatchReplacement(Eraser[DiffusionSubject, Intervention]):
     """Replace the patches in which the concept fires by those of the same latents under a text without it.
 
     >>> guard = PatchReplacement(at="prediction")(subject, concept, found)
@@ -122,7 +122,7 @@ class PatchReplacement(Eraser[UNetSubject, Intervention]):
     def tiny(cls) -> Self:
         return cls(at="site", count=16, quantile=0.2, sampling=TINY_SAMPLING, limit=2)
 
-    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """`found`: Subspaces with an autoencoder over patches; which features it names does not matter."""
         codecs = {space.site: space.codec for space in found if space.codec is not None}
         options = {"limit": self.limit, "steps": list(self.steps) or None, "sampling": self.sampling}

@@ -13,7 +13,7 @@ from torch import Tensor
 from concept_probe.activations import tap
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.families import UNetSubject
+from concept_probe.families import DiffusionSubject
 from concept_probe.find.features.contrast import contrast
 from concept_probe.find.layout import back, last
 from concept_probe.find.rows import Rows, concept_rows
@@ -71,7 +71,7 @@ def _means(codec: Codec, x: Tensor, features: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def walked(subject: UNetSubject, site: Site) -> Iterator[dict[int, int]]:
+def walked(subject: DiffusionSubject, site: Site) -> Iterator[dict[int, int]]:
     """Timesteps of the denoising steps in which `site`, one of the denoiser's, is met inside."""
     seen: dict[int, int] = {}
 
@@ -84,7 +84,7 @@ def walked(subject: UNetSubject, site: Site) -> Iterator[dict[int, int]]:
 
 
 @dataclass(frozen=True)
-class Saeuron(Eraser[UNetSubject, Intervention]):
+class Saeuron(Eraser[DiffusionSubject, Intervention]):
     """In patches where a feature of the concept exceeds its mean, set it to γ times its mean on the concept.
 
     >>> guard = Saeuron(count=4, gamma=-4.0)(subject, concept, found)
@@ -113,7 +113,7 @@ class Saeuron(Eraser[UNetSubject, Intervention]):
     def tiny(cls) -> Self:
         return cls(sampling=TINY_SAMPLING, limit=2)
 
-    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """`found`: Subspaces with an autoencoder over patches; which features it names does not matter."""
         codecs = {space.site: space.codec for space in found if space.codec is not None}
         steps = list(self.steps) or None

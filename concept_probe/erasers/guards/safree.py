@@ -13,7 +13,7 @@ from torch import Tensor
 from concept_probe.activations import tap
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.families import UNetSubject
+from concept_probe.families import DiffusionSubject
 from concept_probe.find.directions.means import orthonormal
 from concept_probe.types import TOKEN_KINDS, Concept, Kind, Moment, Prompt, Site, Subspace
 
@@ -42,7 +42,7 @@ def made_safe(
 
 
 @dataclass(frozen=True)
-class Safree(Eraser[UNetSubject, Intervention]):
+class Safree(Eraser[DiffusionSubject, Intervention]):
     """Find a prompt's trigger words by leaving out one at a time, and project their states.
 
     >>> guard = Safree(alpha=0.0, tokens="suffix")(subject, concept)
@@ -67,7 +67,7 @@ class Safree(Eraser[UNetSubject, Intervention]):
     def tiny(cls) -> Self:
         return cls(alpha=0.0, tokens="suffix")
 
-    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """ValueError where the concept has no prompts in `sources`."""
         phrases = dict.fromkeys(p.subject or p.text for kind in self.sources for p in concept.prompts(kind, "fit"))
         if not phrases:
@@ -107,7 +107,7 @@ class Safree(Eraser[UNetSubject, Intervention]):
 class Reader:
     """One text encoder, asked for prompts that lack a word."""
 
-    def __init__(self, subject: UNetSubject, embedding: Site, out: Site) -> None:
+    def __init__(self, subject: DiffusionSubject, embedding: Site, out: Site) -> None:
         self.subject, self.embedding, self.out = subject, embedding, out
         self.asking = False
         self.embedded = torch.zeros(0)

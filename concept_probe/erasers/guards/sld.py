@@ -12,7 +12,7 @@ from torch import Tensor
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.negative_prompt import Asker, named
-from concept_probe.families import UNetSubject
+from concept_probe.families import DiffusionSubject
 from concept_probe.types import Concept, Moment, Subspace
 
 
@@ -31,7 +31,7 @@ def safety_term(
 
 
 @dataclass(frozen=True)
-class Sld(Eraser[UNetSubject, Intervention]):
+class Sld(Eraser[DiffusionSubject, Intervention]):
     """Subtract from the prompt's prediction what leads to the concept; defaults are those of its strong setting.
 
     >>> guard = Sld(scale=5000, warmup=0.0, threshold=1.0)(subject, concept)      # the strongest setting
@@ -61,7 +61,7 @@ class Sld(Eraser[UNetSubject, Intervention]):
     def tiny(cls) -> Self:
         return cls(warmup=0.0, threshold=1.0)
 
-    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """ValueError where the concept has no name."""
         text = named(concept, self.text, self.name)
         site = subject.sites("denoiser_out")[0]

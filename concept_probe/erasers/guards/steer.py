@@ -12,7 +12,7 @@ from concept_probe.erasers.closed_form.value_offsets import streams_of
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.negative_prompt import named
-from concept_probe.families import UNetSubject
+from concept_probe.families import DiffusionSubject
 from concept_probe.types import Codec, Concept, Moment, Prompt, Site, Subspace
 
 
@@ -27,7 +27,7 @@ def codecs_of(found: Sequence[Subspace], method: str) -> dict[Site, Codec]:
 
 
 @dataclass(frozen=True)
-class Steer(Eraser[UNetSubject, Intervention]):
+class Steer(Eraser[DiffusionSubject, Intervention]):
     """Turn the text states away from the features that the concept's name has at the same place.
 
     >>> guard = Steer(strength=0.8)(subject, concept, found)
@@ -44,7 +44,7 @@ class Steer(Eraser[UNetSubject, Intervention]):
     strength: float = 1.0
     """λ: factor on what is subtracted."""
 
-    def make(self, subject: UNetSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """`found`: Subspaces with an autoencoder over a text site. ValueError for two at one."""
         text = named(concept, self.text, self.name).split(", ")[0]
         codecs = codecs_of(found, self.name)
