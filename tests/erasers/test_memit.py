@@ -86,7 +86,7 @@ def test_what_cannot_be_rewritten_is_refused():
     subject = tiny_llama()
     with pytest.raises(TypeError, match="answer with texts"):
         Memit()(tiny_sd(), CONCEPT)
-    with pytest.raises(ValueError, match="no fit prompts in .* to keep"):
+    with pytest.raises(ValueError, match=r"no fit prompts in .* to keep"):
         Memit()(subject, replace(CONCEPT, neighbours=Splits()))
     for layers in ((7,), (1, 0)):
         with pytest.raises(ValueError, match="rising numbers of blocks"):
