@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from concept_probe.attacks.attack import Attack, NothingToAsk, label_of
+from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.budget import Attempt, Budget, Spent
 from concept_probe.attacks.embeddings.soft_prefix import SoftPrefix
 from concept_probe.attacks.embeddings.textual_inversion import EmbeddingInversion
+from concept_probe.attacks.labels import NothingToAsk, label_of
 from concept_probe.attacks.latents.classifier_guidance import ClassifierGuidance
 from concept_probe.attacks.latents.ddim_inversion import LatentInversion
 from concept_probe.attacks.latents.renoising import NoiseTrajectory
@@ -22,7 +23,8 @@ from concept_probe.attacks.search.ring_a_bell import RingABell
 from concept_probe.attacks.search.token_search import TokenSearch
 from concept_probe.attacks.search.unlearndiffatk import UnlearnDiffAtk
 from concept_probe.attacks.weights.lora_relearning import LoraRelearning
-from concept_probe.attacks.weights.merging import Merging, Weights
+from concept_probe.attacks.weights.merging import Merging
+from concept_probe.attacks.weights.originals import OriginalWeights
 from concept_probe.attacks.weights.pruning import Pruning
 from concept_probe.attacks.weights.quantisation import Quantisation
 from concept_probe.attacks.weights.relearning import Relearning
@@ -78,6 +80,7 @@ __all__ = [
     "Merging",
     "NoiseTrajectory",
     "NothingToAsk",
+    "OriginalWeights",
     "Paraphrases",
     "PrefixSearch",
     "Pruning",
@@ -93,6 +96,5 @@ __all__ = [
     "UnAblation",
     "UnlearnDiffAtk",
     "VisualContext",
-    "Weights",
     "label_of",
 ]

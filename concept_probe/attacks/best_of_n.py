@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from concept_probe.attacks.attack import Attack, NothingToAsk, ask, distinct, shown, spread
+from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.budget import Attempt, Budget, Meter, succeeded, success_of
+from concept_probe.attacks.pictures import shown_pictures
+from concept_probe.attacks.queries import ask, askable, query_rounds
 from concept_probe.types import Concept, Prompt, Query, Score, Trial
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ DRAWS = 2
 """How often a prompt is asked at most, where chance has a part in the answer."""
 
 
-def by_asking(
+def best_of_n(
     attack: Attack, subject: Subject, concept: Concept, budget: Budget, words: Sequence[Prompt],
     others: Sequence[Prompt], control_name: str, *, draws: int = DRAWS, examples: int = 0,
 ) -> Attempt:  # fmt: skip
@@ -32,7 +34,7 @@ def by_asking(
     meter.use_examples(examples)
     asked = budget.queries - (budget.queries // 3 if others else 0)
     trials, images = [], None
-    queries = spread(words, distinct(attack, words, min(asked, len(words) * draws)), attack.seed)
+    queries = query_rounds(words, askable(attack, words, min(asked, len(words) * draws)), attack.seed)
     for part in _batches(queries, attack.sampling.batch):
         if meter.out_of_time():
             break
@@ -41,17 +43,19 @@ def by_asking(
     random: tuple = ()
     if not meter.out_of_time():
         count = min(len(trials) // 2, budget.queries - len(trials))
-        random, _ = ask(attack, subject, concept, spread(others, distinct(attack, others, count), attack.seed), meter)
+        random, _ = ask(
+            attack, subject, concept, query_rounds(others, askable(attack, others, count), attack.seed), meter
+        )
     control = success_of(control_name, random) if random else None
     last = trials[-len(images) :] if images is not None else []
     return Attempt(
         attack.name, concept.name, budget, meter.spent(), "queries",
-        tuple((q, at_least_one(trials, q, attack.name)) for q in doublings(len(trials))),
-        (tuple(trials),) if trials else (), control, shown(attack, last, images),
+        tuple((q, pass_at_k(trials, q, attack.name)) for q in doublings(len(trials))),
+        (tuple(trials),) if trials else (), control, shown_pictures(attack, last, images),
     )  # fmt: skip
 
 
-def at_least_one(trials: Sequence[Trial], q: int, name: str = "paraphrases") -> Score:
+def pass_at_k(trials: Sequence[Trial], q: int, name: str = "paraphrases") -> Score:
     """Chance that q trials drawn without replacement hold a hit; its interval comes from that of the success rate."""
     rate, hits = success_of(name, trials), [succeeded(t) for t in trials]
     missed, n = 1.0, len(hits)
@@ -68,17 +72,6 @@ def doublings(n: int) -> list[int]:
     while out and out[-1] * 2 <= n // 2:
         out.append(out[-1] * 2)
     return out
-
-
-def tested(attack: Attack, concept: Concept) -> tuple[Prompt, ...]:
-    """The target prompts of the test split that have answers. Raises NothingToAsk where there is none."""
-    prompts = tuple(p for p in concept.prompts("target", "test") if p.answers)
-    if not prompts:
-        raise NothingToAsk(
-            f"attack {attack.name!r} is on answers in words, and no target prompt of {concept.name!r} in its test split "
-            "has `answers`; give it some, or leave the attack out"
-        )
-    return prompts
 
 
 def of_nobody(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:

@@ -134,3 +134,26 @@ def success_rate(name: str, hits: Sequence[float], control: float | None = None)
     low = 0.0 if rate == 0 else max(0.0, middle - half)  # exactly, whatever the rounding of the formula
     high = 1.0 if rate == 1 else min(1.0, middle + half)
     return Score(name, rate, low, high, n, "rate", "lower", control)
+
+
+def curve_points(steps: int, points: int) -> tuple[int, ...]:
+    """At most `points` step counts from 0 to `steps`, both included, evenly apart.
+
+    >>> checkpoints(60, 4)
+    (0, 20, 40, 60)
+    """
+    if steps <= 0 or points <= 1:
+        return (0,) if steps <= 0 else (steps,)
+    return tuple(sorted({round(i * steps / (points - 1)) for i in range(points)}))
+
+
+def lay_out(budget: Budget, points: int, most: int) -> tuple[tuple[int, ...], int]:
+    """Step counts at which to ask, and how many pictures to ask for at each and for the control.
+
+    A budget too small for one picture at every point keeps only the last point.
+    """
+    wanted = curve_points(budget.gradient_steps, points)
+    if budget.queries // (len(wanted) + 1) < 1:
+        wanted = wanted[-1:]
+    each = min(most, budget.queries // (len(wanted) + 1)) or min(1, budget.queries)
+    return wanted, each

@@ -7,8 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from concept_probe.attacks.attack import Attack, ask, point, shown
+from concept_probe.attacks.attack import Attack, point
 from concept_probe.attacks.budget import Attempt, Budget, Meter, success_of
+from concept_probe.attacks.pictures import shown_pictures
+from concept_probe.attacks.queries import ask
 from concept_probe.types import Concept, Query
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Way:
+class CurvePlan:
     """How an attack gets from point to point."""
 
     points: Sequence[int]
@@ -41,7 +43,9 @@ class Way:
     note: Callable[[], str] = lambda: ""
 
 
-def along(attack: Attack, subject: Subject, concept: Concept, budget: Budget, meter: Meter, way: Way) -> Attempt:
+def trace_curve(
+    attack: Attack, subject: Subject, concept: Concept, budget: Budget, meter: Meter, way: CurvePlan
+) -> Attempt:
     """Ask at every point of the way until the time is spent, then the control if pictures are left for it."""
     curve, trials, images, control = [], [], None, None
 
@@ -63,7 +67,7 @@ def along(attack: Attack, subject: Subject, concept: Concept, budget: Budget, me
         if random.queries and meter.spent().queries + len(random.queries) <= budget.queries:
             seen, _ = answers(random)
             control = success_of(way.control_name, seen)
-    last = shown(attack, trials[-1], images) if trials else ()
+    last = shown_pictures(attack, trials[-1], images) if trials else ()
     return Attempt(
         attack.name, concept.name, budget, meter.spent(), way.x_name, tuple(curve), tuple(trials), control, last,
         way.note(),

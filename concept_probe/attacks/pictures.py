@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -12,11 +13,14 @@ from torch import Tensor
 
 from concept_probe.types import Picture, Trial
 
+if TYPE_CHECKING:
+    from concept_probe.attacks.attack import Attack
+
 LARGEST = 192
 """Pictures are shrunk to at most this many pixels a side: a report holds dozens of them."""
 
 
-def png(image: Float[Tensor, "3 h w"]) -> bytes:
+def thumbnail(image: Float[Tensor, "3 h w"]) -> bytes:
     """An image in 0..1 as PNG, at most LARGEST pixels a side."""
     pixels = (image.detach().float().nan_to_num().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).to("cpu").numpy()
     picture = Image.fromarray(np.ascontiguousarray(pixels), "RGB" if pixels.shape[-1] == 3 else "L")
@@ -26,9 +30,20 @@ def png(image: Float[Tensor, "3 h w"]) -> bytes:
     return buffer.getvalue()
 
 
-def pictures(name: str, kind: str, images: Float[Tensor, "n 3 h w"], trials: Sequence[Trial]) -> tuple[Picture, ...]:
+def report_pictures(
+    name: str, kind: str, images: Float[Tensor, "n 3 h w"], trials: Sequence[Trial]
+) -> tuple[Picture, ...]:
     """One `Picture` per image; `trials[i]` says what image i answers and what was seen in it."""
     return tuple(
-        Picture(name, t.query.prompt.text, kind, t.query.seed, t.seen, png(image))
+        Picture(name, t.query.prompt.text, kind, t.query.seed, t.seen, thumbnail(image))
         for image, t in zip(images, trials, strict=True)
     )
+
+
+def shown_pictures(
+    attack: Attack, trials: Sequence[Trial], images: Sized | None, limit: int = 4
+) -> tuple[Picture, ...]:
+    """The first few pictures, where they were made for these trials and no others."""
+    if not isinstance(images, Tensor) or len(images) != len(trials):
+        return ()
+    return report_pictures(attack.name, "recovery", images[:limit], trials[:limit])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from concept_probe import detect
 from concept_probe.activations import tap
-from concept_probe.attacks.pictures import pictures
+from concept_probe.attacks.pictures import report_pictures
 from concept_probe.auditing.arm import KEEPS, SHOWS, Arm, Plan, chunks, thin
 from concept_probe.auditing.evidence.gold_answers import Likely, Reading, likelihoods, readings
 from concept_probe.find.layout import after_first, last
@@ -56,7 +56,7 @@ class Observation:
     queries: tuple[Query, ...]
     firing: tuple[Float[Tensor, "q k"], ...]
     """Per watched subspace, the largest activation of each feature for each query."""
-    pictures: tuple[Picture, ...]
+    report_pictures: tuple[Picture, ...]
     writings: tuple[Written, ...] = ()
     likely: Mapping[Kind, Likely] = field(default_factory=dict)
     """Of a language model, how likely it finds the gold answers, per kind of prompt."""
@@ -112,7 +112,7 @@ def observe(arm: Arm, plan: Plan, places: Places, bar: Progress) -> Observation:
             for i, (query, trial) in enumerate(zip(part, trials, strict=True)):
                 kind = wanted.get(query) if start + i < len(tests) else None
                 if kind is not None and isinstance(answers, Tensor):
-                    shown += pictures(arm.name, kind, answers[i : i + 1], [trial])
+                    shown += report_pictures(arm.name, kind, answers[i : i + 1], [trial])
                 elif kind is not None:
                     written.append(Written(arm.name, query.prompt.text, kind, str(answers[i]), trial.seen))
             bar.advance(task, len(part))

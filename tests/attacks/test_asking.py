@@ -8,11 +8,11 @@ import pytest
 
 from concept_probe import detect
 from concept_probe.attacks import Budget, InContext, NothingToAsk, Paraphrases, RolePrompts, Temperature, Translation
-from concept_probe.attacks.attack import decoys
 from concept_probe.attacks.best_of_n import NOBODY, of_nobody
+from concept_probe.attacks.examples import answers_of
+from concept_probe.attacks.labels import decoys
 from concept_probe.attacks.prompts.in_context import behind
 from concept_probe.attacks.prompts.role_prompts import in_roles
-from concept_probe.attacks.weights.finetuning_data import answers_of
 from concept_probe.auditing import audit
 from concept_probe.concepts.embedded import concept
 from concept_probe.testbed import facts

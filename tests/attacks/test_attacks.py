@@ -11,11 +11,14 @@ from scipy.stats import hypergeom
 
 from concept_probe.activations import tap
 from concept_probe.attacks import Budget, EmbeddingInversion, Paraphrases, Relearning
-from concept_probe.attacks.attack import checkpoints, label_of, lay_out, spread
-from concept_probe.attacks.best_of_n import at_least_one
-from concept_probe.attacks.budget import Meter, OverBudget, succeeded, success_of, success_rate
-from concept_probe.attacks.embeddings.textual_inversion import one_token_word, placeholders, start_vectors, with_vectors
-from concept_probe.attacks.weights.relearning import restored, shake, trained
+from concept_probe.attacks.best_of_n import pass_at_k
+from concept_probe.attacks.budget import Meter, OverBudget, curve_points, lay_out, succeeded, success_of, success_rate
+from concept_probe.attacks.embeddings.textual_inversion import one_token_word, placeholders
+from concept_probe.attacks.embeddings.vectors import start_vectors, with_vectors
+from concept_probe.attacks.labels import label_of
+from concept_probe.attacks.queries import query_rounds
+from concept_probe.attacks.weights.parameters import restoring, shake
+from concept_probe.attacks.weights.relearning import parameters_of
 from concept_probe.families.text.tokens import SUBJECT
 from concept_probe.registry import UnknownName
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
@@ -60,8 +63,8 @@ def test_a_failed_recogniser_is_a_success_of_the_attack():
 def test_chance_of_a_hit_among_queries_is_hypergeometric():
     trials = [Trial(Query(Prompt("a cat", "cat", "cat")), "cat" if i < 3 else "none", 1.0) for i in range(20)]
     for q in (1, 2, 5, 17, 20):
-        assert at_least_one(trials, q).value == pytest.approx(1 - hypergeom.pmf(0, 20, 3, q))
-    assert at_least_one(trials, 18).value == 1
+        assert pass_at_k(trials, q).value == pytest.approx(1 - hypergeom.pmf(0, 20, 3, q))
+    assert pass_at_k(trials, 18).value == 1
 
 
 def test_trials_on_one_fact_count_once():
@@ -75,18 +78,18 @@ def test_trials_on_one_fact_count_once():
     assert often == once and once.n == 3 and once.value == pytest.approx(1 / 3)
     assert success_of("x", trials(*"aaaab")).value == 0.5, "the mean of facts, however often each is asked for"
     assert success_of("x", trials(None, None)).n == 2
-    one, many = at_least_one(trials("a", "b", "c"), 1), at_least_one(trials(*"abc" * 4), 1)
+    one, many = pass_at_k(trials("a", "b", "c"), 1), pass_at_k(trials(*"abc" * 4), 1)
     assert (many.low, many.high) == pytest.approx((one.low, one.high))
 
 
 def test_layout_of_a_curve():
-    assert checkpoints(60, 4) == (0, 20, 40, 60)
-    assert checkpoints(0, 4) == (0,) and checkpoints(5, 1) == (5,)
+    assert curve_points(60, 4) == (0, 20, 40, 60)
+    assert curve_points(0, 4) == (0,) and curve_points(5, 1) == (5,)
     assert lay_out(Budget(queries=80, gradient_steps=60), 4, 16) == ((0, 20, 40, 60), 16)
     assert lay_out(Budget(queries=2, gradient_steps=60), 4, 16) == ((60,), 1)
     assert lay_out(Budget(queries=0), 4, 16)[1] == 0
     prompts = (Prompt("a"), Prompt("b"))
-    assert [(q.prompt.text, q.seed) for q in spread(prompts, 5, 7)] == [
+    assert [(q.prompt.text, q.seed) for q in query_rounds(prompts, 5, 7)] == [
         ("a", 7),
         ("b", 7),
         ("a", 8),
@@ -227,13 +230,13 @@ def test_relearning_lowers_the_loss_of_the_part_that_it_trains(part, monkeypatch
 
 def test_relearning_an_unknown_part():
     with pytest.raises(UnknownName, match="cross_attention"):
-        trained(tiny_sd(), "cross_atention")
+        parameters_of(tiny_sd(), "cross_atention")
 
 
 def test_bytes_come_back_after_an_error_and_a_random_change_has_the_norm_of_the_trained_one():
     subject = tiny_sd()
-    parameters, before = trained(subject, "both"), subject.weight_hash()
-    with pytest.raises(RuntimeError, match="on purpose"), restored(parameters) as originals:
+    parameters, before = parameters_of(subject, "both"), subject.weight_hash()
+    with pytest.raises(RuntimeError, match="on purpose"), restoring(parameters) as originals:
         with torch.no_grad():
             for i, p in enumerate(parameters):
                 p += 0.01 * (i + 1)

@@ -13,7 +13,7 @@ from concept_probe.attacks import Budget, ImplicitPrompts, LatentInversion, Nois
 from concept_probe.attacks.latents.base import nameless, own_noise
 from concept_probe.attacks.latents.ddim_inversion import displaced, invert, parts
 from concept_probe.attacks.latents.renoising import renoised
-from concept_probe.attacks.latents.sdedit import from_pictures, shuffled
+from concept_probe.attacks.latents.sdedit import from_pictures, shuffled_pixels
 from concept_probe.erasers import Sld
 from concept_probe.families import UNetSubject
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
@@ -120,7 +120,7 @@ def test_mixed_noise_keeps_the_level_and_comes_from_each_row_alone():
 
 def test_controls_hold_the_same_values_in_other_places():
     x = torch.rand(2, 3, 4, 4)
-    for mixed in (shuffled(x, 0), displaced(x, 0)):
+    for mixed in (shuffled_pixels(x, 0), displaced(x, 0)):
         assert not torch.equal(mixed, x) and torch.equal(mixed.flatten(2).sort().values, x.flatten(2).sort().values)
     assert nameless((Prompt("a cat", "cat"),)) == (Prompt(""),) and nameless((Prompt("icon"),)) == (Prompt("icon"),)
 

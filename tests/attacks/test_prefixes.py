@@ -10,11 +10,11 @@ from torch import nn
 
 from concept_probe import detect
 from concept_probe.attacks import Budget, PrefixSearch, SoftPrefix
-from concept_probe.attacks.attack import with_gradients
 from concept_probe.attacks.embeddings.learned import behind_filler
-from concept_probe.attacks.embeddings.textual_inversion import start_vectors, with_vectors
-from concept_probe.attacks.search.prefix_search import embeddings, nearest, swap
-from concept_probe.attacks.weights.finetuning_data import answers_of
+from concept_probe.attacks.embeddings.vectors import start_vectors, with_vectors
+from concept_probe.attacks.examples import answers_of
+from concept_probe.attacks.optimise import with_gradients
+from concept_probe.attacks.search.prefix_search import embeddings, nearest_tokens, swap
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama
@@ -53,7 +53,7 @@ def test_tokens_of_the_table_are_those_that_the_model_reads(family):
     subject = LANGUAGE[family]()
     (v,) = start_vectors(subject, FIT).values()
     table = embeddings(subject)
-    ids = nearest(v, table)
+    ids = nearest_tokens(v, table)
     torch.testing.assert_close(v.detach(), table[ids])
     assert set(ids.tolist()) <= set(subject.tokenise(FIT[:1]).ids[0][0].tolist())
 

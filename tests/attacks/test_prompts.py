@@ -9,20 +9,13 @@ import torch
 
 from concept_probe.activations import tap
 from concept_probe.attacks import ATTACKS, P4D, Budget, NothingToAsk, RingABell, UnlearnDiffAtk
+from concept_probe.attacks.search.objective import Objective, denoised, occurrences, word_gradients
 from concept_probe.attacks.search.ring_a_bell import wanted
-from concept_probe.attacks.search.search import Error, HardPrompt, changes, denoised, hits
-from concept_probe.attacks.search.token_search import nearest
+from concept_probe.attacks.search.search import HardPrompt
+from concept_probe.attacks.search.slots import Slot, among, check_room, in_front, in_place, instead
+from concept_probe.attacks.search.steps import nearest_words
 from concept_probe.attacks.search.unlearndiffatk import on_simplex
-from concept_probe.attacks.search.vocabulary import (
-    Slot,
-    Vocabulary,
-    among,
-    check_room,
-    in_front,
-    in_place,
-    instead,
-    names_of,
-)
+from concept_probe.attacks.search.vocabulary import Vocabulary, names_of
 from concept_probe.erasers import Blocklist, Uce
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
@@ -34,11 +27,11 @@ models = pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
 searches = pytest.mark.parametrize("search", [a for a in ATTACKS.values() if issubclass(a, HardPrompt)])
 
 
-def error_of(subject, vocabulary: Vocabulary, count: int, batch: int = 8, place=in_front, goal=None) -> Error:
+def error_of(subject, vocabulary: Vocabulary, count: int, batch: int = 8, place=in_front, goal=None) -> Objective:
     assert CONCEPT.examples is not None
     slots = [place(p) for p in CONCEPT.target.fit]
     goal = denoised(subject) if goal is None else goal(subject, slots)
-    return Error.of(subject, CONCEPT.examples[:2], slots, count, batch, vocabulary, goal)
+    return Objective.of(subject, CONCEPT.examples[:2], slots, count, batch, vocabulary, goal)
 
 
 @models
@@ -75,20 +68,20 @@ def test_a_subject_without_a_word_of_one_token_is_refused():
 
 
 @models
-def test_slopes_are_those_of_the_error(make):
-    """To first order: the error at embeddings moved a little along the slope, against the slope's own length."""
+def test_gradients_are_those_of_the_error(make):
+    """To first order: the error at embeddings moved a little along the gradient, against the gradient's own length."""
     subject = make()
     vocabulary = Vocabulary.of(subject)
     error = error_of(subject, vocabulary, 3, place=in_place)
     ids = vocabulary.random(3, torch.Generator().manual_seed(1))
-    slopes = error.slopes(ids, torch.Generator().manual_seed(2))
-    length, moved = sum(float(g.double().square().sum()) for g in slopes.values()) ** 0.5, []
+    gradients = error.gradients(ids, torch.Generator().manual_seed(2))
+    length, moved = sum(float(g.double().square().sum()) for g in gradients.values()) ** 0.5, []
     for step in (0.02, -0.02):
         generator = torch.Generator().manual_seed(2)
-        with torch.no_grad(), error._added({s: step * g / length for s, g in slopes.items()}, ids):
+        with torch.no_grad(), error._added({s: step * g / length for s, g in gradients.items()}, ids):
             moved.append(float(error._loss(ids, error._draw(generator), generator)))
     assert (moved[0] - moved[1]) / 0.04 == pytest.approx(length, rel=0.05) and length > 0
-    table = changes(vocabulary, slopes)
+    table = word_gradients(vocabulary, gradients)
     assert table.shape == (3, len(vocabulary.words)) and torch.isfinite(table).all()
 
 
@@ -155,7 +148,7 @@ def test_words_before_a_blocked_name_change_nothing():
 def test_the_words_nearest_to_words_are_themselves(make):
     vocabulary = Vocabulary.of(make())
     ids = vocabulary.random(6, torch.Generator().manual_seed(0))
-    assert torch.equal(nearest(vocabulary, {site: 3 * t[ids] for site, t in vocabulary.tables.items()}), ids)
+    assert torch.equal(nearest_words(vocabulary, {site: 3 * t[ids] for site, t in vocabulary.tables.items()}), ids)
 
 
 @models
@@ -210,13 +203,13 @@ def test_words_spread_over_a_prompt_come_one_by_one_and_the_rest_at_its_end():
 
 def test_words_are_found_side_by_side_or_in_their_order():
     read = torch.tensor([[0, 5, 6, 5, 6], [5, 0, 6, 9, 9], [6, 5, 9, 9, 9]])
-    assert hits(read, torch.tensor([5, 6])) == [(0, [1, 2]), (0, [3, 4]), (1, [0, 2])]
-    assert hits(read, torch.arange(6)) == []
+    assert occurrences(read, torch.tensor([5, 6])) == [(0, [1, 2]), (0, [3, 4]), (1, [0, 2])]
+    assert occurrences(read, torch.arange(6)) == []
 
 
 @pytest.mark.parametrize("every", [0, 1])
 @models
-def test_slopes_of_spread_words_are_those_of_the_distance_to_the_original(make, every):
+def test_gradients_of_spread_words_are_those_of_the_distance_to_the_original(make, every):
     subject = make()
     for module in subject.components.values():
         module.double()  # in single precision the difference is mostly rounding
@@ -227,11 +220,11 @@ def test_slopes_of_spread_words_are_those_of_the_distance_to_the_original(make, 
     with Uce()(subject, CONCEPT).on(subject):
         error = error_of(subject, vocabulary, 2, place=attack.slot, goal=attack.goal)
         ids = vocabulary.random(2, torch.Generator().manual_seed(1))
-        slopes = error.slopes(ids, torch.Generator().manual_seed(2))
-        length, moved = sum(float(g.double().square().sum()) for g in slopes.values()) ** 0.5, []
+        gradients = error.gradients(ids, torch.Generator().manual_seed(2))
+        length, moved = sum(float(g.double().square().sum()) for g in gradients.values()) ** 0.5, []
         for step in (0.001, -0.001):
             generator = torch.Generator().manual_seed(2)
-            with torch.no_grad(), error._added({s: step * g / length for s, g in slopes.items()}, ids):
+            with torch.no_grad(), error._added({s: step * g / length for s, g in gradients.items()}, ids):
                 moved.append(float(error._loss(ids, error._draw(generator), generator)))
     assert (moved[0] - moved[1]) / 0.002 == pytest.approx(length, rel=0.05) and length > 0
     assert len(slots) == len(error.slots)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concept_probe.attacks import Budget, Merging, Pruning, Quantisation, UnAblation, Weights
-from concept_probe.attacks.weights.lora_relearning import at_random, size
+from concept_probe.attacks import Budget, Merging, OriginalWeights, Pruning, Quantisation, UnAblation
+from concept_probe.attacks.weights.lora_relearning import at_random, product_norm
+from concept_probe.attacks.weights.parameters import matrices, put_aside
 from concept_probe.attacks.weights.pruning import pruned
 from concept_probe.attacks.weights.quantisation import rounded
-from concept_probe.attacks.weights.unablation import strongest
-from concept_probe.attacks.weights.weight_attack import matrices, put_aside
+from concept_probe.attacks.weights.unablation import leading_terms
 from concept_probe.erasers import Blocklist, Uce
 from concept_probe.erasers.finetune.trainable import Adapters
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
@@ -48,11 +48,11 @@ def test_pruning_takes_the_smallest_entries_and_no_others():
 
 def test_the_strongest_component_of_a_patch_is_the_patch():
     u, v = weight(6, 1), weight(1, 8)
-    torch.testing.assert_close(strongest(u @ v, 1), u @ v)
+    torch.testing.assert_close(leading_terms(u @ v, 1), u @ v)
     both = 10 * u @ v + 0.1 * weight(6, 8)
-    left = [float((both - strongest(both, r)).norm()) for r in (1, 2, 6)]
+    left = [float((both - leading_terms(both, r)).norm()) for r in (1, 2, 6)]
     assert left[0] > left[1] > left[2] and left[2] < 1e-4
-    assert torch.equal(strongest(weight(4), 1), weight(4))
+    assert torch.equal(leading_terms(weight(4), 1), weight(4))
 
 
 def test_an_edit_puts_the_tensors_aside_that_it_changes_and_nested_edits_leave_the_first():
@@ -96,7 +96,7 @@ def test_a_guard_leaves_nothing_to_take_back_and_the_attempt_says_so(attack):
 
 def test_weights_of_another_model_can_be_merged_in():
     subject, other, concept = tiny_sd(0), tiny_sd(1), tiny_concept()
-    attack = Merging(tiny_recogniser(), SAMPLING, percent=(100,), original=Weights.of(other))
+    attack = Merging(tiny_recogniser(), SAMPLING, percent=(100,), original=OriginalWeights.of(other))
     seen = []
     generate = other.generate(
         [q for q in attack(subject_with(subject, seen), concept, BUDGET).trials[-1] for q in [q.query]], SAMPLING
@@ -104,7 +104,7 @@ def test_weights_of_another_model_can_be_merged_in():
     torch.testing.assert_close(seen[1], generate, atol=1e-4, rtol=1e-3)
     with pytest.raises(ValueError, match="the original of"):
         wrong = {"unet/conv_in:weight": torch.zeros(2, 2)}
-        Merging(tiny_recogniser(), SAMPLING, original=Weights("", wrong))(subject, concept, BUDGET)
+        Merging(tiny_recogniser(), SAMPLING, original=OriginalWeights("", wrong))(subject, concept, BUDGET)
 
 
 def subject_with(subject, seen: list):
@@ -166,6 +166,6 @@ def test_random_adapters_have_the_norms_of_the_trained_ones_and_go_away():
     with at_random(adapters, torch.Generator().manual_seed(0)):
         for w, (u, v) in adapters.pairs.items():
             assert float((u.data @ v.data.mT).norm()) == pytest.approx(norms[w], rel=1e-4)
-            assert float(size(u.data, v.data)) == pytest.approx(norms[w], rel=1e-4)
+            assert float(product_norm(u.data, v.data)) == pytest.approx(norms[w], rel=1e-4)
             assert not torch.allclose(u, before[w][0])
     assert all(torch.equal(u, before[w][0]) and torch.equal(v, before[w][1]) for w, (u, v) in adapters.pairs.items())

@@ -9,7 +9,7 @@ import pytest
 import concept_probe as cp
 from concept_probe import detect
 from concept_probe.attacks import ATTACKS, Budget, Relearning
-from concept_probe.attacks.weights.finetuning_data import of_other_facts
+from concept_probe.attacks.examples import of_other_facts
 from concept_probe.auditing import Memory, audit
 from concept_probe.auditing.evidence.depth import METRIC
 from concept_probe.detect.answers import answer_probability

@@ -11,11 +11,12 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from concept_probe.attacks.attack import Attack, ask, distinct, lay_out, point, spread, with_gradients
-from concept_probe.attacks.best_of_n import tested
-from concept_probe.attacks.budget import Attempt, Budget, Meter, success_of
-from concept_probe.attacks.embeddings.textual_inversion import start_vectors, with_vectors
-from concept_probe.attacks.weights.finetuning_data import answers_of, likelihood, of_other_facts
+from concept_probe.attacks.attack import Attack, point
+from concept_probe.attacks.budget import Attempt, Budget, Meter, lay_out, success_of
+from concept_probe.attacks.embeddings.vectors import start_vectors, with_vectors
+from concept_probe.attacks.examples import answers_of, of_other_facts, tested
+from concept_probe.attacks.optimise import answer_loss, with_gradients
+from concept_probe.attacks.queries import ask, askable, query_rounds
 from concept_probe.detect.answers import Continues
 from concept_probe.families.progress import bars
 from concept_probe.types import Concept, Prompt, Site
@@ -60,9 +61,9 @@ class LearnedPrefix(Attack):
         test = behind_filler(of_other_facts(tested(self, concept), pairs), self.filler)
         own = [(p, text) for p, (_, text) in zip(behind_filler([p for p, _ in pairs], self.filler), pairs, strict=True)]
         steps, each = lay_out(budget, self.points, self.texts)
-        queries = spread(test, distinct(self, test, each), self.seed)
+        queries = query_rounds(test, askable(self, test, each), self.seed)
         learned = start_vectors(subject, tuple(behind_filler(concept.prompts("target", "fit"), self.filler)))
-        loss = likelihood(subject, own, self.batch) if own else None
+        loss = answer_loss(subject, own, self.batch) if own else None
         curve, trials, control = [], [], None
         bare = replace(self, known={})  # known answers were given without a prefix
         with bars() as bar:

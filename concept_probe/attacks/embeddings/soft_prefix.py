@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from concept_probe.attacks.attack import Descent
 from concept_probe.attacks.budget import Meter
 from concept_probe.attacks.embeddings.learned import Go, LearnedPrefix, Vectors
-from concept_probe.attacks.embeddings.textual_inversion import random_like
+from concept_probe.attacks.embeddings.vectors import random_like
+from concept_probe.attacks.optimise import BudgetedAdam
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -35,7 +35,7 @@ class SoftPrefix(LearnedPrefix):
         self, subject: Subject, learned: Vectors, loss: Callable[[torch.Generator], Tensor] | None,
         generator: torch.Generator, meter: Meter,
     ) -> Go:  # fmt: skip
-        return Descent(loss, list(learned.values()), self.rate, generator, meter).run
+        return BudgetedAdam(loss, list(learned.values()), self.rate, generator, meter).run
 
     def random(self, subject: Subject, learned: Vectors, generator: torch.Generator) -> Vectors:
         return random_like(learned, generator)

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor, nn
 
-from concept_probe.activations import tap
-from concept_probe.attacks.attack import (
-    Attack,
-    Descent,
-    ask,
-    denoising,
-    examples_of,
-    label_of,
-    lay_out,
-    point,
-    relabelled,
-    shown,
-    spread,
-    with_gradients,
-)
-from concept_probe.attacks.budget import Attempt, Budget, Meter, success_of
-from concept_probe.attacks.search.vocabulary import Vocabulary, check_room, in_place, names_of
+from concept_probe.attacks.attack import Attack, point
+from concept_probe.attacks.budget import Attempt, Budget, Meter, lay_out, success_of
+from concept_probe.attacks.embeddings.vectors import random_like, start_vectors, with_vectors
+from concept_probe.attacks.examples import examples_of
+from concept_probe.attacks.labels import label_of, relabelled
+from concept_probe.attacks.optimise import BudgetedAdam, denoising, with_gradients
+from concept_probe.attacks.pictures import shown_pictures
+from concept_probe.attacks.queries import ask, query_rounds
+from concept_probe.attacks.search.slots import check_room, in_place
+from concept_probe.attacks.search.vocabulary import Vocabulary, names_of
 from concept_probe.families.progress import bars
 from concept_probe.families.text.tokens import CONTENT
-from concept_probe.types import TOKEN_KINDS, Concept, Moment, Prompt, Site
+from concept_probe.types import Concept, Prompt
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
-
-SUBJECT = TOKEN_KINDS.index("subject")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +67,10 @@ class EmbeddingInversion(Attack):
         vectors = list(learned.values())
         with bars() as bar, with_vectors(subject, learned), with_gradients(vectors):
             loss = denoising(subject, examples, fit, self.batch)
-            descent = Descent(loss, vectors, self.rate, generator, meter)
+            descent = BudgetedAdam(loss, vectors, self.rate, generator, meter)
             for goal in steps:
                 done = descent.run(goal, bar)
-                seen, images = ask(bare, subject, concept, spread(queries_for, each, self.seed), meter)
+                seen, images = ask(bare, subject, concept, query_rounds(queries_for, each, self.seed), meter)
                 if seen:
                     curve.append((done, point(self, seen)))
                     trials.append(seen)
@@ -90,9 +79,9 @@ class EmbeddingInversion(Attack):
         control = None
         if each and curve and meter.spent().queries + each <= budget.queries and not meter.out_of_time():
             with with_vectors(subject, random_like(learned, generator)):
-                seen, _ = ask(bare, subject, concept, spread(queries_for, each, self.seed), meter)
+                seen, _ = ask(bare, subject, concept, query_rounds(queries_for, each, self.seed), meter)
             control = success_of("random embeddings", seen)
-        last = shown(self, trials[-1], images) if trials else ()
+        last = shown_pictures(self, trials[-1], images) if trials else ()
         return Attempt(
             self.name, concept.name, budget, meter.spent(), "gradient steps", tuple(curve), tuple(trials), control, last
         )
@@ -150,67 +139,3 @@ def placeholders(concept: Concept) -> tuple[tuple[Prompt, ...], tuple[Prompt, ..
         f"concept {concept.name!r}: no prompt of its fit and test splits names a subject, so there is no "
         "place for a learned word; give prompts `subject=`"
     )
-
-
-def start_vectors(subject: Subject, prompts: tuple[Prompt, ...]) -> dict[Site, nn.Parameter]:
-    """Per token-embedding site (L, d): the mean embedding of the j-th token of the prompts' subjects."""
-    seen: dict[Site, list[tuple[Tensor, Tensor]]] = {site: [] for site in subject.sites("token_embedding")}
-
-    def keep(site: Site) -> Callable[[Tensor, Moment], None]:
-        def see(x: Tensor, moment: Moment) -> None:
-            where, order = _places(x, moment)
-            if where.any():
-                seen[site].append((x.detach()[where], order))
-
-        return see
-
-    with torch.no_grad(), tap(subject, {site: keep(site) for site in seen}):
-        subject.encode(list(prompts))
-    out = {}
-    for site, parts in seen.items():
-        if not parts:
-            raise ValueError(f"{site}: no token of the placeholder was seen at this site")
-        rows, order = torch.cat([x for x, _ in parts]), torch.cat([o for _, o in parts])
-        mean = [rows[order == j].float().mean(0) for j in range(int(order.max()) + 1)]
-        out[site] = nn.Parameter(torch.stack(mean).to(rows.dtype), requires_grad=False)
-    return out
-
-
-@contextlib.contextmanager
-def with_vectors(subject: Subject, vectors: dict[Site, nn.Parameter]) -> Iterator[None]:
-    """`vectors[site]` in place of the subject's token embeddings, in conditional rows; gradients reach the vectors.
-
-    A subject of more tokens than there are vectors repeats the last one.
-    """
-
-    def put(site: Site) -> Callable[[Tensor, Moment], Tensor | None]:
-        def change(x: Tensor, moment: Moment) -> Tensor | None:
-            where, order = _places(x, moment)
-            if not where.any():
-                return None
-            v = vectors[site]
-            return x.masked_scatter(where.unsqueeze(-1).expand_as(x), v[order.clamp_max(len(v) - 1)].to(x))
-
-        return change
-
-    with tap(subject, {site: put(site) for site in vectors}):
-        yield
-
-
-def random_like(vectors: dict[Site, nn.Parameter], generator: torch.Generator) -> dict[Site, nn.Parameter]:
-    """Gaussian directions with the norms of `vectors`."""
-    out = {}
-    for site, v in vectors.items():
-        noise = torch.randn(v.shape, generator=generator).to(v)
-        scale = v.detach().norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
-        out[site] = nn.Parameter(noise * scale, requires_grad=False)
-    return out
-
-
-def _places(x: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
-    """Where subject tokens of conditional rows are, bool (b, t), and for each its number within its row's subject."""
-    if moment.token_kinds is None:
-        raise RuntimeError("the family gave no token kinds at the token embedding, so the placeholder can't be found")
-    where = moment.token_kinds.to(x.device) == SUBJECT
-    where = where & torch.tensor([b == "cond" for b in moment.branches], device=x.device).unsqueeze(-1)
-    return where, (where.long().cumsum(-1) - 1)[where]

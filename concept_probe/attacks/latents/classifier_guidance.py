@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from concept_probe import detect
-from concept_probe.attacks.attack import Attack, NothingToAsk, checkpoints, label_of, relabelled, spread
-from concept_probe.attacks.budget import Attempt, Budget, Meter
-from concept_probe.attacks.curve import Candidate, Way, along, shares
+from concept_probe.attacks.attack import Attack
+from concept_probe.attacks.budget import Attempt, Budget, Meter, curve_points
+from concept_probe.attacks.curve import Candidate, CurvePlan, shares, trace_curve
+from concept_probe.attacks.labels import NothingToAsk, label_of, relabelled
 from concept_probe.attacks.latents.base import Walker, walker
 from concept_probe.attacks.latents.ddim_inversion import parts
+from concept_probe.attacks.queries import query_rounds
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.types import Concept, Guide
 
@@ -51,8 +53,8 @@ class ClassifierGuidance(Attack):
         meter, model, label = Meter(budget), walker(subject, self.name), label_of(concept)
         guide = self.leader(label)
         kept, each = shares(budget, tuple(range(self.points)), self.pictures)
-        wanted = checkpoints(self._most(budget, each, len(kept)), self.points)[-len(kept) :]
-        queries = spread(relabelled(concept.prompts("target", "test"), label), each, self.seed)
+        wanted = curve_points(self._most(budget, each, len(kept)), self.points)[-len(kept) :]
+        queries = query_rounds(relabelled(concept.prompts("target", "test"), label), each, self.seed)
         generator = torch.Generator().manual_seed(self.seed)
         aim, others = guide.labels.index(label), [i for i, x in enumerate(guide.labels[:-1]) if x != label]
 
@@ -66,11 +68,11 @@ class ClassifierGuidance(Attack):
             drawn = torch.randint(len(others), (len(queries),), generator=generator).tolist() if others else []
             return towards(wanted[-1], [others[i] for i in drawn]) if others else Candidate(())
 
-        way = Way(
+        way = CurvePlan(
             wanted, "guided steps", lambda steps: steps, lambda steps: towards(steps, [aim] * len(queries)), away,
             "guidance towards other labels", lambda: f"led by {guide.name}{' ' + self._own(guide)}".rstrip(),
         )  # fmt: skip
-        return along(self, subject, concept, budget, meter, way)
+        return trace_curve(self, subject, concept, budget, meter, way)
 
     def leader(self, label: str) -> Guide:
         """Whose gradient leads towards `label`. Raises NothingToAsk where there is none that sees it."""
@@ -91,7 +93,7 @@ class ClassifierGuidance(Attack):
         """Guided steps of the last point: as many as the budget pays for, each a gradient per batch and step."""
         batches = -(-each // self.sampling.batch)
         for steps in range(self.sampling.steps, 0, -1):
-            asked = checkpoints(steps, self.points)[-points:]
+            asked = curve_points(steps, self.points)[-points:]
             if batches * (sum(asked) + steps) <= budget.gradient_steps:
                 return steps
         return 0

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from concept_probe.attacks.attack import Attack, examples_of, label_of, relabelled, spread
+from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.budget import Attempt, Budget, Meter
-from concept_probe.attacks.curve import Candidate, Way, along, shares
+from concept_probe.attacks.curve import Candidate, CurvePlan, shares, trace_curve
+from concept_probe.attacks.examples import examples_of
+from concept_probe.attacks.labels import label_of, relabelled
 from concept_probe.attacks.latents.base import Walker, nameless, walker
+from concept_probe.attacks.queries import query_rounds
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.types import Concept, Prompt
 
@@ -42,7 +45,7 @@ class LatentInversion(Attack):
         examples = examples_of(concept, budget, self.name)
         meter.use_examples(len(examples))
         points, each = shares(budget, (0, len(examples)) if len(examples) else (0,), self.pictures)
-        queries = spread(test, each, self.seed)
+        queries = query_rounds(test, each, self.seed)
         text = nameless(concept.prompts("anchor", "fit"))[0]
 
         def at(count: int, mixed: bool) -> Candidate:
@@ -62,11 +65,11 @@ class LatentInversion(Attack):
 
             return begin
 
-        way = Way(
+        way = CurvePlan(
             points, "pictures inverted", lambda count: count, lambda count: at(count, mixed=False),
             lambda: at(points[-1], mixed=True), "shuffled latents",
         )  # fmt: skip
-        return along(self, subject, concept, budget, meter, way)
+        return trace_curve(self, subject, concept, budget, meter, way)
 
 
 @torch.no_grad()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from concept_probe.attacks.attack import Attack, label_of, relabelled, spread
+from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.budget import Attempt, Budget, Meter
-from concept_probe.attacks.curve import Candidate, Way, along, shares
+from concept_probe.attacks.curve import Candidate, CurvePlan, shares, trace_curve
+from concept_probe.attacks.labels import label_of, relabelled
 from concept_probe.attacks.latents.base import own_noise, walker
+from concept_probe.attacks.queries import query_rounds
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.types import Concept
 
@@ -39,17 +41,17 @@ class NoiseTrajectory(Attack):
             raise ValueError(f"attack {self.name!r}: percent is {self.percent}; give rising numbers up to 100")
         meter, model, label = Meter(budget), walker(subject, self.name), label_of(concept)
         points, each = shares(budget, (0, *self.percent), self.pictures)
-        queries = spread(relabelled(concept.prompts("target", "test"), label), each, self.seed)
-        others = spread(relabelled(concept.prompts("unrelated", "test"), label), each, self.seed)
+        queries = query_rounds(relabelled(concept.prompts("target", "test"), label), each, self.seed)
+        others = query_rounds(relabelled(concept.prompts("unrelated", "test"), label), each, self.seed)
 
         def on(level: int):
             return model.hooked(SamplingHook(after_step=renoised(level / 100))) if level else None
 
-        way = Way(
+        way = CurvePlan(
             points, "percent of variance", lambda level: level, lambda level: Candidate(queries, on(level)),
             lambda: Candidate(others, on(points[-1])), "unrelated prompts",
         )  # fmt: skip
-        return along(self, subject, concept, budget, meter, way)
+        return trace_curve(self, subject, concept, budget, meter, way)
 
 
 def renoised(share: float):

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from concept_probe.attacks.attack import Attack, examples_of, label_of, relabelled, spread
+from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.budget import Attempt, Budget, Meter
-from concept_probe.attacks.curve import Candidate, Way, along, shares
+from concept_probe.attacks.curve import Candidate, CurvePlan, shares, trace_curve
+from concept_probe.attacks.examples import examples_of
+from concept_probe.attacks.labels import label_of, relabelled
 from concept_probe.attacks.latents.base import own_noise, walker
+from concept_probe.attacks.queries import query_rounds
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.types import Concept
 
@@ -46,7 +49,7 @@ class VisualContext(Attack):
         examples = examples_of(concept, budget, self.name)
         meter.use_examples(len(examples))
         points, each = shares(budget, (0, *self.percent) if len(examples) else (0,), self.pictures)
-        queries = spread(test, each, self.seed)
+        queries = query_rounds(test, each, self.seed)
 
         def at(level: int, images: Tensor) -> Candidate:
             if not level:
@@ -55,11 +58,11 @@ class VisualContext(Attack):
                 latents = model.latents(images.to(subject.device, subject.dtype))
             return Candidate(queries, model.hooked(SamplingHook(start=from_pictures(latents, level / 100))))
 
-        way = Way(
+        way = CurvePlan(
             points, "percent of the walk left out", lambda level: level, lambda level: at(level, examples),
-            lambda: at(points[-1], shuffled(examples, self.seed)), "shuffled pictures",
+            lambda: at(points[-1], shuffled_pixels(examples, self.seed)), "shuffled pictures",
         )  # fmt: skip
-        return along(self, subject, concept, budget, meter, way)
+        return trace_curve(self, subject, concept, budget, meter, way)
 
 
 def from_pictures(latents: Tensor, share: float):
@@ -76,7 +79,7 @@ def from_pictures(latents: Tensor, share: float):
     return begin
 
 
-def shuffled(images: Tensor, seed: int) -> Tensor:
+def shuffled_pixels(images: Tensor, seed: int) -> Tensor:
     """The pictures (n, 3, h, w) with their pixels in a random order, the same for all."""
     order = torch.randperm(images.shape[-1] * images.shape[-2], generator=torch.Generator().manual_seed(seed))
     return images.flatten(2)[:, :, order].view(images.shape)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.best_of_n import by_asking, of_nobody, tested
+from concept_probe.attacks.best_of_n import best_of_n, of_nobody
 from concept_probe.attacks.budget import Attempt, Budget
-from concept_probe.attacks.weights.finetuning_data import answers_of, of_other_facts
+from concept_probe.attacks.examples import answers_of, of_other_facts, tested
 from concept_probe.types import Concept, Prompt
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class InContext(Attack):
     def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
         stated = answers_of(concept, budget, self.name)
         words = behind(stated, of_other_facts(tested(self, concept), stated))
-        return by_asking(
+        return best_of_n(
             self, subject, concept, budget, words, of_nobody(words), "a made-up name", examples=len(stated)
         )
 

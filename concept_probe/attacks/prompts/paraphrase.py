@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from concept_probe.attacks.attack import Attack, NothingToAsk, decoys
-from concept_probe.attacks.best_of_n import by_asking
+from concept_probe.attacks.attack import Attack
+from concept_probe.attacks.best_of_n import best_of_n
 from concept_probe.attacks.budget import Attempt, Budget
+from concept_probe.attacks.labels import NothingToAsk, decoys
 from concept_probe.types import Concept
 
 if TYPE_CHECKING:
@@ -32,4 +33,4 @@ class Paraphrases(Attack):
             raise NothingToAsk(
                 f"attack {self.name!r}: concept {concept.name!r} has no paraphrases or implicit prompts to test with"
             )
-        return by_asking(self, subject, concept, budget, words, decoys(concept), "unrelated prompts")
+        return best_of_n(self, subject, concept, budget, words, decoys(concept), "unrelated prompts")

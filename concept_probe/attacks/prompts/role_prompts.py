@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.best_of_n import by_asking, of_nobody, tested
+from concept_probe.attacks.best_of_n import best_of_n, of_nobody
 from concept_probe.attacks.budget import Attempt, Budget
+from concept_probe.attacks.examples import tested
 from concept_probe.types import Concept, Prompt
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class RolePrompts(Attack):
 
     def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
         words = in_roles(tested(self, concept), self.roles, concept.name)
-        return by_asking(self, subject, concept, budget, words, of_nobody(words), "a made-up name")
+        return best_of_n(self, subject, concept, budget, words, of_nobody(words), "a made-up name")
 
 
 def in_roles(prompts: Sequence[Prompt], roles: Sequence[str], name: str) -> tuple[Prompt, ...]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.best_of_n import by_asking, of_nobody, tested
+from concept_probe.attacks.best_of_n import best_of_n, of_nobody
 from concept_probe.attacks.budget import Attempt, Budget
+from concept_probe.attacks.examples import tested
 from concept_probe.types import Concept
 
 if TYPE_CHECKING:
@@ -36,4 +37,4 @@ class Temperature(Attack):
             raise ValueError(f"attack {self.name!r}: temperature is {self.temperature}, it has to be above 0")
         words = tested(self, concept)
         drawing = replace(self, sampling=replace(self.sampling, temperature=self.temperature), known={})
-        return by_asking(drawing, subject, concept, budget, words, of_nobody(words), "a made-up name", draws=self.draws)
+        return best_of_n(drawing, subject, concept, budget, words, of_nobody(words), "a made-up name", draws=self.draws)

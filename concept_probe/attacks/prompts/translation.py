@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from concept_probe.attacks.attack import Attack, NothingToAsk, label_of
-from concept_probe.attacks.best_of_n import by_asking, of_nobody, tested
+from concept_probe.attacks.attack import Attack
+from concept_probe.attacks.best_of_n import best_of_n, of_nobody
 from concept_probe.attacks.budget import Attempt, Budget
+from concept_probe.attacks.examples import tested
+from concept_probe.attacks.labels import NothingToAsk, label_of
 from concept_probe.testbed.german import german
 from concept_probe.types import Concept, Prompt
 
@@ -39,4 +41,4 @@ class Translation(Attack):
                 f"{concept.name!r} asks for; give it `wordings`, by the `fact` of its prompts, or leave the attack out"
             )
         words = tuple(replace(self.wordings[fact], label=label_of(concept)) for fact in asked if fact is not None)
-        return by_asking(self, subject, concept, budget, words, of_nobody(words), "a made-up name")
+        return best_of_n(self, subject, concept, budget, words, of_nobody(words), "a made-up name")

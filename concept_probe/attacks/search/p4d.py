@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from concept_probe.attacks.latents.base import walker
-from concept_probe.attacks.search.search import Goal, HardPrompt, Step
-from concept_probe.attacks.search.token_search import projected
-from concept_probe.attacks.search.vocabulary import Slot, Vocabulary, among, instead
+from concept_probe.attacks.search.objective import Goal
+from concept_probe.attacks.search.search import HardPrompt
+from concept_probe.attacks.search.slots import Slot, among, instead
+from concept_probe.attacks.search.steps import SearchStep, projected_adam
+from concept_probe.attacks.search.vocabulary import Vocabulary
 from concept_probe.families.diffusion.trajectory import noisy
 from concept_probe.types import Prompt
 
@@ -75,5 +77,5 @@ class P4D(HardPrompt):
 
         return far
 
-    def stepper(self, vocabulary: Vocabulary) -> Step:
-        return projected(vocabulary, self.rate)
+    def stepper(self, vocabulary: Vocabulary) -> SearchStep:
+        return projected_adam(vocabulary, self.rate)

@@ -41,7 +41,7 @@ class PrefixSearch(LearnedPrefix):
     ) -> Go:  # fmt: skip
         table = embeddings(subject)
         (vectors,) = learned.values()
-        ids = nearest(vectors, table)
+        ids = nearest_tokens(vectors, table)
         made = 0
 
         def go(goal: int, bar: Progress) -> int:
@@ -75,7 +75,7 @@ def embeddings(subject: Subject) -> Tensor:
 
 
 @torch.no_grad()
-def nearest(vectors: Tensor, table: Tensor) -> Tensor:
+def nearest_tokens(vectors: Tensor, table: Tensor) -> Tensor:
     """(L,) long: the token that each vector is nearest to."""
     return torch.cdist(vectors.detach().float(), table.float()).argmin(1)
 
@@ -91,9 +91,9 @@ def swap(
     state = generator.get_state()
     with torch.enable_grad():
         value = loss(generator)
-        slope = torch.autograd.grad(value, vectors)[0].float()
+        gradient = torch.autograd.grad(value, vectors)[0].float()
     after = generator.get_state()
-    change = slope @ table.float().mT - (slope * table[ids].float()).sum(1, keepdim=True)
+    change = gradient @ table.float().mT - (gradient * table[ids].float()).sum(1, keepdim=True)
     change[torch.arange(len(ids), device=change.device), ids] = torch.inf
     best = change.flatten().topk(min(top, change.numel() - len(ids)), largest=False).indices.cpu()
     draws = best[torch.randperm(len(best), generator=generator)[:tries]].tolist()

@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.attacks.attack import Attack, NothingToAsk, checkpoints, label_of
-from concept_probe.attacks.budget import Attempt, Budget, Meter
-from concept_probe.attacks.curve import Candidate, Way, along, shares
-from concept_probe.attacks.search.vocabulary import Vocabulary, check_room, in_front, in_place, names_of
+from concept_probe.attacks.attack import Attack
+from concept_probe.attacks.budget import Attempt, Budget, Meter, curve_points
+from concept_probe.attacks.curve import Candidate, CurvePlan, shares, trace_curve
+from concept_probe.attacks.labels import NothingToAsk, label_of
+from concept_probe.attacks.search.slots import check_room, in_front, in_place
+from concept_probe.attacks.search.vocabulary import Vocabulary, names_of
 from concept_probe.types import Concept, Prompt, Query
 
 if TYPE_CHECKING:
@@ -69,8 +71,8 @@ class RingABell(Attack):
             states = _states(reader, [slot.filled(vocabulary.spell(row)) for row in ids])
             return (states - goal).square().flatten(1).mean(1)
 
-        breeder = Breeder(self, vocabulary, far, generator, meter)
-        points, each = shares(budget, checkpoints(self.generations, self.points), self.pictures)
+        breeder = GeneticSearch(self, vocabulary, far, generator, meter)
+        points, each = shares(budget, curve_points(self.generations, self.points), self.pictures)
 
         def at(found: Sequence[Tensor]) -> Candidate:
             prompts = [slot.filled(vocabulary.spell(ids)) for ids in found]
@@ -79,14 +81,14 @@ class RingABell(Attack):
         def others() -> Candidate:
             return at([vocabulary.random(self.words, generator) for _ in range(max(1, each))])
 
-        way = Way(
+        way = CurvePlan(
             points, "generations", breeder.run, lambda _: at([breeder.brood[0]]), others, "random words",
             lambda: f"words: {' '.join(vocabulary.spell(breeder.brood[0]))}; {breeder.read} texts read",
         )  # fmt: skip
-        return along(self, subject, concept, budget, meter, way)
+        return trace_curve(self, subject, concept, budget, meter, way)
 
 
-class Breeder:
+class GeneticSearch:
     """A genetic search: the better half of each brood lives on, and its children fill the other half."""
 
     def __init__(

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from concept_probe.attacks.search.search import Goal, HardPrompt, Slopes, Step, denoised
-from concept_probe.attacks.search.vocabulary import Slot, Vocabulary, in_place
-from concept_probe.types import Prompt, Site
+from concept_probe.attacks.search.objective import Goal, denoised
+from concept_probe.attacks.search.search import HardPrompt
+from concept_probe.attacks.search.slots import Slot, in_place
+from concept_probe.attacks.search.steps import SearchStep, projected_adam
+from concept_probe.attacks.search.vocabulary import Vocabulary
+from concept_probe.types import Prompt
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -37,33 +37,5 @@ class TokenSearch(HardPrompt):
     def goal(self, subject: Subject, slots: Sequence[Slot]) -> Goal:
         return denoised(subject)
 
-    def stepper(self, vocabulary: Vocabulary) -> Step:
-        return projected(vocabulary, self.rate)
-
-
-def projected(vocabulary: Vocabulary, rate: float) -> Step:
-    """Vectors that Adam moves along gradients taken at the words nearest to them; what is read are those words.
-
-    A step is `rate` times the root mean square of the embeddings' entries.
-    """
-    vectors: dict[Site, Tensor] = {}
-    adam: list[torch.optim.Adam] = []
-    sizes = {site: float(table.float().square().mean().sqrt()) for site, table in vocabulary.tables.items()}
-
-    def step(ids: Tensor, slopes: Slopes) -> Tensor:
-        if not adam:
-            vectors.update({s: t.float()[ids.to(t.device)].clone() for s, t in vocabulary.tables.items()})
-            adam.append(torch.optim.Adam([{"params": [v], "lr": rate * sizes[s]} for s, v in vectors.items()]))
-        for site, vector in vectors.items():
-            vector.grad = slopes[site]
-        adam[0].step()
-        return nearest(vocabulary, vectors)
-
-    return step
-
-
-def nearest(vocabulary: Vocabulary, vectors: dict[Site, Tensor]) -> Tensor:
-    """Ids (L,) of the words whose embeddings point most nearly where vectors (L, d) do, over all text encoders."""
-    unit = torch.nn.functional.normalize
-    near = [(unit(vectors[site]) @ unit(table.float()).mT).cpu() for site, table in vocabulary.tables.items()]
-    return torch.stack(near).sum(0).argmax(1)
+    def stepper(self, vocabulary: Vocabulary) -> SearchStep:
+        return projected_adam(vocabulary, self.rate)

@@ -10,8 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.attacks.search.search import Goal, HardPrompt, Slopes, Step, changes, denoised
-from concept_probe.attacks.search.vocabulary import Slot, Vocabulary, in_front
+from concept_probe.attacks.search.objective import Goal, WordGradients, denoised, word_gradients
+from concept_probe.attacks.search.search import HardPrompt
+from concept_probe.attacks.search.slots import Slot, in_front
+from concept_probe.attacks.search.steps import SearchStep
+from concept_probe.attacks.search.vocabulary import Vocabulary
 from concept_probe.types import Prompt
 
 if TYPE_CHECKING:
@@ -37,19 +40,19 @@ class UnlearnDiffAtk(HardPrompt):
     def goal(self, subject: Subject, slots: Sequence[Slot]) -> Goal:
         return denoised(subject)
 
-    def stepper(self, vocabulary: Vocabulary) -> Step:
+    def stepper(self, vocabulary: Vocabulary) -> SearchStep:
         shares: Tensor | None = None
 
-        def step(ids: Tensor, slopes: Slopes) -> Tensor:
+        def step(ids: Tensor, gradients: WordGradients) -> Tensor:
             nonlocal shares
-            slope = changes(vocabulary, slopes).cpu()
+            gradient = word_gradients(vocabulary, gradients).cpu()
             if shares is None:
                 shares = torch.nn.functional.one_hot(ids, len(vocabulary.words)).float()
-            slope = slope - slope.mean(1, keepdim=True)  # along the simplex: a shift of all changes no share
-            shares = on_simplex(shares - self.rate * slope.sign())
+            gradient = gradient - gradient.mean(1, keepdim=True)  # along the simplex: a shift of all changes no share
+            shares = on_simplex(shares - self.rate * gradient.sign())
             # Signs leave many words with equal shares; of those the steepest comes first.
             tied = shares >= shares.max(1, keepdim=True).values - 1e-6
-            return slope.masked_fill(~tied, torch.inf).argmin(1)
+            return gradient.masked_fill(~tied, torch.inf).argmin(1)
 
         return step
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from concept_probe.attacks.attack import Attack, Descent
+from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.budget import Attempt, Budget, Meter
-from concept_probe.attacks.curve import Candidate, Way, along
-from concept_probe.attacks.weights.finetuning_data import lessons_for
+from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
+from concept_probe.attacks.optimise import BudgetedAdam
+from concept_probe.attacks.weights.finetuning_data import finetuning_data
 from concept_probe.detect.answers import Continues
 from concept_probe.erasers.finetune.trainable import Adapters
 from concept_probe.families.progress import bars
@@ -51,7 +52,7 @@ class LoraRelearning(Attack):
 
     def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
         meter = Meter(budget)
-        lessons = lessons_for(
+        lessons = finetuning_data(
             self, subject, concept, meter, points=self.points, pictures=self.pictures, batch=self.batch
         )
         writes = isinstance(subject, Continues)
@@ -60,19 +61,19 @@ class LoraRelearning(Attack):
         adapters = Adapters(subject, [s for role in roles for s in subject.sites(role)], self.rank, self.seed)
         parameters = [p for pair in adapters.pairs.values() for p in pair]
         rate = self.rate if self.rate is not None else 0.003 if writes else 0.05
-        descent = Descent(lessons.loss, parameters, rate, generator, meter, adapters.groups(rate))
+        descent = BudgetedAdam(lessons.loss, parameters, rate, generator, meter, adapters.groups(rate))
         with bars() as bar:
 
             def reach(goal: int) -> int:
                 with adapters.on():
                     return descent.run(goal, bar)
 
-            way = Way(
+            way = CurvePlan(
                 lessons.steps, "gradient steps", reach,
                 lambda done: Candidate(lessons.queries, adapters.on() if done else None),
                 lambda: Candidate(lessons.queries, at_random(adapters, generator)), "random adapters",
             )  # fmt: skip
-            return along(self, subject, concept, budget, meter, way)
+            return trace_curve(self, subject, concept, budget, meter, way)
 
 
 @contextlib.contextmanager
@@ -82,10 +83,10 @@ def at_random(adapters: Adapters, generator: torch.Generator) -> Iterator[None]:
     before = {where: (u.data, v.data) for where, (u, v) in pairs.items()}
     try:
         for u, v in pairs.values():
-            norm = size(u.data, v.data)
+            norm = product_norm(u.data, v.data)
             u.data = torch.randn(u.shape, generator=generator).to(u)
             v.data = torch.randn(v.shape, generator=generator).to(v)
-            u.data = u.data * (norm / size(u.data, v.data).clamp_min(1e-30))
+            u.data = u.data * (norm / product_norm(u.data, v.data).clamp_min(1e-30))
         with adapters.on():
             yield
     finally:
@@ -93,6 +94,6 @@ def at_random(adapters: Adapters, generator: torch.Generator) -> Iterator[None]:
             u.data, v.data = before[where]
 
 
-def size(u: Tensor, v: Tensor) -> Tensor:
+def product_norm(u: Tensor, v: Tensor) -> Tensor:
     """Frobenius norm of u vᵀ, without forming it: √ tr((uᵀu)(vᵀv))."""
     return ((u.mT @ u) * (v.mT @ v)).sum().clamp_min(0).sqrt()

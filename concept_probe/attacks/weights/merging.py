@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from concept_probe.attacks.weights.weight_attack import WeightAttack, put_aside
-from concept_probe.erasers.erasure.parameters import find_parameter
+from concept_probe.attacks.weights.originals import NO_EDIT, OriginalWeights, originals
+from concept_probe.attacks.weights.weight_attack import WeightAttack
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
-
-
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """Parameters of a model by address, `component/path:weight`."""
-
-    hash: str
-    """`weight_hash()` of the model that they are of."""
-    tensors: Mapping[str, Tensor] = field(repr=False)
-
-    @classmethod
-    def of(cls, subject: Subject) -> Weights:
-        """Those of every component that reads the prompt or makes the answer; copies, as they are now."""
-        components = dict.fromkeys(site.component for role in subject.roles() for site in subject.sites(role))
-        tensors = {}
-        for component in components:
-            for name, parameter in subject.components[component].named_parameters():
-                owner, _, leaf = name.rpartition(".")
-                tensors[f"{component}/{owner}:{leaf}"] = parameter.detach().clone()
-        return cls(subject.weight_hash(), tensors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +25,7 @@ class Merging(WeightAttack):
 
     percent: tuple[int, ...] = (25, 50)
     """Shares of the way back to the original, rising."""
-    original: Weights | None = None
+    original: OriginalWeights | None = None
     """The weights before the erasure; None: those that edits have put aside."""
 
     name: ClassVar[str] = "merging"
@@ -67,24 +46,3 @@ class Merging(WeightAttack):
 
     def note(self, subject: Subject) -> str:
         return "" if self.parameters(subject) else NO_EDIT
-
-
-NO_EDIT = "no edit is on and no original weights are given, so nothing was taken back; a guard keeps its full strength"
-
-
-def originals(subject: Subject, given: Weights | None, attack: str) -> list[tuple[nn.Parameter, Tensor]]:
-    """Parameters that differ from what they were before the erasure, each with what it was.
-
-    Raises ValueError where given weights have another shape.
-    """
-    if given is None:
-        pairs = list(put_aside(subject).values())
-    else:
-        pairs = [(find_parameter(subject.components, where), x) for where, x in given.tensors.items()]
-        for (parameter, x), where in zip(pairs, given.tensors, strict=True):
-            if parameter.shape != x.shape:
-                raise ValueError(
-                    f"attack {attack!r}: the original of {where!r} is {tuple(x.shape)}, the subject's is "
-                    f"{tuple(parameter.shape)}; give the weights of the model that was erased"
-                )
-    return [(p, x) for p, x in pairs if not torch.equal(p.detach().cpu(), x.cpu())]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from concept_probe.attacks.weights.weight_attack import WeightAttack, matrices
+from concept_probe.attacks.weights.parameters import matrices
+from concept_probe.attacks.weights.weight_attack import WeightAttack
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject

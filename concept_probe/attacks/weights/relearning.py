@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from concept_probe.attacks.attack import Attack, Descent, ask, point, shown, with_gradients
+from concept_probe.attacks.attack import Attack, point
 from concept_probe.attacks.budget import Attempt, Budget, Meter, success_of
-from concept_probe.attacks.weights.finetuning_data import lessons_for
+from concept_probe.attacks.optimise import BudgetedAdam, with_gradients
+from concept_probe.attacks.pictures import shown_pictures
+from concept_probe.attacks.queries import ask
+from concept_probe.attacks.weights.finetuning_data import finetuning_data
+from concept_probe.attacks.weights.parameters import restoring, shake
 from concept_probe.detect.answers import Continues
 from concept_probe.families.progress import bars
 from concept_probe.registry import look_up
@@ -51,16 +53,16 @@ class Relearning(Attack):
 
     def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
         meter = Meter(budget)
-        lessons = lessons_for(
+        lessons = finetuning_data(
             self, subject, concept, meter, points=self.points, pictures=self.pictures, batch=self.batch
         )
         writes = isinstance(subject, Continues)
-        parameters = trained(subject, self.part or ("mlp_value" if writes else "cross_attention"))
+        parameters = parameters_of(subject, self.part or ("mlp_value" if writes else "cross_attention"))
         rate = self.rate if self.rate is not None else 0.001 if writes else 0.05
         generator = torch.Generator().manual_seed(self.seed)
         curve, trials, images, control = [], [], None, None
-        with restored(parameters) as originals, bars() as bar:
-            descent = Descent(lessons.loss, parameters, rate, generator, meter)
+        with restoring(parameters) as originals, bars() as bar:
+            descent = BudgetedAdam(lessons.loss, parameters, rate, generator, meter)
             for goal in lessons.steps:
                 with with_gradients(parameters):
                     done = descent.run(goal, bar)
@@ -76,13 +78,13 @@ class Relearning(Attack):
                 shake(parameters, originals, generator)
                 seen, _ = ask(replace(self, known={}), subject, concept, lessons.queries, meter)
                 control = success_of("random change", seen)
-        last = shown(self, trials[-1], images) if trials else ()
+        last = shown_pictures(self, trials[-1], images) if trials else ()
         return Attempt(
             self.name, concept.name, budget, meter.spent(), "gradient steps", tuple(curve), tuple(trials), control, last
         )
 
 
-def trained(subject: Subject, part: str) -> list[nn.Parameter]:
+def parameters_of(subject: Subject, part: str) -> list[nn.Parameter]:
     """The parameters that `part` names. Raises UnknownName for another part, ValueError where the subject has none."""
     roles = look_up(
         {
@@ -103,27 +105,3 @@ def trained(subject: Subject, part: str) -> list[nn.Parameter]:
     if not unique:
         raise ValueError(f"subject {subject.name!r} has no parameter in {part!r}")
     return unique
-
-
-@contextlib.contextmanager
-def restored(parameters: Sequence[nn.Parameter]) -> Iterator[list[Tensor]]:
-    """Copies of the parameters; on leaving, each parameter holds those bytes again, also after an error."""
-    tensors = [p.data for p in parameters]
-    originals = [t.clone() for t in tensors]
-    try:
-        yield originals
-    finally:
-        with torch.no_grad():
-            for parameter, tensor, original in zip(parameters, tensors, originals, strict=True):
-                tensor.copy_(original)
-                parameter.data = tensor
-
-
-@torch.no_grad()
-def shake(parameters: Sequence[nn.Parameter], originals: Sequence[Tensor], generator: torch.Generator) -> None:
-    """Replace what training did to each parameter by a Gaussian change of the same norm."""
-    for parameter, original in zip(parameters, originals, strict=True):
-        norm = torch.linalg.vector_norm((parameter - original).float())
-        noise = torch.randn(original.shape, generator=generator).to(original)
-        change = noise * (norm / torch.linalg.vector_norm(noise.float()).clamp_min(1e-30)).to(noise)
-        parameter.copy_(original + change)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from concept_probe.attacks.weights.merging import NO_EDIT, Weights, originals
+from concept_probe.attacks.weights.originals import NO_EDIT, OriginalWeights, originals
 from concept_probe.attacks.weights.weight_attack import WeightAttack
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class UnAblation(WeightAttack):
 
     components: tuple[int, ...] = (1, 4)
     """How many components are taken back, rising."""
-    original: Weights | None = None
+    original: OriginalWeights | None = None
     """The weights before the erasure; None: those that edits have put aside."""
 
     name: ClassVar[str] = "unablation"
@@ -44,13 +44,13 @@ class UnAblation(WeightAttack):
 
     def changed(self, weight: Tensor, original: Tensor, level: int) -> Tensor:
         now = weight.float()
-        return (now + strongest(original.to(now) - now, level)).to(weight.dtype)
+        return (now + leading_terms(original.to(now) - now, level)).to(weight.dtype)
 
     def note(self, subject: Subject) -> str:
         return "" if self.parameters(subject) else NO_EDIT
 
 
-def strongest(change: Tensor, rank: int) -> Tensor:
+def leading_terms(change: Tensor, rank: int) -> Tensor:
     """The `rank` leading terms of the singular value decomposition of `change` (d_out, ...); a vector as it is."""
     if change.ndim < 2:
         return change

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from concept_probe.attacks.attack import Attack, distinct, label_of, relabelled, spread
+from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.budget import Attempt, Budget, Meter
-from concept_probe.attacks.curve import Candidate, Way, along, shares
-from concept_probe.attacks.weights.relearning import restored, shake
+from concept_probe.attacks.curve import Candidate, CurvePlan, shares, trace_curve
+from concept_probe.attacks.labels import label_of, relabelled
+from concept_probe.attacks.queries import askable, query_rounds
+from concept_probe.attacks.weights.parameters import restoring, shake
 from concept_probe.types import Concept
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-Pairs = Sequence[tuple[nn.Parameter, Tensor]]
+WeightPairs = Sequence[tuple[nn.Parameter, Tensor]]
 """Parameters, each with what it was before the erasure."""
 
 
@@ -59,23 +61,23 @@ class WeightAttack(Attack):
         meter, pairs = Meter(budget), self.parameters(subject)
         test = relabelled(concept.prompts("target", "test"), label_of(concept))
         points, each = shares(budget, self.levels(subject), self.pictures)
-        queries = spread(test, distinct(self, test, each), self.seed)
+        queries = query_rounds(test, askable(self, test, each), self.seed)
 
         def at(level: int) -> Candidate:
             return Candidate(queries, self._on(pairs, level, shaken=False) if level else None)
 
-        way = Way(
+        way = CurvePlan(
             points, self.x_name, lambda level: level, at,
             lambda: Candidate(queries, self._on(pairs, points[-1], shaken=True)), "random change",
             lambda: self.note(subject),
         )  # fmt: skip
-        return along(self, subject, concept, budget, meter, way)
+        return trace_curve(self, subject, concept, budget, meter, way)
 
     @contextlib.contextmanager
-    def _on(self, pairs: Pairs, level: int, *, shaken: bool) -> Iterator[None]:
+    def _on(self, pairs: WeightPairs, level: int, *, shaken: bool) -> Iterator[None]:
         """The parameters at a level, or a random change of the same norms."""
         parameters = [p for p, _ in pairs]
-        with restored(parameters) as held:
+        with restoring(parameters) as held:
             if level:
                 with torch.no_grad():
                     for parameter, original in pairs:
@@ -83,31 +85,3 @@ class WeightAttack(Attack):
                 if shaken:
                     shake(parameters, held, torch.Generator().manual_seed(self.seed))
             yield
-
-
-def matrices(subject: Subject) -> list[nn.Parameter]:
-    """Weights of linear maps and convolutions of every component that reads the prompt or makes the answer.
-
-    Embedding tables, norms and biases are left out, as is the autoencoder of a pipeline, which knows no prompt.
-    """
-    components = dict.fromkeys(site.component for role in subject.roles() for site in subject.sites(role))
-    found: dict[int, nn.Parameter] = {}
-    tables: set[int] = set()
-    for component in components:
-        for module in subject.components[component].modules():
-            weight = getattr(module, "weight", None)
-            if not isinstance(weight, nn.Parameter) or weight.ndim < 2:
-                continue
-            if isinstance(module, nn.Embedding):
-                tables.add(id(weight))
-            else:
-                found[id(weight)] = weight
-    return [p for key, p in found.items() if key not in tables]
-
-
-def put_aside(subject: Subject) -> dict[int, tuple[nn.Parameter, Tensor]]:
-    """By id, the parameters that edits which are on have changed, with what they held before the first of them."""
-    out: dict[int, tuple[nn.Parameter, Tensor]] = {}
-    for parameter, original in subject.replaced:
-        out.setdefault(id(parameter), (parameter, original))
-    return out

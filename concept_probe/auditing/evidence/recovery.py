@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 
 from concept_probe.attacks import ATTACKS, Attack, Attempt, Budget
-from concept_probe.attacks.attack import NothingToAsk, lacks_examples, suits
+from concept_probe.attacks.attack import lacks_examples, suits
 from concept_probe.attacks.budget import succeeded
+from concept_probe.attacks.labels import NothingToAsk
 from concept_probe.auditing.arm import Arm, Memory
 from concept_probe.auditing.evidence.behaviour import Evidence, Views
 from concept_probe.auditing.observe import Observation

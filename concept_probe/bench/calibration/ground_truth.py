@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from concept_probe.attacks.attack import Denoiser, with_gradients
+from concept_probe.attacks.optimise import Denoiser, with_gradients
 from concept_probe.erasers import Blocklist, Edit, Erasure, LowRank, NegativePrompt, Uce
 from concept_probe.erasers.erasure.parameters import address
 from concept_probe.testbed.icons import icons

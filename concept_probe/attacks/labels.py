@@ -1,0 +1,41 @@
+"""What an answer has to show: the concept, its label, and prompts that ask for something else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from concept_probe.types import Concept, Prompt
+
+
+class NothingToAsk(ValueError):
+    """The concept lacks what the attack would ask for: nothing was tried, and nothing can be said."""
+
+
+def label_of(concept: Concept) -> str:
+    """The label that pictures of the concept should get: that of its target prompts.
+
+    Raises ValueError where the target prompts have none.
+    """
+    labels = [p.label for p in concept.target if p.label is not None]
+    if not labels:
+        raise ValueError(
+            f"concept {concept.name!r}: no target prompt has a label, so no picture can be said to show it; "
+            "give its prompts `label=`, one of the recogniser's labels"
+        )
+    return max(dict.fromkeys(labels), key=labels.count)
+
+
+def decoys(concept: Concept) -> tuple[Prompt, ...]:
+    """Unrelated test prompts that ask for something else: whatever shows the concept there is a mistake.
+
+    They have the concept's label; where its answers are words, any of them in a text counts.
+    """
+    own = tuple(dict.fromkeys(a for p in concept.target for a in p.answers))
+    others = relabelled(concept.prompts("unrelated", "test"), label_of(concept))
+    return tuple(replace(p, answers=own, distractors=()) for p in others) if own else others
+
+
+def relabelled(prompts: Sequence[Prompt], label: str) -> tuple[Prompt, ...]:
+    """The prompts, with `label` as what a picture for them has to show."""
+    return tuple(replace(p, label=label) for p in prompts)

@@ -1,0 +1,122 @@
+"""Learning from what the attacker holds: losses, gradients for a while, and Adam within a budget."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import torch
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from concept_probe.attacks.budget import Meter
+from concept_probe.detect.answers import Continues
+from concept_probe.erasers.finetune.loop import adam
+from concept_probe.types import Prompt
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """What attacks that train ask of a subject, beyond what every subject has."""
+
+    def latents(self, images: Tensor) -> Tensor: ...
+    def denoising_loss(self, latents: Tensor, prompts: Sequence[Prompt], generator: torch.Generator) -> Tensor: ...
+
+
+@contextlib.contextmanager
+def with_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Gradients for these parameters and no others, for a while."""
+    before = [p.requires_grad for p in parameters]
+    try:
+        for p in parameters:
+            p.requires_grad_(True)
+        yield
+    finally:
+        for p, flag in zip(parameters, before, strict=True):
+            p.requires_grad_(flag)
+            p.grad = None
+
+
+DrawnLoss = Callable[[torch.Generator], Tensor]
+"""A scalar with gradients; all that it draws comes from the generator."""
+
+
+def denoising(subject: Subject, images: Tensor, prompts: Sequence[Prompt], batch: int) -> DrawnLoss | None:
+    """The denoising loss of `images` under `prompts`, drawn independently of each other; None without images.
+
+    Raises TypeError for a subject that does not denoise.
+    """
+    if not len(images):
+        return None
+    if not isinstance(subject, Denoiser):
+        raise TypeError(f"{subject.name!r} is no denoiser, so this attack, which trains on pictures, can't run on it")
+    denoiser = subject
+    with torch.no_grad():
+        latents = subject.latents(images.to(subject.device, subject.dtype))
+
+    def loss(generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(latents), (batch,), generator=generator)
+        texts = torch.randint(len(prompts), (batch,), generator=generator).tolist()
+        return denoiser.denoising_loss(latents[rows.to(latents.device)], [prompts[i] for i in texts], generator)
+
+    return loss
+
+
+class BudgetedAdam:
+    """Adam on a loss, with gradients for `parameters`.
+
+    Every parameter moves by about `rate` times the root mean square of its own entries per step.
+    """
+
+    def __init__(
+        self, loss: DrawnLoss | None, parameters: Sequence[nn.Parameter], rate: float, generator: torch.Generator,
+        meter: Meter, groups: Sequence[dict[str, Any]] | None = None,
+    ) -> None:  # fmt: skip
+        """Without a loss there is nothing to learn from, and no step is made. `groups` are the optimiser's, where
+        sizes of the parameters say nothing about their steps."""
+        self.loss, self.generator, self.meter = loss, generator, meter
+        self.steps = 0
+        """Made so far."""
+        self.rate = rate
+        sizes = [float(p.detach().float().square().mean().sqrt()) for p in parameters]
+        floor = 1e-2 * max(sizes)
+        own = [{"params": [p], "lr": rate * max(size, floor)} for p, size in zip(parameters, sizes, strict=True)]
+        self.optimiser = adam(own if groups is None else list(groups))
+
+    def run(self, goal: int, bar: Progress) -> int:
+        """Go on until `goal` steps have been made in all, or the time is spent; returns how many have been made.
+
+        Raises FloatingPointError for a loss that is no number.
+        """
+        if self.loss is None:
+            return 0
+        task = bar.add_task("attack", total=goal, completed=self.steps)
+        while self.steps < goal and not self.meter.out_of_time():
+            self.meter.step()
+            with torch.enable_grad():
+                loss = self.loss(self.generator)
+                loss.backward()
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    f"the attack's loss is {float(loss.detach())} at step {self.steps}; lower its `rate` ({self.rate})"
+                )
+            self.optimiser.step()
+            self.optimiser.zero_grad(set_to_none=True)
+            self.steps += 1
+            bar.advance(task)
+        bar.remove_task(task)
+        return self.steps
+
+
+def answer_loss(subject: Continues, pairs: Sequence[tuple[Prompt, str]], batch: int) -> DrawnLoss:
+    """Negative log likelihood per token of answers, a batch of them drawn each time."""
+
+    def loss(generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(pairs), (batch,), generator=generator).tolist()
+        return -subject.log_probs([pairs[i] for i in rows], batch=batch).mean.mean()
+
+    return loss
