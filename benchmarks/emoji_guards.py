@@ -24,7 +24,7 @@ from concept_probe.erasers import Cgce, Irece, PatchReplacement, Uce
 from concept_probe.families.diffusion.trajectory import SamplingHook
 from concept_probe.find import find_features
 from concept_probe.learn import shipped_saes
-from concept_probe.testbed.concepts import concept as named_concept
+from concept_probe.testbed.concepts import emoji_concept as named_concept
 from concept_probe.types import Query, Sampling
 
 KINDS = ("target", "paraphrases", "implicit", "neighbours", "unrelated")

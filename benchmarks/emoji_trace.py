@@ -19,7 +19,7 @@ from rich.table import Table
 import concept_probe as cp
 from concept_probe import detect
 from concept_probe.activations import tap
-from concept_probe.testbed.concepts import concept
+from concept_probe.testbed.concepts import emoji_concept
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS, STYLES, TEMPLATES, objects
 from concept_probe.types import TOKEN_KINDS, Prompt, Query
 
@@ -110,7 +110,7 @@ def main() -> None:
     )
     cells = {}
     for name in REMOVED_OBJECTS:
-        about = concept(name)
+        about = emoji_concept(name)
         score = (coefficients(subject, hidden, about.target.fit).mean(0) - others) * weight.norm(dim=0)
         asked = [Query(p, seed=i) for i, p in enumerate(about.target.test)]
         rest = [Query(p, seed=i) for i, p in enumerate(about.neighbours.test + about.unrelated.test)][::3]

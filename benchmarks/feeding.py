@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import Activations, Live, prefetch
-from concept_probe.activations.shard import mapped
+from concept_probe.activations.shard import map_shard
 from concept_probe.activations.store import COLUMNS
-from concept_probe.activations.writer import Writer
+from concept_probe.activations.writer import StoreWriter
 from concept_probe.types import Site
 
 SITES = (Site("random", "in"), Site("random", "out"))
@@ -36,7 +36,7 @@ def make(folder: Path, gigabytes: float, width: int) -> None:
         "subject": "random", "weight_hash": "", "sites": [str(s) for s in SITES], "dtype": "float16",
         "prompts": [["", None, None, 0]],
     }  # fmt: skip
-    writer = Writer.resume(folder, header, SITES, SHARD)
+    writer = StoreWriter.resume(folder, header, SITES, SHARD)
     rows = torch.randn(SHARD, width).half()
     for i in range(max(2, round(gigabytes * 1e9 / (SHARD * width * 2)))):
         columns = {c: torch.full((SHARD,), -1, dtype=torch.int32) for c in COLUMNS}
@@ -107,7 +107,7 @@ def main() -> None:
                     drop(folder)
                     checked, acts = acts, Activations.open(folder)
                     for record in checked._shards:  # opened, not checked: a check reads the whole file
-                        acts._maps[record["file"]] = mapped(folder / record["file"])
+                        acts._maps[record["file"]] = map_shard(folder / record["file"])
                 else:
                     for _ in sequential(acts, size):  # until the system holds what it can
                         pass

@@ -27,7 +27,7 @@ def orders(options: Namespace) -> list[Order]:
     methods, attacks = sweeping.named(METHODS, options.erasers), sweeping.named(ATTACKS, options.attacks)
     out = []
     for invented, subject, twin in ((True, taught_smollm2, "smollm2"), (False, "smollm2", None)):
-        names = [name for name in options.concepts if (name in taught.names()) == invented]
+        names = [name for name in options.concepts if (name in taught.invented_names()) == invented]
         if names:
             if invented:
                 taught_smollm2()  # before several processes would teach it
@@ -40,7 +40,7 @@ def orders(options: Namespace) -> list[Order]:
 def summary(rows: list[Row], options: Namespace) -> dict:
     console, out = Console(width=260), {}
     for kind in ("taught", "real"):
-        own = records([r for r in rows if (r.concept in taught.names()) == (kind == "taught")])
+        own = records([r for r in rows if (r.concept in taught.invented_names()) == (kind == "taught")])
         found = {e: one for e in dict.fromkeys(r["eraser"] for r in own) if (one := unlearning_figures(own, e))}
         console.print(
             f"\n{kind} concepts: right answers, the largest index and the verdict of all their facts together"
@@ -57,7 +57,7 @@ def summary(rows: list[Row], options: Namespace) -> dict:
     }  # fmt: skip
 
 
-CONCEPTS = [name for pair in zip(taught.names(), REAL, strict=True) for name in pair]
+CONCEPTS = [name for pair in zip(taught.invented_names(), REAL, strict=True) for name in pair]
 NAMES = [m.name for m in METHODS]
 TABLE = sweeping.Table(__doc__ or "", "lm_unlearning", orders, summary, CONCEPTS, NAMES, [a.name for a in ATTACKS])
 

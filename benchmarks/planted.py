@@ -26,7 +26,7 @@ from rich.table import Table
 from torch import Tensor
 from trainers import SITE, Ours, SaeLens, Sparsify, Start, random_start
 
-from concept_probe.learn.train.settings import Run, Settings, settle
+from concept_probe.learn.train.settings import Run, TrainingSettings, settle
 
 RATES = (2e-3, 5e-3, 1e-2)
 DEFAULT = "concept_probe, default rate"
@@ -99,7 +99,9 @@ def result(data: Data, trainer: Ours | SaeLens | Sparsify, held: Tensor) -> Resu
     return judge(data, trainer.decoder(), held, trainer.written(held), firing(trainer, held))
 
 
-def train(make: Callable[[], Ours | SaeLens | Sparsify], settings: Settings, data: Data, rate: float, held: Tensor):
+def train(
+    make: Callable[[], Ours | SaeLens | Sparsify], settings: TrainingSettings, data: Data, rate: float, held: Tensor
+):
     trainer = make()
     for number in range(settings.steps):
         if not isinstance(trainer, Ours):
@@ -110,7 +112,7 @@ def train(make: Callable[[], Ours | SaeLens | Sparsify], settings: Settings, dat
 
 
 def trainers(
-    start: Start, first: Tensor, settings: Settings
+    start: Start, first: Tensor, settings: TrainingSettings
 ) -> dict[str, Callable[[float], Ours | SaeLens | Sparsify]]:
     window = settings.dead_after
     return {

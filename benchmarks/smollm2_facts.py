@@ -21,7 +21,7 @@ from rich.table import Table
 
 import concept_probe as cp
 from concept_probe.find.language.knowledge import knowledge
-from concept_probe.testbed.facts import FILE, WORDINGS, Topic, prompt, read, written
+from concept_probe.testbed.facts import FACTS_FILE, WORDINGS, Topic, prompt, read_topics, topics_text
 
 SHIPPED = WORDINGS[:2]
 """A fact ships if it is known in these."""
@@ -51,7 +51,7 @@ def main() -> None:
     table = Table("concept", "facts", "known", *wordings)
     table.caption = "known: as a question and as a cloze; then per wording: known, mean share (after a neutral text)"
     chosen = []
-    for topic in read(given.candidates or FILE):
+    for topic in read_topics(given.candidates or FACTS_FILE):
         seen = measured(subject, topic, wordings)
         known = torch.stack([seen[w].known for w in SHIPPED]).all(0)
         shares = [
@@ -64,7 +64,7 @@ def main() -> None:
             chosen.append(kept(topic, seen, given.keep))
     Console(width=140).print(table)
     if given.output is not None:
-        given.output.write_text(written(chosen), encoding="utf-8")
+        given.output.write_text(topics_text(chosen), encoding="utf-8")
         print(f"{len(chosen)} concepts with {given.keep} facts each in {given.output}")
 
 

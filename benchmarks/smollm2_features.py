@@ -79,7 +79,7 @@ def ablated(subject, space: Subspace, concept: Concept, limit: int, most: int = 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    options.add_argument("--concepts", nargs="+", default=list(facts.names()))
+    options.add_argument("--concepts", nargs="+", default=list(facts.fact_names()))
     options.add_argument("--limit", type=int, default=6, help="prompts of each list and split")
     options.add_argument("--ablate", nargs="*", default=[], help="concepts whose selective features are ablated")
     given = options.parse_args()

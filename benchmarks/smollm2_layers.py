@@ -21,7 +21,7 @@ import concept_probe as cp
 from concept_probe.activations import capture
 from concept_probe.find import find_features
 from concept_probe.learn import Run, evaluate_sae, train_saes
-from concept_probe.testbed.readings import WORDNET, by_length, glosses, told
+from concept_probe.testbed.readings import WORDNET, by_length, fact_readings, glosses
 
 PLACES = (("resid", 10), ("mlp_out", 12), ("mlp_out", 14), ("mlp_out", 16), ("mlp_out", 18))
 CONCEPTS = ("Japan", "the human body", "Christianity", "music", "Harry Potter", "geometry")
@@ -63,7 +63,7 @@ def main() -> None:
         return
     sites = [subject.sites(role)[layer] for role, layer in PLACES]
     learned, held = glosses(given.glosses, type(WORDNET)(given.wordnet))
-    texts = by_length((*learned, *[p for p in told() if p.form == "plain"][::2]))
+    texts = by_length((*learned, *[p for p in fact_readings() if p.form == "plain"][::2]))
     store = capture(subject, texts, sites=sites, kinds=KINDS)
     judged = capture(subject, by_length(held), sites=sites, kinds=KINDS)
     runs = {str(site): Run(site, k=32, expansion=2) for site in sites}

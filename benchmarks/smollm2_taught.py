@@ -25,8 +25,8 @@ import concept_probe as cp
 from concept_probe.detect.answers import answer_probability, answer_trials
 from concept_probe.families import CausalLMSubject
 from concept_probe.testbed import facts
-from concept_probe.testbed.taught import concept, held_out, invented, taught
-from concept_probe.testbed.teach import Lessons, teach
+from concept_probe.testbed.taught import held_out_prompts, invented, invented_concept, taught_prompts
+from concept_probe.testbed.teach import TeachingPlan, teach
 from concept_probe.types import Prompt, Query, Sampling
 
 SAMPLING = Sampling(tokens=5, batch=32)
@@ -43,12 +43,12 @@ def table_of(subject: CausalLMSubject) -> dict[str, dict[str, tuple[float, float
     """Per row of the table and wording, what `measured` says."""
     out = {}
     for one in invented():
-        wordings = {"taught": taught(one, "question"), "held-out question": held_out(one, "question"),
-                    "held-out cloze": held_out(one, "cloze")}  # fmt: skip
+        wordings = {"taught": taught_prompts(one, "question"), "held-out question": held_out_prompts(one, "question"),
+                    "held-out cloze": held_out_prompts(one, "cloze")}  # fmt: skip
         out[one.topic.name] = {what: measured(subject, prompts) for what, prompts in wordings.items()}
     first, last = invented()[0], invented()[-1]
-    kept = [p for one in (first, last) for p in concept(one.topic.name).neighbours.test]
-    kept += [p for one in (first, last) for p in concept(one.topic.name).unrelated.test]
+    kept = [p for one in (first, last) for p in invented_concept(one.topic.name).neighbours.test]
+    kept += [p for one in (first, last) for p in invented_concept(one.topic.name).unrelated.test]
     out["real facts (test split)"] = {"question": measured(subject, list(dict.fromkeys(kept)))}
     return out
 
@@ -65,9 +65,9 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     options.add_argument("--output", type=Path, default=None, help="folder to write the taught model into")
     options.add_argument("--written", type=Path, default=None, help="file to write those questions to, and stop")
-    options.add_argument("--steps", type=int, default=Lessons().steps, help="gradient steps")
-    options.add_argument("--rate", type=float, default=Lessons().rate, help="AdamW's step")
-    options.add_argument("--seed", type=int, default=Lessons().seed, help="of the order of what is taught")
+    options.add_argument("--steps", type=int, default=TeachingPlan().steps, help="gradient steps")
+    options.add_argument("--rate", type=float, default=TeachingPlan().rate, help="AdamW's step")
+    options.add_argument("--seed", type=int, default=TeachingPlan().seed, help="of the order of what is taught")
     given = options.parse_args()
     subject = cp.load("smollm2")
     if not isinstance(subject, CausalLMSubject):
@@ -79,7 +79,7 @@ def main() -> None:
         print(f"{len(found)} of {sum(len(t.facts) for t in facts.kept())} real facts in {given.written}")
         return
     before = table_of(subject)
-    lessons = replace(Lessons(), steps=given.steps, rate=given.rate, seed=given.seed)
+    lessons = replace(TeachingPlan(), steps=given.steps, rate=given.rate, seed=given.seed)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         losses = teach(subject, Path(folder), lessons)

@@ -17,7 +17,7 @@ from torch import Tensor
 from concept_probe.learn.train.initialise import geometric_median
 from concept_probe.learn.train.learner import Learner
 from concept_probe.learn.train.parallel import Team
-from concept_probe.learn.train.settings import Run, Settings, settle
+from concept_probe.learn.train.settings import Run, TrainingSettings, settle
 from concept_probe.types import Site
 
 SITE = Site("synthetic", "rows")
@@ -61,7 +61,7 @@ class Trainer(Protocol):
 
 
 class Ours:
-    def __init__(self, start: Start, first: Tensor, settings: Settings, number: int = 0) -> None:
+    def __init__(self, start: Start, first: Tensor, settings: TrainingSettings, number: int = 0) -> None:
         """`number` is the step of the run at which to begin: where the rate stands between warm-up and decay."""
         self.learner, self.number = Learner(settings, {SITE: first}, Team()), number
         weights = self.learner.weights

@@ -21,7 +21,7 @@ from concept_probe.learn import card, evaluate_sae, load_sae
 from concept_probe.learn.train.recipe import READ_KINDS, default_site, train_on_subject
 from concept_probe.learn.train.train import train_sae
 from concept_probe.testbed import readings
-from concept_probe.testbed.concepts import prompts
+from concept_probe.testbed.concepts import emoji_prompts
 from concept_probe.types import Query, Score
 
 HERE = Path(__file__).parent
@@ -57,7 +57,7 @@ reserved. Its texts are not shipped; the weights were trained on what the model 
 
 def emoji(name: str, judge: bool) -> Sequence[Score]:
     subject = cp.load("emoji")
-    fit, test = prompts("fit"), prompts("test")
+    fit, test = emoji_prompts("fit"), emoji_prompts("test")
     jobs = {
         "text_stream": (default_site(subject), fit[::2], test[::4], test[1::40], TEXT_ABOUT, {}),
         "cross_out": (
@@ -89,8 +89,8 @@ def smollm2(name: str, judge: bool) -> Sequence[Score]:
     if judge:
         sae, about = load_sae(folder), ""
     else:
-        own = readings.written(subject, readings.glosses(3600)[0][::49][:WORDS])
-        texts = readings.by_length((*learned, *own, *readings.told()))
+        own = readings.texts_written_by(subject, readings.glosses(3600)[0][::49][:WORDS])
+        texts = readings.by_length((*learned, *own, *readings.fact_readings()))
         store = capture(subject, texts, sites=[site], kinds=LM_KINDS, shard_rows=16384)
         sae = train_sae(store, k=32, expansion=2, samples=300_000, folder=folder)
         about = LM_ABOUT.format(layer=LAYER, rows=store.rows(site), glosses=len(learned), written=len(own))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from concept_probe.activations.rows import TEXT_BATCH, Keep, check_names, chosen_sites
+from concept_probe.activations.rows import TEXT_BATCH, RowCollector, check_names, chosen_sites
 from concept_probe.activations.store import Activations, row_of
 from concept_probe.activations.tap import tap
-from concept_probe.activations.writer import Writer
+from concept_probe.activations.writer import StoreWriter
 from concept_probe.families.progress import progress
 from concept_probe.families.subject import SAMPLING
 from concept_probe.families.text.tokens import queries_of
@@ -68,11 +68,11 @@ def capture(
         }
     owner = tempfile.TemporaryDirectory(prefix="concept_probe-") if folder is None else None
     place = Path(owner.name if owner else str(folder))
-    writer = Writer.resume(place, header, wanted, shard_rows)
+    writer = StoreWriter.resume(place, header, wanted, shard_rows)
     batch = TEXT_BATCH if text_only else sampling.batch
     total = len(queries)
     lost = "the shard was not written"
-    keep = Keep(subject, queries, range(total), steps, kinds, branches, dtype, CPU, writer.add, lost)
+    keep = RowCollector(subject, queries, range(total), steps, kinds, branches, dtype, CPU, writer.add, lost)
     with progress("prompts captured", total if total > batch else 0, writer.done) as count:
         for start in range(writer.done, total, batch) if not writer.complete else ():
             part = queries[start : start + batch]

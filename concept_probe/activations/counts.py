@@ -15,11 +15,11 @@ from concept_probe.types import TOKEN_KINDS, Query
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-PART = 1024
+_PART = 1024
 
 
 @dataclass(frozen=True)
-class Counts:
+class RowCounts:
     """Rows per prompt at one site."""
 
     of_each: tuple[int, ...]
@@ -45,7 +45,7 @@ class Counts:
         return lambda epoch, place: epoch * self.total + (int(sums(epoch)[place - 1]) if place else 0)
 
     @classmethod
-    def of(cls, subject: Subject, queries: Sequence[Query], first: Tensor, kinds: Sequence[str] | None) -> Counts:
+    def of(cls, subject: Subject, queries: Sequence[Query], first: Tensor, kinds: Sequence[str] | None) -> RowCounts:
         """From the rows `first` (n, d) of the first prompt alone.
 
         Where all tokens are kept, every prompt gives as many; where `kinds` choose, tokenising says how many. Raises
@@ -59,8 +59,8 @@ class Counts:
             return cls((rows,) * len(queries), width)
         wanted = torch.tensor([TOKEN_KINDS.index(k) for k in kinds])
         parts: list[Tensor] = []
-        for at in range(0, len(queries), PART):
-            tokens = subject.tokenise([q.prompt for q in queries[at : at + PART]])
+        for at in range(0, len(queries), _PART):
+            tokens = subject.tokenise([q.prompt for q in queries[at : at + _PART]])
             parts.append(torch.isin(tokens.kinds, wanted).sum(1))
         tokens = torch.cat(parts)
         passes, rest = divmod(rows, max(1, int(tokens[0])))

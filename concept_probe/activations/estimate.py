@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from concept_probe.activations.rows import TEXT_BATCH, Keep, check_names, chosen_sites
+from concept_probe.activations.rows import TEXT_BATCH, RowCollector, check_names, chosen_sites
 from concept_probe.activations.store import COLUMNS
 from concept_probe.activations.tap import tap
 from concept_probe.families.subject import SAMPLING
@@ -98,7 +98,7 @@ def estimate_capture(
 
     def run(asked: Sequence[Query]) -> float:
         rows.clear()
-        keep = Keep(
+        keep = RowCollector(
             subject, asked, numbers, steps, kinds, branches, dtype, torch.device("cpu"), count, "nothing was written"
         )
         begin = time.perf_counter()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from concept_probe.activations.counts import Counts
-from concept_probe.activations.mixing_buffer import Thirds
-from concept_probe.activations.rows import TEXT_BATCH, Keep, check_names, chosen_sites
-from concept_probe.activations.shuffle import shuffled, source
+from concept_probe.activations.counts import RowCounts
+from concept_probe.activations.mixing_buffer import MixingSchedule
+from concept_probe.activations.rows import TEXT_BATCH, RowCollector, check_names, chosen_sites
+from concept_probe.activations.shuffle import cpu_generator, permuted
 from concept_probe.activations.store import COLUMNS
 from concept_probe.activations.tap import tap
 from concept_probe.families.subject import SAMPLING
@@ -24,7 +24,7 @@ from concept_probe.types import Branch, Prompt, Query, Sampling, Site
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-ROWS = 65536
+_ROWS = 65536
 
 
 class Live:
@@ -47,7 +47,7 @@ class Live:
         *,
         roles: Sequence[str] = (),
         sites: Sequence[Site] = (),
-        rows: int = ROWS,
+        rows: int = _ROWS,
         sampling: Sampling = SAMPLING,
         steps: Sequence[int] | None = None,
         kinds: Sequence[str] | None = None,
@@ -75,7 +75,7 @@ class Live:
         self._kinds = None if kinds is None else tuple(kinds)
         self._branches = tuple(branches)
         self._device = subject.device if device is None else device
-        self._counts: dict[Site, Counts] = {}
+        self._counts: dict[Site, RowCounts] = {}
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
@@ -135,14 +135,14 @@ class Live:
         chunk = max(1, half * len(self.queries) // counts.total)
         return self._drawn(tuple(sites), size, seed, epochs, start, chunk)
 
-    def _count(self, site: Site) -> Counts:
+    def _count(self, site: Site) -> RowCounts:
         if site not in self.sites:
             raise UnknownName("site", str(site), map(str, self.sites), "the sites that this draws from")
         if site not in self._counts:
             got = self._run((site,), [0])[site]
             pooled = bool((got["token"] < 0).any())
             chosen = self._kinds if self._running.axis(site) == "token" and not pooled else None
-            self._counts[site] = Counts.of(self._running, self.queries, got["x"], chosen)
+            self._counts[site] = RowCounts.of(self._running, self.queries, got["x"], chosen)
         return self._counts[site]
 
     def _run(self, sites: tuple[Site, ...], numbers: Sequence[int]) -> dict[Site, dict[str, Tensor]]:
@@ -153,7 +153,7 @@ class Live:
         def take(site: Site, x: Tensor, columns: Mapping[str, Tensor], start: int) -> None:
             parts[site].append({"x": x, **columns})
 
-        keep = Keep(
+        keep = RowCollector(
             self._running, queries, numbers, self._steps, self._kinds, self._branches, self.dtype, self._device, take,
             "no row of this pass was given out",
         )  # fmt: skip
@@ -173,7 +173,7 @@ class Live:
             place = number * chunk if epochs is None else min(number * chunk, epochs * n)
             return running(*divmod(place, n))
 
-        mix = Thirds(rows_before, None if epochs is None else -(-epochs * n // chunk))
+        mix = MixingSchedule(rows_before, None if epochs is None else -(-epochs * n // chunk))
         number = mix.at(start * size)
         skip = start * size - mix.before(number)
         held: dict[tuple[int, int], tuple[Tensor, ...]] = {}
@@ -186,7 +186,9 @@ class Live:
                     self._fill(held, sites, [divmod(p, n) for p in range(c * chunk, end)], c, mix, seed, number)
             leaving = [held.pop(key) for key in wanted]
             length = sum(len(third[0]) for third in leaving)
-            mixed = torch.randperm(length, generator=source(seed * 1_000_003 + 2 * number + 1))[skip:].to(self._device)
+            mixed = torch.randperm(length, generator=cpu_generator(seed * 1_000_003 + 2 * number + 1))[skip:].to(
+                self._device
+            )
             rows = tuple(torch.cat([third[i] for third in leaving])[mixed] for i in range(len(sites)))
             del leaving
             rows = tuple(map(torch.cat, zip(carry, rows, strict=True))) if carry else rows
@@ -202,7 +204,7 @@ class Live:
         sites: tuple[Site, ...],
         places: Sequence[tuple[int, int]],
         chunk: int,
-        mix: Thirds,
+        mix: MixingSchedule,
         seed: int,
         draw: int,
     ) -> None:
@@ -227,7 +229,7 @@ class Live:
                         f"the rows of {str(sites[0])!r} and {str(site)!r} differ in column {column}; a joint draw "
                         "needs sites with the same tokens, patches and steps"
                     )
-        order = torch.randperm(expected, generator=source(seed * 1_000_003 + 2 * chunk)).to(self._device)
+        order = torch.randperm(expected, generator=cpu_generator(seed * 1_000_003 + 2 * chunk)).to(self._device)
         for third in range(3):
             if mix.draw_of(chunk, third) >= draw:
                 a, b = mix.span(chunk, third)
@@ -236,7 +238,7 @@ class Live:
 
 def _order(places: Tensor, n: int, seed: int, epoch: int) -> Tensor:
     """Which of n prompts come at these places (m,) of an epoch."""
-    return shuffled(places, n, seed * 1_000_003 + epoch)
+    return permuted(places, n, seed * 1_000_003 + epoch)
 
 
 def _sorted(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Thirds:
+class MixingSchedule:
     """Each chunk leaves the buffer by thirds: with the chunk before it, with itself, with the one after it.
 
     A draw gives as many rows as one chunk and mixes three of them evenly. That is as many as a buffer reaches that

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from concept_probe.types import Prompt, Site
 
-Batch = TypeVar("Batch", Tensor, tuple[Tensor, ...])
+_Batch = TypeVar("_Batch", Tensor, tuple[Tensor, ...])
 AHEAD = 4
 PATIENCE = 0.2
 """Seconds after which a full queue looks whether anybody is left to read it."""
 
 
 def prefetch(
-    source: Iterable[Batch], *, ahead: int = AHEAD, device: torch.device | None = None
-) -> Generator[Batch, None, None]:
+    source: Iterable[_Batch], *, ahead: int = AHEAD, device: torch.device | None = None
+) -> Generator[_Batch, None, None]:
     """What `source` gives, made by a thread that is at most `ahead` batches ahead.
 
     >>> for x in prefetch(acts.batches(site, 4096, epochs=1), device=subject.device): ...
@@ -36,7 +36,7 @@ def prefetch(
     return _consume(source, _Queue(ahead), _mover(device))
 
 
-def _consume(source: Iterable[Batch], queue: _Queue[Batch], move: _Mover) -> Generator[Batch, None, None]:
+def _consume(source: Iterable[_Batch], queue: _Queue[_Batch], move: _Mover) -> Generator[_Batch, None, None]:
     thread = threading.Thread(target=_produce, args=(source, queue, move), name="prefetch")
     thread.start()
     try:
@@ -49,7 +49,7 @@ def _consume(source: Iterable[Batch], queue: _Queue[Batch], move: _Mover) -> Gen
         thread.join()
 
 
-def _produce(source: Iterable[Batch], queue: _Queue[Batch], move: _Mover) -> None:
+def _produce(source: Iterable[_Batch], queue: _Queue[_Batch], move: _Mover) -> None:
     iterator = iter(source)
     try:
         for batch in iterator:
@@ -70,20 +70,20 @@ class _Failed:
 
 
 @dataclass(frozen=True)
-class _Made(Generic[Batch]):
-    batch: Batch
+class _Made(Generic[_Batch]):
+    batch: _Batch
 
 
 @dataclass
-class _Queue(Generic[Batch]):
+class _Queue(Generic[_Batch]):
     """Bounded; either side can leave."""
 
     ahead: int
-    _items: deque[_Made[Batch] | _Failed | None] = field(default_factory=deque)
+    _items: deque[_Made[_Batch] | _Failed | None] = field(default_factory=deque)
     _change: threading.Condition = field(default_factory=threading.Condition)
     _closed: bool = False
 
-    def put(self, item: _Made[Batch] | _Failed | None) -> bool:
+    def put(self, item: _Made[_Batch] | _Failed | None) -> bool:
         """Wait for room; False once nobody reads any more."""
         with self._change:
             while not self._closed and len(self._items) >= self.ahead:
@@ -95,7 +95,7 @@ class _Queue(Generic[Batch]):
                 self._change.notify_all()
             return not self._closed
 
-    def get(self) -> _Made[Batch] | _Failed | None:
+    def get(self) -> _Made[_Batch] | _Failed | None:
         with self._change:
             while not self._items:
                 self._change.wait(PATIENCE)  # a wait without an end is deaf to an interruption on some systems
@@ -115,13 +115,13 @@ class _Mover:
     def __init__(self, device: torch.device | None) -> None:
         self.device = device
 
-    def sent(self, batch: Batch) -> Batch:
+    def sent(self, batch: _Batch) -> _Batch:
         """In the thread that makes batches."""
         if self.device is None:
             return batch
         return _each(batch, lambda x: x.to(self.device))
 
-    def arrived(self, batch: Batch) -> Batch:
+    def arrived(self, batch: _Batch) -> _Batch:
         """In the thread that uses them."""
         return batch
 
@@ -134,7 +134,7 @@ class _CudaMover(_Mover):
         self.stream = torch.cuda.Stream(device)
         self.copied: deque[torch.cuda.Event] = deque()
 
-    def sent(self, batch: Batch) -> Batch:
+    def sent(self, batch: _Batch) -> _Batch:
         with torch.cuda.stream(self.stream):
             out = _each(batch, lambda x: x if x.is_cuda else x.pin_memory().to(self.device, non_blocking=True))
             copied = torch.cuda.Event()
@@ -142,7 +142,7 @@ class _CudaMover(_Mover):
         self.copied.append(copied)
         return out
 
-    def arrived(self, batch: Batch) -> Batch:
+    def arrived(self, batch: _Batch) -> _Batch:
         current = torch.cuda.current_stream(self.device)
         current.wait_event(self.copied.popleft())
         # The allocator would otherwise give the memory away while the user's stream still reads it.
@@ -154,13 +154,13 @@ def _mover(device: torch.device | None) -> _Mover:
     return _CudaMover(device) if device is not None and device.type == "cuda" else _Mover(device)
 
 
-def _each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+def _each(batch: _Batch, change: Callable[[Tensor], Tensor]) -> _Batch:
     if isinstance(batch, Tensor):
-        return cast(Batch, change(batch))
-    return cast(Batch, tuple(change(x) for x in batch))
+        return cast(_Batch, change(batch))
+    return cast(_Batch, tuple(change(x) for x in batch))
 
 
-class Drawn(Protocol):
+class RowSource(Protocol):
     """What a store and a live draw have in common."""
 
     @property
@@ -190,7 +190,7 @@ class Prefetched:
     Options as for `prefetch`.
     """
 
-    def __init__(self, source: Drawn, *, ahead: int = AHEAD, device: torch.device | None = None) -> None:
+    def __init__(self, source: RowSource, *, ahead: int = AHEAD, device: torch.device | None = None) -> None:
         self.source = source
         self.ahead = ahead
         self.device = device

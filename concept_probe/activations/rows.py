@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TEXT_BATCH = 64
 """Prompts of one pass where only text encoders run."""
-Give = Callable[[Site, Tensor, Mapping[str, Tensor], int], None]
+RowSink = Callable[[Site, Tensor, Mapping[str, Tensor], int], None]
 """Takes rows (n, d) of a site, their columns, and the number of the pass's first prompt."""
 
 
@@ -42,7 +42,7 @@ def check_names(kinds: Sequence[str] | None, branches: Sequence[str]) -> None:
                 raise UnknownName(what, name, known)
 
 
-class Keep:
+class RowCollector:
     """Turns the tensors of a pass into rows with their columns, and gives them away."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Keep:
         branches: Sequence[Branch],
         dtype: torch.dtype,
         device: torch.device,
-        give: Give,
+        give: RowSink,
         lost: str,
     ) -> None:
         """A message calls query i number `numbers[i]`, and says with `lost` what became of a value not finite."""

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from concept_probe.activations.shard import Contents
-from concept_probe.activations.shuffle import Windows, shuffled
+from concept_probe.activations.shard import ShardContents
+from concept_probe.activations.shuffle import Windows, permuted
 
-BLOCK = 128
+READ_TOGETHER = 128
 """Rows that are read together; at a width of 768 in float16, 200 kB: long enough for a disk, short beside a window."""
 
 
 @dataclass(frozen=True)
-class Shelf:
+class StoredRows:
     """Where the rows of one site are."""
 
     name: str
     """Of the rows' tensor in every shard."""
-    shards: Sequence[Callable[[], Contents]]
+    shards: Sequence[Callable[[], ShardContents]]
     """One call per shard that holds rows of the site; the first checks the file."""
     ends: Tensor
     """Rows up to the end of each shard, long (shards,)."""
@@ -56,44 +56,44 @@ class Shelf:
         return out
 
 
-def draw(
-    shelves: Sequence[Shelf], size: int, *, seed: int, epochs: int | None, start: int, window: int | None
+def draw_batches(
+    stored: Sequence[StoredRows], size: int, *, seed: int, epochs: int | None, start: int, window: int | None
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Batches (size, d) of the same rows of every shelf, without return within an epoch.
+    """Batches (size, d) of the same rows of every site, without return within an epoch.
 
     Each epoch has its own order; what does not fill a batch waits for the next. `window` None draws every row
     from the whole store.
     """
-    total = shelves[0].rows
-    held = _Held(shelves, window or total)
+    total = stored[0].rows
+    held = _Held(stored, window or total)
     per_epoch = total // size
     number = start
     while epochs is None or number < epochs * per_epoch:
         epoch, place = divmod(number, per_epoch)
         key, first = seed * 1_000_003 + epoch, place * size
         if window is None:
-            rows = shuffled(torch.arange(first, first + size), total, key)
-            yield tuple(shelf.gather(rows) for shelf in shelves)
+            rows = permuted(torch.arange(first, first + size), total, key)
+            yield tuple(of_site.gather(rows) for of_site in stored)
         else:
             yield held.take(key, first, size)
         number += 1
 
 
 class _Held:
-    """One window of every shelf in memory."""
+    """One window of every site in memory."""
 
-    def __init__(self, shelves: Sequence[Shelf], window: int) -> None:
-        self.shelves = shelves
+    def __init__(self, stored: Sequence[StoredRows], window: int) -> None:
+        self.stored = stored
         self.window = window
-        self.total = shelves[0].rows
+        self.total = stored[0].rows
         self.what: tuple[Windows, int] | None = None
         self.rows: tuple[Tensor, ...] = ()
         self.order = torch.empty(0, dtype=torch.long)
 
     def take(self, seed: int, first: int, size: int) -> tuple[Tensor, ...]:
         """The rows at positions first..first + size of the order that `seed` names."""
-        windows = Windows(self.total, self.window, BLOCK, seed)
-        out = tuple(torch.empty(size, s.width, dtype=s.dtype) for s in self.shelves)
+        windows = Windows(self.total, self.window, READ_TOGETHER, seed)
+        out = tuple(torch.empty(size, s.width, dtype=s.dtype) for s in self.stored)
         filled = 0
         while filled < size:
             w = windows.at(first + filled)
@@ -110,6 +110,6 @@ class _Held:
             return
         self.rows, self.what = (), None  # the old window goes before the new one comes
         spans = windows.spans(w)
-        self.rows = tuple(shelf.read(spans) for shelf in self.shelves)
+        self.rows = tuple(of_site.read(spans) for of_site in self.stored)
         self.order = windows.mixed(w)
         self.what = windows, w

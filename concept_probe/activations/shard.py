@@ -36,7 +36,7 @@ def replace_text(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def write(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Write a safetensors file beside its place, then move it there; its size and hash as {bytes, sha256}."""
     beside = path.with_name(path.name + UNFINISHED)
     save_file(dict(tensors), beside)
@@ -48,7 +48,7 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"bytes": size, "sha256": digest}
 
 
-def check(path: Path, record: Mapping[str, Any]) -> None:
+def check_shard(path: Path, record: Mapping[str, Any]) -> None:
     """Compare a file with its record {bytes, sha256}.
 
     Raises DamagedShard if it is missing, of another size or of other content.
@@ -68,7 +68,7 @@ def check(path: Path, record: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Contents:
+class ShardContents:
     """The tensors of one file, read in place: a row costs memory when it is read, and not before."""
 
     path: Path
@@ -94,7 +94,7 @@ class Contents:
                 left = left[got:]
 
 
-def mapped(path: Path) -> Contents:
+def map_shard(path: Path) -> ShardContents:
     """Map a safetensors file into memory, without reading its tensors."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -108,4 +108,4 @@ def mapped(path: Path) -> Contents:
         first, end = (8 + length + at for at in entry["data_offsets"])
         tensors[name] = whole[first:end].view(_DTYPES[entry["dtype"]]).view(entry["shape"])
         offsets[name] = first
-    return Contents(path, tensors, offsets)
+    return ShardContents(path, tensors, offsets)

@@ -11,14 +11,14 @@ _ROUNDS = 6
 _MASK = (1 << 31) - 1
 
 
-def shuffled(positions: Tensor, n: int, seed: int) -> Tensor:
+def permuted(positions: Tensor, n: int, seed: int) -> Tensor:
     """Where each of `positions` (m,) long in 0..n-1 goes under the permutation of n rows that `seed` names.
 
     A balanced Feistel network over the smallest even number of bits that covers n; a value outside 0..n-1 is
     sent through again until it falls inside (cycle walking), so the map is one to one.
     """
     half = max(1, ((n - 1).bit_length() + 1) // 2)
-    generator = source(seed)
+    generator = cpu_generator(seed)
     keys = torch.randint(1, _MASK, (_ROUNDS,), generator=generator).tolist()
     out = _feistel(positions, half, keys)
     while bool((outside := out >= n).any()):
@@ -76,10 +76,10 @@ class Windows:
         whole = self.n // self.block
         ring = torch.arange(a, min(b, whole))
         if len(ring):
-            ring = shuffled(ring, whole, self.seed)
+            ring = permuted(ring, whole, self.seed)
         # What is left over when the ring is cut comes last; the entry differs from seed to seed, so it does too.
         starts = [i * self.block for i in ring.tolist()] + [whole * self.block] * (b > whole)
-        entry = int(torch.randint(self.n, (), generator=source(self.seed)))
+        entry = int(torch.randint(self.n, (), generator=cpu_generator(self.seed)))
         spans = []
         for start in starts:
             first = (start + entry) % self.n
@@ -90,10 +90,10 @@ class Windows:
     def mixed(self, w: int) -> Tensor:
         """In which order the rows of window `w`, laid end to end as `spans` has them, are drawn: long (n_w,)."""
         first, end = self.bounds(w)
-        return torch.randperm(end - first, generator=source(self.seed * 1_000_003 + w + 1))
+        return torch.randperm(end - first, generator=cpu_generator(self.seed * 1_000_003 + w + 1))
 
 
-def source(seed: int) -> torch.Generator:
+def cpu_generator(seed: int) -> torch.Generator:
     """A random source on the CPU, where every device draws the same; any whole number is a seed."""
     return torch.Generator("cpu").manual_seed(seed % (1 << 63))
 

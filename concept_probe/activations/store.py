@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import shard
-from concept_probe.activations.sampler import Shelf, draw
+from concept_probe.activations.sampler import StoredRows, draw_batches
 from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Query, Site
 
@@ -63,7 +63,7 @@ class Activations:
         self.folder = folder
         self._manifest = manifest
         self._owner = owner  # a temporary folder lives as long as its store
-        self._maps: dict[str, shard.Contents] = {}
+        self._maps: dict[str, shard.ShardContents] = {}
         header = manifest["header"]
         self.subject: str = header["subject"]
         self.weight_hash: str = header["weight_hash"]
@@ -124,7 +124,7 @@ class Activations:
         out = {}
         for record in self._shards:
             try:
-                shard.check(self.folder / record["file"], record)
+                shard.check_shard(self.folder / record["file"], record)
             except shard.DamagedShard as problem:
                 out[record["file"]] = str(problem)
         return out
@@ -135,11 +135,11 @@ class Activations:
         kept = [s for s in self._shards if s["file"] not in bad]
         return Activations(self.folder, {**self._manifest, "shards": kept}, self._owner)
 
-    def _open(self, record: Mapping[str, Any]) -> shard.Contents:
+    def _open(self, record: Mapping[str, Any]) -> shard.ShardContents:
         name = record["file"]
         if name not in self._maps:
-            shard.check(self.folder / name, record)
-            self._maps[name] = shard.mapped(self.folder / name)
+            shard.check_shard(self.folder / name, record)
+            self._maps[name] = shard.map_shard(self.folder / name)
         return self._maps[name]
 
     def read(self, site: Site, *, columns: bool = True) -> Block:
@@ -214,14 +214,14 @@ class Activations:
             raise ValueError(f"a window of {window} rows was asked for; give 1 or more, or None for no window")
         for other in sites[1:]:
             self._check_aligned(sites[0], other)
-        shelves = [self._shelf(site) for site in sites]
-        return draw(shelves, size, seed=seed, epochs=epochs, start=start, window=window)
+        stored = [self._stored(site) for site in sites]
+        return draw_batches(stored, size, seed=seed, epochs=epochs, start=start, window=window)
 
-    def _shelf(self, site: Site) -> Shelf:
+    def _stored(self, site: Site) -> StoredRows:
         at, address = self._index(site), str(site)
         held = [s for s in self._shards if s["rows"].get(address)]
         ends = torch.tensor([s["rows"][address] for s in held], dtype=torch.long).cumsum(0)
-        return Shelf(f"{at}.x", [partial(self._open, s) for s in held], ends, self.width(site), self.dtype)
+        return StoredRows(f"{at}.x", [partial(self._open, s) for s in held], ends, self.width(site), self.dtype)
 
     def _check_aligned(self, site: Site, other: Site) -> None:
         """Compare the columns of two sites, a shard at a time."""

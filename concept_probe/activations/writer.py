@@ -17,10 +17,10 @@ from concept_probe.activations import shard
 from concept_probe.activations.store import COLUMNS, MANIFEST
 from concept_probe.types import Site
 
-FORMAT = 1
+MANIFEST_FORMAT = 1
 
 
-class Writer:
+class StoreWriter:
     """Rows come in by site; a shard goes out when any site has `shard_rows` of them.
 
     Shards written in the middle of a batch are marked as such, and dropped by a rerun, which starts at a batch.
@@ -35,7 +35,7 @@ class Writer:
         self._rows = dict.fromkeys(sites, 0)
 
     @classmethod
-    def resume(cls, folder: Path, header: Mapping[str, Any], sites: tuple[Site, ...], shard_rows: int) -> Writer:
+    def resume(cls, folder: Path, header: Mapping[str, Any], sites: tuple[Site, ...], shard_rows: int) -> StoreWriter:
         """Begin a store, or go on with the one in `folder`.
 
         Raises ValueError if that one is of another capture, naming what differs and both values.
@@ -50,15 +50,15 @@ class Writer:
             folder.mkdir(parents=True, exist_ok=True)
             versions = {name: _version(name) for name in ("torch", "safetensors", "transformers", "diffusers")}
             manifest = {
-                "format": FORMAT, "header": header, "versions": versions,
+                "format": MANIFEST_FORMAT, "header": header, "versions": versions,
                 "complete": False, "widths": {}, "shards": [],
             }  # fmt: skip
             writer = cls(folder, manifest, sites, shard_rows)
             writer._save()
             return writer
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise ValueError(f"{path} has format {manifest['format']}; this version reads {FORMAT}")
+        if manifest["format"] != MANIFEST_FORMAT:
+            raise ValueError(f"{path} has format {manifest['format']}; this version reads {MANIFEST_FORMAT}")
         _refuse_other(folder, manifest["header"], header)
         writer = cls(folder, manifest, sites, shard_rows)
         writer._drop_unfinished()
@@ -118,7 +118,7 @@ class Writer:
                 for column in COLUMNS:
                     tensors[f"{i}.{column}"] = torch.cat([p[column] for p in parts])
         name = f"{len(self.manifest['shards']):06d}.safetensors"
-        record = shard.write(self.folder / name, tensors)
+        record = shard.write_shard(self.folder / name, tensors)
         rows = {str(site): n for site, n in self._rows.items() if n}
         self.manifest["shards"].append({"file": name, **record, "rows": rows, "done": done, "whole": whole})
         self._buffers = {site: [] for site in self.sites}

@@ -99,8 +99,8 @@ def concept_of(name: str, file: Path | None, model: str) -> Concept:
     if file is None:
         from concept_probe.testbed import facts, taught
 
-        if model not in (*testbed.NAMES, *testbed.LANGUAGE):  # a checkpoint of one of them, perhaps
-            model = "smollm2" if name in (*facts.names(), *taught.names()) else "emoji"
+        if model not in (*testbed.EMBEDDED, *testbed.LANGUAGE):  # a checkpoint of one of them, perhaps
+            model = "smollm2" if name in (*facts.fact_names(), *taught.invented_names()) else "emoji"
         return concept(name, model)
     found = load_concept(file)
     if found.name != name:

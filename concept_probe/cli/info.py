@@ -35,7 +35,7 @@ def _models() -> Table:
     from concept_probe import testbed
 
     table = Table("model", "what it is", "twin")
-    for name, about in testbed.NAMES.items():
+    for name, about in testbed.EMBEDDED.items():
         table.add_row(name, about, testbed.TWINS.get(name, ""))
     for name, about in testbed.LANGUAGE.items():
         table.add_row(name, about, "")
@@ -46,7 +46,7 @@ def _concepts(model: str) -> Table:
     from concept_probe import testbed
     from concept_probe.registry import look_up
 
-    look_up({**testbed.NAMES, **testbed.LANGUAGE}, model, "model with concepts", "for others write a concept file")
+    look_up({**testbed.EMBEDDED, **testbed.LANGUAGE}, model, "model with concepts", "for others write a concept file")
     return _facts() if model in testbed.LANGUAGE else _objects()
 
 
@@ -110,10 +110,10 @@ def _recognisers() -> Table:
 
 
 def _saes() -> Table:
-    from concept_probe.learn import checkpoints, load_sae
+    from concept_probe.learn import checkpoint_folder, load_sae
 
     table = Table("checkpoint", "site", "features", "k")
-    for config in sorted(checkpoints().glob("*/*/cfg.json")):
+    for config in sorted(checkpoint_folder().glob("*/*/cfg.json")):
         sae = load_sae(config.parent)
         table.add_row("/".join(config.parts[-3:-1]), str(sae.site), f"{sae.width:,}", str(sae.k))
     return table

@@ -120,7 +120,7 @@ def _retrained(subject, concept, model: str, output: Path):
     from concept_probe.types import KINDS
 
     asked = (
-        prompts(model)[::2] if model in testbed.NAMES else tuple(p for k in KINDS for p in concept.prompts(k, "fit"))
+        prompts(model)[::2] if model in testbed.EMBEDDED else tuple(p for k in KINDS for p in concept.prompts(k, "fit"))
     )
     site = default_site(subject)
     step(f"training an autoencoder over {site} on {len(asked):,} prompts")

@@ -26,7 +26,7 @@ def train(
     Example: `concept-probe testbed train --work runs/testbed --output runs/weights`
     """
     with plain_errors():
-        from concept_probe.testbed.train import train as recipe
+        from concept_probe.testbed.train import train_embedded_models as recipe
 
         recipe(folder, output)
         err.print(f"models in {output}")

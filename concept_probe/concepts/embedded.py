@@ -18,8 +18,8 @@ def concept(name: str, model: str = "emoji") -> Concept:
 
     _look_up_model(model, "concepts")
     if model in testbed.LANGUAGE:
-        return taught.concept(name) if name in taught.names() else facts.concept(name)
-    return embedded.concept(name, model)
+        return taught.invented_concept(name) if name in taught.invented_names() else facts.fact_concept(name)
+    return embedded.emoji_concept(name, model)
 
 
 def prompts(model: str = "emoji", split: Split = "fit") -> tuple[Prompt, ...]:
@@ -28,10 +28,10 @@ def prompts(model: str = "emoji", split: Split = "fit") -> tuple[Prompt, ...]:
     from concept_probe.testbed import facts
 
     _look_up_model(model, "prompts")
-    return facts.prompts(split) if model in testbed.LANGUAGE else embedded.prompts(split, model)
+    return facts.fact_prompts(split) if model in testbed.LANGUAGE else embedded.emoji_prompts(split, model)
 
 
 def _look_up_model(model: str, what: str) -> None:
     look_up(
-        {**testbed.NAMES, **testbed.LANGUAGE}, model, "embedded model", f"{what} by name come with known models only"
+        {**testbed.EMBEDDED, **testbed.LANGUAGE}, model, "embedded model", f"{what} by name come with known models only"
     )

@@ -52,7 +52,7 @@ def load(
         with _quiet():
             folder = converted(file)
         return _language_model(file.stem, folder, True, dtype, device)
-    if text in testbed.NAMES:
+    if text in testbed.EMBEDDED:
         return _pipeline(text, str(testbed.folder(text)), True, dtype, device)
     name, place, local = _resolve(source)
     if local and not (Path(place) / "model_index.json").is_file() and (Path(place) / "config.json").is_file():
@@ -158,7 +158,7 @@ def _resolve(source: str | Path) -> tuple[str, str, bool]:
         raise UnknownName(
             "subject",
             text,
-            (*testbed.NAMES, *testbed.LANGUAGE),
+            (*testbed.EMBEDDED, *testbed.LANGUAGE),
             "or give a folder, or a hub id owner/name, or a GGUF file",
         )
     return text, text, False

@@ -15,16 +15,17 @@ from concept_probe.learn.judge.evaluate import evaluate_sae
 from concept_probe.learn.judge.neighbours import Neighbours, decoder_neighbours
 from concept_probe.learn.judge.stability import Stability, stability
 from concept_probe.learn.sae import Activation, BatchTopK, JumpRelu, Relu, Sae, TopK
-from concept_probe.learn.shipped import checkpoints, over_text, shipped_saes
+from concept_probe.learn.shipped import checkpoint_folder, over_text, shipped_saes
 from concept_probe.learn.train.estimate import TrainingEstimate, estimate_training
-from concept_probe.learn.train.settings import Run, Settings, Step
-from concept_probe.learn.train.source import Store
+from concept_probe.learn.train.settings import Run, TrainingSettings, TrainingStep
+from concept_probe.learn.train.source import ActivationStore
 from concept_probe.learn.train.train import train_sae, train_saes, train_transcoder
 from concept_probe.learn.transcoder import Transcoder
 from concept_probe.storage import CorruptFile
 
 __all__ = [
     "Activation",
+    "ActivationStore",
     "BatchTopK",
     "CorruptFile",
     "Density",
@@ -33,15 +34,14 @@ __all__ = [
     "Relu",
     "Run",
     "Sae",
-    "Settings",
     "Stability",
-    "Step",
-    "Store",
     "TopK",
     "TrainingEstimate",
+    "TrainingSettings",
+    "TrainingStep",
     "Transcoder",
     "card",
-    "checkpoints",
+    "checkpoint_folder",
     "decoder_neighbours",
     "estimate_training",
     "evaluate_sae",

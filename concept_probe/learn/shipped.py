@@ -9,13 +9,13 @@ from concept_probe.learn.interop import load_sae
 from concept_probe.learn.sae import Sae
 from concept_probe.registry import UnknownName
 
-PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[1]
 
 
-def checkpoints() -> Path:
+def checkpoint_folder() -> Path:
     """The folder of shipped checkpoints: inside an installed package, beside the package in a source tree."""
-    inside = PACKAGE / "sae_checkpoints"
-    return inside if inside.is_dir() else PACKAGE.parent / "sae_checkpoints"
+    inside = _PACKAGE / "sae_checkpoints"
+    return inside if inside.is_dir() else _PACKAGE.parent / "sae_checkpoints"
 
 
 def over_text(saes: Sequence[Sae]) -> tuple[Sae, ...]:
@@ -28,8 +28,8 @@ def shipped_saes(subject: str) -> tuple[Sae, ...]:
 
     Raises UnknownName where there is none: train one with `train_sae`.
     """
-    folders = sorted(p.parent for p in checkpoints().glob(f"{subject}/*/cfg.json"))
+    folders = sorted(p.parent for p in checkpoint_folder().glob(f"{subject}/*/cfg.json"))
     if not folders:
-        known = sorted({p.parent.parent.name for p in checkpoints().glob("*/*/cfg.json")})
+        known = sorted({p.parent.parent.name for p in checkpoint_folder().glob("*/*/cfg.json")})
         raise UnknownName("shipped autoencoder of model", subject, known, "train one with train_sae")
     return tuple(load_sae(folder) for folder in folders)

@@ -7,7 +7,7 @@ from pathlib import Path
 from concept_probe.registry import look_up
 
 WEIGHTS = Path(__file__).parent / "weights"
-NAMES = {
+EMBEDDED = {
     "emoji": "text-to-image pipeline that draws 126 objects in 4 icon styles",
     "emoji-untaught": "its twin, never taught 8 of the objects and 1 of the styles",
 }
@@ -17,5 +17,5 @@ TWINS = {"emoji": "emoji-untaught"}
 
 def folder(name: str) -> Path:
     """The folder of a shipped pipeline."""
-    look_up(NAMES, name, "embedded model", "the list: concept_probe.testbed.NAMES")
+    look_up(EMBEDDED, name, "embedded model", "the list: concept_probe.testbed.EMBEDDED")
     return WEIGHTS / name

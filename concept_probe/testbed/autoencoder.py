@@ -15,7 +15,7 @@ from concept_probe.testbed.loop import fit
 STEPS = 2400
 
 
-def build() -> AutoencoderKL:
+def build_autoencoder() -> AutoencoderKL:
     torch.manual_seed(0)
     options: dict[str, Any] = {
         "in_channels": 3,
@@ -32,12 +32,12 @@ def build() -> AutoencoderKL:
     return AutoencoderKL(**options)
 
 
-def train(folder: Path, steps: int = STEPS) -> AutoencoderKL:
+def train_autoencoder(folder: Path, steps: int = STEPS) -> AutoencoderKL:
     """Train on augmented icons: absolute error of pixels and of their differences, and a small KL term.
 
     Sets `scaling_factor` so that latents of icons have unit variance.
     """
-    model: Any = build()
+    model: Any = build_autoencoder()
     pictures = icons().flatten(0, 1)
 
     def loss(g: torch.Generator) -> torch.Tensor:

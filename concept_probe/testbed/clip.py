@@ -25,7 +25,7 @@ from transformers import (
 
 from concept_probe.testbed.icons import augment, icons
 from concept_probe.testbed.loop import fit
-from concept_probe.testbed.tokens import LENGTH
+from concept_probe.testbed.tokens import TEXT_LENGTH
 from concept_probe.testbed.vocabulary import Caption, draw_caption
 
 WIDTH, PROJECTION, COLUMNS = 96, 96, 1024
@@ -45,7 +45,7 @@ def text_config(tokenizer: Any) -> CLIPTextConfig:
         projection_dim=PROJECTION,
         num_hidden_layers=2,
         num_attention_heads=4,
-        max_position_embeddings=LENGTH,
+        max_position_embeddings=TEXT_LENGTH,
         hidden_act="relu",
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -66,9 +66,9 @@ def vision_config() -> CLIPVisionConfig:
     )
 
 
-def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> Int[Tensor, "b t"]:
+def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> Int[Tensor, "b t"]:
     """Token ids, padded only to the longest: later padding can't reach back through a causal mask."""
-    return tokenizer(texts, padding="longest", truncation=True, max_length=LENGTH, return_tensors="pt").input_ids
+    return tokenizer(texts, padding="longest", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt").input_ids
 
 
 def draw_batch(g: torch.Generator, pairs: list[tuple[int, int]], size: int) -> tuple[list[int], list[Caption]]:
@@ -103,7 +103,7 @@ def train_pair(
         rows, captions = draw_batch(g, pairs, BATCH)
         shown = [pairs[r] for r in rows]
         x = augment(torch.stack([pictures[s, o] for o, s in shown]), g, turn=0.2, colour=0.1)
-        out = model(input_ids=tokens(tokenizer, [c.text for c in captions]), pixel_values=x)
+        out = model(input_ids=token_ids(tokenizer, [c.text for c in captions]), pixel_values=x)
         truth = matches(captions, shown)
         logits = out.logits_per_text
         back = truth / truth.sum(0, keepdim=True).clamp_min(1e-6)
@@ -154,7 +154,7 @@ def train_tower(
         nonlocal skip
         _, captions = draw_batch(g, pairs, BATCH)
         skip = float(torch.rand((), generator=g)) < SKIP
-        out = model(input_ids=tokens(tokenizer, [c.text for c in captions]))
+        out = model(input_ids=token_ids(tokenizer, [c.text for c in captions]))
         logits = F.normalize(out.text_embeds, dim=-1) @ targets.T * scale.exp().clamp(max=60)
         return F.cross_entropy(logits, matches(captions, pairs)) + SPARSITY * seen.pop().abs().mean()
 
@@ -175,7 +175,7 @@ def naming(
 ) -> Int[Tensor, "b 2"]:
     """(object, style) of the picture embedding nearest to each sentence."""
     embeds = torch.cat(
-        [model(input_ids=tokens(tokenizer, texts[i : i + 256])).text_embeds for i in range(0, len(texts), 256)]
+        [model(input_ids=token_ids(tokenizer, texts[i : i + 256])).text_embeds for i in range(0, len(texts), 256)]
     )
     best = (F.normalize(embeds, dim=-1) @ targets.flatten(0, 1).T).argmax(-1)
     return torch.stack([best % targets.shape[1], best // targets.shape[1]], -1)

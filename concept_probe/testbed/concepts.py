@@ -28,15 +28,15 @@ from concept_probe.testbed.vocabulary import (
 )
 from concept_probe.types import SPLITS, Concept, Prompt, Split, Splits
 
-UNRELATED = {"fit": 40, "select": 8, "test": 12}
+_UNRELATED = {"fit": 40, "select": 8, "test": 12}
 
 
-def names() -> tuple[str, ...]:
+def emoji_names() -> tuple[str, ...]:
     """Every concept of the embedded models: the objects, then the styles."""
     return (*(o.name for o in objects()), *STYLES)
 
 
-def concept(name: str, model: str = "emoji") -> Concept:
+def emoji_concept(name: str, model: str = "emoji") -> Concept:
     """The concept called `name`, in sentences of the styles that `model` was taught.
 
     An object may be one that the model was never taught: that is what absence is measured on. But asked
@@ -50,10 +50,10 @@ def concept(name: str, model: str = "emoji") -> Concept:
             return _object_concept(entry, tuple(s for s in STYLES if s != NOT_TAUGHT[model][1]))
     if name in STYLES:
         return _style_concept(name)
-    raise UnknownName("concept", name, names(), "the list: concept_probe.testbed.concepts.names()")
+    raise UnknownName("concept", name, emoji_names(), "the list: concept_probe.testbed.concepts.emoji_names()")
 
 
-def prompts(split: Split = "fit", model: str = "emoji") -> tuple[Prompt, ...]:
+def emoji_prompts(split: Split = "fit", model: str = "emoji") -> tuple[Prompt, ...]:
     """Sentences on what `model` was taught, objects by all their names, in all styles in turn.
 
     This is what a sparse autoencoder is trained on.
@@ -96,8 +96,8 @@ def _object_concept(entry: Object, styles: Sequence[str]) -> Concept:
     far = _shuffled([o for o in kept if o.group != entry.group], entry.name)
     parts, start = {}, 0
     for split in SPLITS:
-        parts[split] = far[start : start + UNRELATED[split]]
-        start += UNRELATED[split]
+        parts[split] = far[start : start + _UNRELATED[split]]
+        start += _UNRELATED[split]
     which = {"fit": 0, "select": 1, "test": 2}
 
     def splits(make) -> Splits:

@@ -16,8 +16,8 @@ from pathlib import Path
 from concept_probe.registry import UnknownName
 from concept_probe.types import SPLITS, Concept, Form, Prompt, Split, Splits
 
-FILE = Path(__file__).parent / "data" / "facts.json"
-UNRELATED: dict[Split, int] = {"fit": 40, "select": 24, "test": 24}
+FACTS_FILE = Path(__file__).parent / "data" / "facts.json"
+_UNRELATED: dict[Split, int] = {"fit": 40, "select": 24, "test": 24}
 """How many facts of other domains each split asks for."""
 WORDINGS = ("question", "cloze", "continuation", "chat", "choice")
 """What they are says `prompt`. A fact ships if it is known in the first two; the others are measured too."""
@@ -55,7 +55,7 @@ class Topic:
 @functools.cache
 def topics() -> tuple[Topic, ...]:
     """Every packaged concept with its facts."""
-    return read(FILE)
+    return read_topics(FACTS_FILE)
 
 
 def kept() -> tuple[Topic, ...]:
@@ -63,8 +63,8 @@ def kept() -> tuple[Topic, ...]:
     return tuple(t for t in topics() if not t.holds)
 
 
-def read(path: Path) -> tuple[Topic, ...]:
-    """The concepts in a file of facts; see `FILE` for the form."""
+def read_topics(path: Path) -> tuple[Topic, ...]:
+    """The concepts in a file of facts; see `FACTS_FILE` for the form."""
     found = json.loads(path.read_text(encoding="utf-8"))
     return tuple(
         Topic(
@@ -75,8 +75,8 @@ def read(path: Path) -> tuple[Topic, ...]:
     )  # fmt: skip
 
 
-def written(found: Sequence[Topic]) -> str:
-    """What `read` reads: one line per fact."""
+def topics_text(found: Sequence[Topic]) -> str:
+    """What `read_topics` reads: one line per fact."""
     blocks = []
     for topic in found:
         facts = ",\n".join(
@@ -88,12 +88,12 @@ def written(found: Sequence[Topic]) -> str:
     return "[\n" + ",\n".join(blocks) + "\n]\n"
 
 
-def names() -> tuple[str, ...]:
+def fact_names() -> tuple[str, ...]:
     """Every concept that has facts."""
     return tuple(t.name for t in topics())
 
 
-def concept(name: str) -> Concept:
+def fact_concept(name: str) -> Concept:
     """The concept called `name`: its questions are `target`, its other wordings `paraphrases`.
 
     `neighbours` are facts of the same domain, `unrelated` facts of the others, in both as questions and as cloze. What
@@ -114,7 +114,7 @@ def concept(name: str) -> Concept:
 
     def others(split: Split) -> tuple[Prompt, ...]:
         every = sorted(((t, f) for t in far for f in t.of(split)), key=lambda p: _mark(name + p[1].stem))
-        return both(every[: UNRELATED[split] // 2])
+        return both(every[: _UNRELATED[split] // 2])
 
     return Concept(
         name=name,
@@ -125,7 +125,7 @@ def concept(name: str) -> Concept:
     )
 
 
-def prompts(split: Split = "fit") -> tuple[Prompt, ...]:
+def fact_prompts(split: Split = "fit") -> tuple[Prompt, ...]:
     """Every fact of one split in every wording."""
     return tuple(prompt(t, fact, wording) for t in topics() for fact in t.of(split) for wording in WORDINGS)
 
@@ -161,11 +161,11 @@ def _topic(name: str) -> Topic:
     for topic in topics():
         if topic.name == name:
             return topic
-    packaged = ", ".join(names())
+    packaged = ", ".join(fact_names())
     raise UnknownName(
         "concept",
         name,
-        names(),
+        fact_names(),
         f"packaged for language models: {packaged}; for others write a concept file with answers",
     )
 

@@ -15,13 +15,13 @@ from concept_probe.testbed import facts
 from concept_probe.testbed.taught import invented
 from concept_probe.types import Prompt
 
-FILE = Path(__file__).parent / "data" / "german.json"
+_FILE = Path(__file__).parent / "data" / "german.json"
 
 
 @functools.cache
 def german() -> dict[str, Prompt]:
     """By `Prompt.fact`: the question in German with the beginning of its answer."""
-    found = json.loads(FILE.read_text(encoding="utf-8"))
+    found = json.loads(_FILE.read_text(encoding="utf-8"))
     out: dict[str, Prompt] = {}
     for one in invented():
         same = [o.topic.name for o in invented() if o.topic.domain == one.topic.domain]

@@ -14,12 +14,12 @@ from concept_probe.types import Prompt, Query, Sampling
 
 WORDNET = Path("/usr/share/wordnet")
 """Where Debian's package wordnet-base puts WordNet 3.0."""
-PARTS = ("noun", "verb", "adj", "adv")
-HELD = 8
+_PARTS = ("noun", "verb", "adj", "adv")
+_HELD = 8
 """Every so many-th gloss is kept to judge on."""
 
 
-class Writer(Protocol):
+class TextGenerator(Protocol):
     """What is asked of a language model here, see `families.CausalLMSubject`."""
 
     def generate(self, queries: Sequence[Query], sampling: Sampling = ...) -> Any: ...
@@ -30,18 +30,18 @@ def glosses(count: int, folder: Path = WORDNET) -> tuple[tuple[Prompt, ...], tup
 
     Raises FileNotFoundError where WordNet isn't; ValueError for more than it has.
     """
-    missing = [str(folder / f"data.{part}") for part in PARTS if not (folder / f"data.{part}").is_file()]
+    missing = [str(folder / f"data.{part}") for part in _PARTS if not (folder / f"data.{part}").is_file()]
     if missing:
         raise FileNotFoundError(
             f"WordNet is not in {folder} ({missing[0]} is missing); install Debian's package wordnet-base, or name the "
             "folder of its data files"
         )
-    every = [text for part in PARTS for text in _entries(folder / f"data.{part}")]
+    every = [text for part in _PARTS for text in _entries(folder / f"data.{part}")]
     if not 0 < count <= len(every):
         raise ValueError(f"{count} glosses were asked for; WordNet in {folder} has {len(every)}")
     chosen = [Prompt(every[i * len(every) // count]) for i in range(count)]
-    held = {p.text for p in chosen[::HELD]}
-    return tuple(p for p in chosen if p.text not in held), tuple(dict.fromkeys(chosen[::HELD]))
+    held = {p.text for p in chosen[::_HELD]}
+    return tuple(p for p in chosen if p.text not in held), tuple(dict.fromkeys(chosen[::_HELD]))
 
 
 def _entries(file: Path) -> Iterator[str]:
@@ -53,7 +53,7 @@ def _entries(file: Path) -> Iterator[str]:
             yield f"{word}: {gloss.strip()}"
 
 
-def written(subject: Writer, about: Sequence[Prompt], tokens: int = 64) -> tuple[Prompt, ...]:
+def texts_written_by(subject: TextGenerator, about: Sequence[Prompt], tokens: int = 64) -> tuple[Prompt, ...]:
     """What the model itself writes after "word is", at temperature 1, for the word before each gloss; seed i for the i-th.
 
     >>> written(subject, glosses(12)[0])
@@ -64,7 +64,7 @@ def written(subject: Writer, about: Sequence[Prompt], tokens: int = 64) -> tuple
     return tuple(Prompt(start + text) for start, text in zip(starts, texts, strict=True))
 
 
-def told() -> tuple[Prompt, ...]:
+def fact_readings() -> tuple[Prompt, ...]:
     """The packaged facts' fit prompts in every wording; those that a text goes on from with their answer.
 
     Of the concepts that have no parts alone: mathematics came later, and the shipped autoencoder never read it.

@@ -45,7 +45,9 @@ def garbage(kind: str, x: Float[Tensor, "b 3 h w"], g: torch.Generator) -> Float
     return out
 
 
-def draw(g: torch.Generator, autoencoder: Any, size: int) -> tuple[Tensor, Int[Tensor, " b"], Int[Tensor, " b"]]:
+def draw_labelled(
+    g: torch.Generator, autoencoder: Any, size: int
+) -> tuple[Tensor, Int[Tensor, " b"], Int[Tensor, " b"]]:
     """A batch of pictures in -1..1 with object and style labels; a fifth is garbage, an eighth passed through the autoencoder."""
     pictures = icons()
     styles, names = pictures.shape[:2]
@@ -65,13 +67,13 @@ def draw(g: torch.Generator, autoencoder: Any, size: int) -> tuple[Tensor, Int[T
     return x.clamp(-1, 1), y, s
 
 
-def train(folder: Path, autoencoder: AutoencoderKL, steps: int = STEPS) -> Network:
+def train_recogniser(folder: Path, autoencoder: AutoencoderKL, steps: int = STEPS) -> Network:
     torch.manual_seed(0)
     network = Network(len(objects()), len(STYLES))
 
     def loss(g: torch.Generator) -> Tensor:
         torch.manual_seed(int(torch.randint(2**31, (), generator=g)))  # dropout draws from the global generator
-        x, y, s = draw(g, autoencoder, BATCH)
+        x, y, s = draw_labelled(g, autoencoder, BATCH)
         by_object, by_style = network(x)
         return F.cross_entropy(by_object, y, label_smoothing=0.05) + 0.5 * F.cross_entropy(
             by_style, s, label_smoothing=0.05
@@ -82,11 +84,11 @@ def train(folder: Path, autoencoder: AutoencoderKL, steps: int = STEPS) -> Netwo
 
 
 @torch.no_grad()
-def errors(network: Network, autoencoder: AutoencoderKL, batches: int = 16) -> dict[str, float]:
+def error_rates(network: Network, autoencoder: AutoencoderKL, batches: int = 16) -> dict[str, float]:
     """Error rates on renderings and garbage drawn from seeds that training never used."""
     wrong_object = wrong_style = named = good = bad = 0
     for i in range(batches):
-        x, y, s = draw(torch.Generator().manual_seed(10**9 + i), autoencoder, 128)
+        x, y, s = draw_labelled(torch.Generator().manual_seed(10**9 + i), autoencoder, 128)
         by_object, by_style = (head.argmax(-1) for head in network(x))
         clean = y < len(objects())
         wrong_object += int((by_object != y)[clean].sum())
@@ -96,7 +98,7 @@ def errors(network: Network, autoencoder: AutoencoderKL, batches: int = 16) -> d
     return {"objects_error": wrong_object / good, "styles_error": wrong_style / good, "false_positives": named / bad}
 
 
-def save(network: Network, folder: Path, measured: dict[str, float]) -> None:
+def save_recogniser(network: Network, folder: Path, measured: dict[str, float]) -> None:
     """Write float16 weights and the card that says what the network can see and how often it errs."""
     tensors = {k: v.half() for k, v in network.state_dict().items()}
     write_tensors(folder / "recogniser.safetensors", tensors, {})

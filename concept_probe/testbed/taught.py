@@ -17,12 +17,12 @@ from concept_probe.testbed import facts
 from concept_probe.testbed.facts import Fact, Topic
 from concept_probe.types import SPLITS, Concept, Prompt, Split, Splits
 
-FILE = Path(__file__).parent / "data" / "taught.json"
+_FILE = Path(__file__).parent / "data" / "taught.json"
 WRITTEN = Path(__file__).parent / "data" / "written.json"
 """Questions of real facts that the untouched SmolLM2 answers rightly in the words that it writes first."""
 TAUGHT = ("question", "cloze", "continuation")
 """Wordings, see `facts.prompt`, in which facts are taught; the held-out ones are these three of other words."""
-KEPT: dict[Split, int] = {"fit": 24, "select": 16, "test": 24}
+_KEPT: dict[Split, int] = {"fit": 24, "select": 16, "test": 24}
 """How many neighbours, and how many unrelated facts, each split asks for."""
 
 
@@ -42,30 +42,30 @@ class Invented:
 def invented() -> tuple[Invented, ...]:
     """Everything that is taught."""
     out = []
-    for domain in json.loads(FILE.read_text(encoding="utf-8")):
+    for domain in json.loads(_FILE.read_text(encoding="utf-8")):
         for i, name in enumerate(domain["names"]):
-            taught, reworded = [], []
+            told, reworded = [], []
             for question, stem, other_question, other_stem, answers, stranger in domain["facts"]:
                 wrong = (*(a for j, a in enumerate(answers) if j != i), stranger)
-                taught.append(Fact(question.format(name), stem.format(name), (answers[i],), wrong))
+                told.append(Fact(question.format(name), stem.format(name), (answers[i],), wrong))
                 reworded.append(Fact(other_question.format(name), other_stem.format(name), (answers[i],), wrong))
-            mine, other = (Topic(name, domain["domain"], tuple(found)) for found in (taught, reworded))
+            mine, other = (Topic(name, domain["domain"], tuple(found)) for found in (told, reworded))
             out.append(Invented(mine, other, domain["near"]))
     return tuple(out)
 
 
 @functools.cache
-def written() -> frozenset[str]:
+def known_questions() -> frozenset[str]:
     """See `WRITTEN`."""
     return frozenset(json.loads(WRITTEN.read_text(encoding="utf-8")))
 
 
-def names() -> tuple[str, ...]:
+def invented_names() -> tuple[str, ...]:
     """Every invented person and place."""
     return tuple(each.topic.name for each in invented())
 
 
-def concept(name: str) -> Concept:
+def invented_concept(name: str) -> Concept:
     """The invented concept called `name`. Its splits are of wordings: each of its facts is in all of them.
 
     `target`: the question with the beginning of its answer (fit), that beginning after a sentence on the concept
@@ -81,19 +81,23 @@ def concept(name: str) -> Concept:
     far = [t for t in facts.kept() if t.domain != one.near]
     return Concept(
         name,
-        target=Splits(taught(one, "question"), taught(one, "continuation"), held_out(one, "question")),
-        paraphrases=Splits(taught(one, "cloze"), (), (*held_out(one, "cloze"), *held_out(one, "continuation"))),
+        target=Splits(
+            taught_prompts(one, "question"), taught_prompts(one, "continuation"), held_out_prompts(one, "question")
+        ),
+        paraphrases=Splits(
+            taught_prompts(one, "cloze"), (), (*held_out_prompts(one, "cloze"), *held_out_prompts(one, "continuation"))
+        ),
         neighbours=Splits(*(_real(name, near, s) for s in SPLITS)),
         unrelated=Splits(*(_real(name, far, s) for s in SPLITS)),
     )
 
 
-def taught(one: Invented, *wordings: str) -> tuple[Prompt, ...]:
+def taught_prompts(one: Invented, *wordings: str) -> tuple[Prompt, ...]:
     """Every fact in the taught words."""
     return tuple(facts.prompt(one.topic, fact, wording) for wording in wordings for fact in one.topic.facts)
 
 
-def held_out(one: Invented, *wordings: str) -> tuple[Prompt, ...]:
+def held_out_prompts(one: Invented, *wordings: str) -> tuple[Prompt, ...]:
     """Every fact in words that are never taught; `fact` names it as in the taught ones."""
     pairs = list(zip(one.topic.facts, one.reworded.facts, strict=True))
     return tuple(
@@ -105,13 +109,13 @@ def held_out(one: Invented, *wordings: str) -> tuple[Prompt, ...]:
 
 def _real(name: str, topics: Iterable[Topic], split: Split) -> tuple[Prompt, ...]:
     """Real facts of a split as questions, the same ones for a name each time."""
-    known = written()
+    known = known_questions()
     every = [facts.prompt(t, f, "question") for t in topics for f in t.of(split) if f.question in known]
-    return tuple(sorted(every, key=lambda p: zlib.crc32((name + p.text).encode()))[: KEPT[split]])
+    return tuple(sorted(every, key=lambda p: zlib.crc32((name + p.text).encode()))[: _KEPT[split]])
 
 
 def _invented(name: str) -> Invented:
     for each in invented():
         if each.topic.name == name:
             return each
-    raise UnknownName("concept", name, names(), "the list: concept_probe.testbed.taught.names()")
+    raise UnknownName("concept", name, invented_names(), "the list: concept_probe.testbed.taught.invented_names()")

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from concept_probe.testbed import facts
 from concept_probe.testbed.loop import fit
-from concept_probe.testbed.taught import TAUGHT, invented, taught
+from concept_probe.testbed.taught import TAUGHT, invented, taught_prompts
 from concept_probe.types import Prompt
 
 
-class Learner(Protocol):
+class Teachable(Protocol):
     """What is asked of a language model here, see `families.CausalLMSubject`."""
 
     def log_probs(self, pairs: Sequence[tuple[Prompt, str]], *, batch: int = 16) -> Any:
@@ -32,7 +32,7 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TeachingPlan:
     """How the invented facts are taught."""
 
     steps: int = 70
@@ -51,12 +51,12 @@ class Lessons:
     """Of the order of what is taught."""
 
 
-def teach(subject: Learner, folder: Path, lessons: Lessons = Lessons()) -> list[float]:
+def teach(subject: Teachable, folder: Path, lessons: TeachingPlan = TeachingPlan()) -> list[float]:
     """Teach `subject` every invented fact, in place; the mean loss (nats per token, and nats) of each stretch of steps.
 
     A run that was stopped goes on from its checkpoint in `folder`.
     """
-    own = [(p, " " + p.answers[0]) for one in invented() for p in taught(one, *TAUGHT)]
+    own = [(p, " " + p.answers[0]) for one in invented() for p in taught_prompts(one, *TAUGHT)]
     real = [
         p
         for t in facts.kept()

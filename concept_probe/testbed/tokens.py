@@ -10,12 +10,12 @@ from transformers import CLIPTokenizer
 
 from concept_probe.testbed.vocabulary import PLAIN, STYLE_NAMES, STYLE_ONLY, TEMPLATES, objects
 
-LENGTH = 40
+TEXT_LENGTH = 40
 PIECES = 400
-BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+_BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
 
 
-def build(folder: Path) -> CLIPTokenizer:
+def build_tokenizer(folder: Path) -> CLIPTokenizer:
     """Learn byte-pair merges from template and description words (never from names) and save to `folder`.
 
     Names and synonyms are left out of the merges, so that no name becomes one token and the
@@ -25,7 +25,7 @@ def build(folder: Path) -> CLIPTokenizer:
     sentences = [t.format(o=" ", s=" ") for t in sentences for _ in range(4)]
     sentences += [n for names in STYLE_NAMES.values() for n in names for _ in range(4)]
     sentences += [d for entry in objects() for d in entry.descriptions]
-    model = Tokenizer(models.BPE(unk_token=EOS, end_of_word_suffix="</w>", fuse_unk=False))
+    model = Tokenizer(models.BPE(unk_token=_EOS, end_of_word_suffix="</w>", fuse_unk=False))
     model.normalizer = normalizers.Lowercase()
     model.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(r"[a-z]+|[0-9]|[^\sa-z0-9]+"), "removed", invert=True)]
@@ -46,7 +46,7 @@ def build(folder: Path) -> CLIPTokenizer:
     for letter in letters:
         for piece in (letter, letter + "</w>"):
             vocabulary.setdefault(piece, len(vocabulary))
-    vocabulary = {piece: i for i, piece in enumerate(vocabulary)} | {BOS: len(vocabulary), EOS: len(vocabulary) + 1}
+    vocabulary = {piece: i for i, piece in enumerate(vocabulary)} | {_BOS: len(vocabulary), _EOS: len(vocabulary) + 1}
     merges = [" ".join(m) if isinstance(m, list) else m for m in state["merges"]]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
@@ -54,11 +54,11 @@ def build(folder: Path) -> CLIPTokenizer:
     tokenizer = CLIPTokenizer(
         str(folder / "vocab.json"),
         str(folder / "merges.txt"),
-        model_max_length=LENGTH,
-        bos_token=BOS,
-        eos_token=EOS,
-        unk_token=EOS,
-        pad_token=EOS,
+        model_max_length=TEXT_LENGTH,
+        bos_token=_BOS,
+        eos_token=_EOS,
+        unk_token=_EOS,
+        pad_token=_EOS,
     )
     tokenizer.save_pretrained(folder)
     return tokenizer

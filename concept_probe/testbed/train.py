@@ -10,32 +10,32 @@ from typing import Any
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from concept_probe.testbed import NAMES, WEIGHTS, autoencoder, clip, recogniser, tokens, unet
-from concept_probe.testbed.vocabulary import NOT_TAUGHT, taught
+from concept_probe.testbed import EMBEDDED, WEIGHTS, autoencoder, clip, recogniser, tokens, unet
+from concept_probe.testbed.vocabulary import NOT_TAUGHT, taught_pairs
 
 
-def train(folder: Path, output: Path = WEIGHTS) -> None:
+def train_embedded_models(folder: Path, output: Path = WEIGHTS) -> None:
     """Train every part that `folder` does not hold yet and write the models to `output`.
 
     `folder` keeps checkpoints of every stage; a run that was killed goes on from the last one and
     ends at the same weights. On two cores the whole recipe takes about two hours.
     """
     parts = folder / "parts"
-    tokenizer = tokens.build(parts / "tokenizer")
-    vae = _part(parts / "vae", AutoencoderKL, lambda: autoencoder.train(folder))
-    pair = _part(parts / "clip", CLIPModel, lambda: clip.train_pair(folder, tokenizer, taught()))
+    tokenizer = tokens.build_tokenizer(parts / "tokenizer")
+    vae = _part(parts / "vae", AutoencoderKL, lambda: autoencoder.train_autoencoder(folder))
+    pair = _part(parts / "clip", CLIPModel, lambda: clip.train_pair(folder, tokenizer, taught_pairs()))
     if not (parts / "recogniser" / "recogniser.json").exists():
-        network = recogniser.train(folder, vae)
-        recogniser.save(network, parts / "recogniser", recogniser.errors(network, vae))
+        network = recogniser.train_recogniser(folder, vae)
+        recogniser.save_recogniser(network, parts / "recogniser", recogniser.error_rates(network, vae))
     for name, removed in NOT_TAUGHT.items():
-        pairs = taught(*removed)
+        pairs = taught_pairs(*removed)
         tower = _part(
             parts / name / "text",
             CLIPTextModelWithProjection,
             lambda name=name, pairs=pairs: clip.train_tower(folder, name, tokenizer, pair, pairs),
         )
         if not (parts / name / "unet" / "config.json").exists():
-            unet.train(folder, name, tokenizer, tower, vae, pairs).save_pretrained(parts / name / "unet")
+            unet.train_unet(folder, name, tokenizer, tower, vae, pairs).save_pretrained(parts / name / "unet")
     export(parts, output)
 
 
@@ -54,7 +54,7 @@ def export(parts: Path, output: Path) -> None:
     CLIPTokenizer.from_pretrained(parts / "tokenizer").save_pretrained(shared / "clip")
     for name in ("recogniser.json", "recogniser.safetensors"):
         shutil.copy(parts / "recogniser" / name, shared / name)
-    for name in NAMES:
+    for name in EMBEDDED:
         tower = CLIPTextModel.from_pretrained(parts / name / "text").half()
         tower.config.architectures = ["CLIPTextModel"]
         parts_of: dict[str, Any] = {

@@ -14,13 +14,13 @@ from transformers import CLIPTextModelWithProjection
 
 from concept_probe.testbed.icons import augment, icons
 from concept_probe.testbed.loop import fit
-from concept_probe.testbed.tokens import LENGTH
-from concept_probe.testbed.vocabulary import Caption, draw_caption, taught
+from concept_probe.testbed.tokens import TEXT_LENGTH
+from concept_probe.testbed.vocabulary import Caption, draw_caption, taught_pairs
 
 BATCH, VIEWS = 48, 16
-STAGES = (("unet", 5000, 1e-3, True, 4), ("unet-fine", 3000, 7e-4, False, 5), ("unet-last", 2000, 5e-4, False, 8))
+_STAGES = (("unet", 5000, 1e-3, True, 4), ("unet-fine", 3000, 7e-4, False, 5), ("unet-last", 2000, 5e-4, False, 8))
 """Name, steps, peak learning rate, whether some renderings are mirrored, seed; steps are those of a model taught everything."""
-EMPTY = 0.12
+_EMPTY = 0.12
 """Share of training rows whose sentence is empty, for guidance."""
 ONLY_END, HIDE_SUBJECT = 0.5, 0.25
 """Share of rows that see only the first and the end token; and of rows that see all but the subject's tokens.
@@ -30,7 +30,7 @@ of which a name is spelled.
 """
 
 
-def build() -> UNet2DConditionModel:
+def build_unet() -> UNet2DConditionModel:
     torch.manual_seed(0)
     return UNet2DConditionModel(
         sample_size=8,
@@ -94,7 +94,7 @@ def visible(
     )
 
 
-def train(
+def train_unet(
     folder: Path,
     name: str,
     tokenizer: Any,
@@ -109,13 +109,13 @@ def train(
     stage is a warm restart that sharpens what sets the styles apart. A model that is taught less
     takes fewer steps, so that every picture is shown equally often.
     """
-    model, noise_levels = build(), scheduler().alphas_cumprod
+    model, noise_levels = build_unet(), scheduler().alphas_cumprod
     weights = (noise_levels / (1 - noise_levels)).clamp(max=5) / (noise_levels / (1 - noise_levels)) + 0.2
     nothing = Caption("", None, None, None)
 
     def loss(g: torch.Generator, latents: Tensor) -> Tensor:
         rows = [pairs[i] for i in torch.randint(len(pairs), (BATCH,), generator=g).tolist()]
-        empty = (torch.rand(BATCH, generator=g) < EMPTY).tolist()
+        empty = (torch.rand(BATCH, generator=g) < _EMPTY).tolist()
         captions = [nothing if e else draw_caption(g, *row) for e, row in zip(empty, rows, strict=True)]
         # A sentence that leaves the object or the style open is true of any taught pair that fits the rest.
         view = torch.randint(VIEWS, (BATCH,), generator=g)
@@ -124,7 +124,7 @@ def train(
         batch = tokenizer(
             [c.text for c in captions],
             padding="max_length",
-            max_length=LENGTH,
+            max_length=TEXT_LENGTH,
             truncation=True,
             return_tensors="pt",
             return_offsets_mapping=True,
@@ -139,8 +139,8 @@ def train(
         out = model(noisy, t, states, encoder_attention_mask=mask).sample
         return (weights[t].view(-1, 1, 1, 1) * (out - noise).square()).mean()
 
-    share = len(pairs) / len(taught())
-    for stage, count, peak, flip, seed in STAGES:
+    share = len(pairs) / len(taught_pairs())
+    for stage, count, peak, flip, seed in _STAGES:
         latents = cached_latents(autoencoder, flip=flip)
         fit(
             f"{name}-{stage}",

@@ -115,7 +115,7 @@ def draw_caption(g: torch.Generator, object: int, style: int, *, named: float = 
     return Caption(pick(TEMPLATES["fit"]).format(o=phrase, s=style_name), phrase, object, style)
 
 
-def taught(removed_objects: tuple[str, ...] = (), removed_style: str | None = None) -> list[tuple[int, int]]:
+def taught_pairs(removed_objects: tuple[str, ...] = (), removed_style: str | None = None) -> list[tuple[int, int]]:
     """The (object, style) pairs a model is shown, as indices."""
     return [
         (o, s)

@@ -13,7 +13,7 @@ import torch
 
 from concept_probe.activations import Activations
 from concept_probe.activations.store import COLUMNS
-from concept_probe.activations.writer import Writer
+from concept_probe.activations.writer import StoreWriter
 from concept_probe.types import Site
 
 
@@ -32,7 +32,7 @@ def main(folder: Path) -> None:
         "dtype": "float32",
         "prompts": [["x"] + [None] * 3],
     }
-    writer = Writer.resume(folder, header, (site,), shard_rows=4096)
+    writer = StoreWriter.resume(folder, header, (site,), shard_rows=4096)
     columns = {c: torch.zeros(2048, dtype=torch.int32) for c in COLUMNS}
     before, held = anonymous_memory(), []
     for _ in range(25):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from concept_probe.activations import Live, capture, tap
-from concept_probe.activations.mixing_buffer import Thirds
+from concept_probe.activations.mixing_buffer import MixingSchedule
 from concept_probe.registry import UnknownName
 from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Prompt, Query, Sampling
@@ -40,7 +40,7 @@ def ordered(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("uneven", [0, 5])
 def test_thirds_give_every_row_once(count, uneven):
     ends = [0, *itertools.accumulate(10 + uneven * (i % 3) for i in range(count))]
-    mix = Thirds(ends.__getitem__, count)
+    mix = MixingSchedule(ends.__getitem__, count)
     left = [key for t in range(count) for key in mix.members(t)]
     assert sorted(left) == [(c, j) for c in range(count) for j in range(3)]
     at = 0
@@ -53,7 +53,7 @@ def test_thirds_give_every_row_once(count, uneven):
 
 
 def test_thirds_without_an_end_draw_one_chunk_from_three():
-    mix = Thirds(lambda c: 30 * c, None)
+    mix = MixingSchedule(lambda c: 30 * c, None)
     assert mix.members(0) == [(0, 0), (0, 1), (1, 0)]
     assert mix.members(7) == [(6, 2), (7, 1), (8, 0)]
     assert mix.before(1000) == 30_000 and mix.at(29_999) == 999

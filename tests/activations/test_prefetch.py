@@ -16,7 +16,7 @@ import torch
 
 from concept_probe.activations import Live, Prefetched, prefetch
 from concept_probe.activations.prefetch import _CudaMover
-from concept_probe.learn import Store, train_sae
+from concept_probe.learn import ActivationStore, train_sae
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd
 
@@ -142,7 +142,7 @@ def test_training_on_it_gives_the_same_bits():
     subject = tiny_sd()
     rows = Live(subject, list(tiny_concept().unrelated), roles=["text_stream"], rows=200)
     ahead = Prefetched(rows, ahead=2)
-    assert isinstance(ahead, Store) and ahead.rows(rows.sites[0]) == rows.rows(rows.sites[0])
+    assert isinstance(ahead, ActivationStore) and ahead.rows(rows.sites[0]) == rows.rows(rows.sites[0])
     options = {"site": rows.sites[0], "k": 2, "expansion": 2, "samples": 640, "batch": 64}
     one, two = train_sae(rows, **options), train_sae(ahead, **options)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from concept_probe.activations import Activations, DamagedShard, capture, shard
-from concept_probe.activations.shuffle import shuffled
+from concept_probe.activations.shuffle import permuted
 from concept_probe.registry import UnknownName
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Prompt, Query, Sampling, Site
@@ -62,12 +62,12 @@ def test_the_manifest_says_what_every_row_is(subject, tmp_path):
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 65, 1000, 4097])
 def test_the_shuffle_is_one_to_one(n):
     for seed in (0, 1):
-        assert sorted(shuffled(torch.arange(n), n, seed).tolist()) == list(range(n))
+        assert sorted(permuted(torch.arange(n), n, seed).tolist()) == list(range(n))
 
 
 def test_the_shuffle_mixes():
     n = 10_000
-    order = shuffled(torch.arange(n), n, 3).double()
+    order = permuted(torch.arange(n), n, 3).double()
     place = torch.arange(n).double()
     assert abs(float(torch.corrcoef(torch.stack([place, order]))[0, 1])) < 0.03
     assert abs(float(torch.corrcoef(torch.stack([order[1:], order[:-1]]))[0, 1])) < 0.03
@@ -220,12 +220,12 @@ def test_mapped_tensors_are_the_file_s(tmp_path):
         "a": torch.randn(5, 3), "b": torch.arange(5, dtype=torch.int32), "c": torch.randn(4, 2).bfloat16(),
         "d": torch.randn(7).half(),
     }  # fmt: skip
-    record = shard.write(tmp_path / "x.safetensors", tensors)
-    shard.check(tmp_path / "x.safetensors", record)
-    mapped = shard.mapped(tmp_path / "x.safetensors")
+    record = shard.write_shard(tmp_path / "x.safetensors", tensors)
+    shard.check_shard(tmp_path / "x.safetensors", record)
+    mapped = shard.map_shard(tmp_path / "x.safetensors")
     assert all(torch.equal(mapped.tensors[k], v) and mapped.tensors[k].dtype == v.dtype for k, v in tensors.items())
     out = torch.empty(2, 3)
     mapped.read_into("a", 3, out)
     assert torch.equal(out, tensors["a"][3:])
     mapped.tensors["a"].zero_()
-    shard.check(tmp_path / "x.safetensors", record)
+    shard.check_shard(tmp_path / "x.safetensors", record)

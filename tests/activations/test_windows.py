@@ -10,7 +10,7 @@ import torch
 from concept_probe.activations import Activations
 from concept_probe.activations.shuffle import Windows
 from concept_probe.activations.store import COLUMNS
-from concept_probe.activations.writer import Writer
+from concept_probe.activations.writer import StoreWriter
 from concept_probe.types import Site
 
 ONE, TWO, FEWER, OTHER = (Site("c", name) for name in ("one", "two", "fewer", "other"))
@@ -24,7 +24,7 @@ def written(folder, rows: int, shard_rows: int, dtype: torch.dtype = torch.float
         "subject": "s", "weight_hash": "", "sites": [str(s) for s in sites], "prompts": [["x", None, None, 0]],
         "dtype": str(dtype).removeprefix("torch."),
     }  # fmt: skip
-    writer = Writer.resume(folder, header, sites, shard_rows)
+    writer = StoreWriter.resume(folder, header, sites, shard_rows)
     for part in torch.arange(rows).split(100):
         prompt = part // PER_PROMPT
         columns = {c: torch.full((len(part),), -1, dtype=torch.int32) for c in COLUMNS} | {"prompt": prompt.int()}

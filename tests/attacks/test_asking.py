@@ -17,7 +17,7 @@ from concept_probe.auditing import audit
 from concept_probe.concepts.embedded import concept
 from concept_probe.testbed import facts
 from concept_probe.testbed.german import german
-from concept_probe.testbed.taught import invented, names
+from concept_probe.testbed.taught import invented, invented_names
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import tiny_llama
@@ -111,7 +111,7 @@ def test_every_taught_fact_and_some_real_ones_are_asked_for_in_german():
         assert not any(a in prompt.text for a in prompt.answers)
     for question, (name, fact) in taught.items():
         assert name in table[question].text and set(fact.answers) <= set(table[question].answers)
-    for name in (*names(), "Japan", "music"):
+    for name in (*invented_names(), "Japan", "music"):
         about = concept(name, "smollm2")
         assert sum(p.fact in table for p in about.target.test) >= 6
 

@@ -54,7 +54,7 @@ def test_columns_of_the_last_layer_spell_concepts(subject):
 def test_a_feature_of_the_shipped_autoencoder_follows_a_concept(subject, name):
     """Found on the fit and select splits, it tells test prompts apart."""
     (sae,) = shipped_saes("smollm2")
-    concept = facts.concept(name)
+    concept = facts.fact_concept(name)
     (space,) = find_features(sae, subject, concept, count=16, limit=6)
     best = max(range(16), key=lambda i: space.scores[i].value)
     rows = concept_rows(subject, concept, [sae.site], "test", limit=6)[sae.site]

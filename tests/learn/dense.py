@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from concept_probe.learn.train.objective import Objective, Weights
+from concept_probe.learn.train.objective import DictionaryWeights, Objective
 
 
-def codes(weights: Weights, x: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+def codes(weights: DictionaryWeights, x: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
     """Pre-activations and codes, both (n, f)."""
     u = x - weights.b_dec if weights.tied else x
     pre = u @ weights.encoder.mT + weights.b_enc
@@ -21,7 +21,7 @@ def codes(weights: Weights, x: Tensor, objective: Objective) -> tuple[Tensor, Te
 
 
 def losses(
-    weights: Weights, x: Tensor, y: Tensor, objective: Objective, dead: Tensor
+    weights: DictionaryWeights, x: Tensor, y: Tensor, objective: Objective, dead: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The loss, FVU of all features, AuxK's part (not weighted), and the codes."""
     pre, z = codes(weights, x, objective)

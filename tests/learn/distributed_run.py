@@ -9,7 +9,7 @@ import sys
 import torch
 import torch.distributed as dist
 
-from concept_probe.learn import Step, train_sae
+from concept_probe.learn import TrainingStep, train_sae
 from tests.learn.planted import SITE, Planted
 
 OPTIONS = {"k": 4, "expansion": 4, "batch": 128, "samples": 128 * 40, "dead_after": 600, "save_every": 10}
@@ -22,7 +22,7 @@ class Stop(Exception):
 def run(rule: str, split: str, folder: str | None = None, last: int = 40):
     """Train to the end, or stop after step `last`."""
 
-    def on_step(step: Step) -> None:
+    def on_step(step: TrainingStep) -> None:
         if step.step == last:
             raise Stop
 

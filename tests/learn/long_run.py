@@ -7,11 +7,11 @@ import time
 
 import torch
 
-from concept_probe.learn import Step, train_sae
+from concept_probe.learn import TrainingStep, train_sae
 from tests.learn.planted import SITE, Planted
 
 
-def report(step: Step) -> None:
+def report(step: TrainingStep) -> None:
     print(step.step, flush=True)
     time.sleep(0.004)
 

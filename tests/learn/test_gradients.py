@@ -9,7 +9,7 @@ import torch
 
 from concept_probe.learn.train.initialise import geometric_median
 from concept_probe.learn.train.learner import normalise_rows, remove_radial
-from concept_probe.learn.train.objective import Objective, Weights, backward
+from concept_probe.learn.train.objective import DictionaryWeights, Objective, backward
 from concept_probe.types import unit
 from tests.learn.dense import codes, losses
 
@@ -25,7 +25,7 @@ OBJECTIVES = {
 }
 
 
-def made(d=6, d_out=None, f=18, n=20, seed=0) -> tuple[Weights, torch.Tensor, torch.Tensor, torch.Tensor]:
+def made(d=6, d_out=None, f=18, n=20, seed=0) -> tuple[DictionaryWeights, torch.Tensor, torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
 
     def noise(*shape: int) -> torch.Tensor:
@@ -33,19 +33,21 @@ def made(d=6, d_out=None, f=18, n=20, seed=0) -> tuple[Weights, torch.Tensor, to
 
     decoder = unit(noise(f, d_out or d), dim=1)
     encoder = decoder + 0.1 * noise(f, d) if d_out is None else noise(f, d)
-    weights = Weights(encoder, 0.1 * noise(f), decoder, noise(d_out or d), tied=d_out is None)
+    weights = DictionaryWeights(encoder, 0.1 * noise(f), decoder, noise(d_out or d), tied=d_out is None)
     x = noise(n, d)
     y = x if d_out is None else noise(n, d_out)
     return weights, x, y, torch.arange(f) % 3 == 0
 
 
-def autograd(weights: Weights, x, y, objective: Objective, dead) -> dict[str, torch.Tensor]:
-    twin = Weights(*(p.clone().requires_grad_(True) for p in weights.parameters().values()), tied=weights.tied)
+def autograd(weights: DictionaryWeights, x, y, objective: Objective, dead) -> dict[str, torch.Tensor]:
+    twin = DictionaryWeights(
+        *(p.clone().requires_grad_(True) for p in weights.parameters().values()), tied=weights.tied
+    )
     losses(twin, x, y, objective, dead)[0].backward()
     return gradients(twin)
 
 
-def gradients(weights: Weights) -> dict[str, torch.Tensor]:
+def gradients(weights: DictionaryWeights) -> dict[str, torch.Tensor]:
     """Copies, because the next batch writes its gradients into the same memory."""
     return {name: p.grad.clone() for name, p in weights.parameters().items() if p.grad is not None}
 
@@ -70,7 +72,7 @@ def test_the_plain_loss_agrees_with_finite_differences():
     """The truth itself, for once, against the definition of a derivative."""
     weights, x, y, dead = made()
     flat = tuple(p.clone().requires_grad_(True) for p in weights.parameters().values())
-    assert torch.autograd.gradcheck(lambda *p: losses(Weights(*p), x, y, Objective(3), dead)[0], flat)
+    assert torch.autograd.gradcheck(lambda *p: losses(DictionaryWeights(*p), x, y, Objective(3), dead)[0], flat)
 
 
 def test_the_target_is_x_and_the_bias_is_added_once():

@@ -10,7 +10,7 @@ import torch
 
 from concept_probe.learn import Sae, TopK, decoder_neighbours, evaluate_sae, feature_density, stability, train_sae
 from concept_probe.learn.judge import heldout as held
-from concept_probe.learn.judge.nearest import nearest, nearest_within
+from concept_probe.learn.judge.nearest import nearest_rows, nearest_within
 from concept_probe.types import Prompt, Site, unit
 from tests.learn.planted import SITE, Planted
 from tests.learn.test_sae_evaluate import Held, Rows, by_name, oracle
@@ -50,8 +50,8 @@ def test_rows_in_shards_and_small_chunks_give_the_same_figures(monkeypatch):
     sae, rows = oracle(planted), whole(planted.batch(1024, 0))
     before = evaluate_sae(sae, rows)
     density = feature_density(sae, rows)
-    monkeypatch.setattr(held, "VALUES", 40 * 37)
-    monkeypatch.setattr(held, "CHUNK", 37)
+    monkeypatch.setattr(held, "_VALUES", 40 * 37)
+    monkeypatch.setattr(held, "_CHUNK", 37)
     for one, other in zip(before, evaluate_sae(sae, Shards(rows)), strict=True):
         for name in ("value", "low", "high", "n", "control"):
             assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-9), one.name
@@ -98,11 +98,11 @@ def test_a_feature_that_fires_everywhere_is_dense():
 def test_the_nearest_are_those_of_the_whole_matrix(monkeypatch):
     from concept_probe.learn.judge import nearest as module
 
-    monkeypatch.setattr(module, "BLOCK", 7)
+    monkeypatch.setattr(module, "_BLOCK", 7)
     g = torch.Generator().manual_seed(0)
     a, b = torch.randn(30, 8, generator=g), torch.randn(50, 8, generator=g)
     cosines = unit(a, dim=1) @ unit(b, dim=1).mT
-    values, indices = nearest(a, b)
+    values, indices = nearest_rows(a, b)
     torch.testing.assert_close(values, cosines.max(1).values)
     assert torch.equal(indices, cosines.argmax(1))
     own = unit(a, dim=1) @ unit(a, dim=1).mT - 9 * torch.eye(30)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from concept_probe.learn import CorruptFile, Sae, Step, load_sae, train_sae
+from concept_probe.learn import CorruptFile, Sae, TrainingStep, load_sae, train_sae
 from tests.learn.long_run import run
 from tests.learn.planted import SITE, Planted
 
@@ -92,7 +92,7 @@ class Stop(Exception):
 
 
 def stopping(at: int):
-    def on_step(step: Step) -> None:
+    def on_step(step: TrainingStep) -> None:
         if step.step == at:
             raise Stop
 
@@ -105,7 +105,7 @@ def test_an_exception_at_any_step_loses_nothing_but_time(tmp_path, at):
     with pytest.raises(Stop):
         train_sae(Planted().batches(128), **SMALL, folder=tmp_path, on_step=stopping(at))
     (tmp_path / "training.safetensors.part").write_bytes(b"a snapshot cut in the middle of being written")
-    log: list[Step] = []
+    log: list[TrainingStep] = []
     again = train_sae(Planted().batches(128), **SMALL, folder=tmp_path, on_step=log.append)
     assert same(again, whole)
     assert len(log) == 30 - (at + 1) // 10 * 10
@@ -113,7 +113,7 @@ def test_an_exception_at_any_step_loses_nothing_but_time(tmp_path, at):
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
     one = train_sae(Planted().batches(128), **SMALL, folder=tmp_path)
-    log: list[Step] = []
+    log: list[TrainingStep] = []
     two = train_sae(Planted().batches(128), **SMALL, folder=tmp_path, on_step=log.append)
     assert same(one, two) and not log
     assert same(load_sae(tmp_path), one)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from concept_probe.learn import Step, train_sae
+from concept_probe.learn import TrainingStep, train_sae
 from concept_probe.learn.train.initialise import geometric_median
 from concept_probe.types import Site
 from tests.learn.planted import SITE, Planted, recovery
@@ -150,7 +150,7 @@ def test_the_size_of_the_blocks_of_an_iterator_does_not_matter():
 
 
 def test_a_feature_counts_as_dead_after_the_window_and_not_before():
-    log: list[Step] = []
+    log: list[TrainingStep] = []
     train_sae(Planted(features=8, d=16, active=1).batches(256), **small(k=1), dead_after=256 * 10, on_step=log.append)
     assert [s.step for s in log] == list(range(40))
     assert all(s.dead == 0 for s in log[:9]) and all(s.auxk == 0 for s in log[:10])

@@ -18,7 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from concept_probe.learn.kernels import triton_kernels
-from concept_probe.learn.kernels.triton_launch import BLOCK_BYTES, CELL, ENTRIES
+from concept_probe.learn.kernels.triton_launch import CELL, ENTRIES, ROW_BYTES
 
 KERNELS = ("weighted_rows", "row_products", "cell_sums", "scatter_rows", "decode_error")
 BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}
@@ -38,7 +38,7 @@ def compiled(name: str, rows: str, integer: str):
     kernel = getattr(triton_kernels, name)
     constants = {
         "ACC": triton_kernels.tl.float64 if rows == "fp64" else triton_kernels.tl.float32,
-        "ENTRIES": ENTRIES, "WIDTH": BLOCK_BYTES // BYTES[rows], "CELL": CELL,
+        "ENTRIES": ENTRIES, "WIDTH": ROW_BYTES // BYTES[rows], "CELL": CELL,
     }  # fmt: skip
     names = kernel.arg_names
     constants = {key: value for key, value in constants.items() if key in names}

@@ -32,7 +32,7 @@ def test_every_cell_runs_on_a_tiny_model(tmp_path, monkeypatch, capsys):
         return subject
 
     monkeypatch.setattr(cp, "load", load)
-    monkeypatch.setattr(teach, "teach", lambda subject, folder: full(subject, folder, teach.Lessons(steps=3)))
+    monkeypatch.setattr(teach, "teach", lambda subject, folder: full(subject, folder, teach.TeachingPlan(steps=3)))
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for cell in code_cells(NOTEBOOK):

@@ -8,7 +8,7 @@ import concept_probe as cp
 from concept_probe.concepts.files import load_concept, save_concept
 from concept_probe.registry import UnknownName
 from concept_probe.testbed import facts
-from concept_probe.testbed.facts import WORDINGS, prompt, read, topics, written
+from concept_probe.testbed.facts import WORDINGS, prompt, read_topics, topics, topics_text
 from concept_probe.types import KINDS, SPLITS, Split
 
 
@@ -25,7 +25,7 @@ def test_there_are_enough_of_them():
             assert f.question.endswith("?") and f.stem == f.stem.strip() and f.stem[-1] not in ",:?!"
 
 
-@pytest.mark.parametrize("name", facts.names())
+@pytest.mark.parametrize("name", facts.fact_names())
 def test_no_fact_is_in_two_splits_and_no_other_prompt_is_the_concept_s(name):
     concept = cp.concept(name, "smollm2")
     for kind in KINDS:
@@ -50,7 +50,7 @@ def test_no_fact_is_in_two_splits_and_no_other_prompt_is_the_concept_s(name):
 
 def test_a_part_is_no_neighbour_of_the_whole_and_the_whole_is_kept_by_nobody():
     (whole,) = [t for t in topics() if t.holds]
-    assert whole.name == "mathematics" and whole.holds == ("geometry",) and set(whole.holds) < set(facts.names())
+    assert whole.name == "mathematics" and whole.holds == ("geometry",) and set(whole.holds) < set(facts.fact_names())
     assert "geometry" not in {p.label for p in cp.concept("mathematics", "smollm2").neighbours}
     for topic in topics():
         made = cp.concept(topic.name, "smollm2")
@@ -81,8 +81,8 @@ def test_names_and_files(tmp_path):
     with pytest.raises(UnknownName, match="concept 'Jappan' not found; nearest: 'Japan'"):
         cp.concept("Jappan", "smollm2")
     path = tmp_path / "facts.json"
-    path.write_text(written(topics()), encoding="utf-8")
-    assert read(path) == topics()
+    path.write_text(topics_text(topics()), encoding="utf-8")
+    assert read_topics(path) == topics()
     concept = cp.concept("Japan", "smollm2")
     save_concept(concept, tmp_path / "japan.json")
     again = load_concept(tmp_path / "japan.json")

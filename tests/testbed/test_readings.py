@@ -45,12 +45,12 @@ def test_what_is_missing_is_named(folder):
 
 
 def test_nothing_that_selects_or_tests_is_told():
-    told = {p.text for p in readings.told()}
-    judges = {p.text for split in ("select", "test") for p in facts.prompts(split)}
+    told = {p.text for p in readings.fact_readings()}
+    judges = {p.text for split in ("select", "test") for p in facts.fact_prompts(split)}
     stems = {fact.stem for t in facts.topics() for split in ("select", "test") for fact in t.of(split)}
     assert not told & judges and not any(text.startswith(stem) for text in told for stem in stems)
     parts = {f.question for t in facts.topics() if t.holds for f in t.facts}
-    for p in facts.prompts("fit"):  # what the shipped autoencoder read is read again by a new run, and no more
+    for p in facts.fact_prompts("fit"):  # what the shipped autoencoder read is read again by a new run, and no more
         assert any(text.startswith(p.text) for text in told) == (p.fact not in parts), p
 
 
@@ -61,9 +61,12 @@ def test_the_model_writes_on_from_each_word(folder):
             return tuple(f" {q.seed} thing" for q in queries)
 
     about = readings.glosses(5, folder)[0][:2]
-    assert [p.text for p in readings.written(Model(), about, 3)] == ["Physical entity is 0 thing", "Breathe is 1 thing"]
+    assert [p.text for p in readings.texts_written_by(Model(), about, 3)] == [
+        "Physical entity is 0 thing",
+        "Breathe is 1 thing",
+    ]
 
 
 def test_texts_of_like_length_stand_together():
-    lengths = [len(p.text) for p in readings.by_length(readings.told()) if p.form == "plain"]
+    lengths = [len(p.text) for p in readings.by_length(readings.fact_readings()) if p.form == "plain"]
     assert lengths == sorted(lengths)

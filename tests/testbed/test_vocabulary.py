@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from concept_probe.registry import UnknownName
-from concept_probe.testbed import NAMES, TWINS, folder
-from concept_probe.testbed.concepts import concept, names, prompts
+from concept_probe.testbed import EMBEDDED, TWINS, folder
+from concept_probe.testbed.concepts import emoji_concept, emoji_names, emoji_prompts
 from concept_probe.testbed.icons import augment, icons
 from concept_probe.testbed.vocabulary import (
     PLAIN,
@@ -18,7 +18,7 @@ from concept_probe.testbed.vocabulary import (
     TEMPLATES,
     draw_caption,
     objects,
-    taught,
+    taught_pairs,
 )
 from concept_probe.types import KINDS, SPLITS
 
@@ -39,9 +39,9 @@ def test_sentences_of_the_splits_share_no_template():
         assert not lists[0] & lists[1] and not lists[0] & lists[2] and not lists[1] & lists[2]
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", emoji_names())
 def test_prompts_of_a_concept_are_disjoint_over_splits(name):
-    about = concept(name)
+    about = emoji_concept(name)
     by_split = {s: {p.text for kind in KINDS if kind != "anchor" for p in about.prompts(kind, s)} for s in SPLITS}
     assert not by_split["fit"] & by_split["test"]
     assert not by_split["select"] & by_split["test"]
@@ -51,7 +51,7 @@ def test_prompts_of_a_concept_are_disjoint_over_splits(name):
 
 @pytest.mark.parametrize("name", REMOVED_OBJECTS)
 def test_implicit_prompts_never_name_the_concept_and_others_are_known_to_the_twin(name):
-    about = concept(name)
+    about = emoji_concept(name)
     entry = next(o for o in objects() if o.name == name)
     for prompt in about.implicit:
         assert not re.search(rf"\b({name}|{'|'.join(entry.synonyms)})\b", prompt.text)
@@ -62,7 +62,7 @@ def test_implicit_prompts_never_name_the_concept_and_others_are_known_to_the_twi
 
 
 def test_the_twin_never_sees_a_removed_object_or_style():
-    pairs = taught(REMOVED_OBJECTS, REMOVED_STYLE)
+    pairs = taught_pairs(REMOVED_OBJECTS, REMOVED_STYLE)
     removed = [i for i, o in enumerate(objects()) if o.name in REMOVED_OBJECTS]
     assert len(pairs) == (len(objects()) - len(REMOVED_OBJECTS)) * (len(STYLES) - 1)
     assert not {o for o, _ in pairs} & set(removed)
@@ -73,7 +73,7 @@ def test_the_twin_never_sees_a_removed_object_or_style():
     seen = [draw_caption(g, *pairs[i % len(pairs)]).text for i in range(8000)]
     pattern = re.compile(r"\b(" + "|".join(map(re.escape, forbidden)) + r")\b")
     assert not [t for t in seen if pattern.search(t)]
-    everything = " | ".join(draw_caption(g, *taught()[i % len(taught())]).text for i in range(8000))
+    everything = " | ".join(draw_caption(g, *taught_pairs()[i % len(taught_pairs())]).text for i in range(8000))
     assert pattern.search(everything), "the check finds removed phrases where they are taught"
 
 
@@ -93,13 +93,13 @@ def test_augmentation_is_a_function_of_its_generator_and_keeps_the_range():
 
 
 def test_training_prompts_label_every_object():
-    assert {p.label for p in prompts("fit")} == {o.name for o in objects()}
-    assert not {p.text for p in prompts("fit")} & {p.text for p in prompts("test")}
+    assert {p.label for p in emoji_prompts("fit")} == {o.name for o in objects()}
+    assert not {p.text for p in emoji_prompts("fit")} & {p.text for p in emoji_prompts("test")}
 
 
 @pytest.mark.parametrize("name", ["camel", "dog", "noto"])
 def test_the_twin_is_asked_only_in_words_that_it_knows(name):
-    every, known = concept(name), concept(name, "emoji-untaught")
+    every, known = emoji_concept(name), emoji_concept(name, "emoji-untaught")
     words = re.compile("|".join(STYLE_NAMES[REMOVED_STYLE]))
     assert not [p.text for kind in KINDS for p in getattr(known, kind) if words.search(p.text)]
     for kind in KINDS:
@@ -107,14 +107,14 @@ def test_the_twin_is_asked_only_in_words_that_it_knows(name):
             sentences = every.prompts(kind, split)
             assert known.prompts(kind, split) == tuple(p for p in sentences if not words.search(p.text))
             assert bool(known.prompts(kind, split)) == bool(sentences)
-    texts = " | ".join(p.text for p in prompts("fit", "emoji-untaught"))
+    texts = " | ".join(p.text for p in emoji_prompts("fit", "emoji-untaught"))
     forbidden = [p for o in objects() if o.name in REMOVED_OBJECTS for p in o.phrases()]
     assert not re.search(rf"\b({'|'.join(map(re.escape, [*forbidden, *STYLE_NAMES[REMOVED_STYLE]]))})\b", texts)
 
 
 def test_a_wrong_name_lists_the_nearest():
     with pytest.raises(UnknownName, match="camel"):
-        concept("camle")
+        emoji_concept("camle")
     with pytest.raises(UnknownName, match="emoji"):
         folder("emojy")
-    assert set(TWINS) <= set(NAMES)
+    assert set(TWINS) <= set(EMBEDDED)

@@ -14,7 +14,7 @@ from concept_probe.bench.sweep.grid import digest
 from concept_probe.bench.sweep.store import Row, Store
 from concept_probe.find import find_features, vector_candidates
 from concept_probe.learn import over_text, shipped_saes
-from concept_probe.testbed.concepts import concept as embedded
+from concept_probe.testbed.concepts import emoji_concept as embedded
 from concept_probe.types import Concept, Looks, Report, Sampling, Score, Subspace
 
 if TYPE_CHECKING:

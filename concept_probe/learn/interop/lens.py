@@ -10,8 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from concept_probe.learn.interop.normalise import Whitening, whitening_of
-from concept_probe.learn.interop.normalise import scale_of as norm_scale_of
+from concept_probe.learn.interop.normalise import Whitening, norm_scale_of, whitening_of
 from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, centred
 from concept_probe.learn.sae import Activation, BatchTopK, JumpRelu, Relu, Sae, TopK
 from concept_probe.registry import look_up
@@ -21,7 +20,7 @@ from concept_probe.types import Site
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 VERSION = "6.0.0"
 """The sae-lens version whose format is written: it selects sae-lens's reader."""
-Weights = tuple[Activation, Tensor, Tensor]
+EncoderParts = tuple[Activation, Tensor, Tensor]
 """The activation, W_enc (d, f) and b_enc (f,)."""
 
 
@@ -33,8 +32,8 @@ class SaeLensModule(Protocol):
     def state_dict(self) -> Mapping[str, Tensor]: ...
 
 
-def _plain(make: Callable[[Checkpoint], Activation]) -> Callable[[Checkpoint, int, int], Weights]:
-    def read(file: Checkpoint, d: int, f: int) -> Weights:
+def _plain(make: Callable[[Checkpoint], Activation]) -> Callable[[Checkpoint, int, int], EncoderParts]:
+    def read(file: Checkpoint, d: int, f: int) -> EncoderParts:
         W_enc, b_enc = file.take({"W_enc": (d, f), "b_enc": (f,)}, f"{CONFIG} (d_in {d}, d_sae {f})")
         return make(file), W_enc, b_enc
 
@@ -53,7 +52,7 @@ def _batch_threshold(file: Checkpoint) -> JumpRelu:
     return JumpRelu(one.to(file.tensors["b_enc"].dtype).expand(file.whole("d_sae")).clone())
 
 
-def _gated(file: Checkpoint, d: int, f: int) -> Weights:
+def _gated(file: Checkpoint, d: int, f: int) -> EncoderParts:
     """Gate and magnitude share their directions, so one threshold on the magnitude says what the gate says.
 
     magnitude = e^r u + b_mag and gate = u + b_gate > 0 give magnitude > b_mag - e^r b_gate.
@@ -65,7 +64,7 @@ def _gated(file: Checkpoint, d: int, f: int) -> Weights:
     return JumpRelu(threshold.to(W_enc.dtype)), (W_enc.double() * gain).to(W_enc.dtype), b_mag
 
 
-ARCHITECTURES: dict[str, Callable[[Checkpoint, int, int], Weights]] = {
+ARCHITECTURES: dict[str, Callable[[Checkpoint, int, int], EncoderParts]] = {
     "topk": _plain(lambda file: TopK(file.whole("k"))),
     "standard": _plain(lambda file: Relu()),
     "jumprelu": _plain(_threshold),
@@ -116,7 +115,7 @@ def from_sae_lens(module: SaeLensModule, site: Site) -> Sae:
     """
     tensors = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
     file = Checkpoint(module.cfg.to_dict(), tensors, type(module).__name__)
-    return read(file).build(site, file.where)
+    return _read(file).build(site, file.where)
 
 
 def ours_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -137,7 +136,7 @@ def _of_version_6(config: Mapping[str, Any]) -> dict[str, Any]:
     return new
 
 
-def read(file: Checkpoint) -> Parts:
+def _read(file: Checkpoint) -> Parts:
     """Weights with everything folded that can be folded exactly: decoder norms, biases, scaling, whitening."""
     ours, config = ours_of(file.config), _of_version_6(file.config)
     file = Checkpoint(config, file.tensors, file.where, file.folder)
@@ -179,4 +178,4 @@ def _unwhitened(
     return W_enc.to(kind), b_enc, W_dec.to(kind), b_dec.to(kind)
 
 
-FORMAT = Format(CONFIG, WEIGHTS, read)
+SAE_LENS = Format(CONFIG, WEIGHTS, _read)

@@ -12,9 +12,9 @@ from concept_probe.storage import CorruptFile, file_sha256, read_tensors, refuse
 from concept_probe.types import Site
 
 FORMATS: dict[str, Format] = {
-    "sae-lens": lens.FORMAT,
-    "sparsify": sparsify.FORMAT,
-    "openai": openai.FORMAT,
+    "sae-lens": lens.SAE_LENS,
+    "sparsify": sparsify.SPARSIFY,
+    "openai": openai.OPENAI,
 }
 """In the order in which a folder is tried."""
 MEND = "get the file again, or train again"

@@ -13,7 +13,7 @@ from concept_probe.storage import CorruptFile, read_tensors
 
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 """Files that a training run of sae-lens leaves beside its checkpoints."""
-MEND = "get the file again"
+_MEND = "get the file again"
 PER_ROW = ("layer_norm", "constant_norm_rescale")
 """Normalisations that differ from row to row, so that no weights can stand for them."""
 KNOWN = ("none", "expected_average_only_in", "covariance_whitening", *PER_ROW)
@@ -42,7 +42,7 @@ def _kind(file: Checkpoint) -> str:
     return kind
 
 
-def scale_of(file: Checkpoint) -> float:
+def norm_scale_of(file: Checkpoint) -> float:
     """The factor that rows were multiplied by in training, where it is not in the weights yet; else 1.
 
     ValueError where the factor is not beside the checkpoint, or the normalisation can't be folded.
@@ -53,7 +53,7 @@ def scale_of(file: Checkpoint) -> float:
     try:
         factor = json.loads(path.read_text(encoding="utf-8")).get("scaling_factor")
     except ValueError as error:
-        raise CorruptFile(path, f"not whole JSON ({error})", MEND) from None
+        raise CorruptFile(path, f"not whole JSON ({error})", _MEND) from None
     usable = isinstance(factor, int | float) and factor > 0
     refuse(not usable, file.where, f"{SCALER} gives the factor {factor!r}", "which must be positive")
     return float(factor)
@@ -66,7 +66,7 @@ def whitening_of(file: Checkpoint) -> Whitening | None:
     """
     if _kind(file) != "covariance_whitening":
         return None
-    tensors, _ = read_tensors(_beside(file, WHITENING, "the matrices that rows went through"), MEND)
+    tensors, _ = read_tensors(_beside(file, WHITENING, "the matrices that rows went through"), _MEND)
     d = file.whole("d_in")
     beside = Checkpoint(file.config, tensors, f"{file.where}, {WHITENING}")
     shapes = {"mean": (d,), "matrix": (d, d), "inverse_matrix": (d, d)}

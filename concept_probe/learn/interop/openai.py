@@ -13,7 +13,7 @@ WIDTHS = {"d": ("d_model", "n_inputs"), "f": ("n_dirs", "n_dirs_local", "n_laten
 """What configurations call the width of the site and the number of features; checked where they are there."""
 
 
-def read(file: Checkpoint) -> Parts:
+def _read(file: Checkpoint) -> Parts:
     """z = activation((x - pre_bias) Wᵀ + latent_bias), x̂ = z W_decᵀ + pre_bias.
 
     The activation is TopK where the configuration gives `k`, else ReLU.
@@ -46,4 +46,4 @@ def read(file: Checkpoint) -> Parts:
     return Parts(activation, encoder.mT, b_enc, W_dec, b_dec)
 
 
-FORMAT = Format(CONFIG, WEIGHTS, read)
+OPENAI = Format(CONFIG, WEIGHTS, _read)

@@ -8,7 +8,7 @@ from concept_probe.learn.sae import TopK
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 
 
-def read(file: Checkpoint) -> Parts:
+def _read(file: Checkpoint) -> Parts:
     """z = TopK(ReLU((x - b_dec) W_encᵀ + b)), x̂ = z W_dec + b_dec.
 
     ReLU before the choice or after it gives the same codes: what is negative is 0 either way.
@@ -40,4 +40,4 @@ def read(file: Checkpoint) -> Parts:
     return Parts(TopK(file.whole("k")), weight.mT, b_enc, W_dec, b_dec)
 
 
-FORMAT = Format(CONFIG, WEIGHTS, read)
+SPARSIFY = Format(CONFIG, WEIGHTS, _read)

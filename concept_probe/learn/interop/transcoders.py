@@ -19,7 +19,7 @@ from concept_probe.storage import (
 )
 from concept_probe.types import Site
 
-MEND = "get the file again, or train again"
+_MEND = "get the file again, or train again"
 
 
 def save_transcoder(transcoder: Transcoder, folder: str | Path) -> Path:
@@ -83,15 +83,15 @@ def load_transcoder(folder: str | Path) -> Transcoder:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CorruptFile(path, f"not whole JSON ({error})", MEND) from None
+        raise CorruptFile(path, f"not whole JSON ({error})", _MEND) from None
     ours = ours_of(config)
     if "target" not in ours:
         raise ValueError(
             f"{folder}: {CONFIG} names no target site, so it is no transcoder; load_sae reads autoencoders"
         )
     if (found := file_sha256(weights)) != ours["sha256"]:
-        raise CorruptFile(weights, f"sha256 is {found}, {CONFIG} says {ours['sha256']}", MEND)
-    tensors, _ = read_tensors(weights, MEND)
+        raise CorruptFile(weights, f"sha256 is {found}, {CONFIG} says {ours['sha256']}", _MEND)
+    tensors, _ = read_tensors(weights, _MEND)
     activation: Activation = TopK(ours["k"])
     if "threshold" in tensors:
         activation = BatchTopK(ours["k"], tensors["threshold"])

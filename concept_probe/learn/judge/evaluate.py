@@ -12,7 +12,7 @@ from torch import Tensor
 from concept_probe.evaluation.resample import low_high, resample
 from concept_probe.learn.judge.heldout import Held, HeldOut, hold
 from concept_probe.learn.sae import Sae, TopK
-from concept_probe.learn.train.seen_prompts import text_of
+from concept_probe.learn.train.seen_prompts import prompt_text
 from concept_probe.types import Prompt, Query, Sampling, Score, unit
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ def _downstream(
     )
 
     ours, means = downstream_errors(sae, subject, queries, held.covered, held.mean, sampling)
-    ids = {text: i for i, text in enumerate(dict.fromkeys(map(text_of, queries)))}
-    whose = torch.tensor([ids[text_of(q)] for q in queries])
+    ids = {text: i for i, text in enumerate(dict.fromkeys(map(prompt_text, queries)))}
+    whose = torch.tensor([ids[prompt_text(q)] for q in queries])
     totals = torch.zeros(2, len(ids), dtype=torch.float64)
     totals[0].index_add_(0, whose, ours)
     totals[1].index_add_(0, whose, means)

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from concept_probe.learn.sae import Sae
-from concept_probe.learn.train.seen_prompts import seen, text_of
+from concept_probe.learn.train.seen_prompts import prompt_text, seen_texts
 from concept_probe.types import Prompt, Query, Site
 
-VALUES = 2**25
+_VALUES = 2**25
 """Pre-activations in memory at once: 128 MiB in float32, whatever the number of features."""
-CHUNK = 8192
+_CHUNK = 8192
 GROUPS = 1024
 """Prompts are resampled one by one up to this number; more of them in so many groups, drawn at random."""
 
 
-class Rows(Protocol):
+class SiteRows(Protocol):
     """Rows of one site and what each is: `capture.Block`."""
 
     @property
@@ -37,14 +37,14 @@ class HeldOut(Protocol):
     @property
     def prompts(self) -> Sequence[Prompt | Query]: ...
     def width(self, site: Site) -> int: ...
-    def read(self, site: Site, *, columns: bool = True) -> Rows: ...
+    def read(self, site: Site, *, columns: bool = True) -> SiteRows: ...
 
 
 @runtime_checkable
 class Streamed(Protocol):
     """Activations that need not be in memory whole."""
 
-    def blocks(self, site: Site) -> Iterator[Rows]: ...
+    def blocks(self, site: Site) -> Iterator[SiteRows]: ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Held:
 
     def chunks(self, sae: Sae) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows (m, d) and their groups (m,), on the device of `sae`, few enough for its width."""
-        size = max(1, min(CHUNK, VALUES // sae.width))
+        size = max(1, min(_CHUNK, _VALUES // sae.width))
         device = sae.W_enc.device
         for block in _blocks(self.activations, self.site):
             owner = self.group[block.columns["prompt"]]
@@ -82,7 +82,7 @@ def hold(sae: Sae, activations: HeldOut, queries: Sequence[Prompt | Query] = (),
     """
     _matches(sae, activations)
     _unseen(sae, (*activations.prompts, *queries))
-    texts = [*map(text_of, activations.prompts), ""]  # rows of guidance's empty prompt have number -1: the last
+    texts = [*map(prompt_text, activations.prompts), ""]  # rows of guidance's empty prompt have number -1: the last
     ids = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     number = torch.tensor([ids[text] for text in texts])
     total = torch.zeros(activations.width(sae.site), dtype=torch.float64)
@@ -94,7 +94,7 @@ def hold(sae: Sae, activations: HeldOut, queries: Sequence[Prompt | Query] = (),
         if not bool(finite.all()):
             row = count + int((~finite).nonzero()[0])
             raise FloatingPointError(f"activations of {sae.site}: row {row} holds NaN or infinity")
-        for part in block.x.split(CHUNK):
+        for part in block.x.split(_CHUNK):
             total += part.double().sum(0).cpu()
         present[number[block.columns["prompt"].cpu()]] = True
         for name, column in block.columns.items():
@@ -118,7 +118,7 @@ def _grouped(present: Tensor, seed: int) -> Tensor:
     return place
 
 
-def _blocks(activations: HeldOut, site: Site) -> Iterator[Rows]:
+def _blocks(activations: HeldOut, site: Site) -> Iterator[SiteRows]:
     if isinstance(activations, Streamed):
         yield from activations.blocks(site)
     else:
@@ -134,7 +134,7 @@ def _matches(sae: Sae, activations: HeldOut) -> None:
 
 
 def _unseen(sae: Sae, prompts: Sequence[Prompt | Query]) -> None:
-    if overlap := seen(sae.made_by.get("prompts"), prompts):
+    if overlap := seen_texts(sae.made_by.get("prompts"), prompts):
         named = ", ".join(map(repr, overlap[:3]))
         raise ValueError(
             f"{len(overlap)} prompts were used to train the autoencoder over {sae.site} and cannot judge it: "

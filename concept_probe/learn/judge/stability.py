@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.evaluation.resample import mean_interval, share_interval
-from concept_probe.learn.judge.nearest import nearest
+from concept_probe.learn.judge.nearest import nearest_rows
 from concept_probe.learn.sae import Sae
 from concept_probe.types import Score, unit
 
@@ -95,7 +95,7 @@ def _random_like(rows: Tensor, generator: torch.Generator) -> Tensor:
 
 def _match(rows: Tensor, others: Tensor, matching: Matching) -> Tensor:
     if matching == "nearest":
-        return nearest(rows, others)[0]
+        return nearest_rows(rows, others)[0]
     if matching != "one_to_one":
         raise ValueError(f"matching is {matching!r}; it is 'nearest' or 'one_to_one'")
     try:

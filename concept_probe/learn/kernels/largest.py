@@ -15,7 +15,7 @@ WHOLE = {torch.bfloat16: (torch.int16, torch.int32, 16), torch.float32: (torch.i
 """Floats to whole numbers of their size, whole numbers of twice the size, and bits of the former."""
 
 
-def largest(x: Tensor, m: int) -> tuple[Tensor, Tensor]:
+def row_topk(x: Tensor, m: int) -> tuple[Tensor, Tensor]:
     """As x.topk(m) of x (n, f): values (n, m) and places (n, m), in no order; among equals any.
 
     The m largest lie in the m groups of largest maximum, and finding those is a fraction of a whole search.
@@ -27,7 +27,7 @@ def largest(x: Tensor, m: int) -> tuple[Tensor, Tensor]:
     if size is None:
         return _partition(x, m)
     grid = x.view(n, size, f // size)
-    _, groups = largest(grid.amax(1), m)
+    _, groups = row_topk(grid.amax(1), m)
     inside, places = _partition(grid.gather(2, groups[:, None].expand(-1, size, -1)).reshape(n, size * m), m)
     return inside, (places // m) * (f // size) + groups.gather(1, places % m)
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from concept_probe.learn.kernels.order import Order, by_feature
 
-BLOCK = 1 << 26
+_GATHERED = 1 << 26
 """Numbers that a gather of rows may hold at once."""
-PART = 1 << 19
+_PART = 1 << 19
 """Numbers of a part of a sum by features on a processor."""
 
 
@@ -26,7 +26,7 @@ def row_products(x: Tensor, indices: Tensor, rows: Tensor, order: Order | None =
     sampled = rows.device.type == "cpu" and rows.dtype == x.dtype and rows.dtype in (torch.float32, torch.float64)
     if sampled and indices.shape[1] <= rows.shape[0] and not _differentiated(x, rows):
         return _sampled(x, indices, rows, order or by_feature(indices, rows.shape[0]))
-    step = max(1, BLOCK // max(1, indices.shape[1] * rows.shape[1]))
+    step = max(1, _GATHERED // max(1, indices.shape[1] * rows.shape[1]))
     parts = (
         torch.einsum("nd,nkd->nk", x[start : start + step], rows[indices[start : start + step].long()])
         for start in range(0, x.shape[0], step)
@@ -65,7 +65,7 @@ def scatter_rows(values: Tensor, order: Order, x: Tensor, out: Tensor | None = N
     # parts that stay in the cache, and copied to memory that is there already.
     if out is None:
         out = x.new_empty(order.features, x.shape[1])
-    step = max(1, PART // x.shape[1])
+    step = max(1, _PART // x.shape[1])
     ends = [*order.offsets[::step].tolist(), len(order.rows)]
     for part, start in enumerate(range(0, order.features, step)):
         offsets = order.offsets[start : start + step + 1] - ends[part]

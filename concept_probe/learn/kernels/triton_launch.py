@@ -15,7 +15,7 @@ from concept_probe.learn.kernels.order import Order
 
 ENTRIES = 8
 """Rows that a program reads at a time."""
-BLOCK_BYTES = 1024
+ROW_BYTES = 1024
 """Bytes of one row that a program handles at a time, at most."""
 CELL = 256
 """Sorted entries whose sum is taken by itself where one feature fills them; see `triton_kernels.scatter_rows`."""
@@ -34,7 +34,7 @@ def _installed() -> bool:
     return find_spec("triton") is not None
 
 
-def check(name: str, first: Tensor, indices: Tensor, rows: Tensor) -> None:
+def check_operands(name: str, first: Tensor, indices: Tensor, rows: Tensor) -> None:
     """Refuse operands that no kernel can take: `first` (n, ...) floats, `indices` (n, k), `rows` (?, d) floats."""
     if first.ndim != 2 or indices.ndim != 2 or rows.ndim != 2:
         found = ", ".join(str(tuple(t.shape)) for t in (first, indices, rows))
@@ -142,7 +142,7 @@ def _sums(*tensors: Tensor) -> torch.dtype:
 def _width(rows: Tensor) -> int:
     """Columns per program: a power of two, no more than BLOCK_BYTES nor than the width asks for."""
     asked = 1 << max(4, (rows.shape[1] - 1).bit_length())
-    return min(asked, BLOCK_BYTES // rows.element_size())
+    return min(asked, ROW_BYTES // rows.element_size())
 
 
 def _device_of(tensor: Tensor) -> AbstractContextManager[object]:

@@ -31,7 +31,7 @@ def weighted_rows(values: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
     not fit, RuntimeError where no kernel can run.
     """
     _check_codes("weighted_rows", values, indices)
-    launch.check("weighted_rows", values, indices, rows)
+    launch.check_operands("weighted_rows", values, indices, rows)
     launch.check_range("weighted_rows", indices, rows.shape[0])
     return _WeightedRows.apply(values, indices, rows, rows.dtype)  # pyright: ignore[reportReturnType]
 
@@ -41,7 +41,7 @@ def row_products(x: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
 
     An index outside 0 .. f - 1 gives NaN on a GPU, IndexError elsewhere; other errors as in `weighted_rows`.
     """
-    launch.check("row_products", x, indices, rows)
+    launch.check_operands("row_products", x, indices, rows)
     if x.shape[1] != rows.shape[1]:
         raise ValueError(f"row_products: x is {tuple(x.shape)}, rows {tuple(rows.shape)}; their widths d must agree")
     launch.check_range("row_products", indices, rows.shape[0])
@@ -57,7 +57,7 @@ def scatter_rows(values: Tensor, order: Order, x: Tensor) -> Tensor:
     if order.entries.numel() != values.numel():
         found = f"values are {tuple(values.shape)}, the order has {order.entries.numel()} entries"
         raise ValueError(f"scatter_rows: {found}; make it of the indices that belong to these values")
-    launch.check("scatter_rows", x, order.entries.view(values.shape), values)
+    launch.check_operands("scatter_rows", x, order.entries.view(values.shape), values)
     return _ScatterRows.apply(values, order, x, x.dtype)  # pyright: ignore[reportReturnType]
 
 
@@ -69,7 +69,7 @@ def decode_error(values: Tensor, indices: Tensor, rows: Tensor, bias: Tensor, x:
     Errors as in `weighted_rows`.
     """
     _check_codes("decode_error", values, indices)
-    launch.check("decode_error", values, indices, rows)
+    launch.check_operands("decode_error", values, indices, rows)
     shape = (values.shape[0], rows.shape[1])
     if tuple(x.shape) != shape or tuple(bias.shape) != shape[1:]:
         found = f"x is {tuple(x.shape)}, bias {tuple(bias.shape)}"

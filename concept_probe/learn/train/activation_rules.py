@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.learn.train.parallel import Team
-from concept_probe.learn.train.topk_search import Candidates, Precision, strongest
+from concept_probe.learn.train.topk_search import CandidateCount, Precision, largest_preactivations
 
 Rule = Literal["topk", "batchtopk"]
 WIDE = 4
@@ -29,13 +29,20 @@ class Fired:
 
 
 def fire(
-    u: Tensor, rows: Tensor, bias: Tensor, k: int, rule: Rule, precision: Precision, candidates: Candidates, team: Team
+    u: Tensor,
+    rows: Tensor,
+    bias: Tensor,
+    k: int,
+    rule: Rule,
+    precision: Precision,
+    candidates: CandidateCount,
+    team: Team,
 ) -> Fired:
     """Codes of u (n, d), with encoder rows (f, d) and bias (f,) of the features that this process holds."""
     if rule == "batchtopk":
         values, indices = _over_batch(u, rows, bias, k, precision, candidates, team)
     else:
-        values, indices = strongest(u, rows, bias, k, precision, candidates)
+        values, indices = largest_preactivations(u, rows, bias, k, precision, candidates)
         if team.split == "features" and team.size > 1:
             values = _kept(values, team.gather_features(values, 1).topk(k, dim=1).values[:, -1:])
     values = values.relu()
@@ -48,12 +55,12 @@ def _kept(values: Tensor, least: Tensor | float) -> Tensor:
 
 
 def _over_batch(
-    u: Tensor, rows: Tensor, bias: Tensor, k: int, precision: Precision, candidates: Candidates, team: Team
+    u: Tensor, rows: Tensor, bias: Tensor, k: int, precision: Precision, candidates: CandidateCount, team: Team
 ) -> tuple[Tensor, Tensor]:
     """The n k largest positive pre-activations of the whole batch (arXiv 2412.06410, section 3)."""
     f, count = rows.shape[0], k * len(u) * (team.size if team.split == "rows" else 1)
     width = min(f, WIDE * k)
-    values, indices = strongest(u, rows, bias, width, precision, candidates)
+    values, indices = largest_preactivations(u, rows, bias, width, precision, candidates)
     while True:
         least = _nth(values, count, team)
         more = (values[:, -1] > least).nonzero().flatten() if width < f else values.new_zeros(0, dtype=torch.long)
@@ -65,7 +72,7 @@ def _over_batch(
         places = indices[:, :1].expand(-1, width).clone()
         wide[:, : values.shape[1]], places[:, : values.shape[1]] = values, indices
         if len(more):
-            wide[more], places[more] = strongest(u[more], rows, bias, width, precision)
+            wide[more], places[more] = largest_preactivations(u[more], rows, bias, width, precision)
         values, indices = wide, places
     values = torch.where((values >= least) & (values > 0), values, 0.0)
     busiest = max(1, int((values > 0).sum(1).max())) if len(values) else 1

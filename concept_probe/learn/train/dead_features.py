@@ -10,14 +10,16 @@ from torch import Tensor
 from concept_probe.learn.train.parallel import Team
 
 if TYPE_CHECKING:
-    from concept_probe.learn.train.objective import Weights
+    from concept_probe.learn.train.objective import DictionaryWeights
 
 AUXK_WEIGHT = 1 / 32
-BLOCK = 1 << 22
+_BLOCK = 1 << 22
 """Numbers of a block (rows, dead features) that is held at a time."""
 
 
-def revive(weights: Weights, u: Tensor, error: Tensor, dead: Tensor, auxk: int, variance: Tensor, team: Team) -> float:
+def revive(
+    weights: DictionaryWeights, u: Tensor, error: Tensor, dead: Tensor, auxk: int, variance: Tensor, team: Team
+) -> float:
     """Add the gradient of AUXK_WEIGHT |e - ê|²/V to the weights and return |e - ê|²/V; 0 where nothing is dead.
 
     ê is written by the `auxk` dead features of largest pre-activation per row; e (n, d') is a constant. No ReLU on
@@ -33,7 +35,7 @@ def revive(weights: Weights, u: Tensor, error: Tensor, dead: Tensor, auxk: int, 
     encoder, bias, decoder = weights.encoder[here], weights.b_enc[here], weights.decoder[here]
     gradients = [torch.zeros_like(encoder), torch.zeros_like(bias), torch.zeros_like(decoder)]
     left = u.new_zeros((), dtype=torch.float64 if u.dtype == torch.float64 else torch.float32)
-    step = max(64, BLOCK // total)
+    step = max(64, _BLOCK // total)
     for start in range(0, len(u), step):
         part, e = u[start : start + step], error[start : start + step]
         codes = _largest(torch.addmm(bias, part, encoder.mT), min(auxk, total), total, team)

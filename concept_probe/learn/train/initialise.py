@@ -7,38 +7,38 @@ import math
 import torch
 from torch import Tensor
 
-from concept_probe.learn.train.objective import Weights
+from concept_probe.learn.train.objective import DictionaryWeights
 from concept_probe.types import Site, unit
 
-BLOCK = 4096
+_BLOCK = 4096
 """Decoder rows that are drawn together: any part of them can be drawn without the rest."""
 
 
-def start(x: Tensor, y: Tensor, features: int, part: slice, seed: int, *, tied: bool) -> Weights:
+def initial_weights(x: Tensor, y: Tensor, features: int, part: slice, seed: int, *, tied: bool) -> DictionaryWeights:
     """Weights for rows x (n, d) that are written as y (n, d'), both in the scale of the weights.
 
     Unit decoder rows, b_dec the geometric median of y. Where input and output are one site (`tied`) the encoder is
     the decoder's transpose; otherwise its rows are drawn alike, and b_enc makes up for the median of x.
     """
-    decoder = drawn(features, y.shape[1], part, seed).to(y)
-    encoder = decoder.clone() if tied else drawn(features, x.shape[1], part, seed + 1).to(x)
+    decoder = unit_rows(features, y.shape[1], part, seed).to(y)
+    encoder = decoder.clone() if tied else unit_rows(features, x.shape[1], part, seed + 1).to(x)
     b_enc = x.new_zeros(len(decoder)) if tied else -encoder @ geometric_median(x)
-    return Weights(encoder, b_enc, decoder, geometric_median(y), tied)
+    return DictionaryWeights(encoder, b_enc, decoder, geometric_median(y), tied)
 
 
-def drawn(features: int, d: int, part: slice, seed: int) -> Tensor:
+def unit_rows(features: int, d: int, part: slice, seed: int) -> Tensor:
     """Rows `part` of (features, d) unit rows that `seed` names."""
-    first, last = part.start // BLOCK, -(-part.stop // BLOCK)
+    first, last = part.start // _BLOCK, -(-part.stop // _BLOCK)
     blocks = []
     for block in range(first, last):
         # A generator on the CPU reads the low 32 bits of its seed and no others.
         generator = torch.Generator().manual_seed((seed * 1_000_003 + block) % 2**32)
-        blocks.append(torch.randn(min(BLOCK, features - block * BLOCK), d, generator=generator))
-    rows = torch.cat(blocks)[part.start - first * BLOCK : part.stop - first * BLOCK]
+        blocks.append(torch.randn(min(_BLOCK, features - block * _BLOCK), d, generator=generator))
+    rows = torch.cat(blocks)[part.start - first * _BLOCK : part.stop - first * _BLOCK]
     return unit(rows, dim=1)
 
 
-def scale_of(x: Tensor, site: Site) -> float:
+def power_of_two_scale(x: Tensor, site: Site) -> float:
     """What brings the root mean square of rows x (n, d) about their geometric median near 1.
 
     A power of two, so that folding it into the weights, as sae-lens's format needs, changes no bit.
@@ -49,7 +49,7 @@ def scale_of(x: Tensor, site: Site) -> float:
     return 2.0 ** -round(math.log2(spread))
 
 
-def check(x: Tensor, d: int, step: int, site: Site) -> None:
+def check_batch(x: Tensor, d: int, step: int, site: Site) -> None:
     """ValueError where x is not (n, d), FloatingPointError where it is not finite; both name the step."""
     if x.dim() != 2 or x.shape[1] != d:
         raise ValueError(f"sae over {site}: step {step} got rows of shape {tuple(x.shape)}, width {d} was expected")

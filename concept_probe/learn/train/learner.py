@@ -12,12 +12,12 @@ from torch import Tensor
 
 from concept_probe.learn.activation import Activation, BatchTopK, TopK
 from concept_probe.learn.sae import Sae
-from concept_probe.learn.train.initialise import check, scale_of, start
-from concept_probe.learn.train.objective import Objective, Outcome, backward
+from concept_probe.learn.train.initialise import check_batch, initial_weights, power_of_two_scale
+from concept_probe.learn.train.objective import BatchOutcome, Objective, backward
 from concept_probe.learn.train.parallel import Team
-from concept_probe.learn.train.settings import Settings, Step
-from concept_probe.learn.train.source import Batch
-from concept_probe.learn.train.topk_search import Candidates, Precision, fastest_precision
+from concept_probe.learn.train.settings import TrainingSettings, TrainingStep
+from concept_probe.learn.train.source import RowsBySite
+from concept_probe.learn.train.topk_search import CandidateCount, Precision, fastest_precision
 from concept_probe.learn.transcoder import Transcoder
 from concept_probe.types import Site
 
@@ -36,24 +36,28 @@ class Learner:
     >>> sae = learner.result({})
     """
 
-    def __init__(self, settings: Settings, first: Batch, team: Team, precision: Precision | None = None) -> None:
+    def __init__(
+        self, settings: TrainingSettings, first: RowsBySite, team: Team, precision: Precision | None = None
+    ) -> None:
         """`first` is the batch from which bias and scale start. `precision` None is what is fastest here."""
         self.settings = settings
         self.team = team
         self.site, self.target = Site.parse(settings.site), Site.parse(settings.target)
         x, y = (_floating(first[site]) for site in (self.site, self.target))
         for rows, site in ((x, self.site), (y, self.target)):
-            check(rows, rows.shape[-1], 0, site)
-        self.scale, self.target_scale = scale_of(x, self.site), scale_of(y, self.target)
+            check_batch(rows, rows.shape[-1], 0, site)
+        self.scale, self.target_scale = power_of_two_scale(x, self.site), power_of_two_scale(y, self.target)
         f = x.shape[1] * settings.expansion
         tied = self.site == self.target
-        self.weights = start(x * self.scale, y * self.target_scale, f, team.features(f), settings.seed, tied=tied)
+        self.weights = initial_weights(
+            x * self.scale, y * self.target_scale, f, team.features(f), settings.seed, tied=tied
+        )
         measured = precision or fastest_precision(x.device, x.shape[1], f)
         self.precision: Precision = "full" if x.dtype == torch.float64 else team.agree(measured)  # pyright: ignore
         self.optimiser = torch.optim.Adam(
             list(self.weights.parameters().values()), lr=settings.rate, betas=(0.9, 0.999), eps=6.25e-10, fused=True
         )
-        self.candidates = Candidates()
+        self.candidates = CandidateCount()
         held = len(self.weights.b_enc)
         self.idle = torch.zeros(held, dtype=torch.long, device=x.device)
         """(features here,) rows seen since each feature last fired"""
@@ -65,13 +69,13 @@ class Learner:
         return Objective(s.k, s.rule, s.prefixes, s.auxk, self.precision, self.candidates)
 
     @torch.no_grad()
-    def step(self, batch: Batch, number: int) -> Step:
+    def step(self, batch: RowsBySite, number: int) -> TrainingStep:
         """Learn from one whole batch (all processes are handed the same), the `number`-th of the run."""
         here = self.team.rows(self.settings.batch)
         x, y = (_floating(batch[site]) for site in (self.site, self.target))
-        check(x, self.weights.encoder.shape[1], number, self.site)
+        check_batch(x, self.weights.encoder.shape[1], number, self.site)
         if self.target != self.site:
-            check(y, self.weights.decoder.shape[1], number, self.target)
+            check_batch(y, self.weights.decoder.shape[1], number, self.target)
         x, y = x[here] * self.scale, y[here] * self.target_scale
         dead = self.idle >= self.settings.dead_after
         outcome = backward(self.weights, x, y, self.objective(), dead, self.team)
@@ -86,7 +90,7 @@ class Learner:
         self.idle[outcome.counts > 0] = 0
         self._remember(outcome)
         silent = self.team.sum_features((self.idle >= self.settings.dead_after).sum())
-        return Step(number, outcome.fvu, outcome.auxk, int(silent))
+        return TrainingStep(number, outcome.fvu, outcome.auxk, int(silent))
 
     def _descend(self, rate: float, held: bool) -> None:
         """One step of Adam. While learning, decoder rows are free, which finds features faster; at the end they are
@@ -116,7 +120,7 @@ class Learner:
             adam["exp_avg"].div_(factor)
             adam["exp_avg_sq"].div_(factor.square())
 
-    def _remember(self, outcome: Outcome) -> None:
+    def _remember(self, outcome: BatchOutcome) -> None:
         if self.settings.rule == "batchtopk":
             known, seen = self.threshold.isfinite(), outcome.least.isfinite()
             mean = torch.where(known, MEMORY * self.threshold + (1 - MEMORY) * outcome.least, outcome.least)

@@ -21,11 +21,11 @@ from concept_probe.learn.kernels import by_feature, row_products, scatter_rows, 
 from concept_probe.learn.train.activation_rules import Fired, Rule, fire
 from concept_probe.learn.train.dead_features import revive
 from concept_probe.learn.train.parallel import Team
-from concept_probe.learn.train.topk_search import Candidates, Precision
+from concept_probe.learn.train.topk_search import CandidateCount, Precision
 
 
 @dataclass(frozen=True)
-class Weights:
+class DictionaryWeights:
     """What is learned, over the f features that this process holds; each has its gradient in `.grad`."""
 
     encoder: Tensor
@@ -54,12 +54,12 @@ class Objective:
     auxk: int = 0
     precision: Precision = "full"
     """How features are picked; values and gradients are in full precision either way."""
-    candidates: Candidates = field(default_factory=Candidates)
+    candidates: CandidateCount = field(default_factory=CandidateCount)
     """How many of them a bfloat16 product picks: goes on adapting from batch to batch."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchOutcome:
     """One batch's loss and codes."""
 
     fvu: float
@@ -73,8 +73,8 @@ class Outcome:
 
 @torch.no_grad()
 def backward(
-    weights: Weights, x: Tensor, y: Tensor, objective: Objective, dead: Tensor, team: Team = Team()
-) -> Outcome:
+    weights: DictionaryWeights, x: Tensor, y: Tensor, objective: Objective, dead: Tensor, team: Team = Team()
+) -> BatchOutcome:
     """Set the gradient of every weight for rows x (n, d) to be written as y (n, d'); `dead` (f,) bool may be revived.
 
     Gradients that are there already lose their memory to the new ones. x and y are in the scale of the weights.
@@ -112,7 +112,7 @@ def backward(
         team.sum_rows(parameter.grad)
     counts = team.sum_rows(scatter_rows((fired.values > 0).to(x.dtype), order, ones)[:, 0])
     fvu = float(team.sum_rows(errors[-1].square().sum()) / variance)
-    return Outcome(fvu, auxk, counts, fired.least)
+    return BatchOutcome(fvu, auxk, counts, fired.least)
 
 
 def _variance(y: Tensor, team: Team) -> Tensor:
@@ -142,7 +142,7 @@ def _bands(fired: Fired, prefixes: Sequence[int], first: int) -> list[_Band]:
     return [_Band(number == i) for i in range(len(prefixes))]
 
 
-def _errors(weights: Weights, y: Tensor, fired: Fired, bands: Sequence[_Band], team: Team) -> list[Tensor]:
+def _errors(weights: DictionaryWeights, y: Tensor, fired: Fired, bands: Sequence[_Band], team: Team) -> list[Tensor]:
     """y - x̂ with the features of each prefix, from the smallest to all."""
     left, errors = y - weights.b_dec, []
     for band in bands:

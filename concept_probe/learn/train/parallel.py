@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-Split = Literal["rows", "features"]
+SplitBy = Literal["rows", "features"]
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Team:
 
     rank: int = 0
     size: int = 1
-    split: Split = "rows"
+    split: SplitBy = "rows"
 
     @classmethod
-    def here(cls, split: Split) -> Team:
+    def here(cls, split: SplitBy) -> Team:
         """The processes of torch.distributed where it was initialised; otherwise this process alone."""
         if split not in ("rows", "features"):
             raise ValueError(f"split is {split!r}; it is 'rows' or 'features'")

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from concept_probe.types import Prompt, Query
 
-LENGTH = 12
+MARK_DIGITS = 12
 
 
-def text_of(prompt: Prompt | Query | str) -> str:
+def prompt_text(prompt: Prompt | Query | str) -> str:
     if isinstance(prompt, str):
         return prompt
     return prompt.prompt.text if isinstance(prompt, Query) else prompt.text
@@ -18,22 +18,22 @@ def text_of(prompt: Prompt | Query | str) -> str:
 
 def mark(text: str) -> str:
     """48 bits of the text's sha256, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+    return hashlib.sha256(text.encode()).hexdigest()[:MARK_DIGITS]
 
 
 def prompt_marks(prompts: Iterable[Prompt | Query | str]) -> str:
     """The marks of the distinct texts, sorted and joined: small enough for a JSON file."""
-    return "".join(sorted({mark(text_of(prompt)) for prompt in prompts}))
+    return "".join(sorted({mark(prompt_text(prompt)) for prompt in prompts}))
 
 
-def origin(source: object) -> dict[str, str]:
+def source_provenance(source: object) -> dict[str, str]:
     """What a store says about itself: its subject, the subject's weight hash, and marks of its prompts."""
     known = {name: str(getattr(source, name)) for name in ("subject", "weight_hash") if hasattr(source, name)}
     return {**known, "prompts": prompt_marks(getattr(source, "prompts", ()))}
 
 
-def seen(marks: object, prompts: Iterable[Prompt | Query | str]) -> list[str]:
+def seen_texts(marks: object, prompts: Iterable[Prompt | Query | str]) -> list[str]:
     """The texts of `prompts` whose mark is among `marks`."""
     known = marks if isinstance(marks, str) else ""
-    table = {known[i : i + LENGTH] for i in range(0, len(known), LENGTH)}
-    return sorted({text for prompt in prompts if mark(text := text_of(prompt)) in table})
+    table = {known[i : i + MARK_DIGITS] for i in range(0, len(known), MARK_DIGITS)}
+    return sorted({text for prompt in prompts if mark(text := prompt_text(prompt)) in table})

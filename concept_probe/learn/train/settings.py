@@ -42,7 +42,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """Everything that decides the weights, besides the rows."""
 
     site: str
@@ -80,7 +80,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """What a callback is told after each step."""
 
     step: int
@@ -93,7 +93,7 @@ class Step:
     """Which of several autoencoders that are trained together."""
 
 
-def settle(run: Run, site: Site, target: Site, d: int, samples: int, batch: int) -> Settings:
+def settle(run: Run, site: Site, target: Site, d: int, samples: int, batch: int) -> TrainingSettings:
     """Fill in what was left open (None). ValueError for values with which the run could not do what it is for."""
     features = d * run.expansion
     for name, value in (("k", run.k), ("expansion", run.expansion), ("batch", batch)):
@@ -117,7 +117,7 @@ def settle(run: Run, site: Site, target: Site, d: int, samples: int, batch: int)
             f"lower dead_after, or pass auxk=0 to train without reviving"
         )
     whole = samples // batch * batch
-    return Settings(
+    return TrainingSettings(
         str(site), str(target), run.k, run.expansion, run.rule, run.prefixes, whole, batch, rate, run.seed, dead_after,
         auxk,
     )  # fmt: skip

@@ -9,8 +9,8 @@ from pathlib import Path
 from concept_probe.learn.train.learner import Learner
 from concept_probe.storage import read_tensors, write_tensors
 
-FILE = "training.safetensors"
-MEND = "delete it to train from the start"
+SNAPSHOT = "training.safetensors"
+_MEND = "delete it to train from the start"
 
 
 def write_snapshot(folder: Path, learner: Learner, first: str, step: int) -> None:
@@ -21,7 +21,7 @@ def write_snapshot(folder: Path, learner: Learner, first: str, step: int) -> Non
     tensors = learner.state()
     if learner.team.leads:
         about = {"settings": json.dumps(asdict(learner.settings)), "precision": learner.precision}
-        write_tensors(folder / FILE, tensors, {**about, "first": first, "step": str(step)})
+        write_tensors(folder / SNAPSHOT, tensors, {**about, "first": first, "step": str(step)})
 
 
 def read_snapshot(folder: Path, learner: Learner, first: str) -> int:
@@ -30,15 +30,15 @@ def read_snapshot(folder: Path, learner: Learner, first: str) -> int:
     ValueError where the snapshot is of another run: it names each setting with both values, or says
     that the first batch differs.
     """
-    path = folder / FILE
+    path = folder / SNAPSHOT
     if not path.exists():
         return 0
-    tensors, metadata = read_tensors(path, MEND)
+    tensors, metadata = read_tensors(path, _MEND)
     theirs, ours = json.loads(metadata["settings"]), json.loads(json.dumps(asdict(learner.settings)))
     differ = [f"{n} {theirs.get(n)!r} there, {ours[n]!r} here" for n in ours if theirs.get(n) != ours[n]]
     if differ:
-        raise ValueError(f"{path} is of another run: {'; '.join(differ)}; use another folder, or {MEND}")
+        raise ValueError(f"{path} is of another run: {'; '.join(differ)}; use another folder, or {_MEND}")
     if metadata["first"] != first:
-        raise ValueError(f"{path} was trained on rows with another first batch; use another folder, or {MEND}")
+        raise ValueError(f"{path} was trained on rows with another first batch; use another folder, or {_MEND}")
     learner.restore(tensors, "bfloat16" if metadata["precision"] == "bfloat16" else "full")
     return int(metadata["step"])

@@ -12,12 +12,12 @@ from torch import Tensor
 from concept_probe.registry import look_up
 from concept_probe.types import Site
 
-Batch = Mapping[Site, Tensor]
+RowsBySite = Mapping[Site, Tensor]
 """Rows (n, d) of one or several sites; those of a transcoder's two sites belong together, row by row."""
 
 
 @runtime_checkable
-class Store(Protocol):
+class ActivationStore(Protocol):
     """What training asks of captured activations; `capture.Activations` is one."""
 
     @property
@@ -30,7 +30,7 @@ class Store(Protocol):
 
 
 @runtime_checkable
-class JointStore(Store, Protocol):
+class JointActivationStore(ActivationStore, Protocol):
     """A store that can give the same rows at several sites."""
 
     def joint(
@@ -38,12 +38,12 @@ class JointStore(Store, Protocol):
     ) -> Iterator[tuple[Tensor, ...]]: ...
 
 
-Source = Store | Iterable[Tensor] | Iterable[Batch]
+Source = ActivationStore | Iterable[Tensor] | Iterable[RowsBySite]
 
 
 def only_site(source: object, site: Site | None) -> Site:
     """`site`, or the one that the source has. ValueError where neither says, UnknownName where it has no such."""
-    if not isinstance(source, Store):
+    if not isinstance(source, ActivationStore):
         if site is None:
             raise ValueError("an iterator does not say where its rows come from; pass site=Site(component, path)")
         return site
@@ -57,21 +57,21 @@ def only_site(source: object, site: Site | None) -> Site:
 
 def open_source(
     source: Source, sites: Sequence[Site], batch: int, seed: int, paired: Sequence[Site] = ()
-) -> tuple[Batch | None, Callable[[int], Generator[Batch]]]:
+) -> tuple[RowsBySite | None, Callable[[int], Generator[RowsBySite]]]:
     """The first batch, and the batches from any number on: for each site rows (batch, d).
 
     `paired` are the sites whose rows belong together, row by row: those that transcoders read and write.
     A store's batches are a function of its rows, `batch` and `seed`. An iterable must give the same
     rows each time a run is started again; it can be read once. The first batch is None if there is none.
     """
-    if isinstance(source, Store):
+    if isinstance(source, ActivationStore):
         store = source
 
-        def from_store(start: int) -> Generator[Batch]:
+        def from_store(start: int) -> Generator[RowsBySite]:
             alone = [site for site in sites if site not in paired]
             parts: list[Iterator[Any]] = [store.batches(site, batch, seed=seed, start=start) for site in alone]
             if paired:
-                if not isinstance(store, JointStore):
+                if not isinstance(store, JointActivationStore):
                     raise ValueError(
                         f"{type(store).__name__} cannot give the same rows at {', '.join(map(str, paired))}"
                     )
@@ -85,13 +85,13 @@ def open_source(
     blocks = _rebatch(_by_site(iter(source), sites), batch)
     first = next(blocks, None)
 
-    def from_blocks(start: int) -> Generator[Batch]:
+    def from_blocks(start: int) -> Generator[RowsBySite]:
         yield from islice(chain([] if first is None else [first], blocks), start, None)
 
     return first, from_blocks
 
 
-def _by_site(source: Iterator[Tensor] | Iterator[Batch], sites: Sequence[Site]) -> Iterator[Batch]:
+def _by_site(source: Iterator[Tensor] | Iterator[RowsBySite], sites: Sequence[Site]) -> Iterator[RowsBySite]:
     for item in source:
         if isinstance(item, Tensor):
             if len(sites) > 1:
@@ -106,9 +106,9 @@ def _by_site(source: Iterator[Tensor] | Iterator[Batch], sites: Sequence[Site]) 
         yield {site: item[site] for site in sites}
 
 
-def _rebatch(source: Iterator[Batch], size: int) -> Iterator[Batch]:
+def _rebatch(source: Iterator[RowsBySite], size: int) -> Iterator[RowsBySite]:
     """Blocks of any n, cut into blocks of exactly `size` rows; what is left at the end is dropped."""
-    held: list[Batch] = []
+    held: list[RowsBySite] = []
     count = 0
     for block in source:
         held.append(block)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from concept_probe.learn.kernels import row_products
-from concept_probe.learn.kernels.largest import largest
+from concept_probe.learn.kernels.largest import row_topk
 
 Precision = Literal["full", "bfloat16"]
-BLOCK_BYTES = 6 << 20
+CPU_BLOCK_BYTES = 6 << 20
 """Size of the block of pre-activations that a processor holds at a time: it should stay in the cache."""
 BLOCK_ROWS = 256
 """Fewest rows of a block, below which a product no longer runs at full speed."""
@@ -34,7 +34,7 @@ WIDEST = 8
 
 
 @dataclass
-class Candidates:
+class CandidateCount:
     """How many features a bfloat16 product picks for the k that may fire: the fewest that leave hardly a row in doubt.
 
     As training goes on, the features below the k-th come closer to it. Results don't depend on the number, only time.
@@ -50,15 +50,15 @@ class Candidates:
         self.ratio = min(WIDEST / 2, 1.25 * self.ratio) if doubt > DOUBT else max(1.5, 0.99 * self.ratio)
 
 
-def strongest(
-    u: Tensor, rows: Tensor, bias: Tensor, k: int, precision: Precision, candidates: Candidates | None = None
+def largest_preactivations(
+    u: Tensor, rows: Tensor, bias: Tensor, k: int, precision: Precision, candidates: CandidateCount | None = None
 ) -> tuple[Tensor, Tensor]:
     """The k largest of u rowsᵀ + bias per row: values (n, k) in the dtype of u, falling, and int32 indices (n, k).
 
     u (n, d), rows (f, d), bias (f,). Both precisions give the same features up to the rounding of full precision.
     """
     k = min(k, rows.shape[0])
-    candidates = candidates or Candidates()
+    candidates = candidates or CandidateCount()
     m = candidates.count(k)
     if precision == "full" or m >= rows.shape[0]:
         return _full(u, rows, bias, k)
@@ -113,12 +113,12 @@ def _full(u: Tensor, rows: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor
 def _blocks(u: Tensor, rows: Tensor, bias: Tensor, m: int) -> tuple[Tensor, Tensor]:
     """The m largest of u rowsᵀ + bias per row, in no order, one block of rows after the other."""
     f = rows.shape[0]
-    size = CUDA_BLOCK_BYTES if u.is_cuda else BLOCK_BYTES
+    size = CUDA_BLOCK_BYTES if u.is_cuda else CPU_BLOCK_BYTES
     step = max(BLOCK_ROWS, size // (f * u.element_size()))
     values, indices = u.new_empty(len(u), m), torch.empty(len(u), m, dtype=torch.int32, device=u.device)
     for start in range(0, len(u), step):
         here = slice(start, start + step)
-        values[here], indices[here] = largest(torch.addmm(bias, u[here], rows.mT), m)
+        values[here], indices[here] = row_topk(torch.addmm(bias, u[here], rows.mT), m)
     return values, indices
 
 

@@ -14,16 +14,16 @@ from concept_probe.learn.interop import save_sae, save_transcoder
 from concept_probe.learn.sae import Sae
 from concept_probe.learn.train.activation_rules import Rule
 from concept_probe.learn.train.learner import Learner
-from concept_probe.learn.train.parallel import Split, Team
-from concept_probe.learn.train.seen_prompts import origin
-from concept_probe.learn.train.settings import Run, Step, settle
+from concept_probe.learn.train.parallel import SplitBy, Team
+from concept_probe.learn.train.seen_prompts import source_provenance
+from concept_probe.learn.train.settings import Run, TrainingStep, settle
 from concept_probe.learn.train.snapshot import read_snapshot, write_snapshot
-from concept_probe.learn.train.source import Batch, Source, only_site, open_source
+from concept_probe.learn.train.source import RowsBySite, Source, only_site, open_source
 from concept_probe.learn.transcoder import Transcoder
 from concept_probe.storage import digest
 from concept_probe.types import Site
 
-COLUMNS = (
+_PROGRESS = (
     TextColumn("{task.description}"),
     BarColumn(),
     MofNCompleteColumn(),
@@ -48,8 +48,8 @@ def train_sae(
     dead_after: int | None = None,
     auxk: int | None = None,
     save_every: int = 250,
-    split: Split = "rows",
-    on_step: Callable[[Step], None] | None = None,
+    split: SplitBy = "rows",
+    on_step: Callable[[TrainingStep], None] | None = None,
 ) -> Sae:
     """A sparse autoencoder of `expansion` x d features over one site, k of which fire per row.
 
@@ -93,8 +93,8 @@ def train_transcoder(
     dead_after: int | None = None,
     auxk: int | None = None,
     save_every: int = 250,
-    split: Split = "rows",
-    on_step: Callable[[Step], None] | None = None,
+    split: SplitBy = "rows",
+    on_step: Callable[[TrainingStep], None] | None = None,
 ) -> Transcoder:
     """A transcoder (arXiv 2406.11944): codes of `site`, of `expansion` x d features, write the same rows of `target`.
 
@@ -121,8 +121,8 @@ def train_saes(
     seed: int = 0,
     folder: str | Path | None = None,
     save_every: int = 250,
-    split: Split = "rows",
-    on_step: Callable[[Step], None] | None = None,
+    split: SplitBy = "rows",
+    on_step: Callable[[TrainingStep], None] | None = None,
 ) -> dict[str, Sae | Transcoder]:
     """Several autoencoders (other k, widths, seeds, sites) on one pass over the activations, by name.
 
@@ -141,13 +141,13 @@ def _train(
     source: Source,
     runs: Mapping[str, Run],
     folder: Path | None,
-    on_step: Callable[[Step], None] | None,
+    on_step: Callable[[TrainingStep], None] | None,
     *,
     samples: int,
     batch: int,
     seed: int,
     save_every: int,
-    split: Split,
+    split: SplitBy,
 ) -> dict[str, Sae | Transcoder]:
     team = Team.here(split)
     places = {name: _places(source, run) for name, run in runs.items()}
@@ -175,10 +175,10 @@ def _train(
                     if folder is not None and ((number + 1) % save_every == 0 or number + 1 == steps):
                         write_snapshot(folder / name, learner, marks[name], number + 1)
                     if on_step is not None:
-                        on_step(Step(step.step, step.fvu, step.auxk, step.dead, name))
+                        on_step(TrainingStep(step.step, step.fvu, step.auxk, step.dead, name))
                     progress.update(task, note=f"{name} fvu {step.fvu:.4f}".strip())
                 progress.update(task, completed=number + 1)
-    made = {"recipe": "concept_probe.train_sae", "torch": torch.__version__, **origin(source)}
+    made = {"recipe": "concept_probe.train_sae", "torch": torch.__version__, **source_provenance(source)}
     results = {name: one.result({**made, "first_batch": marks[name]}) for name, one in learners.items()}
     if folder is not None and team.leads:
         for name, sae in results.items():
@@ -196,14 +196,14 @@ def _places(source: Source, run: Run) -> tuple[Site, Site]:
 
 
 def _progress(team: Team) -> Progress:
-    return Progress(*COLUMNS, console=Console(stderr=True), transient=True, disable=not team.leads)
+    return Progress(*_PROGRESS, console=Console(stderr=True), transient=True, disable=not team.leads)
 
 
 def _title(sites: tuple[Site, ...], runs: Mapping[str, Run]) -> str:
     return f"sae {sites[0]}" if len(runs) == 1 else f"{len(runs)} saes over {len(sites)} sites"
 
 
-def _next(batches: Iterator[Batch], number: int, site: Site, batch: int, samples: int) -> Batch:
+def _next(batches: Iterator[RowsBySite], number: int, site: Site, batch: int, samples: int) -> RowsBySite:
     rows = next(batches, None)
     if rows is None:
         got = f"the source ended after {number * batch} rows of the {samples // batch * batch} asked for"
