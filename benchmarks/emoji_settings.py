@@ -7,7 +7,7 @@ from concept_probe.bench import AttackSetting, MethodSetting, method_settings
 from concept_probe.erasers import (
     ERASERS,
     AblateVectors,
-    Difference,
+    DifferenceOfMeans,
     Esd,
     Leace,
     Rece,
@@ -24,7 +24,7 @@ NAMED = (Uce(sources=("target",), beta=3.0), Uce(sources=("target",), policy="al
 """UCE that moves the object's own name, in other settings."""
 SECOND = (
     MethodSetting("leace (baked)", Leace(how="bake")),
-    MethodSetting("difference (baked)", Difference(how="bake")),
+    MethodSetting("difference (baked)", DifferenceOfMeans(how="bake")),
     MethodSetting("uce (chosen)", NAME, "chosen settings", others=(*NAMED, Uce(), Uce(policy="all"))),
     MethodSetting("esd (anchor)", Esd(base="anchor")),
     MethodSetting("receler (anchor)", Receler(base="anchor")),

@@ -49,7 +49,10 @@ from concept_probe.erasers.guards.saeuron import Saeuron
 from concept_probe.erasers.guards.safree import Safree
 from concept_probe.erasers.guards.sld import Sld
 from concept_probe.erasers.guards.steer import Steer
-from concept_probe.erasers.projection.projector import Difference, Leace, Repit, Rlace
+from concept_probe.erasers.projection.difference import DifferenceOfMeans
+from concept_probe.erasers.projection.leace import Leace
+from concept_probe.erasers.projection.repit import Repit
+from concept_probe.erasers.projection.rlace import Rlace
 from concept_probe.erasers.select.choose import Choice, Tried, choose
 from concept_probe.erasers.select.features import choose_features, choose_vectors
 from concept_probe.erasers.select.strength import choose_strength
@@ -69,7 +72,7 @@ ERASERS = Registry[type[Eraser[Any, Any]]](
         "ablate_features": AblateFeatures,
         "ablate_vectors": AblateVectors,
         "leace": Leace,
-        "difference": Difference,
+        "difference": DifferenceOfMeans,
         "rlace": Rlace,
         "repit": Repit,
         "uce": Uce,

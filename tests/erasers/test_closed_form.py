@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.erasers import Emcid, LowRank, Mace, Rece, Speed, Uce
-from concept_probe.erasers.closed_form.emcid import write
+from concept_probe.erasers.closed_form.key_values import solve_key_values
 from concept_probe.erasers.closed_form.mace import Part, fuse
 from concept_probe.erasers.closed_form.rece import derive, solve_rece
 from concept_probe.erasers.closed_form.solve import Moments, edit_moments, factors
@@ -248,7 +248,7 @@ def test_mace_lowers_attention_to_the_subject_and_fuses_several_concepts():
 def test_a_memory_is_written_with_the_least_harm_to_kept_keys():
     keys, kept = rows(4, 20, d=8)
     (wanted,) = rows(4, d=3)
-    delta = write(keys, wanted, kept, 0.7)
+    delta = solve_key_values(keys, wanted, kept, 0.7)
     ridge = 1e-6 * (keys.mT @ keys / 4 + 0.7 * kept.mT @ kept / 20).diagonal().mean()
 
     def objective(x: Tensor) -> Tensor:
@@ -256,7 +256,7 @@ def test_a_memory_is_written_with_the_least_harm_to_kept_keys():
         return moved + 0.7 * (x @ kept.mT).square().sum() / 20 + ridge * x.square().sum()
 
     assert gradient(objective, delta.u @ delta.v.mT).abs().max() < 1e-9
-    exact = write(keys, wanted, kept[:0], 0.7)
+    exact = solve_key_values(keys, wanted, kept[:0], 0.7)
     torch.testing.assert_close(keys @ exact.v @ exact.u.mT, wanted, atol=1e-3, rtol=1e-3)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from concept_probe.erasers import Edit, Memit
-from concept_probe.erasers.closed_form.memit import at_places, last_of_subject
+from concept_probe.erasers.closed_form.subject_keys import at_places, last_of_subject
 from concept_probe.erasers.erasure.deltas import LowRank
 from concept_probe.erasers.erasure.parameters import find_parameter
 from concept_probe.erasers.unlearning.rmu import after_first, states

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from concept_probe.erasers import Columns, Needle
-from concept_probe.erasers.ablation.ablate_vectors import noise
+from concept_probe.erasers.ablation.noise import column_noise
 from concept_probe.erasers.erasure.parameters import address
 from concept_probe.erasers.finetune.trainable import SomeColumns
 from concept_probe.erasers.unlearning.losses import divergence
@@ -104,7 +104,7 @@ def test_it_reports_how_much_of_the_columns_comes_back():
     cosines = []
     for site in sites:
         own = subject.matrix(site).detach()[:, sorted(f.site.item or 0 for f in found if f.site.path == site.path)]
-        cosines.append(torch.cosine_similarity(own + noise(site, own, 1.0, 0), own, dim=0))
+        cosines.append(torch.cosine_similarity(own + column_noise(site, own, 1.0, 0), own, dim=0))
     wanted = float(torch.cat(cosines).mean())
     assert made["cosine"] == pytest.approx([wanted, wanted], abs=1e-6) and made["loss"] == []
     assert sum(len(items) for items in made["columns"].values()) == len(found)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from concept_probe.activations import tap
-from concept_probe.erasers import Difference, Edit, Intervention, Leace
+from concept_probe.erasers import DifferenceOfMeans, Edit, Intervention, Leace
 from concept_probe.find import concept_rows, difference_of_means, leace
 from concept_probe.find.directions.means import DIRECTION_KINDS, contrast_directions
 from concept_probe.testing.concepts import tiny_concept
@@ -46,7 +46,7 @@ def test_a_baked_projection_does_what_the_intervention_does(family: str, role: s
 
 def test_a_dropped_affine_part_is_said():
     subject = tiny_sd()
-    edit = Difference(how="bake")(subject, CONCEPT)
+    edit = DifferenceOfMeans(how="bake")(subject, CONCEPT)
     assert isinstance(edit, Edit)
     assert len(edit.made_by["affine_dropped"]) == len(edit.deltas)
     assert all(where.endswith(":weight") for where in edit.deltas)
@@ -73,7 +73,7 @@ def test_difference_sets_the_reading_to_the_others_average():
     subject = tiny_sd()
     site = subject.sites("text_out")[0]
     space = difference_of_means(subject, CONCEPT, site)
-    guard = Difference(how="intervention")(subject, CONCEPT, [space])
+    guard = DifferenceOfMeans(how="intervention")(subject, CONCEPT, [space])
     readings = []
     with guard.on(subject), tap(subject, {site: lambda x, m: readings.append(x @ space.basis)}):
         subject.encode(CONCEPT.target.test)
@@ -97,7 +97,7 @@ def test_a_wrong_width_is_refused():
     subject = tiny_sd()
     space = difference_of_means(subject, CONCEPT, subject.sites("text_mlp_out")[0])
     wide = difference_of_means(subject, CONCEPT, subject.sites("text_mlp_hidden")[0])
-    mixed = Difference(how="bake")
+    mixed = DifferenceOfMeans(how="bake")
     from dataclasses import replace
 
     with pytest.raises(ValueError, match="width"):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from concept_probe.erasers import Edit, LowRank, Rocr
-from concept_probe.erasers.closed_form.memit import at_places, last_of_subject
 from concept_probe.erasers.closed_form.rocr import renamed
+from concept_probe.erasers.closed_form.subject_keys import at_places, last_of_subject
 from concept_probe.erasers.unlearning.rmu import after_first, states
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama

@@ -22,8 +22,8 @@ from concept_probe.erasers import (
     Steer,
     Training,
 )
-from concept_probe.erasers.guards.negative_prompt import Asker
 from concept_probe.erasers.guards.patch_replacement import Detector, Replacer
+from concept_probe.erasers.guards.requery import Requery
 from concept_probe.erasers.guards.saeuron import timetable
 from concept_probe.erasers.guards.safree import Reader
 from concept_probe.families import UNetSubject
@@ -166,7 +166,7 @@ def random_detector(subject: UNetSubject, seed: int) -> Erasure:
     sae = random_sae(subject, role="cross_out")
     drawn = torch.randint(sae.width, (SAMPLING.steps, 16), generator=torch.Generator().manual_seed(seed))
     detector = Detector(sae, torch.tensor([999, 499]), drawn, torch.zeros(SAMPLING.steps))
-    replacer = Replacer(Asker(subject, "", "patch_replacement"))
+    replacer = Replacer(Requery(subject, "", "patch_replacement"))
     return Intervention("patch_replacement", CONCEPT.name, {sae.site: replacer.where(sae.site, detector)})
 
 

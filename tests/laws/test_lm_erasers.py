@@ -8,8 +8,8 @@ from torch import Tensor
 
 from concept_probe.erasers import ERASERS, Dpo, Edit
 from concept_probe.erasers.ablation.pisces import at_features
-from concept_probe.erasers.closed_form.memit import at_places, last_of_subject
 from concept_probe.erasers.closed_form.rocr import renamed
+from concept_probe.erasers.closed_form.subject_keys import at_places, last_of_subject
 from concept_probe.erasers.unlearning.rmu import after_first, states
 from concept_probe.families import CausalLMSubject
 from concept_probe.testing.models.language import LANGUAGE

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
+from concept_probe.erasers.ablation.noise import column_noise
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
 from concept_probe.erasers.erasure.edit import Edit
@@ -16,7 +15,7 @@ from concept_probe.erasers.erasure.parameters import address, dtype_of, find_par
 from concept_probe.families import Subject
 from concept_probe.find.rows import NEGATIVE, POSITIVE, concept_rows
 from concept_probe.find.vectors.rank import hidden_site
-from concept_probe.types import TOKEN_KINDS, Concept, Site, Subspace, unit
+from concept_probe.types import TOKEN_KINDS, Concept, Site, Subspace
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,15 @@ class AblateVectors(Eraser[Subject, Edit]):
     origin = "ours"
     how: Literal["zero", "mean", "reflect", "noise"] = "zero"
     """`zero` removes the vector; `mean` removes it and adds its mean contribution on other prompts to the
-    bias, so that they see the average of it; `reflect` puts `-factor` times the vector in its place; `noise` adds a
+    bias, so that they see the average of it; `reflect` puts `-factor` times the vector in its place; `column_noise` adds a
     random direction of `factor` times its length, and is for columns."""
     factor: float = 1.0
-    """For `reflect`: how much of the vector is put in with the sign turned. For `noise`: length of what is added,
+    """For `reflect`: how much of the vector is put in with the sign turned. For `column_noise`: length of what is added,
     relative to the vector's."""
     strength: float = 1.0
     """Factor on the change; 0 changes nothing, above 1 the vector is turned against the concept, as `reflect` does."""
     seed: int = 0
-    """For `noise`: what names the random directions."""
+    """For `column_noise`: what names the random directions."""
 
     def make(self, subject: Subject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """`found`: Subspaces in parameter space, as `find_vectors` gives them.
@@ -81,7 +80,7 @@ class AblateVectors(Eraser[Subject, Edit]):
         weight = subject.matrix(site).detach().to(dtype_of(parameter))
         indices = torch.tensor(items, device=weight.device)
         chosen = weight[:, indices]
-        change = noise(site, chosen, self.factor, self.seed) if self.how == "noise" else -chosen
+        change = column_noise(site, chosen, self.factor, self.seed) if self.how == "noise" else -chosen
         columns = Columns(indices, amount * change, weight.shape[1], subject.orientation(site))
         out: dict[str, Delta] = {where: columns}
         if self.how == "mean":
@@ -114,10 +113,3 @@ class AblateVectors(Eraser[Subject, Edit]):
             raise ValueError(f"{where!r} reads width {weight.shape[1]}, the subspace has {space.basis.shape[0]}")
         dual = space.basis if space.dual is None else space.dual
         return where, LowRank(-amount * (weight @ space.basis.to(weight)), dual.to(weight).clone())
-
-
-def noise(site: Site, columns: Tensor, factor: float, seed: int) -> Tensor:
-    """Random directions (d, m), `factor` times as long as the columns (d, m) of `site`, which names them with `seed`."""
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{site}".encode()))
-    drawn = torch.randn(columns.shape, generator=generator).to(columns)
-    return factor * unit(drawn) * torch.linalg.vector_norm(columns, dim=0)

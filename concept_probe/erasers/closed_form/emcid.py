@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.erasers.closed_form.alignment import Policy
 from concept_probe.erasers.closed_form.destinations import guides_of, nearest
+from concept_probe.erasers.closed_form.key_values import solve_key_values
 from concept_probe.erasers.closed_form.states import moved_prompts
 from concept_probe.erasers.closed_form.value_offsets import Layers, Offsets, edited_layers, places_of, streams_of
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
@@ -23,21 +23,6 @@ from concept_probe.erasers.finetune.replay import denoiser, predictions, walks
 from concept_probe.families import DiffusionSubject
 from concept_probe.find.rows import NEGATIVE
 from concept_probe.types import Concept, Kind, Prompt, Sampling, Subspace
-
-
-def write(keys: Float[Tensor, "n h"], wanted: Float[Tensor, "n d"], kept: Float[Tensor, "m h"], lam: float) -> LowRank:
-    """ΔW = R Kᵀ (λ E[p pᵀ] + E[k kᵀ])⁻¹ / n: the least E|ΔW k - r|² + λ E|ΔW p|² over keys k, kept keys p.
-
-    A ridge of 1e-6 of the mean diagonal stands in for keys that neither list has. float64.
-    """
-    k, r, p = keys.double(), wanted.double(), kept.double()
-    moment = k.mT @ k / len(k) + lam * p.mT @ p / max(len(p), 1)
-    moment.diagonal().add_(1e-6 * moment.diagonal().mean())
-    solved = torch.cholesky_solve(k.mT, torch.linalg.cholesky(moment)) / len(k)
-    if len(k) <= r.shape[1]:
-        return LowRank(r.mT.contiguous(), solved)
-    eye = torch.eye(r.shape[1], dtype=r.dtype, device=r.device)
-    return LowRank(eye, solved @ r)
 
 
 @dataclass(frozen=True)
@@ -153,7 +138,9 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
                 kept = streams_of(subject, [hidden], others)[hidden].flatten(0, 1)
             wanted = goal - seen[end].double()[places.to(goal.device)]
             whole = whole or float(torch.linalg.matrix_norm(wanted))
-            delta = write(seen[hidden][places.to(goal.device)], wanted / (len(layers.values) - i), kept, self.lam)
+            delta = solve_key_values(
+                seen[hidden][places.to(goal.device)], wanted / (len(layers.values) - i), kept, self.lam
+            )
             wide = dtype_of(find_parameter(subject.components, address(value)))
             deltas[address(value)] = LowRank(delta.u.to(wide), delta.v.to(wide))
         with Edit(self.name, "", deltas, base).on(subject):

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from concept_probe.activations.tap import tap
 from concept_probe.detect.answers import continuation
-from concept_probe.erasers.closed_form.emcid import write
+from concept_probe.erasers.closed_form.key_values import solve_key_values
+from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
@@ -21,9 +22,7 @@ from concept_probe.erasers.unlearning.rmu import after_first, states
 from concept_probe.erasers.unlearning.trainer import Pair, answered
 from concept_probe.families import CausalLMSubject
 from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import TOKEN_KINDS, Concept, Kind, Moment, Prompt, Site, Subspace
-
-SUBJECT, PAD = TOKEN_KINDS.index("subject"), TOKEN_KINDS.index("pad")
+from concept_probe.types import Concept, Kind, Moment, Prompt, Site, Subspace
 
 
 @dataclass(frozen=True)
@@ -144,44 +143,9 @@ class Memit(Eraser[CausalLMSubject, Edit]):
                 gap = goal - at_places(model, end, prompts, places).double()
                 with torch.no_grad():
                     x, read = states(model, hidden, others)
-            solved = write(keys, gap / (len(layers) - i), x[read & after_first(read)], self.lam)
+            solved = solve_key_values(keys, gap / (len(layers) - i), x[read & after_first(read)], self.lam)
             wide = dtype_of(find_parameter(model.components, address(value)))
             deltas[address(value)] = LowRank(solved.u.to(wide), solved.v.to(wide), model.orientation(value))
         with Edit(self.name, "", deltas, base).on(model):
             left = torch.linalg.matrix_norm(goal - at_places(model, end, prompts, places).double())
         return deltas, float(left) / (whole or 1.0)
-
-
-def edited_blocks(model: CausalLMSubject, layers: Sequence[int], method: str) -> tuple[int, ...]:
-    """The blocks of these numbers, rising; for none, the four up to the middle.
-
-    Raises ValueError for one that the model lacks.
-    """
-    count = len(model.sites("resid"))
-    middle = max(count // 2 - 1, 0)
-    chosen = tuple(layers) or tuple(range(max(middle - 3, 0), middle + 1))
-    if list(chosen) != sorted(set(chosen)) or not 0 <= chosen[0] <= chosen[-1] < count:
-        raise ValueError(
-            f"{method}: layers are {chosen}; give rising numbers of blocks, {model.name} has 0 to {count - 1}"
-        )
-    return chosen
-
-
-def last_of_subject(model: CausalLMSubject, prompts: Sequence[Prompt]) -> Tensor:
-    """(n,) long: the place in its own text of the subject's last token; of the text's last one where none is named."""
-    kinds = model.tokenise(prompts).kinds.cpu()
-    out = []
-    for row in kinds:
-        own = row[row != PAD]
-        named = (own == SUBJECT).nonzero()[:, 0].tolist()
-        out.append(named[-1] if named else len(own) - 1)
-    return torch.tensor(out)
-
-
-@torch.no_grad()
-def at_places(model: CausalLMSubject, site: Site, prompts: Sequence[Prompt], places: Tensor) -> Tensor:
-    """(n, d): what `site` holds at one place of each prompt."""
-    x, read = states(model, site, prompts)
-    own = read.cumsum(1) - 1
-    rows = torch.arange(len(prompts), device=x.device)
-    return x[rows, ((own == places.to(x.device)[:, None]) & read).long().argmax(1)]

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.memit import at_places, edited_blocks, last_of_subject
 from concept_probe.erasers.closed_form.solve import Solution, edit_moments
 from concept_probe.erasers.closed_form.states import States, fit_of, multiplied
+from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit

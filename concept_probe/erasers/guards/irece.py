@@ -16,7 +16,8 @@ from concept_probe.activations import tap
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser
 from concept_probe.erasers.erasure.intervention import Between, Change, Intervention
 from concept_probe.erasers.guards.attention_maps import attention
-from concept_probe.erasers.guards.negative_prompt import Asker, named
+from concept_probe.erasers.guards.naming import text_naming
+from concept_probe.erasers.guards.requery import Requery
 from concept_probe.families import DiffusionSubject
 from concept_probe.find.rows import NEGATIVE, gather_prompts
 from concept_probe.types import TOKEN_KINDS, Concept, Moment, Prompt, Query, Sampling, Subspace
@@ -42,7 +43,7 @@ class Locator:
     """How much each place of the latents would attend to the concept's name, had that been asked for."""
 
     def __init__(self, subject: DiffusionSubject, text: str, method: str) -> None:
-        self.subject, self.asker = subject, Asker(subject, text, method)
+        self.subject, self.requery = subject, Requery(subject, text, method)
         kinds = subject.tokenise([Prompt(text, text)]).kinds[0]
         self.words = (kinds == TOKEN_KINDS.index("subject")).nonzero()[:, 0]
 
@@ -50,7 +51,7 @@ class Locator:
     def __call__(self, rows: Sequence[int], size: tuple[int, int]) -> Float[Tensor, "n h w"]:
         """Attention to the name, mean over heads and layers, for rows of the walk's pass under way."""
         with unedited(self.subject), attention(self.subject) as maps:
-            self.asker(rows)
+            self.requery(rows)
         each = [m[..., self.words.to(m.device)].sum(-1).mean(1) for m in maps]
         return torch.stack([laid_out(m.float(), size) for m in each]).mean(0)
 
@@ -102,7 +103,7 @@ class Irece(Eraser[DiffusionSubject, Intervention]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """ValueError where the concept has no name, or no other prompts to compare with."""
-        text = named(concept, None, self.name).split(", ")[0] if self.text is None else self.text
+        text = text_naming(concept, None, self.name).split(", ")[0] if self.text is None else self.text
         locator = Locator(subject, text, self.name)
         floors = self._floors(subject, concept, locator)
         region = Region(locator, floors, self)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.guards.steer import codecs_of
+from concept_probe.erasers.guards.autoencoders import codecs_of
 from concept_probe.families import DiffusionSubject
 from concept_probe.find.features.contrast import prompt_firing
 from concept_probe.find.layout import NAMED_KINDS, token_mask

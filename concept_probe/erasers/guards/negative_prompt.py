@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +9,10 @@ from torch import Tensor
 
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.finetune.replay import denoiser, read
+from concept_probe.erasers.guards.naming import text_naming
+from concept_probe.erasers.guards.requery import Requery
 from concept_probe.families import DiffusionSubject
-from concept_probe.types import Concept, Moment, Prompt, Subspace
+from concept_probe.types import Concept, Moment, Subspace
 
 
 @dataclass(frozen=True)
@@ -34,45 +34,21 @@ class NegativePrompt(Eraser[DiffusionSubject, Intervention]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """ValueError where the concept has no name."""
-        text = named(concept, self.text, self.name)
+        text = text_naming(concept, self.text, self.name)
         site = subject.sites("denoiser_out")[0]
         return self.guard(concept, {site: _action(subject, text)}, options={"text": text})
 
 
-def named(concept: Concept, text: str | None, method: str) -> str:
-    """`text`, or the names that the concept's target prompts (fit split) use, joined by commas."""
-    if text is not None:
-        return text
-    names = dict.fromkeys(prompt.subject for prompt in concept.target.fit if prompt.subject)
-    if not names:
-        raise ValueError(f"{method}: concept {concept.name!r} has no target prompt with its name; give `text`")
-    return ", ".join(names)
-
-
 def _action(subject: DiffusionSubject, text: str) -> Change:
-    asker = Asker(subject, text, "negative_prompt")
+    requery = Requery(subject, text, "negative_prompt")
 
     def change(x: Tensor, moment: Moment) -> Tensor | None:
         rows = [i for i, branch in enumerate(moment.branches) if branch == "uncond"]
         if not rows or moment.nested:
             return None
-        said = asker(rows)
+        said = requery(rows)
         delta = torch.zeros_like(x)
         delta[rows] = said - x[rows]
         return delta
 
     return change
-
-
-class Asker:
-    """Asks the denoiser again what it says under a fixed text."""
-
-    def __init__(self, subject: DiffusionSubject, text: str, method: str) -> None:
-        self.subject, self.text, self.method = subject, text, method
-        self.model = denoiser(subject, method)
-
-    def __call__(self, rows: Sequence[int]) -> Tensor:
-        """Predictions (n, c, h, w) for these rows of the pass under way. Not to be asked in a pass that is `nested`."""
-        condition = read(self.subject, [Prompt(self.text)], self.method)
-        index = torch.zeros(len(rows), dtype=torch.long, device=condition.states.device)
-        return self.model.repredict(condition.rows(index), rows)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.guards.negative_prompt import Asker
-from concept_probe.erasers.guards.saeuron import walked
+from concept_probe.erasers.guards.autoencoders import timesteps_met
+from concept_probe.erasers.guards.requery import Requery
 from concept_probe.families import DiffusionSubject
 from concept_probe.find.features.contrast import contrast
 from concept_probe.find.layout import back, last
@@ -126,14 +126,14 @@ class PatchReplacement(Eraser[DiffusionSubject, Intervention]):
         """`found`: Subspaces with an autoencoder over patches; which features it names does not matter."""
         codecs = {space.site: space.codec for space in found if space.codec is not None}
         options = {"limit": self.limit, "steps": list(self.steps) or None, "sampling": self.sampling}
-        with walked(subject, next(iter(codecs))) as timesteps:
+        with timesteps_met(subject, next(iter(codecs))) as timesteps:
             fit = concept_rows(subject, concept, list(codecs), "fit", **options)
         held = concept_rows(subject, concept, list(codecs), "select", **options)
         detectors = {
             site: detector(codec, fit[site], held[site], timesteps, self.count, self.quantile)
             for site, codec in codecs.items()
         }
-        replacer = Replacer(Asker(subject, self.text, self.name))
+        replacer = Replacer(Requery(subject, self.text, self.name))
         out = subject.sites("denoiser_out")[0]
         if self.at == "site":
             actions = {site: replacer.where(site, d) for site, d in detectors.items()}
@@ -163,8 +163,8 @@ NESTED = 4
 class Replacer:
     """Remembers, within one pass of the denoiser, where the concept was seen and what a pass without it holds there."""
 
-    def __init__(self, asker: Asker) -> None:
-        self.asker = asker
+    def __init__(self, requery: Requery) -> None:
+        self.requery = requery
         self.asking = False
         self.passes: list[Pass] = []
         self.without: dict[Site, Tensor] = {}
@@ -235,7 +235,7 @@ class Replacer:
         if site not in here.without:
             self.without, self.asking = {}, True
             try:
-                self.asker(rows)
+                self.requery(rows)
             finally:
                 self.asking = False
             here.without, self.without = self.without, {}

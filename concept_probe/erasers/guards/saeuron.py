@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from concept_probe.activations import tap
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
+from concept_probe.erasers.guards.autoencoders import timesteps_met
 from concept_probe.families import DiffusionSubject
 from concept_probe.find.features.contrast import contrast
 from concept_probe.find.layout import back, last
 from concept_probe.find.rows import Rows, concept_rows
-from concept_probe.types import Codec, Concept, Moment, Sampling, Site, Subspace
+from concept_probe.types import Codec, Concept, Moment, Sampling, Subspace
 
 
 @dataclass(frozen=True)
@@ -70,19 +68,6 @@ def _means(codec: Codec, x: Tensor, features: Tensor) -> Tensor:
     return total / max(len(x), 1)
 
 
-@contextlib.contextmanager
-def walked(subject: DiffusionSubject, site: Site) -> Iterator[dict[int, int]]:
-    """Timesteps of the denoising steps in which `site`, one of the denoiser's, is met inside."""
-    seen: dict[int, int] = {}
-
-    def clock(x: Tensor, moment: Moment) -> None:
-        if moment.step is not None and moment.timestep is not None:
-            seen[moment.step] = moment.timestep
-
-    with tap(subject, {site: clock}):
-        yield seen
-
-
 @dataclass(frozen=True)
 class Saeuron(Eraser[DiffusionSubject, Intervention]):
     """In patches where a feature of the concept exceeds its mean, set it to γ times its mean on the concept.
@@ -118,7 +103,7 @@ class Saeuron(Eraser[DiffusionSubject, Intervention]):
         codecs = {space.site: space.codec for space in found if space.codec is not None}
         steps = list(self.steps) or None
         sites = list(codecs)
-        with walked(subject, sites[0]) as seen:
+        with timesteps_met(subject, sites[0]) as seen:
             rows = concept_rows(subject, concept, sites, "fit", limit=self.limit, steps=steps, sampling=self.sampling)
         tables = {
             site: timetable(codec, rows[site], seen, strongest(codec, rows[site], self.count))

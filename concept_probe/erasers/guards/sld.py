@@ -11,7 +11,8 @@ from torch import Tensor
 
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.guards.negative_prompt import Asker, named
+from concept_probe.erasers.guards.naming import text_naming
+from concept_probe.erasers.guards.requery import Requery
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import Concept, Moment, Subspace
 
@@ -63,11 +64,11 @@ class Sld(Eraser[DiffusionSubject, Intervention]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """ValueError where the concept has no name."""
-        text = named(concept, self.text, self.name)
+        text = text_naming(concept, self.text, self.name)
         site = subject.sites("denoiser_out")[0]
-        return self.guard(concept, {site: self._action(Asker(subject, text, self.name))}, options={"text": text})
+        return self.guard(concept, {site: self._action(Requery(subject, text, self.name))}, options={"text": text})
 
-    def _action(self, asker: Asker) -> Change:
+    def _action(self, requery: Requery) -> Change:
         gathered: dict[int, Tensor] = {}  # momentum per asked prompt of the walk under way; step 0 starts anew
         highest = [0]  # the first timestep of a whole walk
         last = [-1]  # step before; a walk that leaves out steps begins with another one than 0
@@ -84,9 +85,9 @@ class Sld(Eraser[DiffusionSubject, Intervention]):
             if moment.step == 0:
                 highest[0] = moment.timestep or 0
             elif not highest[0]:
-                highest[0] = asker.subject.pipeline.scheduler.config.num_train_timesteps
+                highest[0] = requery.subject.pipeline.scheduler.config.num_train_timesteps
             last[0] = moment.step
-            said = asker(cond)
+            said = requery(cond)
             empty = x[[uncond[moment.prompts[i]] for i in cond]]
             term = safety_term(x[cond], said, empty, scale=self.scale, threshold=self.threshold)
             before = torch.stack([gathered.get(moment.prompts[i], torch.zeros_like(x[0])) for i in cond])

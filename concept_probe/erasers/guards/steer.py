@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,19 +10,10 @@ from torch import Tensor
 from concept_probe.erasers.closed_form.value_offsets import streams_of
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.guards.negative_prompt import named
+from concept_probe.erasers.guards.autoencoders import codecs_of
+from concept_probe.erasers.guards.naming import text_naming
 from concept_probe.families import DiffusionSubject
-from concept_probe.types import Codec, Concept, Moment, Prompt, Site, Subspace
-
-
-def codecs_of(found: Sequence[Subspace], method: str) -> dict[Site, Codec]:
-    """The autoencoders that `found` was found with, one per site. ValueError for two at one."""
-    out: dict[Site, Codec] = {}
-    for space in found:
-        assert space.codec is not None
-        if out.setdefault(space.site, space.codec) is not space.codec:
-            raise ValueError(f"{method}: two autoencoders at {space.site}: use one at a time")
-    return out
+from concept_probe.types import Concept, Moment, Prompt, Site, Subspace
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,7 @@ class Steer(Eraser[DiffusionSubject, Intervention]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """`found`: Subspaces with an autoencoder over a text site. ValueError for two at one."""
-        text = named(concept, self.text, self.name).split(", ")[0]
+        text = text_naming(concept, self.text, self.name).split(", ")[0]
         codecs = codecs_of(found, self.name)
         written = streams_of(subject, list(codecs), [Prompt(text)])
         actions: dict[Site, Change] = {}

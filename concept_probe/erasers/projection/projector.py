@@ -1,4 +1,4 @@
-"""Project the concept's directions out of a site: LEACE, difference of means, R-LACE and RepIt."""
+"""From directions to an erasure that projects them out: an intervention, or folded into weights."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, Sum
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.projection.fold import fold, reads_with_bias
+from concept_probe.erasers.projection.fold import fold
 from concept_probe.families import Subject
-from concept_probe.find.directions.means import DIRECTION_KINDS, Projection, difference_of_means, leace, rows_to_fit
-from concept_probe.find.directions.repit import repit
-from concept_probe.find.directions.rlace import Game, rlace
+from concept_probe.find.directions.means import DIRECTION_KINDS, Projection, rows_to_fit
 from concept_probe.find.layout import back, has_tokens, last, token_mask
 from concept_probe.find.rows import Rows
 from concept_probe.types import TOKEN_KINDS, Concept, Moment, Site, Subspace
 
 How = Literal["intervention", "bake"]
-AT_ONCE = 8
+SITES_AT_ONCE = 8
 """Sites whose rows are in memory at a time."""
 
 
@@ -79,87 +77,16 @@ class Projector(Eraser[Subject, Edit | Intervention]):
         return self.edit(subject, concept, deltas, ranks=ranks, affine_dropped=sorted(set(dropped)))
 
     def _fitted(self, subject: Subject, concept: Concept) -> list[Subspace]:
-        """Directions of every site of `role`. The prompts are read once for `AT_ONCE` sites, not once for each."""
+        """Directions of every site of `role`. The prompts are read once for `SITES_AT_ONCE` sites, not once for each."""
         sites, out = subject.sites(self.role), []
-        for start in range(0, len(sites), AT_ONCE):
-            rows = rows_to_fit(subject, concept, sites[start : start + AT_ONCE], self.kinds)
+        for start in range(0, len(sites), SITES_AT_ONCE):
+            rows = rows_to_fit(subject, concept, sites[start : start + SITES_AT_ONCE], self.kinds)
             out += [self.fit(subject, concept, site, each) for site, each in rows.items()]
         return out
 
     @abstractmethod
     def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
         """The directions of one site, from its rows of the fit and of the select split."""
-
-
-@dataclass(frozen=True)
-class Leace(Projector):
-    """Hide the concept from every linear reader of a site, with the least change (arXiv 2306.03819).
-
-    >>> edit = Leace(how="bake")(subject, concept)
-    """
-
-    name = "leace"
-    oblique: ClassVar[bool] = True
-    shrinkage: float = 0.01
-    """See `find.leace`."""
-
-    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
-        """By `find.leace`."""
-        affine = self.how == "intervention" or reads_with_bias(subject, site)
-        return leace(subject, concept, site, kinds=self.kinds, shrinkage=self.shrinkage, affine=affine, rows=rows)
-
-
-@dataclass(frozen=True)
-class Difference(Projector):
-    """Set what lies along the concept's difference of means to the average of other prompts.
-
-    >>> guard = Difference(how="intervention", role="text_stream")(subject, concept)
-    """
-
-    name = "difference"
-
-    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
-        """By `find.difference_of_means`, one direction for each of `kinds`."""
-        return difference_of_means(subject, concept, site, kinds=self.kinds, rows=rows)
-
-
-@dataclass(frozen=True)
-class Rlace(Projector):
-    """Set what the best linear readers of the concept need to the average of other prompts (arXiv 2201.12091).
-
-    >>> guard = Rlace(how="intervention", role="text_stream")(subject, concept)
-    """
-
-    name = "rlace"
-    rank: int | None = None
-    """Directions taken out at each site; None: as many as readers, of which each of `kinds` has one."""
-    rounds: int = 300
-    """Steps of each side of the game, see `find.rlace.Game`."""
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(how="intervention", rounds=20)
-
-    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
-        """By `find.rlace`."""
-        return rlace(subject, concept, site, kinds=self.kinds, rank=self.rank, game=Game(rounds=self.rounds), rows=rows)
-
-
-@dataclass(frozen=True)
-class Repit(Projector):
-    """Set what lies along the concept's isolated difference of means to the average of other prompts
-    (arXiv 2509.13281).
-
-    >>> guard = Repit(how="intervention", role="text_stream")(subject, concept)
-    """
-
-    name = "repit"
-    share: float = 0.75
-    """Of the direction's energy in the span of other concepts' directions, how much is left out of it, 0..1."""
-
-    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
-        """By `find.repit`, one direction for each of `kinds`."""
-        return repit(subject, concept, site, kinds=self.kinds, share=self.share, rows=rows)
 
 
 def as_projection(space: Subspace) -> Projection:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.ablation.ablate_vectors import noise
 from concept_probe.erasers.ablation.found import columns_of
+from concept_probe.erasers.ablation.noise import column_noise
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
@@ -73,7 +73,7 @@ class Needle(Keeping):
         """
         columns = model.matrix(site).detach()[:, list(items)]
         wide = dtype_of(find_parameter(model.components, address(site)))
-        return noise(site, columns.to(wide), self.factor, self.seed)
+        return column_noise(site, columns.to(wide), self.factor, self.seed)
 
 
 @torch.no_grad()
