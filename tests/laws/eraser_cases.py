@@ -65,7 +65,9 @@ CASES: dict[str, Case] = {
     "ablate_features": Case(aimed_features, random_features),
     "ablate_vectors": Case(aimed_vectors, random_vectors),
     "leace": Case(lambda s: Leace()(s, CONCEPT), lambda s, seed: random_projection(Leace(), s, seed)),
-    "difference": Case(lambda s: DifferenceOfMeans()(s, CONCEPT), lambda s, seed: random_projection(DifferenceOfMeans(), s, seed)),
+    "difference": Case(
+        lambda s: DifferenceOfMeans()(s, CONCEPT), lambda s, seed: random_projection(DifferenceOfMeans(), s, seed)
+    ),
     "rlace": Case(lambda s: Rlace(rounds=20)(s, CONCEPT), lambda s, seed: random_projection(Rlace(), s, seed)),
     "repit": Case(lambda s: Repit()(s, CONCEPT), lambda s, seed: random_projection(Repit(), s, seed)),
     "uce": prompted(Uce()),
