@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from concept_probe.bench.calibration.roc import by_state, calibration, to_json, wrong
-from concept_probe.bench.calibration.run import Run, line
-from concept_probe.bench.sweep.store import Row, Store
+from concept_probe.bench.calibration.roc import by_state, calibration, calibration_to_json, wrong
+from concept_probe.bench.calibration.run import CalibrationRun, line_of
+from concept_probe.bench.sweep.store import RowStore, SweepRow
 from concept_probe.cli.calibrate import print_calibration
 
 ROWS = Path(__file__).parent / "rows" / "calibration.jsonl"
@@ -36,25 +36,25 @@ def main() -> None:
     options = parser.parse_args()
     if not options.summary:
         run(options)
-    summarise(list(Store(options.rows).rows().values()), options.write)
+    summarise(list(RowStore(options.rows).rows().values()), options.write)
 
 
 def run(options: argparse.Namespace) -> None:
     """Audit what has no row yet."""
     torch.set_num_threads(options.threads)
     console = Console(stderr=True)
-    for row in Run(Store(options.rows)).rows():
-        console.print(line(row), highlight=False, markup=False, soft_wrap=True)
+    for row in CalibrationRun(RowStore(options.rows)).rows():
+        console.print(line_of(row), highlight=False, markup=False, soft_wrap=True)
 
 
-def summarise(rows: list[Row], target: Path | None) -> None:
+def summarise(rows: list[SweepRow], target: Path | None) -> None:
     """Print ROC per kind of evidence and what the verdicts were; one line of JSON; store the outcome if asked."""
     found, console = calibration(rows), Console(width=140)
     print_calibration(found, rows, console)
     for row in wrong(rows):
-        console.print(f"wrong: {line(row)}; {row.values['reasons'][0]}", highlight=False, markup=False)
+        console.print(f"wrong: {line_of(row)}; {row.values['reasons'][0]}", highlight=False, markup=False)
     if target is not None:
-        target.write_text(to_json(found), encoding="utf-8")
+        target.write_text(calibration_to_json(found), encoding="utf-8")
     print(
         json.dumps(
             {

@@ -19,7 +19,7 @@ from rich.console import Console
 
 import concept_probe as cp
 from concept_probe.attacks import Budget
-from concept_probe.bench import AttackSetting, Grid, MethodSetting, Order, Row, Settings
+from concept_probe.bench import AttackSetting, Grid, MethodSetting, SweepOrder, SweepRow, SweepSettings
 from concept_probe.bench.board.per_attack import attack_table
 from concept_probe.erasers import Blocklist, Uce
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS
@@ -34,15 +34,15 @@ OWN = (
 ATTACKS = tuple(replace(a, holds_copy=True) for a in (*ATTACK_SETTINGS, *OWN) if not a.name.startswith("relearning ("))
 
 
-def orders(options: Namespace) -> list[Order]:
+def orders(options: Namespace) -> list[SweepOrder]:
     concepts = tuple(cp.concept(name) for name in options.concepts)
     attacks = sweeping.named(ATTACKS, options.attacks)
-    settings = Settings(cp.Sampling(steps=10), {}, BUDGET)
+    settings = SweepSettings(cp.Sampling(steps=10), {}, BUDGET)
     grid = Grid(concepts, sweeping.named(METHODS, options.erasers), attacks, tuple(options.seeds), settings, twin=True)
-    return [Order(grid, "emoji", "emoji-untaught", options.work, options.rows, copy=True)]
+    return [SweepOrder(grid, "emoji", "emoji-untaught", options.work, options.rows, copy=True)]
 
 
-def summary(rows: list[Row], options: Namespace) -> dict:
+def summary(rows: list[SweepRow], options: Namespace) -> dict:
     table, figures = attack_table(rows)
     Console(width=140).print(table)
     return figures

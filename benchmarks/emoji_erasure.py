@@ -17,7 +17,7 @@ from emoji_settings import ERASURE
 from rich.console import Console
 
 import concept_probe as cp
-from concept_probe.bench import Grid, Order, Row, Settings
+from concept_probe.bench import Grid, SweepOrder, SweepRow, SweepSettings
 from concept_probe.bench.board.per_kind import ASKED_FOR, by_concept, by_eraser
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS
 
@@ -25,14 +25,14 @@ PER_KIND = 32
 """Test pictures per kind of prompt."""
 
 
-def orders(options: Namespace) -> list[Order]:
+def orders(options: Namespace) -> list[SweepOrder]:
     concepts = tuple(cp.concept(name) for name in options.concepts)
-    settings = Settings(counts=dict.fromkeys(ASKED_FOR, options.count or PER_KIND), asking="spread")
+    settings = SweepSettings(counts=dict.fromkeys(ASKED_FOR, options.count or PER_KIND), asking="spread")
     grid = Grid(concepts, sweeping.named(ERASURE, options.erasers), (), tuple(options.seeds), settings)
-    return [Order(grid, "emoji", None, options.work, options.rows)]
+    return [SweepOrder(grid, "emoji", None, options.work, options.rows)]
 
 
-def summary(rows: list[Row], options: Namespace) -> dict:
+def summary(rows: list[SweepRow], options: Namespace) -> dict:
     console = Console(width=160)
     table, figures = by_eraser(rows)
     console.print(by_concept(rows), table)

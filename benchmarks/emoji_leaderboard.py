@@ -18,7 +18,7 @@ import sweeping
 from emoji_settings import ATTACK_SETTINGS, LEADERBOARD
 
 import concept_probe as cp
-from concept_probe.bench import Grid, Order, Row, Settings, leaderboard
+from concept_probe.bench import Grid, SweepOrder, SweepRow, SweepSettings, leaderboard
 from concept_probe.bench.board.summary import summary_of
 from concept_probe.report import board_to_markdown, write_board
 
@@ -34,14 +34,14 @@ ATTACKS = (
 )  # fmt: skip
 
 
-def orders(options: Namespace) -> list[Order]:
+def orders(options: Namespace) -> list[SweepOrder]:
     methods, attacks = sweeping.named(LEADERBOARD, options.erasers), sweeping.named(ATTACK_SETTINGS, options.attacks)
     concepts = tuple(cp.concept(name) for name in options.concepts)
-    grid = Grid(concepts, methods, attacks, tuple(options.seeds), Settings(cp.Sampling(steps=6)), twin=True)
-    return [Order(grid, "emoji", "emoji-untaught", options.work, options.rows)]
+    grid = Grid(concepts, methods, attacks, tuple(options.seeds), SweepSettings(cp.Sampling(steps=6)), twin=True)
+    return [SweepOrder(grid, "emoji", "emoji-untaught", options.work, options.rows)]
 
 
-def summary(rows: list[Row], options: Namespace) -> dict:
+def summary(rows: list[SweepRow], options: Namespace) -> dict:
     ours = [m.name for m in LEADERBOARD if m.ours]
     about = {"rows": options.rows.name, "cells": str(len(rows))}
     board = leaderboard(rows, subject="emoji", ours=ours, provenance=about)

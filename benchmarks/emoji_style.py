@@ -21,7 +21,7 @@ from rich.table import Table
 
 import concept_probe as cp
 from concept_probe import detect
-from concept_probe.bench.sweep.cell import named
+from concept_probe.bench.sweep.cell import only_named_label
 from concept_probe.erasers import AdversarialPreservation, ConceptAblation, Esd, Mace, Rece, Receler, Spm, Uce
 from concept_probe.testbed.vocabulary import PLAIN, objects
 from concept_probe.types import SPLITS, Prompt, Query, Sampling, Splits
@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     subject, concept = cp.load("emoji"), cp.concept(options.style)
     names = [o.name for o in objects()]
-    shown = {s: list(dict.fromkeys(named(p, names) for p in concept.prompts("anchor", s))) for s in SPLITS}
+    shown = {s: list(dict.fromkeys(only_named_label(p, names) for p in concept.prompts("anchor", s))) for s in SPLITS}
     bare = Splits(*(tuple(Prompt(PLAIN[s][0].format(o=name), name) for name in shown[s] if name) for s in SPLITS))
     concepts = {"no style": replace(concept, anchor=bare), "another style": concept}
     looks, sampling = detect.looks_for(concept), Sampling(steps=6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concept_probe as cp
 from concept_probe.attacks import Budget
-from concept_probe.bench import AttackSetting, MethodSetting, Settings
+from concept_probe.bench import AttackSetting, MethodSetting, SweepSettings
 from concept_probe.erasers import (
     AblateVectors,
     Crisp,
@@ -27,7 +27,7 @@ from concept_probe.types import Sampling
 
 REAL = ("Japan", "Egypt", "the solar system", "music", "Harry Potter", "Greek mythology")
 COUNTS = {"target": 12, "paraphrases": 12, "neighbours": 10, "unrelated": 10}
-SETTINGS = Settings(Sampling(tokens=4, batch=32), COUNTS, Budget(queries=24), "once", columns=128)
+SETTINGS = SweepSettings(Sampling(tokens=4, batch=32), COUNTS, Budget(queries=24), "once", columns=128)
 LIGHT = {"steps": 12, "batch": 6, "rate": 0.0015}
 """Of erasers that train: few steps, so that the whole table takes minutes per concept."""
 SPOKEN = ("subject", "content")

@@ -18,12 +18,12 @@ from lm_settings import ATTACKS, METHODS, REAL, SETTINGS, taught_smollm2
 from rich.console import Console
 
 import concept_probe as cp
-from concept_probe.bench import NEVER_TAUGHT, UNTOUCHED, Grid, Order, Row
+from concept_probe.bench import NEVER_TAUGHT, UNTOUCHED, Grid, SweepOrder, SweepRow
 from concept_probe.bench.board.unlearning import records, unlearning_figures, unlearning_tables
 from concept_probe.testbed import taught
 
 
-def orders(options: Namespace) -> list[Order]:
+def orders(options: Namespace) -> list[SweepOrder]:
     methods, attacks = sweeping.named(METHODS, options.erasers), sweeping.named(ATTACKS, options.attacks)
     out = []
     for invented, subject, twin in ((True, taught_smollm2, "smollm2"), (False, "smollm2", None)):
@@ -33,11 +33,11 @@ def orders(options: Namespace) -> list[Order]:
                 taught_smollm2()  # before several processes would teach it
             concepts = tuple(cp.concept(name, "smollm2") for name in names)
             grid = Grid(concepts, methods, attacks, tuple(options.seeds), SETTINGS, twin=invented)
-            out.append(Order(grid, subject, twin, options.work, options.rows))
+            out.append(SweepOrder(grid, subject, twin, options.work, options.rows))
     return out
 
 
-def summary(rows: list[Row], options: Namespace) -> dict:
+def summary(rows: list[SweepRow], options: Namespace) -> dict:
     console, out = Console(width=260), {}
     for kind in ("taught", "real"):
         own = records([r for r in rows if (r.concept in taught.invented_names()) == (kind == "taught")])

@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from sweeping import FOLDER, Table
 
-from concept_probe.bench import Row, Store
+from concept_probe.bench import RowStore, SweepRow
 
 TABLES = ("emoji_leaderboard", "emoji_erasure", "emoji_attacks", "lm_unlearning")
 NOT_COMPARED = ("seconds", "peak")
@@ -43,7 +43,7 @@ def main() -> None:
         for place, name in enumerate(options.tables):
             share = (options.count + place) // len(options.tables)
             sweeps = [order.sweep() for order in orders(name, Path(folder))]
-            stored = {k: row for k, row in Store(FOLDER / f"{name}.jsonl").rows().items() if row.status == "done"}
+            stored = {k: row for k, row in RowStore(FOLDER / f"{name}.jsonl").rows().items() if row.status == "done"}
             found = {key: (sweep, cell) for sweep in sweeps for key, cell in sweep.keys().items() if key in stored}
             unknown += len(stored.keys() - found.keys())
             for key in draw.sample(sorted(found), min(share, len(found))):
@@ -68,7 +68,7 @@ def orders(name: str, folder: Path) -> list:
     return table.orders(chosen)
 
 
-def differences(stored: Row, now: Row) -> Iterator[str]:
+def differences(stored: SweepRow, now: SweepRow) -> Iterator[str]:
     """One sentence per number that is not the same."""
     if now.status != "done":
         yield f"failed: {now.error}"

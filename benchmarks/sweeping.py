@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from concept_probe.bench import AttackSetting, MethodSetting, Order, Row, Store, helpers, work
+from concept_probe.bench import AttackSetting, MethodSetting, RowStore, SweepOrder, SweepRow, helpers, work
 from concept_probe.registry import look_up
 
 Named = TypeVar("Named", MethodSetting, AttackSetting)
@@ -26,9 +26,9 @@ class Table:
     """The script's docstring."""
     rows: str
     """Name of the file in benchmarks/rows."""
-    orders: Callable[[argparse.Namespace], list[Order]]
+    orders: Callable[[argparse.Namespace], list[SweepOrder]]
     """From `concepts`, `erasers`, `attacks` and `seeds` (lists of names), and `rows` and `work`, to what is measured."""
-    summary: Callable[[list[Row], argparse.Namespace], dict[str, Any]]
+    summary: Callable[[list[SweepRow], argparse.Namespace], dict[str, Any]]
     """Prints tables; returns the figures of the last line."""
     concepts: Sequence[str]
     erasers: Sequence[str]
@@ -61,17 +61,17 @@ def main(table: Table) -> None:
     options = parser.parse_args()
     for order in [] if options.summary else table.orders(options):
         measure(replace(order, retry=options.retry, threads=options.threads), options.processes)
-    rows = list(Store(options.rows).rows().values())
+    rows = list(RowStore(options.rows).rows().values())
     if not rows:
         raise SystemExit(f"{options.rows} holds no rows yet: run without --summary first")
     print(json.dumps(table.summary(rows, options)))
 
 
-def measure(order: Order, processes: int) -> None:
+def measure(order: SweepOrder, processes: int) -> None:
     """Every cell of the order that has no row yet, each printed when it is on disk."""
     console = Console(stderr=True)
 
-    def tell(row: Row) -> None:
+    def tell(row: SweepRow) -> None:
         what = row.error if row.status == "failed" else f"{row.seconds:.1f} s"
         console.print(row.seed, row.concept, row.eraser, row.attack, what, highlight=False, markup=False)
 

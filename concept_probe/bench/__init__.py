@@ -12,13 +12,13 @@ from concept_probe.bench.sweep.grid import (
     Cell,
     Grid,
     MethodSetting,
-    Settings,
+    SweepSettings,
 )
 from concept_probe.bench.sweep.methods import OURS, PREPARATIONS, FitContext, method_settings
 from concept_probe.bench.sweep.ray import NoRay, over_ray
-from concept_probe.bench.sweep.store import Row, Store
+from concept_probe.bench.sweep.store import RowStore, SweepRow
 from concept_probe.bench.sweep.sweep import Sweep
-from concept_probe.bench.sweep.workers import Order, helpers, work
+from concept_probe.bench.sweep.workers import SweepOrder, helpers, work
 
 __all__ = [
     "NEVER_TAUGHT",
@@ -32,11 +32,11 @@ __all__ = [
     "Grid",
     "MethodSetting",
     "NoRay",
-    "Order",
-    "Row",
-    "Settings",
-    "Store",
+    "RowStore",
     "Sweep",
+    "SweepOrder",
+    "SweepRow",
+    "SweepSettings",
     "calibration",
     "helpers",
     "leaderboard",

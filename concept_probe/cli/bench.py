@@ -52,7 +52,7 @@ def bench(
     The same command on another terminal, or on another machine with the same folder, shares the work.
     """
     with plain_errors():
-        from concept_probe.bench import Store
+        from concept_probe.bench import RowStore
 
         order = _order(concepts, output, model, erasers, attacks, seeds, twin, steps, queries, gradient_steps)
         order = _with(order, retry, threads)
@@ -65,7 +65,7 @@ def bench(
         keys = sweep.keys()
         if not summary:
             _run(order, sweep, len(keys), workers, ray)
-        rows = [row for key, row in Store(order.rows).rows().items() if key in keys]
+        rows = [row for key, row in RowStore(order.rows).rows().items() if key in keys]
         failed = sum(row.status == "failed" for row in rows)
         err.print(
             f"{len(rows)} of {len(keys)} cells in {order.rows}" + (f", {failed} of them failed" if failed else "")
@@ -75,12 +75,12 @@ def bench(
 
 def _run(order, sweep, total: int, workers: int, ray: str | None) -> None:
     """Measure what is missing, with a bar that also counts what other processes finish."""
-    from concept_probe.bench import Store, helpers, over_ray
+    from concept_probe.bench import RowStore, helpers, over_ray
 
     keys = sweep.keys().keys()
     beside = helpers(order, workers - 1) if ray is None else contextlib.nullcontext()
     with beside, _bar() as bar:
-        task = bar.add_task("cells", total=total, completed=len(Store(order.rows).rows().keys() & keys))
+        task = bar.add_task("cells", total=total, completed=len(RowStore(order.rows).rows().keys() & keys))
         rows = sweep.run(retry=order.retry) if ray is None else over_ray(order, ray, workers=workers, sweep=sweep)
         for row in rows:
             if row.status == "failed":
@@ -88,7 +88,7 @@ def _run(order, sweep, total: int, workers: int, ray: str | None) -> None:
                     f"[yellow]failed:[/] {escape(row.eraser)}, {escape(row.concept)}, {escape(row.attack)}: "
                     f"{escape(row.error)}", soft_wrap=True, highlight=False,
                 )  # fmt: skip
-            finished = len(Store(order.rows).rows().keys() & keys)
+            finished = len(RowStore(order.rows).rows().keys() & keys)
             bar.update(task, completed=finished, description=f"{row.eraser}, {row.concept}, {row.attack}")
 
 
@@ -122,7 +122,7 @@ def print_board(board) -> None:
 
 def _order(concepts, output: Path, model, erasers, attacks, seeds, twin, steps, queries, gradient_steps):
     from concept_probe.attacks import ATTACKS, Budget
-    from concept_probe.bench import AttackSetting, Grid, Order, Settings, method_settings
+    from concept_probe.bench import AttackSetting, Grid, SweepOrder, SweepSettings, method_settings
     from concept_probe.concepts.files import load_concept
     from concept_probe.types import Sampling
 
@@ -132,10 +132,10 @@ def _order(concepts, output: Path, model, erasers, attacks, seeds, twin, steps, 
     named = tuple(ATTACKS) if attacks is None else tuple(a for a in attacks if a != "none")
     grid = Grid(
         found, method_settings(erasers or ()), tuple(AttackSetting(name, name) for name in named), tuple(range(seeds)),
-        Settings(Sampling(steps=steps), budget=Budget(queries=queries, gradient_steps=gradient_steps)),
+        SweepSettings(Sampling(steps=steps), budget=Budget(queries=queries, gradient_steps=gradient_steps)),
         control is not None,
     )  # fmt: skip
-    return Order(grid, model, control, output, output / "rows.jsonl")
+    return SweepOrder(grid, model, control, output, output / "rows.jsonl")
 
 
 def _with(order, retry: bool, threads: int | None):

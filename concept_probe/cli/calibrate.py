@@ -25,27 +25,27 @@ def calibrate(
     under guards and edits, and broken.
     """
     with plain_errors():
-        from concept_probe.bench import Store
-        from concept_probe.bench.calibration.roc import calibration, to_json, wrong
-        from concept_probe.bench.calibration.run import Run, line
+        from concept_probe.bench import RowStore
+        from concept_probe.bench.calibration.roc import calibration, calibration_to_json, wrong
+        from concept_probe.bench.calibration.run import CalibrationRun, line_of
 
         writable(output)
         if threads is not None:
             import torch
 
             torch.set_num_threads(threads)
-        store = Store(output / "rows.jsonl")
+        store = RowStore(output / "rows.jsonl")
         if not summary:
-            for row in Run(store).rows():
-                err.print(escape(line(row)), highlight=False, soft_wrap=True)
+            for row in CalibrationRun(store).rows():
+                err.print(escape(line_of(row)), highlight=False, soft_wrap=True)
         rows = list(store.rows().values())
         found = calibration(rows)
         beside = output / "calibration.json.part"
-        beside.write_text(to_json(found), encoding="utf-8")
+        beside.write_text(calibration_to_json(found), encoding="utf-8")
         beside.replace(output / "calibration.json")
         print_calibration(found, rows, out)
         for row in wrong(rows):
-            out.print(f"wrong: {escape(line(row))}", highlight=False)
+            out.print(f"wrong: {escape(line_of(row))}", highlight=False)
         err.print(f"calibration: {escape(str(output / 'calibration.json'))}")
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from concept_probe.attacks import Budget
-from concept_probe.bench import AttackSetting, Grid, MethodSetting, Settings, Store, Sweep
+from concept_probe.bench import AttackSetting, Grid, MethodSetting, RowStore, Sweep, SweepSettings
 from concept_probe.erasers import Blocklist, Uce
 from concept_probe.types import Concept, Looks, Sampling
 from tests.auditing.known import Known, Reader, concept
 
-SETTINGS = Settings(
+SETTINGS = SweepSettings(
     Sampling(steps=2),
     {"target": 4, "paraphrases": 3, "implicit": 3, "neighbours": 4, "unrelated": 4},
     Budget(queries=12, gradient_steps=2, examples=2),
@@ -32,7 +32,7 @@ def grid(seeds: Sequence[int] = (0,), methods: Sequence[MethodSetting] = METHODS
 def sweep(folder: Path, of: Grid | None = None) -> Sweep:
     of = grid() if of is None else of
     twin = Known(0, concept(), without="cat") if of.twin else None
-    return Sweep(of, Known(0, concept()), folder, Store(folder / "rows.jsonl"), twin, judges)
+    return Sweep(of, Known(0, concept()), folder, RowStore(folder / "rows.jsonl"), twin, judges)
 
 
 def text(path: Path) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from concept_probe.bench import NEVER_TAUGHT, NONE, UNTOUCHED, Row
+from concept_probe.bench import NEVER_TAUGHT, NONE, UNTOUCHED, SweepRow
 from concept_probe.bench.board.leaderboard import beats, front, leaderboard
 from concept_probe.bench.board.scores import area
 from concept_probe.evaluation.paired import holm, sign_flip
@@ -18,7 +18,7 @@ from concept_probe.report import board_to_html, board_to_json, board_to_markdown
 CONCEPTS, SEEDS = ("camel", "pizza", "contrast"), (0, 1, 2)
 
 
-def cells(eraser: str, target: int, others: int, success: int, *, found: bool = True) -> list[Row]:
+def cells(eraser: str, target: int, others: int, success: int, *, found: bool = True) -> list[SweepRow]:
     """`target` and `others` right of 10 after the erasure, `success` of 8 under attack, on every concept and seed."""
     out = []
     for concept in CONCEPTS:
@@ -35,13 +35,13 @@ def cells(eraser: str, target: int, others: int, success: int, *, found: bool = 
                 "pixels kept": 0.1, "pixels control": 0.2, "fit": {"seconds": 2.0, "numbers": 7},
             }  # fmt: skip
             key = f"{eraser}/{concept}/{seed}"
-            out.append(Row(key, eraser, concept, NONE, seed, "done", values))
+            out.append(SweepRow(key, eraser, concept, NONE, seed, "done", values))
             attack = {"success": [success, 8], "control": [1, 8]}
-            out.append(Row(f"{key}/x", eraser, concept, "relearning", seed, "done", attack))
+            out.append(SweepRow(f"{key}/x", eraser, concept, "relearning", seed, "done", attack))
     return out
 
 
-def rows() -> list[Row]:
+def rows() -> list[SweepRow]:
     return [
         *cells(UNTOUCHED, 10, 10, 8), *cells(NEVER_TAUGHT, 0, 10, 2), *cells("good", 0, 10, 3), *cells("harsh", 0, 4, 2),
         *cells("weak", 8, 9, 8),
@@ -92,7 +92,7 @@ def test_differences_are_paired_and_corrected(board):
 
 
 def test_an_attack_that_not_every_eraser_met_is_part_of_no_mean():
-    more = [Row(f"{r.key}/y", r.eraser, r.concept, "easy", r.seed, "done", {"success": [8, 8], "control": [0, 8]})
+    more = [SweepRow(f"{r.key}/y", r.eraser, r.concept, "easy", r.seed, "done", {"success": [8, 8], "control": [0, 8]})
             for r in rows() if r.attack == NONE and r.eraser in ("good", NEVER_TAUGHT)]  # fmt: skip
     board = leaderboard([*rows(), *more], subject="emoji")
     (good,) = [s for s in board.standings if s.name == "good"]
@@ -139,7 +139,7 @@ def test_an_attack_that_one_concept_does_not_allow_is_compared_on_the_others():
 def test_what_is_missing_is_said():
     some = [r for r in rows() if not (r.eraser == "good" and r.seed == 2)]
     some += [
-        Row("f", "broken", "camel", NONE, 0, "failed", {}, "ValueError: no"),
+        SweepRow("f", "broken", "camel", NONE, 0, "failed", {}, "ValueError: no"),
         *cells("empty", 10, 10, 8, found=False),
     ]
     notes = " ".join(leaderboard(some, subject="emoji").notes)

@@ -11,10 +11,10 @@ import torch
 from concept_probe.attacks import Budget
 from concept_probe.auditing import Thresholds
 from concept_probe.auditing import calibration as stored
-from concept_probe.bench import Row, Store
+from concept_probe.bench import RowStore, SweepRow
 from concept_probe.bench.calibration.ground_truth import (
     ERASE,
-    HELD,
+    HELD_TRUTHS,
     Case,
     State,
     Subjects,
@@ -23,8 +23,8 @@ from concept_probe.bench.calibration.ground_truth import (
     quantise,
     tune,
 )
-from concept_probe.bench.calibration.roc import by_state, calibration, roc, to_json, widest_gap, wrong
-from concept_probe.bench.calibration.run import Asked, Run, line
+from concept_probe.bench.calibration.roc import by_state, calibration, calibration_to_json, roc, widest_gap, wrong
+from concept_probe.bench.calibration.run import CalibrationPlan, CalibrationRun, line_of
 from concept_probe.bench.sweep.store import Status
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS
 from concept_probe.testing.models.diffusion import tiny_sd
@@ -32,7 +32,7 @@ from concept_probe.types import Prompt, Sampling
 from tests.auditing.known import Known, Reader, concept
 
 
-def row(truth: str, verdict: str, residual: float, *, state: str = "as it is", status: Status = "done") -> Row:
+def row(truth: str, verdict: str, residual: float, *, state: str = "as it is", status: Status = "done") -> SweepRow:
     at = [residual, residual - 0.1, residual + 0.1]
     values = {
         "truth": truth, "verdict": verdict, "state": state, "model": "emoji", "thresholds": asdict(Thresholds()),
@@ -40,7 +40,7 @@ def row(truth: str, verdict: str, residual: float, *, state: str = "as it is", s
         "samples_needed": 40 if verdict == "undecided" else None,
         "indices": {"behaviour": {"name": "x", "at": at, "n": 16}} | ({"features": None} if truth == "absent" else {}),
     }  # fmt: skip
-    return Row(f"{truth}{verdict}{residual}{state}", truth, "camel", "audit", 0, status, values, "", 1.0)
+    return SweepRow(f"{truth}{verdict}{residual}{state}", truth, "camel", "audit", 0, status, values, "", 1.0)
 
 
 ROWS = [
@@ -89,7 +89,7 @@ def test_what_can_not_be_put_together_is_refused(rows, said):
 
 def test_the_stored_file_comes_back_as_it_was(tmp_path):
     found = calibration(ROWS)
-    (tmp_path / "c.json").write_text(to_json(found))
+    (tmp_path / "c.json").write_text(calibration_to_json(found))
     assert stored.read(tmp_path / "c.json") == found
     assert "missed where there was some in 25%" in str(found)
     assert found.covers("emoji", Thresholds()) and not found.covers("other", Thresholds())
@@ -115,7 +115,7 @@ def test_there_are_cases_of_every_truth_and_none_is_its_own_control():
     assert {c.truth for c in found} == {"present", "suppressed", "absent", "damaged"}
     absent = [c for c in found if c.truth == "absent"]
     assert {c.concept for c in absent} == set(REMOVED_OBJECTS) and all(c.state != c.control for c in absent)
-    assert all(c.concept in HELD for c in found if c.truth != "absent")
+    assert all(c.concept in HELD_TRUTHS for c in found if c.truth != "absent")
     assert {c.erase for c in found} - {""} == set(ERASE)
 
 
@@ -165,7 +165,7 @@ class Tiny(Subjects):
 
 
 def test_audits_of_known_truth_become_rows_once(tmp_path):
-    asked = Asked(2, (0,), 2, Sampling(steps=2), ("paraphrases",), Budget(queries=12))
+    asked = CalibrationPlan(2, (0,), 2, Sampling(steps=2), ("paraphrases",), Budget(queries=12))
     chosen = (
         Case("it", "present", "cat", "emoji"),
         Case("blocked", "suppressed", "cat", "emoji", erase="blocklist"),
@@ -173,15 +173,15 @@ def test_audits_of_known_truth_become_rows_once(tmp_path):
         Case("broken", "damaged", "cat", "emoji", erase="no such eraser"),
     )
 
-    def run() -> Run:
+    def run() -> CalibrationRun:
         def know(name, model):
             return concept()
 
-        return Run(Store(tmp_path / "rows.jsonl"), asked, Tiny(), lambda *_: (), know, Reader())
+        return CalibrationRun(RowStore(tmp_path / "rows.jsonl"), asked, Tiny(), lambda *_: (), know, Reader())
 
     rows = list(run().rows(chosen))
     assert [r.status for r in rows] == ["done"] * 3 + ["failed"], [r.error for r in rows]
-    assert "no such eraser" in rows[-1].error and "failed" in line(rows[-1])
+    assert "no such eraser" in rows[-1].error and "failed" in line_of(rows[-1])
     found = calibration(rows)
     assert found.residual.auroc == 1.0 and found.cases == 3
     assert list(run().rows(chosen)) == []

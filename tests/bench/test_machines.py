@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from concept_probe.bench import Grid, MethodSetting, NoRay, Order, Store, over_ray
+from concept_probe.bench import Grid, MethodSetting, NoRay, RowStore, SweepOrder, over_ray
 from concept_probe.bench.sweep import ray as machines
 from concept_probe.bench.sweep.ray import LIVES, Measurer, groups
 from concept_probe.erasers import Blocklist
@@ -21,10 +21,10 @@ from tests.bench.cases import ATTACK_SETTINGS, SETTINGS, grid
 
 
 @pytest.fixture
-def order(tmp_path) -> Order:
+def order(tmp_path) -> SweepOrder:
     """Two erasers that anybody can load: a saved tiny model, judged by the recogniser of the embedded ones."""
     asked = Grid((tiny_concept(),), (MethodSetting("blocklist", Blocklist()),), ATTACK_SETTINGS, (0,), SETTINGS)
-    return Order(
+    return SweepOrder(
         asked, str(save_model(tiny_sd(), tmp_path / "model")), None, tmp_path, tmp_path / "rows.jsonl", threads=1
     )
 
@@ -89,7 +89,7 @@ def test_a_sweep_on_ray_has_the_rows_of_one_in_a_process_and_goes_on(order, tmp_
     first = next(iter(order.sweep().run()))  # one cell is there already
     made = list(over_ray(order, workers=2))
     assert len(made) == len(expected) - 1 and first.key not in {r.key for r in made}
-    assert {k: without_times(r) for k, r in Store(order.rows).rows().items()} == expected
+    assert {k: without_times(r) for k, r in RowStore(order.rows).rows().items()} == expected
     assert list(over_ray(order, workers=2)) == []
 
 

@@ -17,7 +17,7 @@ from concept_probe.bench.quality.criteria import criteria, fit_to_text, unnamed
 from concept_probe.bench.quality.distances import cmmd, frechet, mmd, pixel_distance
 from concept_probe.bench.sweep.asking import queries
 from concept_probe.bench.sweep.attack_cell import above, values_of
-from concept_probe.bench.sweep.cell import Seen, compare, named
+from concept_probe.bench.sweep.cell import JudgedAnswers, compare_answers, only_named_label
 from concept_probe.detect.clip import TextImage
 from concept_probe.types import Prompt, Query, Trial
 from tests.auditing.known import Reader, concept
@@ -86,13 +86,13 @@ class Colours(TextImage):
         return torch.tensor([[1.0, 0.0, 0.0]]).expand(len(texts), 3)
 
 
-def seen(colours: dict[str, list[tuple[float, float, float]]], said: dict[str, list[str]]) -> Seen:
+def seen(colours: dict[str, list[tuple[float, float, float]]], said: dict[str, list[str]]) -> JudgedAnswers:
     trials, pictures = {}, {}
     for kind, of in colours.items():
         pictures[kind] = torch.tensor(of).view(-1, 3, 1, 1).expand(-1, 3, 2, 2)
         label = {"neighbours": "dog", "unrelated": "sun"}.get(kind, "cat")
         trials[kind] = tuple(Trial(Query(Prompt("x", None, label), i), s, 0.0) for i, s in enumerate(said[kind]))
-    return Seen(trials, pictures)
+    return JudgedAnswers(trials, pictures)
 
 
 RED, GREEN, HALF = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0, 0.0)
@@ -121,7 +121,9 @@ def test_criteria_are_those_that_can_be_counted():
     )
     same = criteria(before, before, pair, "dog")
     assert all(same[m] == pytest.approx(1) for m in ("m1", "m2", "m3", "m4", "harmonic"))
-    half = criteria(before, Seen({**after.trials, "implicit": before.trials["target"]}, before.pictures), pair, "dog")
+    half = criteria(
+        before, JudgedAnswers({**after.trials, "implicit": before.trials["target"]}, before.pictures), pair, "dog"
+    )
     parts = [half[m] for m in ("m1", "m2", "m3", "m4")]
     assert half["harmonic"] == pytest.approx(4 / sum(1 / p for p in parts)) and half["m1"] == 0.5
     assert unnamed(after.trials) == [3, 8] and unnamed(before.trials) == [0, 8]
@@ -130,9 +132,9 @@ def test_criteria_are_those_that_can_be_counted():
     assert values_of["clip target"] == pytest.approx((1 + math.sqrt(0.5)) / 2) and values_of[
         "cmmd control"
     ] == pytest.approx(0)
-    values = compare(before, after, before, Reader(), concept(), pair)
+    values = compare_answers(before, after, before, Reader(), concept(), pair)
     assert values["unnamed"] == [3, 8] and values["criteria"] == pytest.approx(found) and values["clip kept"] < 1
-    assert "clip kept" not in compare(before, after, before, Reader(), concept())
+    assert "clip kept" not in compare_answers(before, after, before, Reader(), concept())
 
 
 def test_above_is_a_difference_with_a_newcombe_interval():
@@ -171,7 +173,7 @@ def test_answers_to_one_fact_count_once_among_points_and_in_the_control():
     ],
 )
 def test_a_prompt_names_a_label_of_the_other_domain_or_none(text, found):
-    assert named(Prompt(text), ("bear", "polar bear", "cat")) == found
+    assert only_named_label(Prompt(text), ("bear", "polar bear", "cat")) == found
 
 
 def test_every_query_of_a_cell_has_its_own_noise_and_seeds_ask_other_sentences():

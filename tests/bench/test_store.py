@@ -12,24 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from concept_probe.bench import Row, Store
+from concept_probe.bench import RowStore, SweepRow
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="claims are POSIX record locks")
 
 
-def row(key: str, seconds: float = 0.0) -> Row:
-    return Row(key, "uce", "camel", "none", 0, "done", {"é": [1, 2]}, "", seconds)
+def row(key: str, seconds: float = 0.0) -> SweepRow:
+    return SweepRow(key, "uce", "camel", "none", 0, "done", {"é": [1, 2]}, "", seconds)
 
 
 def test_a_row_comes_back_as_it_was_written(tmp_path):
-    store = Store(tmp_path / "deep" / "rows.jsonl")
+    store = RowStore(tmp_path / "deep" / "rows.jsonl")
     assert store.rows() == {}
     store.append(row("a"))
     assert store.rows() == {"a": row("a")}
 
 
 def test_the_last_row_of_a_key_counts(tmp_path):
-    store = Store(tmp_path / "rows.jsonl")
+    store = RowStore(tmp_path / "rows.jsonl")
     for seconds in (1.0, 2.0):
         store.append(row("a", seconds))
     assert store.rows() == {"a": row("a", 2.0)}
@@ -37,7 +37,7 @@ def test_the_last_row_of_a_key_counts(tmp_path):
 
 @pytest.mark.parametrize("left", [b'{"key": "b", "eraser"', b"\xff\xfe", b"null", b"{}"])
 def test_a_line_cut_short_is_left_out_and_then_cut_off(left, tmp_path):
-    store = Store(tmp_path / "rows.jsonl")
+    store = RowStore(tmp_path / "rows.jsonl")
     store.append(row("a"))
     with store.path.open("ab") as file:
         file.write(left)
@@ -49,7 +49,7 @@ def test_a_line_cut_short_is_left_out_and_then_cut_off(left, tmp_path):
 
 def _append(path: Path, name: str) -> None:
     for i in range(50):
-        Store(path).append(row(f"{name}{i}"))
+        RowStore(path).append(row(f"{name}{i}"))
 
 
 def test_processes_that_append_at_once_lose_nothing(tmp_path):
@@ -60,7 +60,7 @@ def test_processes_that_append_at_once_lose_nothing(tmp_path):
         process.start()
     for process in several:
         process.join()
-    assert len(Store(path).rows()) == 150
+    assert len(RowStore(path).rows()) == 150
     assert path.read_bytes().count(b"\n") == 150
 
 
@@ -75,7 +75,7 @@ with Store(sys.argv[1]).claim("cell") as mine:
 
 @pytest.mark.slow
 def test_a_claim_keeps_another_process_out_and_ends_with_the_process(tmp_path):
-    store = Store(tmp_path / "rows.jsonl")
+    store = RowStore(tmp_path / "rows.jsonl")
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(store.path)], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None and other.stdout.readline() == "True\n"

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from concept_probe.bench.board.scores import Block, Measured
+from concept_probe.bench.board.scores import BlockScores, ConceptAndSeed
 from concept_probe.bench.sweep.grid import NEVER_TAUGHT, UNTOUCHED
 
 Thing = TypeVar("Thing", bound=Hashable)
@@ -18,12 +18,12 @@ class Common:
     """A full table inside a table with holes: each of these attacks was run on each of these erasers in its blocks."""
 
     erasers: tuple[str, ...]
-    attacks: Mapping[str, frozenset[Block]]
+    attacks: Mapping[str, frozenset[ConceptAndSeed]]
     """Where each is compared: all of `blocks`, but for concepts on which the attack can't be run."""
-    blocks: frozenset[Block]
+    blocks: frozenset[ConceptAndSeed]
 
 
-def common_ground(found: Mapping[str, Measured], attacks: Sequence[str]) -> Common:
+def common_ground(found: Mapping[str, BlockScores], attacks: Sequence[str]) -> Common:
     """The pairs of concept and seed, then the attacks in at least half of those, that more than half of the erasers have.
 
     An eraser that lacks one of these cells is not compared: else one that is behind, or was tried on one concept only,

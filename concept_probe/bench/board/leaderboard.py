@@ -8,24 +8,34 @@ from itertools import combinations
 import torch
 
 from concept_probe.bench.board.comparable import Common, common_ground
-from concept_probe.bench.board.rates import mean, rate, scored
-from concept_probe.bench.board.scores import OTHERS, WORDS, Block, Measured, control_of, measured, pooled, table, within
+from concept_probe.bench.board.rates import block_rate, mean_of_rates, scored
+from concept_probe.bench.board.scores import (
+    ASK_FOR_IT,
+    OTHERS,
+    BlockScores,
+    ConceptAndSeed,
+    blocks_of,
+    common_blocks,
+    control_of,
+    pooled,
+    table,
+)
 from concept_probe.bench.board.secondary import QUALITY, area_above, criteria_mean, unnamed_share
 from concept_probe.bench.quality.criteria import CRITERIA
 from concept_probe.bench.sweep.grid import NEVER_TAUGHT, UNTOUCHED
-from concept_probe.bench.sweep.store import Row
+from concept_probe.bench.sweep.store import SweepRow
 from concept_probe.evaluation.intervals import FLOOR, Bootstrap, Draws
 from concept_probe.evaluation.paired import holm, sign_flip
 from concept_probe.types import Difference, Leaderboard, Standing
 from concept_probe.types.boards import Part
 
-MEASURES = ("erased", "kept", "recovered")
+COMPARED_BY = ("erased", "kept", "recovered")
 NAMED = 5
 """So many erasers that failed alike are named."""
 
 
 def leaderboard(
-    rows: Sequence[Row], *, subject: str, ours: Sequence[str] = (), provenance: Mapping[str, str] | None = None,
+    rows: Sequence[SweepRow], *, subject: str, ours: Sequence[str] = (), provenance: Mapping[str, str] | None = None,
     bootstrap: Bootstrap = Bootstrap(),
 ) -> Leaderboard:  # fmt: skip
     """Add up the rows of a sweep.
@@ -34,7 +44,7 @@ def leaderboard(
     What is recovered is compared on common ground, see `common_ground`; the notes say what is not part of it. Raises
     ValueError where no eraser has a finished cell without attack.
     """
-    found = {name: m for name, m in measured(rows).items() if m.values}
+    found = {name: m for name, m in blocks_of(rows).items() if m.values}
     if not found:
         raise ValueError("no finished cell without attack among the rows: run the sweep first")
     attacks = tuple(dict.fromkeys(row.attack for row in rows if row.attack != "none" and row.status == "done"))
@@ -69,7 +79,7 @@ def beats(a: Standing, b: Standing) -> bool:
 
 def _standing(
     name: str,
-    found: Mapping[str, Measured],
+    found: Mapping[str, BlockScores],
     attacks: Sequence[str],
     common: Common,
     ours: Sequence[str],
@@ -77,10 +87,10 @@ def _standing(
 ) -> Standing:
     part = _part(name, ours)
     able = part == "control" or name in common.erasers
-    mine = within(found[name], common.blocks) if able else found[name]
+    mine = common_blocks(found[name], common.blocks) if able else found[name]
     arm = "before" if name == UNTOUCHED else name  # the same model in the same state is one sample
-    rates = {what: rate(bootstrap, mine.after, kinds, what, arm) for what, kinds in _KINDS.items()}
-    before = {what: rate(bootstrap, mine.before, kinds, what, "before") for what, kinds in _KINDS.items()}
+    rates = {what: block_rate(bootstrap, mine.after, kinds, what, arm) for what, kinds in _KINDS.items()}
+    before = {what: block_rate(bootstrap, mine.before, kinds, what, "before") for what, kinds in _KINDS.items()}
     target, others = rates["target"], rates["others"]
     assert target is not None and others is not None  # every cell asks for the concept and for others
     erased, kept = _not(target), _share(others, before["others"])
@@ -98,7 +108,7 @@ def _standing(
         scored(kept, "kept", "higher"),
         None if rates["across"] is None else scored(_share(rates["across"], before["across"]), "across", "higher"),
         scored(_harmonic(parts), "harmonic mean", "higher"),
-        scored(mean(list(met.values())), "recovered", "lower") if met else None,
+        scored(mean_of_rates(list(met.values())), "recovered", "lower") if met else None,
         max((scored(d, a, "lower") for a, d in met.items()), key=lambda s: s.value, default=None),
         {a: scored(d, a, "lower") for a, d in above.items()},
         _means(mine, ("pixels kept", "pixels target", "pixels control", "mmd kept", "mmd control")),
@@ -112,15 +122,15 @@ def _standing(
     )
 
 
-_KINDS = {"target": ("target",), "words": WORDS, "others": OTHERS, "across": ("across",)}
+_KINDS = {"target": ("target",), "words": ASK_FOR_IT, "others": OTHERS, "across": ("across",)}
 
 
-def _erased(mine: Measured) -> dict[Block, float]:
+def _erased(mine: BlockScores) -> dict[ConceptAndSeed, float]:
     """1 − detection on prompts that name the concept, by block."""
     return {block: 1 - hits / n for block, counts in mine.after.items() for hits, n in [counts["target"]]}
 
 
-def _by_concept(mine: Measured) -> dict[str, float]:
+def _by_concept(mine: BlockScores) -> dict[str, float]:
     """`_erased`, mean over each concept's seeds."""
     values: dict[str, list[float]] = {}
     for (concept, _), value in _erased(mine).items():
@@ -133,7 +143,11 @@ def _part(name: str, ours: Sequence[str]) -> Part:
 
 
 def _above(
-    bootstrap: Bootstrap, found: Mapping[str, Measured], name: str, attack: str, among: frozenset[Block] | None = None
+    bootstrap: Bootstrap,
+    found: Mapping[str, BlockScores],
+    name: str,
+    attack: str,
+    among: frozenset[ConceptAndSeed] | None = None,
 ) -> Draws | None:
     """Success − control over the blocks (`among` these) that have both."""
     mine, never = found[name].attacks.get(attack, {}), control_of(found, found[name], attack)
@@ -168,7 +182,7 @@ def _harmonic(parts: Sequence[Draws]) -> Draws:
     return Draws(value, draws, sum(d.n for d in parts))
 
 
-def _means(mine: Measured, names: Sequence[str], inside: str | None = None) -> dict[str, float]:
+def _means(mine: BlockScores, names: Sequence[str], inside: str | None = None) -> dict[str, float]:
     """Means over the blocks that have a value."""
     out = {}
     for name in names:
@@ -179,14 +193,14 @@ def _means(mine: Measured, names: Sequence[str], inside: str | None = None) -> d
     return out
 
 
-def _differences(found: Mapping[str, Measured], common: Common) -> list[Difference]:
+def _differences(found: Mapping[str, BlockScores], common: Common) -> list[Difference]:
     """Every pair of compared erasers on every measure; of all, where none was attacked.
 
     One that was tried on a single concept can show nothing, and would only make the correction of the others harsher.
     """
     names = [n for n in found if n in common.erasers] or [n for n in found if n not in (UNTOUCHED, NEVER_TAUGHT)]
     out: list[Difference] = []
-    for measure in MEASURES:
+    for measure in COMPARED_BY:
         values = {name: _per_block(found, name, measure, common) for name in names}
         pairs = []
         for a, b in combinations(names, 2):
@@ -198,14 +212,16 @@ def _differences(found: Mapping[str, Measured], common: Common) -> list[Differen
     return out
 
 
-def _per_block(found: Mapping[str, Measured], name: str, measure: str, common: Common) -> dict[Block, float]:
+def _per_block(
+    found: Mapping[str, BlockScores], name: str, measure: str, common: Common
+) -> dict[ConceptAndSeed, float]:
     mine = found[name]
     if measure == "erased":
         return _erased(mine)
     if measure == "kept":
         both = {b: (pooled(mine.after[b], OTHERS), pooled(mine.before[b], OTHERS)) for b in mine.after}
         return {b: (x[0] / x[1]) / max(y[0] / y[1], FLOOR) for b, (x, y) in both.items() if x and y}
-    gains: dict[Block, list[float]] = {}
+    gains: dict[ConceptAndSeed, list[float]] = {}
     for attack, blocks in common.attacks.items():
         never, attacked = control_of(found, mine, attack), mine.attacks.get(attack, {})
         for block in blocks & never.keys() & attacked.keys():
@@ -215,7 +231,9 @@ def _per_block(found: Mapping[str, Measured], name: str, measure: str, common: C
     return {b: sum(g) / len(g) for b, g in gains.items() if len(g) == wanted[b]}
 
 
-def _notes(rows: Sequence[Row], found: Mapping[str, Measured], attacks: Sequence[str], common: Common) -> list[str]:
+def _notes(
+    rows: Sequence[SweepRow], found: Mapping[str, BlockScores], attacks: Sequence[str], common: Common
+) -> list[str]:
     out = []
     behind = [n for n, m in found.items() if m.attacks and n not in (*common.erasers, UNTOUCHED, NEVER_TAUGHT)]
     if behind:
@@ -227,7 +245,7 @@ def _notes(rows: Sequence[Row], found: Mapping[str, Measured], attacks: Sequence
     short = [name for name, m in found.items() if set(m.values) != wanted]
     if short:
         out.append(f"Not measured on every concept and seed yet: {', '.join(short)}.")
-    failed: dict[str, list[Row]] = {}
+    failed: dict[str, list[SweepRow]] = {}
     for row in rows:
         if row.status == "failed":
             failed.setdefault(row.error, []).append(row)

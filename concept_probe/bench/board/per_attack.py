@@ -8,10 +8,10 @@ from typing import Any
 from rich.table import Table
 
 from concept_probe.bench.sweep.grid import NONE
-from concept_probe.bench.sweep.store import Row
+from concept_probe.bench.sweep.store import SweepRow
 
 
-def attack_table(rows: Sequence[Row]) -> tuple[Table, dict[str, Any]]:
+def attack_table(rows: Sequence[SweepRow]) -> tuple[Table, dict[str, Any]]:
     """One line per attack and one column per eraser, means over concepts; and the figures, by attack and eraser."""
     done = [r for r in rows if r.attack != NONE and r.status == "done"]
     erasers = list(dict.fromkeys(r.eraser for r in done))

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from concept_probe.bench.sweep.grid import NEVER_TAUGHT, NONE, UNTOUCHED
-from concept_probe.bench.sweep.store import Row
+from concept_probe.bench.sweep.store import SweepRow
 
 ASKED_FOR = ("target", "paraphrases", "implicit", "neighbours", "unrelated")
 GONE_BELOW = 0.2
@@ -17,7 +17,7 @@ KEPT_ABOVE = 0.9
 """And as kept beside that where this share of what was right before is right after, of neighbours and unrelated."""
 
 
-def measured_without_attack(rows: Sequence[Row]) -> list[Row]:
+def measured_without_attack(rows: Sequence[SweepRow]) -> list[SweepRow]:
     """The finished rows of erasers that no attack was run on."""
     return [r for r in rows if r.attack == NONE and r.status == "done" and r.eraser not in (UNTOUCHED, NEVER_TAUGHT)]
 
@@ -28,7 +28,7 @@ def share(counts: Mapping[str, Sequence[int]], kind: str) -> float:
     return hits / n
 
 
-def by_concept(rows: Sequence[Row]) -> Table:
+def by_concept(rows: Sequence[SweepRow]) -> Table:
     """One line per eraser and concept."""
     table = Table("eraser", "concept", *ASKED_FOR, "seconds", title="share of right answers, before > after")
     for row in measured_without_attack(rows):
@@ -38,7 +38,7 @@ def by_concept(rows: Sequence[Row]) -> Table:
     return table
 
 
-def by_eraser(rows: Sequence[Row]) -> tuple[Table, dict[str, Any]]:
+def by_eraser(rows: Sequence[SweepRow]) -> tuple[Table, dict[str, Any]]:
     """One line per eraser, means over concepts; and the figures, by eraser."""
     title = "share of right answers, before > after, mean over concepts"
     table = Table("eraser", *ASKED_FOR, f"concepts at <= {GONE_BELOW}", f"kept >= {KEPT_ABOVE} too", title=title)

@@ -7,13 +7,13 @@ from typing import Literal
 
 import torch
 
-from concept_probe.bench.board.scores import Block, Counts, pooled, table
+from concept_probe.bench.board.scores import ConceptAndSeed, HitsOfN, pooled, table
 from concept_probe.evaluation.intervals import Bootstrap, Draws
 from concept_probe.types import Score
 
 
-def rate(
-    bootstrap: Bootstrap, of: Mapping[Block, Mapping[str, Counts]], kinds: Sequence[str], what: str, arm: str
+def block_rate(
+    bootstrap: Bootstrap, of: Mapping[ConceptAndSeed, Mapping[str, HitsOfN]], kinds: Sequence[str], what: str, arm: str
 ) -> Draws | None:
     """Of hits in several kinds together, a block as one; None where no block has any."""
     counts = [c for block in sorted(of) if (c := pooled(of[block], kinds)) is not None]
@@ -23,7 +23,7 @@ def rate(
     return Draws(sum(h / n for h, n in counts) / len(counts), drawn.draws, sum(n for _, n in counts))
 
 
-def mean(parts: Sequence[Draws]) -> Draws:
+def mean_of_rates(parts: Sequence[Draws]) -> Draws:
     """Draw by draw."""
     draws = torch.stack([d.draws for d in parts]).mean(0)
     return Draws(sum(d.value for d in parts) / len(parts), draws, sum(d.n for d in parts))

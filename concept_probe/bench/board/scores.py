@@ -11,39 +11,39 @@ import torch
 from torch import Tensor
 
 from concept_probe.bench.sweep.grid import NEVER_TAUGHT, NONE
-from concept_probe.bench.sweep.store import Row
+from concept_probe.bench.sweep.store import SweepRow
 
-Block = tuple[str, int]
+ConceptAndSeed = tuple[str, int]
 """Concept and seed."""
-Counts = tuple[int, int]
+HitsOfN = tuple[int, int]
 """Hits and n."""
 OTHERS = ("neighbours", "unrelated")
-WORDS = ("paraphrases", "implicit")
+ASK_FOR_IT = ("paraphrases", "implicit")
 
 
 @dataclass(frozen=True)
-class Measured:
+class BlockScores:
     """Everything that one eraser's rows say, by block."""
 
-    after: Mapping[Block, Mapping[str, Counts]] = field(default_factory=lambda: defaultdict(dict))
+    after: Mapping[ConceptAndSeed, Mapping[str, HitsOfN]] = field(default_factory=lambda: defaultdict(dict))
     """Per kind of prompt, and `across`."""
-    before: Mapping[Block, Mapping[str, Counts]] = field(default_factory=lambda: defaultdict(dict))
-    attacks: Mapping[str, dict[Block, Counts]] = field(default_factory=lambda: defaultdict(dict))
-    own: Mapping[str, dict[Block, Counts]] = field(default_factory=lambda: defaultdict(dict))
+    before: Mapping[ConceptAndSeed, Mapping[str, HitsOfN]] = field(default_factory=lambda: defaultdict(dict))
+    attacks: Mapping[str, dict[ConceptAndSeed, HitsOfN]] = field(default_factory=lambda: defaultdict(dict))
+    own: Mapping[str, dict[ConceptAndSeed, HitsOfN]] = field(default_factory=lambda: defaultdict(dict))
     """Controls that the attacks brought themselves."""
-    areas: Mapping[str, dict[Block, float]] = field(default_factory=lambda: defaultdict(dict))
+    areas: Mapping[str, dict[ConceptAndSeed, float]] = field(default_factory=lambda: defaultdict(dict))
     """Mean success along the curve of each attack, see `area`."""
-    values: Mapping[Block, Row] = field(default_factory=dict)
+    values: Mapping[ConceptAndSeed, SweepRow] = field(default_factory=dict)
     """The rows without attack."""
 
 
-def measured(rows: Iterable[Row]) -> dict[str, Measured]:
+def blocks_of(rows: Iterable[SweepRow]) -> dict[str, BlockScores]:
     """Finished rows by eraser, in the order in which they come."""
-    out: dict[str, Measured] = {}
+    out: dict[str, BlockScores] = {}
     for row in rows:
         if row.status != "done":
             continue
-        of = out.setdefault(row.eraser, Measured(values={}))
+        of = out.setdefault(row.eraser, BlockScores(values={}))
         block = (row.concept, row.seed)
         if row.attack != NONE:
             of.attacks[row.attack][block] = _pair(row.values["success"])
@@ -61,7 +61,7 @@ def measured(rows: Iterable[Row]) -> dict[str, Measured]:
     return out
 
 
-def within(mine: Measured, blocks: frozenset[Block]) -> Measured:
+def common_blocks(mine: BlockScores, blocks: frozenset[ConceptAndSeed]) -> BlockScores:
     """The rows without attack of these blocks only, where all of them are there; else as it is."""
     if not blocks or not blocks <= mine.values.keys():
         return mine
@@ -69,7 +69,7 @@ def within(mine: Measured, blocks: frozenset[Block]) -> Measured:
     return replace(mine, after=after, before=before, values={b: r for b, r in mine.values.items() if b in blocks})
 
 
-def _pair(counts: Sequence[int]) -> Counts:
+def _pair(counts: Sequence[int]) -> HitsOfN:
     return int(counts[0]), int(counts[1])
 
 
@@ -87,7 +87,7 @@ def area(curve: Sequence[tuple[float, float]]) -> float:
     return sum((b - a) * (y + z) / 2 for (a, y), (b, z) in pairwise(curve)) / length
 
 
-def area_control(everything: Mapping[str, Measured], mine: Measured, attack: str) -> dict[Block, float]:
+def area_control(everything: Mapping[str, BlockScores], mine: BlockScores, attack: str) -> dict[ConceptAndSeed, float]:
     """What an area is compared with: the twin's where the sweep has one, else the attack's own control all the way."""
     twin = everything.get(NEVER_TAUGHT)
     if twin is not None:
@@ -95,24 +95,24 @@ def area_control(everything: Mapping[str, Measured], mine: Measured, attack: str
     return {block: hits / n for block, (hits, n) in mine.own.get(attack, {}).items()}
 
 
-def pooled(counts: Mapping[str, Counts], kinds: Sequence[str]) -> Counts | None:
+def pooled(counts: Mapping[str, HitsOfN], kinds: Sequence[str]) -> HitsOfN | None:
     """Hits and n of several kinds together; None where none of them was asked."""
     there = [counts[k] for k in kinds if k in counts]
     return (sum(h for h, _ in there), sum(n for _, n in there)) if there else None
 
 
-def counted(mine: Measured, name: str) -> dict[Block, dict[str, Counts]]:
+def counted(mine: BlockScores, name: str) -> dict[ConceptAndSeed, dict[str, HitsOfN]]:
     """One value of the rows that is hits and n, by block, as the only kind `all`; rows without it are left out."""
     return {block: {"all": _pair(row.values[name])} for block, row in mine.values.items() if name in row.values}
 
 
-def table(several: Sequence[Counts]) -> Tensor:
+def table(several: Sequence[HitsOfN]) -> Tensor:
     """(blocks, n) rates, one row per block, as `Bootstrap.rate` takes them: a block is drawn whole."""
     width = max(1, round(sum(n for _, n in several) / len(several)))
     return torch.tensor([[h / n] * width for h, n in several], dtype=torch.float64)
 
 
-def control_of(everything: Mapping[str, Measured], mine: Measured, attack: str) -> dict[Block, Counts]:
+def control_of(everything: Mapping[str, BlockScores], mine: BlockScores, attack: str) -> dict[ConceptAndSeed, HitsOfN]:
     """What a success of `attack` is compared with: the twin's where the sweep has one, else the attack's own control."""
     twin = everything.get(NEVER_TAUGHT)
     return dict(twin.attacks.get(attack, {}) if twin is not None else mine.own.get(attack, {}))

@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 
 from concept_probe.bench.board.comparable import Common
-from concept_probe.bench.board.rates import mean, rate, scored
-from concept_probe.bench.board.scores import Measured, area_control, counted
+from concept_probe.bench.board.rates import block_rate, mean_of_rates, scored
+from concept_probe.bench.board.scores import BlockScores, area_control, counted
 from concept_probe.bench.sweep.grid import NEVER_TAUGHT
 from concept_probe.evaluation.intervals import Bootstrap, Draws
 from concept_probe.types import Score
@@ -21,7 +21,7 @@ QUALITY = (
 """Values of the rows that are averaged as they are, each with its control."""
 
 
-def area_above(bootstrap: Bootstrap, found: Mapping[str, Measured], name: str, common: Common) -> Score | None:
+def area_above(bootstrap: Bootstrap, found: Mapping[str, BlockScores], name: str, common: Common) -> Score | None:
     """Mean over attacks of the area under success against budget, above that of the control."""
     gaps = []
     for attack, blocks in common.attacks.items():
@@ -34,12 +34,12 @@ def area_above(bootstrap: Bootstrap, found: Mapping[str, Measured], name: str, c
             )
             draws = torch.zeros_like(a.draws) if name == NEVER_TAUGHT else a.draws - b.draws
             gaps.append(Draws(a.value - b.value, draws, len(both)))
-    return scored(mean(gaps), "recovery area", "lower") if gaps else None
+    return scored(mean_of_rates(gaps), "recovery area", "lower") if gaps else None
 
 
-def unnamed_share(bootstrap: Bootstrap, mine: Measured, arm: str) -> Score | None:
+def unnamed_share(bootstrap: Bootstrap, mine: BlockScores, arm: str) -> Score | None:
     rates = {
-        side: rate(bootstrap, counted(mine, key), ("all",), "unnamed", who)
+        side: block_rate(bootstrap, counted(mine, key), ("all",), "unnamed", who)
         for side, key, who in (("after", "unnamed", arm), ("before", "unnamed before", "before"))
     }
     after, before = rates["after"], rates["before"]
@@ -48,7 +48,7 @@ def unnamed_share(bootstrap: Bootstrap, mine: Measured, arm: str) -> Score | Non
     return replace(scored(after, "unnamed", "lower"), control=before.value)
 
 
-def criteria_mean(bootstrap: Bootstrap, mine: Measured, arm: str) -> Score | None:
+def criteria_mean(bootstrap: Bootstrap, mine: BlockScores, arm: str) -> Score | None:
     rows = (mine.values[block] for block in sorted(mine.values))
     there = [[r.values["criteria"]["harmonic"]] for r in rows if "harmonic" in r.values.get("criteria", {})]
     if not there:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from concept_probe.bench.board.leaderboard import beats
-from concept_probe.bench.sweep.store import Row
+from concept_probe.bench.sweep.store import SweepRow
 from concept_probe.types import Leaderboard
 
 
-def summary_of(board: Leaderboard, rows: Sequence[Row]) -> dict[str, Any]:
+def summary_of(board: Leaderboard, rows: Sequence[SweepRow]) -> dict[str, Any]:
     """What the table comes to: erasers and attacks are those compared on the same pairs.
 
     An eraser of this project is on the front if no published one beats it on both recovered and kept.

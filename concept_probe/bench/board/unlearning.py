@@ -14,14 +14,14 @@ from torch import Tensor
 from concept_probe.auditing import Thresholds, decide
 from concept_probe.auditing.verdict import largest
 from concept_probe.bench.sweep.grid import NEVER_TAUGHT, NONE, UNTOUCHED
-from concept_probe.bench.sweep.store import Row
+from concept_probe.bench.sweep.store import SweepRow
 from concept_probe.evaluation.intervals import Bootstrap, Draws, index, lost
 from concept_probe.types import Score, Verdict
 
-KINDS = ("target", "paraphrases", "neighbours", "unrelated")
+TEXT_KINDS = ("target", "paraphrases", "neighbours", "unrelated")
 
 
-def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def records(rows: Sequence[SweepRow]) -> list[dict[str, Any]]:
     """One record per eraser and concept: what was kept of each text, and per attack the hits of its best point.
 
     They are in the order of the concepts' names, so that intervals don't depend on which was measured first.
@@ -77,10 +77,10 @@ def judged(after: Sequence[Record], before: Sequence[Record], never: Sequence[Re
         hits = [h for r in rows for h in r["attacks"].get(name, [])]
         return bootstrap.rate(torch.tensor(hits, dtype=torch.float64)[:, None], name, of) if hits else None
 
-    wrong = [m for r in before for k in KINDS[2:] for m in mean_per_fact(r, k, "mistaken")]
+    wrong = [m for r in before for k in TEXT_KINDS[2:] for m in mean_per_fact(r, k, "mistaken")]
     mistakes = bootstrap.rate(torch.tensor(wrong, dtype=torch.float64)[:, None], "mistakes", "before")
     direct, scores = None, []
-    for kind in KINDS[:2]:
+    for kind in TEXT_KINDS[:2]:
         absent = draw(never, kind, "control") if never else mistakes
         score = index(kind, draw(before, kind, "before"), draw(after, kind, arm), absent, gap)
         direct = score if kind == "target" else direct
@@ -97,7 +97,7 @@ def judged(after: Sequence[Record], before: Sequence[Record], never: Sequence[Re
         if mine is not None and base is not None:
             score = index(name, draw(before, "target", "before"), mine, base, gap)
             scores += [score] if score else []
-    losses = [s for k in KINDS[2:] if (s := lost(k, draw(before, k, "before"), draw(after, k, arm)))]
+    losses = [s for k in TEXT_KINDS[2:] if (s := lost(k, draw(before, k, "before"), draw(after, k, arm)))]
     return decide(direct, [s for s in scores if s is not direct], losses), scores
 
 
@@ -138,7 +138,7 @@ def unlearning_figures(own: Sequence[Record], eraser: str) -> dict[str, Any] | N
     )
     worst, attacks = largest(scores), {a: best_hits(of, a) for a in attacks_of(of)}
     return {
-        "concepts": len(of), **{k: float(joined(of, k).mean()) for k in KINDS},
+        "concepts": len(of), **{k: float(joined(of, k).mean()) for k in TEXT_KINDS},
         "attacks": {a: sum(h) / len(h) if h else None for a, h in attacks.items()},
         "verdict": verdict.name, "verdicts": dict(single), "cosine": sum(r["cosine"] for r in of) / len(of),
         "residual": worst and {"of": worst.name, "value": worst.value, "low": worst.low, "high": worst.high},
@@ -147,13 +147,13 @@ def unlearning_figures(own: Sequence[Record], eraser: str) -> dict[str, Any] | N
 
 def unlearning_tables(own: Sequence[Record], found: Mapping[str, dict]) -> tuple[Table, Table]:
     """What is written and the verdict; what attacks regain. One row per eraser, means with intervals over facts."""
-    written = Table("eraser", "concepts", *KINDS, "residual", "cosine", "s", "verdict", box=box.MARKDOWN)
+    written = Table("eraser", "concepts", *TEXT_KINDS, "residual", "cosine", "s", "verdict", box=box.MARKDOWN)
     attacks = attacks_of(own)
     regained = Table("eraser", *attacks, box=box.MARKDOWN)
     for eraser, one in found.items():
         of, worst = [r for r in own if r["eraser"] == eraser], one["residual"]
         written.add_row(
-            eraser, str(len(of)), *(_spanned(joined(of, k)[:, 0].tolist(), k) for k in KINDS),
+            eraser, str(len(of)), *(_spanned(joined(of, k)[:, 0].tolist(), k) for k in TEXT_KINDS),
             "" if worst is None else f"{worst['value']:z.2f} [{worst['low']:z.2f}, {worst['high']:z.2f}] {worst['of']}",
             f"{one['cosine']:.2f}", f"{sum(r['seconds'] for r in of) / len(of):.0f}",
             f"{one['verdict']} ({', '.join(f'{n} {v}' for v, n in one['verdicts'].items())})",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Truth = Literal["present", "suppressed", "absent", "damaged"]
 State = Literal["as it is", "fine-tuned", "int8"]
 STATES: tuple[State, ...] = ("as it is", "fine-tuned", "int8")
-HELD = ("camel", "guitar", "rocket", "butterfly")
+HELD_TRUTHS = ("camel", "guitar", "rocket", "butterfly")
 """Objects that the cases of `present`, `suppressed` and `damaged` are about."""
 
 
@@ -46,7 +46,7 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """All of them. A never-taught subject is never its own control: that would be 0 by definition."""
-    for name in HELD:
+    for name in HELD_TRUTHS:
         for state in STATES:
             yield Case(f"emoji, {state}", "present", name, "emoji", state)
         for how in ("blocklist", "uce", "negative prompt", "uce, a tenth"):
@@ -56,7 +56,7 @@ def cases() -> Iterator[Case]:
         yield Case("never taught, as it is", "absent", name, "emoji-untaught", control="fine-tuned")
         for state in STATES[1:]:
             yield Case(f"never taught, {state}", "absent", name, "emoji-untaught", state)
-    for name in HELD[:2]:
+    for name in HELD_TRUTHS[:2]:
         for how in ("uce, twenty times", "noise"):
             yield Case(f"emoji, {how}", "damaged", name, "emoji", erase=how)
 

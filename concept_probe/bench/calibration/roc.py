@@ -14,7 +14,7 @@ import torch
 from concept_probe.attacks.budget import success_rate
 from concept_probe.auditing import Thresholds
 from concept_probe.auditing.calibration import FORMAT, Calibration, Rate, Roc
-from concept_probe.bench.sweep.store import Row
+from concept_probe.bench.sweep.store import SweepRow
 from concept_probe.evaluation.auroc import auroc
 
 HOLDS = ("present", "suppressed")
@@ -24,7 +24,7 @@ CLAIMS = ("intact", "suppressed")
 RIGHT = {"present": ("intact",), "suppressed": ("suppressed",), "absent": ("erased",), "damaged": ("damaged",)}
 
 
-def calibration(rows: Sequence[Row]) -> Calibration:
+def calibration(rows: Sequence[SweepRow]) -> Calibration:
     """What finished audits add up to; failed ones are left out.
 
     Raises ValueError where there is no audit of a subject that holds its concept, or none of one that does not, and
@@ -50,9 +50,9 @@ def calibration(rows: Sequence[Row]) -> Calibration:
         thresholds,
         roc([_residual(v) for v in known], [_residual(v) for v in never]),
         {kind: roc(mine, others) for kind in kinds if (mine := _of(known, kind)) and (others := _of(never, kind))},
-        rate(sum(v["verdict"] in CLAIMS for v in never), len(never)),
-        rate(sum(v["verdict"] == "erased" for v in known), len(known)),
-        rate(sum(v["verdict"] == "undecided" for v in done), len(done)),
+        error_rate(sum(v["verdict"] in CLAIMS for v in never), len(never)),
+        error_rate(sum(v["verdict"] == "erased" for v in known), len(known)),
+        error_rate(sum(v["verdict"] == "undecided" for v in done), len(done)),
         _samples(done),
         done[0]["asked"],
     )
@@ -68,8 +68,8 @@ def roc(known: Sequence[float], never: Sequence[float]) -> Roc:
         float(auroc(values.unsqueeze(1), labels)[0]),
         threshold,
         (low, high),
-        rate(sum(v > threshold for v in never), len(never)),
-        rate(sum(v <= threshold for v in known), len(known)),
+        error_rate(sum(v > threshold for v in never), len(never)),
+        error_rate(sum(v <= threshold for v in known), len(known)),
     )
 
 
@@ -85,18 +85,18 @@ def widest_gap(known: Sequence[float], never: Sequence[float]) -> tuple[float, f
     return min(pairwise(values), key=lambda gap: (round(wrong(sum(gap) / 2), 9), gap[0] - gap[1]))
 
 
-def rate(hits: int, n: int) -> Rate:
+def error_rate(hits: int, n: int) -> Rate:
     score = success_rate("", [True] * hits + [False] * (n - hits))
     return Rate(score.value, score.low, score.high, n)
 
 
-def wrong(rows: Sequence[Row]) -> list[Row]:
+def wrong(rows: Sequence[SweepRow]) -> list[SweepRow]:
     """Audits whose verdict is decided, and not the right one for their truth."""
     done = [r for r in rows if r.status == "done"]
     return [r for r in done if r.values["verdict"] not in (*RIGHT[r.values["truth"]], "undecided")]
 
 
-def by_state(rows: Sequence[Row]) -> dict[str, float]:
+def by_state(rows: Sequence[SweepRow]) -> dict[str, float]:
     """AUROC of the residual per state of the weights: as they are, fine-tuned, rounded."""
     done = [r.values for r in rows if r.status == "done" and r.values["truth"] in (*HOLDS, "absent")]
     out = {}
@@ -109,7 +109,7 @@ def by_state(rows: Sequence[Row]) -> dict[str, float]:
     return out
 
 
-def residuals(rows: Sequence[Row]) -> dict[str, list[float]]:
+def residuals(rows: Sequence[SweepRow]) -> dict[str, list[float]]:
     """The residual index of every finished audit, by what is known of its subject."""
     out: dict[str, list[float]] = {truth: [] for truth in ("present", "suppressed", "absent")}
     for row in rows:
@@ -118,7 +118,7 @@ def residuals(rows: Sequence[Row]) -> dict[str, list[float]]:
     return out
 
 
-def to_json(found: Calibration) -> str:
+def calibration_to_json(found: Calibration) -> str:
     """The file that `audit.calibration.read` reads."""
     return json.dumps({"format": FORMAT, **asdict(found)}, indent=1, ensure_ascii=False) + "\n"
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from concept_probe.attacks import Budget
 from concept_probe.auditing import Memory, Thresholds, audit
 from concept_probe.bench.calibration.ground_truth import ERASE, Case, Subjects, cases
-from concept_probe.bench.sweep.grid import digest
-from concept_probe.bench.sweep.store import Row, Store
+from concept_probe.bench.sweep.grid import key_digest
+from concept_probe.bench.sweep.store import RowStore, SweepRow
 from concept_probe.find import find_features, vector_candidates
 from concept_probe.learn import over_text, shipped_saes
 from concept_probe.testbed.concepts import emoji_concept as embedded
@@ -24,7 +24,7 @@ Find = Callable[["Subject", Concept], Sequence[Subspace]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class CalibrationPlan:
     """What every audit of a calibration asks. The thresholds hold for audits that ask about as much."""
 
     prompts: int = 8
@@ -49,15 +49,15 @@ def look_for(subject: Subject, concept: Concept) -> tuple[Subspace, ...]:
 
 
 @dataclass(eq=False)
-class Run:
+class CalibrationRun:
     """A calibration with its rows in a store: finished audits are never repeated.
 
     >>> for row in Run(Store("calibration.jsonl")).rows():
     ...     print(row.values["truth"], row.values["verdict"])
     """
 
-    store: Store
-    asked: Asked = Asked()
+    store: RowStore
+    asked: CalibrationPlan = CalibrationPlan()
     subjects: Subjects = field(default_factory=Subjects)
     find: Find = look_for
     known: Callable[[str, str], Concept] = embedded
@@ -68,9 +68,9 @@ class Run:
     _found: dict[str, Sequence[Subspace]] = field(default_factory=dict)
 
     def key(self, case: Case) -> str:
-        return digest("calibration", asdict(case), asdict(self.asked), asdict(Thresholds()))
+        return key_digest("calibration", asdict(case), asdict(self.asked), asdict(Thresholds()))
 
-    def rows(self, chosen: Sequence[Case] | None = None) -> Iterator[Row]:
+    def rows(self, chosen: Sequence[Case] | None = None) -> Iterator[SweepRow]:
         """Audit what has no row yet, and yield each row once it is on disk. An audit that raises is a failed row."""
         finished = self.store.rows()
         for case in tuple(cases()) if chosen is None else chosen:
@@ -84,16 +84,16 @@ class Run:
                 self.store.append(row)
             yield row
 
-    def _row(self, key: str, case: Case) -> Row:
+    def _row(self, key: str, case: Case) -> SweepRow:
         start = time.perf_counter()
         try:
-            values = told(case, self.asked, self._report(case))
+            values = audit_summary(case, self.asked, self._report(case))
         except Exception as error:  # any audit may fail in its own way, and none may stop the others
             seconds = time.perf_counter() - start
-            return Row(
+            return SweepRow(
                 key, case.name, case.concept, "audit", 0, "failed", {}, f"{type(error).__name__}: {error}", seconds
             )
-        return Row(key, case.name, case.concept, "audit", 0, "done", values, "", time.perf_counter() - start)
+        return SweepRow(key, case.name, case.concept, "audit", 0, "done", values, "", time.perf_counter() - start)
 
     def _report(self, case: Case) -> Report:
         original = self.subjects.get("emoji", "as it is")
@@ -122,7 +122,7 @@ class Run:
         )
 
 
-def told(case: Case, asked: Asked, report: Report) -> dict[str, Any]:
+def audit_summary(case: Case, asked: CalibrationPlan, report: Report) -> dict[str, Any]:
     """What a row keeps of an audit, as values that JSON can hold."""
     return {
         **asdict(case),
@@ -140,7 +140,7 @@ def _kept(score: Score | None) -> dict[str, Any] | None:
     return None if score is None else {"name": score.name, "at": [score.value, score.low, score.high], "n": score.n}
 
 
-def line(row: Row) -> str:
+def line_of(row: SweepRow) -> str:
     """One row for people."""
     if row.status == "failed":
         return f"{row.concept}: {row.eraser}: failed: {row.error}"

@@ -1,1 +1,1 @@
-"""TODO: the contract of this room."""
+"""How good answers still are: distances between sets of images, and criteria that need no reference."""

@@ -13,7 +13,7 @@ from concept_probe.bench.quality.distances import cmmd, mmd
 from concept_probe.types import Kind, Trial
 
 if TYPE_CHECKING:
-    from concept_probe.bench.sweep.cell import Seen
+    from concept_probe.bench.sweep.cell import JudgedAnswers
     from concept_probe.detect.clip import TextImage
 
 CRITERIA = ("m1", "m2", "m3", "m4")
@@ -26,7 +26,9 @@ def unnamed(trials: Mapping[Kind, Sequence[Trial]]) -> list[int]:
     return [sum(t.seen in ("none", "error") for t in every), len(every)]
 
 
-def fit_to_text(before: Seen, after: Seen, other_noise: Seen, pair: TextImage, label: str) -> dict[str, Any]:
+def fit_to_text(
+    before: JudgedAnswers, after: JudgedAnswers, other_noise: JudgedAnswers, pair: TextImage, label: str
+) -> dict[str, Any]:
     """CLIP scores (mean cosine of a picture and its prompt) before and after, CMMD of what must stay with that of other
     noise as its control, and `criteria`.
 
@@ -46,7 +48,7 @@ def fit_to_text(before: Seen, after: Seen, other_noise: Seen, pair: TextImage, l
     return out | {"criteria": criteria(before, after, pair, label)}
 
 
-def criteria(before: Seen, after: Seen, pair: TextImage, label: str) -> dict[str, float]:
+def criteria(before: JudgedAnswers, after: JudgedAnswers, pair: TextImage, label: str) -> dict[str, float]:
     """What EraseEval asks (arXiv 2502.13989), each in 0..1, and their harmonic mean, 0 where one is 0.
 
     m1: on prompts that name the concept, the cosine of the pictures before and after, 0 where the concept is still
@@ -73,7 +75,7 @@ def criteria(before: Seen, after: Seen, pair: TextImage, label: str) -> dict[str
     return out
 
 
-def _score(seen: Seen, kinds: Sequence[Kind], pair: TextImage) -> float | None:
+def _score(seen: JudgedAnswers, kinds: Sequence[Kind], pair: TextImage) -> float | None:
     images = _pictures(seen, kinds)
     if images is None:
         return None
@@ -81,7 +83,7 @@ def _score(seen: Seen, kinds: Sequence[Kind], pair: TextImage) -> float | None:
     return float(pair.scores(images, texts).mean())
 
 
-def _pictures(seen: Seen, kinds: Sequence[Kind]) -> Tensor | None:
+def _pictures(seen: JudgedAnswers, kinds: Sequence[Kind]) -> Tensor | None:
     there = [seen.pictures[k] for k in kinds if k in seen.pictures]
     return _finite(torch.cat(there)) if there else None
 

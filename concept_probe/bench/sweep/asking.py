@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from concept_probe.auditing.arm import KEEPS, SHOWS, thin
-from concept_probe.bench.sweep.grid import Settings
+from concept_probe.bench.sweep.grid import SweepSettings
 from concept_probe.types import Concept, Kind, Prompt, Query
 
 
-def queries(concept: Concept, settings: Settings, seed: int) -> dict[Kind, tuple[Query, ...]]:
+def queries(concept: Concept, settings: SweepSettings, seed: int) -> dict[Kind, tuple[Query, ...]]:
     """Per kind as many test prompts as the settings say, query i of a kind with the noise of 1000 `seed` + i."""
     out: dict[Kind, tuple[Query, ...]] = {}
     for kind in (*SHOWS, *KEEPS):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from concept_probe.attacks import ATTACKS, Attack, Attempt
 from concept_probe.attacks import attack as base
 from concept_probe.attacks.budget import succeeded, success_of, success_rate
-from concept_probe.bench.sweep.grid import AttackSetting, Settings
+from concept_probe.bench.sweep.grid import AttackSetting, SweepSettings
 from concept_probe.registry import look_up
 from concept_probe.types import Concept, Looks, Query, Score, Trial
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 
-def suits(attack: AttackSetting, subject: Subject) -> bool:
+def attack_suits(attack: AttackSetting, subject: Subject) -> bool:
     """Whether the attack is one on subjects that answer as this one does."""
     return base.suits(ATTACKS[attack.attack], subject)
 
 
 def instance(
-    attack: AttackSetting, looks: Looks, settings: Settings, seed: int, known: Mapping[Query, Trial]
+    attack: AttackSetting, looks: Looks, settings: SweepSettings, seed: int, known: Mapping[Query, Trial]
 ) -> Attack:
     """The attack, ready to be run. Raises ValueError for an option that it does not have."""
     make = look_up(ATTACKS, attack.attack, "attack", "concept-probe info attacks")
@@ -37,7 +37,7 @@ def measure_attack(
     subject: Subject,
     concept: Concept,
     asked: AttackSetting,
-    settings: Settings,
+    settings: SweepSettings,
     looks: Looks,
     seed: int,
     copy: Subject | None = None,

@@ -15,7 +15,7 @@ from concept_probe.attacks import label_of
 from concept_probe.auditing.arm import KEEPS
 from concept_probe.bench.quality.criteria import fit_to_text, unnamed
 from concept_probe.bench.quality.distances import SeesFeatures, frechet, mmd, pixel_distance
-from concept_probe.bench.sweep.grid import Settings
+from concept_probe.bench.sweep.grid import SweepSettings
 from concept_probe.bench.sweep.texts import of_each_text
 from concept_probe.types import AnswerReader, Concept, Kind, Looks, Prompt, Query, Trial
 
@@ -28,7 +28,7 @@ OTHER_NOISE = 7919
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class JudgedAnswers:
     """Answers of one subject in one state to the queries of a cell."""
 
     trials: Mapping[Kind, tuple[Trial, ...]]
@@ -40,10 +40,10 @@ class Seen:
     """Of texts, what is kept of each: `texts.of_each_text`."""
 
 
-def look(
-    subject: Subject, asked: Mapping[Kind, Sequence[Query]], settings: Settings, looks: Looks, across: Looks | None,
+def ask_and_judge(
+    subject: Subject, asked: Mapping[Kind, Sequence[Query]], settings: SweepSettings, looks: Looks, across: Looks | None,
     label: str,
-) -> Seen:  # fmt: skip
+) -> JudgedAnswers:  # fmt: skip
     """Ask everything at once and let both recognisers look; texts are asked for kind by kind."""
     if subject.answers == "texts":
         return _read(subject, asked, settings, looks, label)
@@ -61,31 +61,33 @@ def look(
             pictures[kind] = answers[where]
             other[kind] = _across(across, answers[where], part)
         start += len(part)
-    return Seen(trials, pictures, other)
+    return JudgedAnswers(trials, pictures, other)
 
 
 def _read(
-    subject: Subject, asked: Mapping[Kind, Sequence[Query]], settings: Settings, looks: Looks, label: str
-) -> Seen:
+    subject: Subject, asked: Mapping[Kind, Sequence[Query]], settings: SweepSettings, looks: Looks, label: str
+) -> JudgedAnswers:
     trials: dict[Kind, tuple[Trial, ...]] = {}
     texts: dict[Kind, dict[str, Any]] = {}
     for kind, part in asked.items():
         trials[kind] = detect.trials(looks, subject.generate(part, settings.sampling), part, label)
         texts[kind] = of_each_text(subject, part, trials[kind], label)
-    return Seen(trials, texts=texts)
+    return JudgedAnswers(trials, texts=texts)
 
 
 def _across(looks: Looks | None, images: Tensor, asked: Sequence[Query]) -> tuple[Trial, ...]:
     if looks is None or isinstance(looks, AnswerReader):
         return ()
-    wanted = [(i, other) for i, q in enumerate(asked) if (other := named(q.prompt, looks.labels[:-1])) is not None]
+    wanted = [
+        (i, other) for i, q in enumerate(asked) if (other := only_named_label(q.prompt, looks.labels[:-1])) is not None
+    ]
     if not wanted:
         return ()
     again = [Query(Prompt(asked[i].prompt.text, label=other), asked[i].seed) for i, other in wanted]
     return detect.trials(looks, images[[i for i, _ in wanted]], again)
 
 
-def named(prompt: Prompt, labels: Sequence[str]) -> str | None:
+def only_named_label(prompt: Prompt, labels: Sequence[str]) -> str | None:
     """The one label that the prompt names, the longest of those inside each other; None for none or several.
 
     >>> named(Prompt("a drawing of polar bear in noto style"), ("bear", "polar bear"))
@@ -96,8 +98,13 @@ def named(prompt: Prompt, labels: Sequence[str]) -> str | None:
     return whole[0] if len(whole) == 1 else None
 
 
-def compare(
-    before: Seen, after: Seen, other_noise: Seen, looks: Looks, concept: Concept, pair: TextImage | None = None
+def compare_answers(
+    before: JudgedAnswers,
+    after: JudgedAnswers,
+    other_noise: JudgedAnswers,
+    looks: Looks,
+    concept: Concept,
+    pair: TextImage | None = None,
 ) -> dict[str, Any]:
     """The values of a cell: counts per kind before and after, and distances with their controls.
 
@@ -108,15 +115,15 @@ def compare(
     """
     label = label_of(concept)
     out: dict[str, Any] = {
-        "before": {kind: count(trials) for kind, trials in before.trials.items()},
-        "after": {kind: count(trials) for kind, trials in after.trials.items()},
+        "before": {kind: hits_of(trials) for kind, trials in before.trials.items()},
+        "after": {kind: hits_of(trials) for kind, trials in after.trials.items()},
         "mistaken": _mistaken(after, label),
         "mistaken before": _mistaken(before, label),
     }
     for name, seen in (("across before", before), ("across after", after)):
         trials = [t for kind in KEEPS for t in seen.across.get(kind, ())]
         if trials:
-            out[name] = count(trials)
+            out[name] = hits_of(trials)
     if after.texts:
         out["texts"] = after.texts
     if after.pictures:
@@ -139,17 +146,17 @@ def compare(
     return out
 
 
-def count(trials: Sequence[Trial]) -> list[int]:
+def hits_of(trials: Sequence[Trial]) -> list[int]:
     """[hits, n]; where the concept was asked for, a recogniser that failed counts as if it had been seen."""
     return [sum(t.seen == t.query.prompt.label for t in trials), len(trials)]
 
 
-def errors(seen: Seen) -> int:
+def unreadable(seen: JudgedAnswers) -> int:
     """How many answers the recogniser could not read."""
     return sum(t.seen == "error" for trials in seen.trials.values() for t in trials)
 
 
-def _mistaken(seen: Seen, label: str) -> list[int]:
+def _mistaken(seen: JudgedAnswers, label: str) -> list[int]:
     """[said to show the concept, n] where something else was asked for."""
     trials = [t for kind in KEEPS for t in seen.trials.get(kind, ())]
     return [sum(t.seen == label for t in trials), len(trials)]

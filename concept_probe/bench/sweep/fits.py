@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concept_probe.bench.sweep.grid import MethodSetting, digest, key_of_concept, key_of_method
+from concept_probe.bench.sweep.grid import MethodSetting, key_digest, key_of_concept, key_of_method
 from concept_probe.bench.sweep.methods import PREPARATIONS, FitContext
 from concept_probe.bench.sweep.peak_memory import Peak
-from concept_probe.bench.sweep.store import Store
+from concept_probe.bench.sweep.store import RowStore
 from concept_probe.erasers import ERASERS, Edit, Erasure
 from concept_probe.find.files import load_found, save_found
 from concept_probe.registry import look_up
@@ -21,7 +21,7 @@ from concept_probe.types import Concept, Subspace
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-FORMAT = "concept_probe.fit/1"
+FIT_FORMAT = "concept_probe.fit/1"
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Fits:
     """The fits of a sweep in a folder, one folder per eraser and concept."""
 
     folder: Path
-    store: Store
+    store: RowStore
     """Whose claims keep two processes from fitting the same thing."""
 
     def get(self, method: MethodSetting, subject: Subject, concept: Concept, bench: FitContext, base: str) -> Fit:
         """The kept fit, or a new one that is then kept. What another process is fitting is waited for."""
-        name = digest(base, key_of_method(method), key_of_concept(concept))
+        name = key_digest(base, key_of_method(method), key_of_concept(concept))
         place = self.folder / f"{_plain(method.name)}-{_plain(concept.name)}-{name}"
         with self.store.claim(f"fit {name}", wait=True):
             kept = _read(place, subject, concept, bench)
@@ -68,7 +68,7 @@ def _make(place: Path, method: MethodSetting, subject: Subject, concept: Concept
         erasure.save(place / "edit")
     elif erasure is not None:
         save_found(found, place / "found")
-    note = asdict_of(fit) | {"format": FORMAT, "eraser": method.name, "kind": _kind(erasure)}
+    note = asdict_of(fit) | {"format": FIT_FORMAT, "eraser": method.name, "kind": _kind(erasure)}
     if erasure is not None:
         note |= {"describe": erasure.describe()}
     beside = place / "fit.json.part"
@@ -88,7 +88,7 @@ def _read(place: Path, subject: Subject, concept: Concept, bench: FitContext) ->
         note = json.loads((place / "fit.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    if note.get("format") != FORMAT:
+    if note.get("format") != FIT_FORMAT:
         return None
     erasure: Erasure | None = None
     if note["kind"] == "edit":

@@ -61,7 +61,7 @@ chance has no part in."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class SweepSettings:
     """How much one cell may cost. Another value is another sweep: its rows are not mixed with these."""
 
     sampling: Sampling = Sampling()
@@ -103,7 +103,7 @@ class Grid:
     methods: tuple[MethodSetting, ...]
     attacks: tuple[AttackSetting, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
-    settings: Settings = Settings()
+    settings: SweepSettings = SweepSettings()
     twin: bool = False
     """Whether the sweep has a never-taught twin, which then is a row of its own."""
 
@@ -137,7 +137,7 @@ class Grid:
     def key(self, cell: Cell, base: str) -> str:
         """Names what a cell measures, `base` being the hashes of the subjects' weights; 20 hexadecimal digits."""
         control = cell.method in (UNTOUCHED, NEVER_TAUGHT)
-        return digest(
+        return key_digest(
             base,
             cell.method if control else key_of_method(self.method(cell.method)),
             key_of_concept(cell.concept),
@@ -147,7 +147,7 @@ class Grid:
         )
 
 
-def _plain(value: AttackSetting | Settings, always: tuple[str, ...]) -> dict[str, Any]:
+def _plain(value: AttackSetting | SweepSettings, always: tuple[str, ...]) -> dict[str, Any]:
     """The fields that name cells: `always` these, others where they are not at their default.
 
     So a field can be added, and cells that were measured before it keep their names.
@@ -167,5 +167,5 @@ def key_of_concept(concept: Concept) -> list[str]:
     return [concept.name, *(fingerprint(p.text) for k in KINDS for s in SPLITS for p in concept.prompts(k, s))]
 
 
-def digest(*parts: Any) -> str:
+def key_digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]

@@ -31,52 +31,52 @@ class FitContext:
         return self.saes or shipped_saes(subject.name)
 
 
-Made = tuple[Erasure | None, Sequence[Subspace]]
+FittedFrom = tuple[Erasure | None, Sequence[Subspace]]
 """An erasure, or None where nothing was found to erase; and what it was made from."""
-Preparation = Callable[[MethodSetting, "Subject", Concept, FitContext], Made]
+Preparation = Callable[[MethodSetting, "Subject", Concept, FitContext], FittedFrom]
 
 
-def _nothing(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
+def _nothing(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
     return method.eraser(subject, concept), ()
 
 
-def _chosen_settings(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
+def _chosen_settings(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
     """The best of the method's settings by pictures of the select split."""
     made = {str(i): eraser(subject, concept) for i, eraser in enumerate((method.eraser, *method.others))}
     return choose(made, subject, concept, recogniser=context.recogniser).erasure, ()  # pyright: ignore[reportArgumentType]
 
 
-def _features(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
+def _features(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
     """Each autoencoder with its strongest feature of the concept."""
     found = find_features(list(context.autoencoders(subject)), subject, concept, count=1, limit=4)
     return method.eraser(subject, concept, found), found
 
 
-def _contrast_features(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
+def _contrast_features(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
     """Of each autoencoder the eight features of largest contrast."""
     found = find_features(list(context.autoencoders(subject)), subject, concept, count=8, limit=12)
     return method.eraser(subject, concept, found), found
 
 
-def _effective_columns(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
+def _effective_columns(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
     """The columns that the sweep watches."""
     return method.eraser(subject, concept, context.columns), context.columns
 
 
-def _chosen_features(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
+def _chosen_features(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
     """Formula, number and strength chosen on the select split; the eraser's own options give way to that choice."""
     saes = over_text(context.autoencoders(subject))  # pyright: ignore[reportArgumentType]
     choice = choose_features(subject, concept, saes, recogniser=context.recogniser)  # pyright: ignore[reportArgumentType]
     return choice.erasure, choice.found
 
 
-def _chosen_columns(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
+def _chosen_columns(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
     """Ranking, number and strength of columns chosen on the select split; None where random columns do as much."""
     choice = choose_vectors(subject, concept, recogniser=context.recogniser)  # pyright: ignore[reportArgumentType]
     return (None, ()) if choice is None else (choice.erasure, choice.found)
 
 
-def _chosen_cross(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> Made:
+def _chosen_cross(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
     """The same of directions that cross-attention reads."""
     role = ("cross_key_weight", "cross_value_weight")
     choice = choose_vectors(subject, concept, recogniser=context.recogniser, role=role)  # pyright: ignore[reportArgumentType]

@@ -10,9 +10,9 @@ from itertools import groupby
 from typing import Any
 
 from concept_probe.bench.sweep.grid import Cell
-from concept_probe.bench.sweep.store import Row
+from concept_probe.bench.sweep.store import SweepRow
 from concept_probe.bench.sweep.sweep import Sweep
-from concept_probe.bench.sweep.workers import Order
+from concept_probe.bench.sweep.workers import SweepOrder
 
 LOCAL = "local"
 """The address that means: start Ray on this machine, and end it afterwards."""
@@ -29,8 +29,8 @@ class NoRay(ImportError):
 
 
 def over_ray(
-    order: Order, address: str = LOCAL, *, workers: int = 2, gpus: float = 0.0, sweep: Sweep | None = None
-) -> Iterator[Row]:
+    order: SweepOrder, address: str = LOCAL, *, workers: int = 2, gpus: float = 0.0, sweep: Sweep | None = None
+) -> Iterator[SweepRow]:
     """Measure what has no row yet on `workers` processes of a Ray cluster, and yield each row once it is on disk here.
 
     `address` is that of the cluster, `auto` for the one that this machine belongs to, `local` to start one. Each worker
@@ -69,7 +69,7 @@ def _ray() -> Any:
 class Measurer:
     """One worker: the sweep with its models, and one cell after the other."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: SweepOrder) -> None:
         import torch
 
         if order.threads is not None:
@@ -77,7 +77,7 @@ class Measurer:
         self.sweep = order.sweep()
         self.cells = self.sweep.keys()
 
-    def measure(self, key: str) -> Row:
+    def measure(self, key: str) -> SweepRow:
         """The row of a cell; nothing is written. Raises KeyError where this machine has other weights or prompts."""
         if key not in self.cells:
             raise KeyError(f"no cell {key} here: this machine loads other weights, or another version of the concepts")
@@ -93,7 +93,7 @@ def groups(cells: Mapping[str, Cell]) -> deque[deque[str]]:
     return deque(deque(key for key, _ in of) for _, of in groupby(cells.items(), key=place))
 
 
-def _handed_out(ray: Any, order: Order, sweep: Sweep, workers: int, gpus: float) -> Iterator[Row]:
+def _handed_out(ray: Any, order: SweepOrder, sweep: Sweep, workers: int, gpus: float) -> Iterator[SweepRow]:
     finished, cells = sweep.store.rows(), sweep.keys()
     todo = {k: c for k, c in cells.items() if k not in finished or (order.retry and finished[k].status == "failed")}
     waiting, died = groups(todo), dict.fromkeys(todo, 0)
@@ -140,7 +140,7 @@ def _handed_out(ray: Any, order: Order, sweep: Sweep, workers: int, gpus: float)
             ray.kill(worker)
 
 
-def _row(ray: Any, ready: Any, key: str, cell: Cell, died: dict[str, int]) -> Row | None:
+def _row(ray: Any, ready: Any, key: str, cell: Cell, died: dict[str, int]) -> SweepRow | None:
     """What a worker answered; None where it died and the cell is given to another, a failed row where too many did.
 
     Raises what Ray says of a worker that could not load its models: another one could not either.
@@ -154,4 +154,4 @@ def _row(ray: Any, ready: Any, key: str, cell: Cell, died: dict[str, int]) -> Ro
         if died[key] < LIVES:
             return None
         said = f"{LOST}{LIVES} workers ended while they measured it: {error}"
-        return Row(key, cell.method, cell.concept.name, cell.attack_name, cell.seed, "failed", {}, said)
+        return SweepRow(key, cell.method, cell.concept.name, cell.attack_name, cell.seed, "failed", {}, said)

@@ -15,7 +15,7 @@ Status = Literal["done", "failed"]
 
 
 @dataclass(frozen=True)
-class Row:
+class SweepRow:
     """One finished cell of a sweep."""
 
     key: str
@@ -34,7 +34,7 @@ class Row:
     """Wall time of the cell, without the fit."""
 
 
-class Store:
+class RowStore:
     """A JSONL file of rows. Any number of processes may append to it and claim cells of it.
 
     Claims and appends are record locks of `FILE.lock` (POSIX, so not on Windows): the system drops them when a
@@ -45,9 +45,9 @@ class Store:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def rows(self) -> dict[str, Row]:
+    def rows(self) -> dict[str, SweepRow]:
         """Every row by key; the last one of a key counts. A line that is cut short or no JSON is left out."""
-        out: dict[str, Row] = {}
+        out: dict[str, SweepRow] = {}
         if not self.path.is_file():
             return out
         for line in self.path.read_bytes().split(b"\n"):
@@ -56,7 +56,7 @@ class Store:
                 out[row.key] = row
         return out
 
-    def append(self, row: Row) -> None:
+    def append(self, row: SweepRow) -> None:
         """Write one line and flush it to the disk; what a killed process left of a line before it is cut off."""
         line = (json.dumps(asdict(row), ensure_ascii=False, sort_keys=True) + "\n").encode()
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,8 +117,8 @@ def _cut(file: Any) -> None:
     file.seek(0, os.SEEK_END)
 
 
-def _parsed(line: bytes) -> Row | None:
+def _parsed(line: bytes) -> SweepRow | None:
     try:
-        return Row(**json.loads(line))
+        return SweepRow(**json.loads(line))
     except (ValueError, TypeError):  # a line cut short, or one of another program
         return None

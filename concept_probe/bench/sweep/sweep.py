@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from concept_probe import detect
 from concept_probe.attacks import label_of
 from concept_probe.bench.sweep.asking import queries
-from concept_probe.bench.sweep.attack_cell import measure_attack, suits
-from concept_probe.bench.sweep.cell import OTHER_NOISE, Seen, compare, errors, look
+from concept_probe.bench.sweep.attack_cell import attack_suits, measure_attack
+from concept_probe.bench.sweep.cell import OTHER_NOISE, JudgedAnswers, ask_and_judge, compare_answers, unreadable
 from concept_probe.bench.sweep.fits import Fit, Fits, asdict_of
 from concept_probe.bench.sweep.grid import NEVER_TAUGHT, UNTOUCHED, Cell, Grid
 from concept_probe.bench.sweep.methods import FitContext
 from concept_probe.bench.sweep.peak_memory import Peak
-from concept_probe.bench.sweep.store import Row, Store
+from concept_probe.bench.sweep.store import RowStore, SweepRow
 from concept_probe.bench.sweep.watched import WatchedColumns, mean_cosine
 from concept_probe.types import Concept, Kind, Looks, Query, Subspace
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from concept_probe.detect.clip import TextImage
     from concept_probe.families import Subject
 
-Asked = dict[Kind, tuple[Query, ...]]
+QueriesByKind = dict[Kind, tuple[Query, ...]]
 Recognisers = Callable[[Concept], tuple[Looks, Looks | None]]
 """A concept to who judges its answers, and who judges the other domain in them (styles, of an object), if anybody."""
 
@@ -51,7 +51,7 @@ class Sweep:
     subject: Subject
     folder: Path
     """Fits are kept in `FOLDER/fits`."""
-    store: Store
+    store: RowStore
     twin: Subject | None = None
     judges: Recognisers = recognisers
     pairs: Callable[[Looks], TextImage | None] = detect.pair_of
@@ -60,7 +60,7 @@ class Sweep:
     """The subject loaded again, for attackers who hold a copy of it while an edit is on."""
     _base: str = ""
     _watched: dict[str, tuple[Subspace, ...]] = field(default_factory=dict)
-    _before: dict[tuple[str, int], tuple[Seen, Seen]] = field(default_factory=dict)
+    _before: dict[tuple[str, int], tuple[JudgedAnswers, JudgedAnswers]] = field(default_factory=dict)
     _fitted: dict[tuple[str, str], Fit] = field(default_factory=dict)
     _unfit: dict[tuple[str, str], Exception] = field(default_factory=dict)
 
@@ -74,10 +74,10 @@ class Sweep:
 
         Attacks on subjects that answer otherwise (with texts, where this one makes pictures) have none.
         """
-        able = [c for c in self.grid.cells() if c.attack is None or suits(c.attack, self.subject)]
+        able = [c for c in self.grid.cells() if c.attack is None or attack_suits(c.attack, self.subject)]
         return {self.grid.key(cell, self._base): cell for cell in able}
 
-    def run(self, *, retry: bool = False) -> Iterator[Row]:
+    def run(self, *, retry: bool = False) -> Iterator[SweepRow]:
         """Measure what has no row yet, and yield each row once it is on disk.
 
         Cells that other processes have claimed are left to them. With `retry`, failed cells are measured again; else
@@ -98,15 +98,15 @@ class Sweep:
                 self.store.append(row)
             yield row
 
-    def measured(self, key: str, cell: Cell) -> Row:
+    def measured(self, key: str, cell: Cell) -> SweepRow:
         """The row of one cell, whatever the store holds of it; nothing is written. An error becomes a failed row."""
         start = time.perf_counter()
         names = (key, cell.method, cell.concept.name, cell.attack_name, cell.seed)
         try:
             values = self._measure(cell)
         except Exception as error:  # any cell may fail in its own way, and none may stop the others
-            return Row(*names, "failed", {}, f"{type(error).__name__}: {error}", time.perf_counter() - start)
-        return Row(*names, "done", values, "", time.perf_counter() - start - values.pop("waited", 0.0))
+            return SweepRow(*names, "failed", {}, f"{type(error).__name__}: {error}", time.perf_counter() - start)
+        return SweepRow(*names, "done", values, "", time.perf_counter() - start - values.pop("waited", 0.0))
 
     def _measure(self, cell: Cell) -> dict[str, Any]:
         looks, across = self.judges(cell.concept)
@@ -124,9 +124,9 @@ class Sweep:
             else:
                 assert before is not None  # for the type checker: made above for cells without an attack
                 asked = queries(cell.concept, self.grid.settings, cell.seed)
-                after = look(subject, asked, self.grid.settings, looks, across, label_of(cell.concept))
-                values = compare(before[0], after, before[1], looks, cell.concept, self.pairs(looks))
-                values |= {"fit": asdict_of(fit), "found": fit.erasure is not None, "errors": errors(after)}
+                after = ask_and_judge(subject, asked, self.grid.settings, looks, across, label_of(cell.concept))
+                values = compare_answers(before[0], after, before[1], looks, cell.concept, self.pairs(looks))
+                values |= {"fit": asdict_of(fit), "found": fit.erasure is not None, "errors": unreadable(after)}
                 if watched:
                     values["cosine"] = mean_cosine(subject, watched)  # pyright: ignore[reportArgumentType]
         return values | {"peak": peak.above(), "waited": waited}
@@ -148,18 +148,20 @@ class Sweep:
             except Exception as error:  # kept, so that no other cell of this eraser fits in vain
                 self._unfit[place] = error
                 raise
-            self._fitted = {**dict(list(self._fitted.items())[-KEPT:]), place: fit}
+            self._fitted = {**dict(list(self._fitted.items())[-FITS_IN_MEMORY:]), place: fit}
         return self.subject, self._fitted[place]
 
-    def _untouched(self, cell: Cell, looks: Looks, across: Looks | None) -> tuple[Seen, Seen]:
+    def _untouched(self, cell: Cell, looks: Looks, across: Looks | None) -> tuple[JudgedAnswers, JudgedAnswers]:
         """What the subject without any erasure does in this cell, and what it does on other noise."""
         place = (cell.concept.name, cell.seed)
         if place not in self._before:
             asked = queries(cell.concept, self.grid.settings, cell.seed)
-            other: Asked = {k: tuple(Query(q.prompt, q.seed + OTHER_NOISE) for q in part) for k, part in asked.items()}
+            other: QueriesByKind = {
+                k: tuple(Query(q.prompt, q.seed + OTHER_NOISE) for q in part) for k, part in asked.items()
+            }
             label = label_of(cell.concept)
             both = (asked, other) if self.subject.answers == "pictures" else (asked,)  # other noise, other pictures
-            seen = [look(self.subject, a, self.grid.settings, looks, across, label) for a in both]
+            seen = [ask_and_judge(self.subject, a, self.grid.settings, looks, across, label) for a in both]
             self._before = {place: (seen[0], seen[-1])}  # the last one: cells of one concept and seed come together
         return self._before[place]
 
@@ -174,5 +176,5 @@ class Sweep:
         return self._watched[concept.name]
 
 
-KEPT = 8
+FITS_IN_MEMORY = 8
 """How many fits a process holds in memory beside the one in use."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from concept_probe.bench.sweep.grid import digest, key_of_concept
-from concept_probe.bench.sweep.store import Store
+from concept_probe.bench.sweep.grid import key_digest, key_of_concept
+from concept_probe.bench.sweep.store import RowStore
 from concept_probe.find import rank_by_effect
 from concept_probe.storage import write_text
 from concept_probe.types import Concept, Score, Site, Subspace
@@ -25,13 +25,13 @@ class WatchedColumns:
     """The columns of a subject per concept, ranked once and kept in a folder."""
 
     folder: Path
-    store: Store
+    store: RowStore
     """Whose claims keep two processes from ranking the same thing."""
     count: int
 
     def get(self, subject: CausalLMSubject, concept: Concept, base: str) -> tuple[Subspace, ...]:
         """The columns as they are in the subject, the strongest first."""
-        name = f"columns-{digest(base, key_of_concept(concept), self.count)}"
+        name = f"columns-{key_digest(base, key_of_concept(concept), self.count)}"
         place = self.folder / f"{name}.json"
         with self.store.claim(name, wait=True):
             if not place.is_file():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from concept_probe.bench.sweep.grid import Grid
-from concept_probe.bench.sweep.store import Row, Store
+from concept_probe.bench.sweep.store import RowStore, SweepRow
 from concept_probe.bench.sweep.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Order:
+class SweepOrder:
     """What a process needs to know to take part in a sweep; every value can be sent to it."""
 
     grid: Grid
@@ -44,10 +44,10 @@ class Order:
         subject = made(self.subject)
         assert subject is not None  # for the type checker: only the twin may be None
         copy = made(self.subject) if self.copy else None
-        return Sweep(self.grid, subject, self.folder, Store(self.rows), made(self.twin), copy=copy)
+        return Sweep(self.grid, subject, self.folder, RowStore(self.rows), made(self.twin), copy=copy)
 
 
-def work(order: Order, tell: Callable[[Row], None] | None = None) -> None:
+def work(order: SweepOrder, tell: Callable[[SweepRow], None] | None = None) -> None:
     """Take part until no unclaimed cell is left. An interruption ends it quietly: finished rows are on disk."""
     import torch
 
@@ -63,7 +63,7 @@ def work(order: Order, tell: Callable[[Row], None] | None = None) -> None:
 
 
 @contextmanager
-def helpers(order: Order, count: int) -> Iterator[list[BaseProcess]]:
+def helpers(order: SweepOrder, count: int) -> Iterator[list[BaseProcess]]:
     """`count` processes that work beside this one; on leaving the block they are waited for, after an error ended."""
     context = multiprocessing.get_context("spawn")
     started: list[BaseProcess] = [context.Process(target=work, args=(order,), daemon=True) for _ in range(count)]
