@@ -99,7 +99,7 @@ def test_an_interruption_leaves_whole_rows_and_the_rest_for_later(tmp_path, monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sweeps, "measure_attack", interrupted)
-    monkeypatch.setattr(sweeps, "look", interrupted)
+    monkeypatch.setattr(sweeps, "ask_and_judge", interrupted)
     with pytest.raises(KeyboardInterrupt):
         next(several)
     assert set(made.store.rows()) == {r.key for r in first}
