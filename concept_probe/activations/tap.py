@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -34,22 +34,17 @@ def tap(subject: Subject, looks: Mapping[Site, Look]) -> Iterator[None]:
             raise ValueError(f"site {str(site)!r} is a weight, which no forward pass produces; tap ':in' or ':out'")
         if site.side == "in" and site.item is not None:
             raise ValueError(f"site {str(site)!r} has an item; only outputs and weights have items")
-    handles = []
-    try:
+    with ExitStack() as stack:
         for site, look in looks.items():
-            handles.append(_hook(subject, modules[site], site, _awake(subject, look)))
-            subject.tapped[site] += 1
+            stack.callback(_hook(subject, modules[site], site, _awake(subject, look)).remove)
+            stack.enter_context(subject.state.tapped(site))
         yield
-    finally:
-        for site, handle in zip(looks, handles, strict=False):
-            handle.remove()
-            subject.tapped[site] -= 1
 
 
 def _awake(subject: Subject, look: Look) -> Look:
     """`look`, but for the blocks `subject.pristine` that are entered after it."""
-    depth = subject.bared
-    return lambda x, moment: None if subject.bared > depth else look(x, moment)
+    state, depth = subject.state, subject.state.depth
+    return lambda x, moment: None if state.asleep(depth) else look(x, moment)
 
 
 def _hook(subject: Subject, module: nn.Module, site: Site, look: Look) -> Any:

@@ -1,9 +1,8 @@
-"""Learning from what the attacker holds: losses, gradients for a while, and Adam within a budget."""
+"""Learning from what the attacker holds: losses, and Adam within a budget."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -25,20 +24,6 @@ class Denoiser(Protocol):
 
     def latents(self, images: Tensor) -> Tensor: ...
     def denoising_loss(self, latents: Tensor, prompts: Sequence[Prompt], generator: torch.Generator) -> Tensor: ...
-
-
-@contextlib.contextmanager
-def with_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Gradients for these parameters and no others, for a while."""
-    before = [p.requires_grad for p in parameters]
-    try:
-        for p in parameters:
-            p.requires_grad_(True)
-        yield
-    finally:
-        for p, flag in zip(parameters, before, strict=True):
-            p.requires_grad_(flag)
-            p.grad = None
 
 
 DrawnLoss = Callable[[torch.Generator], Tensor]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import abc
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from concept_probe.families.stop import Stopped
+from concept_probe.families.state import State, with_gradients
 from concept_probe.families.text.tokens import Conditioning, Tokens
 from concept_probe.registry import UnknownName, look_up
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
@@ -43,14 +42,8 @@ class Subject(abc.ABC, Generic[Answers]):
         self.components: dict[str, nn.Module] = dict(components)
         self.pipeline = pipeline
         """The diffusers pipeline, or a language model with its tokenizer; `save_pretrained(folder)` writes it."""
-        self._moments: list[Moment] = []
-        self.replaced: list[tuple[nn.Parameter, Tensor]] = []
-        """Parameters that edits which are on have changed, each with the tensor that it held before; the first edit's
-        come first."""
-        self.bared = 0
-        """How many `pristine` blocks are open; a tap sleeps while more are than where it was entered."""
-        self.tapped: Counter[Site] = Counter()
-        """How many taps are on, by site."""
+        self.state = State()
+        """What is switched on in it, and the pass under way."""
 
     @property
     @abc.abstractmethod
@@ -104,21 +97,17 @@ class Subject(abc.ABC, Generic[Answers]):
 
         Raises RuntimeError outside a forward pass that this subject started.
         """
-        if not self._moments:
+        moment = self.state.moment
+        if moment is None:
             raise RuntimeError(
                 f"{self.name}: no forward pass is under way, so rows have no prompt or step; run the subject through "
                 "encode, generate or run_to, or enter `subject.during(Moment(...))` around a call of your own"
             )
-        return self._moments[-1]
+        return moment
 
-    @contextmanager
-    def during(self, moment: Moment) -> Iterator[None]:
+    def during(self, moment: Moment) -> AbstractContextManager[None]:
         """Say that what runs inside belongs to `moment`."""
-        self._moments.append(moment)
-        try:
-            yield
-        finally:
-            self._moments.pop()
+        return self.state.during(moment)
 
     def weight_hash(self) -> str:
         """Hex sha256 over names, shapes, dtypes and bytes of every parameter and buffer as they are now.
@@ -184,36 +173,16 @@ class Subject(abc.ABC, Generic[Answers]):
     def trainable(self, component: str) -> Iterator[tuple[nn.Parameter, ...]]:
         """Let the parameters of one component take gradients; gradients are dropped at the end."""
         parameters = tuple(look_up(self.components, component, "component", self.name).parameters())
-        before = [p.requires_grad for p in parameters]
-        for p in parameters:
-            p.requires_grad_(True)
-        try:
+        with with_gradients(parameters):
             yield parameters
-        finally:
-            for p, flag in zip(parameters, before, strict=True):
-                p.requires_grad_(flag)
-                p.grad = None
 
-    @contextmanager
-    def pristine(self) -> Iterator[None]:
+    def pristine(self) -> AbstractContextManager[None]:
         """The subject as it was before anything was switched on: taps that are on sleep, and edits are put aside.
 
         For what compares with the model before the erasure; taps entered inside act. All comes back with the end of
         the block, also after an error. Weights that were baked in or trained stay as they are.
         """
-        originals: dict[int, tuple[nn.Parameter, Tensor]] = {}
-        for parameter, original in self.replaced:
-            originals.setdefault(id(parameter), (parameter, original))
-        now = [(parameter, parameter.data) for parameter, _ in originals.values()]
-        self.bared += 1
-        try:
-            for parameter, original in originals.values():
-                parameter.data = original
-            yield
-        finally:
-            for parameter, edited in now:
-                parameter.data = edited
-            self.bared -= 1
+        return self.state.pristine()
 
     @contextmanager
     def stop_after(self, sites: Sequence[Site]) -> Iterator[None]:
@@ -222,30 +191,8 @@ class Subject(abc.ABC, Generic[Answers]):
         >>> with subject.stop_after([site]):
         ...     subject.encode(prompts)  # ends inside the first forward pass that meets `site`
         """
-        waiting, depth = set(sites), self.bared
-        mine = Stopped()
-
-        def meet(site: Site) -> None:
-            if self.bared > depth or self.moment.nested:  # a tap has a pass of its own made, which nobody waits for
-                return
-            waiting.discard(site)
-            if not waiting:
-                raise mine
-
-        handles = []
-        try:
-            for site in dict.fromkeys(sites):
-                module = self.module(site)
-                if site.side == "weight":
-                    raise ValueError(f"site {str(site)!r} is a weight: no forward pass meets it")
-                if site.side == "in":
-                    handles.append(module.register_forward_pre_hook(lambda *_, site=site: meet(site)))
-                else:
-                    handles.append(module.register_forward_hook(lambda *_, site=site: meet(site)))
+        for site in sites:
+            if site.side == "weight":
+                raise ValueError(f"site {str(site)!r} is a weight: no forward pass meets it")
+        with self.state.stop_after({site: self.module(site) for site in sites}):
             yield
-        except Stopped as stopped:
-            if stopped is not mine:
-                raise
-        finally:
-            for handle in handles:
-                handle.remove()

@@ -13,8 +13,8 @@ from concept_probe.attacks import Budget, PrefixSearch, SoftPrefix
 from concept_probe.attacks.embeddings.learned import behind_filler
 from concept_probe.attacks.embeddings.vectors import start_vectors, with_vectors
 from concept_probe.attacks.examples import answers_of
-from concept_probe.attacks.optimise import with_gradients
 from concept_probe.attacks.search.prefix_search import embeddings, nearest_tokens, swap
+from concept_probe.families.state import with_gradients
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama

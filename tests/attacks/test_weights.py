@@ -7,7 +7,7 @@ import torch
 
 from concept_probe.attacks import Budget, Merging, OriginalWeights, Pruning, Quantisation, UnAblation
 from concept_probe.attacks.weights.lora_relearning import at_random, product_norm
-from concept_probe.attacks.weights.parameters import matrices, put_aside
+from concept_probe.attacks.weights.parameters import matrices
 from concept_probe.attacks.weights.pruning import pruned
 from concept_probe.attacks.weights.quantisation import rounded
 from concept_probe.attacks.weights.unablation import leading_terms
@@ -62,10 +62,10 @@ def test_an_edit_puts_the_tensors_aside_that_it_changes_and_nested_edits_leave_t
     with edit.on(subject):
         second = Uce(beta=3.0)(subject, concept)
         with second.on(subject):
-            aside = put_aside(subject)
+            aside = {id(p): (p, x) for p, x in subject.state.originals()}
             assert aside and all(torch.equal(x, before[key]) for key, (_, x) in aside.items())
             assert all(not torch.equal(p, x) for p, x in aside.values())
-    assert subject.replaced == []
+    assert subject.state.originals() == []
 
 
 @pytest.mark.parametrize("make", [lambda: Merging(tiny_recogniser(), percent=(50, 100)), UnAblation])
@@ -73,7 +73,7 @@ def test_all_of_the_way_back_is_the_original(make):
     subject, concept = tiny_sd(), tiny_concept()
     attack = make() if not isinstance(make, type) else UnAblation(tiny_recogniser(), components=(64,))
     with Uce()(subject, concept).on(subject):
-        aside = put_aside(subject)
+        aside = {id(p): (p, x) for p, x in subject.state.originals()}
         parameters = attack.parameters(subject)
         last = attack.levels(subject)[-1]
         assert {id(p) for p, _ in parameters} == set(aside)

@@ -11,7 +11,7 @@ from torch import Tensor
 from concept_probe.activations import tap
 from concept_probe.erasers import Intervention, Irece, NegativePrompt, Uce
 from concept_probe.erasers.guards.attention_maps import attention
-from concept_probe.erasers.guards.irece import Locator, Region, disturbed, laid_out, unedited
+from concept_probe.erasers.guards.irece import Locator, Region, disturbed, laid_out
 from concept_probe.families import UNetSubject
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
@@ -109,7 +109,7 @@ def test_the_place_is_found_with_the_weights_before_the_edit():
     edit = Uce()(subject, CONCEPT)
     with edit.on(subject):
         edited = subject.weight_hash()
-        with unedited(subject):
+        with subject.state.unedited():
             assert subject.weight_hash() == weights
         assert subject.weight_hash() == edited != weights
 

@@ -9,7 +9,7 @@ import torch
 
 from concept_probe.activations import tap
 from concept_probe.erasers import Uce
-from concept_probe.families.stop import Stopped
+from concept_probe.families.state import Stopped
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import DIFFUSION
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site

@@ -13,12 +13,13 @@ from concept_probe.attacks.budget import Attempt, Budget, Meter, lay_out, succes
 from concept_probe.attacks.embeddings.vectors import random_like, start_vectors, with_vectors
 from concept_probe.attacks.examples import examples_of
 from concept_probe.attacks.labels import label_of, relabelled
-from concept_probe.attacks.optimise import BudgetedAdam, denoising, with_gradients
+from concept_probe.attacks.optimise import BudgetedAdam, denoising
 from concept_probe.attacks.pictures import shown_pictures
 from concept_probe.attacks.queries import ask, query_rounds
 from concept_probe.attacks.search.slots import check_room, in_place
 from concept_probe.attacks.search.vocabulary import Vocabulary, names_of
 from concept_probe.families.progress import bars
+from concept_probe.families.state import with_gradients
 from concept_probe.families.text.tokens import CONTENT
 from concept_probe.types import Concept, Prompt
 

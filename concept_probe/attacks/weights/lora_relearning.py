@@ -18,6 +18,7 @@ from concept_probe.attacks.weights.finetuning_data import finetuning_data
 from concept_probe.detect.answers import Continues
 from concept_probe.erasers.finetune.trainable import Adapters
 from concept_probe.families.progress import bars
+from concept_probe.families.state import swapped
 from concept_probe.types import Concept
 
 if TYPE_CHECKING:
@@ -80,18 +81,13 @@ class LoraRelearning(Attack):
 def at_random(adapters: Adapters, generator: torch.Generator) -> Iterator[None]:
     """The adapters with every change u vᵀ replaced by one of the same norm and rank in a random direction."""
     pairs: Mapping[str, tuple[nn.Parameter, nn.Parameter]] = adapters.pairs
-    before = {where: (u.data, v.data) for where, (u, v) in pairs.items()}
-    try:
-        for u, v in pairs.values():
-            norm = product_norm(u.data, v.data)
-            u.data = torch.randn(u.shape, generator=generator).to(u)
-            v.data = torch.randn(v.shape, generator=generator).to(v)
-            u.data = u.data * (norm / product_norm(u.data, v.data).clamp_min(1e-30))
-        with adapters.on():
-            yield
-    finally:
-        for where, (u, v) in pairs.items():
-            u.data, v.data = before[where]
+    random: list[tuple[nn.Parameter, Tensor]] = []
+    for u, v in pairs.values():
+        left, right = (torch.randn(x.shape, generator=generator).to(x.data) for x in (u, v))
+        norm = product_norm(u.data, v.data) / product_norm(left, right).clamp_min(1e-30)
+        random += [(u, left * norm), (v, right)]
+    with swapped(random), adapters.on():
+        yield
 
 
 def product_norm(u: Tensor, v: Tensor) -> Tensor:

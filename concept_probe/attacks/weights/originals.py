@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from concept_probe.attacks.weights.parameters import put_aside
 from concept_probe.erasers.erasure.parameters import find_parameter
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def originals(subject: Subject, given: OriginalWeights | None, attack: str) -> l
     Raises ValueError where given weights have another shape.
     """
     if given is None:
-        pairs = list(put_aside(subject).values())
+        pairs = subject.state.originals()
     else:
         pairs = [(find_parameter(subject.components, where), x) for where, x in given.tensors.items()]
         for (parameter, x), where in zip(pairs, given.tensors, strict=True):

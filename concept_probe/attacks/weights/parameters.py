@@ -1,4 +1,4 @@
-"""Parameters that an attack changes: which there are, what edits have put aside, and how they come back."""
+"""Parameters that an attack changes: which there are, and how they come back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from concept_probe.families.state import swapped
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -33,26 +35,12 @@ def matrices(subject: Subject) -> list[nn.Parameter]:
     return [p for key, p in found.items() if key not in tables]
 
 
-def put_aside(subject: Subject) -> dict[int, tuple[nn.Parameter, Tensor]]:
-    """By id, the parameters that edits which are on have changed, with what they held before the first of them."""
-    out: dict[int, tuple[nn.Parameter, Tensor]] = {}
-    for parameter, original in subject.replaced:
-        out.setdefault(id(parameter), (parameter, original))
-    return out
-
-
 @contextlib.contextmanager
 def restoring(parameters: Sequence[nn.Parameter]) -> Iterator[list[Tensor]]:
-    """Copies of the parameters; on leaving, each parameter holds those bytes again, also after an error."""
-    tensors = [p.data for p in parameters]
-    originals = [t.clone() for t in tensors]
-    try:
+    """Work on copies; yields the parameters' own tensors, which come back at the end, also after an error."""
+    originals = [p.data for p in parameters]
+    with swapped((p, p.data.clone()) for p in parameters):
         yield originals
-    finally:
-        with torch.no_grad():
-            for parameter, tensor, original in zip(parameters, tensors, originals, strict=True):
-                tensor.copy_(original)
-                parameter.data = tensor
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from concept_probe.auditing.evidence.behaviour import Evidence, Views
 from concept_probe.auditing.evidence.patching import patched_queries
 from concept_probe.auditing.evidence.promoted_tokens import tokens
 from concept_probe.evaluation.intervals import Draws, index
+from concept_probe.families.state import swapped
 from concept_probe.find.language.knowledge import per_fact
 from concept_probe.types import Finding, Site, Subspace
 
@@ -71,19 +72,15 @@ def cut(weight: Tensor, of: Subspace) -> Cut:
 @contextlib.contextmanager
 def put_back(subject: Subject, originals: dict[Site, Tensor], found: Sequence[Subspace]) -> Iterator[None]:
     """The vectors `found` as they were, in an otherwise erased subject; every byte comes back afterwards."""
-    changed: list[tuple[torch.nn.Parameter, Tensor]] = []
-    try:
-        for of in found:
-            parameter = subject.parameter(of.site)
-            changed.append((parameter, parameter.data))
-            turned = subject.orientation(of.site) == "in_out"
-            now = parameter.data.mT if turned else parameter.data
-            new = now + cut(now, of).part(originals[_whole(of.site)].to(now) - now)
-            parameter.data = new.mT.contiguous() if turned else new
+
+    def restored(of: Subspace) -> tuple[torch.nn.Parameter, Tensor]:
+        parameter, turned = subject.parameter(of.site), subject.orientation(of.site) == "in_out"
+        now = parameter.data.mT if turned else parameter.data
+        new = now + cut(now, of).part(originals[_whole(of.site)].to(now) - now)
+        return parameter, new.mT.contiguous() if turned else new
+
+    with swapped(restored(of) for of in found):  # one by one: two vectors of one weight add up
         yield
-    finally:
-        for parameter, data in reversed(changed):
-            parameter.data = data
 
 
 def parameters(views: Views, arms: tuple[Arm, Arm, Arm | None], found: Sequence[Subspace]) -> Evidence:

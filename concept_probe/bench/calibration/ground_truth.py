@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from concept_probe.attacks.optimise import Denoiser, with_gradients
+from concept_probe.attacks.optimise import Denoiser
 from concept_probe.erasers import Blocklist, Edit, Erasure, LowRank, NegativePrompt, Uce
 from concept_probe.erasers.erasure.parameters import address
+from concept_probe.families.state import with_gradients
 from concept_probe.testbed.icons import icons
 from concept_probe.testbed.vocabulary import NOT_TAUGHT, REMOVED_OBJECTS, STYLES, TEMPLATES, objects
 from concept_probe.types import Concept, Prompt

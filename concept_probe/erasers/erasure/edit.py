@@ -49,17 +49,8 @@ class Edit:
         Raises `WrongBase` for other weights, UnknownName for a parameter that the subject lacks,
         ValueError for tied, quantised or offloaded ones: in each case nothing is applied.
         """
-        originals: list[tuple[torch.nn.Parameter, Tensor]] = []
-        try:
-            for parameter, edited in self._edited(subject):
-                originals.append((parameter, parameter.data))
-                subject.replaced.append(originals[-1])
-                parameter.data = edited
+        with subject.state.edited(self._edited(subject)):
             yield subject
-        finally:
-            del subject.replaced[len(subject.replaced) - len(originals) :]
-            for parameter, original in reversed(originals):
-                parameter.data = original
 
     def bake(self, subject: Subject) -> None:
         """Write the edit into the subject's weights for good. The hash of the subject changes."""

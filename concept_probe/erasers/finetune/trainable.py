@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter, refuse_shared, split_address
+from concept_probe.families.state import swapped, with_gradients
 from concept_probe.types import Site
 
 if TYPE_CHECKING:
@@ -75,27 +76,16 @@ class Whole(Student):
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
-        flags = {where: p.requires_grad for where, p in self.parameters.items()}
-        try:
-            for where, p in self.parameters.items():
-                p.data = self.trained[where]
-                p.requires_grad_(True)
+        with self._holding(self.trained), with_gradients(list(self.parameters.values())):
             yield
-        finally:
-            for where, p in self.parameters.items():
-                p.data = self.original[where]
-                p.requires_grad_(flags[where])
-                p.grad = None
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
-        try:
-            for where, p in self.parameters.items():
-                p.data = self.original[where]
+        with self._holding(self.original):
             yield
-        finally:
-            for where, p in self.parameters.items():
-                p.data = self.trained[where]
+
+    def _holding(self, tensors: Mapping[str, Tensor]) -> contextlib.AbstractContextManager[None]:
+        return swapped((p, tensors[where]) for where, p in self.parameters.items())
 
     def deltas(self) -> dict[str, Delta]:
         return {
@@ -161,16 +151,8 @@ class Adapters(Beside):
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
-        every = [x for pair in self.pairs.values() for x in pair]
-        try:
-            for x in every:
-                x.requires_grad_(True)
-            with self.worn():
-                yield
-        finally:
-            for x in every:
-                x.requires_grad_(False)
-                x.grad = None
+        with with_gradients([x for pair in self.pairs.values() for x in pair]), self.worn():
+            yield
 
     @contextlib.contextmanager
     def worn(self) -> Iterator[None]:
@@ -222,20 +204,13 @@ class SomeColumns(Beside):
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
-        handles = []
-        try:
+        with with_gradients(list(self.values.values())), contextlib.ExitStack() as stack:
             for where, x in self.values.items():
-                x.requires_grad_(True)
-                # Before any tap, so that taps see what the changed weight would give.
                 module = self.subject.module(self.sites[where])
-                handles.append(module.register_forward_hook(self._beside(self.indices[where], x), prepend=True))
+                # Before any tap, so that taps see what the changed weight would give.
+                handle = module.register_forward_hook(self._beside(self.indices[where], x), prepend=True)
+                stack.callback(handle.remove)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            for x in self.values.values():
-                x.requires_grad_(False)
-                x.grad = None
 
     def _beside(self, indices: Tensor, values: Tensor) -> Callable[[Any, Any, Tensor], Tensor | None]:
         def hook(module: Any, args: Any, out: Tensor) -> Tensor | None:

@@ -147,7 +147,7 @@ class Mixture:
         if moment.nested:
             return None
         # Another tap may have changed x, and w is for what the model says.
-        base = x if self.subject.tapped[self.site] == 1 else self.model.repredict(None, range(len(x)))
+        base = x if self.subject.state.taps(self.site) == 1 else self.model.repredict(None, range(len(x)))
         change = self._adapted(None, range(len(x))) - base
         if moment.step is None or self.last is None or moment.step <= self.last:
             self.measured.clear()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -26,19 +25,6 @@ if TYPE_CHECKING:
     from concept_probe.families.diffusion.trajectory import Trajectory
 
 
-@contextlib.contextmanager
-def unedited(subject: DiffusionSubject) -> Iterator[None]:
-    """The weights that the subject had before any edit that is on; the edits are back afterwards."""
-    edited = [(parameter, parameter.data) for parameter, _ in subject.replaced]
-    try:
-        for parameter, before in reversed(subject.replaced):
-            parameter.data = before
-        yield
-    finally:
-        for parameter, data in edited:
-            parameter.data = data
-
-
 class Locator:
     """How much each place of the latents would attend to the concept's name, had that been asked for."""
 
@@ -50,7 +36,7 @@ class Locator:
     @torch.no_grad()
     def __call__(self, rows: Sequence[int], size: tuple[int, int]) -> Float[Tensor, "n h w"]:
         """Attention to the name, mean over heads and layers, for rows of the walk's pass under way."""
-        with unedited(self.subject), attention(self.subject) as maps:
+        with self.subject.state.unedited(), attention(self.subject) as maps:
             self.requery(rows)
         each = [m[..., self.words.to(m.device)].sum(-1).mean(1) for m in maps]
         return torch.stack([laid_out(m.float(), size) for m in each]).mean(0)

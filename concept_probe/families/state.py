@@ -1,0 +1,169 @@
+"""What is going on in a subject: tensors in the place of its own, taps, the pass under way, and blocks that look past
+what is on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from concept_probe.types import Moment, Site
+
+
+class Stopped(BaseException):
+    """Raised from a hook and caught by the `stop_after` that raised it.
+
+    Not an Exception, so that no `except Exception` of a model library swallows it.
+    """
+
+
+@contextmanager
+def swapped(tensors: Iterable[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
+    """Hold tensors in the place of those of parameters, which come back with the end of the block, also after an error.
+
+    >>> with swapped((p, p.data.clone()) for p in module.parameters()):
+    ...     train(module)  # every byte as before afterwards
+
+    Storage is exchanged and nothing is computed, so every byte comes back. Pairs are taken one by one: the second may
+    depend on what the first has put in place.
+    """
+    held: list[tuple[nn.Parameter, Tensor]] = []
+    try:
+        for parameter, tensor in tensors:
+            held.append((parameter, parameter.data))
+            parameter.data = tensor
+        yield
+    finally:
+        for parameter, own in reversed(held):
+            parameter.data = own
+
+
+@contextmanager
+def with_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Gradients for these parameters, for a while; they are dropped at the end, and each flag is as it was."""
+    before = [p.requires_grad for p in parameters]
+    try:
+        for p in parameters:
+            p.requires_grad_(True)
+        yield
+    finally:
+        for p, flag in zip(parameters, before, strict=True):
+            p.requires_grad_(flag)
+            p.grad = None
+
+
+class State:
+    """What is on in one subject, and which pass is under way.
+
+    A tap is awake in the passes of its own block and asleep inside a `pristine` block that is entered after it: it
+    remembers `depth` when it is entered and asks `asleep(depth)` at every pass.
+    """
+
+    def __init__(self) -> None:
+        self._replaced: list[tuple[nn.Parameter, Tensor]] = []
+        self._taps: Counter[Site] = Counter()
+        self._depth = 0
+        self._moments: list[Moment] = []
+
+    @property
+    def moment(self) -> Moment | None:
+        """The pass under way; None outside one."""
+        return self._moments[-1] if self._moments else None
+
+    @contextmanager
+    def during(self, moment: Moment) -> Iterator[None]:
+        """Say that what runs inside belongs to `moment`."""
+        self._moments.append(moment)
+        try:
+            yield
+        finally:
+            self._moments.pop()
+
+    @property
+    def depth(self) -> int:
+        """How many `pristine` blocks are open."""
+        return self._depth
+
+    def asleep(self, depth: int) -> bool:
+        """Whether what was entered at `depth` sleeps, since a `pristine` block was entered after it."""
+        return self._depth > depth
+
+    def taps(self, site: Site) -> int:
+        """How many taps are on at a site."""
+        return self._taps[site]
+
+    def originals(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """The parameters that edits which are on have changed, each with the tensor that it held before the first."""
+        first: dict[int, tuple[nn.Parameter, Tensor]] = {}
+        for parameter, tensor in self._replaced:
+            first.setdefault(id(parameter), (parameter, tensor))
+        return list(first.values())
+
+    @contextmanager
+    def tapped(self, site: Site) -> Iterator[None]:
+        """Count a tap at `site` as on."""
+        self._taps[site] += 1
+        try:
+            yield
+        finally:
+            self._taps[site] -= 1
+
+    @contextmanager
+    def edited(self, tensors: Sequence[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
+        """`swapped`, as an edit that `unedited` and `pristine` put aside."""
+        own = [(parameter, parameter.data) for parameter, _ in tensors]
+        with swapped(tensors):
+            self._replaced += own
+            try:
+                yield
+            finally:
+                del self._replaced[len(self._replaced) - len(own) :]
+
+    @contextmanager
+    def unedited(self) -> Iterator[None]:
+        """The weights as they were before any edit that is on; taps act as ever."""
+        with swapped(self.originals()):
+            yield
+
+    @contextmanager
+    def pristine(self) -> Iterator[None]:
+        """`unedited`, with the taps that are on asleep."""
+        self._depth += 1
+        try:
+            with self.unedited():
+                yield
+        finally:
+            self._depth -= 1
+
+    @contextmanager
+    def stop_after(self, modules: Mapping[Site, nn.Module]) -> Iterator[None]:
+        """Leave the block as soon as each of the sites, which are at `modules`, has been met once.
+
+        Taps entered before see their tensors first; passes that a tap has made inside another are nobody's to wait for.
+        """
+        waiting, depth, mine = set(modules), self._depth, Stopped()
+
+        def meet(site: Site) -> None:
+            moment = self.moment
+            if self.asleep(depth) or (moment is not None and moment.nested):
+                return
+            waiting.discard(site)
+            if not waiting:
+                raise mine
+
+        handles = []
+        try:
+            for site, module in modules.items():
+                if site.side == "in":
+                    handles.append(module.register_forward_pre_hook(lambda *_, site=site: meet(site)))
+                else:
+                    handles.append(module.register_forward_hook(lambda *_, site=site: meet(site)))
+            yield
+        except Stopped as stopped:
+            if stopped is not mine:
+                raise
+        finally:
+            for handle in handles:
+                handle.remove()
