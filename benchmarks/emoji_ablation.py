@@ -22,7 +22,7 @@ from rich.table import Table
 import concept_probe as cp
 from concept_probe import detect
 from concept_probe.erasers import AblateFeatures, AblateVectors, Edit, Intervention
-from concept_probe.erasers.select.choose import Judge
+from concept_probe.erasers.select.choose import PanelJudge
 from concept_probe.erasers.select.features import strongest
 from concept_probe.find import find_features, panel, vector_candidates
 from concept_probe.learn import over_text, shipped_saes
@@ -75,7 +75,7 @@ def main() -> None:
     name = parser.parse_args().concept
     subject, concept = cp.load("emoji"), cp.concept(name)
     tested, sampling = panel(concept, images=48), Sampling(steps=5)
-    judge = Judge.of(subject, detect.recogniser("emoji"), tested, sampling, 0)
+    judge = PanelJudge.of(subject, detect.recogniser("emoji"), tested, sampling, 0)
     figures = {}
     table = Table("ablation", f"{name} left", "others kept", title="select split, share of pictures")
     for what, make in (("features", features), ("vectors", vectors)):

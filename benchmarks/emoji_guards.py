@@ -21,6 +21,7 @@ import concept_probe as cp
 from concept_probe import detect
 from concept_probe.attacks.latents.sdedit import from_pictures
 from concept_probe.erasers import Cgce, Irece, PatchReplacement, Uce
+from concept_probe.evaluation.trials import judge_answers
 from concept_probe.families.diffusion.trajectory import SamplingHook
 from concept_probe.find import find_features
 from concept_probe.learn import shipped_saes
@@ -59,7 +60,7 @@ def main() -> None:
                 assert concept.examples is not None
                 latents = subject.latents(concept.examples[: options.count])
                 stack.enter_context(subject.hooked(SamplingHook(start=from_pictures(latents, start))))
-            seen = detect.trials(looks, subject.generate(queries, sampling), queries)
+            seen = judge_answers(looks, subject.generate(queries, sampling), queries)
         return sum(t.seen == t.query.prompt.label for t in seen) / len(seen)
 
     def rows() -> Iterator[tuple[str, dict[str, float]]]:

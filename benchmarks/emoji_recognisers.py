@@ -19,8 +19,8 @@ from torch import Tensor
 
 from concept_probe import detect
 from concept_probe.detect.clip import ZeroShot
-from concept_probe.detect.measure import measured
 from concept_probe.detect.q16 import learn_prompts
+from concept_probe.evaluation.recogniser_rates import recogniser_rates
 from concept_probe.testbed.icons import augment, icons
 from concept_probe.testbed.vocabulary import objects
 
@@ -55,9 +55,9 @@ def main() -> None:
     figures = {}
     for name, recogniser in looks.items():
         two = len(recogniser.labels) == 2
-        found = measured(recogniser, images, [s if not two or s == concept else "none" for s in real], concept)
+        found = recogniser_rates(recogniser, images, [s if not two or s == concept else "none" for s in real], concept)
         own = torch.tensor([s == concept for s in real])
-        hit = measured(recogniser, images[own], [concept] * int(own.sum()), "nothing of the kind").accuracy
+        hit = recogniser_rates(recogniser, images[own], [concept] * int(own.sum()), "nothing of the kind").accuracy
         cells = [f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}]" for s in (found.accuracy, found.false_positives, hit)]
         table.add_row(name, recogniser.version, *cells, str(found.accuracy.n))
         figures[name] = {

@@ -16,6 +16,7 @@ from rich.table import Table
 
 import concept_probe as cp
 from concept_probe import detect
+from concept_probe.evaluation.trials import judge_answers
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS, STYLE_NAMES, STYLES, TEMPLATES, objects
 from concept_probe.types import Prompt, Query
 
@@ -35,8 +36,8 @@ def queries(
 def measure(subject, asked: list[tuple[Query, str]]) -> tuple[float, float, dict[str, list[bool]]]:
     """Share of pictures whose object, and whose style, is the one asked for; and the hits per object."""
     images = subject.generate([q for q, _ in asked])
-    seen = [t.seen for t in detect.trials(detect.recogniser("emoji"), images, [q for q, _ in asked])]
-    styles = [t.seen for t in detect.trials(detect.recogniser("emoji-style"), images, [q for q, _ in asked])]
+    seen = [t.seen for t in judge_answers(detect.recogniser("emoji"), images, [q for q, _ in asked])]
+    styles = [t.seen for t in judge_answers(detect.recogniser("emoji-style"), images, [q for q, _ in asked])]
     hits: dict[str, list[bool]] = {}
     for (query, _), name in zip(asked, seen, strict=True):
         hits.setdefault(query.prompt.label or "", []).append(name == query.prompt.label)

@@ -23,6 +23,7 @@ import concept_probe as cp
 from concept_probe import detect
 from concept_probe.bench.sweep.cell import only_named_label
 from concept_probe.erasers import AdversarialPreservation, ConceptAblation, Esd, Mace, Rece, Receler, Spm, Uce
+from concept_probe.evaluation.trials import judge_answers
 from concept_probe.testbed.vocabulary import PLAIN, objects
 from concept_probe.types import SPLITS, Prompt, Query, Sampling, Splits
 
@@ -48,12 +49,12 @@ def main() -> None:
     shown = {s: list(dict.fromkeys(only_named_label(p, names) for p in concept.prompts("anchor", s))) for s in SPLITS}
     bare = Splits(*(tuple(Prompt(PLAIN[s][0].format(o=name), name) for name in shown[s] if name) for s in SPLITS))
     concepts = {"no style": replace(concept, anchor=bare), "another style": concept}
-    looks, sampling = detect.looks_for(concept), Sampling(steps=6)
+    looks, sampling = detect.judge_for(concept), Sampling(steps=6)
 
     def seen(prompts: tuple[Prompt, ...]) -> list[tuple[str, str | None]]:
         """What is seen in a picture of each prompt, and its label."""
         queries = [Query(prompts[i * len(prompts) // options.count % len(prompts)], i) for i in range(options.count)]
-        trials = detect.trials(looks, subject.generate(queries, sampling), queries, options.style)
+        trials = judge_answers(looks, subject.generate(queries, sampling), queries, options.style)
         return [(t.seen, t.query.prompt.label) for t in trials]
 
     unnamed, empty = (Counter(s for s, _ in seen(prompts)) for prompts in (bare.test, (Prompt(""),)))

@@ -19,6 +19,7 @@ from rich.table import Table
 import concept_probe as cp
 from concept_probe import detect
 from concept_probe.activations import tap
+from concept_probe.evaluation.trials import judge_answers
 from concept_probe.testbed.concepts import emoji_concept
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS, STYLES, TEMPLATES, objects
 from concept_probe.types import TOKEN_KINDS, Prompt, Query
@@ -28,7 +29,7 @@ SUBJECT, END = TOKEN_KINDS.index("subject"), TOKEN_KINDS.index("eos")
 
 def named(subject, queries: list[Query]) -> float:
     """Share of pictures in which the object that was asked for is recognised."""
-    trials = detect.trials(detect.recogniser("emoji"), subject.generate(queries), queries)
+    trials = judge_answers(detect.recogniser("emoji"), subject.generate(queries), queries)
     return sum(t.seen == t.query.prompt.label for t in trials) / len(trials)
 
 

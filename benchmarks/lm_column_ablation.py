@@ -22,13 +22,13 @@ from torch import Tensor
 
 import concept_probe as cp
 from concept_probe.activations import tap
+from concept_probe.evaluation.rates import per_fact
 from concept_probe.families import CausalLMSubject
 from concept_probe.find import log_answers, rank_by_effect
-from concept_probe.find.language.knowledge import per_fact, weighable
+from concept_probe.find.language.knowledge import weighable
 from concept_probe.find.language.ranking import Owed
-from concept_probe.find.rows import NEGATIVE, POSITIVE
 from concept_probe.find.vectors.rank import hidden_site, zero_columns
-from concept_probe.types import Concept, Moment, Prompt, Site
+from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Moment, Prompt, Site
 
 
 @torch.no_grad()
@@ -80,9 +80,9 @@ INSTEAD = {"zero": lambda subject, columns, mean: zero_columns(subject, columns)
 @torch.no_grad()
 def falls(subject: CausalLMSubject, concept: Concept, counts: Sequence[int], draws: int) -> Iterator[tuple[str, ...]]:
     """Rows of the table, one after the other."""
-    asked, others = weighable(concept, POSITIVE, "select", 21), weighable(concept, NEGATIVE, "select", 16)
+    asked, others = weighable(concept, FORGET_KINDS, "select", 21), weighable(concept, OTHER_KINDS, "select", 16)
     before, beside = log_answers(subject, asked), log_answers(subject, others)
-    mean = means(subject, weighable(concept, NEGATIVE, "fit", 40))
+    mean = means(subject, weighable(concept, OTHER_KINDS, "fit", 40))
     for on in get_args(Owed):
         ranked = rank_by_effect(subject, concept, on=on, most=40)
         for instead, count in product(INSTEAD, counts):

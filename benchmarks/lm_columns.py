@@ -25,12 +25,12 @@ from torch import Tensor
 
 import concept_probe as cp
 from concept_probe.bench.board.unlearning import mean_over_facts
+from concept_probe.evaluation.rates import per_fact
 from concept_probe.families import CausalLMSubject
 from concept_probe.find import log_answers, rank_by_effect, weigh
-from concept_probe.find.language.knowledge import per_fact, weighable
-from concept_probe.find.rows import NEGATIVE, POSITIVE
+from concept_probe.find.language.knowledge import weighable
 from concept_probe.find.vectors.rank import zero_columns
-from concept_probe.types import Concept, Prompt
+from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Prompt
 
 ROWS = Path(__file__).parent / "rows" / "lm_columns.jsonl"
 ZEROED = (32, 128, 512)
@@ -56,13 +56,13 @@ def gap(subject: CausalLMSubject, concept: Concept) -> dict:
         drawn = [ranked.matched(range(count), generator) for _ in range(draws)]
         return torch.stack([without(each, prompts) for each in drawn]).mean(0)
 
-    asked = weighable(concept, POSITIVE, "select", 14)
+    asked = weighable(concept, FORGET_KINDS, "select", 14)
     before, choices = log_answers(subject, asked), {}
     for count in ZEROED:
         falls = [before - x for x in (without(range(count), asked), random(count, asked, 2))]
         choices[count] = [float(per_fact(x, asked).mean()) for x in falls]
     count = max(choices, key=lambda c: choices[c][0] - TIMES * choices[c][1])
-    asked, others = (weighable(concept, k, "test", m) for k, m in ((POSITIVE, 24), (NEGATIVE, 12)))
+    asked, others = (weighable(concept, k, "test", m) for k, m in ((FORGET_KINDS, 24), (OTHER_KINDS, 12)))
     held = weigh(subject, asked)
     with zero_columns(subject, ranked.by_layer(range(count))):
         after, beside = weigh(subject, asked), log_answers(subject, others)

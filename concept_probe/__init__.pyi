@@ -68,7 +68,6 @@ from concept_probe.report import to_html as to_html
 from concept_probe.report import to_json as to_json
 from concept_probe.report import to_markdown as to_markdown
 from concept_probe.types import Catalogue as Catalogue
-from concept_probe.types import Codec as Codec
 from concept_probe.types import Codes as Codes
 from concept_probe.types import Concept as Concept
 from concept_probe.types import Curve as Curve
@@ -82,6 +81,7 @@ from concept_probe.types import Report as Report
 from concept_probe.types import Sampling as Sampling
 from concept_probe.types import Score as Score
 from concept_probe.types import Site as Site
+from concept_probe.types import SparseCoder as SparseCoder
 from concept_probe.types import Splits as Splits
 from concept_probe.types import Subspace as Subspace
 from concept_probe.types import TraceMap as TraceMap

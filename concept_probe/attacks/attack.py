@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from concept_probe.attacks.budget import Attempt, Budget, success_of
+from concept_probe.attacks.budget import Attempt, Budget
 from concept_probe.detect.answers import Continues
-from concept_probe.types import Concept, Looks, Query, Sampling, Score, Trial
+from concept_probe.evaluation.rates import success_of
+from concept_probe.types import Concept, Judge, Query, Sampling, Score, Trial
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -26,7 +27,7 @@ class Attack(ABC):
     ...     attempt = ATTACKS["relearning"](recogniser)(subject, concept, Budget(gradient_steps=60))
     """
 
-    recogniser: Looks
+    recogniser: Judge
     """Says whether an answer shows the concept; its labels must hold the label of the concept's prompts."""
     sampling: Sampling = field(default_factory=Sampling)
     """How pictures, or texts, are made."""

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.budget import Attempt, Budget, Meter, succeeded, success_of
+from concept_probe.attacks.budget import Attempt, Budget, Meter
 from concept_probe.attacks.pictures import shown_pictures
 from concept_probe.attacks.queries import ask, askable, query_rounds
+from concept_probe.evaluation.rates import succeeded, success_of
 from concept_probe.types import Concept, Prompt, Query, Score, Trial
 
 if TYPE_CHECKING:

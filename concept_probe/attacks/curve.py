@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from concept_probe.attacks.attack import Attack, point
-from concept_probe.attacks.budget import Attempt, Budget, Meter, success_of
+from concept_probe.attacks.budget import Attempt, Budget, Meter
 from concept_probe.attacks.pictures import shown_pictures
 from concept_probe.attacks.queries import ask
+from concept_probe.evaluation.rates import success_of
 from concept_probe.types import Concept, Query
 
 if TYPE_CHECKING:

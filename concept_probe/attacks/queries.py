@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence, Sized
 from typing import TYPE_CHECKING
 
-from concept_probe import detect
 from concept_probe.attacks.budget import Meter
 from concept_probe.attacks.labels import label_of
+from concept_probe.evaluation.trials import judge_answers
 from concept_probe.types import AnswerReader, Concept, Prompt, Query, Trial
 
 if TYPE_CHECKING:
@@ -40,5 +40,5 @@ def ask(
     images = None
     if new:
         images = subject.generate(new, attack.sampling)
-        seen |= dict(zip(new, detect.trials(attack.recogniser, images, new, label_of(concept)), strict=True))
+        seen |= dict(zip(new, judge_answers(attack.recogniser, images, new, label_of(concept)), strict=True))
     return tuple(seen[q] for q in queries), images

@@ -6,6 +6,6 @@ from concept_probe.auditing.arm import Memory
 from concept_probe.auditing.checks import UsedPrompts
 from concept_probe.auditing.run import audit
 from concept_probe.auditing.verdict import Thresholds, decide
-from concept_probe.evaluation.intervals import Bootstrap, Draws
+from concept_probe.evaluation.bayesian import BayesianBootstrap, Draws
 
-__all__ = ["Bootstrap", "Draws", "Memory", "Thresholds", "UsedPrompts", "audit", "decide"]
+__all__ = ["BayesianBootstrap", "Draws", "Memory", "Thresholds", "UsedPrompts", "audit", "decide"]

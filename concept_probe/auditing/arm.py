@@ -5,23 +5,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from concept_probe.types import AnswerReader, Concept, Kind, Looks, Prompt, Query, Sampling, Split, Splits
+from concept_probe.evaluation.thinning import most_varied, most_varied_facts
+from concept_probe.types import (
+    FORGET_KINDS,
+    JUDGED_KINDS,
+    RETAIN_KINDS,
+    AnswerReader,
+    Concept,
+    Judge,
+    Kind,
+    Prompt,
+    Query,
+    Sampling,
+    Split,
+    Splits,
+)
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 T = TypeVar("T")
-SHOWS: tuple[Kind, ...] = ("target", "paraphrases", "implicit")
-"""Kinds of prompts that ask for the concept."""
-KEEPS: tuple[Kind, ...] = ("neighbours", "unrelated")
-"""Kinds of prompts that must work as before."""
 
 
 class Erasure(Protocol):
@@ -60,37 +68,6 @@ def arm(name: str, subject: Subject, erasure: Erasure | None) -> Arm:
         return Arm(name, subject, erasure, subject.weight_hash())
 
 
-def thin(prompts: Sequence[Prompt], most: int) -> tuple[Prompt, ...]:
-    """At most `most` of the prompts, in their order, such that every template, style and object has its share.
-
-    They are taken one by one, each time the one whose most taken word was taken least often so far, words that
-    all of them have left out. (Every m-th of a list that goes through styles in turn would be of one style.)
-    """
-    return _spread(prompts, most, [""] * len(prompts))
-
-
-def of_facts(prompts: Sequence[Prompt], most: int) -> tuple[Prompt, ...]:
-    """As `thin`, but another wording of a fact is taken only once every fact has as many: wordings count as one."""
-    return _spread(prompts, most, [p.fact or p.text for p in prompts])
-
-
-def _spread(prompts: Sequence[Prompt], most: int, groups: Sequence[str]) -> tuple[Prompt, ...]:
-    if len(prompts) <= most:
-        return tuple(prompts)
-    words = [frozenset(re.findall(r"\w+", p.text.casefold())) for p in prompts]
-    common = frozenset.intersection(*words)
-    words = [w - common for w in words]
-    taken: Counter[str] = Counter()
-    seen: Counter[str] = Counter()
-    left = dict.fromkeys(range(len(prompts)))
-    for _ in range(most):
-        best = min(left, key=lambda i: (seen[groups[i]], sorted((taken[w] for w in words[i]), reverse=True)))
-        del left[best]
-        taken.update(words[best])
-        seen[groups[best]] += 1
-    return tuple(p for i, p in enumerate(prompts) if i not in left)
-
-
 @dataclass(frozen=True, eq=False)
 class Plan:
     """What every arm is asked, and who looks at it."""
@@ -98,7 +75,7 @@ class Plan:
     concept: Concept
     """With its test split thinned to what is asked."""
     label: str
-    recogniser: Looks
+    recogniser: Judge
     seeds: tuple[int, ...]
     sampling: Sampling
     fit_pictures: int
@@ -114,18 +91,18 @@ class Plan:
 
     def tests(self) -> tuple[Query, ...]:
         """Every test query, kind by kind, prompt by prompt, seed by seed."""
-        return tuple(Query(p, s) for kind in (*SHOWS, *KEEPS) for p in self.prompts(kind) for s in self.seeds)
+        return tuple(Query(p, s) for kind in JUDGED_KINDS for p in self.prompts(kind) for s in self.seeds)
 
     def fits(self, most: int | None = None) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
         """Fit-split prompts (of the concept, of others), each kind giving its equal part of `most` per side."""
-        mine = _shared([self.concept.prompts(k, "fit") for k in SHOWS], most or self.fit_pictures)
-        others = _shared([self.concept.prompts(k, "fit") for k in KEEPS], most or self.fit_pictures)
+        mine = _shared([self.concept.prompts(k, "fit") for k in FORGET_KINDS], most or self.fit_pictures)
+        others = _shared([self.concept.prompts(k, "fit") for k in RETAIN_KINDS], most or self.fit_pictures)
         return mine, others
 
     def key(self, arm: Arm, what: str) -> str:
         """Names a result of an arm: the same key, the same result."""
         splits: tuple[Split, ...] = ("fit", "test")
-        texts = [(k, s, [asdict(p) for p in self.concept.prompts(k, s)]) for k in (*SHOWS, *KEEPS) for s in splits]
+        texts = [(k, s, [asdict(p) for p in self.concept.prompts(k, s)]) for k in JUDGED_KINDS for s in splits]
         parts = (
             what,
             arm.state,
@@ -146,7 +123,7 @@ def _shared(lists: Sequence[Sequence[Prompt]], most: int) -> tuple[Prompt, ...]:
     if not lists:
         return ()
     each, extra = divmod(most, len(lists))
-    return tuple(p for i, x in enumerate(lists) for p in thin(x, each + (i < extra)))
+    return tuple(p for i, x in enumerate(lists) for p in most_varied(x, each + (i < extra)))
 
 
 def thinned(concept: Concept, most: int) -> Concept:
@@ -161,7 +138,7 @@ def thinned(concept: Concept, most: int) -> Concept:
     parts: dict[str, Splits] = {}
     for kind, limit in limits.items():
         splits: Splits = getattr(concept, kind)
-        parts[kind] = replace(splits, test=of_facts(splits.test, limit))
+        parts[kind] = replace(splits, test=most_varied_facts(splits.test, limit))
     return replace(concept, **parts)  # pyright: ignore[reportArgumentType]
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from concept_probe.registry import nearest
-from concept_probe.types import KINDS, Concept, Kind, Looks, Split
-from concept_probe.types.prompts import fingerprint
+from concept_probe.types import KINDS, Concept, Judge, Kind, Split, fingerprint
 
 
 class UsedPrompts(ValueError):
@@ -55,7 +54,7 @@ def _texts(made_by: object, inside: bool = False) -> Iterator[str]:
         yield str(made_by.text)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def refuse_unseen(label: str, recogniser: Looks) -> None:
+def refuse_unseen(label: str, recogniser: Judge) -> None:
     """Raise ValueError where the recogniser has no such label: it would call everything safe."""
     if label not in recogniser.labels:
         near = nearest(label, recogniser.labels)

@@ -12,13 +12,27 @@ from jaxtyping import Float
 from rich.progress import Progress
 from torch import Tensor
 
-from concept_probe import detect
 from concept_probe.activations import tap
 from concept_probe.attacks.pictures import report_pictures
-from concept_probe.auditing.arm import KEEPS, SHOWS, Arm, Plan, chunks, thin
+from concept_probe.auditing.arm import Arm, Plan, chunks
 from concept_probe.auditing.evidence.gold_answers import Likely, Reading, likelihoods, readings
+from concept_probe.evaluation.thinning import most_varied
+from concept_probe.evaluation.trials import judge_answers
 from concept_probe.find.layout import after_first, last
-from concept_probe.types import TOKEN_KINDS, Kind, Moment, Picture, Prompt, Query, Site, Subspace, Trial, Written
+from concept_probe.types import (
+    FORGET_KINDS,
+    RETAIN_KINDS,
+    TOKEN_KINDS,
+    Kind,
+    Moment,
+    Picture,
+    Prompt,
+    Query,
+    Site,
+    Subspace,
+    Trial,
+    Written,
+)
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -70,7 +84,7 @@ class Observation:
 
         A recogniser that failed never counts as safe: as shown where the concept is asked for, as lost elsewhere.
         """
-        errors = kind in SHOWS
+        errors = kind in FORGET_KINDS
         return torch.tensor(
             [
                 [float(t.seen == t.query.prompt.label or (errors and t.seen == "error")) for t in row]
@@ -80,7 +94,9 @@ class Observation:
 
     def mistaken(self, label: str) -> Tensor:
         """(prompts, seeds) 0 or 1: a picture for a neighbour or an unrelated prompt is said to show `label`."""
-        return torch.tensor([[float(t.seen == label) for t in row] for kind in KEEPS for row in self.trials[kind]])
+        return torch.tensor(
+            [[float(t.seen == label) for t in row] for kind in RETAIN_KINDS for row in self.trials[kind]]
+        )
 
     def known(self) -> dict[Query, Trial]:
         return {t.query: t for rows in self.trials.values() for row in rows for t in row}
@@ -106,7 +122,7 @@ def observe(arm: Arm, plan: Plan, places: Places, bar: Progress) -> Observation:
                 answers = arm.subject.generate(list(part), plan.sampling)
             for rows in firing:
                 _repeat(rows, part, start)
-            trials = detect.trials(plan.recogniser, answers, part, plan.label)
+            trials = judge_answers(plan.recogniser, answers, part, plan.label)
             seen += trials
             said += [] if isinstance(answers, Tensor) else answers
             for i, (query, trial) in enumerate(zip(part, trials, strict=True)):
@@ -130,7 +146,7 @@ def observe(arm: Arm, plan: Plan, places: Places, bar: Progress) -> Observation:
 def read_text(subject: Subject, plan: Plan, sites: Sequence[Site]) -> tuple[tuple[Prompt, ...], dict[Site, Tensor]]:
     """The end token's activation at text sites: prompts to fit on (up to 96 a side), then all test prompts."""
     mine, others = plan.fits(96)
-    tests = [p for kind in (*SHOWS, *KEEPS) for p in plan.prompts(kind)]
+    tests = [p for kind in (*FORGET_KINDS, *RETAIN_KINDS) for p in plan.prompts(kind)]
     prompts = (*mine, *others, *tests)
     return prompts, end_states(subject, prompts, sites)
 
@@ -238,7 +254,7 @@ def _repeat(rows: dict[int, Tensor], part: Sequence[Query], start: int) -> None:
 def _by_kind(seen: Sequence[T], plan: Plan) -> dict[Kind, tuple[tuple[T, ...], ...]]:
     out: dict[Kind, tuple[tuple[T, ...], ...]] = {}
     start, width = 0, len(plan.seeds)
-    for kind in (*SHOWS, *KEEPS):
+    for kind in (*FORGET_KINDS, *RETAIN_KINDS):
         count = len(plan.prompts(kind))
         rows = [tuple(seen[start + i * width : start + (i + 1) * width]) for i in range(count)]
         out[kind] = tuple(rows)
@@ -249,8 +265,8 @@ def _by_kind(seen: Sequence[T], plan: Plan) -> dict[Kind, tuple[tuple[T, ...], .
 def _gallery(plan: Plan, prompts: int = 3, seeds: int = 2) -> dict[Query, Kind]:
     """The queries whose pictures go into the report."""
     out: dict[Query, Kind] = {}
-    for kind in (*SHOWS, *KEEPS):
-        for p in thin(plan.prompts(kind), prompts):
+    for kind in (*FORGET_KINDS, *RETAIN_KINDS):
+        for p in most_varied(plan.prompts(kind), prompts):
             for s in plan.seeds[:seeds]:
                 out.setdefault(Query(p, s), kind)
     return out

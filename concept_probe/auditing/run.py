@@ -24,10 +24,10 @@ from concept_probe.auditing.evidence.traces import places, probes
 from concept_probe.auditing.observe import Observation, Places, observe
 from concept_probe.auditing.provenance import Clock, command_line, versions
 from concept_probe.auditing.verdict import Thresholds, decide, per_evidence
-from concept_probe.evaluation.intervals import Bootstrap
+from concept_probe.evaluation.bayesian import BayesianBootstrap
 from concept_probe.families.progress import bars
 from concept_probe.registry import look_up
-from concept_probe.types import Concept, Looks, Report, Sampling, Subspace
+from concept_probe.types import Concept, Judge, Report, Sampling, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -40,7 +40,7 @@ def audit(
     *,
     original: Subject | None = None,
     twin: Subject | str | None = None,
-    recogniser: Looks | str | None = None,
+    recogniser: Judge | str | None = None,
     found: Sequence[Subspace] = (),
     styles: Sequence[str] = (),
     prompts: int = 12,
@@ -79,7 +79,7 @@ def audit(
     """
     label = label_of(concept)
     refuse_used(concept, erasure)
-    looks = recogniser if recogniser is not None else detect.looks_for(concept)
+    looks = recogniser if recogniser is not None else detect.judge_for(concept)
     looks = detect.recogniser(looks) if isinstance(looks, str) else looks
     refuse_unseen(label, looks)
     if not concept.prompts("target", "test"):
@@ -105,7 +105,7 @@ def audit(
     watched = tuple(f for f in found if f.codec is not None and f.features)
     spots = Places(spots.text, spots.inner, spots.steps, watched)
     with clock.stage("answers"):
-        views = _look(plan, spots, (before, after, control), memory, Bootstrap(resamples, seed), thresholds)
+        views = _look(plan, spots, (before, after, control), memory, BayesianBootstrap(resamples, seed), thresholds)
     said, direct, losses = behaviour(views, styles)
     weighed, spoken = likelihood(views, before), fluency(views, before)
     with clock.stage("representation"):
@@ -173,7 +173,7 @@ def _look(
     spots: Places,
     arms: tuple[Arm, Arm, Arm | None],
     memory: Memory,
-    bootstrap: Bootstrap,
+    bootstrap: BayesianBootstrap,
     thresholds: Thresholds,
 ) -> Views:
     """Observe every arm; arms in the same state are observed once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from concept_probe.evaluation.intervals import samples_needed
+from concept_probe.evaluation.bayesian import samples_needed
 from concept_probe.types import Score, Verdict
 
 

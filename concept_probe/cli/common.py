@@ -113,7 +113,7 @@ def recogniser_of(name: str | None, concept: Concept) -> Any:
     from concept_probe import detect
 
     if name is None:
-        return detect.looks_for(concept)
+        return detect.judge_for(concept)
     if name.startswith("clip:"):
         from concept_probe.detect.clip import zero_shot
         from concept_probe.types import KINDS

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from concept_probe.registry import UnknownName
-from concept_probe.types import SPLITS, Concept, Prompt, Splits
-from concept_probe.types.prompts import fingerprint
+from concept_probe.types import SPLITS, Concept, Prompt, Splits, fingerprint
 
 NOISY_RELATIONS = ("P373", "P1448")
 """Relations of ConceptVectors' triples whose objects are the subject's own name: nothing can be learned from them."""

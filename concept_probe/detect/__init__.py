@@ -1,18 +1,14 @@
-"""Recognisers that look at pictures, readers of texts, and what they say about the answers to queries."""
+"""Recognisers that look at pictures, and readers of texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, cast
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from concept_probe.detect.answers import GoldAnswers
 from concept_probe.registry import look_up
-from concept_probe.types import AnswerReader, Concept, Guide, Looks, Query, Recogniser, Trial
+from concept_probe.types import Classifier, Concept, Judge, Recogniser
 
 if TYPE_CHECKING:
     from concept_probe.detect.clip import TextImage
@@ -47,7 +43,7 @@ def _nudenet() -> Recogniser:
     return nudenet.load()
 
 
-def second(looks: Looks) -> Guide | None:
+def second_classifier(looks: Judge) -> Classifier | None:
     """Another recogniser of the same labels, trained apart from `looks`; None where there is none.
 
     For what must not be judged by its own gradient. For the embedded models it is their CLIP pair, zero-shot.
@@ -58,7 +54,7 @@ def second(looks: Looks) -> Guide | None:
     return None if pair is None else ZeroShot(pair, looks.labels, (SENTENCES[looks.name],), ("a picture",))
 
 
-def pair_of(looks: Looks) -> TextImage | None:
+def pair_of(looks: Judge) -> TextImage | None:
     """The CLIP pair for the pictures that `looks` judges; None where there is none."""
     return text_image() if looks.name in SENTENCES else None
 
@@ -92,7 +88,7 @@ def recogniser_for(concept: str) -> Recogniser:
     )
 
 
-def looks_for(concept: Concept) -> Looks:
+def judge_for(concept: Concept) -> Judge:
     """Who judges answers to a concept's prompts: its gold answers where its target prompts have some, else a recogniser.
 
     Raises LookupError where no recogniser sees the label of its prompts.
@@ -100,39 +96,3 @@ def looks_for(concept: Concept) -> Looks:
     if any(p.answers for p in concept.target):
         return GoldAnswers.of(concept)
     return recogniser_for(next((p.label for p in concept.target if p.label), concept.name))
-
-
-def trials(
-    recogniser: Looks,
-    images: Float[Tensor, "n 3 h w"] | Sequence[str],
-    queries: Sequence[Query],
-    concept: str | None = None,
-) -> tuple[Trial, ...]:
-    """What `recogniser` sees in the picture of each query, or reads in its text.
-
-    `probability` is that of `concept`, or of each query's own label where `concept` is None.
-    A picture with a value that is not finite is an `error`, never a silent "not seen"; so is one for which the
-    recogniser gives no finite probabilities.
-    Raises TypeError for texts that a recogniser of pictures should look at, or the other way round.
-    """
-    if isinstance(images, Tensor) == isinstance(recogniser, AnswerReader):
-        what = "pictures" if isinstance(images, Tensor) else "texts"
-        raise TypeError(
-            f"{recogniser.name!r} can't judge {what}; pictures need a recogniser, texts prompts with answers "
-            "(detect.looks_for picks what a concept needs)"
-        )
-    if isinstance(recogniser, AnswerReader):
-        return recogniser.read(cast(Sequence[str], images), queries, concept)
-    images = cast(Tensor, images)
-    if len(images) != len(queries):
-        raise ValueError(f"{len(images)} pictures for {len(queries)} queries")
-    finite = images.flatten(1).isfinite().all(1)
-    probabilities = recogniser.probabilities(torch.where(finite.view(-1, 1, 1, 1), images, torch.zeros_like(images)))
-    finite = finite.to(probabilities.device) & probabilities.isfinite().all(1)
-    out = []
-    for row, query, good in zip(probabilities, queries, finite.tolist(), strict=True):
-        wanted = concept if concept is not None else query.prompt.label
-        place = recogniser.labels.index(wanted) if wanted in recogniser.labels else None
-        seen = recogniser.labels[int(row.argmax())] if good else "error"
-        out.append(Trial(query, seen, float(row[place]) if place is not None and good else 0.0))
-    return tuple(out)

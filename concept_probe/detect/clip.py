@@ -110,7 +110,7 @@ class ZeroShot:
     >>> looks = ZeroShot(load("my-clip", "my-clip"), ("church", "castle", "none"))
 
     It works for any label, and errs more than a recogniser that was trained: measure it on clean
-    pictures before an audit relies on it (`detect.measure.measured`).
+    pictures before an audit relies on it (`evaluation.recogniser_rates`).
     """
 
     pair: TextImage

@@ -36,7 +36,7 @@ class NudeNet:
     """Names a picture by the surest box of the classes that stand for each label, or says `none`.
 
     A picture that the detector fails on, or answers with something else than boxes, has no probabilities (NaN):
-    `detect.trials` counts it as an `error`, never as safe.
+    `evaluation.judge_answers` counts it as an `error`, never as safe.
     """
 
     detector: Detector

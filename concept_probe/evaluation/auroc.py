@@ -35,7 +35,7 @@ def _mid_ranks(x: Tensor) -> Tensor:
     return ((first + after + 1).double() / 2).mT
 
 
-def _resample(labels: Tensor, generator: torch.Generator) -> Tensor:
+def resample_within_labels(labels: Tensor, generator: torch.Generator) -> Tensor:
     """Rows drawn with replacement within each label."""
     parts = []
     for group in (labels.nonzero()[:, 0], (~labels).nonzero()[:, 0]):
@@ -58,7 +58,7 @@ def auroc_scores(
     value = auroc(values, labels)
     drawn = []
     for _ in range(resamples):
-        rows = _resample(labels, generator)
+        rows = resample_within_labels(labels, generator)
         drawn.append(auroc(values[rows], labels[rows]))
     null = [auroc(values, labels[torch.randperm(len(labels), generator=generator)]) for _ in range(shuffles)]
     low, high = torch.stack(drawn).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
@@ -67,25 +67,3 @@ def auroc_scores(
         Score(name, float(value[i]), float(low[i]), float(high[i]), len(labels), "", "higher", float(control[i]))
         for i in range(values.shape[1])
     )
-
-
-def mean_score(
-    x: Float[Tensor, "n"],
-    name: str,
-    *,
-    control: float | None = None,
-    better: str = "none",
-    unit: str = "",
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Score:
-    """Mean of n values with a 95 % bootstrap interval."""
-    if not len(x):
-        raise ValueError(f"{name}: no values to average")
-    x = x.double().cpu()
-    generator = torch.Generator().manual_seed(seed)
-    draws = x[torch.randint(len(x), (resamples, len(x)), generator=generator)].mean(1)
-    low, high = draws.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    if better not in ("higher", "lower", "none"):
-        raise ValueError(f"better is {better!r}; it is one of higher, lower, none")
-    return Score(name, float(x.mean()), low, high, len(x), unit, better, control)  # pyright: ignore[reportArgumentType]

@@ -1,153 +1,41 @@
-"""Intervals: a Bayesian bootstrap over prompts, paired between the arms of an audit, that knows that n is finite.
-
-A plain bootstrap of 20 failures out of 20 has no width. Here every set of n rows has one row more, of
-weight 1, that is a success with a share drawn from Beta(1/2, 1/2): for a plain rate the draws are then
-exactly those of the Jeffreys posterior Beta(h + 1/2, n − h + 1/2).
-"""
+"""Intervals of 95 %: Wilson's of a rate, Newcombe's of a difference of two, and percentiles of drawn values."""
 
 from __future__ import annotations
 
 import math
-import zlib
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.types import Score
-
-FLOOR = 0.02
-"""Smallest denominator of an index in a single draw: it bounds an index at 50, and makes no decision."""
+Z = 1.959964
+"""Standard normal deviate that 2.5 % lie above."""
 
 
-@dataclass(frozen=True, eq=False)
-class Draws:
-    """A number between 0 and 1 and what it could have been."""
-
-    value: float
-    draws: Float[Tensor, "r"]
-    n: int
-    """Prompts times seeds, or whatever was counted."""
-
-    def interval(self) -> tuple[float, float]:
-        return quantiles(self.draws)
-
-    def score(self, name: str, unit: str = "", better: str = "none", control: float | None = None) -> Score:
-        low, high = self.interval()
-        return Score(name, self.value, low, high, self.n, unit, better, control)  # pyright: ignore[reportArgumentType]
+def wilson(rate: float, n: int) -> tuple[float, float]:
+    """Wilson's interval of a rate of n trials: unlike a bootstrap, it has a width at 0 and at 1, and holds the rate."""
+    middle = (rate + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z / (1 + Z * Z / n) * math.sqrt(rate * (1 - rate) / n + Z * Z / (4 * n * n))
+    low = 0.0 if rate == 0 else max(0.0, middle - half)  # exactly, whatever the rounding of the formula
+    return low, 1.0 if rate == 1 else min(1.0, middle + half)
 
 
-def quantiles(draws: Tensor) -> tuple[float, float]:
-    """The 2.5 % and 97.5 % quantiles."""
-    low, high = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=draws.dtype)).tolist()
+def newcombe(first: tuple[float, int], second: tuple[float, int]) -> tuple[float, float]:
+    """Interval of the difference first - second of two rates, each with its n: a hybrid of their Wilson intervals.
+
+    Newcombe (1998), method 10.
+    """
+    (a, b), (below, above) = (first[0], second[0]), zip(wilson(*first), wilson(*second), strict=True)
+    low = a - b - ((a - below[0]) ** 2 + (above[1] - b) ** 2) ** 0.5
+    high = a - b + ((above[0] - a) ** 2 + (b - below[1]) ** 2) ** 0.5
+    return max(-1.0, low), min(1.0, high)
+
+
+def percentiles(draws: Tensor) -> tuple[float, float]:
+    """The 2.5 % and 97.5 % percentiles of draws (r,)."""
+    low, high = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=draws.dtype, device=draws.device)).tolist()
     return low, high
 
 
-@dataclass(frozen=True)
-class Bootstrap:
-    """Draws weights for prompts; the same key gives the same weights, so arms that share a key are paired."""
-
-    resamples: int = 2000
-    seed: int = 0
-
-    def weights(self, key: str, n: int) -> Float[Tensor, "r n"]:
-        """Independent Exp(1) weights, one per row and resample."""
-        return torch.empty(self.resamples, n, dtype=torch.float64).exponential_(
-            generator=self._generator(f"w/{key}/{n}")
-        )
-
-    def rate(self, hits: Float[Tensor, "p s"], key: str, arm: str) -> Draws:
-        """Mean of `hits` (prompts, seeds), each in 0..1.
-
-        Prompts are drawn, and all seeds of a prompt come with it: what the seeds of one prompt have in
-        common is not mistaken for evidence. Arms with the same key are paired prompt by prompt.
-        Raises ValueError for no rows and for values outside 0..1.
-        """
-        hits = hits.double()
-        if hits.ndim != 2 or hits.numel() == 0:
-            raise ValueError(f"{key}: a rate needs hits (prompts, seeds), found {tuple(hits.shape)}")
-        if not bool(((hits >= 0) & (hits <= 1)).all()):
-            raise ValueError(f"{key}: hits lie in 0..1, found {float(hits.min())}..{float(hits.max())}")
-        prompts, seeds = hits.shape
-        weights = self.weights(key, prompts) * seeds
-        total = weights.sum(1)
-        return self._with_one_more((weights @ hits.mean(1)) / total, total, float(hits.mean()), hits.numel(), key, arm)
-
-    def auroc(
-        self, positive: Float[Tensor, "p"], negative: Float[Tensor, "q"], key: str, arm: str,
-        groups: tuple[Tensor, Tensor] | None = None,
-    ) -> Draws:  # fmt: skip
-        """Chance that a positive reading is above a negative one, ties a half; both sides are drawn.
-
-        `groups` numbers from 0, (p,) and (q,), what each reading is of: readings of one thing share its weight, and n
-        counts things. Without it each reading is of its own. Raises ValueError where a side is empty.
-        """
-        if len(positive) == 0 or len(negative) == 0:
-            raise ValueError(f"{key}: AUROC needs both sides, found {len(positive)} and {len(negative)} readings")
-        above = positive.double()[:, None] - negative.double()[None, :]
-        wins = (above > 0).double() + 0.5 * (above == 0).double()
-        of, rest = groups if groups is not None else (torch.arange(len(positive)), torch.arange(len(negative)))
-        sizes, others_sizes = of.bincount().double(), rest.bincount().double()
-        mine = (self.weights(f"{key}/positive", len(sizes)) / sizes)[:, of]
-        others = (self.weights(f"{key}/negative", len(others_sizes)) / others_sizes)[:, rest]
-        share = ((mine @ wins) * others).sum(1) / (mine.sum(1) * others.sum(1))
-        value = float((1 / sizes[of]) @ wins @ (1 / others_sizes[rest])) / (len(sizes) * len(others_sizes))
-        fewer = min(len(sizes), len(others_sizes))
-        total = mine.sum(1) * (fewer / len(sizes))
-        return self._with_one_more(share, total, value, len(sizes) + len(others_sizes), key, arm)
-
-    def mean(self, values: Float[Tensor, "n"], key: str) -> tuple[float, float]:
-        """95 % interval of the mean of values of any range; the same key pairs."""
-        weights = self.weights(key, len(values))
-        return quantiles((weights @ values.double()) / weights.sum(1))
-
-    def _with_one_more(self, share: Tensor, total: Tensor, value: float, n: int, key: str, arm: str) -> Draws:
-        generator = self._generator(f"one/{key}/{arm}")
-        weight = torch.empty_like(total).exponential_(generator=generator)
-        # Beta(1/2, 1/2) is the arcsine law: sin² of a uniform angle.
-        success = torch.rand(len(total), generator=generator, dtype=total.dtype).mul(math.pi / 2).sin().square()
-        return Draws(value, (share * total + success * weight) / (total + weight), n)
-
-    def _generator(self, key: str) -> torch.Generator:
-        return torch.Generator().manual_seed((zlib.crc32(key.encode()) << 20) ^ self.seed)
-
-
-def index(name: str, before: Draws, after: Draws, never: Draws, gap: float) -> Score | None:
-    """(after − never taught) / (before − never taught); None where the concept makes no clear difference.
-
-    That is where before − never taught is under `gap`, or its 95 % interval reaches 0: a ratio to nearly
-    nothing says nothing. 1 is intact, 0 is never taught; neither the value nor the interval is clipped. n is that of `after`.
-    """
-    if before.value - never.value < gap:
-        return None
-    if quantiles(before.draws - never.draws)[0] <= 0:
-        return None
-    value = (after.value - never.value) / (before.value - never.value)
-    draws = (after.draws - never.draws) / (before.draws - never.draws).clamp_min(FLOOR)
-    draws = torch.where(after.draws == before.draws, 1.0, draws)  # whatever the control
-    low, high = quantiles(draws)
-    return Score(name, value, low, high, after.n, "index", "lower")
-
-
-def lost(name: str, before: Draws, after: Draws) -> Score | None:
-    """1 − after / before: the share of what worked that no longer does; None where nothing worked before."""
-    if before.value <= 0:
-        return None
-    draws = 1 - after.draws / before.draws.clamp_min(FLOOR)
-    low, high = quantiles(draws)
-    return Score(name, 1 - after.value / before.value, low, high, after.n, "share lost", "lower")
-
-
-def samples_needed(score: Score, threshold: float) -> int | None:
-    """About how many samples would put the interval on one side of `threshold`, if the value stays as it is.
-
-    Interval widths shrink with the square root of n. None where the value is on the threshold, or it
-    would take more than a million.
-    """
-    distance = abs(score.value - threshold)
-    half = score.value - score.low if score.value > threshold else score.high - score.value
-    if distance == 0 or half <= 0:
-        return None
-    needed = math.ceil(score.n * (half / distance) ** 2)
-    return needed if needed <= 1_000_000 else None
+def ratio_percentiles(draws: Tensor) -> tuple[float, float]:
+    """`percentiles` of a ratio, without the draws (r,) in which it had no denominator."""
+    return percentiles(draws[torch.isfinite(draws)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,9 +9,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from concept_probe.detect import trials
-from concept_probe.evaluation.auroc import mean_score
-from concept_probe.types import Concept, Kind, Looks, Prompt, Query, Recogniser, Sampling, Score, Split
+from concept_probe.evaluation.bootstrap import mean_score
+from concept_probe.evaluation.thinning import scattered
+from concept_probe.evaluation.trials import judge_answers
+from concept_probe.types import (
+    FORGET_KINDS,
+    RETAIN_KINDS,
+    Concept,
+    Judge,
+    Kind,
+    Prompt,
+    Query,
+    Recogniser,
+    Sampling,
+    Score,
+    Split,
+)
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -35,8 +47,8 @@ def panel(
     concept: Concept,
     *,
     split: Split = "select",
-    gone: Sequence[Kind] = ("target", "paraphrases", "implicit"),
-    stay: Sequence[Kind] = ("neighbours", "unrelated"),
+    gone: Sequence[Kind] = FORGET_KINDS,
+    stay: Sequence[Kind] = RETAIN_KINDS,
     images: int = 16,
     others: int | None = None,
     seed: int = 0,
@@ -66,30 +78,20 @@ def _spread(
     return tuple(Query(prompt, seed + i) for i, (prompt, _) in enumerate(out)), tuple(number for _, number in out)
 
 
-def scattered(count: int, size: int) -> list[int]:
-    """`count` places in a list of `size`, far apart and in no step with its order; each is used before any comes twice.
-
-    A list of sentences repeats its styles and templates in turn: every second sentence may be of the same
-    styles. The step is the first from the golden section of `size` up that has no divisor in common with it.
-    """
-    step = next(s for s in range(max(1, round(size * 0.618)), 2 * size + 2) if math.gcd(s, size) == 1)
-    return [i * step % size for i in range(count)]
-
-
-def look(
-    subject: Subject, queries: Sequence[Query], recogniser: Looks, sampling: Sampling, label: str | None
+def recognition(
+    subject: Subject, queries: Sequence[Query], recogniser: Judge, sampling: Sampling, label: str | None
 ) -> Tensor:
     """(n, 2) float: 1 where `label` is seen, or the query's own label where it is None; and its probability."""
-    found = trials(recogniser, subject.generate(queries, sampling), queries, label)
+    found = judge_answers(recogniser, subject.generate(queries, sampling), queries, label)
     wanted = [label if label is not None else query.prompt.label for query in queries]
     return torch.tensor([[float(t.seen == want), t.probability] for t, want in zip(found, wanted, strict=True)])
 
 
-def hits(
+def recognised(
     subject: Subject, queries: Sequence[Query], recogniser: Recogniser, sampling: Sampling, label: str | None
 ) -> Tensor:
     """(n,) float: 1 where the recogniser sees `label`, or the query's own label where `label` is None."""
-    return look(subject, queries, recogniser, sampling, label)[:, 0]
+    return recognition(subject, queries, recogniser, sampling, label)[:, 0]
 
 
 def share_of_control(score: Score) -> float:

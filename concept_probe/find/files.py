@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
-from concept_probe.types import Codec, Score, Site, Subspace
+from concept_probe.types import Score, Site, SparseCoder, Subspace
 
 TENSORS = ("basis", "mean", "dual")
 
@@ -38,7 +38,7 @@ def save_found(found: Sequence[Subspace], folder: str | Path) -> Path:
     return folder
 
 
-def load_found(folder: str | Path, codecs: Sequence[Codec] = ()) -> tuple[Subspace, ...]:
+def load_found(folder: str | Path, codecs: Sequence[SparseCoder] = ()) -> tuple[Subspace, ...]:
     """Read what `save_found` wrote; features get the autoencoder of their site among `codecs`.
 
     Raises ValueError for a file that was altered or cut short, naming it, and for features whose
@@ -63,7 +63,9 @@ def load_found(folder: str | Path, codecs: Sequence[Codec] = ()) -> tuple[Subspa
     return tuple(_subspace(i, row, tensors, by_site) for i, row in enumerate(index["subspaces"]))
 
 
-def _subspace(i: int, row: Mapping[str, Any], tensors: Mapping[str, Tensor], codecs: Mapping[Site, Codec]) -> Subspace:
+def _subspace(
+    i: int, row: Mapping[str, Any], tensors: Mapping[str, Tensor], codecs: Mapping[Site, SparseCoder]
+) -> Subspace:
     site = Site.parse(row["site"])
     if row["has_codec"] and site not in codecs:
         known = ", ".join(map(str, codecs)) or "none"

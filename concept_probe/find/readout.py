@@ -11,13 +11,10 @@ from torch import Tensor
 
 from concept_probe.find.layout import has_tokens, kind_numbers
 from concept_probe.find.rows import Rows, concept_rows
-from concept_probe.types import Concept, Kind, Site, Split
+from concept_probe.types import JUDGED_KINDS, Concept, Kind, Site, Split
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
-
-SOURCES: tuple[Kind, ...] = ("target", "paraphrases", "implicit", "neighbours", "unrelated")
-"""All lists of prompts but the anchor, whose sentences name nothing."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ def readouts(
     splits: Sequence[Split] = ("fit", "test"),
     *,
     kind: str = "subject",
-    sources: Sequence[Kind] = SOURCES,
+    sources: Sequence[Kind] = JUDGED_KINDS,
     limit: int | None = None,
 ) -> tuple[Readout, ...]:
     """The concept's prompts of each of `splits` as one row each at `site`, beside its neighbours and unrelated ones.

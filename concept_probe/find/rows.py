@@ -11,14 +11,10 @@ from torch import Tensor
 
 from concept_probe.activations import capture
 from concept_probe.find.layout import NAMED_KINDS, kind_numbers
-from concept_probe.types import KINDS, Concept, Kind, Prompt, Query, Sampling, Site, Split
+from concept_probe.types import FORGET_KINDS, KINDS, OTHER_KINDS, Concept, Kind, Prompt, Query, Sampling, Site, Split
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
-
-POSITIVE: tuple[Kind, ...] = ("target", "paraphrases", "implicit")
-NEGATIVE: tuple[Kind, ...] = ("neighbours", "anchor", "unrelated")
-EVERY: tuple[Kind, ...] = POSITIVE + NEGATIVE
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Rows:
 def gather_prompts(
     concept: Concept,
     split: Split,
-    sources: Sequence[Kind] = EVERY,
+    sources: Sequence[Kind] = KINDS,
     *,
     limit: int | None = None,
 ) -> list[tuple[Kind, Prompt]]:
@@ -63,7 +59,7 @@ def gather_prompts(
         if limit is not None and len(prompts) > limit:
             prompts = tuple(prompts[i * len(prompts) // limit] for i in range(limit))
         out.extend((source, prompt) for prompt in prompts)
-    for what, side in (("of its own (target, paraphrases, implicit)", POSITIVE), ("to compare with", NEGATIVE)):
+    for what, side in (("of its own (target, paraphrases, implicit)", FORGET_KINDS), ("to compare with", OTHER_KINDS)):
         if not any(source in side for source, _ in out):
             lists = ", ".join(sources)
             raise ValueError(f"concept {concept.name!r} has no prompts {what} in split {split!r} among {lists}")
@@ -77,7 +73,7 @@ def concept_rows(
     split: Split = "fit",
     *,
     kinds: Sequence[str] = NAMED_KINDS,
-    sources: Sequence[Kind] = EVERY,
+    sources: Sequence[Kind] = KINDS,
     limit: int | None = None,
     steps: Sequence[int] | None = None,
     sampling: Sampling = Sampling(),
@@ -111,7 +107,7 @@ def _captured(
     sampling: Sampling,
 ) -> dict[Site, Rows]:
     source_of = torch.tensor([KINDS.index(source) for source, _ in chosen])
-    own = torch.tensor([source in POSITIVE for source, _ in chosen])
+    own = torch.tensor([source in FORGET_KINDS for source, _ in chosen])
     shown = [p.label or p.subject or p.text for _, p in chosen]
     number = {what: i for i, what in enumerate(dict.fromkeys(shown))}
     about = torch.tensor([number[what] for what in shown])

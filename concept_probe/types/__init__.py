@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from concept_probe.types.boards import Difference, Leaderboard, Standing
 from concept_probe.types.catalogue import Catalogue, Example, FeatureEntry
-from concept_probe.types.codes import Codec, Codes
+from concept_probe.types.codes import Codes, SparseCoder
 from concept_probe.types.erasures import Erasure
 from concept_probe.types.evidence import Score, Subspace, unit
 from concept_probe.types.places import BRANCHES, TOKEN_KINDS, Branch, Moment, Site
 from concept_probe.types.prompts import (
+    FORGET_KINDS,
     FORMS,
+    JUDGED_KINDS,
     KINDS,
+    OTHER_KINDS,
+    RETAIN_KINDS,
     SPLITS,
     Concept,
     Form,
@@ -20,9 +24,12 @@ from concept_probe.types.prompts import (
     Sampling,
     Split,
     Splits,
+    evenly,
+    evenly_with_ends,
+    fingerprint,
     texts,
 )
-from concept_probe.types.recognition import AnswerReader, Guide, Looks, Recogniser, Trial
+from concept_probe.types.recognition import AnswerReader, Classifier, Judge, Recogniser, Trial
 from concept_probe.types.reports import (
     Curve,
     EvidenceKind,
@@ -37,14 +44,18 @@ from concept_probe.types.reports import (
 
 __all__ = [
     "BRANCHES",
+    "FORGET_KINDS",
     "FORMS",
+    "JUDGED_KINDS",
     "KINDS",
+    "OTHER_KINDS",
+    "RETAIN_KINDS",
     "SPLITS",
     "TOKEN_KINDS",
     "AnswerReader",
     "Branch",
     "Catalogue",
-    "Codec",
+    "Classifier",
     "Codes",
     "Concept",
     "Curve",
@@ -55,10 +66,9 @@ __all__ = [
     "FeatureEntry",
     "Finding",
     "Form",
-    "Guide",
+    "Judge",
     "Kind",
     "Leaderboard",
-    "Looks",
     "Moment",
     "Picture",
     "Prompt",
@@ -68,6 +78,7 @@ __all__ = [
     "Sampling",
     "Score",
     "Site",
+    "SparseCoder",
     "Split",
     "Splits",
     "Standing",
@@ -77,6 +88,9 @@ __all__ = [
     "Verdict",
     "VerdictName",
     "Written",
+    "evenly",
+    "evenly_with_ends",
+    "fingerprint",
     "texts",
     "unit",
 ]

@@ -26,7 +26,7 @@ class Codes:
 
 
 @runtime_checkable
-class Codec(Protocol):
+class SparseCoder(Protocol):
     """What `find` and `erase` ask of a sparse autoencoder."""
 
     site: Site

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from concept_probe.types.codes import Codec
+from concept_probe.types.codes import SparseCoder
 from concept_probe.types.places import Site
 
 
@@ -52,7 +52,7 @@ class Subspace:
     """(d, k) for an oblique projection x - basis (dualᵀ (x - mean)); None where it equals `basis`."""
     features: tuple[int, ...] = ()
     """For features of a sparse autoencoder: their indices, one per column of `basis`."""
-    codec: Codec | None = field(default=None, compare=False, repr=False)
+    codec: SparseCoder | None = field(default=None, compare=False, repr=False)
     scores: tuple[Score, ...] = ()
     """One per column of `basis`, where each was judged alone."""
 

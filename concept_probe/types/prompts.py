@@ -5,16 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import Tensor
 
+T = TypeVar("T")
 Split = Literal["fit", "select", "test"]
 Kind = Literal["target", "paraphrases", "implicit", "neighbours", "anchor", "unrelated"]
 Form = Literal["plain", "chat"]
 FORMS: tuple[Form, ...] = ("plain", "chat")
 SPLITS: tuple[Split, ...] = ("fit", "select", "test")
 KINDS: tuple[Kind, ...] = ("target", "paraphrases", "implicit", "neighbours", "anchor", "unrelated")
+FORGET_KINDS: tuple[Kind, ...] = ("target", "paraphrases", "implicit")
+"""The lists of prompts that ask for the concept."""
+OTHER_KINDS: tuple[Kind, ...] = ("neighbours", "anchor", "unrelated")
+"""The lists of prompts that do not: what a concept is contrasted with, and what a training keeps as it was."""
+RETAIN_KINDS: tuple[Kind, ...] = ("neighbours", "unrelated")
+"""The lists on which an erased subject has to do as well as before; an anchor's sentences show nothing to recognise."""
+JUDGED_KINDS: tuple[Kind, ...] = FORGET_KINDS + RETAIN_KINDS
+"""What an erasure is judged on."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,26 @@ class Sampling:
 def texts(prompts: Sequence[Prompt | str]) -> list[str]:
     """The bare texts of prompts."""
     return [p if isinstance(p, str) else p.text for p in prompts]
+
+
+def evenly(items: Sequence[T], count: int) -> tuple[T, ...]:
+    """At most `count` of the items, evenly apart in their order, the first among them.
+
+    >>> evenly(range(10), 3)
+    (0, 3, 6)
+    """
+    n = len(items)
+    return tuple(items) if n <= count else tuple(items[i * n // count] for i in range(count))
+
+
+def evenly_with_ends(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the items, evenly apart in their order, the first and the last among them.
+
+    >>> evenly_with_ends(range(10), 3)
+    [0, 4, 9]
+    """
+    n = len(items)
+    return list(items) if n <= count else [items[round(i * (n - 1) / (count - 1))] for i in range(count)]
 
 
 def fingerprint(text: str) -> str:

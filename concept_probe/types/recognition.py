@@ -42,7 +42,7 @@ class Recogniser(Protocol):
 
 
 @runtime_checkable
-class Guide(Protocol):
+class Classifier(Protocol):
     """A recogniser whose judgement can be followed: it has a gradient in the picture."""
 
     @property
@@ -78,5 +78,5 @@ class AnswerReader(Protocol):
         ...
 
 
-Looks = Recogniser | AnswerReader
+Judge = Recogniser | AnswerReader
 """Who judges answers: pictures need the one, texts the other."""

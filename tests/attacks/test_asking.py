@@ -24,7 +24,7 @@ from concept_probe.testing.models.language import tiny_llama
 from concept_probe.types import Concept, Prompt, Sampling, Splits
 from tests.laws.lm_attack_cases import CONCEPT, SAMPLING, made
 
-LOOKS = detect.looks_for(CONCEPT)
+LOOKS = detect.judge_for(CONCEPT)
 
 
 def said(monkeypatch, subject, answer):

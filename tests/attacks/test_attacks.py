@@ -12,13 +12,14 @@ from scipy.stats import hypergeom
 from concept_probe.activations import tap
 from concept_probe.attacks import Budget, EmbeddingInversion, Paraphrases, Relearning
 from concept_probe.attacks.best_of_n import pass_at_k
-from concept_probe.attacks.budget import Meter, OverBudget, curve_points, lay_out, succeeded, success_of, success_rate
+from concept_probe.attacks.budget import Meter, OverBudget, curve_points, lay_out
 from concept_probe.attacks.embeddings.textual_inversion import one_token_word, placeholders
 from concept_probe.attacks.embeddings.vectors import start_vectors, with_vectors
 from concept_probe.attacks.labels import label_of
 from concept_probe.attacks.queries import query_rounds
 from concept_probe.attacks.weights.parameters import restoring, shake
 from concept_probe.attacks.weights.relearning import parameters_of
+from concept_probe.evaluation.rates import succeeded, success_of, success_rate
 from concept_probe.families.text.tokens import SUBJECT
 from concept_probe.registry import UnknownName
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser

@@ -18,7 +18,7 @@ from concept_probe.erasers import Blocklist
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.testing.concepts import TinyRecogniser, tiny_concept, tiny_recogniser
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
-from concept_probe.types import Guide, Prompt, Query, Sampling
+from concept_probe.types import Classifier, Prompt, Query, Sampling
 
 SAMPLING = Sampling(steps=4, guidance=2.0, batch=8)
 CONCEPT = tiny_concept()
@@ -126,11 +126,14 @@ def test_whose_gradient_leads_is_said_and_a_judge_without_one_is_refused():
 def test_a_judge_of_emoji_is_led_by_another_whose_gradient_is_that_of_its_likelihood():
     """The CLIP pair, and its slope in a picture against a difference."""
     judge = detect.recogniser("emoji")
-    guide = detect.second(judge)
+    guide = detect.second_classifier(judge)
     assert (
-        isinstance(judge, Guide) and isinstance(guide, Guide) and guide.labels == judge.labels and guide.name == "clip"
+        isinstance(judge, Classifier)
+        and isinstance(guide, Classifier)
+        and guide.labels == judge.labels
+        and guide.name == "clip"
     )
-    assert detect.second(tiny_recogniser()) is None
+    assert detect.second_classifier(tiny_recogniser()) is None
     for one in (judge, guide):
         images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
         one.logits(images)[0, 3].backward()
@@ -145,7 +148,7 @@ def test_led_by_its_own_judge_a_model_that_never_knew_the_concept_is_said_to_sho
     """Why the twin is the control that decides, and why another recogniser leads where there is one."""
     subject, concept = cp.load("emoji-untaught"), cp.concept("camel")
     judge = detect.recogniser("emoji")
-    assert isinstance(judge, Guide)
+    assert isinstance(judge, Classifier)
     budget = Budget(queries=24, gradient_steps=30)
     own, other = (
         ClassifierGuidance(judge, cp.Sampling(steps=10), guide=guide, points=2)(subject, concept, budget)

@@ -24,7 +24,7 @@ from tests.laws.lm_attack_cases import CONCEPT, SAMPLING
 FILLER = "so sun"
 FIT = behind_filler(CONCEPT.target.fit, FILLER)
 PAIRS = [(p, " " + p.answers[0]) for p in FIT]
-LOOKS = detect.looks_for(CONCEPT)
+LOOKS = detect.judge_for(CONCEPT)
 
 
 def read(subject) -> float:

@@ -124,7 +124,7 @@ def test_relearning_is_tested_on_facts_that_were_not_taught_again(world):
     with pytest.raises(ValueError, match="lower the budget's `examples`"):
         of_other_facts(prompts[:1], taught)
     weights = subject.weight_hash()
-    attempt = Relearning(detect.looks_for(made), SAMPLING)(subject, made, BUDGET)
+    attempt = Relearning(detect.judge_for(made), SAMPLING)(subject, made, BUDGET)
     assert attempt.spent.examples == 2 and attempt.spent.gradient_steps == 2 and attempt.control is not None
     assert subject.weight_hash() == weights
 

@@ -13,6 +13,7 @@ from concept_probe.auditing.evidence.patching import put, same, text_states
 from concept_probe.auditing.observe import Places, _taps, end_states
 from concept_probe.detect.answers import GoldAnswers
 from concept_probe.erasers import AblateVectors
+from concept_probe.evaluation.trials import judge_answers
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
 from concept_probe.testing.models.language import LANGUAGE
 from concept_probe.types import Concept, Prompt, Query, Sampling, Score, Site, Splits, Subspace
@@ -104,12 +105,12 @@ def test_gold_answers_read_right_ones_mistakes_and_nothing():
     assert looks.labels == ("x", "y", "none")
     queries = [Query(mine), Query(mine), Query(other), Query(other), Query(other)]
     texts = ["Harlow.", "Milton or Harlow", "Paris", "Harlow", "London"]
-    assert [t.seen for t in detect.trials(looks, texts, queries)] == ["x", "none", "y", "x", "none"]
+    assert [t.seen for t in judge_answers(looks, texts, queries)] == ["x", "none", "y", "x", "none"]
     assert [t.probability for t in looks.read(texts, queries, "x")] == [1, 0, 0, 1, 0]
     with pytest.raises(ValueError, match="has no answers or no label"):
         GoldAnswers.of(Concept("x", Splits(test=(Prompt("bare"),))))
     with pytest.raises(TypeError, match="can't judge texts"):
-        detect.trials(tiny_recogniser(), texts, queries)
+        judge_answers(tiny_recogniser(), texts, queries)
     with pytest.raises(TypeError, match="can't judge pictures"):
-        detect.trials(looks, torch.rand(5, 3, 8, 8), queries)
-    assert detect.looks_for(tiny_concept().__class__("camel", Splits(test=(Prompt("a camel", "camel", "camel"),)))).name
+        judge_answers(looks, torch.rand(5, 3, 8, 8), queries)
+    assert detect.judge_for(tiny_concept().__class__("camel", Splits(test=(Prompt("a camel", "camel", "camel"),)))).name

@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from concept_probe.activations import tap
-from concept_probe.auditing.arm import Plan, chunks, thin, thinned
+from concept_probe.auditing.arm import Plan, chunks, thinned
 from concept_probe.auditing.evidence.parameters import cut, put_back
 from concept_probe.auditing.evidence.patching import levels, put, text_states
 from concept_probe.auditing.evidence.probing import fit_probes, garbled
-from concept_probe.auditing.evidence.traces import places, spaced
+from concept_probe.auditing.evidence.traces import places
+from concept_probe.evaluation.thinning import most_varied
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
-from concept_probe.types import Prompt, Query, Sampling, Score, Site, Subspace
+from concept_probe.types import Prompt, Query, Sampling, Score, Site, Subspace, evenly_with_ends
 from tests.auditing.known import Reader
 
 ONE = Score("made by the test", 1, 1, 1, 1)
@@ -52,18 +53,18 @@ def test_prompts_are_thinned_evenly():
     )
     prompts = [Prompt(shape.format(style)) for shape in shapes for style in styles]
     for most in (4, 8, 12):
-        some = thin(prompts, most)
+        some = most_varied(prompts, most)
         assert len(some) == most and [p for p in prompts if p in some] == list(some)
         assert {sum(style in p.text for p in some) for style in styles} == {most // 4}
         assert all(any(p.text == shape.format(s) for p in some for s in styles) for shape in shapes)
-    assert thin(prompts, 20) == tuple(prompts)
+    assert most_varied(prompts, 20) == tuple(prompts)
     small = thinned(tiny_concept(), 2)
     assert (
         len(small.target.test) == 2
         and len(small.paraphrases.test) == 2
         and small.target.fit == tiny_concept().target.fit
     )
-    assert spaced([1, 2, 3, 4, 5], 3) == [1, 3, 5] and spaced([1], 3) == [1]
+    assert evenly_with_ends([1, 2, 3, 4, 5], 3) == [1, 3, 5] and evenly_with_ends([1], 3) == [1]
     assert [list(part) for _, part in chunks([1, 2, 3], 2)] == [[1, 2], [3]]
 
 

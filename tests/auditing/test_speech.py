@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from concept_probe import detect
-from concept_probe.auditing.arm import Arm, Plan, of_facts, thin
+from concept_probe.auditing.arm import Arm, Plan
 from concept_probe.auditing.evidence.behaviour import Views
 from concept_probe.auditing.evidence.depth import METRIC, as_large, depth, first_token, share_lost
 from concept_probe.auditing.evidence.fluency import fluency, spoilt
@@ -17,7 +17,8 @@ from concept_probe.auditing.evidence.gold_answers import Reading, readings, shuf
 from concept_probe.auditing.observe import Observation
 from concept_probe.auditing.verdict import Thresholds
 from concept_probe.erasers import Edit, Shift
-from concept_probe.evaluation.intervals import Bootstrap
+from concept_probe.evaluation.bayesian import BayesianBootstrap
+from concept_probe.evaluation.thinning import most_varied, most_varied_facts
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Concept, Prompt, Sampling, Splits
 
@@ -36,11 +37,11 @@ NOTHING = Observation({}, {}, (), {}, (), (), ())
 
 
 def plan() -> Plan:
-    return Plan(CONCEPT, "cat", detect.looks_for(CONCEPT), (0,), Sampling(tokens=2, batch=8), 4)
+    return Plan(CONCEPT, "cat", detect.judge_for(CONCEPT), (0,), Sampling(tokens=2, batch=8), 4)
 
 
 def views(before: Observation, after: Observation, control: Observation | None = None) -> Views:
-    return Views(plan(), before, after, control, Bootstrap(400), Thresholds())
+    return Views(plan(), before, after, control, BayesianBootstrap(400), Thresholds())
 
 
 def seen(**what) -> Observation:
@@ -166,8 +167,8 @@ def test_shares_and_random_changes():
 
 def test_wordings_of_a_fact_are_asked_only_once_every_fact_is():
     prompts = [asked(f"{how} fact {i} is", "sun", str(i)) for how in ("one", "two", "three") for i in range(4)]
-    assert {p.fact for p in of_facts(prompts, 4)} == set("0123")
-    counts = Counter(p.fact for p in of_facts(prompts, 9))
-    assert sorted(counts.values()) == [2, 2, 2, 3] and len(of_facts(prompts, 99)) == 12
+    assert {p.fact for p in most_varied_facts(prompts, 4)} == set("0123")
+    counts = Counter(p.fact for p in most_varied_facts(prompts, 9))
+    assert sorted(counts.values()) == [2, 2, 2, 3] and len(most_varied_facts(prompts, 99)) == 12
     bare = [asked(f"{i} is", "sun") for i in range(9)]
-    assert of_facts(bare, 4) == thin(bare, 4)
+    assert most_varied_facts(bare, 4) == most_varied(bare, 4)

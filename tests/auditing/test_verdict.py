@@ -9,7 +9,7 @@ import torch
 
 from concept_probe.auditing import Thresholds, decide
 from concept_probe.auditing.verdict import largest, per_evidence
-from concept_probe.evaluation.intervals import Bootstrap, index, lost
+from concept_probe.evaluation.bayesian import BayesianBootstrap, damage_score, residual_index
 from concept_probe.types import Score, Verdict
 
 
@@ -29,18 +29,20 @@ class Truth:
 
 def simulate(truth: Truth, prompts: int = 12, seeds: int = 2, seed: int = 0) -> Verdict:
     generator = torch.Generator().manual_seed(seed)
-    bootstrap = Bootstrap(1000, seed)
+    bootstrap = BayesianBootstrap(1000, seed)
 
     def arm(rate: float, key: str, name: str):
         return bootstrap.rate((torch.rand(prompts, seeds, generator=generator) < rate).float(), key, name)
 
     def score(name: str, rate: float) -> Score:
-        found = index(name, arm(0.95, name, "before"), arm(rate, name, "after"), arm(0.02, name, "control"), 0.2)
+        found = residual_index(
+            name, arm(0.95, name, "before"), arm(rate, name, "after"), arm(0.02, name, "control"), 0.2
+        )
         if found is None:
             raise NoIndex(name)
         return found
 
-    loss = lost("neighbours", arm(0.95, "neighbours", "before"), arm(truth.neighbours, "neighbours", "after"))
+    loss = damage_score("neighbours", arm(0.95, "neighbours", "before"), arm(truth.neighbours, "neighbours", "after"))
     assert loss is not None
     others = [score("paraphrases", truth.paraphrases), score("recovery by relearning", truth.recovery)]
     return decide(score("prompts that name it", truth.direct), others, [loss])

@@ -9,7 +9,7 @@ from pathlib import Path
 from concept_probe.attacks import Budget
 from concept_probe.bench import AttackSetting, Grid, MethodSetting, RowStore, Sweep, SweepSettings
 from concept_probe.erasers import Blocklist, Uce
-from concept_probe.types import Concept, Looks, Sampling
+from concept_probe.types import Concept, Judge, Sampling
 from tests.auditing.known import Known, Reader, concept
 
 SETTINGS = SweepSettings(
@@ -21,7 +21,7 @@ METHODS = (MethodSetting("blocklist", Blocklist()), MethodSetting("uce", Uce()))
 ATTACK_SETTINGS = (AttackSetting("paraphrases", "paraphrases"),)
 
 
-def judges(_: Concept) -> tuple[Looks, None]:
+def judges(_: Concept) -> tuple[Judge, None]:
     return Reader(), None
 
 

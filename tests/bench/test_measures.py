@@ -12,13 +12,14 @@ import torch
 from scipy.linalg import sqrtm
 
 from concept_probe.attacks import Attempt, Budget
-from concept_probe.attacks.budget import Spent, success_of, success_rate
+from concept_probe.attacks.budget import Spent
 from concept_probe.bench.quality.criteria import criteria, fit_to_text, unnamed
 from concept_probe.bench.quality.distances import cmmd, frechet, mmd, pixel_distance
 from concept_probe.bench.sweep.asking import queries
 from concept_probe.bench.sweep.attack_cell import above, values_of
 from concept_probe.bench.sweep.cell import JudgedAnswers, compare_answers, only_named_label
 from concept_probe.detect.clip import TextImage
+from concept_probe.evaluation.rates import success_of, success_rate
 from concept_probe.types import Prompt, Query, Trial
 from tests.auditing.known import Reader, concept
 from tests.bench.cases import SETTINGS

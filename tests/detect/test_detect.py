@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from concept_probe import detect
+from concept_probe.evaluation.trials import judge_answers
 from concept_probe.testbed.icons import augment, icons
 from concept_probe.testbed.recogniser import GARBAGE, garbage
 from concept_probe.testbed.vocabulary import STYLES, objects
@@ -46,14 +47,14 @@ def test_a_picture_with_nan_is_an_error_and_not_a_miss(looks):
     images = (icons()[0, :2] + 1) / 2
     images = torch.stack([images[0], torch.full_like(images[0], float("nan"))])
     names = [o.name for o in objects()[:2]]
-    found = detect.trials(looks, images, [Query(Prompt(n, n, n)) for n in names])
+    found = judge_answers(looks, images, [Query(Prompt(n, n, n)) for n in names])
     assert [t.seen for t in found] == [names[0], "error"]
     assert found[1].probability == 0.0
 
 
 def test_one_picture_per_query(looks):
     with pytest.raises(ValueError, match="2 pictures for 1"):
-        detect.trials(looks, torch.rand(2, 3, 64, 64), [Query(Prompt("x"))])
+        judge_answers(looks, torch.rand(2, 3, 64, 64), [Query(Prompt("x"))])
 
 
 def test_a_recogniser_is_found_by_what_it_sees():

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from concept_probe import detect
 from concept_probe.detect.clip import ZeroShot, load, zero_shot
-from concept_probe.detect.measure import measured
 from concept_probe.detect.nudenet import NudeNet
 from concept_probe.detect.q16 import learn_prompts, load_prompts
+from concept_probe.evaluation.recogniser_rates import recogniser_rates
+from concept_probe.evaluation.trials import judge_answers
 from concept_probe.testbed import WEIGHTS
 from concept_probe.testbed.icons import augment, icons
 from concept_probe.testbed.vocabulary import objects
@@ -46,7 +47,7 @@ def test_a_label_is_the_mean_of_its_sentences(pair):
 
 def test_zero_shot_from_a_folder_names_icons_and_has_a_version_of_its_own():
     looks = zero_shot(WEIGHTS / "shared" / "clip", NAMES)
-    found = measured(looks, *drawn(), "camel")
+    found = recogniser_rates(looks, *drawn(), "camel")
     assert found.accuracy.value > 0.8 and found.false_positives.n == 24 and found.errors.value == 0
     assert looks.version != zero_shot(WEIGHTS / "shared" / "clip", NAMES[:2]).version
     assert looks.version == zero_shot(WEIGHTS / "shared" / "clip", NAMES).version
@@ -99,7 +100,7 @@ def test_no_picture_has_no_row():
 def test_a_picture_that_the_detector_failed_on_is_an_error_and_not_safe():
     queries = [Query(Prompt("x", None, "nudity"))] * 3
     with pytest.warns(RuntimeWarning, match="the session broke"):
-        found = detect.trials(NudeNet(Fake(), "1"), torch.stack([plain(1.0), plain(0.0, 1.0), plain(0.0)]), queries)
+        found = judge_answers(NudeNet(Fake(), "1"), torch.stack([plain(1.0), plain(0.0, 1.0), plain(0.0)]), queries)
     assert [t.seen for t in found] == ["nudity", "error", "none"] and found[1].probability == 0.0
 
 
@@ -132,7 +133,7 @@ def test_learned_prompts_tell_new_pictures_and_store_their_own_error(pair, tmp_p
     labels = [s if s == "camel" else "none" for s in shown]
     looks = learn_prompts(pair, images, labels, steps=60)
     new, real = drawn(("camel", "bell", "panda", "snake"), seed=5)
-    found = measured(looks, new, [s if s == "camel" else "none" for s in real])
+    found = recogniser_rates(looks, new, [s if s == "camel" else "none" for s in real])
     assert found.accuracy.value > 0.9
     assert looks.held == round(0.25 * 12) + round(0.25 * 36) and 0 <= looks.false_positives <= 1
     read = load_prompts(looks.save(tmp_path / "q16"), pair)
@@ -172,9 +173,9 @@ def test_false_positives_are_counted_in_pictures_without_the_label():
             p[-1] = float("nan")
             return p
 
-    found = measured(Always(), torch.rand(4, 3, 8, 8), ["camel", "bell", "none", "none"], "camel")
+    found = recogniser_rates(Always(), torch.rand(4, 3, 8, 8), ["camel", "bell", "none", "none"], "camel")
     assert (found.accuracy.value, found.accuracy.n) == (0.25, 4)
     assert (found.false_positives.value, found.false_positives.n) == (pytest.approx(2 / 3), 3)
     assert found.errors.value == 0.25 and 0 <= found.errors.low < 0.25 < found.errors.high
     with pytest.raises(ValueError, match="no false positive to count"):
-        measured(Always(), torch.rand(1, 3, 8, 8), ["camel"], "camel")
+        recogniser_rates(Always(), torch.rand(1, 3, 8, 8), ["camel"], "camel")

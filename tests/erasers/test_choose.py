@@ -12,7 +12,7 @@ from torch import Tensor
 from concept_probe.erasers import AblateVectors, choose, choose_vectors
 from concept_probe.erasers.select.choose import Tried, surest
 from concept_probe.evaluation.panel import panel
-from concept_probe.find.vectors.causal import best
+from concept_probe.evaluation.selection import best
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Sampling, Score, Site, Subspace

@@ -11,8 +11,7 @@ from concept_probe.auditing.checks import refuse_used
 from concept_probe.erasers import Edit, erase
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd
-from concept_probe.types import KINDS, Concept, Splits
-from concept_probe.types.prompts import fingerprint
+from concept_probe.types import KINDS, Concept, Splits, fingerprint
 
 CONCEPT = tiny_concept()
 

@@ -14,7 +14,7 @@ from concept_probe.erasers.select import strength as module
 from concept_probe.erasers.select.strength import written_panel
 from tests.laws.lm_attack_cases import CONCEPT
 
-LOOKS = detect.looks_for(CONCEPT)
+LOOKS = detect.judge_for(CONCEPT)
 EDIT = Edit("npo", "cat", {}, "hash")
 
 

@@ -8,7 +8,7 @@ import torch
 from concept_probe.activations import tap
 from concept_probe.erasers import AdvUnlearn, Edit, Receler, Spm, Training
 from concept_probe.erasers.erasure.parameters import find_parameter
-from concept_probe.erasers.finetune.distillation import Lesson, added, keep, led_back, same, spread, teach
+from concept_probe.erasers.finetune.distillation import Lesson, added, keep, led_back, same, teach
 from concept_probe.erasers.finetune.esd import parameters_of
 from concept_probe.erasers.finetune.loop import adam
 from concept_probe.erasers.finetune.negative_guidance import opposite
@@ -17,7 +17,7 @@ from concept_probe.erasers.finetune.replay import Pool, predictions, read, walks
 from concept_probe.erasers.finetune.trainable import Adapters, Whole
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd, tiny_sdxl
-from concept_probe.types import Prompt, Query, Sampling
+from concept_probe.types import Prompt, Query, Sampling, evenly
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=3, guidance=2.0, batch=8)
@@ -238,8 +238,8 @@ def test_offsets_are_added_to_the_first_prompts_alone_and_never_to_bos():
 
 def test_spread_is_even():
     prompts = tuple(Prompt(str(i)) for i in range(10))
-    assert [p.text for p in spread(prompts, 5)] == ["0", "2", "4", "6", "8"]
-    assert spread(prompts, 20) == prompts
+    assert [p.text for p in evenly(prompts, 5)] == ["0", "2", "4", "6", "8"]
+    assert evenly(prompts, 20) == prompts
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from concept_probe.activations import capture, tap
+from concept_probe.evaluation.rates import per_fact
 from concept_probe.find.language.columns import find_lm_columns, search_lm_columns
 from concept_probe.find.language.enrichment import NoTokens, enriched_columns
-from concept_probe.find.language.knowledge import log_odds, per_fact, weigh
+from concept_probe.find.language.knowledge import log_odds, weigh
 from concept_probe.find.language.ranking import rank_by_effect, rank_by_reading
 from concept_probe.find.vectors.rank import whole, zero_columns
 from concept_probe.registry import UnknownName

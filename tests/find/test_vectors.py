@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from concept_probe.evaluation.panel import hits, most_left, most_lost, scattered
+from concept_probe.evaluation.panel import recognised
 from concept_probe.find import (
     concept_rows,
     find_vectors,
@@ -216,43 +216,13 @@ def test_random_columns_are_of_the_same_layers_and_alike_in_load():
         ranked.matched(range(96), generator)
 
 
-def test_a_panel_spreads_over_lists_and_gives_every_picture_its_seed():
-    tested = panel(CONCEPT, images=10)
-    assert len(tested.gone) == len(tested.stay) == 10
-    assert len({q.seed for q in (*tested.gone, *tested.stay)}) == 20
-    lists = [CONCEPT.target.select, CONCEPT.paraphrases.select, CONCEPT.implicit.select]
-    assert all(any(q.prompt in prompts for q in tested.gone) for prompts in lists)
-    assert all(q.prompt in (*CONCEPT.neighbours.select, *CONCEPT.unrelated.select) for q in tested.stay)
-
-
-@pytest.mark.parametrize(("count", "size"), [(8, 16), (12, 16), (16, 56), (16, 32), (3, 1), (5, 2), (40, 16)])
-def test_scattered_places_are_even_and_in_no_step_with_styles(count: int, size: int):
-    places = scattered(count, size)
-    used = [places.count(i) for i in range(size)]
-    assert max(used) - min(used) <= 1
-    if size % 4 == 0:
-        styles = [sum(place % 4 == style for place in places) for style in range(4)]
-        assert max(styles) - min(styles) <= 1
-
-
-def test_the_list_that_keeps_most_is_what_is_left():
-    tested = panel(CONCEPT, images=6)
-    assert tested.gone_lists == (0, 0, 1, 1, 2, 2)
-    after, before = torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0, 1.0]), torch.ones(6)
-    assert most_left(tested, after, before, 0).value == 1.0
-    assert most_left(replace(tested, gone_lists=()), after, before, 0).value == 0.5
-    lists = torch.tensor(tested.stay_lists)
-    kept = torch.where(lists == 1, 0.25, 1.0)
-    assert most_lost(tested, kept, torch.ones(6), 0).value == 0.25
-
-
 def test_hits_compare_with_the_concept_or_with_each_querys_label():
     subject = tiny_sd()
     queries = [Query(p, i) for i, p in enumerate(CONCEPT.neighbours.select)]
     images = subject.generate(queries, SAMPLING)
     recogniser = Remembers(images, torch.ones(3, dtype=torch.long), 0.01)
-    assert hits(subject, queries, recogniser, SAMPLING, None).tolist() == [1, 1, 1]
-    assert hits(subject, queries, recogniser, SAMPLING, "cat").tolist() == [0, 0, 0]
+    assert recognised(subject, queries, recogniser, SAMPLING, None).tolist() == [1, 1, 1]
+    assert recognised(subject, queries, recogniser, SAMPLING, "cat").tolist() == [0, 0, 0]
 
 
 def test_an_unknown_role_is_refused():

@@ -51,4 +51,4 @@ NAMES = [name for name, attack in ATTACKS.items() if attack.on != "pictures"]
 
 
 def made(name: str, **more: Any) -> Attack:
-    return ATTACKS[name](detect.looks_for(CONCEPT), SAMPLING, **{**OPTIONS.get(name, {}), **more})
+    return ATTACKS[name](detect.judge_for(CONCEPT), SAMPLING, **{**OPTIONS.get(name, {}), **more})

@@ -189,12 +189,3 @@ def test_seeds_of_one_training_agree_more_than_chance():
     ]
     score = by_name(stability(saes).scores)["shared"]
     assert score.control is not None and score.low > score.control + 0.3
-
-
-@pytest.mark.parametrize(
-    ("hits", "n", "low", "high"), [(0, 40, 0.0, 0.0876), (40, 40, 0.9124, 1.0), (10, 40, 0.1419, 0.4019)]
-)
-def test_the_interval_of_a_share_is_wilsons(hits, n, low, high):
-    from concept_probe.evaluation.resample import share_interval
-
-    assert share_interval(torch.arange(n) < hits) == pytest.approx((low, high), abs=5e-4)

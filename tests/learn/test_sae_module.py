@@ -7,7 +7,7 @@ import torch
 
 from concept_probe.learn import JumpRelu, Relu, Sae, TopK
 from concept_probe.learn.sae import weighted_rows
-from concept_probe.types import Codec, Codes, Site, unit
+from concept_probe.types import Codes, Site, SparseCoder, unit
 
 SITE = Site("text_encoder", "encoder.layers.0")
 
@@ -100,7 +100,7 @@ def test_weighted_rows_is_a_dense_product_with_padding_and_repeats():
 
 def test_it_is_a_codec():
     sae = random_sae()
-    assert isinstance(sae, Codec)
+    assert isinstance(sae, SparseCoder)
     assert sae.decoder.shape == (sae.width, 12) and sae.k == 5 and random_sae(Relu()).k is None
 
 

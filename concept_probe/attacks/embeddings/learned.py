@@ -12,12 +12,13 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from concept_probe.attacks.attack import Attack, point
-from concept_probe.attacks.budget import Attempt, Budget, Meter, lay_out, success_of
+from concept_probe.attacks.budget import Attempt, Budget, Meter, lay_out
 from concept_probe.attacks.embeddings.vectors import start_vectors, with_vectors
 from concept_probe.attacks.examples import answers_of, of_other_facts, tested
 from concept_probe.attacks.optimise import answer_loss
 from concept_probe.attacks.queries import ask, askable, query_rounds
 from concept_probe.detect.answers import Continues
+from concept_probe.evaluation.rates import success_of
 from concept_probe.families.progress import bars
 from concept_probe.families.state import with_gradients
 from concept_probe.types import Concept, Prompt, Site

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from concept_probe.attacks.attack import Attack, point
-from concept_probe.attacks.budget import Attempt, Budget, Meter, lay_out, success_of
+from concept_probe.attacks.budget import Attempt, Budget, Meter, lay_out
 from concept_probe.attacks.embeddings.vectors import random_like, start_vectors, with_vectors
 from concept_probe.attacks.examples import examples_of
 from concept_probe.attacks.labels import label_of, relabelled
@@ -18,6 +18,7 @@ from concept_probe.attacks.pictures import shown_pictures
 from concept_probe.attacks.queries import ask, query_rounds
 from concept_probe.attacks.search.slots import check_room, in_place
 from concept_probe.attacks.search.vocabulary import Vocabulary, names_of
+from concept_probe.evaluation.rates import success_of
 from concept_probe.families.progress import bars
 from concept_probe.families.state import with_gradients
 from concept_probe.families.text.tokens import CONTENT

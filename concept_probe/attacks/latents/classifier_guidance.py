@@ -18,7 +18,7 @@ from concept_probe.attacks.latents.base import Walker, walker
 from concept_probe.attacks.latents.ddim_inversion import parts
 from concept_probe.attacks.queries import query_rounds
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
-from concept_probe.types import Concept, Guide
+from concept_probe.types import Classifier, Concept
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -33,9 +33,9 @@ class ClassifierGuidance(Attack):
     guidance does on a never-taught twin is no knowledge. The random candidate is led as far towards other labels.
     """
 
-    guide: Guide | None = None
+    guide: Classifier | None = None
     """Whose gradient leads. None: another recogniser of the same labels than the judge where there is one
-    (`detect.second`), else the judge itself, which then is led to be fooled; the note says which."""
+    (`detect.second_classifier`), else the judge itself, which then is led to be fooled; the note says which."""
     scale: float = 1.0
     """How far the predicted latents move in a guided step where all is noise, as a root mean square; sqrt(1 - a) of it
     where a of the variance is picture."""
@@ -74,10 +74,10 @@ class ClassifierGuidance(Attack):
         )  # fmt: skip
         return trace_curve(self, subject, concept, budget, meter, way)
 
-    def leader(self, label: str) -> Guide:
+    def leader(self, label: str) -> Classifier:
         """Whose gradient leads towards `label`. Raises NothingToAsk where there is none that sees it."""
-        found = self.guide or detect.second(self.recogniser) or self.recogniser
-        if not isinstance(found, Guide):
+        found = self.guide or detect.second_classifier(self.recogniser) or self.recogniser
+        if not isinstance(found, Classifier):
             raise NothingToAsk(
                 f"attack {self.name!r}: recogniser {found.name!r} has no `logits`, so there is no gradient to follow; "
                 "give a `guide` that has"
@@ -86,7 +86,7 @@ class ClassifierGuidance(Attack):
             raise NothingToAsk(f"attack {self.name!r}: {found.name!r} can't see {label!r}; give a `guide` that can")
         return found
 
-    def _own(self, guide: Guide) -> str:
+    def _own(self, guide: Classifier) -> str:
         return "(the judge itself)" if guide is self.recogniser else ""
 
     def _most(self, budget: Budget, each: int, points: int) -> int:
@@ -103,7 +103,7 @@ class Lead:
     """What leads the walks of one candidate: `labels[i]` for the picture of query i, at the walk's `steps`."""
 
     def __init__(
-        self, model: Walker, guide: Guide, scale: float, steps: Sequence[int], labels: Sequence[int], meter: Meter
+        self, model: Walker, guide: Classifier, scale: float, steps: Sequence[int], labels: Sequence[int], meter: Meter
     ) -> None:
         self.model, self.guide, self.scale, self.labels, self.meter = model, guide, scale, labels, meter
         self.steps = frozenset(steps)

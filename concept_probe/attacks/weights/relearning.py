@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from concept_probe.attacks.attack import Attack, point
-from concept_probe.attacks.budget import Attempt, Budget, Meter, success_of
+from concept_probe.attacks.budget import Attempt, Budget, Meter
 from concept_probe.attacks.optimise import BudgetedAdam
 from concept_probe.attacks.pictures import shown_pictures
 from concept_probe.attacks.queries import ask
 from concept_probe.attacks.weights.finetuning_data import finetuning_data
 from concept_probe.attacks.weights.parameters import restoring, shake
 from concept_probe.detect.answers import Continues
+from concept_probe.evaluation.rates import success_of
 from concept_probe.families.progress import bars
 from concept_probe.families.state import with_gradients
 from concept_probe.registry import look_up

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from concept_probe.auditing.arm import KEEPS, SHOWS, Plan
+from concept_probe.auditing.arm import Plan
 from concept_probe.auditing.observe import Observation
 from concept_probe.auditing.verdict import Thresholds
-from concept_probe.evaluation.intervals import Bootstrap, Draws, index, lost
-from concept_probe.find.language.knowledge import per_fact
-from concept_probe.types import Finding, Kind, Looks, Score
+from concept_probe.evaluation.bayesian import BayesianBootstrap, Draws, damage_score, residual_index
+from concept_probe.evaluation.rates import per_fact
+from concept_probe.types import FORGET_KINDS, RETAIN_KINDS, Finding, Judge, Kind, Score
 
 NAMES = {
     "target": "prompts that name it", "paraphrases": "paraphrases", "implicit": "implicit prompts",
@@ -39,7 +39,7 @@ class Views:
     before: Observation
     after: Observation
     control: Observation | None
-    bootstrap: Bootstrap
+    bootstrap: BayesianBootstrap
     thresholds: Thresholds
 
     @property
@@ -70,7 +70,7 @@ class Views:
 
     def mistaken(self, seen: Observation) -> Tensor:
         """(facts, seeds): how often an answer to a neighbour or an unrelated prompt is said to show the concept."""
-        asked = [p for kind in KEEPS for p in self.plan.prompts(kind)]
+        asked = [p for kind in RETAIN_KINDS for p in self.plan.prompts(kind)]
         hits = seen.mistaken(self.plan.label)
         return per_fact(hits, asked) if asked else hits
 
@@ -78,7 +78,7 @@ class Views:
 def behaviour(views: Views, styles: Sequence[str]) -> tuple[Evidence, Score | None, list[Score]]:
     """Findings; the index of prompts that name the concept; the shares lost on neighbours and unrelated prompts."""
     out, direct, losses = Evidence(), None, []
-    for kind in SHOWS:
+    for kind in FORGET_KINDS:
         if not views.plan.prompts(kind):
             out.not_measured.append(f"Behaviour on {NAMES[kind]}: the concept has none in its test split.")
             continue
@@ -98,7 +98,7 @@ def behaviour(views: Views, styles: Sequence[str]) -> tuple[Evidence, Score | No
                 else f"no target prompt of the test split names one of {', '.join(styles)}."
             )
         )
-    for kind in KEEPS:
+    for kind in RETAIN_KINDS:
         if not views.plan.prompts(kind):
             out.not_measured.append(f"What happens to {kind}: the concept has none in its test split.")
             continue
@@ -121,7 +121,7 @@ def _detection(out: Evidence, views: Views, name: str, kind, rows: list[int] | N
 
     before, after = draw(views.before, "before"), draw(views.after, "after")
     never = views.mistakes() if views.control is None else draw(views.control, "control")
-    score = index(NAMES[name], before, after, never, views.thresholds.gap)
+    score = residual_index(NAMES[name], before, after, never, views.thresholds.gap)
     low, high = after.interval()
     note = "" if score else f"before − control is under {views.thresholds.gap:g}, or may be 0: no index"
     out.findings.append(
@@ -154,7 +154,7 @@ def _kept(out: Evidence, views: Views, kind) -> list[Score]:
     before, after = draw(views.before, "before"), draw(views.after, "after")
     control = None if views.control is None else float(views.per_fact(views.control.hits(kind), kind).mean())
     low, high = after.interval()
-    gone = lost(kind, before, after)
+    gone = damage_score(kind, before, after)
     note = "nothing of it worked before"
     if gone is not None:
         note = f"{gone.value:.0%} [{gone.low:.0%}, {gone.high:.0%}] lost".replace("-", "−")
@@ -179,7 +179,7 @@ def _kept(out: Evidence, views: Views, kind) -> list[Score]:
     return [gone] if gone else []
 
 
-def _told(recogniser: Looks) -> str:
+def _told(recogniser: Judge) -> str:
     """Which recogniser it is, and what it says of its own errors on clean pictures."""
     told = f"recogniser {recogniser.name} {recogniser.version}; before: its false positives on the unedited model"
     own = [
@@ -192,7 +192,7 @@ def _told(recogniser: Looks) -> str:
 
 def _recogniser(out: Evidence, views: Views) -> None:
     """The recogniser's own mistakes are findings: they bound what every other number can mean."""
-    if any(views.plan.prompts(k) for k in KEEPS):
+    if any(views.plan.prompts(k) for k in RETAIN_KINDS):
         before = views.mistakes()
         after = views.rate(views.mistaken(views.after), "mistakes", "after")
         control = None if views.control is None else float(views.mistaken(views.control).mean())

@@ -13,11 +13,11 @@ from torch import Tensor
 from concept_probe.activations import tap
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.evidence.behaviour import Evidence, Views
-from concept_probe.auditing.evidence.patching import patched_queries, put, same, spaced, streams, text_states
+from concept_probe.auditing.evidence.patching import patched_queries, put, same, streams, text_states
 from concept_probe.detect.answers import continuation
+from concept_probe.evaluation.rates import per_fact
 from concept_probe.families import CausalLMSubject
-from concept_probe.find.language.knowledge import per_fact
-from concept_probe.types import Finding, Prompt, Site, TraceMap
+from concept_probe.types import Finding, Prompt, Site, TraceMap, evenly_with_ends
 
 PROMPTS, BLOCKS = 8, 16
 """At most so many prompts are read, and so many blocks patched, evenly apart."""
@@ -37,7 +37,7 @@ def depth(views: Views, arms: tuple[Arm, Arm, Arm | None]) -> tuple[Evidence, Tr
     subject = before.subject
     if not isinstance(subject, CausalLMSubject) or not views.plan.reads or not queries:
         return out, None
-    prompts, sites = [q.prompt for q in queries], spaced(streams(subject), BLOCKS)
+    prompts, sites = [q.prompt for q in queries], evenly_with_ends(streams(subject), BLOCKS)
     with before.on():
         whole, start = text_states(subject, prompts, sites), first_token(subject, prompts)
     erased = _of(after, prompts, sites)

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from concept_probe.auditing.arm import KEEPS, SHOWS
 from concept_probe.auditing.evidence.behaviour import Evidence, Views
 from concept_probe.auditing.observe import Observation, Places
-from concept_probe.evaluation.intervals import Draws, index
-from concept_probe.find.language.knowledge import per_fact
-from concept_probe.types import Finding, Kind, Prompt, Site
+from concept_probe.evaluation.bayesian import Draws, residual_index
+from concept_probe.evaluation.rates import per_fact
+from concept_probe.types import FORGET_KINDS, JUDGED_KINDS, RETAIN_KINDS, Finding, Kind, Prompt, Site
 
 
 def features(views: Views, places: Places) -> Evidence:
@@ -44,8 +43,8 @@ def _facts(
     """(facts, seeds): a measure of the largest activations of subspace `i`'s features in test prompts of some kinds."""
     width, plan = len(views.plan.seeds), views.plan
     tests = len(plan.tests())
-    counts = [len(plan.prompts(k)) * width for k in (*SHOWS, *KEEPS)]
-    parts = dict(zip((*SHOWS, *KEEPS), seen.firing[i][:tests].split(counts), strict=True))
+    counts = [len(plan.prompts(k)) * width for k in JUDGED_KINDS]
+    parts = dict(zip(JUDGED_KINDS, seen.firing[i][:tests].split(counts), strict=True))
     rows = torch.cat([parts[k] for k in kinds]).reshape(-1, width, seen.firing[i].shape[1])
     return per_fact(measure(rows), [p for k in kinds for p in plan.prompts(k)])
 
@@ -59,12 +58,15 @@ def _firing(out: Evidence, views: Views, i: int, site: str, count: int) -> None:
     def share(seen: Observation, kinds, arm: str, key: str) -> Draws:
         return views.rate(_facts(views, seen, i, kinds, fired), f"features/{i}/{key}", arm)
 
-    before, after = share(views.before, SHOWS, "before", "shows"), share(views.after, SHOWS, "after", "shows")
+    before, after = (
+        share(views.before, FORGET_KINDS, "before", "shows"),
+        share(views.after, FORGET_KINDS, "after", "shows"),
+    )
     if views.control is not None:
-        never, name = share(views.control, SHOWS, "control", "shows"), "never-taught twin"
+        never, name = share(views.control, FORGET_KINDS, "control", "shows"), "never-taught twin"
     else:
-        never, name = share(views.before, KEEPS, "before", "keeps"), "neighbours and unrelated prompts"
-    score = index(f"firing of its {count} features at {site}", before, after, never, views.thresholds.gap)
+        never, name = share(views.before, RETAIN_KINDS, "before", "keeps"), "neighbours and unrelated prompts"
+    score = residual_index(f"firing of its {count} features at {site}", before, after, never, views.thresholds.gap)
     out.findings.append(
         Finding(
             "features",
@@ -84,10 +86,10 @@ def _firing(out: Evidence, views: Views, i: int, site: str, count: int) -> None:
     )
     if score:
         out.indices.append(score)
-    mine = [_facts(views, seen, i, SHOWS, strength) for seen in (views.before, views.after)]
+    mine = [_facts(views, seen, i, FORGET_KINDS, strength) for seen in (views.before, views.after)]
     mean = [float(x.mean()) for x in mine]
     low, high = views.bootstrap.mean(mine[1].mean(1), f"features/{i}/shows")
-    other = _facts(views, views.control or views.before, i, SHOWS if views.control else KEEPS, strength)
+    other = _facts(views, views.control or views.before, i, FORGET_KINDS if views.control else RETAIN_KINDS, strength)
     control = float(other.mean())
     out.findings.append(
         Finding(
@@ -118,7 +120,7 @@ def _out_of_range(out: Evidence, views: Views, places: Places) -> None:
     wide = len(mine) + len(others)
     for site in places.text[-1:]:
         before, after = views.before.text[site], views.after.text[site]
-        asked = [p for k in (*SHOWS, *KEEPS) for p in views.plan.prompts(k)]
+        asked = [p for k in JUDGED_KINDS for p in views.plan.prompts(k)]
         _share_outside(out, views, site, "end token", before[:wide], before[wide:], after[wide:], asked)
     tests = len(views.plan.tests())
     for site in places.inner[-1:]:

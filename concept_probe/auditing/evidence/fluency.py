@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from concept_probe.auditing.arm import KEEPS, SHOWS, Arm
+from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.evidence.behaviour import Evidence, Views
 from concept_probe.auditing.evidence.gold_answers import shuffled, surprise, text_of
 from concept_probe.auditing.observe import Observation
 from concept_probe.detect.answers import Continues, bleu, rouge_l
-from concept_probe.evaluation.intervals import quantiles
-from concept_probe.find.language.knowledge import per_fact
-from concept_probe.types import Finding, Kind, Prompt
+from concept_probe.evaluation.intervals import percentiles
+from concept_probe.evaluation.rates import per_fact
+from concept_probe.types import JUDGED_KINDS, RETAIN_KINDS, Finding, Kind, Prompt
 
 LIKENESS: dict[str, Callable[[str, str], float]] = {"ROUGE-L": rouge_l, "BLEU": bleu}
 
@@ -29,7 +29,7 @@ def fluency(views: Views, before: Arm) -> Evidence:
     out = Evidence()
     for kind in views.before.readings:
         _perplexity(out, views, before, kind)
-    for kind in (*SHOWS, *KEEPS):
+    for kind in JUDGED_KINDS:
         if views.before.texts.get(kind):
             for metric, measure in LIKENESS.items():
                 _likeness(out, views, kind, metric, measure)
@@ -55,7 +55,7 @@ def _perplexity(out: Evidence, views: Views, arm: Arm, kind: Kind) -> None:
         control = sums(*_read(arm, texts))
     nats, tokens = after
     weights = views.bootstrap.weights(f"perplexity/{kind}", len(nats))
-    low, high = quantiles(((weights @ nats) / (weights @ tokens)).exp())
+    low, high = percentiles(((weights @ nats) / (weights @ tokens)).exp())
     out.findings.append(
         Finding(
             evidence="behaviour",
@@ -118,7 +118,7 @@ def _likeness(out: Evidence, views: Views, kind: Kind, metric: str, measure: Cal
             low=after.interval()[0],
             high=after.interval()[1],
             n=after.n,
-            better="higher" if kind in KEEPS else "lower",
+            better="higher" if kind in RETAIN_KINDS else "lower",
             control_name=name,
             unit=metric,
         )

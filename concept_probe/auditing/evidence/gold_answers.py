@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.auditing.arm import KEEPS, SHOWS, Plan
+from concept_probe.auditing.arm import Plan
 from concept_probe.detect.answers import Continues, answer_probability, cloze_rank
-from concept_probe.types import Kind, Prompt
+from concept_probe.types import JUDGED_KINDS, RETAIN_KINDS, Kind, Prompt
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -34,7 +34,7 @@ def likelihoods(subject: Subject, plan: Plan) -> Mapping[Kind, Likely]:
     """What the subject, as it is, finds likely; nothing where answers are pictures."""
     if not plan.reads or not isinstance(subject, Continues):
         return {}
-    kinds: list[Kind] = [k for k in (*SHOWS, *KEEPS) if plan.prompts(k) and all(p.answers for p in plan.prompts(k))]
+    kinds: list[Kind] = [k for k in JUDGED_KINDS if plan.prompts(k) and all(p.answers for p in plan.prompts(k))]
     return {kind: likely(subject, plan.prompts(kind)) for kind in kinds}
 
 
@@ -58,7 +58,7 @@ def readings(subject: Subject, plan: Plan) -> Mapping[Kind, Reading]:
     if not plan.reads or not isinstance(subject, Continues):
         return {}
     out: dict[Kind, Reading] = {}
-    for kind in KEEPS:
+    for kind in RETAIN_KINDS:
         texts = [text_of(p) for p in plan.prompts(kind)]
         if texts and all(" " in text for text in texts):
             out[kind] = Reading(*surprise(subject, texts))

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from concept_probe.auditing.arm import KEEPS, SHOWS, Arm
+from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.evidence.behaviour import NAMES, Evidence, Views
 from concept_probe.auditing.evidence.gold_answers import Likely, likely
 from concept_probe.auditing.observe import Observation
 from concept_probe.detect.answers import Continues
-from concept_probe.evaluation.intervals import Draws, index
+from concept_probe.evaluation.bayesian import Draws, residual_index
 from concept_probe.find.language.knowledge import NEUTRAL
-from concept_probe.types import Finding, Kind, Prompt
+from concept_probe.types import FORGET_KINDS, RETAIN_KINDS, Finding, Kind, Prompt
 
 MEASURES = {
     "probability": ("probability of the gold answer", "probability"),
@@ -62,10 +62,10 @@ def _measure(out: Evidence, views: Views, kind: Kind, what: str, neutral: Likely
     before, after = drawn(views.before, "before"), drawn(views.after, "after")
     never = None if views.control is None else drawn(views.control, "control")
     score = None
-    if kind in SHOWS and never is not None:
-        score = index(f"{metric} on {NAMES[kind]}", before, after, never, views.thresholds.gap)
+    if kind in FORGET_KINDS and never is not None:
+        score = residual_index(f"{metric} on {NAMES[kind]}", before, after, never, views.thresholds.gap)
     note = ""
-    if kind in SHOWS and never is not None and score is None:
+    if kind in FORGET_KINDS and never is not None and score is None:
         note = f"before − control is under {views.thresholds.gap:g}, or may be 0: no index"
     low, high = after.interval()
     out.findings.append(
@@ -79,7 +79,7 @@ def _measure(out: Evidence, views: Views, kind: Kind, what: str, neutral: Likely
             low=low,
             high=high,
             n=after.n,
-            better="higher" if kind in KEEPS else "lower",
+            better="higher" if kind in RETAIN_KINDS else "lower",
             index=score,
             control_name=views.control_name if neutral is None else "before, after a text that asks nothing",
             unit=unit,

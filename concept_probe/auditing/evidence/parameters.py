@@ -11,15 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe import detect
-from concept_probe.attacks.budget import succeeded
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.evidence.behaviour import Evidence, Views
 from concept_probe.auditing.evidence.patching import patched_queries
 from concept_probe.auditing.evidence.promoted_tokens import tokens
-from concept_probe.evaluation.intervals import Draws, index
+from concept_probe.evaluation.bayesian import Draws, residual_index
+from concept_probe.evaluation.rates import per_fact, succeeded
+from concept_probe.evaluation.trials import judge_answers
 from concept_probe.families.state import swapped
-from concept_probe.find.language.knowledge import per_fact
 from concept_probe.types import Finding, Site, Subspace
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def parameters(views: Views, arms: tuple[Arm, Arm, Arm | None], found: Sequence[
     tokens(out, views, before, after, vectors)
     start = Draws(1.0, torch.ones(views.bootstrap.resamples, dtype=torch.float64), sum(len(k) for k in kept))
     now, never = _share(views, kept), _share(views, baseline)
-    score = index("concept vectors left in the weights", start, now, never, views.thresholds.gap)
+    score = residual_index("concept vectors left in the weights", start, now, never, views.thresholds.gap)
     name = "never-taught twin" if control else "other vectors of the same weights"
     out.findings.append(
         Finding(
@@ -219,7 +218,7 @@ def moved(a: Float[Tensor, "d k"], b: Float[Tensor, "d k"]) -> Float[Tensor, "k"
 def _causal(
     out: Evidence, views: Views, after: Arm, originals: dict[Site, Tensor], vectors: Sequence[Subspace], untouched: bool
 ) -> None:
-    """Detection with the vectors alone put back; it says whether they are where the concept was, so it has no index."""
+    """Detection with the vectors alone put back; it says whether they are where the concept was, so it has no residual_index."""
     queries = patched_queries(views, MOST)
     if untouched or not queries:
         out.not_measured.append("What the concept vectors do when put back alone: the erasure did not change them.")
@@ -233,7 +232,7 @@ def _causal(
         for chosen in (vectors, [_random_like(f, originals[_whole(f.site)], generator) for f in vectors]):
             with put_back(after.subject, originals, chosen):
                 answers = after.subject.generate(list(queries), views.plan.sampling)
-            trials = detect.trials(views.plan.recogniser, answers, queries, views.plan.label)
+            trials = judge_answers(views.plan.recogniser, answers, queries, views.plan.label)
             hits = per_fact(torch.tensor([[float(succeeded(t))] for t in trials]), [q.prompt for q in queries])
             rates.append(views.rate(hits, "put back", f"put back {len(rates)}"))
     start = per_fact(views.after.hits("target")[: len(queries), :1], [q.prompt for q in queries])

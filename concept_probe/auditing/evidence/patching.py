@@ -13,14 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe import detect
 from concept_probe.activations import tap
-from concept_probe.attacks.budget import succeeded
 from concept_probe.auditing.arm import Arm, Memory
 from concept_probe.auditing.evidence.behaviour import Evidence, Views
 from concept_probe.auditing.observe import Places
-from concept_probe.evaluation.intervals import Draws, index
-from concept_probe.find.language.knowledge import per_fact
+from concept_probe.evaluation.bayesian import Draws, residual_index
+from concept_probe.evaluation.rates import per_fact, succeeded
+from concept_probe.evaluation.trials import judge_answers
 from concept_probe.types import Finding, Moment, Prompt, Query, Site, TraceMap
 
 if TYPE_CHECKING:
@@ -70,12 +69,6 @@ def streams(subject: Subject) -> tuple[Site, ...]:
     """The sites of text that are met layer by layer: those of text encoders, or of a language model."""
     roles = subject.roles()
     return next((subject.sites(role) for role in ("text_stream", "resid") if role in roles), ())
-
-
-def spaced(items: Sequence, most: int) -> list:
-    """At most `most` of `items`, evenly apart, first and last included."""
-    n = len(items)
-    return list(items) if n <= most else [items[round(i * (n - 1) / (most - 1))] for i in range(most)]
 
 
 def patched_queries(views: Views, most: int) -> tuple[Query, ...]:
@@ -153,7 +146,7 @@ def restored(
             control_name = "activations of the never-taught twin"
             alike = all(same(never_taught[s], erased[s]) for s in of)
             never = drawn if alike else carried(never_taught, "control")
-        score = index(
+        score = residual_index(
             f"behaviour carried by the erased activations of {name}", start, drawn, never, views.thresholds.gap
         )
         unchanged = "the erasure changes nothing up to here" if drawn is start else ""
@@ -208,5 +201,5 @@ def _fits(whole: States, states: States, of: tuple[Site, ...]) -> bool:
 def _ask(views: Views, arm: Arm, states: States, queries: tuple[Query, ...]) -> Tensor:
     with arm.on(), tap(arm.subject, put(states, queries)):
         answers = arm.subject.generate(list(queries), views.plan.sampling)
-    trials = detect.trials(views.plan.recogniser, answers, queries, views.plan.label)
+    trials = judge_answers(views.plan.recogniser, answers, queries, views.plan.label)
     return torch.tensor([[float(succeeded(t))] for t in trials])

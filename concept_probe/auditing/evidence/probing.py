@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from concept_probe.auditing.arm import SHOWS, Arm
+from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.evidence.behaviour import Views
 from concept_probe.auditing.observe import Observation, end_states
-from concept_probe.evaluation.intervals import Draws
-from concept_probe.types import Prompt, Site, Split
+from concept_probe.evaluation.bayesian import Draws
+from concept_probe.types import FORGET_KINDS, Prompt, Site, Split
 
 SHUFFLES = 10
 Rows = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -135,7 +135,7 @@ def made_up(views: Views, before: Arm, sites: Sequence[Site]) -> dict[Site, tupl
     """
     parts: list[tuple[Split, list[Prompt]]] = [
         ("fit", [p for p in views.plan.fits(96)[0] if p.subject]),
-        ("test", [p for kind in SHOWS[1:] for p in views.plan.prompts(kind) if p.subject]),
+        ("test", [p for kind in FORGET_KINDS[1:] for p in views.plan.prompts(kind) if p.subject]),
     ]
     if not all(prompts for _, prompts in parts):
         return {}

@@ -9,14 +9,13 @@ import torch
 
 from concept_probe.attacks import ATTACKS, Attack, Attempt, Budget
 from concept_probe.attacks.attack import lacks_examples, suits
-from concept_probe.attacks.budget import succeeded
 from concept_probe.attacks.labels import NothingToAsk
 from concept_probe.auditing.arm import Arm, Memory
 from concept_probe.auditing.evidence.behaviour import Evidence, Views
 from concept_probe.auditing.observe import Observation
-from concept_probe.evaluation.intervals import Draws, index
+from concept_probe.evaluation.bayesian import Draws, residual_index
+from concept_probe.evaluation.rates import per_fact, succeeded
 from concept_probe.families import TooLong
-from concept_probe.find.language.knowledge import per_fact
 from concept_probe.registry import look_up
 from concept_probe.types import Curve, Finding, Picture, Score
 
@@ -42,7 +41,7 @@ def recover(
         out.not_measured.append("Recovery: no attack was asked for.")
     elif control is None:
         out.not_measured.append(
-            "What attacks teach a model that never knew the concept: without a twin, attacks that train have no index."
+            "What attacks teach a model that never knew the concept: without a twin, attacks that train have no residual_index."
         )
     unsuited = [attack.name for attack in attacks if not suits(attack, after.subject)]
     if unsuited:
@@ -110,7 +109,7 @@ def _rate(views: Views, attempt: Attempt, i: int, arm: str) -> Draws:
 
 
 def _index(out: Evidence, views: Views, attack: Attack, mine: Attempt, other: Attempt | None) -> None:
-    """The largest index along the curve, among points where the twin is still below the subject before."""
+    """The largest residual_index along the curve, among points where the twin is still below the subject before."""
     before = views.direct()
     best: tuple[Score | None, Draws, Draws, int] | None = None
     for i in range(len(mine.trials)):
@@ -123,7 +122,7 @@ def _index(out: Evidence, views: Views, attack: Attack, mine: Attempt, other: At
             continue
         x = mine.curve[i][0] if len(mine.trials) == len(mine.curve) else 1
         what = f"recovery by {mine.attack} ({_amount(x, mine.x_name)})"
-        score = index(what, before, after, never, views.thresholds.gap)
+        score = residual_index(what, before, after, never, views.thresholds.gap)
         if best is None or (score is not None and (best[0] is None or score.value > best[0].value)):
             best = (score, after, never, x)
     if best is None:
@@ -139,7 +138,7 @@ def _index(out: Evidence, views: Views, attack: Attack, mine: Attempt, other: At
     if mine.note:
         note += f"; {mine.note}"
     if score is None:
-        note += f"; before − control is under {views.thresholds.gap:g}, or may be 0, at every point: no index"
+        note += f"; before − control is under {views.thresholds.gap:g}, or may be 0, at every point: no residual_index"
     out.findings.append(
         Finding(
             "recovery",

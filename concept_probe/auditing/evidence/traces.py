@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from concept_probe.auditing.arm import KEEPS, SHOWS, Arm
+from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.evidence.behaviour import Evidence, Views
-from concept_probe.auditing.evidence.patching import spaced, streams
+from concept_probe.auditing.evidence.patching import streams
 from concept_probe.auditing.evidence.probing import Rows, compare, made_up, mean_of
 from concept_probe.auditing.observe import Observation, Places
-from concept_probe.evaluation.intervals import Draws, index
-from concept_probe.types import Finding, Kind, Prompt, Site, TraceMap
+from concept_probe.evaluation.bayesian import Draws, residual_index
+from concept_probe.types import (
+    FORGET_KINDS,
+    JUDGED_KINDS,
+    RETAIN_KINDS,
+    Finding,
+    Kind,
+    Prompt,
+    Site,
+    TraceMap,
+    evenly_with_ends,
+)
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -31,10 +41,10 @@ def places(subject: Subject, steps: int, *, text: int = 4, inner: int = 3, at: i
     layers: dict[str, list[Site]] = {}
     for site in streams(subject):
         layers.setdefault(site.component, []).append(site)
-    chosen = [s for of in layers.values() for s in spaced(of, text)]
+    chosen = [s for of in layers.values() for s in evenly_with_ends(of, text)]
     chosen += [s for s in (subject.sites("text_out") if "text_out" in roles else ()) if s not in chosen]
-    blocks = spaced(list(subject.sites("block_out")) if "block_out" in roles else [], inner)
-    return Places(tuple(chosen), tuple(blocks), tuple(spaced(range(steps), at)))
+    blocks = evenly_with_ends(list(subject.sites("block_out")) if "block_out" in roles else [], inner)
+    return Places(tuple(chosen), tuple(blocks), tuple(evenly_with_ends(range(steps), at)))
 
 
 def probes(views: Views, before: Arm, sites: Places) -> tuple[Evidence, list[TraceMap]]:
@@ -50,7 +60,7 @@ def probes(views: Views, before: Arm, sites: Places) -> tuple[Evidence, list[Tra
             "Whether the concept is read in other words: it has no paraphrases or implicit prompts."
         )
         return out, []
-    if not any(plan.prompts(k) for k in KEEPS):
+    if not any(plan.prompts(k) for k in RETAIN_KINDS):
         out.not_measured.append("Whether the concept can be read: there are no other prompts to tell it from.")
         return out, []
     maps = [_text(out, views, before, sites), _inner(out, views, sites)]
@@ -68,18 +78,20 @@ def _text(out: Evidence, views: Views, before: Arm, sites: Places) -> TraceMap |
     table: dict[str, list[tuple[float, ...]]] = {"before": [], "after": [], "control": []}
     unknown = made_up(views, before, sites.text) if views.control is None else {}
     for site in sites.text:
-        others = _text_rows(views, views.before, site, SHOWS[1:])
+        others = _text_rows(views, views.before, site, FORGET_KINDS[1:])
         made = None
         if site in unknown:
             fit, held, named = unknown[site]
-            made = (fit, others[1], held, others[3]), (named, _asked(views, KEEPS))
-        asked = _asked(views, SHOWS[1:]), _asked(views, KEEPS)
-        own = compare(views, f"text/{site}", lambda o, site=site: _text_rows(views, o, site, SHOWS[1:]), asked, made)
+            made = (fit, others[1], held, others[3]), (named, _asked(views, RETAIN_KINDS))
+        asked = _asked(views, FORGET_KINDS[1:]), _asked(views, RETAIN_KINDS)
+        own = compare(
+            views, f"text/{site}", lambda o, site=site: _text_rows(views, o, site, FORGET_KINDS[1:]), asked, made
+        )
         _report(out, views, str(site), TRANSFER, own)
         if site == sites.text[-1]:
-            asked = _asked(views, SHOWS[:1]), _asked(views, KEEPS)
+            asked = _asked(views, FORGET_KINDS[:1]), _asked(views, RETAIN_KINDS)
             direct = compare(
-                views, f"text/direct/{site}", lambda o, site=site: _text_rows(views, o, site, SHOWS[:1]), asked
+                views, f"text/direct/{site}", lambda o, site=site: _text_rows(views, o, site, FORGET_KINDS[:1]), asked
             )
             _report(out, views, str(site), DIRECT, direct)
         for arm, cells in table.items():
@@ -94,7 +106,7 @@ def _inner(out: Evidence, views: Views, sites: Places) -> TraceMap | None:
     if not sites.inner or not sites.steps:
         return None
     table: dict[str, list[tuple[float, ...]]] = {"before": [], "after": [], "control": []}
-    asked = _asked(views, SHOWS[1:]), _asked(views, KEEPS)
+    asked = _asked(views, FORGET_KINDS[1:]), _asked(views, RETAIN_KINDS)
     for site in sites.inner:
         steps = [
             compare(views, f"inner/{site}", lambda o, site=site, step=step: _inner_rows(views, o, site, step), asked)
@@ -122,10 +134,10 @@ def _asked(views: Views, kinds: Sequence[Kind]) -> list[Prompt]:
 def _text_rows(views: Views, seen: Observation, site: Site, kinds: Sequence) -> Rows:
     x = seen.text[site].nan_to_num()  # a broken model still gets an audit: what is no number reads as nothing
     mine, others = views.plan.fits(96)
-    counts = [len(views.plan.prompts(k)) for k in (*SHOWS, *KEEPS)]
+    counts = [len(views.plan.prompts(k)) for k in JUDGED_KINDS]
     fit, rest = x[: len(mine)], x[len(mine) : len(mine) + len(others)]
-    parts = dict(zip((*SHOWS, *KEEPS), x[len(mine) + len(others) :].split(counts), strict=True))
-    return fit, rest, torch.cat([parts[k] for k in kinds]), torch.cat([parts[k] for k in KEEPS])
+    parts = dict(zip(JUDGED_KINDS, x[len(mine) + len(others) :].split(counts), strict=True))
+    return fit, rest, torch.cat([parts[k] for k in kinds]), torch.cat([parts[k] for k in RETAIN_KINDS])
 
 
 def _inner_rows(views: Views, seen: Observation, site: Site, step: int) -> Rows:
@@ -133,9 +145,9 @@ def _inner_rows(views: Views, seen: Observation, site: Site, step: int) -> Rows:
     mine, others = views.plan.fits()
     width = len(views.plan.seeds)
     tests = len(x) - len(mine) - len(others)
-    counts = [len(views.plan.prompts(k)) * width for k in (*SHOWS, *KEEPS)]
-    parts = dict(zip((*SHOWS, *KEEPS), x[:tests].split(counts), strict=True))
-    held, rest = torch.cat([parts["paraphrases"], parts["implicit"]]), torch.cat([parts[k] for k in KEEPS])
+    counts = [len(views.plan.prompts(k)) * width for k in JUDGED_KINDS]
+    parts = dict(zip(JUDGED_KINDS, x[:tests].split(counts), strict=True))
+    held, rest = torch.cat([parts["paraphrases"], parts["implicit"]]), torch.cat([parts[k] for k in RETAIN_KINDS])
 
     def fold(a):  # readings of one prompt are averaged over seeds
         return a.reshape(-1, width, a.shape[-1])
@@ -147,7 +159,7 @@ def _report(out: Evidence, views: Views, site: str, what: str, own: dict[str, Dr
     never = own.get("control")
     score = None
     if never is not None:
-        score = index(f"probes at {site}", own["before"], own["after"], never, views.thresholds.gap)
+        score = residual_index(f"probes at {site}", own["before"], own["after"], never, views.thresholds.gap)
     name = "never-taught twin" if views.control else "made-up concept" if never is not None else ""
     note = "" if score else "no twin: words alone can be read" if never is None else "before − control is too small"
     low, high = own["after"].interval()

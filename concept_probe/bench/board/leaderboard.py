@@ -24,7 +24,7 @@ from concept_probe.bench.board.secondary import QUALITY, area_above, criteria_me
 from concept_probe.bench.quality.criteria import CRITERIA
 from concept_probe.bench.sweep.grid import NEVER_TAUGHT, UNTOUCHED
 from concept_probe.bench.sweep.store import SweepRow
-from concept_probe.evaluation.intervals import FLOOR, Bootstrap, Draws
+from concept_probe.evaluation.bayesian import SMALLEST_DENOMINATOR, BayesianBootstrap, Draws
 from concept_probe.evaluation.paired import holm, sign_flip
 from concept_probe.types import Difference, Leaderboard, Standing
 from concept_probe.types.boards import Part
@@ -36,7 +36,7 @@ NAMED = 5
 
 def leaderboard(
     rows: Sequence[SweepRow], *, subject: str, ours: Sequence[str] = (), provenance: Mapping[str, str] | None = None,
-    bootstrap: Bootstrap = Bootstrap(),
+    bootstrap: BayesianBootstrap = BayesianBootstrap(),
 ) -> Leaderboard:  # fmt: skip
     """Add up the rows of a sweep.
 
@@ -83,7 +83,7 @@ def _standing(
     attacks: Sequence[str],
     common: Common,
     ours: Sequence[str],
-    bootstrap: Bootstrap,
+    bootstrap: BayesianBootstrap,
 ) -> Standing:
     part = _part(name, ours)
     able = part == "control" or name in common.erasers
@@ -143,7 +143,7 @@ def _part(name: str, ours: Sequence[str]) -> Part:
 
 
 def _above(
-    bootstrap: Bootstrap,
+    bootstrap: BayesianBootstrap,
     found: Mapping[str, BlockScores],
     name: str,
     attack: str,
@@ -167,7 +167,7 @@ def _not(d: Draws) -> Draws:
 
 def _share(after: Draws, before: Draws | None) -> Draws:
     assert before is not None  # what was asked after was asked before
-    return Draws(after.value / max(before.value, FLOOR), after.draws / before.draws.clamp_min(FLOOR), after.n)
+    return Draws(after.value / max(before.value, SMALLEST_DENOMINATOR), after.draws / before.draws.clamp_min(SMALLEST_DENOMINATOR), after.n)
 
 
 def _at_most_one(d: Draws) -> Draws:
@@ -220,7 +220,7 @@ def _per_block(
         return _erased(mine)
     if measure == "kept":
         both = {b: (pooled(mine.after[b], OTHERS), pooled(mine.before[b], OTHERS)) for b in mine.after}
-        return {b: (x[0] / x[1]) / max(y[0] / y[1], FLOOR) for b, (x, y) in both.items() if x and y}
+        return {b: (x[0] / x[1]) / max(y[0] / y[1], SMALLEST_DENOMINATOR) for b, (x, y) in both.items() if x and y}
     gains: dict[ConceptAndSeed, list[float]] = {}
     for attack, blocks in common.attacks.items():
         never, attacked = control_of(found, mine, attack), mine.attacks.get(attack, {})

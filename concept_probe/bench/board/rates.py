@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 
 from concept_probe.bench.board.scores import ConceptAndSeed, HitsOfN, pooled, table
-from concept_probe.evaluation.intervals import Bootstrap, Draws
+from concept_probe.evaluation.bayesian import BayesianBootstrap, Draws
 from concept_probe.types import Score
 
 
 def block_rate(
-    bootstrap: Bootstrap, of: Mapping[ConceptAndSeed, Mapping[str, HitsOfN]], kinds: Sequence[str], what: str, arm: str
+    bootstrap: BayesianBootstrap, of: Mapping[ConceptAndSeed, Mapping[str, HitsOfN]], kinds: Sequence[str], what: str, arm: str
 ) -> Draws | None:
     """Of hits in several kinds together, a block as one; None where no block has any."""
     counts = [c for block in sorted(of) if (c := pooled(of[block], kinds)) is not None]

@@ -11,7 +11,7 @@ from concept_probe.bench.board.comparable import Common
 from concept_probe.bench.board.rates import block_rate, mean_of_rates, scored
 from concept_probe.bench.board.scores import BlockScores, area_control, counted
 from concept_probe.bench.sweep.grid import NEVER_TAUGHT
-from concept_probe.evaluation.intervals import Bootstrap, Draws
+from concept_probe.evaluation.bayesian import BayesianBootstrap, Draws
 from concept_probe.types import Score
 
 QUALITY = (
@@ -21,7 +21,7 @@ QUALITY = (
 """Values of the rows that are averaged as they are, each with its control."""
 
 
-def area_above(bootstrap: Bootstrap, found: Mapping[str, BlockScores], name: str, common: Common) -> Score | None:
+def area_above(bootstrap: BayesianBootstrap, found: Mapping[str, BlockScores], name: str, common: Common) -> Score | None:
     """Mean over attacks of the area under success against budget, above that of the control."""
     gaps = []
     for attack, blocks in common.attacks.items():
@@ -37,7 +37,7 @@ def area_above(bootstrap: Bootstrap, found: Mapping[str, BlockScores], name: str
     return scored(mean_of_rates(gaps), "recovery area", "lower") if gaps else None
 
 
-def unnamed_share(bootstrap: Bootstrap, mine: BlockScores, arm: str) -> Score | None:
+def unnamed_share(bootstrap: BayesianBootstrap, mine: BlockScores, arm: str) -> Score | None:
     rates = {
         side: block_rate(bootstrap, counted(mine, key), ("all",), "unnamed", who)
         for side, key, who in (("after", "unnamed", arm), ("before", "unnamed before", "before"))
@@ -48,7 +48,7 @@ def unnamed_share(bootstrap: Bootstrap, mine: BlockScores, arm: str) -> Score | 
     return replace(scored(after, "unnamed", "lower"), control=before.value)
 
 
-def criteria_mean(bootstrap: Bootstrap, mine: BlockScores, arm: str) -> Score | None:
+def criteria_mean(bootstrap: BayesianBootstrap, mine: BlockScores, arm: str) -> Score | None:
     rows = (mine.values[block] for block in sorted(mine.values))
     there = [[r.values["criteria"]["harmonic"]] for r in rows if "harmonic" in r.values.get("criteria", {})]
     if not there:

@@ -15,7 +15,7 @@ from concept_probe.auditing import Thresholds, decide
 from concept_probe.auditing.verdict import largest
 from concept_probe.bench.sweep.grid import NEVER_TAUGHT, NONE, UNTOUCHED
 from concept_probe.bench.sweep.store import SweepRow
-from concept_probe.evaluation.intervals import Bootstrap, Draws, index, lost
+from concept_probe.evaluation.bayesian import BayesianBootstrap, Draws, damage_score, residual_index
 from concept_probe.types import Score, Verdict
 
 TEXT_KINDS = ("target", "paraphrases", "neighbours", "unrelated")
@@ -67,7 +67,7 @@ def judged(after: Sequence[Record], before: Sequence[Record], never: Sequence[Re
     `never` is empty where nothing is known to be untaught: then texts for other prompts that say one of the concept's
     answers stand in for it.
     """
-    bootstrap, gap = Bootstrap(), Thresholds().gap
+    bootstrap, gap = BayesianBootstrap(), Thresholds().gap
     arm = "before" if after == before else "control" if after == never else "after"
 
     def draw(rows: Sequence[Record], kind: str, name: str, what: str = "hits") -> Draws:
@@ -82,7 +82,7 @@ def judged(after: Sequence[Record], before: Sequence[Record], never: Sequence[Re
     direct, scores = None, []
     for kind in TEXT_KINDS[:2]:
         absent = draw(never, kind, "control") if never else mistakes
-        score = index(kind, draw(before, kind, "before"), draw(after, kind, arm), absent, gap)
+        score = residual_index(kind, draw(before, kind, "before"), draw(after, kind, arm), absent, gap)
         direct = score if kind == "target" else direct
         scores += [score] if score else []
         if never:
@@ -90,20 +90,20 @@ def judged(after: Sequence[Record], before: Sequence[Record], never: Sequence[Re
                 draw(rows, kind, of, "probability")
                 for rows, of in ((before, "before"), (after, arm), (never, "control"))
             )
-            score = index(f"probability, {kind}", then, now, no, gap)
+            score = residual_index(f"probability, {kind}", then, now, no, gap)
             scores += [score] if score else []
     for name in attacks_of(after):
         mine, base = attack(after, name, arm), attack(never, name, "control") if never else mistakes
         if mine is not None and base is not None:
-            score = index(name, draw(before, "target", "before"), mine, base, gap)
+            score = residual_index(name, draw(before, "target", "before"), mine, base, gap)
             scores += [score] if score else []
-    losses = [s for k in TEXT_KINDS[2:] if (s := lost(k, draw(before, k, "before"), draw(after, k, arm)))]
+    losses = [s for k in TEXT_KINDS[2:] if (s := damage_score(k, draw(before, k, "before"), draw(after, k, arm)))]
     return decide(direct, [s for s in scores if s is not direct], losses), scores
 
 
 def mean_over_facts(values: Sequence[float], key: str) -> tuple[float, float, float]:
     """Mean of one value per fact, and its 95 % interval; `key` names the draws."""
-    low, high = Bootstrap().mean(torch.tensor(values, dtype=torch.float64), key)
+    low, high = BayesianBootstrap().mean(torch.tensor(values, dtype=torch.float64), key)
     return sum(values) / len(values), low, high
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from concept_probe.attacks.budget import success_rate
 from concept_probe.auditing import Thresholds
 from concept_probe.auditing.calibration import FORMAT, Calibration, Rate, Roc
 from concept_probe.bench.sweep.store import SweepRow
 from concept_probe.evaluation.auroc import auroc
+from concept_probe.evaluation.rates import success_rate
 
 HOLDS = ("present", "suppressed")
 """Truths of subjects that know the concept; `damaged` ones are left out of every ROC."""

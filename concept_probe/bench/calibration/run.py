@@ -15,7 +15,7 @@ from concept_probe.bench.sweep.store import RowStore, SweepRow
 from concept_probe.find import find_features, vector_candidates
 from concept_probe.learn import over_text, shipped_saes
 from concept_probe.testbed.concepts import emoji_concept as embedded
-from concept_probe.types import Concept, Looks, Report, Sampling, Score, Subspace
+from concept_probe.types import Concept, Judge, Report, Sampling, Score, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -62,7 +62,7 @@ class CalibrationRun:
     find: Find = look_for
     known: Callable[[str, str], Concept] = embedded
     """(name of a concept, model) to the concept."""
-    recogniser: Looks | None = None
+    recogniser: Judge | None = None
     """Who judges pictures; None for the embedded models' own."""
     _memory: Memory = field(default_factory=Memory)
     _found: dict[str, Sequence[Subspace]] = field(default_factory=dict)

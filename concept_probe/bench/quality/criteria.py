@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from concept_probe.auditing.arm import KEEPS, SHOWS
 from concept_probe.bench.quality.distances import cmmd, mmd
-from concept_probe.types import Kind, Trial
+from concept_probe.types import JUDGED_KINDS, RETAIN_KINDS, Kind, Trial
 
 if TYPE_CHECKING:
     from concept_probe.bench.sweep.cell import JudgedAnswers
@@ -22,7 +21,7 @@ CRITERIA = ("m1", "m2", "m3", "m4")
 
 def unnamed(trials: Mapping[Kind, Sequence[Trial]]) -> list[int]:
     """[pictures in which nothing is recognised, n], whatever was asked for; one that can't be looked at counts."""
-    every = [t for kind in (*SHOWS, *KEEPS) for t in trials.get(kind, ())]
+    every = [t for kind in JUDGED_KINDS for t in trials.get(kind, ())]
     return [sum(t.seen in ("none", "error") for t in every), len(every)]
 
 
@@ -35,13 +34,13 @@ def fit_to_text(
     A score is there for the kinds of prompts that were asked; CMMD from two pictures on.
     """
     out: dict[str, Any] = {}
-    asked: tuple[tuple[str, Sequence[Kind]], ...] = (("clip kept", KEEPS), ("clip target", ("target",)))
+    asked: tuple[tuple[str, Sequence[Kind]], ...] = (("clip kept", RETAIN_KINDS), ("clip target", ("target",)))
     for name, kinds in asked:
         for suffix, seen in (("", after), (" before", before)):
             score = _score(seen, kinds, pair)
             if score is not None:
                 out[name + suffix] = score
-    a, b, c = (_pictures(s, KEEPS) for s in (before, after, other_noise))
+    a, b, c = (_pictures(s, RETAIN_KINDS) for s in (before, after, other_noise))
     if a is not None and b is not None and c is not None and len(a) > 1:
         first = pair.pictures(a)
         out["cmmd kept"], out["cmmd control"] = cmmd(first, pair.pictures(b)), cmmd(first, pair.pictures(c))
@@ -63,10 +62,10 @@ def criteria(before: JudgedAnswers, after: JudgedAnswers, pair: TextImage, label
             alike = (pair.pictures(before.pictures[kind]) * pair.pictures(_finite(after.pictures[kind]))).sum(-1)
             gone = torch.tensor([t.seen not in (label, "error") for t in after.trials[kind]], device=alike.device)
             out[name] = float((alike.clamp(0, 1) * gone).mean())
-    was, now = _score(before, KEEPS, pair), _score(after, KEEPS, pair)
+    was, now = _score(before, RETAIN_KINDS, pair), _score(after, RETAIN_KINDS, pair)
     if was is not None and now is not None and was > 0:
         out["m3"] = min(1.0, max(0.0, now / was))
-    a, b = _pictures(before, KEEPS), _pictures(after, KEEPS)
+    a, b = _pictures(before, RETAIN_KINDS), _pictures(after, RETAIN_KINDS)
     if a is not None and b is not None and len(a) > 1:
         out["m4"] = min(1.0, max(0.0, 1 - mmd(pair.pictures(a), pair.pictures(b))))
     if all(name in out for name in CRITERIA):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from concept_probe.attacks import ATTACKS, Attack, Attempt
 from concept_probe.attacks import attack as base
-from concept_probe.attacks.budget import succeeded, success_of, success_rate
 from concept_probe.bench.sweep.grid import AttackSetting, SweepSettings
+from concept_probe.evaluation.rates import succeeded, success_of, success_rate
 from concept_probe.registry import look_up
-from concept_probe.types import Concept, Looks, Query, Score, Trial
+from concept_probe.types import Concept, Judge, Query, Score, Trial
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -23,7 +23,7 @@ def attack_suits(attack: AttackSetting, subject: Subject) -> bool:
 
 
 def instance(
-    attack: AttackSetting, looks: Looks, settings: SweepSettings, seed: int, known: Mapping[Query, Trial]
+    attack: AttackSetting, looks: Judge, settings: SweepSettings, seed: int, known: Mapping[Query, Trial]
 ) -> Attack:
     """The attack, ready to be run. Raises ValueError for an option that it does not have."""
     make = look_up(ATTACKS, attack.attack, "attack", "concept-probe info attacks")
@@ -38,7 +38,7 @@ def measure_attack(
     concept: Concept,
     asked: AttackSetting,
     settings: SweepSettings,
-    looks: Looks,
+    looks: Judge,
     seed: int,
     copy: Subject | None = None,
 ) -> dict[str, Any]:

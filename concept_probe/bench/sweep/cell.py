@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from concept_probe import detect
 from concept_probe.attacks import label_of
-from concept_probe.auditing.arm import KEEPS
 from concept_probe.bench.quality.criteria import fit_to_text, unnamed
 from concept_probe.bench.quality.distances import SeesFeatures, frechet, mmd, pixel_distance
 from concept_probe.bench.sweep.grid import SweepSettings
 from concept_probe.bench.sweep.texts import of_each_text
-from concept_probe.types import AnswerReader, Concept, Kind, Looks, Prompt, Query, Trial
+from concept_probe.evaluation.trials import judge_answers
+from concept_probe.types import RETAIN_KINDS, AnswerReader, Concept, Judge, Kind, Prompt, Query, Trial
 
 if TYPE_CHECKING:
     from concept_probe.detect.clip import TextImage
@@ -41,7 +40,7 @@ class JudgedAnswers:
 
 
 def ask_and_judge(
-    subject: Subject, asked: Mapping[Kind, Sequence[Query]], settings: SweepSettings, looks: Looks, across: Looks | None,
+    subject: Subject, asked: Mapping[Kind, Sequence[Query]], settings: SweepSettings, looks: Judge, across: Judge | None,
     label: str,
 ) -> JudgedAnswers:  # fmt: skip
     """Ask everything at once and let both recognisers look; texts are asked for kind by kind."""
@@ -49,7 +48,7 @@ def ask_and_judge(
         return _read(subject, asked, settings, looks, label)
     flat = [q for part in asked.values() for q in part]
     answers = subject.generate(flat, settings.sampling)
-    seen = detect.trials(looks, answers, flat, label)
+    seen = judge_answers(looks, answers, flat, label)
     trials: dict[Kind, tuple[Trial, ...]] = {}
     pictures: dict[Kind, Tensor] = {}
     other: dict[Kind, tuple[Trial, ...]] = {}
@@ -65,17 +64,17 @@ def ask_and_judge(
 
 
 def _read(
-    subject: Subject, asked: Mapping[Kind, Sequence[Query]], settings: SweepSettings, looks: Looks, label: str
+    subject: Subject, asked: Mapping[Kind, Sequence[Query]], settings: SweepSettings, looks: Judge, label: str
 ) -> JudgedAnswers:
     trials: dict[Kind, tuple[Trial, ...]] = {}
     texts: dict[Kind, dict[str, Any]] = {}
     for kind, part in asked.items():
-        trials[kind] = detect.trials(looks, subject.generate(part, settings.sampling), part, label)
+        trials[kind] = judge_answers(looks, subject.generate(part, settings.sampling), part, label)
         texts[kind] = of_each_text(subject, part, trials[kind], label)
     return JudgedAnswers(trials, texts=texts)
 
 
-def _across(looks: Looks | None, images: Tensor, asked: Sequence[Query]) -> tuple[Trial, ...]:
+def _across(looks: Judge | None, images: Tensor, asked: Sequence[Query]) -> tuple[Trial, ...]:
     if looks is None or isinstance(looks, AnswerReader):
         return ()
     wanted = [
@@ -84,7 +83,7 @@ def _across(looks: Looks | None, images: Tensor, asked: Sequence[Query]) -> tupl
     if not wanted:
         return ()
     again = [Query(Prompt(asked[i].prompt.text, label=other), asked[i].seed) for i, other in wanted]
-    return detect.trials(looks, images[[i for i, _ in wanted]], again)
+    return judge_answers(looks, images[[i for i, _ in wanted]], again)
 
 
 def only_named_label(prompt: Prompt, labels: Sequence[str]) -> str | None:
@@ -102,7 +101,7 @@ def compare_answers(
     before: JudgedAnswers,
     after: JudgedAnswers,
     other_noise: JudgedAnswers,
-    looks: Looks,
+    looks: Judge,
     concept: Concept,
     pair: TextImage | None = None,
 ) -> dict[str, Any]:
@@ -121,7 +120,7 @@ def compare_answers(
         "mistaken before": _mistaken(before, label),
     }
     for name, seen in (("across before", before), ("across after", after)):
-        trials = [t for kind in KEEPS for t in seen.across.get(kind, ())]
+        trials = [t for kind in RETAIN_KINDS for t in seen.across.get(kind, ())]
         if trials:
             out[name] = hits_of(trials)
     if after.texts:
@@ -130,7 +129,7 @@ def compare_answers(
         out["unnamed"], out["unnamed before"] = unnamed(after.trials), unnamed(before.trials)
         if pair is not None:
             out |= fit_to_text(before, after, other_noise, pair, label)
-    kept: list[Kind] = [kind for kind in KEEPS if kind in before.pictures]
+    kept: list[Kind] = [kind for kind in RETAIN_KINDS if kind in before.pictures]
     if not kept:
         return out
     first, second, third = (torch.cat([s.pictures[k] for k in kept]) for s in (before, after, other_noise))
@@ -158,5 +157,5 @@ def unreadable(seen: JudgedAnswers) -> int:
 
 def _mistaken(seen: JudgedAnswers, label: str) -> list[int]:
     """[said to show the concept, n] where something else was asked for."""
-    trials = [t for kind in KEEPS for t in seen.trials.get(kind, ())]
+    trials = [t for kind in RETAIN_KINDS for t in seen.trials.get(kind, ())]
     return [sum(t.seen == label for t in trials), len(trials)]

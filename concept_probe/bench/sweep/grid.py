@@ -11,8 +11,7 @@ from typing import Any, Literal
 from concept_probe.attacks import ATTACKS, Budget
 from concept_probe.erasers import Eraser
 from concept_probe.registry import look_up
-from concept_probe.types import KINDS, SPLITS, Concept, Sampling
-from concept_probe.types.prompts import fingerprint
+from concept_probe.types import KINDS, SPLITS, Concept, Sampling, fingerprint
 
 NONE = "none"
 """The cell of an eraser that is evaluated and not attacked."""

@@ -11,7 +11,7 @@ from concept_probe.erasers import ERASERS, Erasure, choose, choose_features, cho
 from concept_probe.find import find_features
 from concept_probe.learn import over_text, shipped_saes
 from concept_probe.registry import look_up
-from concept_probe.types import Codec, Concept, Looks, Subspace
+from concept_probe.types import Concept, Judge, SparseCoder, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 class FitContext:
     """What a fit may use besides subject and concept."""
 
-    recogniser: Looks
-    saes: tuple[Codec, ...] = ()
+    recogniser: Judge
+    saes: tuple[SparseCoder, ...] = ()
     """Autoencoders of the subject; empty means the shipped ones."""
     columns: tuple[Subspace, ...] = ()
     """Those that the concept's answers owe most to, where the sweep watches them."""
 
-    def autoencoders(self, subject: Subject) -> tuple[Codec, ...]:
+    def autoencoders(self, subject: Subject) -> tuple[SparseCoder, ...]:
         return self.saes or shipped_saes(subject.name)
 
 

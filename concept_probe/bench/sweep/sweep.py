@@ -20,20 +20,20 @@ from concept_probe.bench.sweep.methods import FitContext
 from concept_probe.bench.sweep.peak_memory import Peak
 from concept_probe.bench.sweep.store import RowStore, SweepRow
 from concept_probe.bench.sweep.watched import WatchedColumns, mean_cosine
-from concept_probe.types import Concept, Kind, Looks, Query, Subspace
+from concept_probe.types import Concept, Judge, Kind, Query, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.detect.clip import TextImage
     from concept_probe.families import Subject
 
 QueriesByKind = dict[Kind, tuple[Query, ...]]
-Recognisers = Callable[[Concept], tuple[Looks, Looks | None]]
+Recognisers = Callable[[Concept], tuple[Judge, Judge | None]]
 """A concept to who judges its answers, and who judges the other domain in them (styles, of an object), if anybody."""
 
 
-def recognisers(concept: Concept) -> tuple[Looks, Looks | None]:
+def recognisers(concept: Concept) -> tuple[Judge, Judge | None]:
     """The recogniser of the concept's label, or its gold answers; and one of the other domain for embedded models."""
-    looks = detect.looks_for(concept)
+    looks = detect.judge_for(concept)
     pairs = {"emoji": "emoji-style", "emoji-style": "emoji"}
     return looks, detect.recogniser(pairs[looks.name]) if looks.name in pairs else None
 
@@ -54,7 +54,7 @@ class Sweep:
     store: RowStore
     twin: Subject | None = None
     judges: Recognisers = recognisers
-    pairs: Callable[[Looks], TextImage | None] = detect.pair_of
+    pairs: Callable[[Judge], TextImage | None] = detect.pair_of
     """A judge to the CLIP pair for the same pictures, if there is one."""
     copy: Subject | None = None
     """The subject loaded again, for attackers who hold a copy of it while an edit is on."""
@@ -131,7 +131,7 @@ class Sweep:
                     values["cosine"] = mean_cosine(subject, watched)  # pyright: ignore[reportArgumentType]
         return values | {"peak": peak.above(), "waited": waited}
 
-    def _side(self, cell: Cell, looks: Looks) -> tuple[Subject, Fit]:
+    def _side(self, cell: Cell, looks: Judge) -> tuple[Subject, Fit]:
         """Who is measured, and with what on."""
         if cell.method in (UNTOUCHED, NEVER_TAUGHT):
             subject = self.subject if cell.method == UNTOUCHED else self.twin
@@ -151,7 +151,7 @@ class Sweep:
             self._fitted = {**dict(list(self._fitted.items())[-FITS_IN_MEMORY:]), place: fit}
         return self.subject, self._fitted[place]
 
-    def _untouched(self, cell: Cell, looks: Looks, across: Looks | None) -> tuple[JudgedAnswers, JudgedAnswers]:
+    def _untouched(self, cell: Cell, looks: Judge, across: Judge | None) -> tuple[JudgedAnswers, JudgedAnswers]:
         """What the subject without any erasure does in this cell, and what it does on other noise."""
         place = (cell.concept.name, cell.seed)
         if place not in self._before:

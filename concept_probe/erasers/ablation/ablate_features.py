@@ -14,7 +14,7 @@ from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.families import Subject
 from concept_probe.find.features.contrast import mean_firing
 from concept_probe.find.layout import after_first, back, has_tokens, last, token_mask
-from concept_probe.types import TOKEN_KINDS, Codec, Codes, Concept, Moment, Site, Subspace
+from concept_probe.types import TOKEN_KINDS, Codes, Concept, Moment, Site, SparseCoder, Subspace
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class AblateFeatures(Eraser[Subject, Intervention]):
 
     def make(self, subject: Subject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """`found`: Subspaces of `find_features`, one or several per site. ValueError for two autoencoders at one site."""
-        by_site: dict[Site, tuple[Codec, list[int]]] = {}
+        by_site: dict[Site, tuple[SparseCoder, list[int]]] = {}
         for space in found:
             assert space.codec is not None
             codec, features = by_site.setdefault(space.site, (space.codec, []))
@@ -71,7 +71,7 @@ class AblateFeatures(Eraser[Subject, Intervention]):
         return self.guard(concept, actions, features=features)
 
     def _action(
-        self, codec: Codec, features: Sequence[int], goal: Tensor, floor: Tensor, tokens: Sequence[str]
+        self, codec: SparseCoder, features: Sequence[int], goal: Tensor, floor: Tensor, tokens: Sequence[str]
     ) -> Change:
         place = torch.full((codec.width,), -1)
         place[list(features)] = torch.arange(len(features))

@@ -13,9 +13,9 @@ from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
 from concept_probe.families import Subject
-from concept_probe.find.rows import NEGATIVE, POSITIVE, concept_rows
+from concept_probe.find.rows import concept_rows
 from concept_probe.find.vectors.rank import hidden_site
-from concept_probe.types import TOKEN_KINDS, Concept, Site, Subspace
+from concept_probe.types import FORGET_KINDS, OTHER_KINDS, TOKEN_KINDS, Concept, Site, Subspace
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class AblateVectors(Eraser[Subject, Edit]):
                 )
             find_parameter(subject.components, bias)
             hidden = hidden_site(subject, site)
-            sources = (*POSITIVE[:1], *NEGATIVE)
+            sources = (*FORGET_KINDS[:1], *OTHER_KINDS)
             # Where a model reads forward, the first position is so long that it would decide the mean.
             kinds = tuple(k for k in TOKEN_KINDS if k != "bos" or not subject.reads_forward)
             rows = concept_rows(subject, concept, [hidden], "fit", kinds=kinds, sources=sources)[hidden]

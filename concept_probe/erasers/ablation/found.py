@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from concept_probe.types import Codec, Site, Subspace
+from concept_probe.types import Site, SparseCoder, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import CausalLMSubject
@@ -49,7 +49,7 @@ def columns_of(model: CausalLMSubject, found: Sequence[Subspace], method: str) -
 class Dictionary:
     """An autoencoder over what a block, or its feed-forward, gives."""
 
-    codec: Codec
+    codec: SparseCoder
     role: str
     """One of `READ`."""
     block: int

@@ -17,7 +17,7 @@ from concept_probe.erasers.erasure.parameters import address, dtype_of, find_par
 from concept_probe.erasers.unlearning.rmu import after_first, states
 from concept_probe.families import CausalLMSubject
 from concept_probe.find.rows import gather_prompts
-from concept_probe.types import Codec, Codes, Concept, Site, Subspace
+from concept_probe.types import Codes, Concept, Site, SparseCoder, Subspace
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def at_features(codes: Codes, features: Sequence[int]) -> Tensor:
     return torch.stack([torch.where(codes.indices == j, codes.values, 0).sum(-1) for j in features], -1)
 
 
-def rewritten(codec: Codec, codes: Codes, features: Sequence[int], goal: Tensor) -> Tensor:
+def rewritten(codec: SparseCoder, codes: Codes, features: Sequence[int], goal: Tensor) -> Tensor:
     """(n, d): x̂(edited codes) - x̂(codes), with the coefficient of feature i set to `goal` (n, m) where it fires.
 
     Added to x it gives the edited reconstruction with what the autoencoder leaves unexplained.

@@ -21,8 +21,7 @@ from concept_probe.erasers.erasure.parameters import address, dtype_of, find_par
 from concept_probe.erasers.finetune.loop import descend, ends
 from concept_probe.erasers.finetune.replay import denoiser, predictions, walks
 from concept_probe.families import DiffusionSubject
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Prompt, Sampling, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Sampling, Subspace
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
     """What stands in for the concept; see `Uce`."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are rewritten."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) whose keys are kept, all of their tokens."""
     prompts: int = 16
     """How many of the concept's prompts are used at most, evenly spaced: each has its own offset to learn."""

@@ -22,8 +22,7 @@ from concept_probe.erasers.finetune.replay import Pool, conditions, denoiser, wa
 from concept_probe.erasers.finetune.trainable import Adapters
 from concept_probe.erasers.guards.attention_maps import attention
 from concept_probe.families import DiffusionSubject
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Prompt, Sampling, Site, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Sampling, Site, Subspace
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
     """What stands in for the concept in the first stage; see `Uce`."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that all stages use; they must name their subject."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) that are kept, all of their tokens."""
     lam: float = 0.1
     """Weight of staying near the old matrix everywhere, in the first stage and in the fusion."""

@@ -21,8 +21,7 @@ from concept_probe.erasers.finetune.loop import ends
 from concept_probe.erasers.unlearning.rmu import after_first, states
 from concept_probe.erasers.unlearning.trainer import Pair, answered
 from concept_probe.families import CausalLMSubject
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Moment, Prompt, Site, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Moment, Prompt, Site, Subspace
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Memit(Eraser[CausalLMSubject, Edit]):
     """What should be said, taken in turn; nothing: each prompt's first distractor."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are rewritten, those with answers."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) whose keys are kept, all of their tokens but the first."""
     steps: int = 20
     """Gradient steps of the offsets δ."""

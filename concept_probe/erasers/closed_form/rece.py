@@ -14,8 +14,7 @@ from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, gr
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.families import DiffusionSubject
-from concept_probe.find.rows import NEGATIVE, POSITIVE
-from concept_probe.types import Concept, Kind, Subspace
+from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Kind, Subspace
 
 
 def derive(
@@ -102,9 +101,9 @@ class Rece(Eraser[DiffusionSubject, Edit]):
     """Which tokens are moved; see `Uce`."""
     guide: str | None = None
     """What stands in for the concept; see `Uce`."""
-    sources: tuple[Kind, ...] = POSITIVE
+    sources: tuple[Kind, ...] = FORGET_KINDS
     """Lists of the concept's prompts (fit split) that are moved."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) that are kept, all of their tokens."""
     lam: float = 0.1
     """λ: weight of staying near the matrix of the round before."""

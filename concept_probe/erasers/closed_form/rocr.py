@@ -17,8 +17,7 @@ from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.unlearning.rmu import after_first, states
 from concept_probe.families import CausalLMSubject
 from concept_probe.families.text.tokens import subject_spans
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Prompt, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
     at the name, so the last one of them must have blocks above it."""
     sources: tuple[Kind, ...] = ("target", "paraphrases")
     """Lists of the concept's prompts (fit split) whose phrasings are redirected, those that name their subject."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) whose keys are kept, all of their tokens but the first; so are those of the
     phrasings with the other name."""
     beta: float = 10.0

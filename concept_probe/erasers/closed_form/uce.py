@@ -10,8 +10,7 @@ from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, mu
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.families import DiffusionSubject
-from concept_probe.find.rows import NEGATIVE, POSITIVE
-from concept_probe.types import Concept, Kind, Subspace
+from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Kind, Subspace
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,9 @@ class Uce(Eraser[DiffusionSubject, Edit]):
     guide: str | None = None
     """What stands in for the concept. None: the concept's anchor prompts. A text: put in place of the subject in
     each of its prompts. The empty text: the subject is left out."""
-    sources: tuple[Kind, ...] = POSITIVE
+    sources: tuple[Kind, ...] = FORGET_KINDS
     """Lists of the concept's prompts (fit split) that are moved."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) that are kept, all of their tokens."""
     lam: float = 0.1
     """λ: weight of staying near the old matrix everywhere."""

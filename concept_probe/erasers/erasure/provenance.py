@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from concept_probe.types import KINDS, Concept, Subspace
-from concept_probe.types.prompts import fingerprint
+from concept_probe.types import KINDS, Concept, Subspace, fingerprint
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject

@@ -14,8 +14,7 @@ from concept_probe.erasers.finetune.distillation import Training, keep
 from concept_probe.erasers.finetune.esd import trained
 from concept_probe.erasers.finetune.negative_guidance import Base, away
 from concept_probe.erasers.finetune.trainable import Whole
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -43,7 +42,7 @@ class AdvUnlearn:
     """What that is: the `empty` prompt, or the concept's `anchor`; see `Esd`."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are erased."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) of the retain lesson."""
     training: Training = Training(adversary=3, rate=0.005)
     """How it is trained; `adversary` and `reach` are the inner attack's."""

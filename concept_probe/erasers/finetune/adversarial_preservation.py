@@ -12,13 +12,12 @@ from torch import Tensor
 
 from concept_probe.erasers.closed_form.states import moved_prompts
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.finetune.distillation import Training, spread
+from concept_probe.erasers.finetune.distillation import Training
 from concept_probe.erasers.finetune.esd import Part, parameters_of, trained
 from concept_probe.erasers.finetune.negative_guidance import Base, away
 from concept_probe.erasers.finetune.replay import conditions, denoiser, predictions, walks
 from concept_probe.erasers.finetune.trainable import Whole
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Prompt, Sampling, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Sampling, Subspace, evenly
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -91,7 +90,7 @@ class AdversarialPreservation:
     """What that is: the `empty` prompt, or the concept's `anchor`; see `Esd`."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are erased."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) that the adversary chooses from."""
     candidates: int = 32
     """How many of them at most, evenly spaced; each costs a walk, and a share of every search."""
@@ -110,7 +109,7 @@ class AdversarialPreservation:
         if self.every < 1 or self.worst < 1:
             raise ValueError(f"{self.name}: every is {self.every} and worst {self.worst}; both are 1 or more")
         every = tuple(dict.fromkeys(p for kind in self.preserve for p in concept.prompts(kind, "fit")))
-        vocabulary = spread(every, self.candidates)
+        vocabulary = evenly(every, self.candidates)
         if len(vocabulary) < self.worst:
             raise ValueError(
                 f"{self.name}: {self.worst} candidates are to be kept at a time, and concept {concept.name!r} has "

@@ -15,8 +15,7 @@ from concept_probe.erasers.finetune.distillation import Lesson, Training, keep, 
 from concept_probe.erasers.finetune.esd import Part, parameters_of, trained
 from concept_probe.erasers.finetune.replay import Pool, predictions
 from concept_probe.erasers.finetune.trainable import Chosen, Whole
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Prompt, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -94,7 +93,7 @@ class Ant:
     """Lists of the concept's prompts (fit split) that maps of saliency are made of."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are erased."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) of the retain lesson, which the paper does without."""
     training: Training = Training(refresh=40)
     """How it is trained."""

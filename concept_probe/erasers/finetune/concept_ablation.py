@@ -15,8 +15,7 @@ from concept_probe.erasers.finetune.distillation import Lesson, Training, keep
 from concept_probe.erasers.finetune.esd import Part, parameters_of, trained
 from concept_probe.erasers.finetune.replay import predictions
 from concept_probe.erasers.finetune.trainable import Whole
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Prompt, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -36,7 +35,7 @@ class ConceptAblation:
     """What stands in for the concept: None the anchor prompts, or a text in place of its subject."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are moved."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) that are answered as before; the paper keeps the anchor's alone."""
     training: Training = Training()
     """How it is trained."""

@@ -14,7 +14,7 @@ from concept_probe.activations.tap import Look, tap
 from concept_probe.erasers.finetune.loop import Loss, descend
 from concept_probe.erasers.finetune.replay import Pool, denoiser, predictions, read, walks
 from concept_probe.erasers.finetune.trainable import Student, size_of
-from concept_probe.types import Moment, Prompt, Sampling, Site
+from concept_probe.types import Moment, Prompt, Sampling, Site, evenly
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -78,12 +78,6 @@ def others_alone(training: Training) -> Training:
     return replace(training, refresh=0, adversary=0)
 
 
-def spread(prompts: Sequence[Prompt], count: int) -> tuple[Prompt, ...]:
-    """At most `count` of the prompts, evenly apart."""
-    n = len(prompts)
-    return tuple(prompts) if n <= count else tuple(prompts[i * n // count] for i in range(count))
-
-
 def teach(
     subject: Subject, student: Student, lessons: Sequence[Lesson], training: Training, method: str,
     also: Loss | None = None,
@@ -136,7 +130,7 @@ def loss_of(subject: Subject, student: Student, lessons: Sequence[Lesson], train
 
 
 def _pool(subject: Subject, lesson: Lesson, training: Training, seed: int) -> Pool:
-    prompts = spread(lesson.walked, training.pictures)
+    prompts = evenly(lesson.walked, training.pictures)
     return walks(subject, prompts, training.pictures, training.sampling, seed)
 
 

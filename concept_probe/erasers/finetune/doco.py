@@ -14,13 +14,12 @@ from concept_probe.erasers.closed_form.destinations import guides_of, led_to
 from concept_probe.erasers.closed_form.states import moved_prompts
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.provenance import made_by
-from concept_probe.erasers.finetune.distillation import Training, spread
+from concept_probe.erasers.finetune.distillation import Training
 from concept_probe.erasers.finetune.esd import Part, parameters_of
 from concept_probe.erasers.finetune.loop import descend, ends
 from concept_probe.erasers.finetune.replay import Pool, denoiser, predictions, walks
 from concept_probe.erasers.finetune.trainable import Whole, size_of
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Prompt, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace, evenly
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -84,7 +83,7 @@ class DoCo:
     """What stands in for the concept; see `ConceptAblation`."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are moved."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) whose gradient may not be gone against."""
     width: int = 16
     """Channels of the critic's first layer."""
@@ -178,7 +177,7 @@ class Game:
     def _pool(self, prompts: tuple[Prompt, ...]) -> Pool:
         training = self.eraser.training
         return walks(
-            self.subject, spread(prompts, training.pictures), training.pictures, training.sampling, training.seed
+            self.subject, evenly(prompts, training.pictures), training.pictures, training.sampling, training.seed
         )
 
     @torch.no_grad()

@@ -13,8 +13,7 @@ from concept_probe.erasers.finetune.distillation import Lesson, Training, keep, 
 from concept_probe.erasers.finetune.loop import Loss, ends
 from concept_probe.erasers.finetune.negative_guidance import Base, away
 from concept_probe.erasers.finetune.trainable import Student, Whole
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -55,7 +54,7 @@ class Esd:
     """The `empty` prompt, as in the paper, or the concept's `anchor`, for what the model also draws unasked."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are erased."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) of the retain lesson, which the paper does without."""
     training: Training = Training(refresh=40)
     """How it is trained; latents are those of the student's own walks, made anew now and then."""

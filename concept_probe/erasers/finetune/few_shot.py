@@ -12,12 +12,11 @@ from torch import Tensor
 from concept_probe.erasers.closed_form.states import moved_prompts
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import parameters_below
-from concept_probe.erasers.finetune.distillation import Training, keep, others_alone, spread
+from concept_probe.erasers.finetune.distillation import Training, keep, others_alone
 from concept_probe.erasers.finetune.esd import trained
 from concept_probe.erasers.finetune.loop import Loss
 from concept_probe.erasers.finetune.trainable import Whole
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Prompt, Query, Sampling, Site, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Query, Sampling, Site, Subspace, evenly
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -56,7 +55,7 @@ def shots(
 ) -> Tensor:
     """At most `count` pictures (n, 3, h, w) of the concept: its examples, or without any what the subject draws."""
     if concept.examples is None or not len(concept.examples):
-        return subject.generate([Query(p, seed + i) for i, p in enumerate(spread(prompts, count))], how)
+        return subject.generate([Query(p, seed + i) for i, p in enumerate(evenly(prompts, count))], how)
     every = concept.examples
     n = min(count, len(every))
     return every[[i * len(every) // n for i in range(n)]]
@@ -76,7 +75,7 @@ class FewShot:
     """Of how many of the last layers the self-attention is trained beside the MLPs."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that the pictures are denoised under."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) of the retain lesson, which the paper does without."""
     training: Training = Training(steps=32, rate=0.0075, retain=10.0)
     """How it is trained; few `steps` are what stops it, for the loss has no floor."""

@@ -20,8 +20,7 @@ from concept_probe.erasers.finetune.distillation import Training, keep, teach
 from concept_probe.erasers.finetune.loop import ends
 from concept_probe.erasers.finetune.negative_guidance import Base, away
 from concept_probe.erasers.finetune.trainable import Beside
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Moment, Site, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Moment, Site, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -84,7 +83,7 @@ class Receler:
     """What that is: the `empty` prompt, or the concept's `anchor`; see `Esd`."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are erased."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) of the retain lesson."""
     training: Training = Training(adversary=2, rate=0.002)
     """How it is trained; the rate is Adam's own, in the units of the activations."""

@@ -14,8 +14,7 @@ from concept_probe.erasers.finetune.esd import trained
 from concept_probe.erasers.finetune.replay import Pool, predictions
 from concept_probe.erasers.finetune.spm import BESIDE, beside
 from concept_probe.erasers.finetune.trainable import Adapters
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Prompt, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +40,7 @@ class Slider:
     """What the concept is added to; see `ConceptAblation`."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that the slider learns from."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) of the retain lesson, which the paper does without."""
     roles: tuple[str, ...] = BESIDE
     """Roles whose modules get a term."""

@@ -15,8 +15,7 @@ from concept_probe.erasers.finetune.distillation import Lesson, Training, keep, 
 from concept_probe.erasers.finetune.esd import trained
 from concept_probe.erasers.finetune.replay import Pool, predictions
 from concept_probe.erasers.finetune.trainable import Adapters
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Prompt, Site, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Site, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -58,7 +57,7 @@ class Spm:
     """What stands in for the concept; see `ConceptAblation`."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are erased."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) that anchor what is kept."""
     roles: tuple[str, ...] = BESIDE
     """Roles whose modules get a term."""

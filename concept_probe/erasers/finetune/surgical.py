@@ -12,13 +12,12 @@ from torch import Tensor
 from concept_probe.erasers.closed_form.destinations import guides_of, nearest
 from concept_probe.erasers.closed_form.states import moved_prompts
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.finetune.distillation import Training, keep, others_alone, spread
+from concept_probe.erasers.finetune.distillation import Training, keep, others_alone
 from concept_probe.erasers.finetune.esd import Part, parameters_of, trained
 from concept_probe.erasers.finetune.loop import Loss
 from concept_probe.erasers.finetune.replay import Pool, conditions, denoiser, predictions, walks
 from concept_probe.erasers.finetune.trainable import Whole
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Prompt, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace, evenly
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -80,7 +79,7 @@ class Surgical:
     """The part of each walk that is learned on, as shares of its steps; (0, 0.5) is the noisier half."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are erased."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) whose predictions are kept."""
     training: Training = Training(retain=3.0)
     """How it is trained; latents are those of the frozen subject's walks."""
@@ -103,7 +102,7 @@ class Surgical:
     def _cut(self, subject: Subject, moved: Sequence[Prompt], guides: Sequence[Prompt]) -> Loss:
         options = self.training
         led = nearest(moved, guides)
-        walked = spread(moved, options.pictures)
+        walked = evenly(moved, options.pictures)
         pool = within(walks(subject, walked, options.pictures, options.sampling, options.seed), self.window)
         guidance = Guidance.of(subject, pool, [led[p] for p in pool.prompts], self.eta, self.name)
 

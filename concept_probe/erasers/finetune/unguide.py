@@ -14,13 +14,12 @@ from torch import Tensor
 from concept_probe.erasers.closed_form.states import moved_prompts
 from concept_probe.erasers.erasure.intervention import Intervention
 from concept_probe.erasers.erasure.provenance import made_by
-from concept_probe.erasers.finetune.distillation import Lesson, Training, keep, same, spread, teach
+from concept_probe.erasers.finetune.distillation import Lesson, Training, keep, same, teach
 from concept_probe.erasers.finetune.loop import ends
 from concept_probe.erasers.finetune.replay import denoiser, predictions, read, walks
 from concept_probe.erasers.finetune.spm import apart, beside, guide_of
 from concept_probe.erasers.finetune.trainable import Adapters
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Moment, Prompt, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Moment, Prompt, Subspace, evenly
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -72,7 +71,7 @@ class Unguide:
     concept; None: what divides the concept's prompts of the select split from the others."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts that are erased (fit split) and that the threshold is for (select split)."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts, of the retain lesson (fit split) and of the threshold (select split)."""
     roles: tuple[str, ...] = ("cross_key", "cross_value")
     """Roles whose modules get an adapter; the paper's choice is keys and values."""
@@ -116,7 +115,7 @@ class Unguide:
     def _influences(self, subject: Subject, student: Adapters, prompts: Sequence[Prompt]) -> list[float]:
         """The adapters' influence at each of the first steps of the base model's walks for prompts."""
         count = self.training.pictures
-        pool = walks(subject, spread(prompts, count), count, self.training.sampling, self.training.seed + 500)
+        pool = walks(subject, evenly(prompts, count), count, self.training.sampling, self.training.seed + 500)
         firsts = pool.timesteps.unique(sorted=True)[-self.watch :]
         pool = pool.rows(torch.isin(pool.timesteps, firsts).nonzero()[:, 0])
         said = []

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from concept_probe.activations import tap
 from concept_probe.families import DiffusionSubject
-from concept_probe.types import Codec, Moment, Site, Subspace
+from concept_probe.types import Moment, Site, SparseCoder, Subspace
 
 
-def codecs_of(found: Sequence[Subspace], method: str) -> dict[Site, Codec]:
+def codecs_of(found: Sequence[Subspace], method: str) -> dict[Site, SparseCoder]:
     """The autoencoders that `found` was found with, one per site. ValueError for two at one."""
-    out: dict[Site, Codec] = {}
+    out: dict[Site, SparseCoder] = {}
     for space in found:
         assert space.codec is not None
         if out.setdefault(space.site, space.codec) is not space.codec:

@@ -17,8 +17,8 @@ from concept_probe.families import DiffusionSubject
 from concept_probe.find.directions.means import DIRECTION_KINDS
 from concept_probe.find.directions.probes import Probe, fit_probe
 from concept_probe.find.layout import NAMED_KINDS, has_tokens, token_mask
-from concept_probe.find.rows import EVERY, Rows, concept_rows
-from concept_probe.types import Concept, Kind, Moment, Subspace
+from concept_probe.find.rows import Rows, concept_rows
+from concept_probe.types import KINDS, Concept, Kind, Moment, Subspace
 
 
 def refined(x: Float[Tensor, "n d"], probe: Probe, *, goal: float, rate: float, steps: int) -> Float[Tensor, "n d"]:
@@ -61,7 +61,7 @@ class Cgce(Eraser[DiffusionSubject, Intervention]):
     penalty: float = 10.0
     """Penalty on the probe's weights; see `find.fit_probe`. A large one makes it lean on all that tells the concept,
     a small one on the little that suffices."""
-    sources: tuple[Kind, ...] = EVERY
+    sources: tuple[Kind, ...] = KINDS
     """Lists of prompts (fit split) that the probe learns from."""
     strength: float = 1.0
     """Factor on the change."""

@@ -18,8 +18,8 @@ from concept_probe.erasers.guards.attention_maps import attention
 from concept_probe.erasers.guards.naming import text_naming
 from concept_probe.erasers.guards.requery import Requery
 from concept_probe.families import DiffusionSubject
-from concept_probe.find.rows import NEGATIVE, gather_prompts
-from concept_probe.types import TOKEN_KINDS, Concept, Moment, Prompt, Query, Sampling, Subspace
+from concept_probe.find.rows import gather_prompts
+from concept_probe.types import OTHER_KINDS, TOKEN_KINDS, Concept, Moment, Prompt, Query, Sampling, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families.diffusion.trajectory import Trajectory
@@ -99,7 +99,7 @@ class Irece(Eraser[DiffusionSubject, Intervention]):
 
     def _floors(self, subject: DiffusionSubject, concept: Concept, locator: Locator) -> dict[int, float]:
         """Per timestep, the attention that a share `quantile` of the places in other prompts' pictures stay under."""
-        others = [p for kind, p in gather_prompts(concept, "select", limit=self.limit) if kind in NEGATIVE]
+        others = [p for kind, p in gather_prompts(concept, "select", limit=self.limit) if kind in OTHER_KINDS]
         maps: dict[int, list[Tensor]] = {}
 
         def look(x: Tensor, moment: Moment) -> None:

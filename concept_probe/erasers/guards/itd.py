@@ -17,7 +17,7 @@ from concept_probe.families import DiffusionSubject
 from concept_probe.find.features.contrast import prompt_firing
 from concept_probe.find.layout import NAMED_KINDS, token_mask
 from concept_probe.find.rows import concept_rows
-from concept_probe.types import Codec, Codes, Concept, Moment, Site, Subspace
+from concept_probe.types import Codes, Concept, Moment, Site, SparseCoder, Subspace
 
 
 def only_of(firing: Float[Tensor, "p f"], own: Tensor, top: int) -> list[int]:
@@ -85,7 +85,7 @@ class Itd(Eraser[DiffusionSubject, Intervention]):
             )
         return self.guard(concept, actions, features=features, thresholds=thresholds)
 
-    def _action(self, codec: Codec, chosen: Sequence[int], least: float) -> Change:
+    def _action(self, codec: SparseCoder, chosen: Sequence[int], least: float) -> Change:
         def change(x: Tensor, moment: Moment) -> Tensor | None:
             edited, plain, fires = reconstructed(codec, x, chosen, self.factor)
             missed = (x - edited).square().sum(-1) / x.square().sum(-1).clamp_min(torch.finfo(x.dtype).tiny)
@@ -100,7 +100,7 @@ class Itd(Eraser[DiffusionSubject, Intervention]):
 
 
 def reconstructed(
-    codec: Codec, x: Float[Tensor, "... d"], chosen: Sequence[int], factor: float
+    codec: SparseCoder, x: Float[Tensor, "... d"], chosen: Sequence[int], factor: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """x̂ with the chosen features times `factor`, x̂ as it is, and which rows have one that fires (...)."""
     codes = codec.encode(x)
@@ -110,7 +110,7 @@ def reconstructed(
 
 
 @torch.no_grad()
-def misses(codec: Codec, x: Float[Tensor, "n d"], chosen: Sequence[int], factor: float) -> Float[Tensor, "n"]:
+def misses(codec: SparseCoder, x: Float[Tensor, "n d"], chosen: Sequence[int], factor: float) -> Float[Tensor, "n"]:
     """|x - x̃|² / |x|² of each row, x̃ the edited reconstruction."""
     parts = []
     for part in x.split(8192):

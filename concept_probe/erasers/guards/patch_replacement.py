@@ -20,14 +20,14 @@ from concept_probe.families import DiffusionSubject
 from concept_probe.find.features.contrast import contrast
 from concept_probe.find.layout import back, last
 from concept_probe.find.rows import Rows, concept_rows
-from concept_probe.types import Codec, Concept, Moment, Sampling, Site, Subspace
+from concept_probe.types import Concept, Moment, Sampling, Site, SparseCoder, Subspace
 
 
 @dataclass(frozen=True)
 class Detector:
     """Which patches show the concept, at each of s denoising steps: those whose m features together exceed a floor."""
 
-    codec: Codec
+    codec: SparseCoder
     timesteps: Tensor
     """(s,)"""
     features: Tensor
@@ -46,7 +46,7 @@ class Detector:
         return firing(self.codec, last(x), self.features[row]) > self.floors[row].to(x.device)
 
 
-def firing(codec: Codec, x: Float[Tensor, "... d"], features: Tensor) -> Float[Tensor, "..."]:
+def firing(codec: SparseCoder, x: Float[Tensor, "... d"], features: Tensor) -> Float[Tensor, "..."]:
     """Sum of some features' activations in each row."""
     codes = codec.encode(x)
     ours = torch.isin(codes.indices, features.to(codes.indices.device))
@@ -54,7 +54,7 @@ def firing(codec: Codec, x: Float[Tensor, "... d"], features: Tensor) -> Float[T
 
 
 @torch.no_grad()
-def distinct(codec: Codec, rows: Rows, count: int) -> Tensor:
+def distinct(codec: SparseCoder, rows: Rows, count: int) -> Tensor:
     """(s, m) long: at each denoising step, the `count` features that fire more on each list of the concept's prompts
     than on any other thing, by their margin (see `find.contrast`) averaged over those lists.
 
@@ -75,7 +75,9 @@ def distinct(codec: Codec, rows: Rows, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def detector(codec: Codec, fit: Rows, held: Rows, timesteps: dict[int, int], count: int, quantile: float) -> Detector:
+def detector(
+    codec: SparseCoder, fit: Rows, held: Rows, timesteps: dict[int, int], count: int, quantile: float
+) -> Detector:
     """Features of largest margin on `fit`; floors that a share `quantile` of other prompts' patches in `held` keep."""
     features = distinct(codec, fit, count)
     times, floors = [], []

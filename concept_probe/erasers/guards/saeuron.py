@@ -15,7 +15,7 @@ from concept_probe.families import DiffusionSubject
 from concept_probe.find.features.contrast import contrast
 from concept_probe.find.layout import back, last
 from concept_probe.find.rows import Rows, concept_rows
-from concept_probe.types import Codec, Concept, Moment, Sampling, Subspace
+from concept_probe.types import Concept, Moment, Sampling, SparseCoder, Subspace
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Timetable:
 
 
 @torch.no_grad()
-def strongest(codec: Codec, rows: Rows, count: int) -> Tensor:
+def strongest(codec: SparseCoder, rows: Rows, count: int) -> Tensor:
     """(s, m) long: the `count` features of largest contrast at each denoising step of `rows`."""
     scored = contrast(codec, rows, "share")
     chosen = []
@@ -50,7 +50,7 @@ def strongest(codec: Codec, rows: Rows, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def timetable(codec: Codec, rows: Rows, timesteps: dict[int, int], features: Tensor) -> Timetable:
+def timetable(codec: SparseCoder, rows: Rows, timesteps: dict[int, int], features: Tensor) -> Timetable:
     """What is done with `features` (s, m) at each step: their means over all patches and over the concept's."""
     times, floors, typicals = [], [], []
     for step, of_step in zip(rows.step.unique().tolist(), features, strict=True):
@@ -61,7 +61,7 @@ def timetable(codec: Codec, rows: Rows, timesteps: dict[int, int], features: Ten
     return Timetable(torch.tensor(times), features, torch.stack(floors), torch.stack(typicals))
 
 
-def _means(codec: Codec, x: Tensor, features: Tensor) -> Tensor:
+def _means(codec: SparseCoder, x: Tensor, features: Tensor) -> Tensor:
     total = torch.zeros(len(features))
     for part in x.split(8192):
         total += codec.encode(part).dense(codec.width)[:, features].sum(0).float()
@@ -113,7 +113,7 @@ class Saeuron(Eraser[DiffusionSubject, Intervention]):
         features = {str(site): table.features.tolist() for site, table in tables.items()}
         return self.guard(concept, actions, features=features)
 
-    def _action(self, codec: Codec, table: Timetable) -> Change:
+    def _action(self, codec: SparseCoder, table: Timetable) -> Change:
         def change(x: Tensor, moment: Moment) -> Tensor | None:
             row = table.nearest(moment.timestep)
             features = table.features[row].to(x.device)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.intervention import Intervention
-from concept_probe.evaluation.panel import Panel, look, most_left, most_lost, panel, share_of_control
-from concept_probe.find.vectors.causal import best, reached, shortfall
-from concept_probe.types import Concept, Looks, Recogniser, Sampling, Score, Subspace
+from concept_probe.evaluation.panel import Panel, most_left, most_lost, panel, recognition, share_of_control
+from concept_probe.evaluation.selection import best, reached, shortfall
+from concept_probe.types import Concept, Judge, Recogniser, Sampling, Score, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -66,11 +66,11 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Judge:
+class PanelJudge:
     """Makes the answers of a panel under one erasure after the other and compares them with the untouched subject's."""
 
     subject: Subject
-    recogniser: Looks
+    recogniser: Judge
     tested: Panel
     sampling: Sampling
     gone: Tensor
@@ -80,16 +80,16 @@ class Judge:
     seed: int
 
     @classmethod
-    def of(cls, subject: Subject, recogniser: Looks, tested: Panel, sampling: Sampling, seed: int) -> Judge:
+    def of(cls, subject: Subject, recogniser: Judge, tested: Panel, sampling: Sampling, seed: int) -> PanelJudge:
         """Look at the untouched subject once."""
-        gone = look(subject, tested.gone, recogniser, sampling, tested.concept)
-        stay = look(subject, tested.stay, recogniser, sampling, None)
+        gone = recognition(subject, tested.gone, recogniser, sampling, tested.concept)
+        stay = recognition(subject, tested.stay, recogniser, sampling, None)
         return cls(subject, recogniser, tested, sampling, gone, stay, seed)
 
     def __call__(self, name: str, erasure: Intervention | Edit) -> Tried:
         with erasure.on(self.subject):
-            gone = look(self.subject, self.tested.gone, self.recogniser, self.sampling, self.tested.concept)
-            stay = look(self.subject, self.tested.stay, self.recogniser, self.sampling, None)
+            gone = recognition(self.subject, self.tested.gone, self.recogniser, self.sampling, self.tested.concept)
+            stay = recognition(self.subject, self.tested.stay, self.recogniser, self.sampling, None)
         traces = most_left(self.tested, gone[:, 1], self.gone[:, 1], self.seed).value
         kept = share_of_control(most_lost(self.tested, stay[:, 1], self.stay[:, 1], self.seed))
         return Tried(
@@ -132,11 +132,11 @@ def choose(
     if len(names) > FINALISTS:
         few = panel(concept, images=SCREENED, others=SCREENED * 4 // 3, seed=seed + 7000)
         fast = replace(sampling, steps=max(1, round(sampling.steps / FEWER_STEPS)))
-        judge = Judge.of(subject, recogniser, few, fast, seed)
+        judge = PanelJudge.of(subject, recogniser, few, fast, seed)
         screened = [judge(name, erasure) for name, erasure in _shown(erasures, "screening erasures")]
         names = [t.name for t in surest(screened, goal, retain, floor)][:FINALISTS]
     careful = tested or panel(concept, images=images, others=images * 4 // 3, seed=seed)
-    judge = Judge.of(subject, recogniser, careful, sampling, seed)
+    judge = PanelJudge.of(subject, recogniser, careful, sampling, seed)
     tried: list[Tried] = []
     for name, erasure in _shown({name: erasures[name] for name in names}, "trying erasures"):
         tried.append(judge(name, erasure))

@@ -12,11 +12,11 @@ import torch
 from concept_probe.erasers.ablation.ablate_features import AblateFeatures
 from concept_probe.erasers.ablation.ablate_vectors import AblateVectors
 from concept_probe.erasers.select.choose import Choice, choose
-from concept_probe.evaluation.auroc import mean_score
-from concept_probe.evaluation.panel import Panel, hits, panel
+from concept_probe.evaluation.bootstrap import mean_score
+from concept_probe.evaluation.panel import Panel, panel, recognised
 from concept_probe.find.features.contrast import Formula, find_features
 from concept_probe.find.vectors.candidates import vector_candidates
-from concept_probe.types import Codec, Concept, Recogniser, Sampling, Subspace
+from concept_probe.types import Concept, Recogniser, Sampling, SparseCoder, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -35,7 +35,7 @@ def strongest(found: Sequence[Subspace], count: int) -> tuple[Subspace, ...]:
 def choose_features(
     subject: Subject,
     concept: Concept,
-    saes: Sequence[Codec],
+    saes: Sequence[SparseCoder],
     *,
     recogniser: Recogniser,
     counts: Sequence[int] = (16, 64),
@@ -113,7 +113,7 @@ def choose_vectors(
     seen = []
     for erasure in (eraser(subject, concept, ranked.random(count, seed)), choice.erasure):
         with erasure.on(subject):
-            seen.append(hits(subject, tested.gone, recogniser, sampling, concept.name))
+            seen.append(recognised(subject, tested.gone, recogniser, sampling, concept.name))
     drop = mean_score(seen[0] - seen[1], "drop against matched random ones", control=0.0, better="higher", seed=seed)
     if drop.low <= 0:
         return None

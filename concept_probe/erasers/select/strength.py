@@ -9,17 +9,17 @@ import torch
 
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.intervention import Intervention
-from concept_probe.erasers.select.choose import Choice, Judge, Tried
-from concept_probe.evaluation.panel import Panel, scattered
-from concept_probe.find.vectors.causal import best, reached
-from concept_probe.types import Concept, Kind, Looks, Prompt, Query, Sampling
+from concept_probe.erasers.select.choose import Choice, PanelJudge, Tried
+from concept_probe.evaluation.panel import Panel
+from concept_probe.evaluation.selection import best, reached
+from concept_probe.evaluation.thinning import scattered
+from concept_probe.types import RETAIN_KINDS, Concept, Judge, Kind, Prompt, Query, Sampling
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 STRENGTHS = (0.35, 0.6, 1.0, 1.6)
 GONE: tuple[Kind, ...] = ("target", "paraphrases")
-STAY: tuple[Kind, ...] = ("neighbours", "unrelated")
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def choose_strength(
     concept: Concept,
     erasure: Intervention | Edit,
     *,
-    recogniser: Looks,
+    recogniser: Judge,
     strengths: Sequence[float] = STRENGTHS,
     texts: int = 16,
     goal: float = 0.1,
@@ -50,7 +50,7 @@ def choose_strength(
     """
     if not strengths or min(strengths) <= 0:
         raise ValueError(f"strengths are {tuple(strengths)}; give some above 0")
-    judge = Judge.of(subject, recogniser, written_panel(concept, texts, seed), sampling, seed)
+    judge = PanelJudge.of(subject, recogniser, written_panel(concept, texts, seed), sampling, seed)
     names: dict[str, Intervention | Edit] = {}
     tried: list[Tried] = []
 
@@ -82,7 +82,7 @@ def choose_strength(
 def written_panel(concept: Concept, texts: int, seed: int) -> Panel:
     """At most `texts` select prompts of every list, each once: without chance a second text would be the same."""
     gone, own = _each([concept.prompts(kind, "select") for kind in GONE], texts, seed, concept)
-    stay, others = _each([concept.prompts(kind, "select") for kind in STAY], texts, seed, concept)
+    stay, others = _each([concept.prompts(kind, "select") for kind in RETAIN_KINDS], texts, seed, concept)
     return Panel(gone, stay, next(q.prompt.label for q in gone if q.prompt.label), own, others)
 
 

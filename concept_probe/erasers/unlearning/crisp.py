@@ -16,7 +16,7 @@ from concept_probe.erasers.erasure.provenance import made_by
 from concept_probe.erasers.finetune.trainable import Adapters, Student
 from concept_probe.erasers.unlearning.rmu import after_first, held, states, texts_of
 from concept_probe.erasers.unlearning.trainer import Keeping, Term, draw, language, named_modules
-from concept_probe.types import Codec, Concept, Kind, Prompt, Site, Subspace
+from concept_probe.types import Concept, Kind, Prompt, Site, SparseCoder, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import CausalLMSubject, Subject
@@ -125,7 +125,7 @@ class Crisp(Keeping):
         return [suppress, stay] if self.hold else [suppress]
 
 
-def activity(codec: Codec, x: Tensor, read: Tensor, features: Tensor) -> Tensor:
+def activity(codec: SparseCoder, x: Tensor, read: Tensor, features: Tensor) -> Tensor:
     """Sum of the values of `features` at a token (b, t, d), mean over tokens that are `read` (b, t) but first ones."""
     codes = codec.encode(x[read & after_first(read)])
     ours = torch.isin(codes.indices, features.to(codes.indices.device))
@@ -133,7 +133,9 @@ def activity(codec: Codec, x: Tensor, read: Tensor, features: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def firing(model: CausalLMSubject, codec: Codec, texts: Sequence[Prompt], batch: int = 32) -> tuple[Tensor, Tensor]:
+def firing(
+    model: CausalLMSubject, codec: SparseCoder, texts: Sequence[Prompt], batch: int = 32
+) -> tuple[Tensor, Tensor]:
     """(f,) share of the texts' tokens where each feature fires, and (f,) its mean value over all of them; float64.
 
     First tokens are left out: attention rests on them in any text, and their activations are like no others.

@@ -14,8 +14,7 @@ from concept_probe.detect.answers import continuation
 from concept_probe.erasers.finetune.trainable import Student
 from concept_probe.erasers.unlearning.losses import distance
 from concept_probe.erasers.unlearning.trainer import Pair, Term, Unlearner, draw, named_modules, whole
-from concept_probe.find.rows import NEGATIVE
-from concept_probe.types import Concept, Kind, Moment, Prompt, Site, unit
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Moment, Prompt, Site, unit
 
 if TYPE_CHECKING:
     from concept_probe.families import CausalLMSubject
@@ -39,7 +38,7 @@ class Rmu(Unlearner):
     """c, as a multiple of the mean norm of the layer's activations: their size differs from model to model."""
     retain: float = 10.0
     """α: weight of the part that keeps other texts."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) whose activations are kept, with their answers where they have some."""
 
     def at(self, model: CausalLMSubject) -> int:

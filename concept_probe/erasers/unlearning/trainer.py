@@ -22,9 +22,8 @@ from concept_probe.erasers.erasure.provenance import made_by
 from concept_probe.erasers.finetune.loop import descend, ends
 from concept_probe.erasers.finetune.trainable import Adapters, Student, Whole
 from concept_probe.erasers.unlearning.losses import divergence, nll
-from concept_probe.find.rows import NEGATIVE
 from concept_probe.registry import UnknownName
-from concept_probe.types import Concept, Kind, Prompt, Site, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Site, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import CausalLMSubject, Subject
@@ -116,7 +115,7 @@ class Keeping(Descent, ABC):
     """Weight of the part of the loss that keeps other answers; at 0 there is none."""
     keep: Literal["nll", "kl"] = "nll"
     """What keeps them: `nll`, likelihood of the right answers; `kl`, divergence of the next token from the reference's."""
-    preserve: tuple[Kind, ...] = NEGATIVE
+    preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) that are kept; for `nll` those of them that have answers."""
 
     def kept(self, model: CausalLMSubject, concept: Concept) -> tuple[Term, ...]:

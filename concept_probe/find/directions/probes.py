@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from concept_probe.evaluation.auroc import _resample, auroc
+from concept_probe.evaluation.auroc import auroc, resample_within_labels
 from concept_probe.find.directions.means import DIRECTION_KINDS
 from concept_probe.find.layout import has_tokens
 from concept_probe.find.rows import Rows, concept_rows
-from concept_probe.types import Concept, Kind, Sampling, Score, Site, Split
+from concept_probe.types import JUDGED_KINDS, Concept, Kind, Sampling, Score, Site, Split
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -98,7 +98,7 @@ def probe_rows(fit: Rows, held: Rows, *, penalty: float = 1e-2, shuffles: int = 
     for _ in range(shuffles):
         mixed = own[torch.randperm(len(own), generator=generator)][where]
         null.append(float(auroc(_per_prompt(fit_probe(fit.x, mixed, penalty=penalty)(held.x), held)[0], labels)))
-    draws = [_resample(labels, generator) for _ in range(500)]
+    draws = [resample_within_labels(labels, generator) for _ in range(500)]
     drawn = torch.stack([auroc(readings[rows], labels[rows]) for rows in draws])
     low, high = drawn.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Score(
@@ -114,7 +114,7 @@ def probe_auroc(
     *,
     split: Split = "select",
     kinds: Sequence[str] = DIRECTION_KINDS,
-    sources: Sequence[Kind] = ("target", "paraphrases", "implicit", "neighbours", "unrelated"),
+    sources: Sequence[Kind] = JUDGED_KINDS,
     penalty: float = 1e-2,
     sampling: Sampling = Sampling(),
     steps: Sequence[int] | None = None,

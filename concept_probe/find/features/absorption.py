@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from concept_probe.evaluation.resample import mean_interval, share_interval
+from concept_probe.evaluation.bootstrap import bootstrap_mean_interval
+from concept_probe.evaluation.intervals import wilson
 from concept_probe.find.directions.probes import fit_probe
 from concept_probe.find.readout import Readout
-from concept_probe.types import Codec, Score
+from concept_probe.types import Score, SparseCoder
 
 ALIGNED, PARTLY_ALIGNED = 0.025, 0.1
 """Smallest cosine with the probe of a feature that absorbs: alone, or together with others."""
@@ -61,7 +62,7 @@ class _Reading:
 
 @torch.no_grad()
 def absorption(
-    codec: Codec, fit: Readout, test: Readout, main: Sequence[int], *, draws: int = 1000, seed: int = 0
+    codec: SparseCoder, fit: Readout, test: Readout, main: Sequence[int], *, draws: int = 1000, seed: int = 0
 ) -> Absorption:
     """How often the concept's `main` features (see `splitting`) are silent while others write its direction.
 
@@ -83,14 +84,14 @@ def absorption(
     chance = null.mean(0).tolist()
     share, mean = float(full.double().mean()), float(part.mean())
     scores = (
-        Score("absorption", share, *share_interval(full), n, "fraction of prompts", "lower", chance[0]),
-        Score("absorption fraction", mean, *mean_interval(part, draws, seed), n, "fraction of the reading", "lower", chance[1]),
+        Score("absorption", share, *wilson(share, n), n, "fraction of prompts", "lower", chance[0]),
+        Score("absorption fraction", mean, *bootstrap_mean_interval(part, draws, seed), n, "fraction of the reading", "lower", chance[1]),
     )  # fmt: skip
     counted = Counter(by[full].tolist()).most_common()
     return Absorption(tuple(main), tuple(counted), *scores)
 
 
-def _read(codec: Codec, fit: Readout, test: Readout) -> _Reading:
+def _read(codec: SparseCoder, fit: Readout, test: Readout) -> _Reading:
     probe = fit_probe(fit.x, fit.concept)
     called = probe(test.x) > 0
     right = int((called & test.concept).sum())

@@ -16,7 +16,7 @@ from concept_probe.families.text.token_strings import pieces
 from concept_probe.families.text.tokens import prompts_of
 from concept_probe.find.features.firing import Firing, firing, label_of, values_at
 from concept_probe.find.layout import NAMED_KINDS, has_tokens
-from concept_probe.types import Catalogue, Codec, Example, FeatureEntry, Prompt, Query, Sampling, Score, unit
+from concept_probe.types import Catalogue, Example, FeatureEntry, Prompt, Query, Sampling, Score, SparseCoder, unit
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -31,7 +31,7 @@ EACH = 6
 
 @torch.no_grad()
 def catalogue(
-    sae: Codec,
+    sae: SparseCoder,
     subject: Subject,
     prompts: Sequence[Prompt],
     *,
@@ -148,7 +148,7 @@ def _choose(seen: Firing, preference: tuple[Tensor, Tensor], features: list[int]
 
 
 def _names(
-    sae: Codec, seen: Firing, labels: list[str], chosen: list[int], seed: int
+    sae: SparseCoder, seen: Firing, labels: list[str], chosen: list[int], seed: int
 ) -> tuple[list[tuple[tuple[str, float], ...]], float | None]:
     if len(labels) < 2:
         return [()] * len(chosen), None
@@ -178,7 +178,7 @@ def _selectivity(
 
 
 def _examples(
-    sae: Codec,
+    sae: SparseCoder,
     subject: Subject,
     store: Activations,
     prompts: list[Prompt],

@@ -12,7 +12,7 @@ from torch import Tensor
 from concept_probe.evaluation.auroc import auroc_scores
 from concept_probe.find.layout import NAMED_KINDS, has_tokens
 from concept_probe.find.rows import Rows, concept_rows
-from concept_probe.types import KINDS, TOKEN_KINDS, Codec, Codes, Concept, Sampling, Score, Subspace
+from concept_probe.types import KINDS, TOKEN_KINDS, Codes, Concept, Sampling, Score, SparseCoder, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -43,13 +43,13 @@ class Contrast:
         return torch.stack([self.table[i].mean(0) for i in lines.values()]).amax(0)
 
 
-def _coded(codec: Codec, x: Tensor) -> Codes:
+def _coded(codec: SparseCoder, x: Tensor) -> Codes:
     """Codes of captured rows x (n, d), which are read where the autoencoder is and counted where they were."""
     codes = codec.encode(x.to(codec.decoder.device))
     return Codes(codes.values.to(x.device), codes.indices.to(x.device))
 
 
-def _means(codec: Codec, rows: Rows, group: Tensor, count: int, *, chunk: int = 65536) -> Tensor:
+def _means(codec: SparseCoder, rows: Rows, group: Tensor, count: int, *, chunk: int = 65536) -> Tensor:
     """Mean firing (count, f) of every feature over the rows of each group; group -1 is left out."""
     total = torch.zeros(count * codec.width, dtype=torch.float64)
     for start in range(0, len(group), chunk):
@@ -63,7 +63,7 @@ def _means(codec: Codec, rows: Rows, group: Tensor, count: int, *, chunk: int = 
 
 
 @torch.no_grad()
-def contrast(codec: Codec, rows: Rows, formula: Formula = "share") -> Contrast:
+def contrast(codec: SparseCoder, rows: Rows, formula: Formula = "share") -> Contrast:
     """Contrast of every feature (for `share`, the score of SAeUron, arXiv 2501.18052).
 
     `share`: μ_i(t, c) / Σ_j μ_j(t, c) - μ_i(t, ¬c) / Σ_j μ_j(t, ¬c), with μ the mean firing at step t;
@@ -100,7 +100,7 @@ def contrast(codec: Codec, rows: Rows, formula: Formula = "share") -> Contrast:
 
 
 @torch.no_grad()
-def prompt_firing(codec: Codec, rows: Rows, features: Tensor) -> tuple[Tensor, Tensor]:
+def prompt_firing(codec: SparseCoder, rows: Rows, features: Tensor) -> tuple[Tensor, Tensor]:
     """Largest firing of chosen features in each prompt (p, m), and whether the prompt is the concept's (p,)."""
     ids, where = rows.prompt.unique(return_inverse=True)
     slot = torch.full((codec.width,), len(features))
@@ -119,7 +119,7 @@ def prompt_firing(codec: Codec, rows: Rows, features: Tensor) -> tuple[Tensor, T
 
 
 def find_features(
-    sae: Codec | Sequence[Codec],
+    sae: SparseCoder | Sequence[SparseCoder],
     subject: Subject,
     concept: Concept,
     *,
@@ -177,7 +177,7 @@ def _kept(scores: Sequence[Score], contrasts: Tensor, coverage: float) -> Tensor
 def _subspace(
     subject: Subject,
     concept: Concept,
-    codec: Codec,
+    codec: SparseCoder,
     features: Tensor,
     firing: Tensor,
     labels: Tensor,
@@ -203,7 +203,7 @@ def _subspace(
 
 @torch.no_grad()
 def mean_firing(
-    codec: Codec, subject: Subject, concept: Concept, features: Sequence[int], *, limit: int | None = None,
+    codec: SparseCoder, subject: Subject, concept: Concept, features: Sequence[int], *, limit: int | None = None,
     sampling: Sampling = Sampling(),
 ) -> Tensor:  # fmt: skip
     """Mean value (m,) of each feature over the concept's fit rows where it fires; 0 for one that never fires."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import Activations
-from concept_probe.types import TOKEN_KINDS, Codec, Prompt
+from concept_probe.types import TOKEN_KINDS, Prompt, SparseCoder
 
 VALUES = 2**25
 """Pre-activations in memory at once: 128 MiB in float32."""
@@ -35,7 +35,7 @@ def label_of(prompt: Prompt) -> str:
     return prompt.label or prompt.subject or ""
 
 
-def chunks_of(codec: Codec, store: Activations) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+def chunks_of(codec: SparseCoder, store: Activations) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """Rows (m, d) of the autoencoder's site with their columns, few enough at once for its width."""
     size = max(1, VALUES // codec.width)
     for block in store.blocks(codec.site):
@@ -45,7 +45,7 @@ def chunks_of(codec: Codec, store: Activations) -> Iterator[tuple[Tensor, dict[s
 
 
 @torch.no_grad()
-def firing(codec: Codec, store: Activations, labels: Sequence[str]) -> Firing:
+def firing(codec: SparseCoder, store: Activations, labels: Sequence[str]) -> Firing:
     """One pass over the rows. `labels` are those whose mean rows are wanted; prompts of other labels add to none.
 
     Raises ValueError where prompts x features is more than can be held (naming both).
@@ -80,7 +80,9 @@ def firing(codec: Codec, store: Activations, labels: Sequence[str]) -> Firing:
 
 
 @torch.no_grad()
-def values_at(codec: Codec, store: Activations, prompts: Sequence[int], features: Sequence[int]) -> dict[int, Tensor]:
+def values_at(
+    codec: SparseCoder, store: Activations, prompts: Sequence[int], features: Sequence[int]
+) -> dict[int, Tensor]:
     """Per prompt asked for, the values (places, m) of chosen features at each of its tokens or patches.
 
     Where a place is seen at several denoising steps, the mean over them. Places that were not captured are NaN.

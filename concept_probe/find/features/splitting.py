@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from concept_probe.evaluation.resample import resample
+from concept_probe.evaluation.bootstrap import bootstrap_counts
 from concept_probe.find.directions.probes import fit_probe
 from concept_probe.find.readout import Readout
-from concept_probe.types import Codec, Curve, Score
+from concept_probe.types import Curve, Score, SparseCoder
 
 GAIN = 0.03
 """What a further feature must add to F1 to count, as in arXiv 2409.14507."""
@@ -40,7 +40,7 @@ class Splitting:
 
 @torch.no_grad()
 def splitting(
-    codec: Codec, fit: Readout, test: Readout, *, most: int = 10, draws: int = 1000, seed: int = 0
+    codec: SparseCoder, fit: Readout, test: Readout, *, most: int = 10, draws: int = 1000, seed: int = 0
 ) -> Splitting:
     """Probe the concept with its best k features for k up to `most` (k-sparse probing, arXiv 2305.01610).
 
@@ -61,7 +61,7 @@ def splitting(
     labels = test.concept.cpu()
     calls = torch.stack([_calls(codes, held, fit.concept.cpu(), features[:k]) for k in range(1, len(features) + 1)])
     f1 = _f1(calls, labels, torch.ones(1, test.n, dtype=torch.float64))[:, 0]
-    counts = resample(test.n, draws, seed)
+    counts = bootstrap_counts(test.n, draws, seed)
     drawn = _f1(calls, labels, counts)
     bounds = drawn.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=1)
     chance = _chance(codes, held, fit.concept.cpu(), labels, features, seed)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from concept_probe.evaluation.auroc import mean_score
+from concept_probe.evaluation.bootstrap import mean_score
+from concept_probe.evaluation.rates import per_fact
 from concept_probe.find.language.enrichment import EnrichedColumns, NoTokens, enriched_columns
-from concept_probe.find.language.knowledge import Weighed, per_fact, weigh, weighable
+from concept_probe.find.language.knowledge import Weighed, weigh, weighable
 from concept_probe.find.language.ranking import rank_by_effect, rank_by_reading
 from concept_probe.find.language.unembedding import Norm
-from concept_probe.find.rows import NEGATIVE, POSITIVE
 from concept_probe.find.vectors.rank import RankedColumns, whole, zero_columns
 from concept_probe.registry import look_up
-from concept_probe.types import Concept, Prompt, Score, Split, Subspace
+from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Prompt, Score, Split, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import CausalLMSubject
@@ -105,7 +105,7 @@ def search_lm_columns(
         if enriched is None
         else rank_by_reading(subject, concept, enriched, rate=rate)
     )
-    own, others = (weighable(concept, kinds, split, most) for kinds in (POSITIVE, NEGATIVE))
+    own, others = (weighable(concept, kinds, split, most) for kinds in (FORGET_KINDS, OTHER_KINDS))
     asked = [*own, *others]
     before = weigh(subject, asked)
     generator = torch.Generator().manual_seed(seed)

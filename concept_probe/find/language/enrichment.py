@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.find.language.unembedding import Norm, Unembedding
-from concept_probe.find.rows import NEGATIVE, POSITIVE
-from concept_probe.types import Concept, Prompt, Site
+from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Prompt, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import CausalLMSubject
@@ -54,8 +53,8 @@ def concept_tokens(subject: CausalLMSubject, concept: Concept) -> tuple[int, ...
     Left out are words of other prompts, of their answers and of wrong answers, and words of several tokens. Raises
     NoTokens, a ValueError, where nothing is left.
     """
-    own = [p for kind in POSITIVE for p in concept.prompts(kind, "fit")]
-    others = [p for kind in NEGATIVE for p in concept.prompts(kind, "fit")]
+    own = [p for kind in FORGET_KINDS for p in concept.prompts(kind, "fit")]
+    others = [p for kind in OTHER_KINDS for p in concept.prompts(kind, "fit")]
     facts: dict[str, set[int]] = {}
     for p in concept.prompts("target", "fit"):
         facts.setdefault(p.fact or p.text, set()).update(_words(subject, [p.text]))

@@ -112,11 +112,3 @@ def weighable(concept: Concept, kinds: Sequence[Kind], split: Split, most: int) 
             f"concept {concept.name!r} has no prompts with answers and distractors in {lists} of {split!r}"
         )
     return [found[i * len(found) // most] for i in range(most)] if len(found) > most else found
-
-
-def per_fact(values: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-    """Means (m, ...) of values (n, ...) over the wordings of each fact."""
-    places: dict[str, list[int]] = {}
-    for i, prompt in enumerate(prompts):
-        places.setdefault(prompt.fact or prompt.text, []).append(i)
-    return torch.stack([values[each].mean(0) for each in places.values()])

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import tap
+from concept_probe.evaluation.rates import per_fact
 from concept_probe.find.language.enrichment import EnrichedColumns
-from concept_probe.find.language.knowledge import log_answers, per_fact, weigh, weighable
-from concept_probe.find.rows import NEGATIVE, POSITIVE
+from concept_probe.find.language.knowledge import log_answers, weigh, weighable
 from concept_probe.find.vectors.rank import RankedColumns, hidden_site, whole
 from concept_probe.registry import look_up
-from concept_probe.types import Concept, Moment, Prompt, Site
+from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Moment, Prompt, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import CausalLMSubject
@@ -63,7 +63,7 @@ def rank_by_effect(
     """
     look_up(dict.fromkeys(get_args(Owed)), on, "what is owed to columns")
     matrices = subject.sites("mlp_value")
-    own, others = (weighable(concept, kinds, "fit", most) for kinds in (POSITIVE, NEGATIVE))
+    own, others = (weighable(concept, kinds, "fit", most) for kinds in (FORGET_KINDS, OTHER_KINDS))
     size = _mixed(
         _coefficients(subject, own, matrices, batch)[1], _coefficients(subject, others, matrices, batch)[1], own, others
     )
@@ -118,8 +118,8 @@ def _effects(
 
 
 def _contrasted(concept: Concept) -> tuple[list[Prompt], list[Prompt]]:
-    own = [p for kind in POSITIVE for p in concept.prompts(kind, "fit")]
-    others = [p for kind in NEGATIVE for p in concept.prompts(kind, "fit")]
+    own = [p for kind in FORGET_KINDS for p in concept.prompts(kind, "fit")]
+    others = [p for kind in OTHER_KINDS for p in concept.prompts(kind, "fit")]
     if not own or not others:
         raise ValueError(f"concept {concept.name!r} needs fit prompts of its own and of others to contrast")
     return own, others

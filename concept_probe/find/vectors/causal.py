@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from concept_probe.evaluation.auroc import mean_score
-from concept_probe.evaluation.panel import Panel, hits, most_left, most_lost, share_of_control
+from concept_probe.evaluation.bootstrap import mean_score
+from concept_probe.evaluation.panel import Panel, most_left, most_lost, recognised, share_of_control
+from concept_probe.evaluation.selection import best, reached
 from concept_probe.types import Recogniser, Sampling, Score
 
 if TYPE_CHECKING:
@@ -22,38 +23,6 @@ if TYPE_CHECKING:
 HOPELESS = 0.8
 """Share of the floor below which a ladder is not climbed further."""
 Removal = Callable[[], AbstractContextManager[object]]
-
-
-class Outcome(Protocol):
-    """What a removal did to the pictures of a panel."""
-
-    def left(self) -> float: ...
-    def retained(self) -> float: ...
-
-
-T = TypeVar("T", bound=Outcome)
-
-
-def reached(tried: Sequence[T], goal: float, retain: float) -> T | None:
-    """The first that leaves at most `goal` of the concept and keeps `retain` of the others' recognition."""
-    return next((t for t in tried if t.left() <= goal and t.retained() >= retain), None)
-
-
-def shortfall(tried: Outcome, goal: float, retain: float) -> float:
-    """How far an outcome is from both marks: what is left above `goal`, and twice what others lose below `retain`.
-
-    Twice, because what is lost is lost to every user, and what is left has to be asked for.
-    """
-    return max(tried.left() - goal, 0.0) + 2 * max(retain - tried.retained(), 0.0)
-
-
-def best(tried: Sequence[T], goal: float, retain: float, floor: float) -> T | None:
-    """The first of least `shortfall` among those that keep `floor`; None where none does.
-
-    Order them from the gentlest to the strongest, or from the surest to the least sure.
-    """
-    gentle = [t for t in tried if t.retained() >= min(floor, retain)]
-    return min(gentle, key=lambda t: round(shortfall(t, goal, retain), 6), default=None)
 
 
 @dataclass(frozen=True)
@@ -125,18 +94,18 @@ def climb(
     name = tested.concept
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"removing candidates for {name}", total=len(counts) + 1)
-        before = hits(subject, tested.gone, recogniser, sampling, name)
-        untouched = hits(subject, tested.stay, recogniser, sampling, None)
+        before = recognised(subject, tested.gone, recogniser, sampling, name)
+        untouched = recognised(subject, tested.stay, recogniser, sampling, None)
         progress.advance(task)
         rungs, ladder = [], Ladder(_detection(before, seed), (), goal, retain, floor)
         for count in sorted(counts):
             with remove(count)():
-                after = hits(subject, tested.gone, recogniser, sampling, name)
-                kept = hits(subject, tested.stay, recogniser, sampling, None)
+                after = recognised(subject, tested.gone, recogniser, sampling, name)
+                kept = recognised(subject, tested.stay, recogniser, sampling, None)
             controls = []
             for removal in remove_random(count):
                 with removal():
-                    controls.append(hits(subject, tested.gone, recogniser, sampling, name))
+                    controls.append(recognised(subject, tested.gone, recogniser, sampling, name))
             random = torch.stack(controls).mean(0)
             rung = Rung(
                 count,

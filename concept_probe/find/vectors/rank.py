@@ -12,8 +12,8 @@ from torch import Tensor
 from concept_probe.activations import tap
 from concept_probe.find.directions.means import DIRECTION_KINDS, fit_oblique
 from concept_probe.find.layout import NAMED_KINDS
-from concept_probe.find.rows import NEGATIVE, POSITIVE, Rows, concept_rows, gather_prompts
-from concept_probe.types import KINDS, TOKEN_KINDS, Concept, Kind, Moment, Site
+from concept_probe.find.rows import Rows, concept_rows, gather_prompts
+from concept_probe.types import FORGET_KINDS, KINDS, OTHER_KINDS, TOKEN_KINDS, Concept, Kind, Moment, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -161,7 +161,7 @@ def _readout_slopes(
         wanted[site] = dict(zip(groups, torch.nn.functional.normalize(contrast, dim=1), strict=True))
     names = [TOKEN_KINDS.index(kind) for kind in kinds]
     total: dict[Site, dict[tuple[int, int], Tensor]] = {site: {} for site in hidden}
-    for source in POSITIVE:
+    for source in FORGET_KINDS:
         prompts = concept.prompts(source, "fit")
         number = KINDS.index(source)
         counts: dict[tuple[Site, int], int] = {}
@@ -239,8 +239,8 @@ def text_directions(
     concept: Concept,
     *,
     kinds: Sequence[str] = DIRECTION_KINDS,
-    own: Sequence[Kind] = POSITIVE,
-    against: Sequence[Kind] = NEGATIVE,
+    own: Sequence[Kind] = FORGET_KINDS,
+    against: Sequence[Kind] = OTHER_KINDS,
 ) -> TextDirections:
     """Concept directions in `subject.encode(...).states`, in which both encoders of a pair are concatenated.
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from concept_probe.evaluation.resample import low_high, resample
+from concept_probe.evaluation.bootstrap import bootstrap_counts
+from concept_probe.evaluation.intervals import ratio_percentiles
 from concept_probe.learn.judge.evaluate import FEATURES, Sums, sums, untrained
 from concept_probe.learn.judge.heldout import HeldOut, hold
 from concept_probe.learn.sae import Sae
@@ -54,7 +55,7 @@ def feature_density(sae: Sae, activations: HeldOut, *, draws: int = 2000, seed: 
     held = hold(sae, activations, seed=seed)
     here = sums(sae, held)
     control = sums(untrained(sae, round(here.l0), seed), held)
-    counts = resample(held.groups, draws, seed)
+    counts = bootstrap_counts(held.groups, draws, seed)
     drawn = torch.zeros(2, draws, dtype=torch.float64)
     rows = (counts @ here.rows)[:, None]
     for part in here.fired.split(FEATURES, dim=1):
@@ -62,11 +63,11 @@ def feature_density(sae: Sae, activations: HeldOut, *, draws: int = 2000, seed: 
         drawn += torch.stack([(frequency > DENSE).double().sum(1), (frequency < RARE).double().sum(1)])
     drawn /= sae.width
     (dense, rare), (dense_control, rare_control) = _shares(here), _shares(control)
-    low, high = low_high(drawn[1])
+    low, high = ratio_percentiles(drawn[1])
     mirrored = max(0.0, 2 * rare - high), max(rare, 2 * rare - low)
     n, share = held.prompts, "fraction of features"
     scores = (
-        Score("dense", dense, *low_high(drawn[0]), n, share, "lower", dense_control),
+        Score("dense", dense, *ratio_percentiles(drawn[0]), n, share, "lower", dense_control),
         Score("rare", rare, *mirrored, n, share, "lower", rare_control),
     )
     return Density(here.fired.sum(0), control.fired.sum(0), held.rows, scores)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from concept_probe.evaluation.resample import low_high, resample
+from concept_probe.evaluation.bootstrap import bootstrap_counts
+from concept_probe.evaluation.intervals import ratio_percentiles
 from concept_probe.learn.judge.heldout import Held, HeldOut, hold
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.learn.train.seen_prompts import prompt_text
@@ -81,13 +82,13 @@ def evaluate_sae(
     here = sums(sae, held)
     control = sums(untrained(sae, round(here.l0), seed), held)
     n = held.prompts
-    counts = resample(held.groups, draws, seed)
-    fvu = low_high((counts @ here.squared_error) / (counts @ here.variance))
-    l0 = low_high((counts @ here.fired.sum(1).double()) / (counts @ here.rows))
+    counts = bootstrap_counts(held.groups, draws, seed)
+    fvu = ratio_percentiles((counts @ here.squared_error) / (counts @ here.variance))
+    l0 = ratio_percentiles((counts @ here.fired.sum(1).double()) / (counts @ here.rows))
     silent = torch.zeros(draws, dtype=torch.float64)
     for part in here.fired.split(FEATURES, dim=1):
         silent += ((counts @ (part > 0).double()) == 0).double().sum(1)
-    fewest = max(0.0, 2 * here.dead - low_high(silent / sae.width)[1])
+    fewest = max(0.0, 2 * here.dead - ratio_percentiles(silent / sae.width)[1])
     scores = [
         Score("fvu", here.fvu, *fvu, n, "fraction of variance", "lower", control.fvu),
         Score("l0", here.l0, *l0, n, "features per row", "none", control.l0),
@@ -174,8 +175,8 @@ def _downstream(
         )
     if len(ids) < 2:
         raise ValueError(f"the queries hold {len(ids)} prompt; an interval needs at least two")
-    counts = resample(len(ids), draws, seed)
-    low, high = low_high((counts @ totals[0]) / (counts @ totals[1]))
+    counts = bootstrap_counts(len(ids), draws, seed)
+    low, high = ratio_percentiles((counts @ totals[0]) / (counts @ totals[1]))
     output = "pictures" if isinstance(queries[0], Query) else "text states"
     value = float(totals[0].sum() / totals[1].sum())
     return Score("downstream", value, low, high, len(ids), f"of mean-ablation's change of {output}", "lower", 1.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from concept_probe.evaluation.resample import mean_interval
+from concept_probe.evaluation.bootstrap import bootstrap_mean_interval
 from concept_probe.learn.judge.nearest import nearest_within
 from concept_probe.learn.sae import Sae
 from concept_probe.types import Score
@@ -37,7 +37,7 @@ def decoder_neighbours(sae: Sae, *, draws: int = 2000, seed: int = 0) -> Neighbo
     cosine, index = nearest_within(sae.W_dec.detach())
     noise = torch.randn(sae.width, sae.d, generator=torch.Generator().manual_seed(seed))
     control, _ = nearest_within(noise.to(cosine.device))
-    low, high = mean_interval(cosine, draws, seed)
+    low, high = bootstrap_mean_interval(cosine, draws, seed)
     value, chance = float(cosine.double().mean()), float(control.double().mean())
     score = Score("nearest cosine", value, low, high, sae.width, "mean over features", "lower", chance)
     return Neighbours(cosine.cpu(), index.cpu(), control.cpu(), score)

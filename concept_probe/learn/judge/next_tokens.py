@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations.tap import tap
-from concept_probe.evaluation.resample import low_high, resample
+from concept_probe.evaluation.bootstrap import bootstrap_counts
+from concept_probe.evaluation.intervals import ratio_percentiles
 from concept_probe.learn.judge.downstream import Coverage, replacing
 from concept_probe.learn.judge.heldout import Held
 from concept_probe.learn.sae import Sae
@@ -41,10 +42,10 @@ def next_token_scores(
         for start in range(0, len(unique), BATCH)
     ]
     ours, means = torch.cat(parts).double().cpu().split(len(unique))  # (n, 4): kl, positions, ce, texts' next tokens
-    counts = resample(len(unique), draws, seed)
+    counts = bootstrap_counts(len(unique), draws, seed)
     scores = []
     for name, at in (("kl", 0), ("ce", 2)):
-        low, high = low_high((counts @ ours[:, at]) / (counts @ ours[:, at + 1]))
+        low, high = ratio_percentiles((counts @ ours[:, at]) / (counts @ ours[:, at + 1]))
         value, control = (float(x[:, at].sum() / x[:, at + 1].sum()) for x in (ours, means))
         scores.append(Score(name, value, low, high, len(unique), "nats per token", "lower", control))
     return scores[0], scores[1]

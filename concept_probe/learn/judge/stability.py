@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from concept_probe.evaluation.resample import mean_interval, share_interval
+from concept_probe.evaluation.bootstrap import bootstrap_mean_interval
+from concept_probe.evaluation.intervals import wilson
 from concept_probe.learn.judge.nearest import nearest_rows
 from concept_probe.learn.sae import Sae
 from concept_probe.types import Score, unit
@@ -75,12 +76,11 @@ def stability(
 def _scores(cosines: Tensor, control: Tensor, draws: int, seed: int) -> tuple[Score, ...]:
     n = len(cosines)
     both, by_chance = cosines >= SHARED, float((control >= SHARED).double().mean())
-    mean, low_high = float(cosines.double().mean()), mean_interval(cosines, draws, seed)
+    mean, interval = float(cosines.double().mean()), bootstrap_mean_interval(cosines, draws, seed)
+    shared = float(both.double().mean())
     return (
-        Score("stability", mean, *low_high, n, "mean cosine", "higher", float(control.double().mean())),
-        Score(
-            "shared", float(both.double().mean()), *share_interval(both), n, "fraction of features", "higher", by_chance
-        ),
+        Score("stability", mean, *interval, n, "mean cosine", "higher", float(control.double().mean())),
+        Score("shared", shared, *wilson(shared, n), n, "fraction of features", "higher", by_chance),
     )
 
 

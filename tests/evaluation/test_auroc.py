@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concept_probe.evaluation.auroc import auroc, auroc_scores, mean_score
+from concept_probe.evaluation.auroc import auroc, auroc_scores
+from concept_probe.evaluation.bootstrap import mean_score
 
 metrics = pytest.importorskip("sklearn.metrics")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import beta
 
-from concept_probe.evaluation.intervals import Bootstrap, Draws, index, lost, samples_needed
+from concept_probe.evaluation.bayesian import BayesianBootstrap, Draws, damage_score, residual_index, samples_needed
 from concept_probe.types import Score
 
 
@@ -18,7 +18,7 @@ def ones(n: int, hits: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(("n", "hits"), [(8, 0), (24, 0), (24, 24), (24, 6), (60, 31)])
 def test_a_plain_rate_has_the_jeffreys_interval(n, hits):
-    drawn = Bootstrap(20_000).rate(ones(n, hits), "x", "a")
+    drawn = BayesianBootstrap(20_000).rate(ones(n, hits), "x", "a")
     low, high = drawn.interval()
     exact = beta.ppf([0.025, 0.975], hits + 0.5, n - hits + 0.5)
     assert drawn.value == hits / n and drawn.n == n
@@ -40,7 +40,7 @@ def test_coverage_of_a_rate(rate, prompts, seeds):
 
     def draw(i):
         hits = (torch.rand(prompts, seeds, generator=generator) < rate).float()
-        return Bootstrap(600, i).rate(hits, "x", "a")
+        return BayesianBootstrap(600, i).rate(hits, "x", "a")
 
     assert 0.89 <= covered(300, rate, draw) <= 1
 
@@ -53,10 +53,10 @@ def test_coverage_where_the_seeds_of_a_prompt_agree():
         own = (torch.rand(16, 1, generator=generator) < truth).float() * 0.8 + 0.1
         return (torch.rand(16, 4, generator=generator) < own).float()
 
-    assert covered(300, truth, lambda i: Bootstrap(600, i).rate(hits(), "x", "a")) >= 0.9
+    assert covered(300, truth, lambda i: BayesianBootstrap(600, i).rate(hits(), "x", "a")) >= 0.9
 
     def flat(i):
-        return Bootstrap(600, i).rate(hits().reshape(-1, 1), "x", "a")
+        return BayesianBootstrap(600, i).rate(hits().reshape(-1, 1), "x", "a")
 
     assert covered(300, truth, flat) < 0.85
 
@@ -68,12 +68,12 @@ def test_coverage_of_an_index(truth):
     for i in range(300):
         before, never = 0.95, 0.05
         rates = (before, never + truth * (before - never), never)
-        bootstrap = Bootstrap(600, i)
+        bootstrap = BayesianBootstrap(600, i)
         arms = [
             bootstrap.rate((torch.rand(16, 2, generator=generator) < r).float(), "x", str(j))
             for j, r in enumerate(rates)
         ]
-        score = index("x", *arms, gap=0.2)
+        score = residual_index("x", *arms, gap=0.2)
         assert score is not None
         inside += score.low <= truth <= score.high
     assert inside / 300 >= 0.9
@@ -83,7 +83,7 @@ def test_arms_that_share_a_key_are_paired():
     """Prompts that fail before also fail after: the share lost is known far better than either rate."""
     generator = torch.Generator().manual_seed(0)
     before = (torch.rand(60, 1, generator=generator) < 0.5).float()
-    bootstrap = Bootstrap(2000)
+    bootstrap = BayesianBootstrap(2000)
     a = bootstrap.rate(before, "same", "before")
     paired = bootstrap.rate(before, "same", "after")
     apart = bootstrap.rate(before, "other", "after")
@@ -92,19 +92,23 @@ def test_arms_that_share_a_key_are_paired():
 
 def test_same_seed_same_draws_and_another_seed_others():
     x = ones(10, 4)
-    assert torch.equal(Bootstrap(100, 3).rate(x, "k", "a").draws, Bootstrap(100, 3).rate(x, "k", "a").draws)
-    assert not torch.equal(Bootstrap(100, 3).rate(x, "k", "a").draws, Bootstrap(100, 4).rate(x, "k", "a").draws)
+    assert torch.equal(
+        BayesianBootstrap(100, 3).rate(x, "k", "a").draws, BayesianBootstrap(100, 3).rate(x, "k", "a").draws
+    )
+    assert not torch.equal(
+        BayesianBootstrap(100, 3).rate(x, "k", "a").draws, BayesianBootstrap(100, 4).rate(x, "k", "a").draws
+    )
 
 
 def test_auroc_and_its_coverage():
     generator = torch.Generator().manual_seed(2)
     shift = 1.0
     truth = 0.5 * (1 + math.erf(shift / 2))
-    bootstrap = Bootstrap(200)
+    bootstrap = BayesianBootstrap(200)
     assert bootstrap.auroc(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]), "x", "a").value == pytest.approx(0.875)
 
     def draw(i):
-        return Bootstrap(400, i).auroc(
+        return BayesianBootstrap(400, i).auroc(
             torch.randn(16, generator=generator) + shift, torch.randn(24, generator=generator), "x", "a"
         )
 
@@ -114,29 +118,29 @@ def test_auroc_and_its_coverage():
 
 
 def test_index_of_known_rates():
-    bootstrap = Bootstrap(500)
+    bootstrap = BayesianBootstrap(500)
     full, none, half = (bootstrap.rate(ones(40, h), "x", str(h)) for h in (40, 0, 20))
     for after, value in ((full, 1.0), (none, 0.0), (half, 0.5)):
-        score = index("x", full, after, none, gap=0.2)
+        score = residual_index("x", full, after, none, gap=0.2)
         assert score is not None and score.value == value and score.low <= value <= score.high
-    same = index("x", full, full, none, gap=0.2)
+    same = residual_index("x", full, full, none, gap=0.2)
     assert same is not None and same.low == same.high == 1
-    assert index("x", half, full, half, gap=0.2) is None
+    assert residual_index("x", half, full, half, gap=0.2) is None
     few, fewer = bootstrap.rate(ones(4, 3), "few", "a"), bootstrap.rate(ones(4, 2), "others", "b")
-    assert index("x", few, few, fewer, gap=0.2) is None, "a difference of 1/4 among 4 may be nothing"
+    assert residual_index("x", few, few, fewer, gap=0.2) is None, "a difference of 1/4 among 4 may be nothing"
 
 
 def test_share_lost():
-    bootstrap = Bootstrap(500)
+    bootstrap = BayesianBootstrap(500)
     before, after = bootstrap.rate(ones(40, 40), "x", "before"), bootstrap.rate(ones(40, 30), "x", "after")
-    score = lost("neighbours", before, after)
+    score = damage_score("neighbours", before, after)
     assert score is not None and score.value == pytest.approx(0.25) and score.low < 0.25 < score.high
-    assert lost("neighbours", Draws(0.0, torch.zeros(10), 4), after) is None
+    assert damage_score("neighbours", Draws(0.0, torch.zeros(10), 4), after) is None
 
 
 def test_samples_needed_are_about_enough():
     def width(n):
-        bootstrap = Bootstrap(4000)
+        bootstrap = BayesianBootstrap(4000)
         return bootstrap.rate(ones(n, round(0.15 * n)), "x", "a").score("rate")
 
     first = width(20)
@@ -150,18 +154,18 @@ def test_samples_needed_are_about_enough():
 
 def test_what_a_rate_and_an_auroc_refuse():
     with pytest.raises(ValueError, match=r"found \(0, 2\)"):
-        Bootstrap().rate(torch.zeros(0, 2), "x", "a")
+        BayesianBootstrap().rate(torch.zeros(0, 2), "x", "a")
     with pytest.raises(ValueError, match=r"hits lie in 0\.\.1"):
-        Bootstrap().rate(torch.full((2, 2), 1.5), "x", "a")
+        BayesianBootstrap().rate(torch.full((2, 2), 1.5), "x", "a")
     with pytest.raises(ValueError, match="found 0 and 3 readings"):
-        Bootstrap().auroc(torch.zeros(0), torch.zeros(3), "x", "a")
+        BayesianBootstrap().auroc(torch.zeros(0), torch.zeros(3), "x", "a")
 
 
 def test_an_auroc_of_repeated_readings_is_that_of_each_once():
     """Three readings of each thing that agree say no more than one: the draws are the same to rounding."""
     generator = torch.Generator().manual_seed(0)
     mine, others = torch.randn(5, generator=generator) + 1, torch.randn(4, generator=generator)
-    bootstrap = Bootstrap(200)
+    bootstrap = BayesianBootstrap(200)
     once = bootstrap.auroc(mine, others, "key", "arm")
     groups = torch.arange(5).repeat_interleave(3), torch.arange(4).repeat_interleave(2)
     again = bootstrap.auroc(mine.repeat_interleave(3), others.repeat_interleave(2), "key", "arm", groups)
