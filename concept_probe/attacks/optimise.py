@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from concept_probe.attacks.budget import Meter
 from concept_probe.detect.answers import Continues
-from concept_probe.erasers.finetune.loop import adam
+from concept_probe.erasers.training.loop import adam
 from concept_probe.types import Prompt
 
 if TYPE_CHECKING:

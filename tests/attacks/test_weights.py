@@ -12,7 +12,7 @@ from concept_probe.attacks.weights.pruning import pruned
 from concept_probe.attacks.weights.quantisation import rounded
 from concept_probe.attacks.weights.unablation import leading_terms
 from concept_probe.erasers import Blocklist, Uce
-from concept_probe.erasers.finetune.trainable import Adapters
+from concept_probe.erasers.training.trainable import LowRankAdapters
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE
@@ -158,7 +158,7 @@ def test_levels_that_make_no_sense(attack, options, message):
 def test_random_adapters_have_the_norms_of_the_trained_ones_and_go_away():
     subject = tiny_sd()
     sites = subject.sites("cross_key_weight")
-    adapters = Adapters(subject, sites, 2, 0)
+    adapters = LowRankAdapters(subject, sites, 2, 0)
     for u, _ in adapters.pairs.values():
         u.data = torch.ones_like(u)
     before = {w: (u.data.clone(), v.data.clone()) for w, (u, v) in adapters.pairs.items()}

@@ -11,8 +11,8 @@ from concept_probe.erasers import AdversarialPreservation, Training
 from concept_probe.erasers.erasure.deltas import LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.adversarial_preservation import Adversary
-from concept_probe.erasers.finetune.esd import parameters_of
-from concept_probe.erasers.finetune.replay import walks
+from concept_probe.erasers.finetune.parts import denoiser_parameters
+from concept_probe.erasers.training.replay import collect
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Prompt, Query, Sampling, Splits
@@ -24,15 +24,14 @@ SHORT = Training(steps=9, batch=4, pictures=2, sampling=SAMPLING, rate=0.02)
 
 
 def adversary(subject, worst: int = 1, every: int = 1, weight: float = 2.0) -> Adversary:
-    return Adversary(
-        subject, CANDIDATES, SAMPLING, worst=worst, every=every, batch=4, weight=weight, seed=3, method="test"
-    )
+    training = Training(batch=4, sampling=SAMPLING, retain=weight, seed=3)
+    return Adversary(AdversarialPreservation(worst=worst, every=every, training=training), subject, CANDIDATES)
 
 
 def harmed(subject, seed: int = 0) -> Edit:
     """An edit of all keys and values, at random."""
     draw, deltas = torch.Generator().manual_seed(seed), {}
-    for where in parameters_of(subject, "strict", "test"):
+    for where in denoiser_parameters(subject, "strict"):
         path = where.partition("/")[2].partition(":")[0]
         d_out, d_in = subject.components["unet"].get_submodule(path).weight.shape
         deltas[where] = LowRank(torch.randn(d_out, 2, generator=draw), torch.randn(d_in, 2, generator=draw))
@@ -41,10 +40,10 @@ def harmed(subject, seed: int = 0) -> Edit:
 
 def by_hand(subject, edit: Edit, one: Prompt, steps: list[int], seed: int) -> float:
     """Mean squared change of the prediction for a candidate, on its own walk."""
-    pool = walks(subject, [one], 1, SAMPLING, seed)
+    pool = collect(subject, [one], 1, SAMPLING, seed)
     total = 0.0
     for i in steps:
-        asked = (pool.seen[i : i + 1], pool.timesteps[i : i + 1])
+        asked = (pool.inputs[i : i + 1], pool.timesteps[i : i + 1])
         with torch.no_grad():
             before = subject.predict(*asked, subject.encode([one]))
             with edit.on(subject):
@@ -94,10 +93,10 @@ def test_the_term_is_the_weighted_error_on_the_kept_candidate_and_its_gradient_a
         torch.randint(1, (4,), generator=again)
         steps = torch.randint(3, (4,), generator=again).tolist()
         rows = [opponent.rows[kept, s] for s in steps]
-        pool = opponent.pool
+        pool = opponent.buffer
         whole = torch.zeros(())
         for j in rows:
-            said = subject.predict(pool.seen[j][None], pool.timesteps[j][None], subject.encode([CANDIDATES[kept]]))
+            said = subject.predict(pool.inputs[j][None], pool.timesteps[j][None], subject.encode([CANDIDATES[kept]]))
             whole = whole + (said - opponent.own[j]).square().mean() / 4
         torch.testing.assert_close(term, 2 * whole, rtol=1e-4, atol=1e-8)
         (mine,), (plain,) = (torch.autograd.grad(x, [weight]) for x in (term, 2 * whole))

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from concept_probe.erasers import Crisp
 from concept_probe.erasers.ablation.found import dictionaries_of
-from concept_probe.erasers.finetune.trainable import Adapters
-from concept_probe.erasers.unlearning.crisp import firing
-from concept_probe.erasers.unlearning.rmu import after_first, states, texts_of
+from concept_probe.erasers.training.trainable import LowRankAdapters
+from concept_probe.erasers.unlearning.activations import after_first_token, read_site
+from concept_probe.erasers.unlearning.answer_sets import texts_with_answers
+from concept_probe.erasers.unlearning.crisp import firing_rates
 from concept_probe.families import CausalLMSubject
 from concept_probe.learn.sae import Sae
 from concept_probe.testing.models.diffusion import tiny_sd
@@ -23,15 +24,15 @@ from tests.laws.eraser_aims import random_sae
 from tests.laws.lm_eraser_cases import concept, features, lm_sae
 
 CONCEPT = concept()
-OWN, OTHERS = texts_of(CONCEPT, ("target",)), texts_of(CONCEPT, ("neighbours",))
+OWN, OTHERS = texts_with_answers(CONCEPT, ("target",)), texts_with_answers(CONCEPT, ("neighbours",))
 families = pytest.mark.parametrize("family", LANGUAGE)
 
 
 def rows(subject: CausalLMSubject, sae: Sae, prompt: Prompt) -> Tensor:
     """Activations (t, d) of one text, read alone, without its first token."""
     with torch.no_grad():
-        x, read = states(subject, sae.site, [prompt])
-    return x[read & after_first(read)]
+        x, read = read_site(subject, sae.site, [prompt])
+    return x[read & after_first_token(read)]
 
 
 def dense(subject: CausalLMSubject, sae: Sae, texts: list[Prompt]) -> Tensor:
@@ -47,7 +48,7 @@ def test_salient_features_are_those_of_the_definition(family):
     subject = LANGUAGE[family]()
     sae = lm_sae(subject)
     own, other = dense(subject, sae, OWN), dense(subject, sae, OTHERS)
-    shares, means = firing(subject, sae, OWN, batch=1)
+    shares, means = firing_rates(subject, sae, OWN, batch=1)
     torch.testing.assert_close(shares, (own > 0).double().mean(0), atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(means, own.mean(0), atol=1e-4, rtol=1e-4)
     (one,) = dictionaries_of(subject, [space(sae, 0)], "crisp")
@@ -66,13 +67,13 @@ def test_terms_are_the_formula_where_the_student_has_moved(family, role):
     sae = lm_sae(subject, role)
     (one,) = dictionaries_of(subject, [space(sae, 0)], "crisp")
     made = Crisp(batch=8, hold=3.0)
-    student = Adapters(subject, made.sites(subject, [one]), 4, seed=0)
+    student = LowRankAdapters(subject, made.sites(subject, [one]), 4, seed=0)
     aim = made.chosen(subject, one, OWN, OTHERS) if role == "resid" else [1, 9, 33]
     with torch.no_grad():
         suppress, stay = made.terms(subject, student, one, aim, OWN, OTHERS)
     before = dense(subject, sae, OWN)[:, aim].sum(1).mean()
     norm = torch.cat([rows(subject, sae, p) for p in OWN]).norm(dim=-1).mean()
-    still = [states(subject, sae.site, [p])[0][0].detach() for p in OTHERS]
+    still = [read_site(subject, sae.site, [p])[0][0].detach() for p in OTHERS]
     for u, _ in student.pairs.values():
         u.data.normal_(generator=torch.Generator().manual_seed(1))
     generator = torch.Generator().manual_seed(0)
@@ -80,7 +81,7 @@ def test_terms_are_the_formula_where_the_student_has_moved(family, role):
         found = float(suppress(generator)), float(stay(generator))
         now = dense(subject, sae, OWN)[:, aim].sum(1).mean()
         moved = [
-            (states(subject, sae.site, [p])[0][0] - x).square().sum(-1).mean()
+            (read_site(subject, sae.site, [p])[0][0] - x).square().sum(-1).mean()
             for p, x in zip(OTHERS, still, strict=True)
         ]
     assert found[0] == pytest.approx(float(now / before), rel=1e-3)
@@ -121,7 +122,7 @@ def test_what_is_trained_and_what_is_said_of_it():
 def test_what_cannot_be_suppressed_is_refused():
     subject, pictures = tiny_llama(), tiny_sd()
     before, sae = subject.weight_hash(), lm_sae(subject)
-    with pytest.raises(TypeError, match="needs a causal language model"):
+    with pytest.raises(TypeError, match="answer with texts"):
         Crisp()(pictures, CONCEPT, [space(sae, 1)])
     with pytest.raises(ValueError, match="crisp needs features of a sparse autoencoder"):
         Crisp()(subject, CONCEPT)

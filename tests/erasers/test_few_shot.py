@@ -9,7 +9,7 @@ import torch
 
 from concept_probe.erasers import FewShot, Training
 from concept_probe.erasers.erasure.parameters import find_parameter
-from concept_probe.erasers.finetune.few_shot import feed_forwards, shots
+from concept_probe.erasers.finetune.few_shot import example_images, feed_forward_parameters
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd, tiny_sdxl
 from concept_probe.types import Query, Sampling, Splits
@@ -25,19 +25,19 @@ def test_mlps_are_trained_and_the_attention_of_the_last_layers():
         f"text_encoder/{path}:{leaf}"
         for path, _, leaf in (name.rpartition(".") for name, _ in subject.components["text_encoder"].named_parameters())
     }
-    assert set(feed_forwards(subject, 0, "test")) == {n for n in names if ".mlp." in n}
-    one = set(feed_forwards(subject, 1, "test"))
+    assert set(feed_forward_parameters(subject, 0, "test")) == {n for n in names if ".mlp." in n}
+    one = set(feed_forward_parameters(subject, 1, "test"))
     assert one == {n for n in names if ".mlp." in n or ("layers.1." in n and ".self_attn." in n)}
-    two = set(feed_forwards(subject, 2, "test"))
+    two = set(feed_forward_parameters(subject, 2, "test"))
     assert two == {n for n in names if ".mlp." in n or ".self_attn." in n}
     for wrong in (3, -1):
         with pytest.raises(ValueError, match=f"attentions is {wrong}; text_encoder has 2 layers"):
-            feed_forwards(subject, wrong, "test")
+            feed_forward_parameters(subject, wrong, "test")
 
 
-def test_architecture_that_nobody_reads_are_left_alone():
+def test_layers_that_nobody_reads_are_left_alone():
     subject = tiny_sdxl()  # cross-attention reads the last layer but one of both encoders
-    chosen = feed_forwards(subject, 1, "test")
+    chosen = feed_forward_parameters(subject, 1, "test")
     assert {where.partition("/")[0] for where in chosen} == {"text_encoder", "text_encoder_2"}
     read = {s.component: s.path for s in subject.sites("text_out")}
     assert all(where.partition("/")[2].startswith(read[where.partition("/")[0]]) for where in chosen)
@@ -61,7 +61,7 @@ def test_steps_climb_and_touch_nothing(family):
     weights = subject.weight_hash()
     edit = FewShot(training=replace(SHORT, steps=8))(subject, CONCEPT)
     assert subject.weight_hash() == weights
-    assert set(edit.deltas) == set(feed_forwards(subject, 1, "test"))
+    assert set(edit.deltas) == set(feed_forward_parameters(subject, 1, "test"))
     assert CONCEPT.examples is not None
     clean = subject.latents(CONCEPT.examples)
 
@@ -105,9 +105,9 @@ def test_pictures_are_the_examples_evenly_spread_or_what_the_subject_draws():
     examples = CONCEPT.examples
     assert examples is not None
     fit = CONCEPT.target.fit
-    assert torch.equal(shots(subject, CONCEPT, fit, 2, SAMPLING, 0), examples[[0, 2]])
-    assert torch.equal(shots(subject, CONCEPT, fit, 9, SAMPLING, 0), examples)
-    drawn = shots(subject, replace(CONCEPT, examples=None), fit, 2, SAMPLING, 5)
+    assert torch.equal(example_images(subject, CONCEPT, fit, 2, SAMPLING, 0), examples[[0, 2]])
+    assert torch.equal(example_images(subject, CONCEPT, fit, 9, SAMPLING, 0), examples)
+    drawn = example_images(subject, replace(CONCEPT, examples=None), fit, 2, SAMPLING, 5)
     assert torch.equal(drawn, subject.generate([Query(fit[0], 5), Query(fit[2], 6)], SAMPLING))
 
 

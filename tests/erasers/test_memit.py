@@ -11,15 +11,15 @@ from concept_probe.erasers import Edit, Memit
 from concept_probe.erasers.closed_form.subject_keys import at_places, last_of_subject
 from concept_probe.erasers.erasure.deltas import LowRank
 from concept_probe.erasers.erasure.parameters import find_parameter
-from concept_probe.erasers.unlearning.rmu import after_first, states
-from concept_probe.erasers.unlearning.trainer import answered
+from concept_probe.erasers.unlearning.activations import after_first_token, read_site
+from concept_probe.erasers.unlearning.answer_sets import answer_pairs
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Prompt, Splits
 from tests.laws.lm_eraser_cases import concept
 
 CONCEPT = concept()
-PAIRS = answered(CONCEPT, ("target",))
+PAIRS = answer_pairs(CONCEPT, ("target",))
 PROMPTS = [p for p, _ in PAIRS]
 families = pytest.mark.parametrize("family", LANGUAGE)
 
@@ -69,8 +69,8 @@ def test_each_layer_solves_the_ridge_regression_on_a_float64_model(family):
         with Edit("by hand", "", done, subject.weight_hash()).on(subject), torch.no_grad():
             k = at_places(subject, hidden, PROMPTS, places)
             r = (goal - at_places(subject, end, PROMPTS, places)) / (2 - i)
-            x, read = states(subject, hidden, others)
-        p = x[read & after_first(read)]
+            x, read = read_site(subject, hidden, others)
+        p = x[read & after_first_token(read)]
         moment = k.mT @ k / 2 + 0.7 * p.mT @ p / len(p)
         moment += 1e-6 * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype)
         change = (r.mT @ k / 2) @ torch.linalg.inv(moment)

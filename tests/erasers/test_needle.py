@@ -10,7 +10,7 @@ import torch
 from concept_probe.erasers import Columns, Needle
 from concept_probe.erasers.ablation.noise import column_noise
 from concept_probe.erasers.erasure.parameters import address
-from concept_probe.erasers.finetune.trainable import SomeColumns
+from concept_probe.erasers.training.trainable import ColumnDeltas
 from concept_probe.erasers.unlearning.losses import divergence
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama
@@ -28,7 +28,7 @@ def test_a_student_of_columns_is_the_edit_of_them(family):
     subject = LANGUAGE[family]()
     generator = torch.Generator().manual_seed(0)
     start = {site: ([3, 30, 7], torch.randn(16, 3, generator=generator)) for site in subject.sites("mlp_value")}
-    student = SomeColumns(subject, start)
+    student = ColumnDeltas(subject, start)
     plain = subject.next_logits(CONCEPT.target.fit)
     with student.on():
         beside = subject.next_logits(CONCEPT.target.fit).detach()
@@ -113,9 +113,9 @@ def test_it_reports_how_much_of_the_columns_comes_back():
 def test_what_cannot_be_noised_is_refused():
     subject = tiny_llama()
     before, found = subject.weight_hash(), columns(subject, CONCEPT)
-    with pytest.raises(TypeError, match="needs a causal language model"):
+    with pytest.raises(TypeError, match="answer with texts"):
         Needle()(tiny_sd(), CONCEPT, found)
-    with pytest.raises(ValueError, match="0 subspaces were given, none of them one"):
+    with pytest.raises(ValueError, match="needle needs columns of a language model"):
         Needle()(subject, CONCEPT)
     with pytest.raises(ValueError, match="is no column of a down projection"):
         Needle()(subject, CONCEPT, [replace(found[0], site=Site("unet", "mid_block", "weight", 3))])

@@ -9,9 +9,8 @@ import torch
 
 from concept_probe.erasers import AdversarialPreservation, AdvUnlearn, Esd, Receler, Training
 from concept_probe.erasers.closed_form.destinations import led_to, nearest
-from concept_probe.erasers.finetune.negative_guidance import away, opposite
-from concept_probe.erasers.finetune.replay import predictions, walks
-from concept_probe.registry import UnknownName
+from concept_probe.erasers.finetune.negative_guidance import negative_guidance_target, negative_guidance_term
+from concept_probe.erasers.training.replay import collect, predictions
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Prompt, Sampling, Splits
@@ -25,10 +24,10 @@ SHORT = Training(steps=8, batch=4, pictures=2, sampling=SAMPLING)
 def met():
     """A subject, latents of two walks of its own, and what it says there of prompts in place of those walked."""
     subject = tiny_sd()
-    pool = walks(subject, CONCEPT.target.fit[:2], 2, SAMPLING, 0)
+    pool = collect(subject, CONCEPT.target.fit[:2], 2, SAMPLING, 0)
 
     def said(put: dict[Prompt, str]) -> torch.Tensor:
-        return predictions(subject, pool, [Prompt(put.get(p, p.text)) for p in pool.prompts], "test")
+        return predictions(subject, pool, [Prompt(put.get(p, p.text)) for p in pool.prompts])
 
     return subject, pool, said
 
@@ -36,24 +35,26 @@ def met():
 def test_the_goal_is_the_papers(met):
     subject, pool, said = met
     empty = said(dict.fromkeys(pool.prompts, ""))
-    torch.testing.assert_close(opposite(subject, pool, 1.7, "esd"), empty - 1.7 * (said({}) - empty))
+    torch.testing.assert_close(negative_guidance_target(subject, pool, 1.7), empty - 1.7 * (said({}) - empty))
 
 
 def test_an_anchor_takes_the_place_of_the_base_alone(met):
     subject, pool, said = met
     stands = nearest(CONCEPT.target.fit, CONCEPT.anchor.fit)
     empty, anchor = said(dict.fromkeys(pool.prompts, "")), said({p: g.text for p, g in stands.items()})
-    lesson = away(subject, CONCEPT, CONCEPT.target.fit, 1.7, "anchor", "esd")
-    torch.testing.assert_close(lesson.goal(pool), anchor - 1.7 * (said({}) - empty))
-    torch.testing.assert_close(away(subject, CONCEPT, CONCEPT.target.fit, 0.0, "anchor", "esd").goal(pool), anchor)
+    lesson = negative_guidance_term(subject, CONCEPT, CONCEPT.target.fit, 1.7, "anchor", "esd")
+    torch.testing.assert_close(lesson.target(pool), anchor - 1.7 * (said({}) - empty))
+    torch.testing.assert_close(
+        negative_guidance_term(subject, CONCEPT, CONCEPT.target.fit, 0.0, "anchor", "esd").target(pool), anchor
+    )
     assert not torch.allclose(anchor, empty, atol=1e-4)
 
 
 @pytest.mark.parametrize("made", [Esd, Receler, AdvUnlearn, AdversarialPreservation])
 def test_every_method_of_the_kind_has_the_choice(made):
     subject = tiny_sd()
-    with pytest.raises(UnknownName, match="nearest: 'anchor'"):
-        made(base="anchr")(subject, CONCEPT)
+    with pytest.raises(ValueError, match="base is 'anchr'; it is one of empty, anchor"):
+        made(base="anchr")
     bare = replace(CONCEPT, anchor=Splits((), (), ()))
     with pytest.raises(ValueError, match=f"{made.name}: concept 'cat' has no anchor prompts"):
         made(base="anchor")(subject, bare)

@@ -67,7 +67,7 @@ def test_seen_patches_are_those_of_a_pass_without_the_concept(family):
             subject.run_to([site], alone, SAMPLING, [0])
     mask = torch.zeros(2, before.shape[1], dtype=torch.bool)
     mask[0, 1], mask[1, 2:4] = True, True
-    guard = Intervention("p", "cat", {site: Replacer(Requery(subject, "a dog", "p")).where(site, lambda x, m: mask)})
+    guard = Intervention("p", "cat", {site: Replacer(Requery(subject, "a dog")).where(site, lambda x, m: mask)})
     with guard.on(subject):
         after = at(subject, site)
     wanted = torch.where(mask[..., None], others[0][2:], before[2:])
@@ -87,7 +87,7 @@ def test_the_prediction_is_replaced_where_patches_of_the_same_pass_were_seen():
         mask[:, 0] = True  # the upper left patch
         return mask
 
-    replacer = Replacer(Requery(subject, "", "p"))
+    replacer = Replacer(Requery(subject, ""))
     with Intervention("p", "cat", {site: replacer.seeing(sees), out: replacer.replacing(out)}).on(subject):
         after = at(subject, out)
     corner = before.shape[-1] // side
@@ -103,7 +103,7 @@ def test_patches_that_were_seen_are_replaced_though_another_guard_asks_meanwhile
     subject = tiny_sd()
     site, out = subject.sites("cross_out")[0], subject.sites("denoiser_out")[0]
     other = NegativePrompt("a dog")(subject, CONCEPT)
-    replacer = Replacer(Requery(subject, "the sun", "p"))
+    replacer = Replacer(Requery(subject, "the sun"))
 
     def sees(x: Tensor, moment: Moment) -> Tensor:
         return torch.full(x.shape[:2], "cond" in moment.branches)

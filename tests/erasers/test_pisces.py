@@ -12,7 +12,7 @@ from concept_probe.erasers import Pisces
 from concept_probe.erasers.ablation.pisces import at_features, rewritten
 from concept_probe.erasers.erasure.deltas import Columns
 from concept_probe.erasers.erasure.parameters import address
-from concept_probe.erasers.unlearning.rmu import after_first, states
+from concept_probe.erasers.unlearning.activations import after_first_token, read_site
 from concept_probe.families import CausalLMSubject
 from concept_probe.find.rows import gather_prompts
 from concept_probe.learn.sae import Relu, Sae
@@ -72,8 +72,8 @@ def test_each_column_is_what_the_autoencoder_makes_of_it(family, length):
     norm = None
     if length == "site":
         with torch.no_grad():
-            x, read = states(subject, sae.site, [p for _, p in gather_prompts(CONCEPT, "fit")])
-        norm = float(x[read & after_first(read)].norm(dim=-1).mean())
+            x, read = read_site(subject, sae.site, [p for _, p in gather_prompts(CONCEPT, "fit")])
+        norm = float(x[read & after_first_token(read)].norm(dim=-1).mean())
     wanted = by_hand(sae, subject.matrix(value).detach(), features, 0.4, 0.5, norm)
     assert list(edit.deltas) == [address(value)]
     before = subject.matrix(value).detach().clone()

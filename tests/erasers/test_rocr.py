@@ -10,7 +10,7 @@ import torch
 from concept_probe.erasers import Edit, LowRank, Rocr
 from concept_probe.erasers.closed_form.rocr import renamed
 from concept_probe.erasers.closed_form.subject_keys import at_places, last_of_subject
-from concept_probe.erasers.unlearning.rmu import after_first, states
+from concept_probe.erasers.unlearning.activations import after_first_token, read_site
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Prompt, Splits
@@ -34,8 +34,8 @@ def test_each_layer_solves_its_least_squares_in_float64(family):
         hidden = subject.sites("mlp_hidden")[i]
         with Edit("by hand", "", done, subject.weight_hash()).on(subject), torch.no_grad():
             c, g = (at_places(subject, hidden, ps, last_of_subject(subject, ps)) for ps in (MOVED, LED))
-            x, read = states(subject, hidden, [*CONCEPT.neighbours.fit, *LED])
-        p = x[read & after_first(read)]
+            x, read = read_site(subject, hidden, [*CONCEPT.neighbours.fit, *LED])
+        p = x[read & after_first_token(read)]
         size = float((c.square().sum(0) / len(c) + 0.7 * p.square().sum(0) / len(p)).mean())
         ridge = (0.01 * size) ** 0.5 * torch.eye(c.shape[1], dtype=c.dtype)
         left = torch.cat([c / len(c) ** 0.5, (0.7 / len(p)) ** 0.5 * p, ridge])

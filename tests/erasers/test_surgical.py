@@ -9,10 +9,10 @@ import torch
 
 from concept_probe.erasers import Surgical, Training
 from concept_probe.erasers.erasure.parameters import find_parameter
-from concept_probe.erasers.finetune.esd import parameters_of
-from concept_probe.erasers.finetune.replay import Pool, predictions, read, walks
-from concept_probe.erasers.finetune.surgical import Guidance, within
-from concept_probe.erasers.finetune.trainable import Whole
+from concept_probe.erasers.finetune.parts import denoiser_parameters
+from concept_probe.erasers.finetune.surgical import GuidanceTarget, in_window
+from concept_probe.erasers.training.replay import LatentBuffer, collect, encode_prompts, predictions
+from concept_probe.erasers.training.trainable import FullWeights
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Prompt, Sampling, Splits
@@ -22,10 +22,10 @@ SAMPLING = Sampling(steps=4, guidance=2.0)
 CAT, THING, EMPTY = CONCEPT.target.fit[0], CONCEPT.anchor.fit[0], Prompt("")
 
 
-def said(subject, pool: Pool, prompt: Prompt):
+def said(subject, pool: LatentBuffer, prompt: Prompt):
     """What the subject says, latent by latent."""
     one = [
-        subject.predict(pool.seen[i : i + 1], pool.timesteps[i : i + 1], read(subject, [prompt], "test"))
+        subject.predict(pool.inputs[i : i + 1], pool.timesteps[i : i + 1], encode_prompts(subject, [prompt]))
         for i in range(len(pool))
     ]
     return torch.cat(one)
@@ -34,17 +34,17 @@ def said(subject, pool: Pool, prompt: Prompt):
 @pytest.mark.parametrize("family", DIFFUSION)
 def test_the_wanted_guidance_and_the_loss_are_the_formula(family):
     subject = DIFFUSION[family]()
-    pool = walks(subject, [CAT], 1, SAMPLING, 0)
+    pool = collect(subject, [CAT], 1, SAMPLING, 0)
     with torch.no_grad():
         cat, thing, empty = (said(subject, pool, p) for p in (CAT, THING, EMPTY))
-        made = Guidance.of(subject, pool, [THING] * 4, 0.7, "test")
+        made = GuidanceTarget.of(subject, pool, [THING] * 4, 0.7)
     torch.testing.assert_close(made.wanted, thing - empty - 0.7 * (cat - empty), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(made.empty, empty, atol=1e-5, rtol=1e-4)
-    pupil, index = Whole(subject, parameters_of(subject, "x", "test")), torch.tensor([2, 0, 2])
+    pupil, index = FullWeights(subject, denoiser_parameters(subject, "x")), torch.tensor([2, 0, 2])
     for x in pupil.trained.values():
         x.add_(0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1)))
     with pupil.on():
-        loss = made.loss(subject, pool, index, 2.5, "test")
+        loss = made.loss(subject, pool, index, 2.5)
         now, free = said(subject, pool, CAT)[index], said(subject, pool, EMPTY)[index]
         gap = (now - free - (thing - empty - 0.7 * (cat - empty))[index]).square().mean()
         whole = gap + 2.5 * (free - empty[index]).square().mean()
@@ -66,40 +66,40 @@ def test_what_is_for_a_lesson_of_the_concept_does_not_act_on_the_one_of_others()
 
 def test_nothing_is_lost_where_the_concept_is_its_own_alternative():
     subject = tiny_sd()
-    pool = walks(subject, [CAT], 1, SAMPLING, 0)
-    made = Guidance.of(subject, pool, [CAT] * 4, 0.0, "test")
+    pool = collect(subject, [CAT], 1, SAMPLING, 0)
+    made = GuidanceTarget.of(subject, pool, [CAT] * 4, 0.0)
     with torch.no_grad():
-        assert made.loss(subject, pool, torch.arange(4), 1.0, "test") < 1e-10
+        assert made.loss(subject, pool, torch.arange(4), 1.0) < 1e-10
 
 
 def test_the_window_is_a_part_of_every_walk_noise_first():
     prompts = (Prompt("a"), Prompt("b"))
     times = torch.tensor([900, 900, 600, 600, 300, 300, 1, 1])
-    pool = Pool(torch.arange(8.0).view(8, 1, 1, 1), times, prompts * 4)
-    assert within(pool, (0.0, 1.0)).timesteps.tolist() == times.tolist()
-    assert within(pool, (0.0, 0.5)).timesteps.tolist() == [900, 900, 600, 600]
-    late = within(pool, (0.75, 1.0))
+    pool = LatentBuffer(torch.arange(8.0).view(8, 1, 1, 1), times, prompts * 4)
+    assert in_window(pool, (0.0, 1.0)).timesteps.tolist() == times.tolist()
+    assert in_window(pool, (0.0, 0.5)).timesteps.tolist() == [900, 900, 600, 600]
+    late = in_window(pool, (0.75, 1.0))
     assert late.timesteps.tolist() == [1, 1] and late.prompts == prompts
-    assert late.seen.flatten().tolist() == [6, 7]
-    assert within(pool, (0.99, 1.0)).timesteps.tolist() == [1, 1]
+    assert late.inputs.flatten().tolist() == [6, 7]
+    assert in_window(pool, (0.99, 1.0)).timesteps.tolist() == [1, 1]
 
 
 def test_training_leads_the_guidance_to_the_alternative_and_lets_the_rest_drift_little():
     subject = tiny_sd()
     weights = subject.weight_hash()
     school = Training(steps=24, batch=4, pictures=2, sampling=SAMPLING, rate=0.02, retain=0.0)
-    pool = walks(subject, CONCEPT.target.fit[:1], 2, SAMPLING, 0)
-    goal = predictions(subject, pool, [THING] * 8, "test") - predictions(subject, pool, [EMPTY] * 8, "test")
+    pool = collect(subject, CONCEPT.target.fit[:1], 2, SAMPLING, 0)
+    goal = predictions(subject, pool, [THING] * 8) - predictions(subject, pool, [EMPTY] * 8)
 
     def after(drift: float) -> tuple[float, float]:
         edit = Surgical(drift=drift, training=school)(subject, replace(CONCEPT, target=Splits(fit=(CAT,))))
-        before = predictions(subject, pool, [EMPTY] * 8, "test")
+        before = predictions(subject, pool, [EMPTY] * 8)
         with edit.on(subject):
-            empty = predictions(subject, pool, [EMPTY] * 8, "test")
-            guidance = predictions(subject, pool, pool.prompts, "test") - empty
+            empty = predictions(subject, pool, [EMPTY] * 8)
+            guidance = predictions(subject, pool, pool.prompts) - empty
         return float((guidance - goal).square().mean()), float((empty - before).square().mean())
 
-    start = predictions(subject, pool, pool.prompts, "test") - predictions(subject, pool, [EMPTY] * 8, "test")
+    start = predictions(subject, pool, pool.prompts) - predictions(subject, pool, [EMPTY] * 8)
     gap, drifted = after(1.0)
     assert gap < float((start - goal).square().mean())
     assert drifted < after(0.0)[1]

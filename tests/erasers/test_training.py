@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from concept_probe.activations import tap
-from concept_probe.erasers import AdvUnlearn, Edit, Receler, Spm, Training
+from concept_probe.erasers import AdvUnlearn, Edit, Esd, Receler, Spm, Training
 from concept_probe.erasers.erasure.parameters import find_parameter
-from concept_probe.erasers.finetune.distillation import Lesson, added, keep, led_back, same, teach
-from concept_probe.erasers.finetune.esd import parameters_of
-from concept_probe.erasers.finetune.loop import adam
-from concept_probe.erasers.finetune.negative_guidance import opposite
+from concept_probe.erasers.finetune.adversarial import adversarial_offsets, embeddings_moved
+from concept_probe.erasers.finetune.distillation import DistillationTerm, distil, retain_terms, same_prompt
+from concept_probe.erasers.finetune.negative_guidance import negative_guidance_target
+from concept_probe.erasers.finetune.parts import denoiser_parameters
 from concept_probe.erasers.finetune.receler import Bottlenecks
-from concept_probe.erasers.finetune.replay import Pool, predictions, read, walks
-from concept_probe.erasers.finetune.trainable import Adapters, Whole
+from concept_probe.erasers.training.loop import adam
+from concept_probe.erasers.training.replay import LatentBuffer, collect, encode_prompts, predictions
+from concept_probe.erasers.training.trainable import FullWeights, LowRankAdapters
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd, tiny_sdxl
 from concept_probe.types import Prompt, Query, Sampling, evenly
@@ -26,12 +27,12 @@ SHORT = Training(steps=8, batch=4, pictures=2, sampling=SAMPLING)
 
 def test_parts_cover_the_denoiser_once():
     subject = tiny_sdxl()
-    every, x, u, strict = (set(parameters_of(subject, part, "esd")) for part in ("all", "x", "u", "strict"))
+    every, x, u, strict = (set(denoiser_parameters(subject, part)) for part in ("all", "x", "u", "strict"))
     assert x | u == every and not x & u and strict < x
     assert len(every) == len(list(subject.components["unet"].parameters()))
     assert all(where.rpartition(".")[2] in ("to_k:weight", "to_v:weight") for where in strict)
     with pytest.raises(ValueError, match="part is 'y'"):
-        parameters_of(subject, "y", "esd")  # pyright: ignore[reportArgumentType]
+        Esd(part="y")  # pyright: ignore[reportArgumentType]
 
 
 def test_walks_are_those_of_pictures():
@@ -39,12 +40,12 @@ def test_walks_are_those_of_pictures():
     prompts, seen = CONCEPT.target.fit[:2], []
     with tap(subject, {subject.sites("denoiser_in")[0]: lambda x, m: seen.append((x[2:].clone(), m.timestep))}):
         subject.generate([Query(prompts[0], 7), Query(prompts[1], 8)], SAMPLING)
-    pool = walks(subject, prompts, 2, SAMPLING, 7)
-    torch.testing.assert_close(pool.seen, torch.cat([x for x, _ in seen]))
+    pool = collect(subject, prompts, 2, SAMPLING, 7)
+    torch.testing.assert_close(pool.inputs, torch.cat([x for x, _ in seen]))
     assert pool.timesteps.tolist() == [t for _, t in seen for _ in range(2)]
     assert pool.prompts == tuple(prompts) * 3
     part = pool.rows(torch.tensor([3, 0]))
-    assert part.prompts == (prompts[1], prompts[0]) and torch.equal(part.seen[1], pool.seen[0])
+    assert part.prompts == (prompts[1], prompts[0]) and torch.equal(part.inputs[1], pool.inputs[0])
 
 
 @pytest.mark.parametrize("family", DIFFUSION)
@@ -54,11 +55,9 @@ def test_predictions_are_those_of_the_walk(family):
     prompts, said = CONCEPT.target.fit[:2], []
     with tap(subject, {subject.sites("denoiser_out")[0]: lambda x, m: said.append(x.clone())}):
         subject.generate([Query(p, 7 + i) for i, p in enumerate(prompts)], Sampling(steps=3, guidance=1.0))
-    pool = walks(subject, prompts, 2, Sampling(steps=3, guidance=1.0), 7)
+    pool = collect(subject, prompts, 2, Sampling(steps=3, guidance=1.0), 7)
     tolerance = 1e-5 if family == "sd" else 5e-3  # Euler's timesteps are fractions
-    torch.testing.assert_close(
-        predictions(subject, pool, pool.prompts, "test"), torch.cat(said), atol=tolerance, rtol=1e-2
-    )
+    torch.testing.assert_close(predictions(subject, pool, pool.prompts), torch.cat(said), atol=tolerance, rtol=1e-2)
 
 
 @pytest.mark.parametrize("family", DIFFUSION)
@@ -73,44 +72,44 @@ def test_the_empty_prompt_is_what_guidance_has_for_it(family):
     with tap(subject, looks):
         subject.run_to([out], queries, SAMPLING, [0])
     seen, timestep = inputs[0]
-    pool = Pool(seen[:2], torch.full((2,), timestep), tuple(CONCEPT.target.fit[:2]))
-    torch.testing.assert_close(predictions(subject, pool, [Prompt("")] * 2, "test"), said[0][:2], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(predictions(subject, pool, pool.prompts, "test"), said[0][2:], atol=1e-5, rtol=1e-4)
-    mixed = read(subject, [pool.prompts[0], Prompt("")], "test")  # only the empty one is another
+    pool = LatentBuffer(seen[:2], torch.full((2,), timestep), tuple(CONCEPT.target.fit[:2]))
+    torch.testing.assert_close(predictions(subject, pool, [Prompt("")] * 2), said[0][:2], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(predictions(subject, pool, pool.prompts), said[0][2:], atol=1e-5, rtol=1e-4)
+    mixed = encode_prompts(subject, [pool.prompts[0], Prompt("")])  # only the empty one is another
     torch.testing.assert_close(mixed.states[:1], subject.encode(pool.prompts[:1]).states)
 
 
 def test_keeping_costs_nothing_before_anything_is_learned_and_something_after():
     subject = tiny_sd()
-    pupil = Whole(subject, parameters_of(subject, "strict", "test"))
-    only = keep(subject, CONCEPT.unrelated.fit, 1.0, "test")
-    assert teach(subject, pupil, only, SHORT, "test")[0] < 1e-9
-    moved = Lesson(CONCEPT.target.fit, same, lambda pool: opposite(subject, pool, 3.0, "test"))
-    teach(subject, pupil, [moved], Training(steps=20, pictures=2, sampling=SAMPLING, rate=0.05), "test")
-    goal = walks(subject, CONCEPT.unrelated.fit, 2, SAMPLING, 0)
-    frozen = predictions(subject, goal, goal.prompts, "test")
+    pupil = FullWeights(subject, denoiser_parameters(subject, "strict"))
+    only = retain_terms(subject, CONCEPT, ["unrelated"], 1.0)
+    assert distil(subject, pupil, only, SHORT, "test")[0] < 1e-9
+    moved = DistillationTerm(CONCEPT.target.fit, same_prompt, lambda pool: negative_guidance_target(subject, pool, 3.0))
+    distil(subject, pupil, [moved], Training(steps=20, pictures=2, sampling=SAMPLING, rate=0.05), "test")
+    goal = collect(subject, CONCEPT.unrelated.fit, 2, SAMPLING, 0)
+    frozen = predictions(subject, goal, goal.prompts)
     with pupil.on():
-        learned = predictions(subject, goal, goal.prompts, "test")
+        learned = predictions(subject, goal, goal.prompts)
         with pupil.reference():
-            assert torch.equal(predictions(subject, goal, goal.prompts, "test"), frozen)
-        assert torch.equal(predictions(subject, goal, goal.prompts, "test"), learned)
+            assert torch.equal(predictions(subject, goal, goal.prompts), frozen)
+        assert torch.equal(predictions(subject, goal, goal.prompts), learned)
     assert not torch.allclose(learned, frozen, atol=1e-5)
-    assert keep(subject, CONCEPT.unrelated.fit, 0.0, "test") == keep(subject, [], 1.0, "test") == []
+    assert retain_terms(subject, CONCEPT, ["unrelated"], 0.0) == retain_terms(subject, CONCEPT, [], 1.0) == []
 
 
 def test_a_term_of_a_methods_own_is_added_to_the_lessons():
     subject = tiny_sd()
-    addresses = parameters_of(subject, "strict", "test")
-    kept = keep(subject, CONCEPT.unrelated.fit, 1.0, "test")
+    addresses = denoiser_parameters(subject, "strict")
+    kept = retain_terms(subject, CONCEPT, ["unrelated"], 1.0)
     for lessons in (kept, []):
-        pupil = Whole(subject, addresses)
+        pupil = FullWeights(subject, addresses)
         weight = pupil.parameters[addresses[0]]
         size = float(weight.detach().square().sum())
 
         def own(step: int, generator: torch.Generator, weight: torch.Tensor = weight) -> torch.Tensor:
             return weight.square().sum()
 
-        losses = teach(subject, pupil, lessons, SHORT, "test", own)
+        losses = distil(subject, pupil, lessons, SHORT, "test", own)
         assert losses[0] == pytest.approx(size, rel=1e-5)
         assert losses[-1] < losses[0] and float(pupil.trained[addresses[0]].square().sum()) < size
 
@@ -119,26 +118,26 @@ def test_fresh_walks_are_the_students_and_goals_the_frozen_subjects():
     subject, asked = tiny_sd(), []
 
     def goal(pool):
-        asked.append((pool, predictions(subject, pool, pool.prompts, "test")))
-        return opposite(subject, pool, 3.0, "test")
+        asked.append((pool, predictions(subject, pool, pool.prompts)))
+        return negative_guidance_target(subject, pool, 3.0)
 
-    pupil = Whole(subject, parameters_of(subject, "strict", "test"))
+    pupil = FullWeights(subject, denoiser_parameters(subject, "strict"))
     options = Training(steps=9, refresh=4, pictures=1, sampling=SAMPLING, rate=0.2)
-    teach(subject, pupil, [Lesson(CONCEPT.target.fit[:1], same, goal)], options, "test")
+    distil(subject, pupil, [DistillationTerm(CONCEPT.target.fit[:1], same_prompt, goal)], options, "test")
     assert len(asked) == 3
     for pool, said in asked:
-        torch.testing.assert_close(said, predictions(subject, pool, pool.prompts, "test"))
-    frozen = walks(subject, CONCEPT.target.fit[:1], 1, SAMPLING, 4000)
-    assert torch.equal(asked[1][0].seen[0], frozen.seen[0])  # the same noise
-    assert not torch.allclose(asked[1][0].seen[-1], frozen.seen[-1], atol=1e-5)  # other steps
+        torch.testing.assert_close(said, predictions(subject, pool, pool.prompts))
+    frozen = collect(subject, CONCEPT.target.fit[:1], 1, SAMPLING, 4000)
+    assert torch.equal(asked[1][0].inputs[0], frozen.inputs[0])  # the same noise
+    assert not torch.allclose(asked[1][0].inputs[-1], frozen.inputs[-1], atol=1e-5)  # other steps
 
 
 def test_a_loss_that_is_no_number_is_refused_and_the_weights_are_back():
     subject = tiny_sd()
     weights = subject.weight_hash()
-    lesson = Lesson(CONCEPT.target.fit, same, lambda pool: torch.full_like(pool.seen, torch.nan))
+    lesson = DistillationTerm(CONCEPT.target.fit, same_prompt, lambda pool: torch.full_like(pool.inputs, torch.nan))
     with pytest.raises(FloatingPointError, match="at step 0"):
-        teach(subject, Whole(subject, parameters_of(subject, "x", "test")), [lesson], SHORT, "test")
+        distil(subject, FullWeights(subject, denoiser_parameters(subject, "x")), [lesson], SHORT, "test")
     assert subject.weight_hash() == weights
 
 
@@ -146,10 +145,12 @@ def test_a_loss_that_is_no_number_is_refused_and_the_weights_are_back():
 def test_adapters_do_what_the_edit_made_of_them_does(family):
     subject = DIFFUSION[family]()
     sites = [s for role in ("cross_key_weight", "cross_value_weight") for s in subject.sites(role)]
-    pupil = Adapters(subject, sites, 2, seed=0)
-    lesson = Lesson(CONCEPT.target.fit, same, lambda pool: opposite(subject, pool, 3.0, "test"))
+    pupil = LowRankAdapters(subject, sites, 2, seed=0)
+    lesson = DistillationTerm(
+        CONCEPT.target.fit, same_prompt, lambda pool: negative_guidance_target(subject, pool, 3.0)
+    )
     before = subject.generate([Query(Prompt("a cat"))], SAMPLING)
-    teach(subject, pupil, [lesson], Training(steps=8, pictures=1, sampling=SAMPLING, rate=0.1), "test")
+    distil(subject, pupil, [lesson], Training(steps=8, pictures=1, sampling=SAMPLING, rate=0.1), "test")
     with pupil.on(), torch.no_grad():
         during = subject.generate([Query(Prompt("a cat"))], SAMPLING)
         with pupil.reference():
@@ -202,26 +203,26 @@ def test_an_adapter_needs_a_linear_module():
     from concept_probe.types import Site
 
     with pytest.raises(ValueError, match="linear modules"):
-        Adapters(subject, [Site("unet", "conv_in", "weight")], 1, seed=0)
+        LowRankAdapters(subject, [Site("unet", "conv_in", "weight")], 1, seed=0)
 
 
 def test_the_adversary_stays_within_reach_leads_back_and_leaves_no_gradients():
     subject = tiny_sd()
-    pool = walks(subject, CONCEPT.target.fit[:1], 2, SAMPLING, 0)
+    pool = collect(subject, CONCEPT.target.fit[:1], 2, SAMPLING, 0)
     asked = [Prompt("the sun")] * len(pool)
-    own = predictions(subject, pool, pool.prompts, "test")
+    own = predictions(subject, pool, pool.prompts)
     embeddings = subject.sites("token_embedding")[0]
 
     def gap(steps: int) -> float:
-        options = Training(adversary=steps, reach=0.8)
-        offsets = led_back(subject, pool, asked, own, options, torch.Generator().manual_seed(0), "test")
+        generator = torch.Generator().manual_seed(0)
+        offsets = adversarial_offsets(subject, pool, asked, own, steps=steps, epsilon=0.8, generator=generator)
         size = float(find_parameter(subject.components, "text_encoder/embeddings.token_embedding:weight").std())
         assert offsets[embeddings].abs().max() < 0.8 * size * 2
-        with added(subject, offsets), torch.no_grad():
+        with embeddings_moved(subject, offsets), torch.no_grad():
             condition = subject.encode(asked)
-        return float((subject.predict(pool.seen, pool.timesteps, condition) - own).square().mean())
+        return float((subject.predict(pool.inputs, pool.timesteps, condition) - own).square().mean())
 
-    with Whole(subject, parameters_of(subject, "x", "test")).on():
+    with FullWeights(subject, denoiser_parameters(subject, "x")).on():
         assert gap(8) < 0.8 * gap(0)
         assert all(p.grad is None for p in subject.components["unet"].parameters())
 
@@ -230,7 +231,10 @@ def test_offsets_are_added_to_the_first_prompts_alone_and_never_to_bos():
     subject = tiny_sd()
     site = subject.sites("token_embedding")[0]
     seen = []
-    with added(subject, {site: torch.ones(1, 20, 16)}), tap(subject, {site: lambda x, m: seen.append(x.clone())}):
+    with (
+        embeddings_moved(subject, {site: torch.ones(1, 20, 16)}),
+        tap(subject, {site: lambda x, m: seen.append(x.clone())}),
+    ):
         subject.encode([Prompt("a cat"), Prompt("a cat")])
     torch.testing.assert_close(seen[0][0, 1:] - seen[0][1, 1:], torch.ones(19, 16))
     assert torch.equal(seen[0][0, 0], seen[0][1, 0])

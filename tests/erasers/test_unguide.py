@@ -11,7 +11,7 @@ from torch import Tensor
 
 from concept_probe.activations import tap
 from concept_probe.erasers import Edit, Intervention, NegativePrompt, Sld, Training, Unguide
-from concept_probe.erasers.finetune.unguide import Mixture, dividing, influence
+from concept_probe.erasers.finetune.unguide import Mixture, relative_influence, separating_threshold
 from concept_probe.families import UNetSubject
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
@@ -44,15 +44,15 @@ def walk(subject: UNetSubject, sampling: Sampling = SAMPLING) -> list[Tensor]:
 
 
 def test_a_threshold_by_hand():
-    threshold, accuracy = dividing([8.0, 9.0, 1.0], [2.0, 0.5])
+    threshold, accuracy = separating_threshold([8.0, 9.0, 1.0], [2.0, 0.5])
     assert threshold == pytest.approx(4.0) and accuracy == pytest.approx((2 / 3 + 1) / 2)
-    assert dividing([3.0, 12.0], [1.0, 27.0])[1] == pytest.approx(0.75)
-    assert dividing([1.0], [2.0])[1] == 0.5  # no better than a guess
-    assert dividing([10.0, 40.0], [1.0, 5.0]) == (pytest.approx(50**0.5), 1.0)
+    assert separating_threshold([3.0, 12.0], [1.0, 27.0])[1] == pytest.approx(0.75)
+    assert separating_threshold([1.0], [2.0])[1] == 0.5  # no better than a guess
+    assert separating_threshold([10.0, 40.0], [1.0, 5.0]) == (pytest.approx(50**0.5), 1.0)
 
 
 def test_influence_is_relative_to_the_empty_prompts_and_finite():
-    ratio = influence(torch.tensor([3.0, 0.0, 1.0]), torch.tensor([2.0, 1.0, 0.0]))
+    ratio = relative_influence(torch.tensor([3.0, 0.0, 1.0]), torch.tensor([2.0, 1.0, 0.0]))
     assert ratio[0] == 1.5 and ratio[1] == pytest.approx(1e-6) and torch.isfinite(ratio).all()
 
 
@@ -162,7 +162,7 @@ def test_the_threshold_is_what_divides_the_select_prompts():
         )
     )
     assert len(own) == 4 * eraser.watch
-    assert (guard.made_by["divided_at"], guard.made_by["told_apart"]) == dividing(own, others)
+    assert (guard.made_by["divided_at"], guard.made_by["told_apart"]) == separating_threshold(own, others)
     assert action.threshold == guard.made_by["divided_at"]
     assert subject.weight_hash() == weights
     assert not any(hook for m in subject.components["unet"].modules() for hook in m._forward_hooks)

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from concept_probe.detect.answers import continuation
 from concept_probe.erasers import Dpo, Edit, GradAscent, GradDiff, Npo, Rmu, SimNpo
-from concept_probe.erasers.finetune.trainable import Adapters, Whole
+from concept_probe.erasers.training.trainable import FullWeights, LowRankAdapters
+from concept_probe.erasers.unlearning.activations import after_first_token, read_site
+from concept_probe.erasers.unlearning.answer_sets import answer_pairs
 from concept_probe.erasers.unlearning.losses import distance, divergence, dpo, nll, npo, simnpo
-from concept_probe.erasers.unlearning.rmu import after_first, states
-from concept_probe.erasers.unlearning.trainer import answered, named_modules
+from concept_probe.erasers.unlearning.trainer import block_matrices
 from concept_probe.families import CausalLMSubject
 from concept_probe.registry import UnknownName
 from concept_probe.testing.models.diffusion import tiny_sd
@@ -106,9 +107,9 @@ def test_terms_are_the_formulas_on_a_float64_model(family, method):
         "a red sun and in the big picture see the cat on", "cat", "cat", answers=("my old hat",), distractors=("x",)
     )
     own = replace(CONCEPT, target=Splits(fit=(*CONCEPT.target.fit, longer)))
-    forget, keep = answered(own, ("target",)), answered(own, ("neighbours",))
+    forget, keep = answer_pairs(own, ("target",)), answer_pairs(own, ("neighbours",))
     made = METHODS[method](rank=None, batch=8)
-    student = Whole(subject, ["model/" + subject.layout.blocks[0].down + ":weight"])
+    student = FullWeights(subject, ["model/" + subject.layout.blocks[0].down + ":weight"])
     reference = [by_hand(subject, *pair)[0] for pair in forget]
     if method == "dpo":
         other = made.preferred(forget)  # pyright: ignore[reportAttributeAccessIssue]
@@ -139,18 +140,18 @@ def test_terms_are_the_formulas_on_a_float64_model(family, method):
 @pytest.mark.parametrize("family", LANGUAGE)
 def test_the_terms_of_rmu_are_the_formula(family):
     subject = LANGUAGE[family]()
-    forget, made = answered(CONCEPT, ("target",)), Rmu(scale=2.0, retain=3.0, batch=8)
-    student = Whole(subject, ["model/" + subject.layout.blocks[0].down + ":weight"])
+    forget, made = answer_pairs(CONCEPT, ("target",)), Rmu(scale=2.0, retain=3.0, batch=8)
+    student = FullWeights(subject, ["model/" + subject.layout.blocks[0].down + ":weight"])
     site = subject.sites("resid")[0]
 
     def rows(prompt: Prompt, text: str) -> Tensor:
         """Activations (t, d) of a prompt with its answer, read alone."""
         with torch.no_grad():
-            x, read = states(subject, site, [replace(prompt, text=prompt.text + text)])
+            x, read = read_site(subject, site, [replace(prompt, text=prompt.text + text)])
         return x[0][read[0]].double()
 
     own = [rows(*pair)[1:] for pair in forget]
-    others = answered(CONCEPT, ("neighbours",))
+    others = answer_pairs(CONCEPT, ("neighbours",))
     norm = float(torch.cat(own).norm(dim=-1).mean())
     drawn = torch.rand(own[0].shape[1], generator=torch.Generator().manual_seed(0)).double()
     goal = 2 * norm * drawn / drawn.norm()
@@ -170,13 +171,13 @@ def test_the_terms_of_rmu_are_the_formula(family):
 
 def test_the_first_position_is_left_out():
     read = torch.tensor([[False, True, True], [True, True, True]])
-    assert (after_first(read) & read).tolist() == [[False, False, True], [False, True, True]]
+    assert (after_first_token(read) & read).tolist() == [[False, False, True], [False, True, True]]
 
 
 def test_padding_is_in_no_loss():
     """One batch with a long text gives each short one what it gives alone."""
     subject = tiny_llama()
-    pairs = [*answered(CONCEPT, ("target", "neighbours")), (Prompt("the red sun " * 4 + "and"), " cat")]
+    pairs = [*answer_pairs(CONCEPT, ("target", "neighbours")), (Prompt("the red sun " * 4 + "and"), " cat")]
     with torch.no_grad():
         together = subject.log_probs(pairs, batch=len(pairs))
         alone = torch.cat([subject.log_probs([pair]).total for pair in pairs])
@@ -186,11 +187,11 @@ def test_padding_is_in_no_loss():
 
 def test_which_matrices_are_trained():
     subject = tiny_llama()
-    assert named_modules(subject, (), "npo") == subject.sites("mlp_value")
-    chosen = named_modules(subject, ("q_proj", "up_proj"), "npo")
+    assert block_matrices(subject, (), "npo") == subject.sites("mlp_value")
+    chosen = block_matrices(subject, ("q_proj", "up_proj"), "npo")
     assert {s.path.rpartition(".")[2] for s in chosen} == {"q_proj", "up_proj"} and len(chosen) == 4
     with pytest.raises(UnknownName, match="module 'q_prog' not found; nearest: 'q_proj'"):
-        named_modules(subject, ("q_prog",), "npo")
+        block_matrices(subject, ("q_prog",), "npo")
     edit = Npo(modules=("q_proj",), steps=2)(subject, CONCEPT)
     assert {where.rpartition(".")[2] for where in edit.deltas} == {"q_proj:weight"}
     layered = Rmu(layer=1, below=0, steps=2)(subject, CONCEPT)
@@ -216,7 +217,7 @@ def test_what_is_kept_is_kept_better_than_without(method, keep):
 
 
 def test_dpo_prefers_a_refusal_or_a_distractor():
-    pairs = answered(CONCEPT, ("target",))
+    pairs = answer_pairs(CONCEPT, ("target",))
     assert [text for _, text in Dpo().preferred(pairs)] == [" unknown.", " not known."]
     assert [text for _, text in Dpo(instead=()).preferred(pairs)] == [" the dog"] * 2
     bare = [(replace(p, distractors=()), t) for p, t in pairs]
@@ -227,7 +228,7 @@ def test_dpo_prefers_a_refusal_or_a_distractor():
 def test_what_cannot_be_unlearned_is_refused():
     subject = tiny_llama()
     before = subject.weight_hash()
-    with pytest.raises(TypeError, match="needs a causal language model"):
+    with pytest.raises(TypeError, match="answer with texts"):
         Npo()(tiny_sd(), CONCEPT)
     silent = Concept("cat", Splits(fit=(Prompt("see the cat"),)))
     with pytest.raises(ValueError, match="nothing to unlearn"):
@@ -247,7 +248,7 @@ def test_what_cannot_be_unlearned_is_refused():
 def test_an_adapter_beside_a_matrix_is_the_edit_of_it(family):
     """While it is trained an adapter stands beside the module; afterwards it is a delta of the stored weight."""
     subject = LANGUAGE[family]()
-    student = Adapters(subject, subject.sites("mlp_value"), 3, seed=0)
+    student = LowRankAdapters(subject, subject.sites("mlp_value"), 3, seed=0)
     for u, _ in student.pairs.values():
         u.data.normal_(generator=torch.Generator().manual_seed(1))
     with student.on():

@@ -166,7 +166,7 @@ def random_detector(subject: UNetSubject, seed: int) -> Erasure:
     sae = random_sae(subject, role="cross_out")
     drawn = torch.randint(sae.width, (SAMPLING.steps, 16), generator=torch.Generator().manual_seed(seed))
     detector = Detector(sae, torch.tensor([999, 499]), drawn, torch.zeros(SAMPLING.steps))
-    replacer = Replacer(Requery(subject, "", "patch_replacement"))
+    replacer = Replacer(Requery(subject, ""))
     return Intervention("patch_replacement", CONCEPT.name, {sae.site: replacer.where(sae.site, detector)})
 
 

@@ -10,7 +10,7 @@ from concept_probe.erasers import ERASERS, Dpo, Edit
 from concept_probe.erasers.ablation.pisces import at_features
 from concept_probe.erasers.closed_form.rocr import renamed
 from concept_probe.erasers.closed_form.subject_keys import at_places, last_of_subject
-from concept_probe.erasers.unlearning.rmu import after_first, states
+from concept_probe.erasers.unlearning.activations import after_first_token, read_site
 from concept_probe.families import CausalLMSubject
 from concept_probe.testing.models.language import LANGUAGE
 from concept_probe.types import Query, Sampling, Subspace
@@ -108,8 +108,8 @@ def measure(method: str, subject: CausalLMSubject, features: Subspace | None) ->
     """What the method works on, at the concept's prompts."""
     if features is not None:
         with torch.no_grad():
-            x, read = states(subject, features.site, OWN)
-            x = x[after_first(read) & read]
+            x, read = read_site(subject, features.site, OWN)
+            x = x[after_first_token(read) & read]
             assert features.codec is not None
             return (
                 x @ features.basis if method == "pisces" else at_features(features.codec.encode(x), features.features)
@@ -143,8 +143,8 @@ def test_the_target_moves_more_than_under_a_random_aim(subject: CausalLMSubject,
 
 def states_of(subject: CausalLMSubject, block: int) -> Tensor:
     with torch.no_grad():
-        x, read = states(subject, subject.sites("resid")[block], OWN)
-    return x[after_first(read) & read]
+        x, read = read_site(subject, subject.sites("resid")[block], OWN)
+    return x[after_first_token(read) & read]
 
 
 def test_bake_save_and_load_give_the_same_model(family: str, method: str, tmp_path):

@@ -16,7 +16,7 @@ from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
 from concept_probe.attacks.optimise import BudgetedAdam
 from concept_probe.attacks.weights.finetuning_data import finetuning_data
 from concept_probe.detect.answers import Continues
-from concept_probe.erasers.finetune.trainable import Adapters
+from concept_probe.erasers.training.trainable import LowRankAdapters
 from concept_probe.families.progress import bars
 from concept_probe.families.state import swapped
 from concept_probe.types import Concept
@@ -59,7 +59,7 @@ class LoraRelearning(Attack):
         writes = isinstance(subject, Continues)
         generator = torch.Generator().manual_seed(self.seed)
         roles = ("mlp_value",) if writes else ("cross_key_weight", "cross_value_weight")
-        adapters = Adapters(subject, [s for role in roles for s in subject.sites(role)], self.rank, self.seed)
+        adapters = LowRankAdapters(subject, [s for role in roles for s in subject.sites(role)], self.rank, self.seed)
         parameters = [p for pair in adapters.pairs.values() for p in pair]
         rate = self.rate if self.rate is not None else 0.003 if writes else 0.05
         descent = BudgetedAdam(lessons.loss, parameters, rate, generator, meter, adapters.groups(rate))
@@ -78,7 +78,7 @@ class LoraRelearning(Attack):
 
 
 @contextlib.contextmanager
-def at_random(adapters: Adapters, generator: torch.Generator) -> Iterator[None]:
+def at_random(adapters: LowRankAdapters, generator: torch.Generator) -> Iterator[None]:
     """The adapters with every change u vᵀ replaced by one of the same norm and rank in a random direction."""
     pairs: Mapping[str, tuple[nn.Parameter, nn.Parameter]] = adapters.pairs
     random: list[tuple[nn.Parameter, Tensor]] = []

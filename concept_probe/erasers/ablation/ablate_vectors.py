@@ -33,15 +33,15 @@ class AblateVectors(Eraser[Subject, Edit]):
     origin = "ours"
     how: Literal["zero", "mean", "reflect", "noise"] = "zero"
     """`zero` removes the vector; `mean` removes it and adds its mean contribution on other prompts to the
-    bias, so that they see the average of it; `reflect` puts `-factor` times the vector in its place; `column_noise` adds a
+    bias, so that they see the average of it; `reflect` puts `-factor` times the vector in its place; `noise` adds a
     random direction of `factor` times its length, and is for columns."""
     factor: float = 1.0
-    """For `reflect`: how much of the vector is put in with the sign turned. For `column_noise`: length of what is added,
+    """For `reflect`: how much of the vector is put in with the sign turned. For `noise`: length of what is added,
     relative to the vector's."""
     strength: float = 1.0
     """Factor on the change; 0 changes nothing, above 1 the vector is turned against the concept, as `reflect` does."""
     seed: int = 0
-    """For `column_noise`: what names the random directions."""
+    """For `noise`: what names the random directions."""
 
     def make(self, subject: Subject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """`found`: Subspaces in parameter space, as `find_vectors` gives them.

@@ -14,7 +14,7 @@ from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Columns, Delta, Sum
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
-from concept_probe.erasers.unlearning.rmu import after_first, states
+from concept_probe.erasers.unlearning.activations import after_first_token, read_site
 from concept_probe.families import CausalLMSubject
 from concept_probe.find.rows import gather_prompts
 from concept_probe.types import Codes, Concept, Site, SparseCoder, Subspace
@@ -86,8 +86,8 @@ class Pisces(Eraser[CausalLMSubject, Edit]):
         """Mean length of the activations that the autoencoder reads, first tokens left out."""
         prompts = [p for _, p in gather_prompts(concept, "fit", limit=self.limit)]
         with torch.no_grad():
-            parts = [states(model, one.codec.site, prompts[i : i + 32]) for i in range(0, len(prompts), 32)]
-        rows = [torch.linalg.vector_norm(x[read & after_first(read)].float(), dim=-1) for x, read in parts]
+            parts = [read_site(model, one.codec.site, prompts[i : i + 32]) for i in range(0, len(prompts), 32)]
+        rows = [torch.linalg.vector_norm(x[read & after_first_token(read)].float(), dim=-1) for x, read in parts]
         return float(torch.cat(rows).mean())
 
     @torch.no_grad()

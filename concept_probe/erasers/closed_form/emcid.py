@@ -18,8 +18,8 @@ from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
-from concept_probe.erasers.finetune.loop import descend, ends
-from concept_probe.erasers.finetune.replay import denoiser, predictions, walks
+from concept_probe.erasers.training.loop import descend, loss_at_ends
+from concept_probe.erasers.training.replay import collect, predictions
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Sampling, Subspace
 
@@ -87,30 +87,29 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
             written, gap = self._written(subject, one, offsets, moved, others)
             deltas |= {where: delta.scaled(self.strength) for where, delta in written.items()}
             gaps[one.streams[-1].component] = gap
-        shares = {"loss": ends(losses), "gap_left": gaps}
+        shares = {"loss": loss_at_ends(losses), "gap_left": gaps}
         return self.edit(subject, concept, deltas, layers=[str(s) for one in layers for s in one.values], **shares)
 
     def _distilled(
         self, subject: DiffusionSubject, concept: Concept, moved: Sequence[Prompt], layers: Sequence[Layers]
     ) -> tuple[Offsets, list[float]]:
         """Offsets at the last edited layer of each encoder under which the concept's prompts are drawn as guides."""
-        model = denoiser(subject, self.name)
         guides = guides_of(moved, concept, self.guide, self.name)
         led = nearest(moved, guides)
         length = subject.tokenise(moved).length
         offsets = Offsets(
             subject, [one.streams[-1] for one in layers], moved, places_of(subject, moved, self.policy, length)
         )
-        pool = walks(subject, moved, self.pictures, self.sampling, self.seed)
-        goals = {p: predictions(subject, pool, [led[p]] * len(pool), self.name) for p in moved}
-        own = predictions(subject, pool, pool.prompts, self.name)
+        pool = collect(subject, moved, self.pictures, self.sampling, self.seed)
+        goals = {p: predictions(subject, pool, [led[p]] * len(pool)) for p in moved}
+        own = predictions(subject, pool, pool.prompts)
         gap = float((own - torch.stack(list(goals.values()))).float().square().mean()) or 1.0
 
         def loss(step: int, generator: torch.Generator) -> Tensor:
             index = torch.randint(len(pool), (self.batch,), generator=generator)
             asked = torch.randint(len(moved), (self.batch,), generator=generator).tolist()
             part = pool.rows(index)
-            said = model.predict(part.seen, part.timesteps, offsets.conditions(asked))
+            said = subject.predict(part.inputs, part.timesteps, offsets.conditions(asked))
             goal = torch.stack([goals[moved[j]][i] for j, i in zip(asked, index.tolist(), strict=True)])
             return (said - goal).float().square().mean() / gap + self.decay * offsets.size()
 

@@ -17,10 +17,10 @@ from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
-from concept_probe.erasers.finetune.loop import descend, ends
-from concept_probe.erasers.finetune.replay import Pool, conditions, denoiser, walks
-from concept_probe.erasers.finetune.trainable import Adapters
 from concept_probe.erasers.guards.attention_maps import attention
+from concept_probe.erasers.training.loop import descend, loss_at_ends
+from concept_probe.erasers.training.replay import LatentBuffer, collect, encode_distinct
+from concept_probe.erasers.training.trainable import LowRankAdapters
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Sampling, Site, Subspace
 
@@ -140,7 +140,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
             )
             parts.append(Part(acts.target, refined.change, terms))
             kept.append(states.preserve)
-            notes.append({"condition": refined.condition, "loss": ends(losses)})
+            notes.append({"condition": refined.condition, "loss": loss_at_ends(losses)})
         deltas = self._fused(subject, sites, parts, torch.cat(kept)) if self.strength else {}
         names = [concept.name for concept in concepts]
         measured = {"stages": notes, "concepts": names}
@@ -150,21 +150,20 @@ class Mace(Eraser[DiffusionSubject, Edit]):
         self, subject: DiffusionSubject, concept: Concept, sites: Sequence[Site], deltas: dict[str, Delta]
     ) -> tuple[dict[str, LowRank], list[float]]:
         """Second stage: terms that take attention away from the subject where the picture shows it."""
-        model = denoiser(subject, self.name)
         prompts = [p for p in moved_prompts(concept, self.sources, self.name) if p.subject]
         if not prompts:
             raise ValueError(f"mace: no prompt of concept {concept.name!r} in {', '.join(self.sources)} has a subject")
         generator = torch.Generator().manual_seed(self.seed)
-        adapters = Adapters(subject, sites, self.rank, self.seed)
-        pool = walks(subject, prompts, self.pictures, self.sampling, self.seed)
+        adapters = LowRankAdapters(subject, sites, self.rank, self.seed)
+        pool = collect(subject, prompts, self.pictures, self.sampling, self.seed)
         masks = shown(subject, pool, self.name)
 
         def loss(step: int, generator: torch.Generator) -> Tensor:
             index = torch.randint(len(pool), (min(self.batch, len(pool)),), generator=generator)
             part, on_subject = pool.rows(index), 0.0
-            condition = conditions(subject, part.prompts, self.name)
+            condition = encode_distinct(subject, part.prompts)
             with attention(subject) as maps:
-                model.predict(part.seen, part.timesteps, condition)
+                subject.predict(part.inputs, part.timesteps, condition)
             asked = (condition.kinds == SUBJECT).to(maps[0])
             for one, mask in zip(maps, masks, strict=True):
                 weight = mask[index][:, None, :, None] * asked[:, None, None, :]
@@ -201,18 +200,18 @@ class Mace(Eraser[DiffusionSubject, Edit]):
 
 
 @torch.no_grad()
-def shown(subject: DiffusionSubject, pool: Pool, method: str, batch: int = 16) -> list[Tensor]:
+def shown(subject: DiffusionSubject, pool: LatentBuffer, method: str, batch: int = 16) -> list[Tensor]:
     """Where a picture shows what its prompt names, per layer (n, patches) of 0 and 1.
 
     A patch counts where the untouched subject attends to the subject's tokens more than on average.
     """
-    model, layers = denoiser(subject, method), []
+    layers = []
     for start in range(0, len(pool), batch):
         part = pool.rows(torch.arange(start, min(start + batch, len(pool))))
-        condition = conditions(subject, part.prompts, method)
+        condition = encode_distinct(subject, part.prompts)
         asked: list[Prompt] = list(part.prompts)
         with attention(subject) as maps:
-            model.predict(part.seen, part.timesteps, condition)
+            subject.predict(part.inputs, part.timesteps, condition)
         named = (condition.kinds == SUBJECT).to(maps[0])[: len(asked), None, None, :]
         to_subject = [(one * named).sum(-1).mean(1) for one in maps]
         layers.append([(x > x.mean(1, keepdim=True)).to(x) for x in to_subject])

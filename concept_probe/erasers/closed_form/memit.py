@@ -17,9 +17,9 @@ from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
-from concept_probe.erasers.finetune.loop import ends
-from concept_probe.erasers.unlearning.rmu import after_first, states
-from concept_probe.erasers.unlearning.trainer import Pair, answered
+from concept_probe.erasers.training.loop import loss_at_ends
+from concept_probe.erasers.unlearning.activations import after_first_token, read_site
+from concept_probe.erasers.unlearning.answer_sets import Pair, answer_pairs
 from concept_probe.families import CausalLMSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Moment, Prompt, Site, Subspace
 
@@ -67,7 +67,7 @@ class Memit(Eraser[CausalLMSubject, Edit]):
         """Raises ValueError where there is nothing to keep, or for a layer that the model lacks."""
         layers = edited_blocks(subject, self.layers, self.name)
         goals: dict[str, Pair] = {}
-        for prompt, text in answered(concept, self.sources):
+        for prompt, text in answer_pairs(concept, self.sources):
             goals.setdefault(prompt.text, (prompt, text))  # a text has one goal: that of its first answer
         pairs = list(goals.values())
         others = [p for kind in self.preserve for p in concept.prompts(kind, "fit")]
@@ -81,7 +81,7 @@ class Memit(Eraser[CausalLMSubject, Edit]):
             goal, losses = self.wanted(subject, end, self.preferred(pairs), places)
             deltas, left = self.written(subject, layers, prompts, places, goal, others)
             deltas = {where: delta.scaled(self.strength) for where, delta in deltas.items()}
-            shares = {"loss": ends(losses), "gap_left": [left]}
+            shares = {"loss": loss_at_ends(losses), "gap_left": [left]}
         return self.edit(subject, concept, deltas, layers=list(layers), **shares)
 
     def preferred(self, pairs: Sequence[Pair]) -> list[Pair]:
@@ -141,8 +141,8 @@ class Memit(Eraser[CausalLMSubject, Edit]):
                 keys = at_places(model, hidden, prompts, places)
                 gap = goal - at_places(model, end, prompts, places).double()
                 with torch.no_grad():
-                    x, read = states(model, hidden, others)
-            solved = solve_key_values(keys, gap / (len(layers) - i), x[read & after_first(read)], self.lam)
+                    x, read = read_site(model, hidden, others)
+            solved = solve_key_values(keys, gap / (len(layers) - i), x[read & after_first_token(read)], self.lam)
             wide = dtype_of(find_parameter(model.components, address(value)))
             deltas[address(value)] = LowRank(solved.u.to(wide), solved.v.to(wide), model.orientation(value))
         with Edit(self.name, "", deltas, base).on(model):

@@ -14,7 +14,7 @@ from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blo
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.unlearning.rmu import after_first, states
+from concept_probe.erasers.unlearning.activations import after_first_token, read_site
 from concept_probe.families import CausalLMSubject
 from concept_probe.families.text.tokens import subject_spans
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace
@@ -99,8 +99,8 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
         own, guide = (at_places(model, hidden, p, last_of_subject(model, p)).double() for p in (moved, led))
         kept = [*dict.fromkeys((*others, *led))]
         with torch.no_grad():
-            parts = [states(model, hidden, kept[i : i + 32]) for i in range(0, len(kept), 32)]
-        rest: Tensor = torch.cat([x[read & after_first(read)] for x, read in parts]).double()
+            parts = [read_site(model, hidden, kept[i : i + 32]) for i in range(0, len(kept), 32)]
+        rest: Tensor = torch.cat([x[read & after_first_token(read)] for x, read in parts]).double()
         return States(own, guide, rest, {a.text: b.text for a, b in zip(moved, led, strict=True)})
 
     def solved(self, keys: States) -> Solution:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.erasers.closed_form.alignment import PAD, SUBJECT
-from concept_probe.erasers.unlearning.rmu import states
+from concept_probe.erasers.unlearning.activations import read_site
 from concept_probe.families import CausalLMSubject
 from concept_probe.types import Prompt, Site
 
@@ -42,7 +42,7 @@ def last_of_subject(model: CausalLMSubject, prompts: Sequence[Prompt]) -> Tensor
 @torch.no_grad()
 def at_places(model: CausalLMSubject, site: Site, prompts: Sequence[Prompt], places: Tensor) -> Tensor:
     """(n, d): what `site` holds at one place of each prompt."""
-    x, read = states(model, site, prompts)
+    x, read = read_site(model, site, prompts)
     own = read.cumsum(1) - 1
     rows = torch.arange(len(prompts), device=x.device)
     return x[rows, ((own == places.to(x.device)[:, None]) & read).long().argmax(1)]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from concept_probe.activations.tap import Look, tap
 from concept_probe.erasers.closed_form.alignment import Policy, align
-from concept_probe.erasers.erasure.deltas import Delta
-from concept_probe.erasers.finetune.trainable import Beside, size_of
+from concept_probe.erasers.training.trainable import HookDelta, Trainable, root_mean_square
+from concept_probe.families.state import with_gradients
 from concept_probe.types import Moment, Prompt, Site
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def places_of(subject: Subject, moved: Sequence[Prompt], policy: Policy, length:
     return out
 
 
-class Offsets(Beside):
+class Offsets(HookDelta, Trainable):
     """δ (n, t, d) per site, added to what the site gives for each of n prompts at chosen places."""
 
     def __init__(self, subject: Subject, sites: Sequence[Site], prompts: Sequence[Prompt], places: Tensor) -> None:
@@ -76,28 +76,24 @@ class Offsets(Beside):
         }
 
     def groups(self, rate: float) -> list[dict[str, Any]]:
-        return [{"params": [x], "lr": rate * size_of(self.written[site])} for site, x in self.offsets.items()]
+        return [{"params": [x], "lr": rate * root_mean_square(self.written[site])} for site, x in self.offsets.items()]
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
         def put(site: Site) -> Look:
             def look(x: Tensor, moment: Moment) -> Tensor | None:
-                if self.resting:
+                if self.disabled:
                     return None
                 rows = [self.asked[i] for i in moment.prompts]
                 return x + (self.offsets[site][rows] * self.places[rows, :, None].to(x.device)).to(x)
 
             return look
 
-        try:
-            for x in self.offsets.values():
-                x.requires_grad_(True)
-            with tap(self.subject, {site: put(site) for site in self.offsets}):
-                yield
-        finally:
-            for x in self.offsets.values():
-                x.requires_grad_(False)
-                x.grad = None
+        with (
+            with_gradients(list(self.offsets.values())),
+            tap(self.subject, {site: put(site) for site in self.offsets}),
+        ):
+            yield
 
     def conditions(self, rows: Sequence[int]) -> Any:
         """The subject's reading of some of the prompts, with their offsets while on."""
@@ -111,9 +107,6 @@ class Offsets(Beside):
             for site, x in self.offsets.items()
         ]
         return torch.stack(shares).mean()
-
-    def deltas(self) -> dict[str, Delta]:
-        return {}
 
     def goals(self) -> dict[Site, Tensor]:
         """What each site should give at the chosen places (m, d), float64."""

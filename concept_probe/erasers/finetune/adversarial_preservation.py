@@ -5,95 +5,50 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.finetune.distillation import Training
-from concept_probe.erasers.finetune.esd import Part, parameters_of, trained
-from concept_probe.erasers.finetune.negative_guidance import Base, away
-from concept_probe.erasers.finetune.replay import conditions, denoiser, predictions, walks
-from concept_probe.erasers.finetune.trainable import Whole
-from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Sampling, Subspace, evenly
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training, distilled_edit
+from concept_probe.erasers.finetune.negative_guidance import GuidanceBase, negative_guidance_term
+from concept_probe.erasers.finetune.parts import DenoiserPart, denoiser_parameters
+from concept_probe.erasers.training.replay import collect, encode_distinct, predictions
+from concept_probe.erasers.training.trainable import FullWeights
+from concept_probe.families import DiffusionSubject
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace, evenly
 
 SEARCHED = 2
-"""Steps of each candidate's walk, drawn anew each time, that a search looks at."""
-
-
-class Adversary:
-    """Knows what the frozen subject says of candidates, and finds those that a student answers worst.
-
-    Made before training; called during it, it is the preserving term of the loss.
-    """
-
-    def __init__(
-        self, subject: Subject, candidates: Sequence[Prompt], sampling: Sampling, *, worst: int, every: int, batch: int,
-        weight: float, seed: int, method: str,
-    ) -> None:  # fmt: skip
-        """One walk per candidate. `worst` of them are kept at a time, found anew each `every` steps."""
-        self.subject, self.candidates, self.method = subject, tuple(candidates), method
-        self.worst, self.every, self.batch, self.weight = worst, every, batch, weight
-        self.pool = walks(subject, candidates, len(candidates), sampling, seed)
-        self.own = predictions(subject, self.pool, self.pool.prompts, method)
-        place = {prompt: i for i, prompt in enumerate(self.candidates)}
-        of = [place[p] for p in self.pool.prompts]
-        self.rows = torch.tensor([[j for j, i in enumerate(of) if i == k] for k in range(len(self.candidates))])
-        """(candidates, steps): the latents of each one's walk"""
-        self.chosen: list[list[int]] = []
-        """Which candidates each search found, the most harmed first."""
-
-    @torch.no_grad()
-    def harm(self, steps: Tensor) -> Tensor:
-        """|ε_θ(x, p) - ε(x, p)|² (candidates,) of each candidate p, averaged over some steps of its walk."""
-        index = self.rows[:, steps].flatten()
-        part = self.pool.rows(index)
-        said = predictions(self.subject, part, part.prompts, self.method)
-        return (said - self.own[index]).float().square().flatten(1).mean(1).view(len(self.rows), -1).mean(1)
-
-    def __call__(self, step: int, generator: torch.Generator) -> Tensor:
-        """The weighted error of the candidates that are kept at the time, with gradients."""
-        if step % self.every == 0:
-            # A random choice at first: before anything is learned there is no harm to tell candidates apart by.
-            if step:
-                score = self.harm(torch.randperm(self.rows.shape[1], generator=generator)[:SEARCHED])
-            else:
-                score = torch.rand(len(self.rows), generator=generator)
-            self.chosen.append(score.topk(self.worst).indices.tolist())
-        kept = torch.tensor(self.chosen[-1])
-        which = kept[torch.randint(len(kept), (self.batch,), generator=generator)]
-        index = self.rows[which, torch.randint(self.rows.shape[1], (self.batch,), generator=generator)]
-        part = self.pool.rows(index)
-        model = denoiser(self.subject, self.method)
-        said = model.predict(part.seen, part.timesteps, conditions(self.subject, part.prompts, self.method))
-        return self.weight * (said - self.own[index]).float().square().mean()
+"""Steps of each candidate's trajectory, drawn anew each time, that a search looks at."""
 
 
 @dataclass(frozen=True)
-class AdversarialPreservation:
+class AdversarialPreservation(Eraser[DiffusionSubject, Edit]):
     """ESD with an opponent that asks, every few steps, for what the student has harmed most by then.
 
     >>> edit = AdversarialPreservation(worst=1, every=2, training=Training(steps=300))(subject, concept)
     """
 
-    name: ClassVar[str] = "adversarial_preservation"
-    part: Part = "x"
+    name = "adversarial_preservation"
+    makes = "edit"
+    on = "pictures"
+    aims = "to_empty"
+    origin = "published"
+    part: DenoiserPart = "x"
     """What is trained; see `Esd`."""
     eta: float = 1.0
     """η: how far past its base the concept's prompt is led; see `Esd`."""
-    base: Base = "empty"
+    base: GuidanceBase = "empty"
     """What that is: the `empty` prompt, or the concept's `anchor`; see `Esd`."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are erased."""
     preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) that the adversary chooses from."""
     candidates: int = 32
-    """How many of them at most, evenly spaced; each costs a walk, and a share of every search."""
+    """How many of them at most, evenly spaced; each costs a trajectory, and a share of every search."""
     worst: int = 8
     """How many of the most harmed are kept at a time; the paper keeps one."""
     every: int = 5
@@ -103,8 +58,12 @@ class AdversarialPreservation:
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is trained."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
-        """`found` is not used. ValueError where the concept has no prompts in `sources` or too few to choose from."""
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(candidates=4, worst=1, every=4, training=replace(TINY_TRAINING, pictures=4))
+
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+        """ValueError where the concept has no prompts in `sources` or too few to choose from."""
         moved = tuple(moved_prompts(concept, self.sources, self.name))
         if self.every < 1 or self.worst < 1:
             raise ValueError(f"{self.name}: every is {self.every} and worst {self.worst}; both are 1 or more")
@@ -115,15 +74,56 @@ class AdversarialPreservation:
                 f"{self.name}: {self.worst} candidates are to be kept at a time, and concept {concept.name!r} has "
                 f"{len(vocabulary)} in {', '.join(self.preserve) or 'no list'} (fit split, at most {self.candidates})"
             )
-        student = Whole(subject, parameters_of(subject, self.part, self.name))
-        lesson = away(subject, concept, moved, self.eta, self.base, self.name)
-        options = self.training
-        adversary = None
-        if self.strength and options.retain:
-            adversary = Adversary(
-                subject, vocabulary, options.sampling, worst=self.worst, every=self.every, batch=options.batch,
-                weight=options.retain, seed=options.seed, method=self.name,
-            )  # fmt: skip
-        edit = trained(self, subject, concept, student, [lesson], options, self.strength, adversary)
+        student = FullWeights(subject, denoiser_parameters(subject, self.part))
+        term = negative_guidance_term(subject, concept, moved, self.eta, self.base, self.name)
+        adversary = Adversary(self, subject, vocabulary) if self.strength and self.training.retain else None
+        edit = distilled_edit(self, subject, concept, student, [term], self.training, self.strength, adversary)
         kept = Counter(vocabulary[i].text for found in adversary.chosen for i in found) if adversary else {}
         return replace(edit, made_by={**edit.made_by, "candidates": len(vocabulary), "kept": dict(kept)})
+
+
+class Adversary:
+    """Knows what the frozen subject predicts for candidates, and finds those that a student answers worst.
+
+    Made before training; called during it, it is the retain term of the loss.
+    """
+
+    def __init__(
+        self, eraser: AdversarialPreservation, subject: DiffusionSubject, candidates: Sequence[Prompt]
+    ) -> None:
+        """One trajectory per candidate; of `eraser` the options are read."""
+        self.eraser, self.subject, self.candidates = eraser, subject, tuple(candidates)
+        training = eraser.training
+        self.buffer = collect(subject, candidates, len(candidates), training.sampling, training.seed)
+        self.own = predictions(subject, self.buffer, self.buffer.prompts)
+        place = {prompt: i for i, prompt in enumerate(self.candidates)}
+        of = [place[p] for p in self.buffer.prompts]
+        self.rows = torch.tensor([[j for j, i in enumerate(of) if i == k] for k in range(len(self.candidates))])
+        """(candidates, steps): the latents of each one's trajectory"""
+        self.chosen: list[list[int]] = []
+        """Which candidates each search found, the most harmed first."""
+
+    @torch.no_grad()
+    def harm(self, steps: Tensor) -> Tensor:
+        """|ε_θ(x, p) - ε(x, p)|² (candidates,) of each candidate p, averaged over some steps of its trajectory."""
+        index = self.rows[:, steps].flatten()
+        part = self.buffer.rows(index)
+        now = predictions(self.subject, part, part.prompts)
+        return (now - self.own[index]).float().square().flatten(1).mean(1).view(len(self.rows), -1).mean(1)
+
+    def __call__(self, step: int, generator: torch.Generator) -> Tensor:
+        """The weighted error of the candidates that are kept at the time, with gradients."""
+        training = self.eraser.training
+        if step % self.eraser.every == 0:
+            # A random choice at first: before anything is learned there is no harm to tell candidates apart by.
+            if step:
+                score = self.harm(torch.randperm(self.rows.shape[1], generator=generator)[:SEARCHED])
+            else:
+                score = torch.rand(len(self.rows), generator=generator)
+            self.chosen.append(score.topk(self.eraser.worst).indices.tolist())
+        kept = torch.tensor(self.chosen[-1])
+        which = kept[torch.randint(len(kept), (training.batch,), generator=generator)]
+        index = self.rows[which, torch.randint(self.rows.shape[1], (training.batch,), generator=generator)]
+        part = self.buffer.rows(index)
+        now = self.subject.predict(part.inputs, part.timesteps, encode_distinct(self.subject, part.prompts))
+        return training.retain * (now - self.own[index]).float().square().mean()

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import Self
 
 import torch
 
 from concept_probe.erasers.closed_form.destinations import guides_of, led_to
 from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.finetune.distillation import Lesson, Training, keep
-from concept_probe.erasers.finetune.esd import Part, parameters_of, trained
-from concept_probe.erasers.finetune.replay import predictions
-from concept_probe.erasers.finetune.trainable import Whole
+from concept_probe.erasers.finetune.distillation import (
+    TINY_TRAINING,
+    DistillationTerm,
+    Training,
+    distilled_edit,
+    retain_terms,
+)
+from concept_probe.erasers.finetune.parts import DenoiserPart, denoiser_parameters
+from concept_probe.erasers.training.replay import predictions
+from concept_probe.erasers.training.trainable import FullWeights
+from concept_probe.families import DiffusionSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True)
-class ConceptAblation:
-    """Train the denoiser to see the concept's prompts as it saw an anchor's, at latents of the anchor's walks.
+class ConceptAblation(Eraser[DiffusionSubject, Edit]):
+    """Train the denoiser to see the concept's prompts as it saw an anchor's, at latents of the anchor's trajectories.
 
     >>> edit = ConceptAblation(part="strict", guide="animal")(subject, concept)
     """
 
-    name: ClassVar[str] = "concept_ablation"
-    part: Part = "strict"
+    name = "concept_ablation"
+    makes = "edit"
+    on = "pictures"
+    needs = Needs(anchor=True)
+    aims = "to_anchor"
+    origin = "published"
+    part: DenoiserPart = "strict"
     """What is trained; see `Esd`. The paper's choice is keys and values."""
     guide: str | None = None
     """What stands in for the concept: None the anchor prompts, or a text in place of its subject."""
@@ -42,17 +51,20 @@ class ConceptAblation:
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is trained."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
-        """`found` is not used. ValueError where the concept has no prompts to move, or no anchor."""
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(training=TINY_TRAINING)
+
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+        """ValueError where the concept has no prompts in `sources`."""
         moved = moved_prompts(concept, self.sources, self.name)
         led = led_to(moved, guides_of(moved, concept, self.guide, self.name))
-        student = Whole(subject, parameters_of(subject, self.part, self.name))
+        student = FullWeights(subject, denoiser_parameters(subject, self.part))
 
-        def asked(guide: Prompt, generator: torch.Generator) -> Prompt:
+        def any_led_to(guide: Prompt, generator: torch.Generator) -> Prompt:
             own = led[guide]
             return own[int(torch.randint(len(own), (), generator=generator))]
 
-        lesson = Lesson(tuple(led), asked, lambda pool: predictions(subject, pool, pool.prompts, self.name))
-        others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
-        lessons = [lesson, *keep(subject, others, self.training.retain, self.name)]
-        return trained(self, subject, concept, student, lessons, self.training, self.strength)
+        term = DistillationTerm(tuple(led), any_led_to, lambda buffer: predictions(subject, buffer, buffer.prompts))
+        terms = [term, *retain_terms(subject, concept, self.preserve, self.training.retain)]
+        return distilled_edit(self, subject, concept, student, terms, self.training, self.strength)

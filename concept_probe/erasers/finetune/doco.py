@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +12,15 @@ from torch.nn.functional import softplus
 
 from concept_probe.erasers.closed_form.destinations import guides_of, led_to
 from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.erasure.provenance import made_by
-from concept_probe.erasers.finetune.distillation import Training
-from concept_probe.erasers.finetune.esd import Part, parameters_of
-from concept_probe.erasers.finetune.loop import descend, ends
-from concept_probe.erasers.finetune.replay import Pool, denoiser, predictions, walks
-from concept_probe.erasers.finetune.trainable import Whole, size_of
+from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training
+from concept_probe.erasers.finetune.parts import DenoiserPart, denoiser_parameters
+from concept_probe.erasers.training.loop import descend, loss_at_ends
+from concept_probe.erasers.training.replay import LatentBuffer, collect, predictions
+from concept_probe.erasers.training.trainable import FullWeights, root_mean_square
+from concept_probe.families import DiffusionSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace, evenly
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 class Critic(nn.Module):
@@ -40,22 +38,22 @@ class Critic(nn.Module):
                 nn.Conv2d(2 * width, 1, 3, padding=1),
             )  # fmt: skip
 
-    def forward(self, seen: Tensor, way: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, directions: Tensor) -> Tensor:
         """Latents and condition directions (n, c, h, w) each -> logits (n, 1, h / 2, w / 2), float32."""
-        return self.layers(torch.cat([seen.float(), way.float()], dim=1))
+        return self.layers(torch.cat([latents.float(), directions.float()], dim=1))
 
 
-def told_apart(critic: Critic, seen: Tensor, anchor: Tensor, concept: Tensor) -> Tensor:
+def critic_loss(critic: Critic, latents: Tensor, anchor: Tensor, concept: Tensor) -> Tensor:
     """The critic's loss: cross-entropy of telling the anchor's directions from the concept's, at the same latents."""
-    return softplus(-critic(seen, anchor)).mean() + softplus(critic(seen, concept)).mean()
+    return softplus(-critic(latents, anchor)).mean() + softplus(critic(latents, concept)).mean()
 
 
-def taken_for(critic: Critic, seen: Tensor, concept: Tensor) -> Tensor:
+def deception_loss(critic: Critic, latents: Tensor, concept: Tensor) -> Tensor:
     """The student's loss: cross-entropy of the concept's directions being taken for the anchor's."""
-    return softplus(-critic(seen, concept)).mean()
+    return softplus(-critic(latents, concept)).mean()
 
 
-def unopposed(aim: Sequence[Tensor], kept: Sequence[Tensor]) -> list[Tensor]:
+def without_conflict(aim: Sequence[Tensor], kept: Sequence[Tensor]) -> list[Tensor]:
     """Gradients `aim` without what a step along them would cost the loss that `kept` are the gradients of.
 
     Per parameter: where a · k < 0, a - (a · k / |k|²) k, which is at right angles to k; elsewhere a itself.
@@ -70,14 +68,19 @@ def unopposed(aim: Sequence[Tensor], kept: Sequence[Tensor]) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class DoCo:
-    """Train the denoiser until a critic takes what it says of the concept for what it said of an anchor.
+class DoCo(Eraser[DiffusionSubject, Edit]):
+    """Train the denoiser until a critic takes its predictions for the concept for those for an anchor.
 
     >>> edit = DoCo(guide="animal")(subject, concept)
     """
 
-    name: ClassVar[str] = "doco"
-    part: Part = "strict"
+    name = "doco"
+    makes = "edit"
+    on = "pictures"
+    needs = Needs(anchor=True)
+    aims = "to_anchor"
+    origin = "published"
+    part: DenoiserPart = "strict"
     """What is trained; see `Esd`. The paper's choice is keys and values."""
     guide: str | None = None
     """What stands in for the concept; see `ConceptAblation`."""
@@ -96,8 +99,12 @@ class DoCo:
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is trained."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
-        """`found` is not used. ValueError where the concept has no prompts to move, no anchor, or no others to keep."""
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(width=8, warmup=30, critic_rate=0.01, training=replace(TINY_TRAINING, rate=0.03))
+
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+        """ValueError where the concept has no prompts in `sources`, or none in `preserve`."""
         moved = moved_prompts(concept, self.sources, self.name)
         led = led_to(moved, guides_of(moved, concept, self.guide, self.name))
         others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
@@ -106,41 +113,41 @@ class DoCo:
                 f"{self.name}: concept {concept.name!r} has no prompts in {', '.join(self.preserve) or 'no list'} (fit split), "
                 "whose gradient the surgery needs; name lists in `preserve`"
             )
-        student = Whole(subject, parameters_of(subject, self.part, self.name))
+        student = FullWeights(subject, denoiser_parameters(subject, self.part))
         measured: dict[str, Any] = {"loss": [], "critic": []}
         if self.strength:
-            game = Game(self, subject, student, led, others)
+            game = CriticGame(self, subject, led, others)
             losses = descend(
                 student, game.loss, steps=self.training.steps, rate=self.training.rate, method=self.name,
                 generator=torch.Generator().manual_seed(self.training.seed), surgery=self._together,
             )  # fmt: skip
-            measured = {"loss": ends(losses), "critic": ends(game.critics)}
+            measured = {"loss": loss_at_ends(losses), "critic": loss_at_ends(game.critics)}
         deltas = {w: d.scaled(self.strength) for w, d in student.deltas().items()} if self.strength else {}
-        origin = made_by(self, subject, concept, trained=len(student.parameters), **measured)
-        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
+        return self.edit(subject, concept, deltas, trained=len(student.parameters), **measured)
 
     def _together(self, aim: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
-        return [a + self.training.retain * k for a, k in zip(unopposed(aim, kept), kept, strict=True)]
+        return [a + self.training.retain * k for a, k in zip(without_conflict(aim, kept), kept, strict=True)]
 
 
-class Game:
-    """Denoiser against critic, at latents of the anchor's walks; and the others, at those of their own.
+class CriticGame:
+    """Denoiser against critic, at latents of the anchor's trajectories; and the others, at those of their own.
 
     The critic is shown (ε(x, p) - ε(x, ∅)) / s instead of ε(x, p), with s the root mean square of the anchor's: prompts
     make a small part of a prediction, which would be lost beside the noise in it. What others move is measured in s, too.
     """
 
     def __init__(
-        self, eraser: DoCo, subject: Subject, student: Whole, led: dict[Prompt, list[Prompt]], others: Sequence[Prompt]
+        self, eraser: DoCo, subject: DiffusionSubject, led: Mapping[Prompt, Sequence[Prompt]], others: Sequence[Prompt]
     ) -> None:
+        """`led` names the concept's prompts that are led to each anchor; of `eraser` the options are read."""
         self.eraser, self.subject, self.led = eraser, subject, led
-        self.model = denoiser(subject, eraser.name)
-        self.anchor, self.others = self._pool(tuple(led)), self._pool(tuple(others))
-        self.said = [predictions(subject, pool, pool.prompts, eraser.name) for pool in (self.anchor, self.others)]
-        self.empty = self._unasked()
-        self.scale = max(size_of(self.said[0] - self.empty), 1e-12)
+        self.anchor, self.others = self._buffer(tuple(led)), self._buffer(tuple(others))
+        self.own = [predictions(subject, buffer, buffer.prompts) for buffer in (self.anchor, self.others)]
+        """What the frozen subject predicts for the anchor and for the others."""
+        self.empty = self._null()
+        self.scale = max(root_mean_square(self.own[0] - self.empty), 1e-12)
         seed = eraser.training.seed
-        self.critic = Critic(self.anchor.seen.shape[1], eraser.width, seed).to(subject.device)
+        self.critic = Critic(self.anchor.inputs.shape[1], eraser.width, seed).to(subject.device)
         self.optimiser = torch.optim.Adam(self.critic.parameters(), lr=eraser.critic_rate, betas=(0.5, 0.999))
         self.critics: list[float] = []
         """The critic's loss at each of its steps."""
@@ -148,54 +155,54 @@ class Game:
         for _ in range(eraser.warmup):
             index = self._drawn(self.anchor, generator)
             part = self.anchor.rows(index)
-            self._learn(index, predictions(subject, part, self._asked(part, generator), eraser.name))
+            self._learn(index, predictions(subject, part, self._asked(part, generator)))
 
     def loss(self, step: int, generator: torch.Generator) -> Tensor:
         """What the critic makes of the concept's predictions, and how far the others' have moved: (2,)."""
         index, other = self._drawn(self.anchor, generator), self._drawn(self.others, generator)
         part, rest = self.anchor.rows(index), self.others.rows(other)
         condition = self.subject.encode([*self._asked(part, generator), *rest.prompts])
-        seen, times = torch.cat([part.seen, rest.seen]), torch.cat([part.timesteps, rest.timesteps])
-        concept, now = self.model.predict(seen, times, condition).split([len(part), len(rest)])
+        inputs, timesteps = torch.cat([part.inputs, rest.inputs]), torch.cat([part.timesteps, rest.timesteps])
+        concept, now = self.subject.predict(inputs, timesteps, condition).split([len(part), len(rest)])
         self._learn(index, concept.detach())
-        taken = taken_for(self.critic, part.seen, self.way(concept, index))
-        return torch.stack([taken, ((now - self.said[1][other]).float() / self.scale).square().mean()])
+        taken = deception_loss(self.critic, part.inputs, self.direction(concept, index))
+        return torch.stack([taken, ((now - self.own[1][other]).float() / self.scale).square().mean()])
 
-    def way(self, said: Tensor, index: Tensor) -> Tensor:
+    def direction(self, predicted: Tensor, index: Tensor) -> Tensor:
         """What the critic is shown of predictions at the anchor's latents `index`."""
-        return (said - self.empty[index]).float() / self.scale
+        return (predicted - self.empty[index]).float() / self.scale
 
     def _learn(self, index: Tensor, concept: Tensor) -> None:
-        anchor, seen = self.way(self.said[0][index], index), self.anchor.seen[index]
+        anchor, latents = self.direction(self.own[0][index], index), self.anchor.inputs[index]
         with torch.enable_grad():
-            loss = told_apart(self.critic, seen, anchor, self.way(concept, index))
+            loss = critic_loss(self.critic, latents, anchor, self.direction(concept, index))
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
         self.optimiser.step()
         self.critics.append(float(loss.detach()))
 
-    def _pool(self, prompts: tuple[Prompt, ...]) -> Pool:
+    def _buffer(self, prompts: tuple[Prompt, ...]) -> LatentBuffer:
         training = self.eraser.training
-        return walks(
+        return collect(
             self.subject, evenly(prompts, training.pictures), training.pictures, training.sampling, training.seed
         )
 
     @torch.no_grad()
-    def _unasked(self, batch: int = 32) -> Tensor:
+    def _null(self, batch: int = 32) -> Tensor:
         """Predictions at the anchor's latents under the empty text, always as the encoders read it.
 
         It is only what prompts are compared with; the zeros that some pipelines' guidance reads are far from all prompts.
         """
         empty, out = self.subject.encode([Prompt("")]), []
-        for seen, times in zip(self.anchor.seen.split(batch), self.anchor.timesteps.split(batch), strict=True):
-            rows = torch.zeros(len(seen), dtype=torch.long, device=empty.states.device)
-            out.append(self.model.predict(seen, times, empty.rows(rows)))
+        for inputs, timesteps in zip(self.anchor.inputs.split(batch), self.anchor.timesteps.split(batch), strict=True):
+            rows = torch.zeros(len(inputs), dtype=torch.long, device=empty.states.device)
+            out.append(self.subject.predict(inputs, timesteps, empty.rows(rows)))
         return torch.cat(out)
 
-    def _drawn(self, pool: Pool, generator: torch.Generator) -> Tensor:
-        return torch.randint(len(pool), (self.eraser.training.batch,), generator=generator)
+    def _drawn(self, buffer: LatentBuffer, generator: torch.Generator) -> Tensor:
+        return torch.randint(len(buffer), (self.eraser.training.batch,), generator=generator)
 
-    def _asked(self, part: Pool, generator: torch.Generator) -> list[Prompt]:
-        """For each latent of an anchor's walk, one of the concept's prompts that are led to that anchor."""
+    def _asked(self, part: LatentBuffer, generator: torch.Generator) -> list[Prompt]:
+        """For each latent of an anchor's trajectory, one of the concept's prompts that are led to that anchor."""
         own = [self.led[p] for p in part.prompts]
         return [prompts[int(torch.randint(len(prompts), (), generator=generator))] for prompts in own]

@@ -1,45 +1,47 @@
-"""The opposite of what a concept's prompt makes a denoiser say: the goal of ESD and of those that build on it."""
+"""The opposite of what a concept's prompt makes a denoiser predict: the goal of ESD and of those that build on it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
 from concept_probe.erasers.closed_form.destinations import guides_of, nearest
-from concept_probe.erasers.finetune.distillation import Lesson, same
-from concept_probe.erasers.finetune.replay import Pool, predictions
-from concept_probe.registry import look_up
+from concept_probe.erasers.finetune.distillation import DistillationTerm, same_prompt
+from concept_probe.erasers.training.replay import LatentBuffer, null_predictions, predictions
 from concept_probe.types import Concept, Prompt
 
 if TYPE_CHECKING:
-    from concept_probe.families import Subject
+    from concept_probe.families import DiffusionSubject
 
-Base = Literal["empty", "anchor"]
-"""What an opposite is reckoned from: the empty prompt, as in the papers, or the anchor that shares most words.
+GuidanceBase = Literal["empty", "anchor"]
+"""What the opposite is reckoned from: the empty prompt, as in the papers, or the anchor that shares most words.
 
 A model may draw the concept unasked; then the empty prompt leads back to it.
 """
 
 
-def away(subject: Subject, concept: Concept, moved: Sequence[Prompt], eta: float, base: Base, method: str) -> Lesson:
-    """The lesson that each of `moved` is answered with its opposite.
+def negative_guidance_term(
+    subject: DiffusionSubject, concept: Concept, prompts: Sequence[Prompt], eta: float, base: GuidanceBase, method: str
+) -> DistillationTerm:
+    """The term that each of the concept's `prompts` is answered with its opposite.
 
-    Raises UnknownName for another base, ValueError where the anchor is to be one and the concept has none.
+    Raises ValueError where the anchor is to be the base and the concept has none.
     """
-    look_up(dict.fromkeys(get_args(Base)), base, "base of an opposite", f"for {method}")
-    bases = nearest(moved, guides_of(moved, concept, None, method)) if base == "anchor" else None
-    return Lesson(tuple(moved), same, lambda pool: opposite(subject, pool, eta, method, bases))
+    bases = nearest(prompts, guides_of(prompts, concept, None, method)) if base == "anchor" else None
+    return DistillationTerm(
+        tuple(prompts), same_prompt, lambda buffer: negative_guidance_target(subject, buffer, eta, bases)
+    )
 
 
-def opposite(
-    subject: Subject, pool: Pool, eta: float, method: str, bases: Mapping[Prompt, Prompt] | None = None
+def negative_guidance_target(
+    subject: DiffusionSubject, buffer: LatentBuffer, eta: float, bases: Mapping[Prompt, Prompt] | None = None
 ) -> Tensor:
-    """ε(x, b) - η [ε(x, c) - ε(x, ∅)] of each latent of a pool: (n, c, h, w), c the prompt of its walk, b its base.
+    """ε(x, b) - η [ε(x, c) - ε(x, ∅)] of each latent of a buffer (n, c, h, w): c the prompt it is of, b its base.
 
     The base is ∅ unless `bases` names another for each prompt. Source: arXiv 2303.07345.
     """
-    empty = predictions(subject, pool, [Prompt("")] * len(pool), method)
-    start = empty if bases is None else predictions(subject, pool, [bases[p] for p in pool.prompts], method)
-    return start - eta * (predictions(subject, pool, pool.prompts, method) - empty)
+    empty = null_predictions(subject, buffer)
+    start = empty if bases is None else predictions(subject, buffer, [bases[p] for p in buffer.prompts])
+    return start - eta * (predictions(subject, buffer, buffer.prompts) - empty)

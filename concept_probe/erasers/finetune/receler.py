@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,23 +13,24 @@ from torch import Tensor, nn
 from concept_probe.activations import tap
 from concept_probe.activations.tap import Look
 from concept_probe.erasers.closed_form.states import moved_prompts
-from concept_probe.erasers.erasure.deltas import Delta
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.erasure.provenance import made_by
-from concept_probe.erasers.finetune.distillation import Training, keep, teach
-from concept_probe.erasers.finetune.loop import ends
-from concept_probe.erasers.finetune.negative_guidance import Base, away
-from concept_probe.erasers.finetune.trainable import Beside
+from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training, distil, retain_terms
+from concept_probe.erasers.finetune.negative_guidance import GuidanceBase, negative_guidance_term
+from concept_probe.erasers.finetune.parts import weights_at
+from concept_probe.erasers.training.loop import loss_at_ends
+from concept_probe.erasers.training.trainable import HookDelta, Trainable
+from concept_probe.families import DiffusionSubject
+from concept_probe.families.state import with_gradients
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Moment, Site, Subspace
 
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
-
-class Bottlenecks(Beside):
+class Bottlenecks(HookDelta, Trainable):
     """x + U gelu(D x) at each site; U starts at 0, D (d, rank) at random."""
 
-    def __init__(self, subject: Subject, sites: Sequence[Site], widths: dict[Site, int], rank: int, seed: int) -> None:
+    def __init__(
+        self, subject: DiffusionSubject, sites: Sequence[Site], widths: dict[Site, int], rank: int, seed: int
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.subject = subject
         self.down, self.up = {}, {}
@@ -50,65 +51,61 @@ class Bottlenecks(Beside):
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
         def put(site: Site) -> Look:
-            return lambda x, m: None if self.resting else x + self.written(site, x)
+            return lambda x, m: None if self.disabled else x + self.written(site, x)
 
-        every = [*self.down.values(), *self.up.values()]
-        try:
-            for p in every:
-                p.requires_grad_(True)
-            with tap(self.subject, {site: put(site) for site in self.down}):
-                yield
-        finally:
-            for p in every:
-                p.requires_grad_(False)
-                p.grad = None
-
-    def deltas(self) -> dict[str, Delta]:
-        return {}
+        with (
+            with_gradients([*self.down.values(), *self.up.values()]),
+            tap(self.subject, {site: put(site) for site in self.down}),
+        ):
+            yield
 
 
 @dataclass(frozen=True)
-class Receler:
+class Receler(Eraser[DiffusionSubject, Intervention]):
     """Train a bottleneck behind each cross-attention to undo the concept, also where an adversary words it.
 
     >>> guard = Receler(rank=32, training=Training(steps=300, adversary=5))(subject, concept)
     """
 
-    name: ClassVar[str] = "receler"
+    name = "receler"
+    makes = "guard"
+    on = "pictures"
+    aims = "to_empty"
+    origin = "published"
     rank: int = 16
     """Width of each bottleneck."""
     eta: float = 1.0
     """η: how far past its base the concept's prompt is led; see `Esd`."""
-    base: Base = "empty"
+    base: GuidanceBase = "empty"
     """What that is: the `empty` prompt, or the concept's `anchor`; see `Esd`."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are erased."""
     preserve: tuple[Kind, ...] = OTHER_KINDS
-    """Lists of other prompts (fit split) of the retain lesson."""
+    """Lists of other prompts (fit split) of the retain term."""
     training: Training = Training(adversary=2, rate=0.002)
     """How it is trained; the rate is Adam's own, in the units of the activations."""
     strength: float = 1.0
     """Factor on what the bottlenecks write; at 0 nothing is trained."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
-        """`found` is not used. ValueError where the concept has no prompts in `sources`."""
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(training=replace(TINY_TRAINING, adversary=2))
+
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+        """ValueError where the concept has no prompts in `sources`."""
         moved = tuple(moved_prompts(concept, self.sources, self.name))
         sites = subject.sites("cross_out")
-        values = subject.sites("cross_query")
-        widths = {
-            s: subject.matrix(Site(q.component, q.path, "weight")).shape[1] for s, q in zip(sites, values, strict=True)
-        }
+        queries = weights_at(subject, ["cross_query"])
+        widths = {s: subject.matrix(q).shape[1] for s, q in zip(sites, queries, strict=True)}
         student = Bottlenecks(subject, sites, widths, self.rank, self.training.seed)
-        lessons = [away(subject, concept, moved, self.eta, self.base, self.name)]
-        others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
-        lessons += keep(subject, others, self.training.retain, self.name)
-        losses = teach(subject, student, lessons, self.training, self.name) if self.strength else []
-        actions: dict[Site, Change] = {site: _action(student, site) for site in sites}
-        origin = made_by(self, subject, concept, loss=ends(losses))
-        return Intervention(self.name, concept.name, actions, self.strength, origin)
+        terms = [negative_guidance_term(subject, concept, moved, self.eta, self.base, self.name)]
+        terms += retain_terms(subject, concept, self.preserve, self.training.retain)
+        losses = distil(subject, student, terms, self.training, self.name) if self.strength else []
+        actions: dict[Site, Change] = {site: _write(student, site) for site in sites}
+        return self.guard(concept, actions, loss=loss_at_ends(losses))
 
 
-def _action(student: Bottlenecks, site: Site) -> Change:
+def _write(student: Bottlenecks, site: Site) -> Change:
     def change(x: Tensor, moment: Moment) -> Tensor:
         return student.written(site, x)
 

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import Self
+
+from torch import Tensor
 
 from concept_probe.erasers.closed_form.destinations import guides_of, led_to
 from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.finetune.distillation import Lesson, Training, keep, same
-from concept_probe.erasers.finetune.esd import trained
-from concept_probe.erasers.finetune.replay import Pool, predictions
-from concept_probe.erasers.finetune.spm import BESIDE, beside
-from concept_probe.erasers.finetune.trainable import Adapters
-from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from concept_probe.families import Subject
+from concept_probe.erasers.finetune.distillation import (
+    TINY_TRAINING,
+    DistillationTerm,
+    Training,
+    distilled_edit,
+    retain_terms,
+    same_prompt,
+)
+from concept_probe.erasers.finetune.parts import ADAPTED_ROLES, weights_at
+from concept_probe.erasers.training.replay import LatentBuffer, extrapolated_predictions
+from concept_probe.erasers.training.trainable import LowRankAdapters
+from concept_probe.families import DiffusionSubject
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Subspace
 
 
 @dataclass(frozen=True)
-class Slider:
+class Slider(Eraser[DiffusionSubject, Edit]):
     """Learn what makes an anchor's picture one of the concept, then take that away from every prompt.
 
     >>> edit = Slider(scale=2.0)(subject, concept); edit.export_lora("camel-slider")
     """
 
-    name: ClassVar[str] = "slider"
+    name = "slider"
+    makes = "edit"
+    on = "pictures"
+    needs = Needs(anchor=True)
+    aims = "to_anchor"
+    origin = "published"
     rank: int = 4
     """Rank of each term; the paper's choice."""
     eta: float = 1.0
@@ -41,31 +50,31 @@ class Slider:
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that the slider learns from."""
     preserve: tuple[Kind, ...] = OTHER_KINDS
-    """Lists of other prompts (fit split) of the retain lesson, which the paper does without."""
-    roles: tuple[str, ...] = BESIDE
+    """Lists of other prompts (fit split) of the retain term, which the paper does without."""
+    roles: tuple[str, ...] = ADAPTED_ROLES
     """Roles whose modules get a term."""
     training: Training = Training(rate=0.02)
     """How it is trained."""
     strength: float = 1.0
     """Factor on the terms beside `scale`; at 0 nothing is trained."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
-        """`found` is not used. ValueError where the concept has no prompts in `sources`, or no anchor."""
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(training=TINY_TRAINING)
+
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+        """ValueError where the concept has no prompts in `sources`."""
         moved = moved_prompts(concept, self.sources, self.name)
         led = led_to(moved, guides_of(moved, concept, self.guide, self.name))
-        student = Adapters(subject, beside(subject, self.roles), self.rank, self.training.seed)
+        student = LowRankAdapters(subject, weights_at(subject, self.roles), self.rank, self.training.seed)
 
-        def goal(pool: Pool) -> Tensor:
+        def towards_concept(buffer: LatentBuffer) -> Tensor:
             # Of the prompts that share an anchor, each in turn.
-            asked = [led[p][i % len(led[p])] for i, p in enumerate(pool.prompts)]
-            return towards(subject, pool, asked, self.eta, self.name)
+            own = [led[p][i % len(led[p])] for i, p in enumerate(buffer.prompts)]
+            return extrapolated_predictions(subject, buffer, buffer.prompts, own, self.eta)
 
-        others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
-        lessons = [Lesson(tuple(led), same, goal), *keep(subject, others, self.training.retain, self.name)]
-        return trained(self, subject, concept, student, lessons, self.training, -self.scale * self.strength)
-
-
-def towards(subject: Subject, pool: Pool, asked: Sequence[Prompt], eta: float, method: str) -> Tensor:
-    """ε(x, g) + η [ε(x, c) - ε(x, g)] of each latent: g the prompt of its walk, c what `asked` names (n of them)."""
-    anchor = predictions(subject, pool, pool.prompts, method)
-    return anchor + eta * (predictions(subject, pool, asked, method) - anchor)
+        terms = [
+            DistillationTerm(tuple(led), same_prompt, towards_concept),
+            *retain_terms(subject, concept, self.preserve, self.training.retain),
+        ]
+        return distilled_edit(self, subject, concept, student, terms, self.training, -self.scale * self.strength)

@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from concept_probe.erasers.closed_form.destinations import guides_of, nearest
 from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.finetune.distillation import Training, keep, others_alone
-from concept_probe.erasers.finetune.esd import Part, parameters_of, trained
-from concept_probe.erasers.finetune.loop import Loss
-from concept_probe.erasers.finetune.replay import Pool, conditions, denoiser, predictions, walks
-from concept_probe.erasers.finetune.trainable import Whole
+from concept_probe.erasers.finetune.distillation import (
+    TINY_TRAINING,
+    Training,
+    distilled_edit,
+    retain_only,
+    retain_terms,
+)
+from concept_probe.erasers.finetune.parts import DenoiserPart, denoiser_parameters
+from concept_probe.erasers.training.loop import StepLoss
+from concept_probe.erasers.training.replay import LatentBuffer, collect, encode_distinct, null_predictions, predictions
+from concept_probe.erasers.training.trainable import FullWeights
+from concept_probe.families import DiffusionSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace, evenly
 
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
-EMPTY = Prompt("")
-
-
-def within(pool: Pool, window: tuple[float, float]) -> Pool:
-    """The latents of a part of each walk, from the share `window[0]` of its steps to `window[1]`; 0 is pure noise."""
-    times = pool.timesteps.unique().flip(0)
+def in_window(buffer: LatentBuffer, window: tuple[float, float]) -> LatentBuffer:
+    """The latents of a part of each trajectory, from the share `window[0]` of its steps to `window[1]`; 0 is pure noise."""
+    times = buffer.timesteps.unique().flip(0)
     first = int(window[0] * len(times))
     chosen = times[first : max(round(window[1] * len(times)), first + 1)]
-    return pool.rows(torch.isin(pool.timesteps, chosen).nonzero()[:, 0])
+    return buffer.rows(torch.isin(buffer.timesteps, chosen).nonzero()[:, 0])
 
 
 @dataclass(frozen=True)
-class Guidance:
-    """What the frozen subject says of n latents, and what is made of it."""
+class GuidanceTarget:
+    """What guidance should become at n latents, and what the frozen subject predicts there without a prompt."""
 
     wanted: Tensor
     """(n, c, h, w): what ε(x, c) - ε(x, ∅) should become"""
@@ -43,31 +46,36 @@ class Guidance:
     """(n, c, h, w): ε(x, ∅)"""
 
     @classmethod
-    def of(cls, subject: Subject, pool: Pool, guides: Sequence[Prompt], eta: float, method: str) -> Guidance:
-        """[ε(x, a) - ε(x, ∅)] - η [ε(x, c) - ε(x, ∅)]: a of `guides` (n of them), c the prompt of the walk."""
-        empty = predictions(subject, pool, [EMPTY] * len(pool), method)
-        led = predictions(subject, pool, guides, method) - empty
-        return cls(led - eta * (predictions(subject, pool, pool.prompts, method) - empty), empty)
+    def of(cls, subject: DiffusionSubject, buffer: LatentBuffer, guides: Sequence[Prompt], eta: float) -> Self:
+        """[ε(x, a) - ε(x, ∅)] - η [ε(x, c) - ε(x, ∅)]: a of `guides` (n of them), c the prompt of the trajectory."""
+        empty = null_predictions(subject, buffer)
+        led = predictions(subject, buffer, guides) - empty
+        return cls(led - eta * (predictions(subject, buffer, buffer.prompts) - empty), empty)
 
-    def loss(self, subject: Subject, pool: Pool, index: Tensor, drift: float, method: str) -> Tensor:
-        """|[ε_θ(x, c) - ε_θ(x, ∅)] - wanted|² + drift |ε_θ(x, ∅) - ε(x, ∅)|² over latents of the pool, with gradients."""
-        part, n = pool.rows(index), len(index)
-        condition = conditions(subject, [*part.prompts, *[EMPTY] * n], method)
-        seen, times = torch.cat([part.seen] * 2), torch.cat([part.timesteps] * 2)
-        said, free = denoiser(subject, method).predict(seen, times, condition).float().chunk(2)
-        gap = (said - free - self.wanted[index].float()).square().mean()
+    def loss(self, subject: DiffusionSubject, buffer: LatentBuffer, index: Tensor, drift: float) -> Tensor:
+        """|[ε_θ(x, c) - ε_θ(x, ∅)] - wanted|² + drift |ε_θ(x, ∅) - ε(x, ∅)|² over latents of the buffer, with gradients."""
+        part, n = buffer.rows(index), len(index)
+        condition = encode_distinct(subject, [*part.prompts, *[Prompt("")] * n])
+        inputs, timesteps = torch.cat([part.inputs] * 2), torch.cat([part.timesteps] * 2)
+        prompted, free = subject.predict(inputs, timesteps, condition).float().chunk(2)
+        gap = (prompted - free - self.wanted[index].float()).square().mean()
         return gap + drift * (free - self.empty[index].float()).square().mean()
 
 
 @dataclass(frozen=True)
-class Surgical:
+class Surgical(Eraser[DiffusionSubject, Edit]):
     """Give the concept's prompts the guidance of an alternative, while what is drawn without a prompt stays as it is.
 
     >>> edit = Surgical(guide="animal", window=(0.0, 0.5))(subject, concept)
     """
 
-    name: ClassVar[str] = "surgical"
-    part: Part = "x"
+    name = "surgical"
+    makes = "edit"
+    on = "pictures"
+    needs = Needs(anchor=True)
+    aims = "to_anchor"
+    origin = "published"
+    part: DenoiserPart = "x"
     """What is trained; see `Esd`."""
     guide: str | None = None
     """The alternative: None the anchor prompts, or a text in place of the concept's subject; "" is no subject."""
@@ -76,38 +84,43 @@ class Surgical:
     drift: float = 1.0
     """Weight of the unconditional prediction's drift."""
     window: tuple[float, float] = (0.0, 1.0)
-    """The part of each walk that is learned on, as shares of its steps; (0, 0.5) is the noisier half."""
+    """The part of each trajectory that is learned on, as shares of its steps; (0, 0.5) is the noisier half."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts (fit split) that are erased."""
     preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) whose predictions are kept."""
     training: Training = Training(retain=3.0)
-    """How it is trained; latents are those of the frozen subject's walks."""
+    """How it is trained; latents are those of the frozen subject's trajectories."""
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is trained."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
-        """`found` is not used. ValueError for a window without a step, a concept without prompts to erase or anchor."""
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(training=replace(TINY_TRAINING, pictures=4))
+
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
+        """ValueError for a window without a step, or a concept without prompts in `sources`."""
         start, end = self.window
         if not 0 <= start < end <= 1:
-            raise ValueError(f"{self.name}: window is {self.window}; it goes from a share of the walk to a later one")
+            raise ValueError(
+                f"{self.name}: window is {self.window}; it goes from a share of the trajectory to a later one"
+            )
         moved = moved_prompts(concept, self.sources, self.name)
         guides = guides_of(moved, concept, self.guide, self.name)
-        student = Whole(subject, parameters_of(subject, self.part, self.name))
-        others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
-        lessons = keep(subject, others, self.training.retain, self.name)
-        also = self._cut(subject, moved, guides) if self.strength else None
-        return trained(self, subject, concept, student, lessons, others_alone(self.training), self.strength, also)
+        student = FullWeights(subject, denoiser_parameters(subject, self.part))
+        terms = retain_terms(subject, concept, self.preserve, self.training.retain)
+        also = self._loss(subject, moved, guides) if self.strength else None
+        return distilled_edit(self, subject, concept, student, terms, retain_only(self.training), self.strength, also)
 
-    def _cut(self, subject: Subject, moved: Sequence[Prompt], guides: Sequence[Prompt]) -> Loss:
+    def _loss(self, subject: DiffusionSubject, moved: Sequence[Prompt], guides: Sequence[Prompt]) -> StepLoss:
         options = self.training
         led = nearest(moved, guides)
-        walked = evenly(moved, options.pictures)
-        pool = within(walks(subject, walked, options.pictures, options.sampling, options.seed), self.window)
-        guidance = Guidance.of(subject, pool, [led[p] for p in pool.prompts], self.eta, self.name)
+        prompts = evenly(moved, options.pictures)
+        buffer = in_window(collect(subject, prompts, options.pictures, options.sampling, options.seed), self.window)
+        target = GuidanceTarget.of(subject, buffer, [led[p] for p in buffer.prompts], self.eta)
 
         def loss(step: int, generator: torch.Generator) -> Tensor:
-            index = torch.randint(len(pool), (options.batch,), generator=generator)
-            return guidance.loss(subject, pool, index, self.drift, self.name)
+            index = torch.randint(len(buffer), (options.batch,), generator=generator)
+            return target.loss(subject, buffer, index, self.drift)
 
         return loss

@@ -1,4 +1,4 @@
-"""UnGuide: base and adapted predictions, mixed by how much the adapters say of the walk at hand (arXiv 2508.05755)."""
+"""UnGuide: base and adapted predictions, mixed by how much the adapters say of the trajectory at hand (arXiv 2508.05755)."""
 
 from __future__ import annotations
 
@@ -6,31 +6,36 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from concept_probe.erasers.closed_form.destinations import guides_of, nearest
 from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Intervention
-from concept_probe.erasers.erasure.provenance import made_by
-from concept_probe.erasers.finetune.distillation import Lesson, Training, keep, same, teach
-from concept_probe.erasers.finetune.loop import ends
-from concept_probe.erasers.finetune.replay import denoiser, predictions, read, walks
-from concept_probe.erasers.finetune.spm import apart, beside, guide_of
-from concept_probe.erasers.finetune.trainable import Adapters
+from concept_probe.erasers.finetune.distillation import (
+    TINY_TRAINING,
+    Training,
+    distil,
+    past_anchor_term,
+    retain_terms,
+)
+from concept_probe.erasers.finetune.parts import weights_at
+from concept_probe.erasers.training.loop import loss_at_ends
+from concept_probe.erasers.training.replay import collect, encode_prompts, predictions
+from concept_probe.erasers.training.trainable import LowRankAdapters
+from concept_probe.families import Conditioning, DiffusionSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Moment, Prompt, Subspace, evenly
 
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
-
-def size(x: Tensor) -> Tensor:
+def row_norms(x: Tensor) -> Tensor:
     """Norm of each row (n, c, h, w) -> (n,), float32."""
     return torch.linalg.vector_norm(x.float().flatten(1), dim=1)
 
 
-def dividing(own: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+def separating_threshold(own: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
     """The threshold that most of `own` are above and most of `others` are not, and its balanced accuracy.
 
     Numbers above 0. It lies halfway, on a scale of logarithms, between two neighbours; of equals, the widest gap counts.
@@ -47,13 +52,18 @@ def dividing(own: Sequence[float], others: Sequence[float]) -> tuple[float, floa
 
 
 @dataclass(frozen=True)
-class Unguide:
+class Unguide(Eraser[DiffusionSubject, Intervention]):
     """Adapters that unlearn, put on with a weight beyond 1 where they change much, and taken away where little.
 
     >>> guard = Unguide(present=-1.0, absent=1.0)(subject, concept)
     """
 
-    name: ClassVar[str] = "unguide"
+    name = "unguide"
+    makes = "guard"
+    on = "pictures"
+    needs = Needs(anchor=True)
+    aims = "to_anchor"
+    origin = "published"
     rank: int = 4
     """Rank of each adapter."""
     eta: float = 1.0
@@ -61,18 +71,18 @@ class Unguide:
     guide: str | None = None
     """What stands in for the concept; see `ConceptAblation`."""
     present: float = -1.0
-    """w where the walk is one of the concept: ε = w ε_base + (1 - w) ε_adapted."""
+    """w where the trajectory is one of the concept: ε = w ε_base + (1 - w) ε_adapted."""
     absent: float = 2.0
-    """w of other walks; 1 leaves the base model alone."""
+    """w of other trajectories; 1 leaves the base model alone."""
     watch: int = 3
-    """Steps of a walk, from its start, that are measured; w goes by those so far, and is settled after the last."""
+    """Steps of a trajectory, from its start, that are measured; w goes by those so far, and is settled after the last."""
     threshold: float | None = None
-    """Adapters' change of a prompt's predictions over that of the empty prompt's, above which a walk is one of the
+    """Adapters' change of a prompt's predictions over that of the empty prompt's, above which a trajectory is one of the
     concept; None: what divides the concept's prompts of the select split from the others."""
     sources: tuple[Kind, ...] = ("target",)
     """Lists of the concept's prompts that are erased (fit split) and that the threshold is for (select split)."""
     preserve: tuple[Kind, ...] = OTHER_KINDS
-    """Lists of other prompts, of the retain lesson (fit split) and of the threshold (select split)."""
+    """Lists of other prompts, of the retain term (fit split) and of the threshold (select split)."""
     roles: tuple[str, ...] = ("cross_key", "cross_value")
     """Roles whose modules get an adapter; the paper's choice is keys and values."""
     training: Training = Training(rate=0.02)
@@ -80,15 +90,16 @@ class Unguide:
     strength: float = 1.0
     """Factor on what is added to the base model's predictions; at 0 nothing is trained."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Intervention:
-        """`found` is not used.
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(absent=1.0, training=TINY_TRAINING)
 
-        ValueError where the concept has no prompts to move, no anchor, or no select prompts to set the threshold by.
-        """
+    def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
+        """ValueError where the concept has no prompts in `sources`, or no select prompts to set the threshold by."""
         if self.watch < 1:
-            raise ValueError(f"{self.name}: watch is {self.watch}; a walk is told by at least 1 of its steps")
+            raise ValueError(f"{self.name}: watch is {self.watch}; a trajectory is told by at least 1 of its steps")
         moved = moved_prompts(concept, self.sources, self.name)
-        guide = guide_of(concept, moved, self.guide, self.name)
+        anchors = nearest(moved, guides_of(moved, concept, self.guide, self.name))
         lists = [
             [p for kind in kinds for p in concept.prompts(kind, "select")] for kinds in (self.sources, self.preserve)
         ]
@@ -98,55 +109,57 @@ class Unguide:
                 f"{self.name}: concept {concept.name!r} has no select prompts in {', '.join(missing) or 'no list'} "
                 "to set the threshold by; give a `threshold`"
             )
-        student = Adapters(subject, beside(subject, self.roles), self.rank, self.training.seed)
+        student = LowRankAdapters(subject, weights_at(subject, self.roles), self.rank, self.training.seed)
         losses, threshold, accuracy = [], self.threshold or 0.0, None
         if self.strength:
-            lessons = [Lesson(tuple(moved), same, lambda pool: apart(subject, pool, guide, -self.eta, self.name))]
-            others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
-            lessons += keep(subject, others, self.training.retain, self.name)
-            losses = teach(subject, student, lessons, self.training, self.name)
+            terms = [past_anchor_term(subject, moved, anchors, self.eta)]
+            terms += retain_terms(subject, concept, self.preserve, self.training.retain)
+            losses = distil(subject, student, terms, self.training, self.name)
             if self.threshold is None:
                 own, rest = (self._influences(subject, student, prompts) for prompts in lists)
-                threshold, accuracy = dividing(own, rest)
-        origin = made_by(self, subject, concept, loss=ends(losses), divided_at=threshold, told_apart=accuracy)
+                threshold, accuracy = separating_threshold(own, rest)
         action = Mixture(self, subject, student, threshold)
-        return Intervention(self.name, concept.name, {action.site: action}, self.strength, origin)
+        return self.guard(
+            concept, {action.site: action}, loss=loss_at_ends(losses), divided_at=threshold, told_apart=accuracy
+        )
 
-    def _influences(self, subject: Subject, student: Adapters, prompts: Sequence[Prompt]) -> list[float]:
-        """The adapters' influence at each of the first steps of the base model's walks for prompts."""
+    def _influences(
+        self, subject: DiffusionSubject, student: LowRankAdapters, prompts: Sequence[Prompt]
+    ) -> list[float]:
+        """The adapters' influence at each of the first steps of the base model's trajectories for prompts."""
         count = self.training.pictures
-        pool = walks(subject, evenly(prompts, count), count, self.training.sampling, self.training.seed + 500)
-        firsts = pool.timesteps.unique(sorted=True)[-self.watch :]
-        pool = pool.rows(torch.isin(pool.timesteps, firsts).nonzero()[:, 0])
-        said = []
-        for asked in (list(pool.prompts), [Prompt("")] * len(pool)):
-            base = predictions(subject, pool, asked, self.name)
-            with student.worn():
-                said.append(size(predictions(subject, pool, asked, self.name) - base))
-        return influence(*said).tolist()
+        buffer = collect(subject, evenly(prompts, count), count, self.training.sampling, self.training.seed + 500)
+        firsts = buffer.timesteps.unique(sorted=True)[-self.watch :]
+        buffer = buffer.rows(torch.isin(buffer.timesteps, firsts).nonzero()[:, 0])
+        changes = []
+        for asked in (list(buffer.prompts), [Prompt("")] * len(buffer)):
+            base = predictions(subject, buffer, asked)
+            with student.active():
+                changes.append(row_norms(predictions(subject, buffer, asked) - base))
+        return relative_influence(*changes).tolist()
 
 
-def influence(prompt: Tensor, empty: Tensor) -> Tensor:
+def relative_influence(prompt: Tensor, empty: Tensor) -> Tensor:
     """|ε_adapted(x, p) - ε(x, p)| / |ε_adapted(x, ∅) - ε(x, ∅)| (n,), from these norms; never below 1e-6."""
     return (prompt / empty.clamp(min=1e-12)).clamp(min=1e-6)
 
 
 class Mixture:
-    """(predictions, moment) -> what is added to them: (1 - w)(adapted - base) of every row, w by the row's walk."""
+    """(predictions, moment) -> what is added to them: (1 - w)(adapted - base) of every row, w by the row's trajectory."""
 
-    def __init__(self, eraser: Unguide, subject: Subject, student: Adapters, threshold: float) -> None:
+    def __init__(self, eraser: Unguide, subject: DiffusionSubject, student: LowRankAdapters, threshold: float) -> None:
         self.eraser, self.subject, self.student, self.threshold = eraser, subject, student, threshold
-        self.model, self.site = denoiser(subject, eraser.name), subject.sites("denoiser_out")[0]
+        self.site = subject.sites("denoiser_out")[0]
         self.measured: dict[int, list[tuple[float, float]]] = {}
-        """Per asked prompt of the walk under way, the two norms at each of its first steps."""
+        """Per asked prompt of the trajectory under way, the two norms at each of its first steps."""
         self.last: int | None = None
-        """The step of it that was met last; None outside a walk."""
+        """The step of it that was met last; None outside a trajectory."""
 
     def __call__(self, x: Tensor, moment: Moment) -> Tensor | None:
         if moment.nested:
             return None
-        # Another tap may have changed x, and w is for what the model says.
-        base = x if self.subject.state.taps(self.site) == 1 else self.model.repredict(None, range(len(x)))
+        # Another tap may have changed x, and w is for what the model predicts.
+        base = x if self.subject.state.taps(self.site) == 1 else self.subject.repredict(None, range(len(x)))
         change = self._adapted(None, range(len(x))) - base
         if moment.step is None or self.last is None or moment.step <= self.last:
             self.measured.clear()
@@ -156,9 +169,9 @@ class Mixture:
         return torch.tensor(weights, device=x.device, dtype=x.dtype)[:, None, None, None] * change
 
     def weight(self, prompt: int) -> float:
-        """w of the walk of a prompt that was asked for."""
+        """w of the trajectory of a prompt that was asked for."""
         own, empty = (sum(part) for part in zip(*self.measured[prompt], strict=True))
-        ratio = float(influence(torch.tensor(own), torch.tensor(empty)))
+        ratio = float(relative_influence(torch.tensor(own), torch.tensor(empty)))
         return self.eraser.present if ratio > self.threshold else self.eraser.absent
 
     def _measure(self, change: Tensor, moment: Moment) -> None:
@@ -171,15 +184,15 @@ class Mixture:
             empty = change[[other[moment.prompts[i]] for i in rows]]
         else:
             empty = self._of_empty(rows)
-        for i, own, none in zip(rows, size(change[rows]).tolist(), size(empty).tolist(), strict=True):
+        for i, own, none in zip(rows, row_norms(change[rows]).tolist(), row_norms(empty).tolist(), strict=True):
             self.measured.setdefault(moment.prompts[i], []).append((own, none))
 
     def _of_empty(self, rows: Sequence[int]) -> Tensor:
-        """The adapters' change of what is said under the empty prompt: without guidance nobody has asked for it."""
-        condition = read(self.subject, [Prompt("")], self.eraser.name)
+        """The adapters' change of the prediction under the empty prompt: without guidance nobody has asked for it."""
+        condition = encode_prompts(self.subject, [Prompt("")])
         condition = condition.rows(torch.zeros(len(rows), dtype=torch.long, device=condition.states.device))
-        return self._adapted(condition, rows) - self.model.repredict(condition, rows)
+        return self._adapted(condition, rows) - self.subject.repredict(condition, rows)
 
-    def _adapted(self, condition, rows: Sequence[int]) -> Tensor:
-        with self.student.worn():
-            return self.model.repredict(condition, rows)
+    def _adapted(self, condition: Conditioning | None, rows: Sequence[int]) -> Tensor:
+        with self.student.active():
+            return self.subject.repredict(condition, rows)

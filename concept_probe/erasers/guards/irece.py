@@ -29,7 +29,7 @@ class Locator:
     """How much each place of the latents would attend to the concept's name, had that been asked for."""
 
     def __init__(self, subject: DiffusionSubject, text: str, method: str) -> None:
-        self.subject, self.requery = subject, Requery(subject, text, method)
+        self.subject, self.requery = subject, Requery(subject, text)
         kinds = subject.tokenise([Prompt(text, text)]).kinds[0]
         self.words = (kinds == TOKEN_KINDS.index("subject")).nonzero()[:, 0]
 

@@ -40,7 +40,7 @@ class NegativePrompt(Eraser[DiffusionSubject, Intervention]):
 
 
 def _action(subject: DiffusionSubject, text: str) -> Change:
-    requery = Requery(subject, text, "negative_prompt")
+    requery = Requery(subject, text)
 
     def change(x: Tensor, moment: Moment) -> Tensor | None:
         rows = [i for i, branch in enumerate(moment.branches) if branch == "uncond"]

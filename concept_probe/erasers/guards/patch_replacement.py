@@ -135,7 +135,7 @@ class PatchReplacement(Eraser[DiffusionSubject, Intervention]):
             site: detector(codec, fit[site], held[site], timesteps, self.count, self.quantile)
             for site, codec in codecs.items()
         }
-        replacer = Replacer(Requery(subject, self.text, self.name))
+        replacer = Replacer(Requery(subject, self.text))
         out = subject.sites("denoiser_out")[0]
         if self.at == "site":
             actions = {site: replacer.where(site, d) for site, d in detectors.items()}

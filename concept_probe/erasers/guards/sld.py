@@ -66,7 +66,7 @@ class Sld(Eraser[DiffusionSubject, Intervention]):
         """ValueError where the concept has no name."""
         text = text_naming(concept, self.text, self.name)
         site = subject.sites("denoiser_out")[0]
-        return self.guard(concept, {site: self._action(Requery(subject, text, self.name))}, options={"text": text})
+        return self.guard(concept, {site: self._action(Requery(subject, text))}, options={"text": text})
 
     def _action(self, requery: Requery) -> Change:
         gathered: dict[int, Tensor] = {}  # momentum per asked prompt of the walk under way; step 0 starts anew

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
 from concept_probe.erasers.ablation.found import Dictionary, dictionaries_of
+from concept_probe.erasers.eraser import Needs
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.erasure.provenance import made_by
-from concept_probe.erasers.finetune.trainable import Adapters, Student
-from concept_probe.erasers.unlearning.rmu import after_first, held, states, texts_of
-from concept_probe.erasers.unlearning.trainer import Keeping, Term, draw, language, named_modules
-from concept_probe.types import Concept, Kind, Prompt, Site, SparseCoder, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import CausalLMSubject, Subject
+from concept_probe.erasers.training.trainable import LowRankAdapters, Student
+from concept_probe.erasers.unlearning.activations import after_first_token, read_site, retain_activations
+from concept_probe.erasers.unlearning.answer_sets import batch_rows, texts_with_answers
+from concept_probe.erasers.unlearning.losses import LossTerm
+from concept_probe.erasers.unlearning.retention import RetainLoss, Retention
+from concept_probe.erasers.unlearning.trainer import Trainer, block_matrices
+from concept_probe.families import CausalLMSubject
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Site, SparseCoder, Subspace
 
 
 @dataclass(frozen=True)
-class Crisp(Keeping):
+class Crisp(Trainer):
     """Salient features are suppressed where the concept's texts are read; elsewhere hidden states and answers stay.
 
     >>> edit = Crisp(count=8)(subject, concept, find_features(sae, subject, concept))
     """
 
-    name: ClassVar[str] = "crisp"
+    name = "crisp"
+    needs = Needs(found="features")
+    aims = "prompts"
+    origin = "published"
     features: Literal["salient", "found"] = "salient"
     """Which are suppressed: `salient`, those that fire on the concept's texts and not on others (fit split), whichever
     were found; `found`, those that were."""
@@ -39,9 +43,13 @@ class Crisp(Keeping):
     """A salient feature's mean value on the concept's texts is at least so many times that on others."""
     hold: float = 10.0
     """Weight of the part that keeps hidden states of other texts at the autoencoders' sites; at 0 there is none."""
-    keep: Literal["nll", "kl"] = "kl"
+    retain: float = 1.0
+    """Weight of the part of the loss that keeps the model's speech; at 0 there is none."""
+    keep: RetainLoss = "kl"
     """What keeps the model's speech: `nll`, likelihood of right answers to other prompts; `kl`, divergence of the next
-    token from the reference's. `retain` is its weight."""
+    token from the reference's."""
+    preserve: tuple[Kind, ...] = OTHER_KINDS
+    """Lists of other prompts (fit split) that are kept, and that salient features do not fire on."""
     sources: tuple[Kind, ...] = ("target", "paraphrases")
     """Lists of the concept's prompts (fit split) that are read, with their answers where they have some."""
     rank: int = 8
@@ -50,43 +58,44 @@ class Crisp(Keeping):
     """Last names of the matrices that are trained, such as `q_proj`; none: down projections. Those of blocks above the
     last autoencoder are left alone."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(steps=12, batch=4, rate=0.05, features="found")
+
+    def make(self, subject: CausalLMSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """`found`: features of `find_features` with their autoencoders, over `resid` or `mlp_out`.
 
-        Raises TypeError for a subject that is no language model; ValueError where there is no such feature, for an
-        autoencoder of another site or width, where no feature is salient, or where there is nothing to read or keep;
-        FloatingPointError for a loss that is no number. The subject has its own bytes in every case.
+        Raises ValueError for an autoencoder of another site or width, where no feature is salient, or where there is
+        nothing to read or keep; FloatingPointError for a loss that is no number. The subject has its own bytes in every
+        case.
         """
-        model = language(subject, self.name)
-        if self.features not in ("salient", "found"):
-            raise ValueError(f"crisp: features is {self.features!r}; it is one of salient, found")
-        dictionaries = dictionaries_of(model, found, self.name)
+        dictionaries = dictionaries_of(subject, found, self.name)
         deltas: dict[str, Delta] = {}
         losses: list[float] = []
         chosen: dict[str, list[int]] = {}
         if self.strength:
-            own, others = texts_of(concept, self.sources), texts_of(concept, self.preserve)
+            own, others = texts_with_answers(concept, self.sources), texts_with_answers(concept, self.preserve)
             if not own or not others:
                 raise ValueError(
                     f"crisp: {concept.name!r} needs fit prompts in {', '.join(self.sources)}, found {len(own)}, and in "
                     f"{', '.join(self.preserve)} to compare with, found {len(others)}"
                 )
-            aims = [self.chosen(model, one, own, others) for one in dictionaries]
+            aims = [self.chosen(subject, one, own, others) for one in dictionaries]
             chosen = {str(d.codec.site): aim for d, aim in zip(dictionaries, aims, strict=True)}
-            student = Adapters(model, self.sites(model, dictionaries), self.rank, self.seed)
+            student = LowRankAdapters(subject, self.sites(subject, dictionaries), self.rank, self.seed)
             with torch.no_grad():
-                terms = list(self.kept(model, concept))
+                retention = Retention(self.retain, self.keep, self.preserve, self.batch)
+                terms = list(retention.terms(subject, concept, self.name))
                 for one, aim in zip(dictionaries, aims, strict=True):
-                    terms += self.terms(model, student, one, aim, own, others)
-            deltas, losses = self.taught(student, terms)
-        origin = made_by(self, subject, concept, suppressed=chosen, loss=losses)
-        return Edit(self.name, concept.name, deltas, subject.weight_hash(), origin)
+                    terms += self.terms(subject, student, one, aim, own, others)
+            deltas, losses = self.train(student, terms)
+        return self.edit(subject, concept, deltas, suppressed=chosen, loss=losses)
 
     def sites(self, model: CausalLMSubject, dictionaries: Sequence[Dictionary]) -> tuple[Site, ...]:
         """The matrices that are trained: those that the autoencoders can see the effect of."""
         blocks = model.layout.blocks[: max(d.block for d in dictionaries) + 1]
         inside = tuple(b.block + "." for b in blocks)
-        return tuple(s for s in named_modules(model, self.modules, self.name) if s.path.startswith(inside))
+        return tuple(s for s in block_matrices(model, self.modules, self.name) if s.path.startswith(inside))
 
     def chosen(
         self, model: CausalLMSubject, one: Dictionary, own: Sequence[Prompt], others: Sequence[Prompt]
@@ -94,7 +103,7 @@ class Crisp(Keeping):
         """The features of one autoencoder that are suppressed. Raises ValueError where none is salient."""
         if self.features == "found":
             return one.features
-        (fires, mean), (fires_else, mean_else) = (firing(model, one.codec, texts) for texts in (own, others))
+        (fires, mean), (fires_else, mean_else) = (firing_rates(model, one.codec, texts) for texts in (own, others))
         more = (fires - fires_else).where(mean >= self.ratio * mean_else, -1.0)
         best = more.topk(min(self.count, len(more)))
         salient = best.indices[best.values > 0].tolist()
@@ -108,32 +117,32 @@ class Crisp(Keeping):
     def terms(
         self, model: CausalLMSubject, student: Student, one: Dictionary, aim: Sequence[int], own: Sequence[Prompt],
         others: Sequence[Prompt],
-    ) -> list[Term]:  # fmt: skip
+    ) -> list[LossTerm]:  # fmt: skip
         """Suppression at one autoencoder, which begins at 1, and what holds its site. Called outside the student."""
         site, features = one.codec.site, torch.tensor(list(aim))
-        x, read = states(model, site, own)
+        x, read = read_site(model, site, own)
         before = float(activity(one.codec, x, read, features))
         if not before > 0:
             raise ValueError(f"crisp: features {list(aim)} over {site} do not fire on any of the concept's fit texts")
-        norm = float(torch.linalg.vector_norm(x[read & after_first(read)].float(), dim=-1).mean())
+        norm = float(torch.linalg.vector_norm(x[read & after_first_token(read)].float(), dim=-1).mean())
 
         def suppress(generator: torch.Generator) -> Tensor:
-            x, read = states(model, site, [own[i] for i in draw(len(own), self.batch, generator)])
+            x, read = read_site(model, site, [own[i] for i in batch_rows(len(own), self.batch, generator)])
             return activity(one.codec, x, read, features) / before
 
-        stay = held(model, student, site, others, self.batch, self.hold / norm**2)
+        stay = retain_activations(model, student, site, others, self.batch, self.hold / norm**2)
         return [suppress, stay] if self.hold else [suppress]
 
 
 def activity(codec: SparseCoder, x: Tensor, read: Tensor, features: Tensor) -> Tensor:
     """Sum of the values of `features` at a token (b, t, d), mean over tokens that are `read` (b, t) but first ones."""
-    codes = codec.encode(x[read & after_first(read)])
+    codes = codec.encode(x[read & after_first_token(read)])
     ours = torch.isin(codes.indices, features.to(codes.indices.device))
     return torch.where(ours, codes.values, 0).sum(-1).mean()
 
 
 @torch.no_grad()
-def firing(
+def firing_rates(
     model: CausalLMSubject, codec: SparseCoder, texts: Sequence[Prompt], batch: int = 32
 ) -> tuple[Tensor, Tensor]:
     """(f,) share of the texts' tokens where each feature fires, and (f,) its mean value over all of them; float64.
@@ -143,8 +152,8 @@ def firing(
     fires = total = torch.zeros(codec.width, dtype=torch.float64)
     count = 0
     for start in range(0, len(texts), batch):
-        x, read = states(model, codec.site, texts[start : start + batch])
-        codes = codec.encode(x[read & after_first(read)])
+        x, read = read_site(model, codec.site, texts[start : start + batch])
+        codes = codec.encode(x[read & after_first_token(read)])
         where, values = codes.indices.flatten().to(fires.device), codes.values.flatten().double().to(fires.device)
         fires = fires.index_add(0, where, (values > 0).double())
         total = total.index_add(0, where, values)

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from concept_probe.detect.answers import continuation
-from concept_probe.erasers.finetune.trainable import Student
-from concept_probe.erasers.unlearning.losses import dpo
-from concept_probe.erasers.unlearning.trainer import Keeper, Pair, Term, draw, named_modules
-from concept_probe.types import Concept, Site
-
-if TYPE_CHECKING:
-    from concept_probe.families import CausalLMSubject
+from concept_probe.erasers.unlearning.answer_sets import Pair, batch_rows
+from concept_probe.erasers.unlearning.losses import LossTerm, dpo
+from concept_probe.erasers.unlearning.trainer import RetainingUnlearner
+from concept_probe.families import CausalLMSubject
 
 
 @dataclass(frozen=True)
-class Dpo(Keeper):
+class Dpo(RetainingUnlearner):
     """A refusal, or a wrong answer, is preferred to the right one (arXiv 2305.18290; for unlearning, 2401.06121).
 
     >>> edit = Dpo(instead=())(subject, concept)      # a distractor of each prompt in place of a refusal
     """
 
-    name: ClassVar[str] = "dpo"
+    name = "dpo"
+    aims = "prompts"
+    origin = "published"
     beta: float = 0.1
     """β: how soon the preference counts as learned."""
     instead: tuple[str, ...] = ("unknown.", "not known.", "a secret.")
     """What should be said, taken in turn; nothing: each prompt's first distractor."""
 
-    def sites(self, model: CausalLMSubject) -> tuple[Site, ...]:
-        return named_modules(model, self.modules, self.name)
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(steps=12, batch=4, rate=0.05)
 
     def preferred(self, forget: Sequence[Pair]) -> list[Pair]:
         """What should be said to each prompt. Raises ValueError for one without distractors where they are asked for."""
@@ -47,16 +47,14 @@ class Dpo(Keeper):
             out.append((prompt, continuation(prompt, text)))
         return out
 
-    def terms(
-        self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[Pair]
-    ) -> tuple[Term, ...]:
+    def forget_term(self, model: CausalLMSubject, forget: Sequence[Pair]) -> LossTerm:
         wanted = self.preferred(forget)
         before, wanted_before = model.log_probs(forget).total, model.log_probs(wanted).total
 
         def prefer(generator: torch.Generator) -> Tensor:
-            rows = draw(len(forget), self.batch, generator)
+            rows = batch_rows(len(forget), self.batch, generator)
             pairs = [wanted[i] for i in rows] + [forget[i] for i in rows]
-            said, other = model.log_probs(pairs, batch=self.batch).total.chunk(2)
-            return dpo(said, wanted_before[rows], other, before[rows], self.beta)
+            preferred, other = model.log_probs(pairs, batch=self.batch).total.chunk(2)
+            return dpo(preferred, wanted_before[rows], other, before[rows], self.beta)
 
-        return (prefer, *self.kept(model, concept))
+        return prefer

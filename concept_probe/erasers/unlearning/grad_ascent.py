@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import Self
 
-from concept_probe.erasers.finetune.trainable import Student
-from concept_probe.erasers.unlearning.losses import nll
-from concept_probe.erasers.unlearning.trainer import Keeper, Pair, Term, Unlearner, named_modules, pick
+from concept_probe.erasers.training.trainable import Student
+from concept_probe.erasers.unlearning.answer_sets import Pair, batch_pairs
+from concept_probe.erasers.unlearning.losses import LossTerm, nll
+from concept_probe.erasers.unlearning.trainer import RetainingUnlearner, Unlearner, block_matrices
+from concept_probe.families import CausalLMSubject
 from concept_probe.types import Concept, Site
-
-if TYPE_CHECKING:
-    from concept_probe.families import CausalLMSubject
 
 
 @dataclass(frozen=True)
@@ -22,35 +21,42 @@ class GradAscent(Unlearner):
     >>> edit = GradAscent(steps=20)(subject, concept)
     """
 
-    name: ClassVar[str] = "grad_ascent"
+    name = "grad_ascent"
+    aims = "prompts"
+    origin = "published"
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(steps=12, batch=4, rate=0.05)
 
     def sites(self, model: CausalLMSubject) -> tuple[Site, ...]:
-        return named_modules(model, self.modules, self.name)
+        return block_matrices(model, self.modules, self.name)
 
     def terms(
         self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[Pair]
-    ) -> tuple[Term, ...]:
+    ) -> tuple[LossTerm, ...]:
         return (ascent(model, forget, self.batch),)
 
 
 @dataclass(frozen=True)
-class GradDiff(Keeper):
+class GradDiff(RetainingUnlearner):
     """Gradient ascent on the concept's answers, and descent on those that are kept (arXiv 2401.06121).
 
     >>> edit = GradDiff(retain=2.0)(subject, concept)
     """
 
-    name: ClassVar[str] = "grad_diff"
+    name = "grad_diff"
+    aims = "prompts"
+    origin = "published"
 
-    def sites(self, model: CausalLMSubject) -> tuple[Site, ...]:
-        return named_modules(model, self.modules, self.name)
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(steps=12, batch=4, rate=0.05)
 
-    def terms(
-        self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[Pair]
-    ) -> tuple[Term, ...]:
-        return (ascent(model, forget, self.batch), *self.kept(model, concept))
+    def forget_term(self, model: CausalLMSubject, forget: Sequence[Pair]) -> LossTerm:
+        return ascent(model, forget, self.batch)
 
 
-def ascent(model: CausalLMSubject, forget: Sequence[Pair], batch: int) -> Term:
+def ascent(model: CausalLMSubject, forget: Sequence[Pair], batch: int) -> LossTerm:
     """The mean log likelihood per token of answers, which descending makes smaller."""
-    return lambda generator: -nll(model.log_probs(pick(forget, batch, generator), batch=batch).mean)
+    return lambda generator: -nll(model.log_probs(batch_pairs(forget, batch, generator), batch=batch).mean)

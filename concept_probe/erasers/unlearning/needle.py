@@ -4,33 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from concept_probe.erasers.ablation.found import columns_of
 from concept_probe.erasers.ablation.noise import column_noise
+from concept_probe.erasers.eraser import Needs
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
-from concept_probe.erasers.erasure.provenance import made_by
-from concept_probe.erasers.finetune.trainable import SomeColumns
-from concept_probe.erasers.unlearning.trainer import Keeping, language
-from concept_probe.types import Concept, Site, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import CausalLMSubject, Subject
+from concept_probe.erasers.training.trainable import ColumnDeltas
+from concept_probe.erasers.unlearning.retention import RetainLoss, Retention
+from concept_probe.erasers.unlearning.trainer import Trainer
+from concept_probe.families import CausalLMSubject
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Site, Subspace
 
 
 @dataclass(frozen=True)
-class Needle(Keeping):
+class Needle(Trainer):
     """Random directions are added to the found columns; then only these columns learn what other prompts need.
 
     >>> edit = Needle(factor=2.0)(subject, concept, find_lm_columns(subject, concept))
     """
 
-    name: ClassVar[str] = "needle"
+    name = "needle"
+    needs = Needs(found="columns")
+    aims = "prompts"
+    origin = "published"
     factor: float = 2.0
     """Length of the noise, as a multiple of the column's own."""
     steps: int = 40
@@ -38,32 +40,40 @@ class Needle(Keeping):
     rate: float = 0.05
     """Adam's step, as a multiple of the root mean square of each matrix; falls to 0 along a cosine. Larger than where
     whole matrices are trained: a few columns have to make up for noise that is longer than they are."""
-    keep: Literal["nll", "kl"] = "kl"
+    retain: float = 1.0
+    """Weight of the part of the loss that keeps other answers; at 0 there is none, and the noise is all."""
+    keep: RetainLoss = "kl"
     """What keeps other answers: `nll`, likelihood of the right ones; `kl`, divergence of the next token from the
     reference's, which is the subject before the noise."""
+    preserve: tuple[Kind, ...] = OTHER_KINDS
+    """Lists of other prompts (fit split) that are kept; for `nll` those of them that have answers."""
 
-    def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Edit:
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(steps=12, batch=4, rate=0.05)
+
+    def make(self, subject: CausalLMSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """`found`: columns of `find_lm_columns`.
 
-        Raises TypeError for a subject that is no language model, ValueError where no column was found or there is
-        nothing to keep, FloatingPointError for a loss that is no number; the subject has its own bytes in every case.
+        Raises ValueError for a column that the model lacks or where there is nothing to keep, FloatingPointError for a
+        loss that is no number; the subject has its own bytes in every case.
         """
-        model = language(subject, self.name)
-        columns = columns_of(model, found, self.name)
-        origin: dict[str, Any] = {"columns": {str(site): items for site, items in columns.items()}}
+        columns = columns_of(subject, found, self.name)
+        measured: dict[str, Any] = {"columns": {str(site): items for site, items in columns.items()}}
         deltas: dict[str, Delta] = {}
         if self.strength:
-            start = {site: (items, self.noised(model, site, items)) for site, items in columns.items()}
-            student = SomeColumns(model, start)
+            start = {site: (items, self.noised(subject, site, items)) for site, items in columns.items()}
+            student = ColumnDeltas(subject, start)
             with torch.no_grad():
-                terms = self.kept(model, concept)
-            before, losses = alike(model, student), []
+                retention = Retention(self.retain, self.keep, self.preserve, self.batch)
+                terms = retention.terms(subject, concept, self.name)
+            before, losses = mean_cosine(subject, student), []
             if terms:
-                deltas, losses = self.taught(student, terms)
+                deltas, losses = self.train(student, terms)
             else:
                 deltas = {where: delta.scaled(self.strength) for where, delta in student.deltas().items()}
-            origin |= {"loss": losses, "cosine": [before, alike(model, student)]}
-        return Edit(self.name, concept.name, deltas, subject.weight_hash(), made_by(self, subject, concept, **origin))
+            measured |= {"loss": losses, "cosine": [before, mean_cosine(subject, student)]}
+        return self.edit(subject, concept, deltas, **measured)
 
     def noised(self, model: CausalLMSubject, site: Site, items: Sequence[int]) -> Tensor:
         """(d, m) what is added to columns `items` at the start.
@@ -77,7 +87,7 @@ class Needle(Keeping):
 
 
 @torch.no_grad()
-def alike(model: CausalLMSubject, student: SomeColumns) -> float:
+def mean_cosine(model: CausalLMSubject, student: ColumnDeltas) -> float:
     """Mean cosine of the changed columns to those that the subject has."""
     values = []
     for where, site in student.sites.items():

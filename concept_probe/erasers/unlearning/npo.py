@@ -4,68 +4,68 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.finetune.trainable import Student
-from concept_probe.erasers.unlearning.losses import npo, simnpo
-from concept_probe.erasers.unlearning.trainer import Keeper, Pair, Term, draw, named_modules, pick
-from concept_probe.types import Concept, Site
-
-if TYPE_CHECKING:
-    from concept_probe.families import CausalLMSubject
+from concept_probe.erasers.unlearning.answer_sets import Pair, batch_pairs, batch_rows
+from concept_probe.erasers.unlearning.losses import LossTerm, npo, simnpo
+from concept_probe.erasers.unlearning.trainer import RetainingUnlearner
+from concept_probe.families import CausalLMSubject
 
 
 @dataclass(frozen=True)
-class Npo(Keeper):
+class Npo(RetainingUnlearner):
     """Answers of the concept are refused against the reference: ascent that fades as they get unlikely (2404.05868).
 
     >>> edit = Npo(beta=0.1, keep="kl")(subject, concept)
     """
 
-    name: ClassVar[str] = "npo"
+    name = "npo"
+    aims = "prompts"
+    origin = "published"
     beta: float = 0.1
     """β: how soon ascent fades; near 0 it never does."""
 
-    def sites(self, model: CausalLMSubject) -> tuple[Site, ...]:
-        return named_modules(model, self.modules, self.name)
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(steps=12, batch=4, rate=0.05)
 
-    def terms(
-        self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[Pair]
-    ) -> tuple[Term, ...]:
+    def forget_term(self, model: CausalLMSubject, forget: Sequence[Pair]) -> LossTerm:
         before = model.log_probs(forget).total
 
         def refuse(generator: torch.Generator) -> Tensor:
-            rows = draw(len(forget), self.batch, generator)
-            said = model.log_probs([forget[i] for i in rows], batch=self.batch).total
-            return npo(said, before[rows], self.beta)
+            rows = batch_rows(len(forget), self.batch, generator)
+            now = model.log_probs([forget[i] for i in rows], batch=self.batch).total
+            return npo(now, before[rows], self.beta)
 
-        return (refuse, *self.kept(model, concept))
+        return refuse
 
 
 @dataclass(frozen=True)
-class SimNpo(Keeper):
+class SimNpo(RetainingUnlearner):
     """NPO on the likelihood per token, without a reference (arXiv 2410.07163).
 
     >>> edit = SimNpo(gamma=0.5)(subject, concept)
     """
 
-    name: ClassVar[str] = "simnpo"
+    name = "simnpo"
+    aims = "prompts"
+    origin = "published"
     beta: float = 2.5
     """β: how soon ascent fades, per token."""
     gamma: float = 0.0
     """γ: a margin; above 0 answers count as likely for longer, so that more of them is forgotten."""
 
-    def sites(self, model: CausalLMSubject) -> tuple[Site, ...]:
-        return named_modules(model, self.modules, self.name)
+    @classmethod
+    def tiny(cls) -> Self:
+        # At its own β, what a random model finds as unlikely as this counts as forgotten.
+        return cls(steps=12, batch=4, rate=0.05, beta=0.1)
 
-    def terms(
-        self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[Pair]
-    ) -> tuple[Term, ...]:
+    def forget_term(self, model: CausalLMSubject, forget: Sequence[Pair]) -> LossTerm:
         def refuse(generator: torch.Generator) -> Tensor:
-            said = model.log_probs(pick(forget, self.batch, generator), batch=self.batch).mean
-            return simnpo(said, self.beta, self.gamma)
+            now = model.log_probs(batch_pairs(forget, self.batch, generator), batch=self.batch).mean
+            return simnpo(now, self.beta, self.gamma)
 
-        return (refuse, *self.kept(model, concept))
+        return refuse

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from concept_probe.activations.tap import tap
-from concept_probe.detect.answers import continuation
-from concept_probe.erasers.finetune.trainable import Student
-from concept_probe.erasers.unlearning.losses import distance
-from concept_probe.erasers.unlearning.trainer import Pair, Term, Unlearner, draw, named_modules, whole
-from concept_probe.types import OTHER_KINDS, Concept, Kind, Moment, Prompt, Site, unit
-
-if TYPE_CHECKING:
-    from concept_probe.families import CausalLMSubject
+from concept_probe.erasers.training.trainable import Student
+from concept_probe.erasers.unlearning.activations import after_first_token, read_site, retain_activations
+from concept_probe.erasers.unlearning.answer_sets import Pair, as_text, batch_rows, texts_with_answers
+from concept_probe.erasers.unlearning.losses import LossTerm, distance
+from concept_probe.erasers.unlearning.trainer import Unlearner, block_matrices
+from concept_probe.families import CausalLMSubject
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Site, unit
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,9 @@ class Rmu(Unlearner):
     >>> edit = Rmu(layer=10, scale=2.0)(subject, concept)
     """
 
-    name: ClassVar[str] = "rmu"
+    name = "rmu"
+    aims = "prompts"
+    origin = "published"
     rank: int | None = None
     """Rank of the adapters beside each matrix; None trains whole matrices, as the paper does."""
     layer: int | None = None
@@ -41,6 +41,10 @@ class Rmu(Unlearner):
     preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) whose activations are kept, with their answers where they have some."""
 
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(steps=12, batch=4, rate=0.05)
+
     def at(self, model: CausalLMSubject) -> int:
         """ℓ. Raises ValueError for a block that the model lacks."""
         count = len(model.sites("resid"))
@@ -52,15 +56,15 @@ class Rmu(Unlearner):
     def sites(self, model: CausalLMSubject) -> tuple[Site, ...]:
         layer = self.at(model)
         blocks = tuple(b.block + "." for b in model.layout.blocks[max(layer - self.below, 0) : layer + 1])
-        return tuple(s for s in named_modules(model, self.modules, self.name) if s.path.startswith(blocks))
+        return tuple(s for s in block_matrices(model, self.modules, self.name) if s.path.startswith(blocks))
 
     def terms(
         self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[Pair]
-    ) -> tuple[Term, ...]:
+    ) -> tuple[LossTerm, ...]:
         site = model.sites("resid")[self.at(model)]
-        texts = [whole(pair) for pair in forget]
-        x, read = states(model, site, texts[: self.batch])
-        later = read & after_first(read)
+        texts = [as_text(pair) for pair in forget]
+        x, read = read_site(model, site, texts[: self.batch])
+        later = read & after_first_token(read)
         if not later.any():
             raise ValueError("rmu: every text is one token long, and the first token of a text is left as it is")
         norm = float(torch.linalg.vector_norm(x[later].float(), dim=-1).mean())
@@ -68,12 +72,12 @@ class Rmu(Unlearner):
         goal = self.scale * norm * unit(drawn).to(x.device)
 
         def lead(generator: torch.Generator) -> Tensor:
-            x, read = states(model, site, [texts[i] for i in draw(len(texts), self.batch, generator)])
-            read = read & after_first(read)
+            x, read = read_site(model, site, [texts[i] for i in batch_rows(len(texts), self.batch, generator)])
+            read = read & after_first_token(read)
             some = read.any(1)
             return distance(x[some].float(), goal, read[some]) / norm**2
 
-        kept = texts_of(concept, self.preserve)
+        kept = texts_with_answers(concept, self.preserve)
         if not self.retain:
             return (lead,)
         if not kept:
@@ -81,45 +85,4 @@ class Rmu(Unlearner):
                 f"rmu: {concept.name!r} has no fit prompts in {', '.join(self.preserve)} to keep; give it some, or set "
                 "`retain=0`"
             )
-        return lead, held(model, student, site, kept, self.batch, self.retain / norm**2)
-
-
-def texts_of(concept: Concept, kinds: Sequence[Kind]) -> list[Prompt]:
-    """The fit prompts of these kinds, with their answers where they have some."""
-    prompts = [p for kind in kinds for p in concept.prompts(kind, "fit")]
-    return [whole((p, continuation(p, p.answers[0]))) if p.answers else p for p in prompts]
-
-
-def held(
-    model: CausalLMSubject, student: Student, site: Site, texts: Sequence[Prompt], batch: int, weight: float
-) -> Term:
-    """`weight` times how far activations of texts at `site` are from the reference's (`distance`)."""
-
-    def stay(generator: torch.Generator) -> Tensor:
-        chosen = [texts[i] for i in draw(len(texts), batch, generator)]
-        with student.reference(), torch.no_grad():
-            before, _ = states(model, site, chosen)
-        now, read = states(model, site, chosen)
-        return weight * distance(now.float(), before.float(), read)
-
-    return stay
-
-
-def states(model: CausalLMSubject, site: Site, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
-    """Activations (b, t, d) at `site`, and where (b, t) a text is and not what fills the batch."""
-    seen: list[tuple[Tensor, Moment]] = []
-    with tap(model, {site: lambda x, m: seen.append((x, m))}), model.stop_after([site]):
-        model.encode(prompts, batch=len(prompts))
-    x, moment = seen[0]
-    if moment.places is None:
-        raise RuntimeError(f"{model.name} does not say which positions only fill the batch")
-    return x, moment.places >= 0
-
-
-def after_first(read: Tensor) -> Tensor:
-    """(b, t): all but each row's first position.
-
-    Attention rests on the first token of any text, whose activations are tens of times as long as others: leading
-    them anywhere would break every text.
-    """
-    return read.cumsum(1) > 1
+        return lead, retain_activations(model, student, site, kept, self.batch, self.retain / norm**2)

@@ -1,4 +1,4 @@
-"""What is trained: whole parameters, or low-rank terms beside them. Outside `on` the subject is the frozen reference."""
+"""What an optimiser works on: parameters, entries or columns of them, or adapters. Outside `on` the subject is frozen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 
-class Student(ABC):
+class Trainable(ABC):
     """A change of a subject that an optimiser works on; nothing of the subject is changed outside `on`."""
 
     @abstractmethod
@@ -35,31 +35,36 @@ class Student(ABC):
     def reference(self) -> contextlib.AbstractContextManager[None]:
         """Within `on`: the subject as it was, for a while."""
 
+
+class Student(Trainable):
+    """A change of weights, which can be kept as an edit."""
+
     @abstractmethod
     def deltas(self) -> dict[str, Delta]:
         """What the change has become."""
 
 
-class Beside(Student):
-    """A change that is added to what modules give, and is left out while `resting`."""
+class HookDelta:
+    """How what is added to the outputs of modules has its reference: hooks add nothing while `disabled`."""
 
-    resting = False
+    disabled = False
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
-        self.resting = True
+        """Within `on`: the subject as it was, for a while."""
+        self.disabled = True
         try:
             yield
         finally:
-            self.resting = False
+            self.disabled = False
 
 
-def size_of(weight: Tensor) -> float:
+def root_mean_square(x: Tensor) -> float:
     """Root mean square of the entries."""
-    return float(weight.detach().float().square().mean().sqrt())
+    return float(x.detach().float().square().mean().sqrt())
 
 
-class Whole(Student):
+class FullWeights(Student):
     """Parameters at addresses, all of their entries. Raises as `find_parameter` does, and for tied ones."""
 
     def __init__(self, subject: Subject, addresses: Sequence[str]) -> None:
@@ -67,10 +72,10 @@ class Whole(Student):
         refuse_shared(subject.components, self.parameters)
         self.original = {where: p.data for where, p in self.parameters.items()}
         self.trained = {where: x.clone() for where, x in self.original.items()}
-        self.turned = {where for where in self.parameters if _turned(subject, where)}
+        self.transposed = {where for where in self.parameters if _is_transposed(subject, where)}
 
     def groups(self, rate: float) -> list[dict[str, Any]]:
-        sizes = {where: size_of(x) for where, x in self.original.items()}
+        sizes = {where: root_mean_square(x) for where, x in self.original.items()}
         floor = 1e-2 * max(sizes.values())
         return [{"params": [p], "lr": rate * max(sizes[where], floor)} for where, p in self.parameters.items()]
 
@@ -89,19 +94,19 @@ class Whole(Student):
 
     def deltas(self) -> dict[str, Delta]:
         return {
-            where: Shift(x.float() - self.original[where].float(), "in_out" if where in self.turned else "out_in")
+            where: Shift(x.float() - self.original[where].float(), "in_out" if where in self.transposed else "out_in")
             for where, x in self.trained.items()
         }
 
 
-def _turned(subject: Subject, where: str) -> bool:
+def _is_transposed(subject: Subject, where: str) -> bool:
     """Whether the parameter at an address is a matrix that is held transposed."""
     component, name = split_address(where)
     path, _, leaf = name.rpartition(".")
     return leaf == "weight" and subject.orientation(Site(component, path, "weight")) == "in_out"
 
 
-class Chosen(Whole):
+class MaskedWeights(FullWeights):
     """Those entries of parameters where a mask is true: bool, in the parameter's shape, by address."""
 
     def __init__(self, subject: Subject, masks: Mapping[str, Tensor]) -> None:
@@ -120,7 +125,7 @@ class Chosen(Whole):
                     handle.remove()
 
 
-class Adapters(Beside):
+class LowRankAdapters(HookDelta, Student):
     """W + u vᵀ beside the weight of each module (linear ones), `rank` columns each; u starts at 0, v at random."""
 
     def __init__(self, subject: Subject, sites: Sequence[Site], rank: int, seed: int) -> None:
@@ -128,19 +133,19 @@ class Adapters(Beside):
         self.modules: dict[str, nn.Module] = {}
         self.pairs: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
         self.sizes: dict[str, float] = {}
-        self.turned: set[str] = set()
+        self.transposed: set[str] = set()
         for site in sites:
             where, module = address(site), subject.module(site)
             weight = find_parameter(subject.components, where)
-            turned = subject.orientation(site) == "in_out"
-            if not isinstance(module, nn.Linear) and not turned:
+            transposed = subject.orientation(site) == "in_out"
+            if not isinstance(module, nn.Linear) and not transposed:
                 raise ValueError(f"{where!r} belongs to a {type(module).__name__}; adapters go beside linear modules")
             wide = dtype_of(weight)
-            d_out, d_in = reversed(weight.shape) if turned else weight.shape
+            d_out, d_in = reversed(weight.shape) if transposed else weight.shape
             v = torch.randn(d_in, rank, generator=generator).to(weight.device, wide)
             u = torch.zeros(d_out, rank, device=weight.device, dtype=wide)
-            self.turned |= {where} if turned else set()
-            self.modules[where], self.sizes[where] = module, size_of(weight)
+            self.transposed |= {where} if transposed else set()
+            self.modules[where], self.sizes[where] = module, root_mean_square(weight)
             self.pairs[where] = (nn.Parameter(u, requires_grad=False), nn.Parameter(v, requires_grad=False))
 
     def groups(self, rate: float) -> list[dict[str, Any]]:
@@ -151,25 +156,25 @@ class Adapters(Beside):
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
-        with with_gradients([x for pair in self.pairs.values() for x in pair]), self.worn():
+        with with_gradients([x for pair in self.pairs.values() for x in pair]), self.active():
             yield
 
     @contextlib.contextmanager
-    def worn(self) -> Iterator[None]:
+    def active(self) -> Iterator[None]:
         """The subject with the change as it is, which takes no gradients."""
         handles = []
         try:
             for where, (u, v) in self.pairs.items():
                 # Before any tap, so that taps see what the changed weight would give.
-                handles.append(self.modules[where].register_forward_hook(self._beside(u, v), prepend=True))
+                handles.append(self.modules[where].register_forward_hook(self._hook(u, v), prepend=True))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _beside(self, u: Tensor, v: Tensor) -> Callable[[Any, Any, Tensor], Tensor | None]:
+    def _hook(self, u: Tensor, v: Tensor) -> Callable[[Any, Any, Tensor], Tensor | None]:
         def hook(module: Any, args: Any, out: Tensor) -> Tensor | None:
-            return None if self.resting else out + (args[0].to(v) @ v @ u.mT).to(out)
+            return None if self.disabled else out + (args[0].to(v) @ v @ u.mT).to(out)
 
         return hook
 
@@ -177,11 +182,11 @@ class Adapters(Beside):
         out: dict[str, Delta] = {}
         for where, pair in self.pairs.items():
             u, v = (x.detach().clone() for x in pair)
-            out[where] = LowRank(u, v, "in_out" if where in self.turned else "out_in")
+            out[where] = LowRank(u, v, "in_out" if where in self.transposed else "out_in")
         return out
 
 
-class SomeColumns(Beside):
+class ColumnDeltas(HookDelta, Student):
     """What is added to some columns of matrices (linear ones), beginning at `start`: site -> (their numbers, (d, m)).
 
     Raises as `find_parameter` does, and for tied ones.
@@ -192,7 +197,7 @@ class SomeColumns(Beside):
         refuse_shared(subject.components, found)
         self.subject = subject
         self.sites = {address(site): site for site in start}
-        self.sizes = {where: size_of(weight) for where, weight in found.items()}
+        self.sizes = {where: root_mean_square(weight) for where, weight in found.items()}
         self.indices = {address(site): torch.tensor(list(items)) for site, (items, _) in start.items()}
         self.values = {
             address(site): nn.Parameter(added.detach().to(found[address(site)].device, copy=True), requires_grad=False)
@@ -208,13 +213,13 @@ class SomeColumns(Beside):
             for where, x in self.values.items():
                 module = self.subject.module(self.sites[where])
                 # Before any tap, so that taps see what the changed weight would give.
-                handle = module.register_forward_hook(self._beside(self.indices[where], x), prepend=True)
+                handle = module.register_forward_hook(self._hook(self.indices[where], x), prepend=True)
                 stack.callback(handle.remove)
             yield
 
-    def _beside(self, indices: Tensor, values: Tensor) -> Callable[[Any, Any, Tensor], Tensor | None]:
+    def _hook(self, indices: Tensor, values: Tensor) -> Callable[[Any, Any, Tensor], Tensor | None]:
         def hook(module: Any, args: Any, out: Tensor) -> Tensor | None:
-            if self.resting:
+            if self.disabled:
                 return None
             return out + (args[0][..., indices.to(out.device)].to(values) @ values.mT).to(out)
 

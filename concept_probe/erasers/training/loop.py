@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.finetune.trainable import Student
+from concept_probe.erasers.training.trainable import Trainable
 from concept_probe.families.progress import progress
 
-Loss = Callable[[int, torch.Generator], Tensor]
-"""(step, CPU generator) -> a scalar with gradients, or two terms (2,) of it, evaluated with the student on."""
-Surgery = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
+StepLoss = Callable[[int, torch.Generator], Tensor]
+"""(step, CPU generator) -> a scalar with gradients, or two terms (2,) of it, evaluated with the change on."""
+GradientSurgery = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
 """Gradients of the first and of the second term, a tensor per parameter -> those that the optimiser gets."""
 
 
-def ends(losses: list[float]) -> list[float]:
+def loss_at_ends(losses: list[float]) -> list[float]:
     """Mean loss over the first and over the last tenth of the steps; nothing where there were none."""
     tenth = max(len(losses) // 10, 1)
     return [sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:])] if losses else []
@@ -30,18 +30,18 @@ def adam(groups: Sequence[dict[str, Any]]) -> torch.optim.Adam:
 
 
 def descend(
-    student: Student, loss: Loss, *, steps: int, rate: float, generator: torch.Generator, method: str,
-    surgery: Surgery | None = None,
+    trained: Trainable, loss: StepLoss, *, steps: int, rate: float, generator: torch.Generator, method: str,
+    surgery: GradientSurgery | None = None,
 ) -> list[float]:  # fmt: skip
     """`steps` of Adam on `loss`; the rate falls to 0 along a cosine. Returns the loss at each step.
 
     With `surgery` the loss has two terms, whose gradients it puts together; without it they are added up.
     Raises FloatingPointError for a loss that is no number; the subject has its own bytes then too.
     """
-    optimiser = adam(student.groups(rate))
+    optimiser = adam(trained.groups(rate))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
     losses: list[float] = []
-    with progress(f"steps of {method}", steps) as done, torch.enable_grad(), student.on():
+    with progress(f"steps of {method}", steps) as done, torch.enable_grad(), trained.on():
         for step in range(steps):
             terms = loss(step, generator)
             value = terms.sum()
@@ -53,7 +53,7 @@ def descend(
             if surgery is None:
                 value.backward()
             else:
-                operate(terms, [p for group in optimiser.param_groups for p in group["params"]], surgery)
+                apply_surgery(terms, [p for group in optimiser.param_groups for p in group["params"]], surgery)
             optimiser.step()
             schedule.step()
             losses.append(float(value.detach()))
@@ -61,14 +61,14 @@ def descend(
     return losses
 
 
-def operate(terms: Tensor, parameters: list[Tensor], surgery: Surgery) -> None:
+def apply_surgery(terms: Tensor, parameters: list[Tensor], surgery: GradientSurgery) -> None:
     """Set the parameters' gradients to what `surgery` makes of those of the two `terms` (2,)."""
     first, second = (
-        [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, slopes, strict=True)]
-        for slopes in (
+        [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+        for gradients in (
             torch.autograd.grad(terms[0], parameters, retain_graph=True, allow_unused=True),
             torch.autograd.grad(terms[1], parameters, allow_unused=True),
         )
     )
-    for p, slope in zip(parameters, surgery(first, second), strict=True):
-        p.grad = slope
+    for p, gradient in zip(parameters, surgery(first, second), strict=True):
+        p.grad = gradient

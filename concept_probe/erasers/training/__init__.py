@@ -1,0 +1,1 @@
+"""TODO: the contract of this room."""

@@ -1,0 +1,53 @@
+"""Hidden states of a language model where texts are read, and the term that keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from concept_probe.activations.tap import tap
+from concept_probe.erasers.training.trainable import Student
+from concept_probe.erasers.unlearning.answer_sets import batch_rows
+from concept_probe.erasers.unlearning.losses import LossTerm, distance
+from concept_probe.types import Moment, Prompt, Site
+
+if TYPE_CHECKING:
+    from concept_probe.families import CausalLMSubject
+
+
+def retain_activations(
+    model: CausalLMSubject, student: Student, site: Site, texts: Sequence[Prompt], batch: int, weight: float
+) -> LossTerm:
+    """`weight` times how far activations of texts at `site` are from the reference's (`distance`)."""
+
+    def stay(generator: torch.Generator) -> Tensor:
+        chosen = [texts[i] for i in batch_rows(len(texts), batch, generator)]
+        with student.reference(), torch.no_grad():
+            before, _ = read_site(model, site, chosen)
+        now, read = read_site(model, site, chosen)
+        return weight * distance(now.float(), before.float(), read)
+
+    return stay
+
+
+def read_site(model: CausalLMSubject, site: Site, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+    """Activations (b, t, d) at `site`, and where (b, t) a text is and not what fills the batch."""
+    seen: list[tuple[Tensor, Moment]] = []
+    with tap(model, {site: lambda x, m: seen.append((x, m))}), model.stop_after([site]):
+        model.encode(prompts, batch=len(prompts))
+    x, moment = seen[0]
+    if moment.places is None:
+        raise RuntimeError(f"{model.name} does not say which positions only fill the batch")
+    return x, moment.places >= 0
+
+
+def after_first_token(read: Tensor) -> Tensor:
+    """(b, t): all but each row's first position.
+
+    Attention rests on the first token of any text, whose activations are tens of times as long as others: leading
+    them anywhere would break every text.
+    """
+    return read.cumsum(1) > 1

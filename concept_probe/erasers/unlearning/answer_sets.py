@@ -1,0 +1,45 @@
+"""What is forgotten and what is retained: prompts with their answers, and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from concept_probe.detect.answers import continuation
+from concept_probe.types import Concept, Kind, Prompt
+
+
+def texts_with_answers(concept: Concept, kinds: Sequence[Kind]) -> list[Prompt]:
+    """The fit prompts of these kinds, with their answers where they have some."""
+    prompts = [p for kind in kinds for p in concept.prompts(kind, "fit")]
+    return [as_text((p, continuation(p, p.answers[0]))) if p.answers else p for p in prompts]
+
+
+Pair = tuple[Prompt, str]
+"""A prompt, and a text that goes on from it."""
+
+
+def answer_pairs(concept: Concept, kinds: Sequence[Kind]) -> tuple[Pair, ...]:
+    """Each fit prompt of these kinds that has answers, with the usual one."""
+    prompts = [p for kind in kinds for p in concept.prompts(kind, "fit") if p.answers]
+    return tuple((p, continuation(p, p.answers[0])) for p in prompts)
+
+
+def batch_rows(count: int, batch: int, generator: torch.Generator) -> list[int]:
+    """`batch` of `count` rows, without repeats where there are enough of them."""
+    if count <= batch:
+        return list(range(count))
+    return torch.randperm(count, generator=generator)[:batch].tolist()
+
+
+def batch_pairs(pairs: Sequence[Pair], batch: int, generator: torch.Generator) -> list[Pair]:
+    """A batch of the pairs."""
+    return [pairs[i] for i in batch_rows(len(pairs), batch, generator)]
+
+
+def as_text(pair: Pair) -> Prompt:
+    """A prompt and its answer as one text to read; of a chat, the user's turn alone."""
+    prompt, text = pair
+    return replace(prompt, text=prompt.text + text) if prompt.form == "plain" else prompt
