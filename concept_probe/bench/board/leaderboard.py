@@ -167,7 +167,11 @@ def _not(d: Draws) -> Draws:
 
 def _share(after: Draws, before: Draws | None) -> Draws:
     assert before is not None  # what was asked after was asked before
-    return Draws(after.value / max(before.value, SMALLEST_DENOMINATOR), after.draws / before.draws.clamp_min(SMALLEST_DENOMINATOR), after.n)
+    return Draws(
+        after.value / max(before.value, SMALLEST_DENOMINATOR),
+        after.draws / before.draws.clamp_min(SMALLEST_DENOMINATOR),
+        after.n,
+    )
 
 
 def _at_most_one(d: Draws) -> Draws:

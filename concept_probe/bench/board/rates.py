@@ -13,7 +13,11 @@ from concept_probe.types import Score
 
 
 def block_rate(
-    bootstrap: BayesianBootstrap, of: Mapping[ConceptAndSeed, Mapping[str, HitsOfN]], kinds: Sequence[str], what: str, arm: str
+    bootstrap: BayesianBootstrap,
+    of: Mapping[ConceptAndSeed, Mapping[str, HitsOfN]],
+    kinds: Sequence[str],
+    what: str,
+    arm: str,
 ) -> Draws | None:
     """Of hits in several kinds together, a block as one; None where no block has any."""
     counts = [c for block in sorted(of) if (c := pooled(of[block], kinds)) is not None]

@@ -21,7 +21,9 @@ QUALITY = (
 """Values of the rows that are averaged as they are, each with its control."""
 
 
-def area_above(bootstrap: BayesianBootstrap, found: Mapping[str, BlockScores], name: str, common: Common) -> Score | None:
+def area_above(
+    bootstrap: BayesianBootstrap, found: Mapping[str, BlockScores], name: str, common: Common
+) -> Score | None:
     """Mean over attacks of the area under success against budget, above that of the control."""
     gaps = []
     for attack, blocks in common.attacks.items():
