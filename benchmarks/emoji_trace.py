@@ -22,9 +22,7 @@ from concept_probe.activations import tap
 from concept_probe.evaluation.trials import judge_answers
 from concept_probe.testbed.concepts import emoji_concept
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS, STYLES, TEMPLATES, objects
-from concept_probe.types import TOKEN_KINDS, Prompt, Query
-
-SUBJECT, END = TOKEN_KINDS.index("subject"), TOKEN_KINDS.index("eos")
+from concept_probe.types import EOS, SUBJECT, Prompt, Query
 
 
 def named(subject, queries: list[Query]) -> float:
@@ -42,8 +40,8 @@ def last(kinds: torch.Tensor, kind: int) -> torch.Tensor:
 PLACES = {
     "nowhere": lambda kinds: torch.zeros_like(kinds, dtype=torch.bool),
     "last subject token": lambda kinds: last(kinds, SUBJECT),
-    "end token": lambda kinds: kinds == END,
-    "end token and padding": lambda kinds: kinds >= END,
+    "end token": lambda kinds: kinds == EOS,
+    "end token and padding": lambda kinds: kinds >= EOS,
 }
 
 

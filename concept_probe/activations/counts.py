@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from concept_probe.types import TOKEN_KINDS, Query
+from concept_probe.families.text.kinds import kind_numbers
+from concept_probe.types import Query
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -57,7 +58,7 @@ class RowCounts:
             raise ValueError(f"the first prompt, {queries[0].prompt.text!r}, gives no row{what}; put another first")
         if kinds is None:
             return cls((rows,) * len(queries), width)
-        wanted = torch.tensor([TOKEN_KINDS.index(k) for k in kinds])
+        wanted = torch.tensor(kind_numbers(kinds))
         parts: list[Tensor] = []
         for at in range(0, len(queries), _PART):
             tokens = subject.tokenise([q.prompt for q in queries[at : at + _PART]])

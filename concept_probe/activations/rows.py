@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations.store import COLUMNS
+from concept_probe.families.text.kinds import kind_numbers
 from concept_probe.registry import UnknownName
 from concept_probe.types import BRANCHES, TOKEN_KINDS, Branch, Moment, Query, Site
 
@@ -66,7 +67,7 @@ class RowCollector:
         self.device = device
         self.queries = queries
         self.steps = None if steps is None else frozenset(steps)
-        self.kinds = None if kinds is None else torch.tensor([TOKEN_KINDS.index(k) for k in kinds])
+        self.kinds = None if kinds is None else torch.tensor(kind_numbers(kinds))
         self.branches = frozenset(branches)
         self.dtype = dtype
 

@@ -20,9 +20,10 @@ from concept_probe.evaluation.thinning import most_varied
 from concept_probe.evaluation.trials import judge_answers
 from concept_probe.find.layout import after_first, last
 from concept_probe.types import (
+    BOS,
+    EOS,
     FORGET_KINDS,
     RETAIN_KINDS,
-    TOKEN_KINDS,
     Kind,
     Moment,
     Picture,
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Tap = Callable[[Tensor, Moment], None]
-EOS = TOKEN_KINDS.index("eos")
-BOS = TOKEN_KINDS.index("bos")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from concept_probe.families.state import State, with_gradients
-from concept_probe.families.text.tokens import Conditioning, Tokens
+from concept_probe.families.text.conditioning import Conditioning
+from concept_probe.families.text.tokens import Tokens
 from concept_probe.registry import UnknownName, look_up
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 

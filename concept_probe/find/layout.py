@@ -8,20 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from concept_probe.registry import look_up
+from concept_probe.families.text.kinds import kind_numbers
 from concept_probe.types import TOKEN_KINDS, Moment, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
-
-NAMED_KINDS = ("content", "subject", "eos", "pad")
-"""Every token that can depend on the words of a prompt: all but `bos`."""
-
-
-def kind_numbers(kinds: Collection[str]) -> tuple[int, ...]:
-    """Indices into TOKEN_KINDS. Raises UnknownName."""
-    table = {name: i for i, name in enumerate(TOKEN_KINDS)}
-    return tuple(look_up(table, kind, "token kind") for kind in kinds)
 
 
 def has_tokens(subject: Subject, site: Site) -> bool:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from concept_probe.find.layout import has_tokens, kind_numbers
+from concept_probe.families.text.kinds import kind_numbers
+from concept_probe.find.layout import has_tokens
 from concept_probe.find.rows import Rows, concept_rows
 from concept_probe.types import JUDGED_KINDS, Concept, Kind, Site, Split
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import capture
-from concept_probe.find.layout import NAMED_KINDS, kind_numbers
+from concept_probe.families.text.kinds import NAMED_KINDS, kind_numbers
 from concept_probe.types import FORGET_KINDS, KINDS, OTHER_KINDS, Concept, Kind, Prompt, Query, Sampling, Site, Split
 
 if TYPE_CHECKING:

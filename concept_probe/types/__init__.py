@@ -7,7 +7,7 @@ from concept_probe.types.catalogue import Catalogue, Example, FeatureEntry
 from concept_probe.types.codes import Codes, SparseCoder
 from concept_probe.types.erasures import Erasure
 from concept_probe.types.evidence import Score, Subspace, unit
-from concept_probe.types.places import BRANCHES, TOKEN_KINDS, Branch, Moment, Site
+from concept_probe.types.places import BOS, BRANCHES, CONTENT, EOS, PAD, SUBJECT, TOKEN_KINDS, Branch, Moment, Site
 from concept_probe.types.prompts import (
     FORGET_KINDS,
     FORMS,
@@ -43,14 +43,19 @@ from concept_probe.types.reports import (
 )
 
 __all__ = [
+    "BOS",
     "BRANCHES",
+    "CONTENT",
+    "EOS",
     "FORGET_KINDS",
     "FORMS",
     "JUDGED_KINDS",
     "KINDS",
     "OTHER_KINDS",
+    "PAD",
     "RETAIN_KINDS",
     "SPLITS",
+    "SUBJECT",
     "TOKEN_KINDS",
     "AnswerReader",
     "Branch",

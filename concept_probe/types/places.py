@@ -10,6 +10,9 @@ from torch import Tensor
 Branch = Literal["cond", "uncond"]
 BRANCHES: tuple[Branch, ...] = ("cond", "uncond")
 TOKEN_KINDS = ("bos", "content", "subject", "eos", "pad")
+"""What a token of a prompt is: the mark before it, a word, a word that names the subject, the mark behind it, filling."""
+BOS, CONTENT, SUBJECT, EOS, PAD = range(len(TOKEN_KINDS))
+"""Indices into TOKEN_KINDS, as tensors of kinds hold them."""
 
 
 @dataclass(frozen=True, order=True)

@@ -6,7 +6,7 @@ import pytest
 
 from concept_probe.cli.audits import erasure_of
 from concept_probe.erasers import Intervention
-from concept_probe.find.layout import NAMED_KINDS
+from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.learn import save_sae
 from concept_probe.testing.models.language import tiny_neox
 from tests.find.test_lm_features import CONCEPT, planted

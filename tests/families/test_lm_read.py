@@ -10,10 +10,9 @@ import torch
 from concept_probe.activations import capture, tap
 from concept_probe.families import CausalLMSubject, LanguageModel
 from concept_probe.families.language.tokens import spell
-from concept_probe.families.text.tokens import BOS, CONTENT, EOS, PAD, SUBJECT
 from concept_probe.registry import UnknownName
 from concept_probe.testing.models.language import LANGUAGE, LM_LENGTH
-from concept_probe.types import TOKEN_KINDS, Prompt
+from concept_probe.types import BOS, CONTENT, EOS, PAD, SUBJECT, TOKEN_KINDS, Prompt
 
 PROMPTS = [
     Prompt("the cat", "cat"), Prompt("see a dog and the red sun, all day", "dog"), Prompt("the sun"), Prompt("a"),

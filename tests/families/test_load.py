@@ -132,7 +132,7 @@ def test_a_shipped_name_is_looked_up_in_the_testbed(saved, monkeypatch):
     from concept_probe import testbed
 
     subject, folder = saved
-    monkeypatch.setattr(testbed, "NAMES", {"emoji": ""})
+    monkeypatch.setattr(testbed, "EMBEDDED", {"emoji": ""})
     monkeypatch.setattr(testbed, "folder", lambda name: folder)
     assert load("emoji").name == "emoji"
     assert load("emoji").weight_hash() == subject.weight_hash()

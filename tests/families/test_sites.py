@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from concept_probe.activations import tap
+from concept_probe.families.diffusion.sites import cross_attentions
 from concept_probe.families.text import sites as layout
 from concept_probe.registry import UnknownName
 from concept_probe.testing.models.diffusion import DIFFUSION
@@ -121,7 +122,7 @@ def test_sites_are_found_by_build_and_not_by_path():
     with pytest.raises(ValueError, match="has no list of layers"):
         layout.text_layers(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="no cross-attention"):
-        layout.cross_attentions(nn.Linear(2, 2))
+        cross_attentions(nn.Linear(2, 2))
 
 
 def test_wrong_names_list_the_right_ones(subject):

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from concept_probe.families.text import tokens
-from concept_probe.families.text.tokens import BOS, CONTENT, EOS, PAD, SUBJECT
 from concept_probe.testing.models.diffusion import DIFFUSION, LENGTH
-from concept_probe.types import Prompt
+from concept_probe.types import BOS, CONTENT, EOS, PAD, SUBJECT, Prompt
 
 
 @pytest.fixture(params=DIFFUSION)

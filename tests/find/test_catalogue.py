@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from concept_probe.activations import capture
-from concept_probe.families.text.token_strings import END, PAD
+from concept_probe.families.text.token_strings import END_MARK, PADS_MARK
 from concept_probe.find import catalogue, spread
 from concept_probe.find.features import firing as firing_module
 from concept_probe.find.features.firing import firing, values_at
@@ -85,7 +85,7 @@ def test_examples_are_the_strongest_prompts_with_the_values_of_their_tokens(subj
     for example in entry.examples:
         names, values = zip(*example.tokens, strict=True)
         spelled = "".join(names[:-2]).strip()
-        assert spelled == example.prompt and names[-2:] == (END, PAD)
+        assert spelled == example.prompt and names[-2:] == (END_MARK, PADS_MARK)
         assert max(values) == pytest.approx(example.firing, rel=2e-3)  # the table of prompts is in float16
         assert example.png is None and example.patches == ()
         block = capture(subject, [Prompt(example.prompt)], sites=[site], kinds=KINDS).read(site)

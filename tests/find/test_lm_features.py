@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from concept_probe.activations import tap
+from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.find import concept_rows, find_features
 from concept_probe.find.features.contrast import mean_firing
-from concept_probe.find.layout import NAMED_KINDS
 from concept_probe.learn.sae import Relu, Sae
 from concept_probe.testing.models.language import LANGUAGE, LM_WIDTH, tiny_gpt2, tiny_llama
-from concept_probe.types import TOKEN_KINDS, Concept, Prompt, Site, Splits
+from concept_probe.types import SUBJECT, TOKEN_KINDS, Concept, Prompt, Site, Splits
 
 TEXTS = ("see the {} in", "a {} and", "my {} is red", "one {} on", "her {} the sun", "old {} was")
 
@@ -30,7 +30,7 @@ def planted(subject, site: Site, kinds: tuple[str, ...] = ("subject",)) -> Sae:
     """Feature 7 fires where least squares on the fit split say the concept's subject; the others never do."""
     rows = concept_rows(subject, CONCEPT, [site], kinds=kinds)[site]
     padded = torch.cat([rows.x, torch.ones(len(rows.x), 1)], 1)
-    ours = rows.concept & (rows.kind == TOKEN_KINDS.index("subject"))
+    ours = rows.concept & (rows.kind == SUBJECT)
     probe = torch.linalg.pinv(padded) @ (2 * ours.float() - 1)
     encoder, bias = torch.zeros(LM_WIDTH, 16), torch.full((16,), -1.0)
     encoder[:, 7], bias[7] = probe[:-1], probe[-1]

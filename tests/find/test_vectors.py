@@ -22,7 +22,7 @@ from concept_probe.find import (
 from concept_probe.find.vectors.causal import Ladder, Rung
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
-from concept_probe.types import TOKEN_KINDS, Query, Sampling, Score, Site, Splits
+from concept_probe.types import EOS, TOKEN_KINDS, Query, Sampling, Score, Site, Splits
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=2, guidance=1.0)
@@ -63,7 +63,7 @@ def planted():
     site = subject.sites("mlp_value")[1]
     fc1 = Site(site.component, site.path.replace("fc2", "fc1"), "in")
     rows = concept_rows(subject, CONCEPT, [fc1], kinds=TOKEN_KINDS)[fc1]
-    late = rows.select(rows.kind >= TOKEN_KINDS.index("eos"))
+    late = rows.select(rows.kind >= EOS)
     probe = fit_probe(late.x, late.concept, penalty=1e-4)
     least = probe(rows.x[~rows.concept]).max()  # so that no other prompt makes them fire
     hidden = Site(site.component, fc1.path, "weight")

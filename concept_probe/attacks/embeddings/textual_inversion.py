@@ -21,8 +21,7 @@ from concept_probe.attacks.search.vocabulary import Vocabulary, names_of
 from concept_probe.evaluation.rates import success_of
 from concept_probe.families.progress import bars
 from concept_probe.families.state import with_gradients
-from concept_probe.families.text.tokens import CONTENT
-from concept_probe.types import Concept, Prompt
+from concept_probe.types import CONTENT, Concept, Prompt
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from concept_probe.families import Subject
     from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
-    from concept_probe.families.text.tokens import Conditioning
+    from concept_probe.families.text.conditioning import Conditioning
 
 
 @runtime_checkable

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from concept_probe.families.text.tokens import CONTENT, subject_spans
-from concept_probe.types import Prompt
+from concept_probe.families.text.tokens import subject_spans
+from concept_probe.types import CONTENT, Prompt
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from concept_probe.families.text.tokens import CONTENT
-from concept_probe.types import Concept, Prompt, Site
+from concept_probe.types import CONTENT, Concept, Prompt, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from concept_probe.erasers.closed_form.destinations import nearest
-from concept_probe.types import TOKEN_KINDS, Prompt
+from concept_probe.types import BOS, CONTENT, EOS, SUBJECT, Prompt
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 Policy = Literal["last_subject", "subject", "suffix", "context", "all"]
 POLICIES = ("last_subject", "subject", "suffix", "context", "all")
-BOS, CONTENT, SUBJECT, EOS, PAD = range(len(TOKEN_KINDS))
 
 
 def align(kinds: Tensor, guide: Tensor, policy: Policy) -> list[tuple[int, int]]:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.alignment import PAD, SUBJECT
 from concept_probe.erasers.unlearning.activations import read_site
 from concept_probe.families import CausalLMSubject
-from concept_probe.types import Prompt, Site
+from concept_probe.types import PAD, SUBJECT, Prompt, Site
 
 
 def edited_blocks(model: CausalLMSubject, layers: Sequence[int], method: str) -> tuple[int, ...]:

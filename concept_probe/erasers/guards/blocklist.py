@@ -11,7 +11,7 @@ from torch import Tensor
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.families import DiffusionSubject
-from concept_probe.types import TOKEN_KINDS, Concept, Moment, Prompt, Subspace
+from concept_probe.types import CONTENT, SUBJECT, Concept, Moment, Prompt, Subspace
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Blocklist(Eraser[DiffusionSubject, Intervention]):
 
 
 def _words(kinds: Tensor) -> Tensor:
-    return torch.isin(kinds, torch.tensor([TOKEN_KINDS.index("content"), TOKEN_KINDS.index("subject")]))
+    return torch.isin(kinds, torch.tensor([CONTENT, SUBJECT]))
 
 
 def _action(table: Tensor, names: Sequence[Tensor], anchor: Tensor) -> Change:

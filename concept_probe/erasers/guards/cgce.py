@@ -14,9 +14,10 @@ from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.evaluation.auroc import auroc
 from concept_probe.families import DiffusionSubject
+from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.find.directions.means import DIRECTION_KINDS
 from concept_probe.find.directions.probes import Probe, fit_probe
-from concept_probe.find.layout import NAMED_KINDS, has_tokens, token_mask
+from concept_probe.find.layout import has_tokens, token_mask
 from concept_probe.find.rows import Rows, concept_rows
 from concept_probe.types import KINDS, Concept, Kind, Moment, Subspace
 

@@ -19,7 +19,7 @@ from concept_probe.erasers.guards.naming import text_naming
 from concept_probe.erasers.guards.requery import Requery
 from concept_probe.families import DiffusionSubject
 from concept_probe.find.rows import gather_prompts
-from concept_probe.types import OTHER_KINDS, TOKEN_KINDS, Concept, Moment, Prompt, Query, Sampling, Subspace
+from concept_probe.types import OTHER_KINDS, SUBJECT, Concept, Moment, Prompt, Query, Sampling, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families.diffusion.trajectory import Trajectory
@@ -31,7 +31,7 @@ class Locator:
     def __init__(self, subject: DiffusionSubject, text: str, method: str) -> None:
         self.subject, self.requery = subject, Requery(subject, text)
         kinds = subject.tokenise([Prompt(text, text)]).kinds[0]
-        self.words = (kinds == TOKEN_KINDS.index("subject")).nonzero()[:, 0]
+        self.words = (kinds == SUBJECT).nonzero()[:, 0]
 
     @torch.no_grad()
     def __call__(self, rows: Sequence[int], size: tuple[int, int]) -> Float[Tensor, "n h w"]:

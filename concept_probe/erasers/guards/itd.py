@@ -14,8 +14,9 @@ from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.autoencoders import codecs_of
 from concept_probe.families import DiffusionSubject
+from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.find.features.contrast import prompt_firing
-from concept_probe.find.layout import NAMED_KINDS, token_mask
+from concept_probe.find.layout import token_mask
 from concept_probe.find.rows import concept_rows
 from concept_probe.types import Codes, Concept, Moment, Site, SparseCoder, Subspace
 

@@ -15,10 +15,9 @@ from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.families import DiffusionSubject
 from concept_probe.find.directions.means import orthonormal
-from concept_probe.types import TOKEN_KINDS, Concept, Kind, Moment, Prompt, Site, Subspace
+from concept_probe.types import CONTENT, EOS, SUBJECT, Concept, Kind, Moment, Prompt, Site, Subspace
 
-EOS = TOKEN_KINDS.index("eos")
-WORDS = tuple(TOKEN_KINDS.index(kind) for kind in ("content", "subject"))
+WORDS = (CONTENT, SUBJECT)
 
 
 def triggers(without: Float[Tensor, "n d"], concept: Float[Tensor, "d k"], alpha: float) -> Tensor:

@@ -10,14 +10,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from concept_probe.families.diffusion.sites import cross_attentions, unet_sites
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.families.diffusion.trajectory import Trajectory, guided, noisy
 from concept_probe.families.diffusion.vae import decoded, encoded
 from concept_probe.families.progress import progress
 from concept_probe.families.subject import SAMPLING
 from concept_probe.families.text.clip import TextEncoders
-from concept_probe.families.text.sites import cross_attentions, text_sites, unet_sites
-from concept_probe.families.text.tokens import Conditioning, Tokens, prompts_of, queries_of
+from concept_probe.families.text.conditioning import Conditioning
+from concept_probe.families.text.sites import text_sites
+from concept_probe.families.text.tokens import Tokens, prompts_of, queries_of
 from concept_probe.registry import look_up
 from concept_probe.types import Branch, Moment, Prompt, Query, Sampling, Site
 

@@ -15,7 +15,8 @@ from concept_probe.families.language.layout import LmLayout, lm_layout, lm_sites
 from concept_probe.families.language.tokens import Batch, Padding, Spelled, pad, spell
 from concept_probe.families.progress import progress
 from concept_probe.families.subject import SAMPLING, Subject
-from concept_probe.families.text.tokens import Conditioning, Tokens, TooLong, prompts_of, queries_of
+from concept_probe.families.text.conditioning import Conditioning
+from concept_probe.families.text.tokens import Tokens, TooLong, prompts_of, queries_of
 from concept_probe.registry import look_up
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 

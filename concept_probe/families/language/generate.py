@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from concept_probe.families.language.tokens import Batch
-from concept_probe.families.text.tokens import CONTENT
+from concept_probe.types import CONTENT
 
 CACHES = ("cache", "past_key_values")
 """Names, in one library version or another, of the argument that holds what was read before."""

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from concept_probe.families.text.tokens import BOS, CONTENT, EOS, PAD, SUBJECT, Tokens, subject_spans
+from concept_probe.families.text.tokens import Tokens, subject_spans
 from concept_probe.registry import look_up
-from concept_probe.types import FORMS, Prompt
+from concept_probe.types import BOS, CONTENT, EOS, FORMS, PAD, SUBJECT, Prompt
 
 Padding = Literal["left", "right"]
 PLACEHOLDER = "{the user's text}"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.sites import final_norm, path_of, text_layers
-from concept_probe.families.text.tokens import Conditioning, Tokens, tokenise
+from concept_probe.families.text.tokens import Tokens, tokenise
 from concept_probe.types import Branch, Moment, Prompt, Site
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from concept_probe.types import TOKEN_KINDS, Prompt
+from concept_probe.types import EOS, PAD, Prompt
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-END, PAD = "⟨end⟩", "⟨pads⟩"
+END_MARK, PADS_MARK = "⟨end⟩", "⟨pads⟩"
 MARKS = {"</w>": " ", "Ġ": " ", "▁": " "}
 """How tokenizers write the edge of a word."""
 
@@ -30,12 +30,11 @@ def pieces(subject: Subject, component: str, prompt: Prompt, values: Sequence[fl
     for token, kind, value in zip(ids, kinds, values, strict=False):
         if math.isnan(value):
             continue
-        name = TOKEN_KINDS[kind]
-        if name == "pad":
+        if kind == PAD:
             pads.append(value)
         else:
-            out.append((END if name == "eos" else _letters(tokenizer, token), value))
-    return (*out, (PAD, max(pads))) if pads else tuple(out)
+            out.append((END_MARK if kind == EOS else _letters(tokenizer, token), value))
+    return (*out, (PADS_MARK, max(pads))) if pads else tuple(out)
 
 
 def _tokenizers(subject: Subject) -> dict[str, Any]:

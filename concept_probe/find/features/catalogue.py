@@ -12,10 +12,11 @@ from torch import Tensor
 
 from concept_probe.activations import Activations, capture
 from concept_probe.evaluation.auroc import auroc_scores
+from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.families.text.token_strings import pieces
 from concept_probe.families.text.tokens import prompts_of
 from concept_probe.find.features.firing import Firing, firing, label_of, values_at
-from concept_probe.find.layout import NAMED_KINDS, has_tokens
+from concept_probe.find.layout import has_tokens
 from concept_probe.types import Catalogue, Example, FeatureEntry, Prompt, Query, Sampling, Score, SparseCoder, unit
 
 if TYPE_CHECKING:

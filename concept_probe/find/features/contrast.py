@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from concept_probe.evaluation.auroc import auroc_scores
-from concept_probe.find.layout import NAMED_KINDS, has_tokens
+from concept_probe.families.text.kinds import NAMED_KINDS
+from concept_probe.find.layout import has_tokens
 from concept_probe.find.rows import Rows, concept_rows
 from concept_probe.types import KINDS, TOKEN_KINDS, Codes, Concept, Sampling, Score, SparseCoder, Subspace
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import Activations
-from concept_probe.types import TOKEN_KINDS, Prompt, SparseCoder
+from concept_probe.types import SUBJECT, Prompt, SparseCoder
 
 VALUES = 2**25
 """Pre-activations in memory at once: 128 MiB in float32."""
@@ -62,7 +62,6 @@ def firing(codec: SparseCoder, store: Activations, labels: Sequence[str]) -> Fir
     about = torch.tensor([number.get(label_of(p), len(labels)) for p in prompts])
     sums = torch.zeros(len(labels) + 1, store.width(codec.site), dtype=torch.float64)
     counts = torch.zeros(len(labels) + 1, dtype=torch.float64)
-    subject = TOKEN_KINDS.index("subject")
     rows = 0
     for x, columns in chunks_of(codec, store):
         codes = codec.encode(x)
@@ -71,7 +70,7 @@ def firing(codec: SparseCoder, store: Activations, labels: Sequence[str]) -> Fir
         fired += torch.bincount(codes.indices[fires], minlength=codec.width)
         slots = whose[:, None] * codec.width + codes.indices
         strongest.view(-1).scatter_reduce_(0, slots.flatten(), codes.values.half().flatten(), "amax")
-        named = (columns["kind"] == subject) | (columns["kind"] < 0)  # patches have no kind
+        named = (columns["kind"] == SUBJECT) | (columns["kind"] < 0)  # patches have no kind
         sums.index_add_(0, about[whose[named]], x[named].double())
         counts += torch.bincount(about[whose[named]], minlength=len(counts))
         rows += len(x)

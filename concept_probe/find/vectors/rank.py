@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import tap
+from concept_probe.families.text.kinds import NAMED_KINDS, kind_numbers
 from concept_probe.find.directions.means import DIRECTION_KINDS, fit_oblique
-from concept_probe.find.layout import NAMED_KINDS
 from concept_probe.find.rows import Rows, concept_rows, gather_prompts
-from concept_probe.types import FORGET_KINDS, KINDS, OTHER_KINDS, TOKEN_KINDS, Concept, Kind, Moment, Site
+from concept_probe.types import BOS, FORGET_KINDS, KINDS, OTHER_KINDS, Concept, Kind, Moment, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -159,7 +159,7 @@ def _readout_slopes(
     for site, rows in concept_rows(subject, concept, outs, "fit", kinds=kinds).items():
         contrast, groups = _coefficient_contrast(rows)
         wanted[site] = dict(zip(groups, torch.nn.functional.normalize(contrast, dim=1), strict=True))
-    names = [TOKEN_KINDS.index(kind) for kind in kinds]
+    names = list(kind_numbers(kinds))
     total: dict[Site, dict[tuple[int, int], Tensor]] = {site: {} for site in hidden}
     for source in FORGET_KINDS:
         prompts = concept.prompts(source, "fit")
@@ -254,11 +254,11 @@ def text_directions(
         states = subject.encode(prompts).states.double()
     token_kinds = subject.tokenise(prompts).kinds.to(states.device)
     owned = torch.tensor([KINDS.index(source) if source in own else -1 for source, _ in chosen], device=states.device)
-    named = token_kinds != TOKEN_KINDS.index("bos")
+    named = token_kinds != BOS
     columns, names = [], []
     for source in own:
-        for kind in kinds:
-            here = token_kinds == TOKEN_KINDS.index(kind)
+        for kind, number in zip(kinds, kind_numbers(kinds), strict=True):
+            here = token_kinds == number
             mine, rest = here & (owned == KINDS.index(source))[:, None], here & (owned < 0)[:, None]
             if mine.any() and rest.any():
                 columns.append(states[mine].mean(0) - states[rest].mean(0))

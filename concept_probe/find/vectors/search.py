@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from concept_probe.evaluation.panel import Panel, panel
-from concept_probe.find.layout import NAMED_KINDS
+from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.find.vectors.candidates import (
     CROSS_ROLES,
     RANKINGS,
