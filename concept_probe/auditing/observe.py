@@ -23,6 +23,7 @@ from concept_probe.types import (
     BOS,
     EOS,
     FORGET_KINDS,
+    JUDGED_KINDS,
     RETAIN_KINDS,
     Kind,
     Moment,
@@ -69,7 +70,7 @@ class Observation:
     queries: tuple[Query, ...]
     firing: tuple[Float[Tensor, "q k"], ...]
     """Per watched subspace, the largest activation of each feature for each query."""
-    report_pictures: tuple[Picture, ...]
+    pictures: tuple[Picture, ...]
     writings: tuple[Written, ...] = ()
     likely: Mapping[Kind, Likely] = field(default_factory=dict)
     """Of a language model, how likely it finds the gold answers, per kind of prompt."""
@@ -145,7 +146,7 @@ def observe(arm: Arm, plan: Plan, places: Places, bar: Progress) -> Observation:
 def read_text(subject: Subject, plan: Plan, sites: Sequence[Site]) -> tuple[tuple[Prompt, ...], dict[Site, Tensor]]:
     """The end token's activation at text sites: prompts to fit on (up to 96 a side), then all test prompts."""
     mine, others = plan.fits(96)
-    tests = [p for kind in (*FORGET_KINDS, *RETAIN_KINDS) for p in plan.prompts(kind)]
+    tests = [p for kind in JUDGED_KINDS for p in plan.prompts(kind)]
     prompts = (*mine, *others, *tests)
     return prompts, end_states(subject, prompts, sites)
 
@@ -253,7 +254,7 @@ def _repeat(rows: dict[int, Tensor], part: Sequence[Query], start: int) -> None:
 def _by_kind(seen: Sequence[T], plan: Plan) -> dict[Kind, tuple[tuple[T, ...], ...]]:
     out: dict[Kind, tuple[tuple[T, ...], ...]] = {}
     start, width = 0, len(plan.seeds)
-    for kind in (*FORGET_KINDS, *RETAIN_KINDS):
+    for kind in JUDGED_KINDS:
         count = len(plan.prompts(kind))
         rows = [tuple(seen[start + i * width : start + (i + 1) * width]) for i in range(count)]
         out[kind] = tuple(rows)
@@ -264,7 +265,7 @@ def _by_kind(seen: Sequence[T], plan: Plan) -> dict[Kind, tuple[tuple[T, ...], .
 def _gallery(plan: Plan, prompts: int = 3, seeds: int = 2) -> dict[Query, Kind]:
     """The queries whose pictures go into the report."""
     out: dict[Query, Kind] = {}
-    for kind in (*FORGET_KINDS, *RETAIN_KINDS):
+    for kind in JUDGED_KINDS:
         for p in most_varied(plan.prompts(kind), prompts):
             for s in plan.seeds[:seeds]:
                 out.setdefault(Query(p, s), kind)

@@ -16,10 +16,10 @@ from concept_probe.attacks.budget import Spent
 from concept_probe.bench.quality.criteria import criteria, fit_to_text, unnamed
 from concept_probe.bench.quality.distances import cmmd, frechet, mmd, pixel_distance
 from concept_probe.bench.sweep.asking import queries
-from concept_probe.bench.sweep.attack_cell import above, values_of
+from concept_probe.bench.sweep.attack_cell import values_of
 from concept_probe.bench.sweep.cell import JudgedAnswers, compare_answers, only_named_label
 from concept_probe.detect.clip import TextImage
-from concept_probe.evaluation.rates import success_of, success_rate
+from concept_probe.evaluation.rates import success_of
 from concept_probe.types import Prompt, Query, Trial
 from tests.auditing.known import Reader, concept
 from tests.bench.cases import SETTINGS
@@ -136,14 +136,6 @@ def test_criteria_are_those_that_can_be_counted():
     values = compare_answers(before, after, before, Reader(), concept(), pair)
     assert values["unnamed"] == [3, 8] and values["criteria"] == pytest.approx(found) and values["clip kept"] < 1
     assert "clip kept" not in compare_answers(before, after, before, Reader(), concept())
-
-
-def test_above_is_a_difference_with_a_newcombe_interval():
-    gain = above([56, 70], [48, 80])  # the example of Newcombe (1998), table II: 0.0524 to 0.3339
-    assert (gain.value, gain.low, gain.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
-    same = above([4, 8], [4, 8])
-    assert same.value == 0 and same.low == -same.high
-    assert success_rate("", [True]).low < 1
 
 
 def test_answers_to_one_fact_count_once_among_points_and_in_the_control():

@@ -11,7 +11,6 @@ from concept_probe.bench.board.comparable import Common, common_ground
 from concept_probe.bench.board.rates import block_rate, mean_of_rates, scored
 from concept_probe.bench.board.scores import (
     ASK_FOR_IT,
-    OTHERS,
     BlockScores,
     ConceptAndSeed,
     blocks_of,
@@ -26,7 +25,7 @@ from concept_probe.bench.sweep.grid import NEVER_TAUGHT, UNTOUCHED
 from concept_probe.bench.sweep.store import SweepRow
 from concept_probe.evaluation.bayesian import SMALLEST_DENOMINATOR, BayesianBootstrap, Draws
 from concept_probe.evaluation.paired import holm, sign_flip
-from concept_probe.types import Difference, Leaderboard, Standing
+from concept_probe.types import RETAIN_KINDS, Difference, Leaderboard, Standing
 from concept_probe.types.boards import Part
 
 COMPARED_BY = ("erased", "kept", "recovered")
@@ -122,7 +121,7 @@ def _standing(
     )
 
 
-_KINDS = {"target": ("target",), "words": ASK_FOR_IT, "others": OTHERS, "across": ("across",)}
+_KINDS = {"target": ("target",), "words": ASK_FOR_IT, "others": RETAIN_KINDS, "across": ("across",)}
 
 
 def _erased(mine: BlockScores) -> dict[ConceptAndSeed, float]:
@@ -223,7 +222,7 @@ def _per_block(
     if measure == "erased":
         return _erased(mine)
     if measure == "kept":
-        both = {b: (pooled(mine.after[b], OTHERS), pooled(mine.before[b], OTHERS)) for b in mine.after}
+        both = {b: (pooled(mine.after[b], RETAIN_KINDS), pooled(mine.before[b], RETAIN_KINDS)) for b in mine.after}
         return {b: (x[0] / x[1]) / max(y[0] / y[1], SMALLEST_DENOMINATOR) for b, (x, y) in both.items() if x and y}
     gains: dict[ConceptAndSeed, list[float]] = {}
     for attack, blocks in common.attacks.items():

@@ -17,7 +17,6 @@ ConceptAndSeed = tuple[str, int]
 """Concept and seed."""
 HitsOfN = tuple[int, int]
 """Hits and n."""
-OTHERS = ("neighbours", "unrelated")
 ASK_FOR_IT = ("paraphrases", "implicit")
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from concept_probe.bench.sweep.grid import SweepSettings
 from concept_probe.evaluation.thinning import most_varied
-from concept_probe.types import FORGET_KINDS, RETAIN_KINDS, Concept, Kind, Prompt, Query
+from concept_probe.types import JUDGED_KINDS, Concept, Kind, Prompt, Query
 
 
 def queries(concept: Concept, settings: SweepSettings, seed: int) -> dict[Kind, tuple[Query, ...]]:
     """Per kind as many test prompts as the settings say, query i of a kind with the noise of 1000 `seed` + i."""
     out: dict[Kind, tuple[Query, ...]] = {}
-    for kind in (*FORGET_KINDS, *RETAIN_KINDS):
+    for kind in JUDGED_KINDS:
         prompts, count = concept.prompts(kind, "test"), settings.counts.get(kind, 0)
         if prompts and count:
             chosen = _CHOOSE[settings.asking](prompts, count, seed)

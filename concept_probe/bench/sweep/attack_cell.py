@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from concept_probe.attacks import ATTACKS, Attack, Attempt
 from concept_probe.attacks import attack as base
 from concept_probe.bench.sweep.grid import AttackSetting, SweepSettings
-from concept_probe.evaluation.rates import succeeded, success_of, success_rate
+from concept_probe.evaluation.rates import difference_of_rates, succeeded, success_of
 from concept_probe.registry import look_up
 from concept_probe.types import Concept, Judge, Query, Score, Trial
 
@@ -80,19 +80,10 @@ def values_of(attempt: Attempt) -> dict[str, Any]:
     }
     if attempt.control is not None:
         control = _count(attempt.control)
-        gain = above(best, control)
+        gain = difference_of_rates("above control", best, control)
         out |= {"control": control, "control name": attempt.control.name, "above": [gain.value, gain.low, gain.high]}
     return out
 
 
 def _count(success: Score) -> list[int]:
     return [round(success.value * success.n), success.n]
-
-
-def above(success: list[int], control: list[int]) -> Score:
-    """Success − control with its 95 % interval, by Newcombe's hybrid of two Wilson intervals (1998, method 10)."""
-    a, b = (success_rate("", [True] * hits + [False] * (n - hits)) for hits, n in (success, control))
-    value = a.value - b.value
-    low = value - ((a.value - a.low) ** 2 + (b.high - b.value) ** 2) ** 0.5
-    high = value + ((a.high - a.value) ** 2 + (b.value - b.low) ** 2) ** 0.5
-    return Score("above control", value, max(-1.0, low), min(1.0, high), a.n + b.n, "rate", "lower")
