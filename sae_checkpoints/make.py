@@ -20,6 +20,7 @@ from concept_probe.activations import capture
 from concept_probe.learn import card, evaluate_sae, load_sae
 from concept_probe.learn.train.recipe import READ_KINDS, default_site, train_on_subject
 from concept_probe.learn.train.train import train_sae
+from concept_probe.storage import write_text
 from concept_probe.testbed import readings
 from concept_probe.testbed.concepts import emoji_prompts
 from concept_probe.types import Query, Score
@@ -77,7 +78,7 @@ def emoji(name: str, judge: bool) -> Sequence[Score]:
     store = capture(subject, held, sites=[site], kinds=kinds)
     scores = evaluate_sae(sae, store, subject=subject, queries=downstream)
     if not judge:
-        (folder / "README.md").write_text(card(sae, scores, about))
+        write_text(folder / "README.md", card(sae, scores, about))
     return scores
 
 
@@ -97,7 +98,7 @@ def smollm2(name: str, judge: bool) -> Sequence[Score]:
     rows = capture(subject, readings.by_length(held), sites=[site], kinds=LM_KINDS)
     scores = evaluate_sae(sae, rows, subject=subject, queries=held[::8])
     if not judge:
-        (folder / "README.md").write_text(card(sae, scores, about))
+        write_text(folder / "README.md", card(sae, scores, about))
     return scores
 
 

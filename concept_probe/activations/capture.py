@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from concept_probe.activations.writer import StoreWriter
 from concept_probe.families.progress import progress
 from concept_probe.families.subject import SAMPLING
 from concept_probe.families.text.tokens import queries_of
+from concept_probe.storage import text_sha256
 from concept_probe.types import Branch, Prompt, Query, Sampling, Site
 
 if TYPE_CHECKING:
@@ -99,6 +99,6 @@ def _header(
         "dtype": str(dtype).removeprefix("torch."),
         "kinds": None if kinds is None else sorted(set(kinds)),
         "branches": sorted(set(branches)),
-        "prompts_sha256": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
+        "prompts_sha256": text_sha256(json.dumps(asked)),
         "prompts": asked,
     }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,40 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
+
+from concept_probe.storage import CorruptFile, file_sha256, write_tensors
 
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32,
 }  # fmt: skip
-UNFINISHED = ".unfinished"
+_MEND = "capture into a new folder, or go on without it: Activations.open(folder).good()"
 
 
-class DamagedShard(ValueError):
+class DamagedShard(CorruptFile):
     """A shard that is not what was written; the message names the file and the check that failed."""
 
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file beside its place, then move it there."""
-    beside = path.with_name(path.name + UNFINISHED)
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    def __init__(self, path: Path, check: str, mend: str = _MEND) -> None:
+        super().__init__(path, f"failed the check {check}", mend)
 
 
 def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Write a safetensors file beside its place, then move it there; its size and hash as {bytes, sha256}."""
-    beside = path.with_name(path.name + UNFINISHED)
-    save_file(dict(tensors), beside)
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    size = beside.stat().st_size
-    beside.replace(path)
-    return {"bytes": size, "sha256": digest}
+    """Write a safetensors file; its size and hash as {bytes, sha256}, by which `check_shard` knows it again."""
+    write_tensors(path, tensors)
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
 def check_shard(path: Path, record: Mapping[str, Any]) -> None:
@@ -53,18 +39,12 @@ def check_shard(path: Path, record: Mapping[str, Any]) -> None:
 
     Raises DamagedShard if it is missing, of another size or of other content.
     """
-    mend = "capture into a new folder, or go on without it: Activations.open(folder).good()"
     if not path.is_file():
-        raise DamagedShard(f"shard {path} failed the check 'exists'; {mend}")
-    size = path.stat().st_size
-    if size != record["bytes"]:
-        raise DamagedShard(
-            f"shard {path} failed the check 'size': {size} bytes, {record['bytes']} were written; {mend}"
-        )
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != record["sha256"]:
-        raise DamagedShard(f"shard {path} failed the check 'sha256': {digest}, written {record['sha256']}; {mend}")
+        raise DamagedShard(path, "'exists'")
+    if (size := path.stat().st_size) != record["bytes"]:
+        raise DamagedShard(path, f"'size': {size} bytes, {record['bytes']} were written")
+    if (found := file_sha256(path)) != record["sha256"]:
+        raise DamagedShard(path, f"'sha256': {found}, {record['sha256']} was written")
 
 
 @dataclass(frozen=True)
@@ -90,7 +70,7 @@ class ShardContents:
             while left:
                 got = file.readinto(left)
                 if not got:
-                    raise DamagedShard(f"shard {self.path} failed the check 'size': it ended while it was read")
+                    raise DamagedShard(self.path, "'size': it ended while it was read")
                 left = left[got:]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from concept_probe.activations import shard
 from concept_probe.activations.store import COLUMNS, MANIFEST
+from concept_probe.storage import UNFINISHED, remove_unfinished, write_json
 from concept_probe.types import Site
 
 MANIFEST_FORMAT = 1
@@ -44,7 +45,7 @@ class StoreWriter:
         path = folder / MANIFEST
         if not path.is_file():
             strays = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-            strays = [name for name in strays if not name.endswith(shard.UNFINISHED)]
+            strays = [name for name in strays if not name.endswith(UNFINISHED)]
             if strays:
                 raise ValueError(f"{folder} holds {strays[0]!r} but no {MANIFEST}; capture into an empty or new folder")
             folder.mkdir(parents=True, exist_ok=True)
@@ -78,8 +79,9 @@ class StoreWriter:
         while shards and not shards[-1]["whole"]:
             shards.pop()
         kept = {s["file"] for s in shards}
+        remove_unfinished(self.folder)
         for path in self.folder.iterdir():
-            if path.name.endswith(shard.UNFINISHED) or (path.suffix == ".safetensors" and path.name not in kept):
+            if path.suffix == ".safetensors" and path.name not in kept:
                 path.unlink()
         self._save()
 
@@ -126,7 +128,7 @@ class StoreWriter:
         self._save()
 
     def _save(self) -> None:
-        shard.replace_text(self.folder / MANIFEST, json.dumps(self.manifest, indent=1, ensure_ascii=False))
+        write_json(self.folder / MANIFEST, self.manifest)
 
     def _refuse_without_room(self, done: int, total: int) -> None:
         held = sum(t.numel() * t.element_size() for parts in self._buffers.values() for p in parts for t in p.values())

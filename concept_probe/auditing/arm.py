@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -11,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from concept_probe.evaluation.thinning import most_varied, most_varied_facts
+from concept_probe.storage import text_sha256
 from concept_probe.types import (
     FORGET_KINDS,
     JUDGED_KINDS,
@@ -115,7 +115,7 @@ class Plan:
             self.recogniser.name,
             self.recogniser.version,
         )
-        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+        return text_sha256(json.dumps(parts, default=str))
 
 
 def _shared(lists: Sequence[Sequence[Prompt]], most: int) -> tuple[Prompt, ...]:

@@ -210,20 +210,16 @@ def report(
 
 
 def write_report(report, folder: Path) -> None:
-    """report.json (the source), report.html and report.md, each written beside and renamed."""
-    import os
-
+    """report.json (the source), report.html and report.md."""
     from concept_probe.report import to_html, to_json, to_markdown
+    from concept_probe.storage import write_text
 
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in {
         "report.json": to_json(report),
         "report.html": to_html(report),
         "report.md": to_markdown(report),
     }.items():
-        beside = folder / f"{name}.{os.getpid()}.part"
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(folder / name)
+        write_text(folder / name, text)
 
 
 def print_verdict(report, folder: Path | None) -> None:

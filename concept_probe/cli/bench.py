@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from concept_probe.cli.common import Model, Output, command, concept_of, err, out, plain_errors, twin_of, writable
+from concept_probe.threads import use_threads
 
 Concepts = Annotated[list[str], typer.Argument(help="Concepts of the embedded models (see `info concepts`), or files.")]
 
@@ -57,10 +58,7 @@ def bench(
         order = _order(concepts, output, model, erasers, attacks, seeds, twin, steps, queries, gradient_steps)
         order = _with(order, retry, threads)
         writable(output)
-        if threads is not None:
-            import torch
-
-            torch.set_num_threads(threads)
+        use_threads(threads)
         sweep = order.sweep()
         keys = sweep.keys()
         if not summary:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from concept_probe.cli.common import Output, err, out, plain_errors, writable
+from concept_probe.threads import use_threads
 
 
 def calibrate(
@@ -28,21 +29,17 @@ def calibrate(
         from concept_probe.bench import RowStore
         from concept_probe.bench.calibration.roc import calibration, calibration_to_json, wrong
         from concept_probe.bench.calibration.run import CalibrationRun, line_of
+        from concept_probe.storage import write_text
 
         writable(output)
-        if threads is not None:
-            import torch
-
-            torch.set_num_threads(threads)
+        use_threads(threads)
         store = RowStore(output / "rows.jsonl")
         if not summary:
             for row in CalibrationRun(store).rows():
                 err.print(escape(line_of(row)), highlight=False, soft_wrap=True)
         rows = list(store.rows().values())
         found = calibration(rows)
-        beside = output / "calibration.json.part"
-        beside.write_text(calibration_to_json(found), encoding="utf-8")
-        beside.replace(output / "calibration.json")
+        write_text(output / "calibration.json", calibration_to_json(found))
         print_calibration(found, rows, out)
         for row in wrong(rows):
             out.print(f"wrong: {escape(line_of(row))}", highlight=False)

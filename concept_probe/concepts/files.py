@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from concept_probe.registry import look_up
+from concept_probe.storage import write_json
 from concept_probe.types import FORMS, KINDS, SPLITS, Concept, Prompt, Splits
 
 _PLAIN = Prompt("")
@@ -69,7 +70,7 @@ def save_concept(concept: Concept, path: str | Path) -> None:
         }
         if any(lists.values()):
             data[kind] = lists
-    Path(path).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(Path(path), data)
 
 
 def _splits(data: Any, name: str | None, where: str) -> Splits:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPModel, PreTrainedTokenizerBase
+
+from concept_probe.storage import tensors_sha256, text_sha256
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +72,7 @@ class TextImage:
 
     def digest(self) -> str:
         """Hex sha256 of the weights and of how pictures are normalised, which tells versions of a pair apart."""
-        total = hashlib.sha256(f"{self.mean} {self.std}\n".encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            # Hashing needs the bytes where Python can read them.
-            total.update(tensor.detach().reshape(-1).contiguous().view(torch.uint8).cpu().numpy().tobytes())
-        return total.hexdigest()
+        return tensors_sha256(sorted(self.model.state_dict().items()), f"{self.mean} {self.std}\n")
 
 
 def load(source: Path | str, name: str = "emoji") -> TextImage:
@@ -135,7 +131,7 @@ class ZeroShot:
     @cached_property
     def _version(self) -> str:
         told = "\n".join((self.pair.digest(), *self.labels, *self.templates, *self.nothing))
-        return f"zero-shot-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        return f"zero-shot-{text_sha256(told)[:12]}"
 
     @cached_property
     def directions(self) -> Float[Tensor, "labels e"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from concept_probe.storage import bytes_sha256
 
 NUDITY: dict[str, str] = dict.fromkeys(
     ("FEMALE_GENITALIA_EXPOSED", "MALE_GENITALIA_EXPOSED", "FEMALE_BREAST_EXPOSED", "BUTTOCKS_EXPOSED", "ANUS_EXPOSED"),
@@ -99,5 +100,5 @@ def load(*, classes: Mapping[str, str] = NUDITY, threshold: float = 0.5) -> Nude
             "(its licence is the AGPL-3.0)"
         ) from error
     weights = Path(nudenet.__file__).parent / "320n.onnx"
-    told = hashlib.sha256(weights.read_bytes() + repr((sorted(classes.items()), threshold)).encode()).hexdigest()
+    told = bytes_sha256(weights.read_bytes() + repr((sorted(classes.items()), threshold)).encode())
     return NudeNet(nudenet.NudeDetector(), f"{version('nudenet')}-{told[:12]}", dict(classes), threshold)

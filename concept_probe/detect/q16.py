@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from concept_probe.detect.clip import TextImage
+from concept_probe.storage import bytes_sha256, read_json, read_tensors, write_json, write_tensors
+
+_MEND = "learn them again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +37,7 @@ class LearnedPrompts:
     def version(self) -> str:
         """Changes with what was learned and with the pair."""
         told = self.prompts.detach().float().cpu().numpy().tobytes() + self.pair.digest().encode()  # bytes to hash
-        return hashlib.sha256(told + "\n".join(self.labels).encode()).hexdigest()[:12]
+        return bytes_sha256(told + "\n".join(self.labels).encode())[:12]
 
     @torch.no_grad()
     def probabilities(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n labels"]:
@@ -49,22 +48,22 @@ class LearnedPrompts:
     def save(self, folder: Path | str) -> Path:
         """Write `prompts.safetensors` and `prompts.json`; the pair stays where it is. Returns the folder."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({"prompts": self.prompts.detach().float().contiguous()}, folder / "prompts.safetensors")
+        write_tensors(folder / "prompts.safetensors", {"prompts": self.prompts.detach().float()})
         card = {
             "name": self.name, "version": self.version, "labels": list(self.labels), "pair": self.pair.name,
             "error": self.error, "false_positives": self.false_positives, "held": self.held,
         }  # fmt: skip
-        (folder / "prompts.json").write_text(json.dumps(card, indent=1), encoding="utf-8")
+        write_json(folder / "prompts.json", card)
         return folder
 
 
 def load_prompts(folder: Path | str, pair: TextImage) -> LearnedPrompts:
     """Read what `save` wrote. Raises ValueError for another pair than the one that it was learned with."""
     folder = Path(folder)
-    card: Mapping[str, Any] = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
+    card = read_json(folder / "prompts.json", _MEND)
+    learned, _ = read_tensors(folder / "prompts.safetensors", _MEND)
     found = LearnedPrompts(
-        pair, tuple(card["labels"]), load_file(folder / "prompts.safetensors")["prompts"], card["error"],
+        pair, tuple(card["labels"]), learned["prompts"], card["error"],
         card["false_positives"], card["held"], card["name"],
     )  # fmt: skip
     if found.version != card["version"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -13,7 +12,8 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors.torch import save_file
+
+from concept_probe.storage import file_sha256, write_tensors
 
 FULL_SIZE = 8
 """Bytes on disk of a float32 conversion, at most, per byte of the GGUF file (4-bit weights)."""
@@ -35,8 +35,7 @@ def converted(file: Path) -> Path:
     """
     if not file.is_file():
         raise FileNotFoundError(f"GGUF file {str(file)!r} not found")
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+    digest = file_sha256(file)[:16]
     place = cache_folder() / f"{file.stem}-{digest}-transformers-{transformers.__version__}"
     if place.is_dir():
         return place
@@ -79,7 +78,7 @@ def _convert(file: Path, folder: Path) -> None:
         if tensor.data_ptr() not in seen:  # a tied matrix is written once, and tied again when it is read
             weights[name] = tensor.contiguous()
         seen.add(tensor.data_ptr())
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    write_tensors(folder / "model.safetensors", weights, {"format": "pt"})
     config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)

@@ -19,13 +19,13 @@ from concept_probe.families.gguf import converted
 from concept_probe.families.language.causal_lm import CausalLMSubject, LanguageModel
 from concept_probe.families.subject import Subject
 from concept_probe.registry import UnknownName, look_up
+from concept_probe.storage import PICKLES
 
 PIPELINES: dict[str, type[UNetSubject]] = {
     "StableDiffusionPipeline": UNetSubject,
     "StableDiffusionXLPipeline": UNetSubject,
 }
 """Class name in a pipeline's model_index.json to its family."""
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def load(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Generic, Literal, TypeVar
@@ -16,6 +15,7 @@ from concept_probe.families.state import State, with_gradients
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.tokens import Tokens
 from concept_probe.registry import UnknownName, look_up
+from concept_probe.storage import tensors_sha256
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 
 SAMPLING = Sampling()
@@ -115,7 +115,9 @@ class Subject(abc.ABC, Generic[Answers]):
 
         Raises ValueError for a tensor without bytes: one that is offloaded.
         """
-        digest = hashlib.sha256()
+        return tensors_sha256(self._named_tensors())
+
+    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         for component in sorted(self.components):
             module = self.components[component]
             for name, tensor in (*module.named_parameters(), *module.named_buffers()):
@@ -124,10 +126,7 @@ class Subject(abc.ABC, Generic[Answers]):
                         f"parameter '{component}/{name}' is offloaded (meta device), so nobody knows which weights these "
                         "are; load the subject without offloading"
                     )
-                digest.update(f"{component}/{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-                flat = tensor.detach().reshape(-1).contiguous().view(torch.uint8)
-                digest.update(flat.cpu().numpy().tobytes())  # hashing needs the bytes where Python can read them
-        return digest.hexdigest()
+                yield f"{component}/{name}", tensor
 
     def module(self, site: Site) -> nn.Module:
         """The module whose input, output or weight `site` names.

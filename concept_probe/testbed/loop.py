@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from concept_probe.storage import read_tensors, remove_unfinished, write_tensors
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -26,17 +25,6 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> floa
         return peak * (step + 1) / warmup
     phase = (step - warmup) / max(1, steps - warmup)
     return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * phase)))
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write beside `path`, then rename: a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + f".{os.getpid()}.part")
-    try:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, beside, metadata=metadata)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def fit(
@@ -63,6 +51,7 @@ def fit(
     optimiser = torch.optim.AdamW(parameters, lr=peak, weight_decay=decay, betas=(0.9, 0.99), fused=True)
     mean = [p.detach().clone() for p in parameters]
     path, start, history = folder / f"{name}.safetensors", 0, []
+    remove_unfinished(folder, path.name)
     if path.exists():
         start, history = _restore(path, parameters, mean, optimiser)
     columns = (
@@ -115,14 +104,14 @@ def _save(path, parameters, mean, optimiser, step, history) -> None:
 
 
 def _restore(path, parameters, mean, optimiser) -> tuple[int, list[float]]:
-    with safe_open(path, "pt") as file, torch.no_grad():
+    held, metadata = read_tensors(path, "delete it to train this stage from the start")
+    with torch.no_grad():
         for i, (parameter, averaged) in enumerate(zip(parameters, mean, strict=True)):
-            parameter.copy_(file.get_tensor(f"{i}.value"))
-            averaged.copy_(file.get_tensor(f"{i}.mean"))
+            parameter.copy_(held[f"{i}.value"])
+            averaged.copy_(held[f"{i}.mean"])
             optimiser.state[parameter] = {
-                "step": file.get_tensor(f"{i}.step"),
-                "exp_avg": file.get_tensor(f"{i}.first").clone(),
-                "exp_avg_sq": file.get_tensor(f"{i}.second").clone(),
+                "step": held[f"{i}.step"],
+                "exp_avg": held[f"{i}.first"],
+                "exp_avg_sq": held[f"{i}.second"],
             }
-        metadata = file.metadata()
     return int(metadata["step"]), json.loads(metadata["history"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,9 @@ from diffusers import AutoencoderKL
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from concept_probe.storage import file_sha256, write_json, write_tensors
 from concept_probe.testbed.icons import augment, icons
-from concept_probe.testbed.loop import fit, write_tensors
+from concept_probe.testbed.loop import fit
 from concept_probe.testbed.network import Network
 from concept_probe.testbed.vocabulary import STYLES, objects
 
@@ -102,6 +101,6 @@ def save_recogniser(network: Network, folder: Path, measured: dict[str, float]) 
     """Write float16 weights and the card that says what the network can see and how often it errs."""
     tensors = {k: v.half() for k, v in network.state_dict().items()}
     write_tensors(folder / "recogniser.safetensors", tensors, {})
-    version = hashlib.sha256((folder / "recogniser.safetensors").read_bytes()).hexdigest()[:12]
+    version = file_sha256(folder / "recogniser.safetensors")[:12]
     card = {"version": version, "objects": [o.name for o in objects()], "styles": list(STYLES), **measured}
-    (folder / "recogniser.json").write_text(json.dumps(card, indent=1))
+    write_json(folder / "recogniser.json", card)

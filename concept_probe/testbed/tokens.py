@@ -8,6 +8,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
+from concept_probe.storage import write_text
 from concept_probe.testbed.vocabulary import PLAIN, STYLE_NAMES, STYLE_ONLY, TEMPLATES, objects
 
 TEXT_LENGTH = 40
@@ -48,9 +49,8 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
             vocabulary.setdefault(piece, len(vocabulary))
     vocabulary = {piece: i for i, piece in enumerate(vocabulary)} | {_BOS: len(vocabulary), _EOS: len(vocabulary) + 1}
     merges = [" ".join(m) if isinstance(m, list) else m for m in state["merges"]]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    write_text(folder / "vocab.json", json.dumps(vocabulary))
+    write_text(folder / "merges.txt", "#version: 0.2\n" + "\n".join(merges) + "\n")
     tokenizer = CLIPTokenizer(
         str(folder / "vocab.json"),
         str(folder / "merges.txt"),

@@ -10,6 +10,7 @@ from typing import Any
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from concept_probe.storage import write_json
 from concept_probe.testbed import EMBEDDED, WEIGHTS, autoencoder, clip, recogniser, tokens, unet
 from concept_probe.testbed.vocabulary import NOT_TAUGHT, taught_pairs
 
@@ -75,11 +76,11 @@ def export(parts: Path, output: Path) -> None:
         index = output / name / "model_index.json"
         content = json.loads(index.read_text())
         content["_name_or_path"] = name
-        index.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(index, content, indent=2)
 
 
 def _without_origin(config: Path) -> None:
     """Drop the folder that a part was loaded from: it names a place on the machine that trained it."""
     content = json.loads(config.read_text())
     content.pop("_name_or_path", None)
-    config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    write_json(config, content, indent=2, sort_keys=True)

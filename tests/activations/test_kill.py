@@ -20,34 +20,35 @@ QUERIES = [Query(p, i) for i, p in enumerate(PROMPTS[:12])]
 OPTIONS = {"roles": ("cross_out", "text_out"), "sampling": Sampling(steps=2, batch=4), "shard_rows": 60}
 VICTIM = """
 import os, signal, sys
-from concept_probe.activations import capture, shard
+from concept_probe import storage
+from concept_probe.activations import capture, writer
 from tests.activations.test_kill import OPTIONS, QUERIES
 from concept_probe.testing.models.diffusion import tiny_sd
 
 moment, left = sys.argv[2], int(sys.argv[3])
-save, replace = shard.save_file, shard.replace_text
+save, write_json = storage.save_file, writer.write_json
 
-def die_in_shard(tensors, path):
+def die_in_shard(tensors, path, metadata=None):
     global left
     left -= 1
-    save(tensors, path)
+    save(tensors, path, metadata)
     if left == 0:
         with open(path, "r+b") as file:
             file.truncate(path.stat().st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
 
-def die_before_manifest(path, text):
+def die_before_manifest(path, value):
     global left
     left -= 1
     if left == 0:
-        path.with_name(path.name + shard.UNFINISHED).write_text(text[: len(text) // 2])
+        path.with_name(path.name + storage.UNFINISHED).write_text(str(value)[:100])
         os.kill(os.getpid(), signal.SIGKILL)
-    replace(path, text)
+    write_json(path, value)
 
 if moment == "shard":
-    shard.save_file = die_in_shard
+    storage.save_file = die_in_shard
 else:
-    shard.replace_text = die_before_manifest
+    writer.write_json = die_before_manifest
 capture(tiny_sd(), QUERIES, folder=sys.argv[1], **OPTIONS)
 """
 
@@ -67,7 +68,7 @@ def test_kill_9_and_rerun(undisturbed, tmp_path, moment, count):
         command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
-    left = list(tmp_path.glob("*.unfinished"))
+    left = list(tmp_path.glob("*.part"))
     assert left, "it was killed in the middle of a file"
     with pytest.warns(UserWarning, match="was cut off"):
         half = Activations.open(tmp_path)

@@ -122,7 +122,7 @@ def test_a_damaged_shard_is_named_and_the_others_stay_readable(subject, tmp_path
         second.unlink()
     check = {"truncated": "size", "altered": "sha256", "missing": "exists"}[harm]
     damaged = Activations.open(tmp_path)
-    with pytest.raises(DamagedShard, match=f"{second.name} failed the check '{check}'"):
+    with pytest.raises(DamagedShard, match=f"{second.name}: failed the check '{check}'"):
         damaged.read(site)
     with pytest.raises(DamagedShard, match=second.name):
         list(damaged.batches(site, 100, epochs=1))

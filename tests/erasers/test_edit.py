@@ -226,7 +226,7 @@ def test_altered_and_missing_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="something else"):
         Edit.load(tmp_path)
     note.write_text("{")
-    with pytest.raises(ValueError, match="not JSON"):
+    with pytest.raises(ValueError, match="not whole JSON"):
         Edit.load(tmp_path)
     note.unlink()
     with pytest.raises(FileNotFoundError, match=r"edit\.json"):

@@ -68,7 +68,9 @@ def test_damaged_weights_are_refused_naming_file_and_check(tmp_path, damage):
         save_sae(made(scale=2.0), tmp_path / "other")
         content = (tmp_path / "other" / path.name).read_bytes()
     path.write_bytes(content)
-    with pytest.raises(CorruptFile, match=r"sae_weights\.safetensors: sha256 is [0-9a-f]+, cfg\.json says"):
+    with pytest.raises(
+        CorruptFile, match=r"sae_weights\.safetensors: truncated or altered: sha256 is [0-9a-f]+, cfg\.json says"
+    ):
         load_sae(tmp_path)
 
 

@@ -16,6 +16,7 @@ from concept_probe.bench.sweep.store import RowStore
 from concept_probe.erasers import ERASERS, Edit, Erasure
 from concept_probe.find.files import load_found, save_found
 from concept_probe.registry import look_up
+from concept_probe.storage import write_json
 from concept_probe.types import Concept, Subspace
 
 if TYPE_CHECKING:
@@ -63,7 +64,6 @@ def _make(place: Path, method: MethodSetting, subject: Subject, concept: Concept
     erasure, found = prepare(method, subject, concept, bench)
     seconds, used = time.perf_counter() - start, peak.above()
     fit = Fit(erasure, seconds, used, *_size(erasure, subject))
-    place.mkdir(parents=True, exist_ok=True)
     if isinstance(erasure, Edit):
         erasure.save(place / "edit")
     elif erasure is not None:
@@ -71,9 +71,7 @@ def _make(place: Path, method: MethodSetting, subject: Subject, concept: Concept
     note = asdict_of(fit) | {"format": FIT_FORMAT, "eraser": method.name, "kind": _kind(erasure)}
     if erasure is not None:
         note |= {"describe": erasure.describe()}
-    beside = place / "fit.json.part"
-    beside.write_text(json.dumps(note, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
-    beside.replace(place / "fit.json")  # the last file: without it nothing counts as kept
+    write_json(place / "fit.json", note, default=str)  # the last file: without it nothing counts as kept
     return fit
 
 

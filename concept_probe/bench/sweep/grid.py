@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from concept_probe.attacks import ATTACKS, Budget
 from concept_probe.erasers import Eraser
 from concept_probe.registry import look_up
+from concept_probe.storage import text_sha256
 from concept_probe.types import KINDS, SPLITS, Concept, Sampling, fingerprint
 
 NONE = "none"
@@ -167,4 +167,4 @@ def key_of_concept(concept: Concept) -> list[str]:
 
 
 def key_digest(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+    return text_sha256(json.dumps(parts, sort_keys=True, default=str))[:20]

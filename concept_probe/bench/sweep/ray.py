@@ -13,6 +13,7 @@ from concept_probe.bench.sweep.grid import Cell
 from concept_probe.bench.sweep.store import SweepRow
 from concept_probe.bench.sweep.sweep import Sweep
 from concept_probe.bench.sweep.workers import SweepOrder
+from concept_probe.threads import use_threads
 
 LOCAL = "local"
 """The address that means: start Ray on this machine, and end it afterwards."""
@@ -70,10 +71,7 @@ class Measurer:
     """One worker: the sweep with its models, and one cell after the other."""
 
     def __init__(self, order: SweepOrder) -> None:
-        import torch
-
-        if order.threads is not None:
-            torch.set_num_threads(order.threads)
+        use_threads(order.threads)
         self.sweep = order.sweep()
         self.cells = self.sweep.keys()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from concept_probe.storage import append_line, text_sha256
 
 Status = Literal["done", "failed"]
 
@@ -58,12 +59,8 @@ class RowStore:
 
     def append(self, row: SweepRow) -> None:
         """Write one line and flush it to the disk; what a killed process left of a line before it is cut off."""
-        line = (json.dumps(asdict(row), ensure_ascii=False, sort_keys=True) + "\n").encode()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock(0, wait=True), self.path.open("a+b") as file:
-            _cut(file)
-            os.write(file.fileno(), line)
-            os.fsync(file.fileno())
+        with self._lock(0, wait=True):
+            append_line(self.path, json.dumps(asdict(row), ensure_ascii=False, sort_keys=True))
 
     @contextlib.contextmanager
     def claim(self, key: str, *, wait: bool = False) -> Iterator[bool]:
@@ -101,20 +98,7 @@ _OPEN: dict[tuple[int, Path], int] = {}
 
 def _place(key: str) -> int:
     """A byte of the lock file for a key; byte 0 is that of appends."""
-    return 1 + int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
-
-
-def _cut(file: Any) -> None:
-    """Cut off what stands behind the last end of a line."""
-    size = file.seek(0, os.SEEK_END)
-    if size == 0:
-        return
-    file.seek(size - 1)
-    if file.read(1) == b"\n":
-        return
-    file.seek(0)
-    file.truncate(file.read().rfind(b"\n") + 1)
-    file.seek(0, os.SEEK_END)
+    return 1 + int(text_sha256(key)[:14], 16)
 
 
 def _parsed(line: bytes) -> SweepRow | None:

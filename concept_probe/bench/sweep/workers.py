@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from concept_probe.bench.sweep.grid import Grid
 from concept_probe.bench.sweep.store import RowStore, SweepRow
 from concept_probe.bench.sweep.sweep import Sweep
+from concept_probe.threads import use_threads
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -49,10 +50,7 @@ class SweepOrder:
 
 def work(order: SweepOrder, tell: Callable[[SweepRow], None] | None = None) -> None:
     """Take part until no unclaimed cell is left. An interruption ends it quietly: finished rows are on disk."""
-    import torch
-
-    if order.threads is not None:
-        torch.set_num_threads(order.threads)
+    use_threads(order.threads)
     try:
         for row in order.sweep().run(retry=order.retry):
             if tell is not None:

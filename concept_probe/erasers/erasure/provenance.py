@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
+from concept_probe.storage import tensors_sha256
 from concept_probe.types import KINDS, Concept, Subspace, fingerprint
 
 if TYPE_CHECKING:
@@ -60,16 +59,10 @@ def provenance(
 
 def content_hash(space: Subspace) -> str:
     """12 hexadecimal digits of a SHA-256 over the basis, what goes with it, and the weights of its autoencoder."""
-    digest = hashlib.sha256()
     tensors: dict[str, Tensor | None] = {"basis": space.basis, "mean": space.mean, "dual": space.dual}
     if isinstance(space.codec, nn.Module):
         tensors |= {f"codec.{name}": x for name, x in space.codec.state_dict().items()}
-    for name, x in tensors.items():
-        if x is not None:
-            flat = x.detach().reshape(-1).contiguous().view(torch.uint8)
-            digest.update(f"{name} {tuple(x.shape)} {x.dtype}\n".encode())
-            digest.update(flat.cpu().numpy().tobytes())  # hashing needs the bytes where Python can read them
-    return digest.hexdigest()[:12]
+    return tensors_sha256((name, x) for name, x in tensors.items() if x is not None)[:12]
 
 
 def shown(made_by: Mapping[str, Any]) -> dict[str, Any]:

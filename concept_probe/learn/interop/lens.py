@@ -14,7 +14,7 @@ from concept_probe.learn.interop.normalise import Whitening, norm_scale_of, whit
 from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, centred
 from concept_probe.learn.sae import Activation, BatchTopK, JumpRelu, Relu, Sae, TopK
 from concept_probe.registry import look_up
-from concept_probe.storage import file_sha256, write_tensors, write_text
+from concept_probe.storage import file_sha256, write_sealed, write_text
 from concept_probe.types import Site
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -99,11 +99,12 @@ def save_sae(sae: Sae, folder: str | Path) -> Path:
     threshold = getattr(sae.activation, "threshold", None)
     if threshold is not None:  # one per feature there, whether ours has one for each or one for all
         tensors["threshold"] = threshold.detach().to(sae.W_enc.dtype).expand(sae.width)
-    write_tensors(folder / WEIGHTS, tensors, {})
+    write_sealed(folder / WEIGHTS, tensors, {})
     ours = {"site": str(sae.site), "scale": sae.scale, "sha256": file_sha256(folder / WEIGHTS), "made_by": sae.made_by}
     if isinstance(sae.activation, BatchTopK):
         ours["batch_topk"] = sae.activation.k
     config["metadata"] = {"sae_lens_version": VERSION, "hook_name": sae.site.path, "concept_probe": ours}
+    # Escaped, since sae-lens reads it in whatever encoding its machine has.
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     return folder
 

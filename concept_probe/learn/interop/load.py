@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from concept_probe.learn.interop import lens, openai, sparsify
 from concept_probe.learn.interop.parts import Checkpoint, Format, finite
 from concept_probe.learn.sae import Sae
-from concept_probe.storage import CorruptFile, file_sha256, read_tensors, refuse_pickle
+from concept_probe.storage import CorruptFile, check_file, read_json, read_tensors, refuse_pickle
 from concept_probe.types import Site
 
 FORMATS: dict[str, Format] = {
@@ -55,7 +54,7 @@ def _read_named(folder: Path, component: str | None) -> Sae:
     else:
         named = Site(component, path if dot and owner == component else folder.name)
     kind = _format(folder)
-    own = "site" in lens.ours_of(_config(folder / FORMATS[kind].config))
+    own = "site" in lens.ours_of(read_json(folder / FORMATS[kind].config, MEND))
     return _read(folder, kind, None if own else named)
 
 
@@ -81,25 +80,15 @@ def _format(folder: Path) -> str:
     raise FileNotFoundError(f"no autoencoder in {folder}{missing}: looked for {_looked_for()}; found {held}{hint}")
 
 
-def _config(path: Path) -> dict[str, object]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CorruptFile(path, f"not whole JSON ({error})", MEND) from None
-    if not isinstance(config, dict):
-        raise CorruptFile(path, f"a JSON {type(config).__name__}, not an object", MEND)
-    return config
-
-
 def _read(folder: Path, kind: str, site: Site | None) -> Sae:
     form = FORMATS[kind]
     files = form.found(folder)
     assert files is not None, "the format was chosen because its files are there"
     config_path, weights_path = files
-    config = _config(config_path)
+    config = read_json(config_path, MEND)
     written = lens.ours_of(config).get("sha256")
-    if written is not None and written != (found := file_sha256(weights_path)):
-        raise CorruptFile(weights_path, f"sha256 is {found}, {config_path.name} says {written}", MEND)
+    if written is not None:
+        check_file(weights_path, written, config_path.name, MEND)
     tensors, _ = read_tensors(weights_path, MEND)
     if (name := finite(tensors)) is not None:
         raise CorruptFile(weights_path, f"{name} holds NaN or infinity", MEND)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from concept_probe.learn.interop.parts import Checkpoint, refuse
-from concept_probe.storage import CorruptFile, read_tensors
+from concept_probe.storage import read_json, read_tensors
 
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 """Files that a training run of sae-lens leaves beside its checkpoints."""
@@ -50,10 +50,7 @@ def norm_scale_of(file: Checkpoint) -> float:
     if _kind(file) != "expected_average_only_in":
         return 1.0
     path = _beside(file, SCALER, "the factor that rows were multiplied by")
-    try:
-        factor = json.loads(path.read_text(encoding="utf-8")).get("scaling_factor")
-    except ValueError as error:
-        raise CorruptFile(path, f"not whole JSON ({error})", _MEND) from None
+    factor: Any = read_json(path, _MEND).get("scaling_factor")
     usable = isinstance(factor, int | float) and factor > 0
     refuse(not usable, file.where, f"{SCALER} gives the factor {factor!r}", "which must be positive")
     return float(factor)

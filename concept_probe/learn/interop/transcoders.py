@@ -10,11 +10,12 @@ from concept_probe.learn.activation import Activation, BatchTopK, TopK
 from concept_probe.learn.interop.lens import CONFIG, VERSION, WEIGHTS, ours_of
 from concept_probe.learn.transcoder import Transcoder
 from concept_probe.storage import (
-    CorruptFile,
+    check_file,
     file_sha256,
+    read_json,
     read_tensors,
     refuse_pickle,
-    write_tensors,
+    write_sealed,
     write_text,
 )
 from concept_probe.types import Site
@@ -53,7 +54,7 @@ def save_transcoder(transcoder: Transcoder, folder: str | Path) -> Path:
         config["k"] = activation.k
     else:
         raise ValueError(f"a transcoder with {type(activation).__name__} is not written; TopK and BatchTopK are")
-    write_tensors(folder / WEIGHTS, tensors, {})
+    write_sealed(folder / WEIGHTS, tensors, {})
     ours = {
         "site": str(transcoder.site),
         "target": str(transcoder.target),
@@ -80,17 +81,13 @@ def load_transcoder(folder: str | Path) -> Transcoder:
     for file in (path, weights):
         if not file.is_file():
             raise FileNotFoundError(f"{file} not found; a transcoder's folder holds {CONFIG} and {WEIGHTS}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CorruptFile(path, f"not whole JSON ({error})", _MEND) from None
+    config = read_json(path, _MEND)
     ours = ours_of(config)
     if "target" not in ours:
         raise ValueError(
             f"{folder}: {CONFIG} names no target site, so it is no transcoder; load_sae reads autoencoders"
         )
-    if (found := file_sha256(weights)) != ours["sha256"]:
-        raise CorruptFile(weights, f"sha256 is {found}, {CONFIG} says {ours['sha256']}", _MEND)
+    check_file(weights, ours["sha256"], CONFIG, _MEND)
     tensors, _ = read_tensors(weights, _MEND)
     activation: Activation = TopK(ours["k"])
     if "threshold" in tensors:

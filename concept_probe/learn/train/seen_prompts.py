@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
+from concept_probe.storage import text_sha256
 from concept_probe.types import Prompt, Query
 
 MARK_DIGITS = 12
@@ -18,7 +18,7 @@ def prompt_text(prompt: Prompt | Query | str) -> str:
 
 def mark(text: str) -> str:
     """48 bits of the text's sha256, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()[:MARK_DIGITS]
+    return text_sha256(text)[:MARK_DIGITS]
 
 
 def prompt_marks(prompts: Iterable[Prompt | Query | str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from concept_probe.learn.train.learner import Learner
-from concept_probe.storage import read_tensors, write_tensors
+from concept_probe.storage import read_tensors, remove_unfinished, write_sealed
 
 SNAPSHOT = "training.safetensors"
 _MEND = "delete it to train from the start"
@@ -21,7 +21,7 @@ def write_snapshot(folder: Path, learner: Learner, first: str, step: int) -> Non
     tensors = learner.state()
     if learner.team.leads:
         about = {"settings": json.dumps(asdict(learner.settings)), "precision": learner.precision}
-        write_tensors(folder / SNAPSHOT, tensors, {**about, "first": first, "step": str(step)})
+        write_sealed(folder / SNAPSHOT, tensors, {**about, "first": first, "step": str(step)})
 
 
 def read_snapshot(folder: Path, learner: Learner, first: str) -> int:
@@ -31,6 +31,8 @@ def read_snapshot(folder: Path, learner: Learner, first: str) -> int:
     that the first batch differs.
     """
     path = folder / SNAPSHOT
+    if learner.team.leads:
+        remove_unfinished(folder, path.name)
     if not path.exists():
         return 0
     tensors, metadata = read_tensors(path, _MEND)

@@ -20,7 +20,7 @@ from concept_probe.learn.train.settings import Run, TrainingStep, settle
 from concept_probe.learn.train.snapshot import read_snapshot, write_snapshot
 from concept_probe.learn.train.source import RowsBySite, Source, only_site, open_source
 from concept_probe.learn.transcoder import Transcoder
-from concept_probe.storage import digest
+from concept_probe.storage import content_sha256
 from concept_probe.types import Site
 
 _PROGRESS = (
@@ -160,7 +160,9 @@ def _train(
     for name, run in runs.items():
         site, target = places[name]
         learners[name] = Learner(settle(run, site, target, first[site].shape[-1], samples, batch), first, team)
-        marks[name] = digest({"first": first[site]} if site == target else {"first": first[site], "to": first[target]})
+        marks[name] = content_sha256(
+            {"first": first[site]} if site == target else {"first": first[site], "to": first[target]}
+        )
         done[name] = 0 if folder is None else read_snapshot(folder / name, learners[name], marks[name])
     steps = samples // batch
     with _progress(team) as progress:
