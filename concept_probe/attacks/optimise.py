@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from concept_probe.attacks.budget import Meter
 from concept_probe.detect.answers import Continues
 from concept_probe.erasers.training.loop import adam
+from concept_probe.erasers.training.trainable import groups_by_size, root_mean_square
 from concept_probe.types import Prompt
 
 if TYPE_CHECKING:
@@ -52,9 +53,10 @@ def denoising(subject: Subject, images: Tensor, prompts: Sequence[Prompt], batch
 
 
 class BudgetedAdam:
-    """Adam on a loss, with gradients for `parameters`.
+    """Adam on a loss, with gradients for `parameters`, that can stop and go on.
 
-    Every parameter moves by about `rate` times the root mean square of its own entries per step.
+    Every parameter moves by about `rate` times the root mean square of its own entries per step. The rate stays: where
+    a budget ends is not known beforehand (erasers, which know, let it fall: `concept_probe.erasers.training.loop`).
     """
 
     def __init__(
@@ -67,9 +69,7 @@ class BudgetedAdam:
         self.steps = 0
         """Made so far."""
         self.rate = rate
-        sizes = [float(p.detach().float().square().mean().sqrt()) for p in parameters]
-        floor = 1e-2 * max(sizes)
-        own = [{"params": [p], "lr": rate * max(size, floor)} for p, size in zip(parameters, sizes, strict=True)]
+        own = groups_by_size(parameters, [root_mean_square(p) for p in parameters], rate)
         self.optimiser = adam(own if groups is None else list(groups))
 
     def run(self, goal: int, bar: Progress) -> int:

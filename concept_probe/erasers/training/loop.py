@@ -1,4 +1,8 @@
-"""The loop that every gradient method shares: Adam on what a method calls its loss."""
+"""The loop that every eraser by gradients shares: Adam on what a method calls its loss.
+
+It makes a number of steps that is known beforehand, so its rate can fall along a curve. Attacks learn until a budget is
+spent, and go on where they stopped: `concept_probe.attacks.optimise` has their loop, with this one's optimiser.
+"""
 
 from __future__ import annotations
 

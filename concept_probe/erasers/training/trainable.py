@@ -64,6 +64,15 @@ def root_mean_square(x: Tensor) -> float:
     return float(x.detach().float().square().mean().sqrt())
 
 
+def groups_by_size(parameters: Sequence[nn.Parameter], sizes: Sequence[float], rate: float) -> list[dict[str, Any]]:
+    """Groups for an optimiser in which each parameter moves by `rate` times its size per step of Adam.
+
+    A size is a root mean square; one below a hundredth of the largest counts as that.
+    """
+    floor = 1e-2 * max(sizes)
+    return [{"params": [p], "lr": rate * max(size, floor)} for p, size in zip(parameters, sizes, strict=True)]
+
+
 class FullWeights(Student):
     """Parameters at addresses, all of their entries. Raises as `find_parameter` does, and for tied ones."""
 
@@ -75,9 +84,8 @@ class FullWeights(Student):
         self.transposed = {where for where in self.parameters if _is_transposed(subject, where)}
 
     def groups(self, rate: float) -> list[dict[str, Any]]:
-        sizes = {where: root_mean_square(x) for where, x in self.original.items()}
-        floor = 1e-2 * max(sizes.values())
-        return [{"params": [p], "lr": rate * max(sizes[where], floor)} for where, p in self.parameters.items()]
+        sizes = [root_mean_square(x) for x in self.original.values()]
+        return groups_by_size(list(self.parameters.values()), sizes, rate)
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:

@@ -67,12 +67,12 @@ class Needle(Trainer):
             with torch.no_grad():
                 retention = Retention(self.retain, self.keep, self.preserve, self.batch)
                 terms = retention.terms(subject, concept, self.name)
-            before, losses = mean_cosine(subject, student), []
+            before, losses = cosine_to_original(subject, student), []
             if terms:
                 deltas, losses = self.train(student, terms)
             else:
                 deltas = {where: delta.scaled(self.strength) for where, delta in student.deltas().items()}
-            measured |= {"loss": losses, "cosine": [before, mean_cosine(subject, student)]}
+            measured |= {"loss": losses, "cosine": [before, cosine_to_original(subject, student)]}
         return self.edit(subject, concept, deltas, **measured)
 
     def noised(self, model: CausalLMSubject, site: Site, items: Sequence[int]) -> Tensor:
@@ -87,7 +87,7 @@ class Needle(Trainer):
 
 
 @torch.no_grad()
-def mean_cosine(model: CausalLMSubject, student: ColumnDeltas) -> float:
+def cosine_to_original(model: CausalLMSubject, student: ColumnDeltas) -> float:
     """Mean cosine of the changed columns to those that the subject has."""
     values = []
     for where, site in student.sites.items():
