@@ -38,8 +38,8 @@ CHOSEN = (
     MethodSetting("uce (all names)", Uce(), "chosen settings", others=(Uce(beta=3.0), Uce(policy="all"))),
     MethodSetting("rece", Rece(sources=("target",))),
     MethodSetting("speed", Speed(sources=("target",))),
-    MethodSetting("ablate_vectors (columns of the text encoder)", AblateVectors(), "chosen columns", True),
-    MethodSetting("ablate_vectors (cross-attention keys and values)", AblateVectors(), "chosen cross-attention", True),
+    MethodSetting("ablate_vectors (columns of the text encoder)", AblateVectors(), "chosen columns"),
+    MethodSetting("ablate_vectors (cross-attention keys and values)", AblateVectors(), "chosen cross-attention"),
 )
 """Those that one object at a time is erased with, settings chosen on the select split."""
 _OTHERS = ("ablate_vectors", "uce", "rece", "speed")

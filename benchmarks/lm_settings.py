@@ -32,7 +32,7 @@ LIGHT = {"steps": 12, "batch": 6, "rate": 0.0015}
 """Of erasers that train: few steps, so that the whole table takes minutes per concept."""
 SPOKEN = ("subject", "content")
 METHODS = (
-    MethodSetting("ablate_vectors", AblateVectors(), "effective columns", True),
+    MethodSetting("ablate_vectors", AblateVectors(), "effective columns"),
     MethodSetting("leace", Leace(how="intervention", role="resid", kinds=SPOKEN, tokens=(*SPOKEN, "eos"))),
     MethodSetting("grad_ascent", GradAscent(steps=8, batch=6, rate=0.001)),
     MethodSetting("grad_diff", GradDiff(**LIGHT)),

@@ -14,7 +14,7 @@ from concept_probe.bench.sweep.grid import (
     MethodSetting,
     SweepSettings,
 )
-from concept_probe.bench.sweep.methods import OURS, PREPARATIONS, FitContext, method_settings
+from concept_probe.bench.sweep.methods import PREPARATIONS, FitContext, method_settings
 from concept_probe.bench.sweep.ray import NoRay, over_ray
 from concept_probe.bench.sweep.store import RowStore, SweepRow
 from concept_probe.bench.sweep.sweep import Sweep
@@ -23,7 +23,6 @@ from concept_probe.bench.sweep.workers import SweepOrder, helpers, work
 __all__ = [
     "NEVER_TAUGHT",
     "NONE",
-    "OURS",
     "PREPARATIONS",
     "UNTOUCHED",
     "AttackSetting",

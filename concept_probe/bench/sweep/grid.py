@@ -27,10 +27,13 @@ class MethodSetting:
     eraser: Eraser
     prepare: str = "nothing"
     """What comes before the eraser, a key of `methods.PREPARATIONS`: `nothing`, or finding and choosing."""
-    ours: bool = False
-    """Whether it is this project's own method."""
     others: tuple[Eraser, ...] = ()
     """More settings of the method, for `chosen settings`: the best of all on the select split is taken."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is this project's own method."""
+        return self.eraser.origin == "ours"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from concept_probe.bench.sweep.grid import MethodSetting
-from concept_probe.erasers import ERASERS, Erasure, choose, choose_features, choose_vectors
+from concept_probe.erasers import ERASERS, Eraser, Erasure, choose, choose_features, choose_vectors
 from concept_probe.find import find_features
 from concept_probe.learn import over_text, shipped_saes
 from concept_probe.registry import look_up
@@ -95,19 +95,24 @@ PREPARATIONS: dict[str, Preparation] = {
 }
 """By name; a new way to find is one function and one line here."""
 
-NEEDS = {
-    "ablate_features": "chosen features",
-    "ablate_vectors": "chosen columns",
-    "steer": "features",
-    "itd": "features",
-    "saeuron": "features",
-    "pisces": "features",
-    "crisp": "features",
-    "patch_replacement": "features",
+_BY_NEED = {
+    "features": "features",
+    "text_features": "features",
+    "patch_features": "features",
+    "columns": "effective columns",
+    "vectors": "effective columns",
+    "directions": "nothing",
 }
-"""Erasers that work on what was found, and the preparation they get; all others need none."""
-OURS = ("ablate_features", "ablate_vectors")
-"""Methods of this project; all others are published ones or their parts."""
+_BY_NEED_OURS = {"features": "chosen features", "vectors": "chosen columns"}
+"""This project's own methods are compared as they are meant to be used: with what they work on chosen too."""
+
+
+def preparation_of(eraser: type[Eraser]) -> str:
+    """What comes before an eraser of the registry, by what it says that it needs; a key of PREPARATIONS."""
+    needs = eraser.needs
+    if needs.found == "nothing" or needs.optional:
+        return "nothing"
+    return (_BY_NEED_OURS if eraser.origin == "ours" else _BY_NEED)[needs.found]
 
 
 def method_settings(names: Sequence[str] = ()) -> tuple[MethodSetting, ...]:
@@ -117,12 +122,10 @@ def method_settings(names: Sequence[str] = ()) -> tuple[MethodSetting, ...]:
     nothing has.
     """
     known = {name: _default_setting(name) for name in ERASERS}
-    cross = MethodSetting(
-        "ablate_vectors (cross-attention)", ERASERS["ablate_vectors"](), "chosen cross-attention", True
-    )
+    cross = MethodSetting("ablate_vectors (cross-attention)", ERASERS["ablate_vectors"](), "chosen cross-attention")
     known[cross.name] = cross
     return tuple(look_up(known, name, "eraser", "concept-probe info erasers") for name in names or known)
 
 
 def _default_setting(name: str) -> MethodSetting:
-    return MethodSetting(name, ERASERS[name](), NEEDS.get(name, "nothing"), name in OURS)
+    return MethodSetting(name, ERASERS[name](), preparation_of(ERASERS[name]))
