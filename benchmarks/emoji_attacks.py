@@ -29,7 +29,7 @@ BUDGET = Budget(queries=32, gradient_steps=30, examples=4)
 OWN = (
     AttackSetting("embedding_inversion (1 token)", "embedding_inversion", {"tokens": 1}),
     AttackSetting("classifier_guidance (own judge)", "classifier_guidance", {"guide": "emoji"}),
-    AttackSetting("p4d (300 steps)", "p4d", budget=replace(BUDGET, gradient_steps=300)),
+    *(AttackSetting(f"p4d ({n} steps)", "p4d", budget=replace(BUDGET, gradient_steps=n)) for n in (150, 300)),
 )
 ATTACKS = tuple(replace(a, holds_copy=True) for a in (*ATTACK_SETTINGS, *OWN) if not a.name.startswith("relearning ("))
 

@@ -23,8 +23,8 @@ NAME = Uce(sources=("target",))
 NAMED = (Uce(sources=("target",), beta=3.0), Uce(sources=("target",), policy="all"))
 """UCE that moves the object's own name, in other settings."""
 SECOND = (
-    MethodSetting("leace (baked)", Leace(how="bake")),
-    MethodSetting("difference (baked)", DifferenceOfMeans(how="bake")),
+    MethodSetting("leace (guard)", Leace(how="intervention")),
+    MethodSetting("difference (guard)", DifferenceOfMeans(how="intervention")),
     MethodSetting("uce (chosen)", NAME, "chosen settings", others=(*NAMED, Uce(), Uce(policy="all"))),
     MethodSetting("esd (anchor)", Esd(base="anchor")),
     MethodSetting("receler (anchor)", Receler(base="anchor")),
@@ -36,14 +36,22 @@ LEADERBOARD = (*method_settings([*FOR_PICTURES[:2], "ablate_vectors (cross-atten
 CHOSEN = (
     MethodSetting("uce", NAME, "chosen settings", others=NAMED),
     MethodSetting("uce (all names)", Uce(), "chosen settings", others=(Uce(beta=3.0), Uce(policy="all"))),
+    MethodSetting("leace", Leace(how="intervention")),
+    MethodSetting("leace (baked)", Leace(how="bake")),
+    MethodSetting("difference", DifferenceOfMeans(how="intervention")),
+    MethodSetting("difference (baked)", DifferenceOfMeans(how="bake")),
     MethodSetting("rece", Rece(sources=("target",))),
     MethodSetting("speed", Speed(sources=("target",))),
     MethodSetting("ablate_vectors (columns of the text encoder)", AblateVectors(), "chosen columns"),
     MethodSetting("ablate_vectors (cross-attention keys and values)", AblateVectors(), "chosen cross-attention"),
 )
 """Those that one object at a time is erased with, settings chosen on the select split."""
-_OTHERS = ("ablate_vectors", "uce", "rece", "speed")
-ERASURE = (*(m for m in method_settings(FOR_PICTURES) if m.name not in _OTHERS), *CHOSEN, *SECOND)
+_OTHERS = ("ablate_vectors", "leace", "difference", "uce", "rece", "speed")
+ERASURE = (
+    *(m for m in method_settings(FOR_PICTURES) if m.name not in _OTHERS),
+    *CHOSEN,
+    *(m for m in SECOND if "guard" not in m.name),
+)
 ATTACK_SETTINGS = (
     *(AttackSetting(name, name) for name in ATTACKS),
     AttackSetting("relearning (text encoder)", "relearning", {"part": "text_encoder", "rate": 0.02}),

@@ -7,14 +7,15 @@ from typing import Any
 
 from rich.table import Table
 
-from concept_probe.bench.sweep.grid import NONE
+from concept_probe.bench.sweep.grid import CONTROLS, NONE
 from concept_probe.bench.sweep.store import SweepRow
 
 
 def attack_table(rows: Sequence[SweepRow]) -> tuple[Table, dict[str, Any]]:
     """One line per attack and one column per eraser, means over concepts; and the figures, by attack and eraser."""
     done = [r for r in rows if r.attack != NONE and r.status == "done"]
-    erasers = list(dict.fromkeys(r.eraser for r in done))
+    met = dict.fromkeys(r.eraser for r in done)
+    erasers = [*(name for name in CONTROLS if name in met), *(n for n in met if n not in CONTROLS)]
     title = "highest rate along the curve, own control in brackets, mean over concepts"
     table, out = Table("attack", *erasers, "seconds", title=title), {}
     for attack in dict.fromkeys(r.attack for r in done):

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from concept_probe.bench.sweep.grid import NEVER_TAUGHT, NONE, UNTOUCHED
+from concept_probe.bench.sweep.grid import CONTROLS, NONE
 from concept_probe.bench.sweep.store import SweepRow
 
 ASKED_FOR = ("target", "paraphrases", "implicit", "neighbours", "unrelated")
@@ -19,7 +19,7 @@ KEPT_ABOVE = 0.9
 
 def measured_without_attack(rows: Sequence[SweepRow]) -> list[SweepRow]:
     """The finished rows of erasers that no attack was run on."""
-    return [r for r in rows if r.attack == NONE and r.status == "done" and r.eraser not in (UNTOUCHED, NEVER_TAUGHT)]
+    return [r for r in rows if r.attack == NONE and r.status == "done" and r.eraser not in CONTROLS]
 
 
 def share(counts: Mapping[str, Sequence[int]], kind: str) -> float:

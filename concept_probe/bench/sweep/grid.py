@@ -17,6 +17,7 @@ NONE = "none"
 """The cell of an eraser that is evaluated and not attacked."""
 UNTOUCHED, NEVER_TAUGHT = "untouched", "never taught"
 """Names of the two controls that stand in the grid beside the erasers: no erasure, and the never-taught twin."""
+CONTROLS = (UNTOUCHED, NEVER_TAUGHT)
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Grid:
 
     def key(self, cell: Cell, base: str) -> str:
         """Names what a cell measures, `base` being the hashes of the subjects' weights; 20 hexadecimal digits."""
-        control = cell.method in (UNTOUCHED, NEVER_TAUGHT)
+        control = cell.method in CONTROLS
         return key_digest(
             base,
             cell.method if control else key_of_method(self.method(cell.method)),

@@ -15,7 +15,7 @@ from concept_probe.bench.sweep.asking import queries
 from concept_probe.bench.sweep.attack_cell import attack_suits, measure_attack
 from concept_probe.bench.sweep.cell import OTHER_NOISE, JudgedAnswers, ask_and_judge, compare_answers, unreadable
 from concept_probe.bench.sweep.fits import Fit, Fits, asdict_of
-from concept_probe.bench.sweep.grid import NEVER_TAUGHT, UNTOUCHED, Cell, Grid
+from concept_probe.bench.sweep.grid import CONTROLS, UNTOUCHED, Cell, Grid
 from concept_probe.bench.sweep.methods import FitContext
 from concept_probe.bench.sweep.peak_memory import Peak
 from concept_probe.bench.sweep.store import RowStore, SweepRow
@@ -133,7 +133,7 @@ class Sweep:
 
     def _side(self, cell: Cell, looks: Judge) -> tuple[Subject, Fit]:
         """Who is measured, and with what on."""
-        if cell.method in (UNTOUCHED, NEVER_TAUGHT):
+        if cell.method in CONTROLS:
             subject = self.subject if cell.method == UNTOUCHED else self.twin
             assert subject is not None  # the grid has the row only with a twin
             return subject, Fit(None, 0.0, None, 0, 0.0)
