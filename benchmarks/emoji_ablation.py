@@ -23,7 +23,7 @@ import concept_probe as cp
 from concept_probe import detect
 from concept_probe.erasers import AblateFeatures, AblateVectors, Edit, Intervention
 from concept_probe.erasers.select.choose import PanelJudge
-from concept_probe.erasers.select.features import strongest
+from concept_probe.erasers.select.features import strongest_features
 from concept_probe.find import find_features, panel, vector_candidates
 from concept_probe.learn import over_text, shipped_saes
 from concept_probe.types import Sampling
@@ -37,22 +37,22 @@ def features(subject, concept) -> Iterator[tuple[str, Intervention]]:
     """The base (16 features by margin, strength 2, error kept, all tokens), then one change each."""
     (text,) = over_text(shipped_saes("emoji"))
     found = {f: find_features(text, subject, concept, count=64, formula=f) for f in ("margin", "share")}
-    yield "base", BASE(subject, concept, strongest(found["margin"], COUNT))
+    yield "base", BASE(subject, concept, strongest_features(found["margin"], COUNT))
     for count in (4, 64):
-        yield f"{count} features", BASE(subject, concept, strongest(found["margin"], count))
+        yield f"{count} features", BASE(subject, concept, strongest_features(found["margin"], count))
     for strength in (1.0, 1.5, 2.5):
         eraser = replace(BASE, strength=strength)
-        yield f"strength {strength:g}", eraser(subject, concept, strongest(found["margin"], COUNT))
-    yield "formula share", BASE(subject, concept, strongest(found["share"], COUNT))
+        yield f"strength {strength:g}", eraser(subject, concept, strongest_features(found["margin"], COUNT))
+    yield "formula share", BASE(subject, concept, strongest_features(found["share"], COUNT))
     for strength in (1.0, 2.0):
         eraser = replace(BASE, error="drop", strength=strength)
         yield (
             f"error dropped, strength {strength:g}",
-            eraser(subject, concept, strongest(found["margin"], COUNT)),
+            eraser(subject, concept, strongest_features(found["margin"], COUNT)),
         )
     for tokens in (("subject",), ("content", "subject"), ("eos", "pad")):
         eraser = replace(BASE, tokens=tokens)
-        yield f"tokens {', '.join(tokens)}", eraser(subject, concept, strongest(found["margin"], COUNT))
+        yield f"tokens {', '.join(tokens)}", eraser(subject, concept, strongest_features(found["margin"], COUNT))
     for sae in shipped_saes("emoji"):
         if sae is not text and not subject.is_text(sae.site):
             there = find_features(sae, subject, concept, count=COUNT, formula="margin", limit=4)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from concept_probe.erasers import Emcid, LowRank, Mace, Rece, Speed, Uce
 from concept_probe.erasers.closed_form.key_values import solve_key_values
-from concept_probe.erasers.closed_form.mace import Part, fuse
+from concept_probe.erasers.closed_form.mace import Contribution, fuse
 from concept_probe.erasers.closed_form.rece import derive, solve_rece
 from concept_probe.erasers.closed_form.solve import Moments, edit_moments, factors
 from concept_probe.erasers.closed_form.speed import augmented, influenced, null_projector, solve_speed
@@ -199,7 +199,7 @@ def test_fusion_is_the_least_of_its_objective():
     first, second, kept, w = rows(3, 2, 9, 5)
     k1, k2 = (x * 0.3 for x in rows(D, D, seed=5))
     u, v = rows(5, D, seed=6, d=1)
-    parts = [Part(first, k1, {"w": LowRank(u, v)}), Part(second, k2, {"w": LowRank(2 * u, v.flip(0))})]
+    parts = [Contribution(first, k1, {"w": LowRank(u, v)}), Contribution(second, k2, {"w": LowRank(2 * u, v.flip(0))})]
     change, filters = fuse(parts, kept, alpha=2.0, beta=0.7, lam=0.3)
     fused = w + w @ change
     for part, through in zip(parts, filters, strict=True):

@@ -242,11 +242,11 @@ def test_a_word_that_stands_out_is_a_trigger_and_is_projected():
 
 def test_a_word_is_left_out_by_reading_it_as_the_end_token():
     """What SAFREE thinks a prompt without a word is, against the encoder run on such ids."""
-    from concept_probe.erasers.guards.safree import Reader
+    from concept_probe.erasers.guards.safree import EncoderReader
 
     subject = tiny_sd()
     embedding, out = subject.sites("token_embedding")[0], subject.sites("text_out")[0]
-    reader, prompt = Reader(subject, embedding, out), Prompt("the red cat", "cat")
+    reader, prompt = EncoderReader(subject, embedding, out), Prompt("the red cat", "cat")
     tokens = subject.tokenise([prompt])
     found: list[Tensor] = []
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from concept_probe.activations import tap
 from concept_probe.erasers import Intervention, NegativePrompt, PatchReplacement
-from concept_probe.erasers.guards.patch_replacement import Detector, Replacer, distinct, firing
+from concept_probe.erasers.guards.patch_replacement import PatchDetector, Replacer, distinctive_features, summed_firing
 from concept_probe.erasers.guards.requery import Requery
 from concept_probe.families import UNetSubject
 from concept_probe.find import Rows
@@ -44,7 +44,7 @@ def test_a_patch_counts_where_its_features_together_exceed_the_floor_of_the_near
     sae, x = sae_at(Site("unet", "x"), 6), torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
     features = torch.tensor([[0, 4], [7, 2]])
     codes = sae.encode(x)
-    seen = Detector(sae, torch.tensor([900, 300]), features, torch.tensor([0.2, 0.5]))(
+    seen = PatchDetector(sae, torch.tensor([900, 300]), features, torch.tensor([0.2, 0.5]))(
         x, Moment((0, 1), ("cond",) * 2, 1, 320)
     )
     for row in range(2):
@@ -132,7 +132,7 @@ def test_floors_are_quantiles_of_other_prompts_and_features_fire():
     chosen, floors = (guard.made_by[k][str(site)] for k in ("features", "floors"))
     assert len(chosen) == len(floors) == SAMPLING.steps and all(len(set(row)) == 3 for row in chosen)
     x = at(subject, site)[2:]
-    assert firing(sae, x, torch.tensor(chosen[0])).max() > 0
+    assert summed_firing(sae, x, torch.tensor(chosen[0])).max() > 0
 
 
 def test_features_that_never_fire_on_the_concept_are_not_chosen():
@@ -143,4 +143,6 @@ def test_features_that_never_fire_on_the_concept_are_not_chosen():
     x = torch.tensor([[3.0, 1.0, -1.0, -1.0], [2.0, 1.0, -1.0, -1.0], [0.5, 0.5, 0.5, 0.0]])
     one, concept = torch.zeros(3, dtype=torch.long), torch.tensor([True, True, False])
     rows = Rows(x, concept, one, one - 1, torch.arange(3), one, (~concept).long())
-    assert set(distinct(sae, rows, 4)[0].tolist()) == {0, 1} and distinct(sae, rows, 2).tolist() == [[0, 1]]
+    assert set(distinctive_features(sae, rows, 4)[0].tolist()) == {0, 1} and distinctive_features(
+        sae, rows, 2
+    ).tolist() == [[0, 1]]

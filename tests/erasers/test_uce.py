@@ -9,7 +9,7 @@ import torch
 
 from concept_probe.erasers import Uce
 from concept_probe.erasers.closed_form.alignment import align
-from concept_probe.erasers.closed_form.destinations import nearest_guide
+from concept_probe.erasers.closed_form.destinations import nearest_destination
 from concept_probe.erasers.closed_form.solve import solve_uce
 from concept_probe.registry import UnknownName
 from concept_probe.testing.concepts import tiny_concept
@@ -88,8 +88,8 @@ def test_an_empty_guide_never_becomes_bos(policy):
 
 def test_a_prompt_takes_the_guide_with_its_words():
     guides = [Prompt("a thing"), Prompt("the thing in the sun"), Prompt("a red thing")]
-    assert nearest_guide({"a", "red"}, guides) == 2
-    assert nearest_guide({"nothing", "alike"}, guides) == 0
+    assert nearest_destination({"a", "red"}, guides) == 2
+    assert nearest_destination({"nothing", "alike"}, guides) == 0
 
 
 @pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])

@@ -22,10 +22,10 @@ from concept_probe.erasers import (
     Steer,
     Training,
 )
-from concept_probe.erasers.guards.patch_replacement import Detector, Replacer
+from concept_probe.erasers.guards.patch_replacement import PatchDetector, Replacer
 from concept_probe.erasers.guards.requery import Requery
 from concept_probe.erasers.guards.saeuron import timetable
-from concept_probe.erasers.guards.safree import Reader
+from concept_probe.erasers.guards.safree import EncoderReader
 from concept_probe.families import UNetSubject
 from concept_probe.find import (
     Game,
@@ -165,7 +165,7 @@ def random_detector(subject: UNetSubject, seed: int) -> Erasure:
     """Patch replacement with features drawn at random, and a floor that about as many patches exceed."""
     sae = random_sae(subject, role="cross_out")
     drawn = torch.randint(sae.width, (SAMPLING.steps, 16), generator=torch.Generator().manual_seed(seed))
-    detector = Detector(sae, torch.tensor([999, 499]), drawn, torch.zeros(SAMPLING.steps))
+    detector = PatchDetector(sae, torch.tensor([999, 499]), drawn, torch.zeros(SAMPLING.steps))
     replacer = Replacer(Requery(subject, ""))
     return Intervention("patch_replacement", CONCEPT.name, {sae.site: replacer.where(sae.site, detector)})
 
@@ -186,7 +186,7 @@ def random_safree(subject: UNetSubject, seed: int) -> Erasure:
     """SAFREE with random directions for the span of the concept."""
     eraser, actions = Safree(alpha=0.0, tokens="suffix"), {}
     for embedding, out in zip(subject.sites("token_embedding"), subject.sites("text_out"), strict=True):
-        reader = Reader(subject, embedding, out)
+        reader = EncoderReader(subject, embedding, out)
         d = reader.summaries(CONCEPT.target.fit[:1]).shape[1]
         drawn = torch.randn(d, 2, generator=torch.Generator().manual_seed(seed))
         actions |= {embedding: reader.remember, out: eraser._action(reader, orthonormal(drawn))}

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.destinations import nearest
+from concept_probe.erasers.closed_form.destinations import nearest_destinations
 from concept_probe.types import BOS, CONTENT, EOS, SUBJECT, Prompt
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-Policy = Literal["last_subject", "subject", "suffix", "context", "all"]
+TokenPolicy = Literal["last_subject", "subject", "suffix", "context", "all"]
 POLICIES = ("last_subject", "subject", "suffix", "context", "all")
 
 
-def align(kinds: Tensor, guide: Tensor, policy: Policy) -> list[tuple[int, int]]:
+def align(kinds: Tensor, guide: Tensor, policy: TokenPolicy) -> list[tuple[int, int]]:
     """Pairs (place in the prompt, place in the guide), given their token kinds (t,) each.
 
     Tokens of the subject go to those of the guide's subject, counted from the last; where the guide
@@ -65,7 +65,7 @@ def _end(kinds: Tensor) -> int:
 
 @torch.no_grad()
 def paired_states(
-    subject: Subject, moved: Sequence[Prompt], guides: Sequence[Prompt], policy: Policy
+    subject: Subject, moved: Sequence[Prompt], guides: Sequence[Prompt], policy: TokenPolicy
 ) -> tuple[Tensor, Tensor, dict[str, str]]:
     """States (n, d) of the concept's tokens, those (n, d) of the guide's they are led to, and each text's guide.
 
@@ -73,7 +73,7 @@ def paired_states(
     """
     own, led = subject.encode(moved), subject.encode(guides)
     kinds, guide_kinds = subject.tokenise(moved).kinds, subject.tokenise(guides).kinds
-    target, guide, drawn, stands = [], [], {}, nearest(moved, guides)
+    target, guide, drawn, stands = [], [], {}, nearest_destinations(moved, guides)
     for i, prompt in enumerate(moved):
         j = guides.index(stands[prompt])
         drawn[prompt.text] = guides[j].text

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concept_probe.types import Concept, Prompt
 
 
-def guides_of(moved: Sequence[Prompt], concept: Concept, guide: str | None, method: str) -> list[Prompt]:
+def destinations_of(moved: Sequence[Prompt], concept: Concept, guide: str | None, method: str) -> list[Prompt]:
     """The prompts that moved prompts may be led to: the concept's anchors, or `guide` in place of each subject.
 
     Raises ValueError where there is neither.
@@ -25,20 +25,20 @@ def guides_of(moved: Sequence[Prompt], concept: Concept, guide: str | None, meth
     return out
 
 
-def nearest(moved: Sequence[Prompt], guides: Sequence[Prompt]) -> dict[Prompt, Prompt]:
+def nearest_destinations(moved: Sequence[Prompt], guides: Sequence[Prompt]) -> dict[Prompt, Prompt]:
     """Each prompt, with the guide that shares most words with it outside its subject."""
     rests = [p.text.replace(p.subject, " ") if p.subject else p.text for p in moved]
-    return {p: guides[nearest_guide(set(t.lower().split()), guides)] for p, t in zip(moved, rests, strict=True)}
+    return {p: guides[nearest_destination(set(t.lower().split()), guides)] for p, t in zip(moved, rests, strict=True)}
 
 
-def led_to(moved: Sequence[Prompt], guides: Sequence[Prompt]) -> dict[Prompt, list[Prompt]]:
+def prompts_by_destination(moved: Sequence[Prompt], guides: Sequence[Prompt]) -> dict[Prompt, list[Prompt]]:
     """Each guide that is nearest to some prompts, with those prompts."""
-    own, out = nearest(moved, guides), {}
+    own, out = nearest_destinations(moved, guides), {}
     for prompt in moved:
         out.setdefault(own[prompt], []).append(prompt)
     return out
 
 
-def nearest_guide(words: set[str], guides: Sequence[Prompt]) -> int:
+def nearest_destination(words: set[str], guides: Sequence[Prompt]) -> int:
     """The guide that shares most words; the first of equals."""
     return max(range(len(guides)), key=lambda i: (len(words & set(guides[i].text.lower().split())), -i))

@@ -9,10 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.alignment import Policy
-from concept_probe.erasers.closed_form.destinations import guides_of, nearest
+from concept_probe.erasers.closed_form.alignment import TokenPolicy
+from concept_probe.erasers.closed_form.destinations import destinations_of, nearest_destinations
 from concept_probe.erasers.closed_form.key_values import solve_key_values
-from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.closed_form.value_offsets import Layers, Offsets, edited_layers, places_of, streams_of
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
@@ -39,7 +39,7 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
     origin = "published"
     layers: tuple[int, ...] = ()
     """Layers of each text encoder whose MLPs are edited; empty: all that what is read depends on, but the last."""
-    policy: Policy = "subject"
+    policy: TokenPolicy = "subject"
     """Which tokens are rewritten; the paper's is `last_subject`."""
     guide: str | None = None
     """What stands in for the concept; see `Uce`."""
@@ -74,7 +74,7 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts to move or none to keep."""
-        every = moved_prompts(concept, self.sources, self.name)
+        every = prompts_to_erase(concept, self.sources, self.name)
         moved = every[:: -(-len(every) // self.prompts)]
         others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
         if not others:
@@ -94,8 +94,8 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
         self, subject: DiffusionSubject, concept: Concept, moved: Sequence[Prompt], layers: Sequence[Layers]
     ) -> tuple[Offsets, list[float]]:
         """Offsets at the last edited layer of each encoder under which the concept's prompts are drawn as guides."""
-        guides = guides_of(moved, concept, self.guide, self.name)
-        led = nearest(moved, guides)
+        guides = destinations_of(moved, concept, self.guide, self.name)
+        led = nearest_destinations(moved, guides)
         length = subject.tokenise(moved).length
         offsets = Offsets(
             subject, [one.streams[-1] for one in layers], moved, places_of(subject, moved, self.policy, length)

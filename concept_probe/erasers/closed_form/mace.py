@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.alignment import SUBJECT, Policy
+from concept_probe.erasers.closed_form.alignment import SUBJECT, TokenPolicy
 from concept_probe.erasers.closed_form.solve import Balance, Moments, edit_moments
-from concept_probe.erasers.closed_form.states import READERS, gather, moved_prompts, multiplied, readers
+from concept_probe.erasers.closed_form.states import READERS, gather, multiplied, prompts_to_erase, readers
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
@@ -26,7 +26,7 @@ from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Sampling, Si
 
 
 @dataclass(frozen=True)
-class Part:
+class Contribution:
     """What one concept brings to the fusion."""
 
     states: Tensor
@@ -38,7 +38,7 @@ class Part:
 
 
 def fuse(
-    parts: Sequence[Part], preserve: Float[Tensor, "m d"], *, alpha: float, beta: float, lam: float
+    parts: Sequence[Contribution], preserve: Float[Tensor, "m d"], *, alpha: float, beta: float, lam: float
 ) -> tuple[Float[Tensor, "d d"], list[Float[Tensor, "d d"]]]:
     """K and one F per part, with W' = W(I + K) + Σ_i (u_i v_iᵀ) F_i the least of
 
@@ -73,7 +73,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
     needs = Needs(anchor=True)
     aims = "prompts"
     origin = "published"
-    policy: Policy = "context"
+    policy: TokenPolicy = "context"
     """Which tokens the first stage moves; `context` are all that follow or stand between those of the subject."""
     guide: str | None = None
     """What stands in for the concept in the first stage; see `Uce`."""
@@ -138,7 +138,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
             acts = gather(
                 subject, concept, policy="suffix", guide="", sources=self.sources, preserve=(), method=self.name
             )
-            parts.append(Part(acts.target, refined.change, terms))
+            parts.append(Contribution(acts.target, refined.change, terms))
             kept.append(states.preserve)
             notes.append({"condition": refined.condition, "loss": loss_at_ends(losses)})
         deltas = self._fused(subject, sites, parts, torch.cat(kept)) if self.strength else {}
@@ -150,13 +150,13 @@ class Mace(Eraser[DiffusionSubject, Edit]):
         self, subject: DiffusionSubject, concept: Concept, sites: Sequence[Site], deltas: dict[str, Delta]
     ) -> tuple[dict[str, LowRank], list[float]]:
         """Second stage: terms that take attention away from the subject where the picture shows it."""
-        prompts = [p for p in moved_prompts(concept, self.sources, self.name) if p.subject]
+        prompts = [p for p in prompts_to_erase(concept, self.sources, self.name) if p.subject]
         if not prompts:
             raise ValueError(f"mace: no prompt of concept {concept.name!r} in {', '.join(self.sources)} has a subject")
         generator = torch.Generator().manual_seed(self.seed)
         adapters = LowRankAdapters(subject, sites, self.rank, self.seed)
         pool = collect(subject, prompts, self.pictures, self.sampling, self.seed)
-        masks = shown(subject, pool, self.name)
+        masks = subject_patches(subject, pool, self.name)
 
         def loss(step: int, generator: torch.Generator) -> Tensor:
             index = torch.randint(len(pool), (min(self.batch, len(pool)),), generator=generator)
@@ -177,7 +177,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
         return {where: d for where, d in adapters.deltas().items() if isinstance(d, LowRank)}, losses
 
     def _fused(
-        self, subject: DiffusionSubject, sites: Sequence[Site], parts: list[Part], preserve: Tensor
+        self, subject: DiffusionSubject, sites: Sequence[Site], parts: list[Contribution], preserve: Tensor
     ) -> dict[str, Delta]:
         """Third stage."""
         moved = torch.cat([part.states for part in parts])
@@ -200,7 +200,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
 
 
 @torch.no_grad()
-def shown(subject: DiffusionSubject, pool: LatentBuffer, method: str, batch: int = 16) -> list[Tensor]:
+def subject_patches(subject: DiffusionSubject, pool: LatentBuffer, method: str, batch: int = 16) -> list[Tensor]:
     """Where a picture shows what its prompt names, per layer (n, patches) of 0 and 1.
 
     A patch counts where the untouched subject attends to the subject's tokens more than on average.

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.alignment import Policy
+from concept_probe.erasers.closed_form.alignment import TokenPolicy
 from concept_probe.erasers.closed_form.solve import Balance, Moments, Solution, edit_moments
 from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, gram, multiplied, readers
 from concept_probe.erasers.eraser import Eraser, Needs
@@ -97,7 +97,7 @@ class Rece(Eraser[DiffusionSubject, Edit]):
     stay, and the less each round changes."""
     remember: float = 1.0
     """Weight, in each round, of every token moved before: at 0, the paper's round, only λ keeps the first edit."""
-    policy: Policy = "suffix"
+    policy: TokenPolicy = "suffix"
     """Which tokens are moved; see `Uce`."""
     guide: str | None = None
     """What stands in for the concept; see `Uce`."""

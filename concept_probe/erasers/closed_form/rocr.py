@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.erasers.closed_form.solve import Solution, edit_moments
-from concept_probe.erasers.closed_form.states import States, fit_of, multiplied
+from concept_probe.erasers.closed_form.states import TokenStates, fit_of, multiplied
 from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.deltas import Delta
@@ -93,7 +93,7 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
     def keys(
         self, model: CausalLMSubject, layer: int, moved: Sequence[Prompt], led: Sequence[Prompt],
         others: Sequence[Prompt],
-    ) -> States:  # fmt: skip
+    ) -> TokenStates:  # fmt: skip
         """What the down projection of a block reads: at the concept's name, at the other name, and elsewhere; float64."""
         hidden = model.sites("mlp_hidden")[layer]
         own, guide = (at_places(model, hidden, p, last_of_subject(model, p)).double() for p in (moved, led))
@@ -101,9 +101,9 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
         with torch.no_grad():
             parts = [read_site(model, hidden, kept[i : i + 32]) for i in range(0, len(kept), 32)]
         rest: Tensor = torch.cat([x[read & after_first_token(read)] for x, read in parts]).double()
-        return States(own, guide, rest, {a.text: b.text for a, b in zip(moved, led, strict=True)})
+        return TokenStates(own, guide, rest, {a.text: b.text for a, b in zip(moved, led, strict=True)})
 
-    def solved(self, keys: States) -> Solution:
+    def solved(self, keys: TokenStates) -> Solution:
         """K (h, h) with W' = W + W K: [E[(g - c) cᵀ]] [E[c cᵀ] + β E[p pᵀ] + λ I]⁻¹, the same for every W."""
         sums = keys.moments()
         alpha, beta = 1 / max(sums.count_moved, 1), self.beta / max(sums.count_kept, 1)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.alignment import Policy, preserved_states
+from concept_probe.erasers.closed_form.alignment import TokenPolicy, preserved_states
 from concept_probe.erasers.closed_form.solve import Moments, Solution, left_over
 from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, gram, multiplied, readers
 from concept_probe.erasers.eraser import Eraser, Needs
@@ -97,7 +97,7 @@ class Speed(Eraser[DiffusionSubject, Edit]):
     """ρ: weight of a small change."""
     lam: float = 1e-6
     """λ: softens the equality constraints on the beginning token and the empty prompt; 0 is exact."""
-    policy: Policy = "suffix"
+    policy: TokenPolicy = "suffix"
     """Which tokens are moved; see `Uce`."""
     guide: str | None = None
     """What stands in for the concept; see `Uce`."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.alignment import Policy, paired_states, preserved_states
-from concept_probe.erasers.closed_form.destinations import guides_of
+from concept_probe.erasers.closed_form.alignment import TokenPolicy, paired_states, preserved_states
+from concept_probe.erasers.closed_form.destinations import destinations_of
 from concept_probe.erasers.closed_form.solve import Moments, factors
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
@@ -24,7 +24,7 @@ READERS = ("cross_key_weight", "cross_value_weight")
 
 
 @dataclass(frozen=True)
-class States:
+class TokenStates:
     """Rows of text states (.., d), float64."""
 
     target: Tensor
@@ -40,7 +40,7 @@ class States:
         return Moments.of(self.target, self.guide, self.preserve)
 
 
-def moved_prompts(concept: Concept, sources: Sequence[Kind], method: str) -> list[Prompt]:
+def prompts_to_erase(concept: Concept, sources: Sequence[Kind], method: str) -> list[Prompt]:
     """The concept's fit prompts of some lists. ValueError where there is none."""
     moved = [prompt for kind in sources for prompt in concept.prompts(kind, "fit")]
     if not moved:
@@ -49,19 +49,19 @@ def moved_prompts(concept: Concept, sources: Sequence[Kind], method: str) -> lis
 
 
 def gather(
-    subject: Subject, concept: Concept, *, policy: Policy, guide: str | None, sources: Sequence[Kind],
+    subject: Subject, concept: Concept, *, policy: TokenPolicy, guide: str | None, sources: Sequence[Kind],
     preserve: Sequence[Kind], method: str,
-) -> States:  # fmt: skip
+) -> TokenStates:  # fmt: skip
     """The states that a closed form needs, all from the fit split.
 
     `guide` None: each prompt is led to the anchor prompt that shares most of its words; a text stands in for the
     subject in each prompt. ValueError where the concept has no prompts to move, or no anchor.
     """
-    moved = moved_prompts(concept, sources, method)
-    target, led, drawn = paired_states(subject, moved, guides_of(moved, concept, guide, method), policy)
+    moved = prompts_to_erase(concept, sources, method)
+    target, led, drawn = paired_states(subject, moved, destinations_of(moved, concept, guide, method), policy)
     others = [prompt for kind in preserve for prompt in concept.prompts(kind, "fit")]
     kept = preserved_states(subject, others) if others else target[:0]
-    return States(target, led, kept, drawn)
+    return TokenStates(target, led, kept, drawn)
 
 
 def readers(subject: Subject, roles: Sequence[str], within: Sequence[str], width: int, method: str) -> list[Site]:
@@ -110,7 +110,7 @@ def multiplied(subject: Subject, sites: Sequence[Site], change: Tensor, most: in
     return deltas
 
 
-def fit_of(change: Tensor, states: States) -> dict[str, float]:
+def fit_of(change: Tensor, states: TokenStates) -> dict[str, float]:
     """How far moved tokens still are from their guides (1: not moved), and how far preserved ones went."""
     gap = torch.linalg.matrix_norm(states.guide - states.target).clamp_min(torch.finfo(torch.float64).tiny)
     left = torch.linalg.matrix_norm(states.target + states.target @ change.mT - states.guide) / gap

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from concept_probe.erasers.closed_form.alignment import Policy
+from concept_probe.erasers.closed_form.alignment import TokenPolicy
 from concept_probe.erasers.closed_form.solve import Balance, edit_moments
 from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, multiplied, readers
 from concept_probe.erasers.eraser import Eraser, Needs
@@ -26,7 +26,7 @@ class Uce(Eraser[DiffusionSubject, Edit]):
     needs = Needs(anchor=True)
     aims = "prompts"
     origin = "published"
-    policy: Policy = "suffix"
+    policy: TokenPolicy = "suffix"
     """Which tokens of the concept's prompts are moved: `last_subject`, `subject` (all tokens that name it),
     `suffix` (those and all after them, through the end token and padding), `all` (every token but bos)."""
     guide: str | None = None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from concept_probe.activations.tap import Look, tap
-from concept_probe.erasers.closed_form.alignment import Policy, align
+from concept_probe.erasers.closed_form.alignment import TokenPolicy, align
 from concept_probe.erasers.training.trainable import HookDelta, Trainable, root_mean_square
 from concept_probe.families.state import with_gradients
 from concept_probe.types import Moment, Prompt, Site
@@ -51,7 +51,7 @@ def edited_layers(subject: Subject, layers: Sequence[int]) -> list[Layers]:
     return out
 
 
-def places_of(subject: Subject, moved: Sequence[Prompt], policy: Policy, length: int) -> Tensor:
+def places_of(subject: Subject, moved: Sequence[Prompt], policy: TokenPolicy, length: int) -> Tensor:
     """Bool (n, t): tokens of the prompts that `policy` means."""
     kinds = subject.tokenise(moved).kinds
     out = torch.zeros(len(moved), length, dtype=torch.bool)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from concept_probe.erasers.erasure.deltas import Delta, Sum
 from concept_probe.erasers.erasure.parameters import find_parameter, refuse_shared
-from concept_probe.erasers.erasure.provenance import shown
+from concept_probe.erasers.erasure.provenance import condensed
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -111,7 +111,7 @@ class Edit:
             "concept": self.concept,
             "base_hash": self.base_hash,
             "parameters": {address: delta.describe() for address, delta in self.deltas.items()},
-            "made_by": shown(self.made_by),
+            "made_by": condensed(self.made_by),
         }
 
     def save(self, folder: str | Path) -> Path:

@@ -12,7 +12,7 @@ from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import split_address
 from concept_probe.storage import check_file, file_sha256, read_json, read_tensors, write_json, write_tensors
 
-FORMAT = "concept_probe.edit/1"
+EDIT_FORMAT = "concept_probe.edit/1"
 _MEND = "the edit has to be made again"
 
 
@@ -21,7 +21,7 @@ def save_edit(edit: Edit, folder: Path) -> Path:
     tensors = {f"{where}#{name}": x for where, delta in edit.deltas.items() for name, x in delta.tensors().items()}
     write_tensors(folder / "edit.safetensors", tensors)
     note = {
-        "format": FORMAT,
+        "format": EDIT_FORMAT,
         "name": edit.name,
         "concept": edit.concept,
         "base_hash": edit.base_hash,
@@ -43,8 +43,8 @@ def load_edit(folder: Path) -> Edit:
         if not path.is_file():
             raise FileNotFoundError(f"no edit in {folder}: {path.name} is missing (Edit.save writes both files)")
     data = read_json(note, _MEND)
-    if data.get("format") != FORMAT:
-        raise ValueError(f"{note} has format {data.get('format')!r}, this version reads {FORMAT!r}")
+    if data.get("format") != EDIT_FORMAT:
+        raise ValueError(f"{note} has format {data.get('format')!r}, this version reads {EDIT_FORMAT!r}")
     check_file(store, data["sha256"], note.name, _MEND)
     own: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, x in read_tensors(store, _MEND)[0].items():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import tap
-from concept_probe.erasers.erasure.provenance import shown
+from concept_probe.erasers.erasure.provenance import condensed
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.families.diffusion.trajectory import SamplingHook
 from concept_probe.types import Moment, Site
@@ -88,7 +88,7 @@ class Intervention:
             "concept": self.concept,
             "strength": self.strength,
             "sites": [str(site) for site in self.actions],
-            "made_by": shown(self.made_by),
+            "made_by": condensed(self.made_by),
         }
 
 

@@ -65,9 +65,9 @@ def content_hash(space: Subspace) -> str:
     return tensors_sha256((name, x) for name, x in tensors.items() if x is not None)[:12]
 
 
-def shown(made_by: Mapping[str, Any]) -> dict[str, Any]:
+def condensed(made_by: Mapping[str, Any]) -> dict[str, Any]:
     """`made_by` for people: how many prompts were seen, instead of their fingerprints."""
     return {
-        key: len(value) if key == SEEN else shown(value) if isinstance(value, Mapping) else value
+        key: len(value) if key == SEEN else condensed(value) if isinstance(value, Mapping) else value
         for key, value in made_by.items()
     }

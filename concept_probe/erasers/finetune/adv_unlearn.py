@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.closed_form.value_offsets import edited_layers
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
@@ -57,7 +57,7 @@ class AdvUnlearn(Eraser[DiffusionSubject, Edit]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts in `sources`."""
-        moved = tuple(moved_prompts(concept, self.sources, self.name))
+        moved = tuple(prompts_to_erase(concept, self.sources, self.name))
         student = FullWeights(subject, layer_parameters(subject, self.layers))
         terms = [negative_guidance_term(subject, concept, moved, self.eta, self.base, self.name)]
         terms += retain_terms(subject, concept, self.preserve, self.training.retain)

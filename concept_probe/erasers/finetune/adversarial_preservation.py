@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training, distilled_edit
@@ -64,7 +64,7 @@ class AdversarialPreservation(Eraser[DiffusionSubject, Edit]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts in `sources` or too few to choose from."""
-        moved = tuple(moved_prompts(concept, self.sources, self.name))
+        moved = tuple(prompts_to_erase(concept, self.sources, self.name))
         if self.every < 1 or self.worst < 1:
             raise ValueError(f"{self.name}: every is {self.every} and worst {self.worst}; both are 1 or more")
         every = tuple(dict.fromkeys(p for kind in self.preserve for p in concept.prompts(kind, "fit")))

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.distillation import (
@@ -120,7 +120,7 @@ class Ant(Eraser[DiffusionSubject, Edit]):
         for option in ("early", "share"):
             if not 0 <= getattr(self, option) <= 1:
                 raise ValueError(f"{self.name}: {option} is {getattr(self, option)}; it is a share, from 0 to 1")
-        moved = tuple(moved_prompts(concept, self.sources, self.name))
+        moved = tuple(prompts_to_erase(concept, self.sources, self.name))
         student: FullWeights = FullWeights(subject, denoiser_parameters(subject, self.part))
         if self.strength and self.share < 1:
             student = self._masked(subject, concept, student)
@@ -153,7 +153,7 @@ class Ant(Eraser[DiffusionSubject, Edit]):
         return lambda buffer: torch.where(is_early(buffer, self.early, total), self.first, 1.0)
 
     def _masked(self, subject: DiffusionSubject, concept: Concept, student: FullWeights) -> MaskedWeights:
-        moved_prompts(concept, self.augment, self.name)  # raises where there are none
+        prompts_to_erase(concept, self.augment, self.name)  # raises where there are none
         lists = [tuple(concept.prompts(kind, "fit")) for kind in self.augment]
         once = replace(self.training, refresh=0, adversary=0, pictures=min(self.training.pictures, LOOKS))
         views = [

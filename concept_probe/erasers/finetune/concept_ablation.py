@@ -7,8 +7,8 @@ from typing import Self
 
 import torch
 
-from concept_probe.erasers.closed_form.destinations import guides_of, led_to
-from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.closed_form.destinations import destinations_of, prompts_by_destination
+from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.distillation import (
@@ -57,8 +57,8 @@ class ConceptAblation(Eraser[DiffusionSubject, Edit]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts in `sources`."""
-        moved = moved_prompts(concept, self.sources, self.name)
-        led = led_to(moved, guides_of(moved, concept, self.guide, self.name))
+        moved = prompts_to_erase(concept, self.sources, self.name)
+        led = prompts_by_destination(moved, destinations_of(moved, concept, self.guide, self.name))
         student = FullWeights(subject, denoiser_parameters(subject, self.part))
 
         def any_led_to(guide: Prompt, generator: torch.Generator) -> Prompt:

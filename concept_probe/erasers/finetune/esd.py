@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training, distilled_edit, retain_terms
@@ -49,7 +49,7 @@ class Esd(Eraser[DiffusionSubject, Edit]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts in `sources`."""
-        moved = tuple(moved_prompts(concept, self.sources, self.name))
+        moved = tuple(prompts_to_erase(concept, self.sources, self.name))
         student = FullWeights(subject, denoiser_parameters(subject, self.part))
         terms = [negative_guidance_term(subject, concept, moved, self.eta, self.base, self.name)]
         terms += retain_terms(subject, concept, self.preserve, self.training.retain)

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import parameters_below
@@ -90,7 +90,7 @@ class FewShot(Eraser[DiffusionSubject, Edit]):
         """ValueError where the concept has no prompts in `sources`, or no picture is asked for."""
         if self.pictures < 1:
             raise ValueError(f"{self.name}: pictures is {self.pictures}; it learns from one picture or more")
-        moved = tuple(moved_prompts(concept, self.sources, self.name))
+        moved = tuple(prompts_to_erase(concept, self.sources, self.name))
         student = FullWeights(subject, feed_forward_parameters(subject, self.attentions, self.name))
         also = self._ascent(subject, concept, moved) if self.strength else None
         terms = retain_terms(subject, concept, self.preserve, self.training.retain)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.destinations import guides_of, nearest
+from concept_probe.erasers.closed_form.destinations import destinations_of, nearest_destinations
 from concept_probe.erasers.finetune.distillation import DistillationTerm, same_prompt
 from concept_probe.erasers.training.replay import LatentBuffer, null_predictions, predictions
 from concept_probe.types import Concept, Prompt
@@ -29,7 +29,7 @@ def negative_guidance_term(
 
     Raises ValueError where the anchor is to be the base and the concept has none.
     """
-    bases = nearest(prompts, guides_of(prompts, concept, None, method)) if base == "anchor" else None
+    bases = nearest_destinations(prompts, destinations_of(prompts, concept, None, method)) if base == "anchor" else None
     return DistillationTerm(
         tuple(prompts), same_prompt, lambda buffer: negative_guidance_target(subject, buffer, eta, bases)
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from concept_probe.activations import tap
 from concept_probe.activations.tap import Look
-from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training, distil, retain_terms
@@ -93,7 +93,7 @@ class Receler(Eraser[DiffusionSubject, Intervention]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """ValueError where the concept has no prompts in `sources`."""
-        moved = tuple(moved_prompts(concept, self.sources, self.name))
+        moved = tuple(prompts_to_erase(concept, self.sources, self.name))
         sites = subject.sites("cross_out")
         queries = weights_at(subject, ["cross_query"])
         widths = {s: subject.matrix(q).shape[1] for s, q in zip(sites, queries, strict=True)}

@@ -7,8 +7,8 @@ from typing import Self
 
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.destinations import guides_of, led_to
-from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.closed_form.destinations import destinations_of, prompts_by_destination
+from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.distillation import (
@@ -64,8 +64,8 @@ class Slider(Eraser[DiffusionSubject, Edit]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts in `sources`."""
-        moved = moved_prompts(concept, self.sources, self.name)
-        led = led_to(moved, guides_of(moved, concept, self.guide, self.name))
+        moved = prompts_to_erase(concept, self.sources, self.name)
+        led = prompts_by_destination(moved, destinations_of(moved, concept, self.guide, self.name))
         student = LowRankAdapters(subject, weights_at(subject, self.roles), self.rank, self.training.seed)
 
         def towards_concept(buffer: LatentBuffer) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from concept_probe.erasers.closed_form.destinations import guides_of, nearest
-from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.closed_form.destinations import destinations_of, nearest_destinations
+from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.distillation import (
@@ -58,8 +58,8 @@ class Spm(Eraser[DiffusionSubject, Edit]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts in `sources`."""
-        moved = moved_prompts(concept, self.sources, self.name)
-        anchors = nearest(moved, guides_of(moved, concept, self.guide, self.name))
+        moved = prompts_to_erase(concept, self.sources, self.name)
+        anchors = nearest_destinations(moved, destinations_of(moved, concept, self.guide, self.name))
         student = LowRankAdapters(subject, weights_at(subject, self.roles), self.rank, self.training.seed)
         terms = [past_anchor_term(subject, moved, anchors, self.eta)]
         terms += retain_terms(subject, concept, self.preserve, self.training.retain)

@@ -9,8 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.destinations import guides_of, nearest
-from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.closed_form.destinations import destinations_of, nearest_destinations
+from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.distillation import (
@@ -105,8 +105,8 @@ class Surgical(Eraser[DiffusionSubject, Edit]):
             raise ValueError(
                 f"{self.name}: window is {self.window}; it goes from a share of the trajectory to a later one"
             )
-        moved = moved_prompts(concept, self.sources, self.name)
-        guides = guides_of(moved, concept, self.guide, self.name)
+        moved = prompts_to_erase(concept, self.sources, self.name)
+        guides = destinations_of(moved, concept, self.guide, self.name)
         student = FullWeights(subject, denoiser_parameters(subject, self.part))
         terms = retain_terms(subject, concept, self.preserve, self.training.retain)
         also = self._loss(subject, moved, guides) if self.strength else None
@@ -114,7 +114,7 @@ class Surgical(Eraser[DiffusionSubject, Edit]):
 
     def _loss(self, subject: DiffusionSubject, moved: Sequence[Prompt], guides: Sequence[Prompt]) -> StepLoss:
         options = self.training
-        led = nearest(moved, guides)
+        led = nearest_destinations(moved, guides)
         prompts = evenly(moved, options.pictures)
         buffer = in_window(collect(subject, prompts, options.pictures, options.sampling, options.seed), self.window)
         target = GuidanceTarget.of(subject, buffer, [led[p] for p in buffer.prompts], self.eta)

@@ -11,8 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.destinations import guides_of, nearest
-from concept_probe.erasers.closed_form.states import moved_prompts
+from concept_probe.erasers.closed_form.destinations import destinations_of, nearest_destinations
+from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Intervention
 from concept_probe.erasers.finetune.distillation import (
@@ -98,8 +98,8 @@ class Unguide(Eraser[DiffusionSubject, Intervention]):
         """ValueError where the concept has no prompts in `sources`, or no select prompts to set the threshold by."""
         if self.watch < 1:
             raise ValueError(f"{self.name}: watch is {self.watch}; a trajectory is told by at least 1 of its steps")
-        moved = moved_prompts(concept, self.sources, self.name)
-        anchors = nearest(moved, guides_of(moved, concept, self.guide, self.name))
+        moved = prompts_to_erase(concept, self.sources, self.name)
+        anchors = nearest_destinations(moved, destinations_of(moved, concept, self.guide, self.name))
         lists = [
             [p for kind in kinds for p in concept.prompts(kind, "select")] for kinds in (self.sources, self.preserve)
         ]

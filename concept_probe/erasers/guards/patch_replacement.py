@@ -24,7 +24,7 @@ from concept_probe.types import Concept, Moment, Sampling, Site, SparseCoder, Su
 
 
 @dataclass(frozen=True)
-class Detector:
+class PatchDetector:
     """Which patches show the concept, at each of s denoising steps: those whose m features together exceed a floor."""
 
     codec: SparseCoder
@@ -43,10 +43,10 @@ class Detector:
         row = len(self.timesteps) // 2
         if moment.timestep is not None:
             row = int((self.timesteps - moment.timestep).abs().argmin())
-        return firing(self.codec, last(x), self.features[row]) > self.floors[row].to(x.device)
+        return summed_firing(self.codec, last(x), self.features[row]) > self.floors[row].to(x.device)
 
 
-def firing(codec: SparseCoder, x: Float[Tensor, "... d"], features: Tensor) -> Float[Tensor, "..."]:
+def summed_firing(codec: SparseCoder, x: Float[Tensor, "... d"], features: Tensor) -> Float[Tensor, "..."]:
     """Sum of some features' activations in each row."""
     codes = codec.encode(x)
     ours = torch.isin(codes.indices, features.to(codes.indices.device))
@@ -54,7 +54,7 @@ def firing(codec: SparseCoder, x: Float[Tensor, "... d"], features: Tensor) -> F
 
 
 @torch.no_grad()
-def distinct(codec: SparseCoder, rows: Rows, count: int) -> Tensor:
+def distinctive_features(codec: SparseCoder, rows: Rows, count: int) -> Tensor:
     """(s, m) long: at each denoising step, the `count` features that fire more on each list of the concept's prompts
     than on any other thing, by their margin (see `find.contrast`) averaged over those lists.
 
@@ -75,18 +75,18 @@ def distinct(codec: SparseCoder, rows: Rows, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def detector(
+def fit_detector(
     codec: SparseCoder, fit: Rows, held: Rows, timesteps: dict[int, int], count: int, quantile: float
-) -> Detector:
+) -> PatchDetector:
     """Features of largest margin on `fit`; floors that a share `quantile` of other prompts' patches in `held` keep."""
-    features = distinct(codec, fit, count)
+    features = distinctive_features(codec, fit, count)
     times, floors = [], []
     for step, of_step in zip(fit.step.unique().tolist(), features, strict=True):
         others = held.select((held.step == step) & ~held.concept)
-        fires = torch.cat([firing(codec, part, of_step) for part in others.x.split(8192)])
+        fires = torch.cat([summed_firing(codec, part, of_step) for part in others.x.split(8192)])
         times.append(timesteps.get(step, 0))
         floors.append(fires.sort().values[min(int(quantile * len(fires)), len(fires) - 1)])
-    return Detector(codec, torch.tensor(times), features, torch.stack(floors))
+    return PatchDetector(codec, torch.tensor(times), features, torch.stack(floors))
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class PatchReplacement(Eraser[DiffusionSubject, Intervention]):
             fit = concept_rows(subject, concept, list(codecs), "fit", **options)
         held = concept_rows(subject, concept, list(codecs), "select", **options)
         detectors = {
-            site: detector(codec, fit[site], held[site], timesteps, self.count, self.quantile)
+            site: fit_detector(codec, fit[site], held[site], timesteps, self.count, self.quantile)
             for site, codec in codecs.items()
         }
         replacer = Replacer(Requery(subject, self.text))

@@ -39,7 +39,7 @@ class Timetable:
 
 
 @torch.no_grad()
-def strongest(codec: SparseCoder, rows: Rows, count: int) -> Tensor:
+def strongest_by_step(codec: SparseCoder, rows: Rows, count: int) -> Tensor:
     """(s, m) long: the `count` features of largest contrast at each denoising step of `rows`."""
     scored = contrast(codec, rows, "share")
     chosen = []
@@ -106,7 +106,7 @@ class Saeuron(Eraser[DiffusionSubject, Intervention]):
         with timesteps_met(subject, sites[0]) as seen:
             rows = concept_rows(subject, concept, sites, "fit", limit=self.limit, steps=steps, sampling=self.sampling)
         tables = {
-            site: timetable(codec, rows[site], seen, strongest(codec, rows[site], self.count))
+            site: timetable(codec, rows[site], seen, strongest_by_step(codec, rows[site], self.count))
             for site, codec in codecs.items()
         }
         actions = {site: self._action(codecs[site], table) for site, table in tables.items()}

@@ -17,7 +17,7 @@ from concept_probe.families import DiffusionSubject
 from concept_probe.find.directions.means import orthonormal
 from concept_probe.types import CONTENT, EOS, SUBJECT, Concept, Kind, Moment, Prompt, Site, Subspace
 
-WORDS = (CONTENT, SUBJECT)
+WORD_KINDS = (CONTENT, SUBJECT)
 
 
 def triggers(without: Float[Tensor, "n d"], concept: Float[Tensor, "d k"], alpha: float) -> Tensor:
@@ -75,20 +75,20 @@ class Safree(Eraser[DiffusionSubject, Intervention]):
             )
         actions: dict[Site, Change] = {}
         for embedding, out in zip(subject.sites("token_embedding"), subject.sites("text_out"), strict=True):
-            reader = Reader(subject, embedding, out)
+            reader = EncoderReader(subject, embedding, out)
             basis = orthonormal(reader.summaries([Prompt(text) for text in phrases]).mT)
             actions[embedding] = reader.remember
             actions[out] = self._action(reader, basis)
         return self.guard(concept, actions, phrases=list(phrases))
 
-    def _action(self, reader: Reader, basis: Tensor) -> Change:
+    def _action(self, reader: EncoderReader, basis: Tensor) -> Change:
         def change(x: Tensor, moment: Moment) -> Tensor | None:
             if reader.asking or moment.token_kinds is None:
                 return None
             delta = torch.zeros_like(x)
             for row in range(len(x)):
                 kinds = moment.token_kinds[row].to(x.device)
-                words = torch.isin(kinds, torch.tensor(WORDS, device=x.device)).nonzero()[:, 0]
+                words = torch.isin(kinds, torch.tensor(WORD_KINDS, device=x.device)).nonzero()[:, 0]
                 if moment.branches[row] != "cond" or len(words) < 2:
                     continue
                 without = reader.without(row, words, kinds).to(x)
@@ -103,7 +103,7 @@ class Safree(Eraser[DiffusionSubject, Intervention]):
         return change
 
 
-class Reader:
+class EncoderReader:
     """One text encoder, asked for prompts that lack a word."""
 
     def __init__(self, subject: DiffusionSubject, embedding: Site, out: Site) -> None:

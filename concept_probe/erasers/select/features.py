@@ -21,11 +21,11 @@ from concept_probe.types import Concept, Recogniser, Sampling, SparseCoder, Subs
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-COLUMNS = (24, 48, 96)
-DIRECTIONS = (1, 2, 4)
+COLUMN_COUNTS = (24, 48, 96)
+DIRECTION_COUNTS = (1, 2, 4)
 
 
-def strongest(found: Sequence[Subspace], count: int) -> tuple[Subspace, ...]:
+def strongest_features(found: Sequence[Subspace], count: int) -> tuple[Subspace, ...]:
     """The `count` features of largest contrast of each Subspace of `find_features`."""
     return tuple(
         replace(s, basis=s.basis[:, :count], features=s.features[:count], scores=s.scores[:count]) for s in found
@@ -64,7 +64,7 @@ def choose_features(
         for strength, count, formula, error in product(strengths, counts, formulas, errors):
             name = f"{sae.site}, {count} features by {formula} x {strength:g}, error {error}"
             eraser = AblateFeatures(strength=strength, error=error)  # pyright: ignore[reportArgumentType]
-            used[name] = strongest(found[formula], count)
+            used[name] = strongest_features(found[formula], count)
             candidates[name] = eraser(subject, concept, used[name])
     choice = choose(
         candidates, subject, concept, recogniser=recogniser, tested=tested, images=images, goal=goal, retain=retain,
@@ -97,7 +97,7 @@ def choose_vectors(
     vectors are ablated with the same strength: `score` of each Subspace in `found` is the paired drop of
     detection against them, and where its interval reaches 0 nothing was found.
     """
-    counts = counts or (COLUMNS if role == "mlp_value" else DIRECTIONS)
+    counts = counts or (COLUMN_COUNTS if role == "mlp_value" else DIRECTION_COUNTS)
     mixes, candidates = {}, {}
     for ranked in vector_candidates(subject, concept, role):
         for strength, count in product(strengths, sorted({min(count, ranked.most) for count in counts})):
