@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 
 from concept_probe.activations import tap
 from concept_probe.erasers import DifferenceOfMeans, Edit, Intervention, Leace
+from concept_probe.erasers.projection import projector
 from concept_probe.find import concept_rows, difference_of_means, leace
 from concept_probe.find.directions.means import DIRECTION_KINDS, contrast_directions
 from concept_probe.testing.concepts import tiny_concept
@@ -105,12 +104,12 @@ def test_a_wrong_width_is_refused():
 
 
 def test_prompts_are_read_once_for_several_sites_and_give_what_each_site_gives_alone(monkeypatch):
-    module, subject, asked = sys.modules[Leace.__module__], tiny_sd(), []
+    module, subject, asked = projector, tiny_sd(), []
     sites = subject.sites("cross_value")
     read = module.rows_to_fit
     monkeypatch.setattr(module, "rows_to_fit", lambda *given: asked.append(given[2]) or read(*given))
     guard = Leace(how="intervention", role="cross_value")(subject, CONCEPT)
-    assert len(sites) > 1 and [len(part) for part in asked] == [min(len(sites), module.AT_ONCE)]
+    assert len(sites) > 1 and [len(part) for part in asked] == [min(len(sites), module.SITES_AT_ONCE)]
     alone = Leace(how="intervention", role="cross_value")(subject, CONCEPT, [leace(subject, CONCEPT, s) for s in sites])
     width = subject.matrix(Site(sites[0].component, sites[0].path, "weight")).shape[0]
     x = torch.randn(2, 5, width, generator=torch.Generator().manual_seed(0))
