@@ -61,8 +61,8 @@ def test_policies_choose_their_tokens():
     assert align(own, guide, "subject") == [(2, 2), (3, 2)]
     assert align(own, guide, "suffix") == [(2, 2), (3, 2), (4, 3), (5, 4), (6, 5), (7, 6)]
     assert align(own, guide, "all")[0] == (1, 1)
-    with pytest.raises(ValueError, match="policy"):
-        align(own, guide, "first")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="uce: policy is 'first'; it is one of last_subject, subject"):
+        Uce(policy="first")  # pyright: ignore[reportArgumentType]
 
 
 def test_a_guide_without_a_subject_is_aligned_from_its_end():
