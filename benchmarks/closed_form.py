@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.rece import solve_rece
-from concept_probe.erasers.closed_form.solve import Moments, Solution, edit_moments, factors
+from concept_probe.erasers.closed_form.rece import Rounds, solve_rece
+from concept_probe.erasers.closed_form.solve import Moments, Solution, factors, solve_uce
 from concept_probe.erasers.closed_form.speed import augmented, influenced, null_projector, solve_speed
+from concept_probe.erasers.closed_form.states import TokenStates
 
 WIDTH = 768
 ROWS = (320,) * 5 + (640,) * 5 + (1280,) * 6
@@ -52,19 +53,17 @@ def stack_of(weights: list[Tensor]) -> Tensor:
 def uce(weights: list[Tensor], c: Tensor, g: Tensor, p: Tensor) -> Solution:
     sums = Moments.of(c, g, p)
     alpha, beta = sums.weights(1.0, 1.0, "mean")
-    solution = edit_moments(sums, lam=0.1, alpha=alpha, beta=beta)
+    solution = solve_uce(sums, lam=0.1, alpha=alpha, beta=beta, method="uce")
     applied(weights, solution.change, len(c))
     return solution
 
 
 def rece(weights: list[Tensor], c: Tensor, g: Tensor, p: Tensor) -> Solution:
-    sums, stack, rounds = Moments.of(c, g, p), stack_of(weights), 2
-    alpha, beta = sums.weights(1.0, 1.0, "mean")
-    ridge = 0.01 * float(stack.diagonal().mean())
-    got = solve_rece(
-        c, g, sums, stack, lam=0.1, alpha=alpha, beta=beta, ridge=ridge, rounds=rounds, remember=1.0
-    ).solution  # fmt: skip
-    applied(weights, got.change, len(c) * (rounds + 1))
+    given, stack = TokenStates(c, g, p, {}), stack_of(weights)
+    alpha, beta = given.moments().weights(1.0, 1.0, "mean")
+    rounds = Rounds(2, 0.01 * float(stack.diagonal().mean()), 1.0)
+    got = solve_rece(given, stack, rounds, lam=0.1, alpha=alpha, beta=beta).solution
+    applied(weights, got.change, len(c) * (rounds.count + 1))
     return got
 
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from concept_probe.erasers import Emcid, LowRank, Mace, Rece, Speed, Uce
 from concept_probe.erasers.closed_form.key_values import solve_key_values
 from concept_probe.erasers.closed_form.mace import Contribution, fuse
-from concept_probe.erasers.closed_form.rece import derive, solve_rece
-from concept_probe.erasers.closed_form.solve import Moments, edit_moments, factors
+from concept_probe.erasers.closed_form.rece import Rounds, derive, solve_rece
+from concept_probe.erasers.closed_form.solve import Moments, factors, solve_uce
 from concept_probe.erasers.closed_form.speed import augmented, influenced, null_projector, solve_speed
+from concept_probe.erasers.closed_form.states import TokenStates
 from concept_probe.erasers.guards.attention_maps import attention
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
@@ -40,17 +41,17 @@ def test_sums_of_two_concepts_add_and_mean_weights_do_not_depend_on_the_number_o
     c, g, p = rows(4, 4, 6)
     both = Moments.of(c[:2], g[:2], p[:3]) + Moments.of(c[2:], g[2:], p[3:])
     whole = Moments.of(c, g, p)
-    for name in ("moved", "led", "kept"):
+    for name in ("edited", "destination", "retained"):
         torch.testing.assert_close(getattr(both, name), getattr(whole, name))
-    assert (both.count_moved, both.count_kept) == (4, 6)
+    assert (both.count_edited, both.count_retained) == (4, 6)
     twice = whole + whole
     for sums in (whole, twice):
         alpha, beta = sums.weights(2.0, 0.5, "mean")
-        torch.testing.assert_close(alpha * sums.moved, 2.0 * D * c.mT @ c / 4)
-        torch.testing.assert_close(beta * sums.kept, 0.5 * D * p.mT @ p / 6)
+        torch.testing.assert_close(alpha * sums.edited, 2.0 * D * c.mT @ c / 4)
+        torch.testing.assert_close(beta * sums.retained, 0.5 * D * p.mT @ p / 6)
     assert whole.weights(2.0, 0.5, "sum") == (2.0, 0.5)
-    with pytest.raises(ValueError, match="balance"):
-        whole.weights(1.0, 1.0, "median")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="uce: balance is 'median'; it is one of sum, mean"):
+        Uce(balance="median")  # pyright: ignore[reportArgumentType]
 
 
 def test_factors_of_a_low_rank_matrix_are_those_of_the_whole():
@@ -65,7 +66,7 @@ def test_factors_of_a_low_rank_matrix_are_those_of_the_whole():
 def test_an_edit_that_stays_near_another_minimises_its_objective():
     c, g, p, w = rows(3, 3, 9, 5)
     start = rows(D, seed=2)[0] * 0.3
-    change = edit_moments(Moments.of(c, g, p), lam=0.3, alpha=2.0, beta=0.7, start=start).change
+    change = solve_uce(Moments.of(c, g, p), lam=0.3, alpha=2.0, beta=0.7, start=start, method="uce").change
 
     def objective(x: Tensor) -> Tensor:
         near = (x - w - w @ start).square().sum()
@@ -99,9 +100,8 @@ def test_a_round_of_rece_is_the_papers_with_each_matrix_solved_alone(remember):
     weights = rows(5, 8, seed=3)
     stack = torch.stack([w.mT @ w for w in weights]).sum(0)
     lam, alpha, beta, ridge = 0.3, 2.0, 0.7, 0.05
-    got = solve_rece(
-        c, g, Moments.of(c, g, p), stack, lam=lam, alpha=alpha, beta=beta, ridge=ridge, rounds=2, remember=remember
-    )
+    rounds = Rounds(2, ridge, remember)
+    got = solve_rece(TokenStates(c, g, p, {}), stack, rounds, lam=lam, alpha=alpha, beta=beta)
     eye = torch.eye(D, dtype=torch.float64)
     now = list(weights)
     seen: list[Tensor] = []

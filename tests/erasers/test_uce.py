@@ -10,7 +10,7 @@ import torch
 from concept_probe.erasers import Uce
 from concept_probe.erasers.closed_form.alignment import align
 from concept_probe.erasers.closed_form.destinations import nearest_destination
-from concept_probe.erasers.closed_form.solve import solve_uce
+from concept_probe.erasers.closed_form.solve import Moments, solve_uce
 from concept_probe.registry import UnknownName
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
@@ -27,7 +27,7 @@ def test_the_closed_form_is_the_papers():
     lam, alpha, beta = 0.3, 2.0, 0.7
     left = lam * w + alpha * (w @ g.mT) @ c + beta * (w @ p.mT) @ p
     right = lam * torch.eye(6, dtype=torch.float64) + alpha * c.mT @ c + beta * p.mT @ p
-    solution = solve_uce(c, g, p, lam=lam, alpha=alpha, beta=beta)
+    solution = solve_uce(Moments.of(c, g, p), lam=lam, alpha=alpha, beta=beta, method="uce")
     torch.testing.assert_close(w + w @ solution.change, left @ torch.linalg.inv(right))
     assert solution.residual < 1e-12
     assert solution.condition == pytest.approx(float(torch.linalg.cond(right)))
@@ -37,7 +37,7 @@ def test_it_minimises_its_objective():
     generator = torch.Generator().manual_seed(1)
     c, g, p = (torch.randn(n, 6, generator=generator, dtype=torch.float64) for n in (3, 3, 10))
     w = torch.randn(5, 6, generator=generator, dtype=torch.float64)
-    new = (w + w @ solve_uce(c, g, p, lam=0.3, alpha=2.0, beta=0.7).change).requires_grad_()
+    new = (w + w @ solve_uce(Moments.of(c, g, p), lam=0.3, alpha=2.0, beta=0.7, method="uce").change).requires_grad_()
     moved = (new @ c.mT - w @ g.mT).square().sum()
     kept = (new @ p.mT - w @ p.mT).square().sum()
     (2.0 * moved + 0.7 * kept + 0.3 * (new - w).square().sum()).backward()
@@ -47,7 +47,7 @@ def test_it_minimises_its_objective():
 
 def test_a_singular_solve_is_refused():
     with pytest.raises(ValueError, match="singular"):
-        solve_uce(torch.zeros(1, 4), torch.zeros(1, 4), torch.zeros(0, 4), lam=0.0, alpha=1.0, beta=1.0)
+        solve_uce(Moments.of(*map(torch.zeros, ((1, 4), (1, 4), (0, 4)))), lam=0.0, alpha=1.0, beta=1.0, method="uce")
 
 
 def kinds(*names: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Which token of a guide prompt stands for which token of a concept's prompt."""
+"""Which token of a destination stands for which token of a concept's prompt."""
 
 from __future__ import annotations
 
@@ -15,27 +15,24 @@ if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 TokenPolicy = Literal["last_subject", "subject", "suffix", "context", "all"]
-POLICIES = ("last_subject", "subject", "suffix", "context", "all")
 
 
-def align(kinds: Tensor, guide: Tensor, policy: TokenPolicy) -> list[tuple[int, int]]:
-    """Pairs (place in the prompt, place in the guide), given their token kinds (t,) each.
+def align(kinds: Tensor, destination: Tensor, policy: TokenPolicy) -> list[tuple[int, int]]:
+    """Pairs (place in the prompt, place in the destination), given their token kinds (t,) each.
 
-    Tokens of the subject go to those of the guide's subject, counted from the last; where the guide
+    Tokens of the subject go to those of the destination's subject, counted from the last; where that
     names none, and for all other tokens, a token at distance j from the end token goes to the one at
-    the same distance in the guide. No token ever goes to bos, whose state is the same for every
-    prompt: a place before the guide's first word means its first word, or its end token where it is empty.
+    the same distance in the destination. No token ever goes to bos, whose state is the same for every
+    prompt: a place before the destination's first word means its first word, or its end token where it is empty.
 
     Where the prompt names no subject, all its words are the subject.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"policy is {policy!r}; it is one of {', '.join(POLICIES)}")
     own = _places(kinds, SUBJECT) or _places(kinds, CONTENT) or [_end(kinds)]
-    theirs = _places(guide, SUBJECT)
-    end, guide_end, length = _end(kinds), _end(guide), len(kinds)
+    theirs = _places(destination, SUBJECT)
+    end, last, length = _end(kinds), _end(destination), len(kinds)
 
     def by_end(place: int) -> int:
-        return min(max(guide_end + place - end, 1), len(guide) - 1)
+        return min(max(last + place - end, 1), len(destination) - 1)
 
     def by_subject(place: int) -> int:
         if not theirs or place not in own:
@@ -65,26 +62,26 @@ def _end(kinds: Tensor) -> int:
 
 @torch.no_grad()
 def paired_states(
-    subject: Subject, moved: Sequence[Prompt], guides: Sequence[Prompt], policy: TokenPolicy
+    subject: Subject, prompts: Sequence[Prompt], destinations: Sequence[Prompt], policy: TokenPolicy
 ) -> tuple[Tensor, Tensor, dict[str, str]]:
-    """States (n, d) of the concept's tokens, those (n, d) of the guide's they are led to, and each text's guide.
+    """States (n, d) of the concept's tokens, those (n, d) of their destinations, and each text's destination.
 
-    A prompt takes the guide that shares most words with it outside its subject.
+    A prompt takes the destination that shares most words with it outside its subject.
     """
-    own, led = subject.encode(moved), subject.encode(guides)
-    kinds, guide_kinds = subject.tokenise(moved).kinds, subject.tokenise(guides).kinds
-    target, guide, drawn, stands = [], [], {}, nearest_destinations(moved, guides)
-    for i, prompt in enumerate(moved):
-        j = guides.index(stands[prompt])
-        drawn[prompt.text] = guides[j].text
-        pairs = align(kinds[i], guide_kinds[j], policy)
+    own, theirs = subject.encode(prompts), subject.encode(destinations)
+    kinds, other_kinds = subject.tokenise(prompts).kinds, subject.tokenise(destinations).kinds
+    target, goal, texts, stands = [], [], {}, nearest_destinations(prompts, destinations)
+    for i, prompt in enumerate(prompts):
+        j = destinations.index(stands[prompt])
+        texts[prompt.text] = destinations[j].text
+        pairs = align(kinds[i], other_kinds[j], policy)
         target.append(own.states[i, [a for a, _ in pairs]])
-        guide.append(led.states[j, [b for _, b in pairs]])
-    return torch.cat(target).double(), torch.cat(guide).double(), drawn
+        goal.append(theirs.states[j, [b for _, b in pairs]])
+    return torch.cat(target).double(), torch.cat(goal).double(), texts
 
 
 @torch.no_grad()
-def preserved_states(subject: Subject, prompts: Sequence[Prompt]) -> Tensor:
+def retained_states(subject: Subject, prompts: Sequence[Prompt]) -> Tensor:
     """States (n, d) of every token of the prompts; bos, which all share, once."""
     states, kinds = subject.encode(prompts).states.double(), subject.tokenise(prompts).kinds
     return torch.cat([states[kinds.to(states.device) != BOS], states[:1, 0]])

@@ -56,7 +56,7 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
     rate: float = 0.1
     """Adam's step, as a multiple of the root mean square of what the layer writes."""
     decay: float = 0.01
-    """Weight of |δ|² / |what is written|² beside the error of the prediction as a share of the guide's gap."""
+    """Weight of |δ|² / |what is written|² beside the error of the prediction, as a share of the gap to its goal."""
     pictures: int = 4
     """Walks from noise to pictures of the concept whose latents the offsets are learned on."""
     sampling: Sampling = Sampling()
@@ -75,43 +75,42 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts to move or none to keep."""
         every = prompts_to_erase(concept, self.sources, self.name)
-        moved = every[:: -(-len(every) // self.prompts)]
+        prompts = every[:: -(-len(every) // self.prompts)]
         others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
         if not others:
             raise ValueError(f"emcid: concept {concept.name!r} has no prompts in {', '.join(self.preserve)} to keep")
         layers = edited_layers(subject, self.layers)
-        offsets, losses = self._distilled(subject, concept, moved, layers)
+        offsets, losses = self._distilled(subject, concept, prompts, layers)
         deltas: dict[str, Delta] = {}
         gaps = {}
         for one in layers if self.strength else ():
-            written, gap = self._written(subject, one, offsets, moved, others)
+            written, gap = self._written(subject, one, offsets, prompts, others)
             deltas |= {where: delta.scaled(self.strength) for where, delta in written.items()}
             gaps[one.streams[-1].component] = gap
         shares = {"loss": loss_at_ends(losses), "gap_left": gaps}
         return self.edit(subject, concept, deltas, layers=[str(s) for one in layers for s in one.values], **shares)
 
     def _distilled(
-        self, subject: DiffusionSubject, concept: Concept, moved: Sequence[Prompt], layers: Sequence[Layers]
+        self, subject: DiffusionSubject, concept: Concept, prompts: Sequence[Prompt], layers: Sequence[Layers]
     ) -> tuple[Offsets, list[float]]:
-        """Offsets at the last edited layer of each encoder under which the concept's prompts are drawn as guides."""
-        guides = destinations_of(moved, concept, self.guide, self.name)
-        led = nearest_destinations(moved, guides)
-        length = subject.tokenise(moved).length
+        """Offsets at the last edited layer of each encoder that make the concept's prompts be drawn as their destinations."""
+        destinations = nearest_destinations(prompts, destinations_of(prompts, concept, self.guide, self.name))
+        length = subject.tokenise(prompts).length
         offsets = Offsets(
-            subject, [one.streams[-1] for one in layers], moved, places_of(subject, moved, self.policy, length)
+            subject, [one.streams[-1] for one in layers], prompts, places_of(subject, prompts, self.policy, length)
         )
-        pool = collect(subject, moved, self.pictures, self.sampling, self.seed)
-        goals = {p: predictions(subject, pool, [led[p]] * len(pool)) for p in moved}
+        pool = collect(subject, prompts, self.pictures, self.sampling, self.seed)
+        goals = {p: predictions(subject, pool, [destinations[p]] * len(pool)) for p in prompts}
         own = predictions(subject, pool, pool.prompts)
         gap = float((own - torch.stack(list(goals.values()))).float().square().mean()) or 1.0
 
         def loss(step: int, generator: torch.Generator) -> Tensor:
             index = torch.randint(len(pool), (self.batch,), generator=generator)
-            asked = torch.randint(len(moved), (self.batch,), generator=generator).tolist()
+            asked = torch.randint(len(prompts), (self.batch,), generator=generator).tolist()
             part = pool.rows(index)
-            said = subject.predict(part.inputs, part.timesteps, offsets.conditions(asked))
-            goal = torch.stack([goals[moved[j]][i] for j, i in zip(asked, index.tolist(), strict=True)])
-            return (said - goal).float().square().mean() / gap + self.decay * offsets.size()
+            predicted = subject.predict(part.inputs, part.timesteps, offsets.conditions(asked))
+            goal = torch.stack([goals[prompts[j]][i] for j, i in zip(asked, index.tolist(), strict=True)])
+            return (predicted - goal).float().square().mean() / gap + self.decay * offsets.size()
 
         generator = torch.Generator().manual_seed(self.seed)
         losses = descend(offsets, loss, steps=self.steps, rate=self.rate, generator=generator, method=self.name)
@@ -122,7 +121,7 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
         subject: DiffusionSubject,
         layers: Layers,
         offsets: Offsets,
-        moved: Sequence[Prompt],
+        prompts: Sequence[Prompt],
         others: Sequence[Prompt],
     ) -> tuple[dict[str, Delta], float]:
         """The edit of one encoder, first layer first, each closing its share of the gap that is still left."""
@@ -132,7 +131,7 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
         whole = None
         for i, (hidden, value) in enumerate(zip(layers.hidden, layers.values, strict=True)):
             with Edit(self.name, "", deltas, base).on(subject):
-                seen = streams_of(subject, [hidden, end], moved)
+                seen = streams_of(subject, [hidden, end], prompts)
                 kept = streams_of(subject, [hidden], others)[hidden].flatten(0, 1)
             wanted = goal - seen[end].double()[places.to(goal.device)]
             whole = whole or float(torch.linalg.matrix_norm(wanted))
@@ -142,5 +141,5 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
             wide = dtype_of(find_parameter(subject.components, address(value)))
             deltas[address(value)] = LowRank(delta.u.to(wide), delta.v.to(wide))
         with Edit(self.name, "", deltas, base).on(subject):
-            reached = streams_of(subject, [end], moved)[end].double()[places.to(goal.device)]
+            reached = streams_of(subject, [end], prompts)[end].double()[places.to(goal.device)]
         return deltas, float(torch.linalg.matrix_norm(goal - reached)) / (whole or 1.0)

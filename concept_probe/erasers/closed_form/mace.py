@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.erasers.closed_form.alignment import SUBJECT, TokenPolicy
-from concept_probe.erasers.closed_form.solve import Balance, Moments, edit_moments
+from concept_probe.erasers.closed_form.solve import Balance, Moments, solve_uce
 from concept_probe.erasers.closed_form.states import READERS, gather, multiplied, prompts_to_erase, readers
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
@@ -32,13 +32,13 @@ class Contribution:
     states: Tensor
     """(n, d) tokens at which its change has to act, float64"""
     refined: Tensor
-    """(d, d) K₀ of its first stage: W(I + K₀) answers its context tokens as their guides"""
+    """(d, d) K₀ of its first stage: W(I + K₀) answers its context tokens as their destinations"""
     terms: dict[str, LowRank]
     """u vᵀ of its second stage, by parameter address."""
 
 
 def fuse(
-    parts: Sequence[Contribution], preserve: Float[Tensor, "m d"], *, alpha: float, beta: float, lam: float
+    parts: Sequence[Contribution], retained: Float[Tensor, "m d"], *, alpha: float, beta: float, lam: float
 ) -> tuple[Float[Tensor, "d d"], list[Float[Tensor, "d d"]]]:
     """K and one F per part, with W' = W(I + K) + Σ_i (u_i v_iᵀ) F_i the least of
 
@@ -47,7 +47,7 @@ def fuse(
     over the tokens e of part i and preserved tokens p. With M = αΣ_iΣ e eᵀ + βΣ p pᵀ + λI it is F_i = αΣ e eᵀ M⁻¹
     and K = Σ_i K_i F_i: one solve for every matrix, and β in it once.
     """
-    p = preserve.double()
+    p = retained.double()
     each = [alpha * part.states.double().mT @ part.states.double() for part in parts]
     moment = beta * p.mT @ p + torch.stack(each).sum(0)
     moment.diagonal().add_(lam)
@@ -74,7 +74,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
     aims = "prompts"
     origin = "published"
     policy: TokenPolicy = "context"
-    """Which tokens the first stage moves; `context` are all that follow or stand between those of the subject."""
+    """Which tokens the first stage edits; `context` are all that follow or stand between those of the subject."""
     guide: str | None = None
     """What stands in for the concept in the first stage; see `Uce`."""
     sources: tuple[Kind, ...] = ("target",)
@@ -84,7 +84,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
     lam: float = 0.1
     """Weight of staying near the old matrix everywhere, in the first stage and in the fusion."""
     beta: float = 1.0
-    """Weight of each preserved token, in the first stage and in the fusion."""
+    """Weight of each retained token, in the first stage and in the fusion."""
     balance: Balance = "mean"
     """As in `Uce`."""
     rank: int = 1
@@ -123,7 +123,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
         return self.stamped(self._fused_from(subject, concepts), subject, concepts, ())
 
     def _fused_from(self, subject: DiffusionSubject, concepts: Sequence[Concept]) -> Edit:
-        parts, notes, kept = [], [], []
+        parts, notes, retained = [], [], []
         for concept in concepts:
             states = gather(
                 subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
@@ -132,16 +132,16 @@ class Mace(Eraser[DiffusionSubject, Edit]):
             sites = readers(subject, self.roles, self.within, states.target.shape[1], self.name)
             sums = states.moments()
             alpha, beta = sums.weights(1.0, self.beta, self.balance)
-            refined = edit_moments(sums, lam=self.lam, alpha=alpha, beta=beta, method=self.name)
+            refined = solve_uce(sums, lam=self.lam, alpha=alpha, beta=beta, method=self.name)
             deltas = multiplied(subject, sites, refined.change, len(states.target), 1.0)
             terms, losses = self._suppressed(subject, concept, sites, deltas)
             acts = gather(
                 subject, concept, policy="suffix", guide="", sources=self.sources, preserve=(), method=self.name
             )
             parts.append(Contribution(acts.target, refined.change, terms))
-            kept.append(states.preserve)
+            retained.append(states.retained)
             notes.append({"condition": refined.condition, "loss": loss_at_ends(losses)})
-        deltas = self._fused(subject, sites, parts, torch.cat(kept)) if self.strength else {}
+        deltas = self._fused(subject, sites, parts, torch.cat(retained)) if self.strength else {}
         names = [concept.name for concept in concepts]
         measured = {"stages": notes, "concepts": names}
         return Edit(self.name, "+".join(names), deltas, subject.weight_hash(), measured)
@@ -177,13 +177,13 @@ class Mace(Eraser[DiffusionSubject, Edit]):
         return {where: d for where, d in adapters.deltas().items() if isinstance(d, LowRank)}, losses
 
     def _fused(
-        self, subject: DiffusionSubject, sites: Sequence[Site], parts: list[Contribution], preserve: Tensor
+        self, subject: DiffusionSubject, sites: Sequence[Site], parts: list[Contribution], retained: Tensor
     ) -> dict[str, Delta]:
         """Third stage."""
-        moved = torch.cat([part.states for part in parts])
-        alpha, beta = Moments.of(moved, moved, preserve).weights(1.0, self.beta, self.balance)
-        change, filters = fuse(parts, preserve, alpha=alpha, beta=beta, lam=self.lam)
-        out = multiplied(subject, sites, change, len(moved), self.strength)
+        edited = torch.cat([part.states for part in parts])
+        alpha, beta = Moments.of(edited, edited, retained).weights(1.0, self.beta, self.balance)
+        change, filters = fuse(parts, retained, alpha=alpha, beta=beta, lam=self.lam)
+        out = multiplied(subject, sites, change, len(edited), self.strength)
         for site in sites:
             where = address(site)
             parameter = find_parameter(subject.components, where)

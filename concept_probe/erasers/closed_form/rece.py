@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.erasers.closed_form.alignment import TokenPolicy
-from concept_probe.erasers.closed_form.solve import Balance, Moments, Solution, edit_moments
-from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, gram, multiplied, readers
+from concept_probe.erasers.closed_form.solve import Balance, Moments, Solution, solve_uce
+from concept_probe.erasers.closed_form.states import READERS, TokenStates, fit_of, gather, gram, multiplied, readers
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.families import DiffusionSubject
@@ -18,14 +18,14 @@ from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Kind, Subspa
 
 
 def derive(
-    target: Float[Tensor, "n d"], guide: Float[Tensor, "n d"], change: Float[Tensor, "d d"],
+    target: Float[Tensor, "n d"], destination: Float[Tensor, "n d"], change: Float[Tensor, "d d"],
     stack: Float[Tensor, "d d"], ridge: float,
 ) -> tuple[Float[Tensor, "n d"], float]:  # fmt: skip
     """Embeddings c' that edited matrices answer as the originals answered `target`, and how well they do.
 
     c' = (λI + Σ WᵀW)⁻¹ (Σ WᵀW₀) c with W = W₀(I + K): for all matrices at once it takes no more than
     `stack` = Σ W₀ᵀW₀ and K (`change`). The second value is 1 - Σ|W c' - W₀ c|² / Σ|W₀ g - W₀ c|²: 1 where the
-    derived embeddings bring the concept back whole, 0 where they come no nearer to it than the guides.
+    derived embeddings bring the concept back whole, 0 where they come no nearer to it than the destinations g.
     """
     after = torch.eye(len(change), dtype=change.dtype, device=change.device) + change
     read = after.mT @ stack
@@ -33,8 +33,19 @@ def derive(
     moment.diagonal().add_(ridge)
     derived = torch.cholesky_solve(read @ target.mT, torch.linalg.cholesky(moment)).mT
     missing = derived @ after.mT - target
-    lost, whole = ((x @ stack * x).sum() for x in (missing, guide - target))
+    lost, whole = ((x @ stack * x).sum() for x in (missing, destination - target))
     return derived, float(1 - lost / whole.clamp_min(torch.finfo(whole.dtype).tiny))
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How embeddings are derived and led away after the first edit."""
+
+    count: int
+    ridge: float
+    """λ of `derive`."""
+    remember: float
+    """Weight, in each round, of every token edited before; at 0 it is the paper's round."""
 
 
 @dataclass(frozen=True)
@@ -48,32 +59,31 @@ class Derived:
 
 
 def solve_rece(
-    target: Tensor, guide: Tensor, sums: Moments, stack: Tensor, *, lam: float, alpha: float, beta: float,
-    ridge: float, rounds: int, remember: float,
-) -> Derived:  # fmt: skip
-    """UCE, then `rounds` times UCE on the derived embeddings, each staying near the edit before it.
+    states: TokenStates, stack: Float[Tensor, "d d"], rounds: Rounds, *, lam: float, alpha: float, beta: float
+) -> Derived:
+    """UCE, then `rounds.count` times UCE on the derived embeddings, each staying near the edit before it.
 
-    Round k: W_k = [λW_{k-1} + αΣ(W₀ g)c'ᵀ + βΣ(W₀ p)pᵀ][λI + αΣc'c'ᵀ + βΣppᵀ]⁻¹. Guides and preserved tokens are
-    answered as by the original W₀. Tokens moved in earlier rounds stand beside c' with the weight `remember`,
-    all of them together weighing α; at 0 it is the paper's round. `target` and `guide` are rows (n, d), `stack` is
-    Σ W₀ᵀW₀, `ridge` the λ of `derive`.
+    Round k: W_k = [λW_{k-1} + αΣ(W₀ g)c'ᵀ + βΣ(W₀ p)pᵀ][λI + αΣc'c'ᵀ + βΣppᵀ]⁻¹. Destinations and retained tokens
+    are answered as by the original W₀. Tokens edited in earlier rounds stand beside c' with the weight `remember`, all of
+    them together weighing α. `stack` is Σ W₀ᵀW₀.
     """
-    solution = edit_moments(sums, lam=lam, alpha=alpha, beta=beta, method="rece")
-    regained, earlier = [], (sums.moved, sums.led)
-    for before in range(1, rounds + 1):
-        derived, share = derive(target, guide, solution.change, stack, ridge)
+    sums = states.moments()
+    solution = solve_uce(sums, lam=lam, alpha=alpha, beta=beta, method="rece")
+    regained, earlier = [], (sums.edited, sums.destination)
+    for before in range(1, rounds.count + 1):
+        derived, share = derive(states.target, states.destination, solution.change, stack, rounds.ridge)
         regained.append(share)
-        moved, led = derived.mT @ derived, guide.mT @ derived
-        whole = 1 + remember * before
+        edited, destination = derived.mT @ derived, states.destination.mT @ derived
+        whole = 1 + rounds.remember * before
         of_round = Moments(
-            (moved + remember * earlier[0]) / whole,
-            (led + remember * earlier[1]) / whole,
-            sums.kept,
-            sums.count_moved,
-            sums.count_kept,
+            (edited + rounds.remember * earlier[0]) / whole,
+            (destination + rounds.remember * earlier[1]) / whole,
+            sums.retained,
+            sums.count_edited,
+            sums.count_retained,
         )
-        earlier = (earlier[0] + moved, earlier[1] + led)
-        solution = edit_moments(of_round, lam=lam, alpha=alpha, beta=beta, start=solution.change, method="rece")
+        earlier = (earlier[0] + edited, earlier[1] + destination)
+        solution = solve_uce(of_round, lam=lam, alpha=alpha, beta=beta, start=solution.change, method="rece")
     return Derived(solution, tuple(regained))
 
 
@@ -96,19 +106,19 @@ class Rece(Eraser[DiffusionSubject, Edit]):
     """λ of the derived embeddings as a share of the mean eigenvalue of Σ WᵀW: the larger, the nearer to 0 they
     stay, and the less each round changes."""
     remember: float = 1.0
-    """Weight, in each round, of every token moved before: at 0, the paper's round, only λ keeps the first edit."""
+    """Weight, in each round, of every token edited before: at 0, the paper's round, only λ keeps the first edit."""
     policy: TokenPolicy = "suffix"
-    """Which tokens are moved; see `Uce`."""
+    """Which tokens are edited; see `Uce`."""
     guide: str | None = None
     """What stands in for the concept; see `Uce`."""
     sources: tuple[Kind, ...] = FORGET_KINDS
-    """Lists of the concept's prompts (fit split) that are moved."""
+    """Lists of the concept's prompts (fit split) that are erased."""
     preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) that are kept, all of their tokens."""
     lam: float = 0.1
     """λ: weight of staying near the matrix of the round before."""
     alpha: float = 1.0
-    """α: weight of each moved token."""
+    """α: weight of each edited token."""
     beta: float = 1.0
     """β: weight of each preserved token."""
     balance: Balance = "mean"
@@ -126,21 +136,19 @@ class Rece(Eraser[DiffusionSubject, Edit]):
             raise ValueError(f"rece: rounds is {self.rounds}; 0 is UCE alone, each more derives embeddings once")
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
-        """ValueError where the concept has no prompts to move."""
+        """ValueError where the concept has no prompts to erase."""
         states = gather(
             subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
             method=self.name,
         )  # fmt: skip
         sites = readers(subject, self.roles, self.within, states.target.shape[1], self.name)
-        sums, stack = states.moments(), gram(subject, sites)
-        alpha, beta = sums.weights(self.alpha, self.beta, self.balance)
+        stack = gram(subject, sites)
+        alpha, beta = states.moments().weights(self.alpha, self.beta, self.balance)
         ridge = self.ridge * float(stack.diagonal().mean())
-        derived = solve_rece(
-            states.target, states.guide, sums, stack, lam=self.lam, alpha=alpha, beta=beta, ridge=ridge,
-            rounds=self.rounds, remember=self.remember,
-        )  # fmt: skip
+        rounds = Rounds(self.rounds, ridge, self.remember)
+        derived = solve_rece(states, stack, rounds, lam=self.lam, alpha=alpha, beta=beta)
         change = derived.solution.change
-        _, after = derive(states.target, states.guide, change, stack, ridge)
+        _, after = derive(states.target, states.destination, change, stack, ridge)
         rank = len(states.target) * (self.rounds + 1)
         return self.edit(
             subject,
@@ -149,6 +157,6 @@ class Rece(Eraser[DiffusionSubject, Edit]):
             condition=derived.solution.condition,
             residual=derived.solution.residual,
             regained=[*derived.regained, after],
-            guides=states.drawn,
+            guides=states.texts,
             **fit_of(change, states),
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.solve import Solution, edit_moments
+from concept_probe.erasers.closed_form.solve import Solution, solve_uce
 from concept_probe.erasers.closed_form.states import TokenStates, fit_of, multiplied
 from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject
 from concept_probe.erasers.eraser import Eraser
@@ -55,26 +55,26 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
         that the model lacks.
         """
         layers = edited_blocks(subject, self.layers, self.name)
-        moved = [p for kind in self.sources for p in concept.prompts(kind, "fit") if p.subject]
+        edited = [p for kind in self.sources for p in concept.prompts(kind, "fit") if p.subject]
         others = [p for kind in self.preserve for p in concept.prompts(kind, "fit")]
-        if not moved or not others:
+        if not edited or not others:
             raise ValueError(
                 f"rocr: {concept.name!r} needs fit prompts that name their subject in {', '.join(self.sources)}, found "
-                f"{len(moved)}, and some in {', '.join(self.preserve)} to keep, found {len(others)}"
+                f"{len(edited)}, and some in {', '.join(self.preserve)} to keep, found {len(others)}"
             )
         guide = self.other_name(concept)
-        led = [renamed(prompt, guide) for prompt in moved]
+        destinations = [renamed(prompt, guide) for prompt in edited]
         deltas: dict[str, Delta] = {}
         solved: dict[str, dict[str, float]] = {}
         base = subject.weight_hash()
         for layer in layers if self.strength else ():
             value = subject.sites("mlp_value")[layer]
             with Edit(self.name, "", deltas, base).on(subject):
-                keys = self.keys(subject, layer, moved, led, others)
+                keys = self.keys(subject, layer, edited, destinations, others)
             solution = self.solved(keys)
             solved[str(value)] = {"condition": solution.condition, "residual": solution.residual}
             solved[str(value)] |= fit_of(solution.change, keys)
-            deltas |= multiplied(subject, [value], solution.change, len(moved), 1.0)
+            deltas |= multiplied(subject, [value], solution.change, len(edited), 1.0)
         deltas = {where: delta.scaled(self.strength) for where, delta in deltas.items()}
         return self.edit(subject, concept, deltas, guide=guide, layers=list(layers), solved=solved)
 
@@ -91,24 +91,24 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
         return names[0]
 
     def keys(
-        self, model: CausalLMSubject, layer: int, moved: Sequence[Prompt], led: Sequence[Prompt],
+        self, model: CausalLMSubject, layer: int, edited: Sequence[Prompt], destinations: Sequence[Prompt],
         others: Sequence[Prompt],
     ) -> TokenStates:  # fmt: skip
         """What the down projection of a block reads: at the concept's name, at the other name, and elsewhere; float64."""
         hidden = model.sites("mlp_hidden")[layer]
-        own, guide = (at_places(model, hidden, p, last_of_subject(model, p)).double() for p in (moved, led))
-        kept = [*dict.fromkeys((*others, *led))]
+        own, goal = (at_places(model, hidden, p, last_of_subject(model, p)).double() for p in (edited, destinations))
+        retained = [*dict.fromkeys((*others, *destinations))]
         with torch.no_grad():
-            parts = [read_site(model, hidden, kept[i : i + 32]) for i in range(0, len(kept), 32)]
+            parts = [read_site(model, hidden, retained[i : i + 32]) for i in range(0, len(retained), 32)]
         rest: Tensor = torch.cat([x[read & after_first_token(read)] for x, read in parts]).double()
-        return TokenStates(own, guide, rest, {a.text: b.text for a, b in zip(moved, led, strict=True)})
+        return TokenStates(own, goal, rest, {a.text: b.text for a, b in zip(edited, destinations, strict=True)})
 
     def solved(self, keys: TokenStates) -> Solution:
         """K (h, h) with W' = W + W K: [E[(g - c) cᵀ]] [E[c cᵀ] + β E[p pᵀ] + λ I]⁻¹, the same for every W."""
         sums = keys.moments()
-        alpha, beta = 1 / max(sums.count_moved, 1), self.beta / max(sums.count_kept, 1)
-        size = float((alpha * sums.moved + beta * sums.kept).diagonal().mean())
-        return edit_moments(sums, lam=self.lam * size, alpha=alpha, beta=beta, method=self.name)
+        alpha, beta = 1 / max(sums.count_edited, 1), self.beta / max(sums.count_retained, 1)
+        size = float((alpha * sums.edited + beta * sums.retained).diagonal().mean())
+        return solve_uce(sums, lam=self.lam * size, alpha=alpha, beta=beta, method=self.name)
 
 
 def renamed(prompt: Prompt, name: str) -> Prompt:

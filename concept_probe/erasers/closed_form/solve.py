@@ -16,38 +16,38 @@ Balance = Literal["sum", "mean"]
 class Moments:
     """Sums of outer products of states (d,), float64. Those of several concepts are added."""
 
-    moved: Float[Tensor, "d d"]
-    """Σ c cᵀ over moved tokens."""
-    led: Float[Tensor, "d d"]
-    """Σ g cᵀ over moved tokens, each with the token that it is led to."""
-    kept: Float[Tensor, "d d"]
-    """Σ p pᵀ over preserved tokens."""
-    count_moved: int
-    count_kept: int
+    edited: Float[Tensor, "d d"]
+    """Σ c cᵀ over edited tokens."""
+    destination: Float[Tensor, "d d"]
+    """Σ g cᵀ over edited tokens, each with the token that is its destination."""
+    retained: Float[Tensor, "d d"]
+    """Σ p pᵀ over retained tokens."""
+    count_edited: int
+    count_retained: int
 
     @classmethod
-    def of(cls, target: Float[Tensor, "n d"], guide: Float[Tensor, "n d"], preserve: Float[Tensor, "m d"]) -> Moments:
-        """Sums over rows; row i of `target` is led to row i of `guide`."""
-        c, g, p = target.double(), guide.double(), preserve.double()
+    def of(
+        cls, target: Float[Tensor, "n d"], destination: Float[Tensor, "n d"], retained: Float[Tensor, "m d"]
+    ) -> Moments:
+        """Sums over rows; row i of `target` is led to row i of `destination`."""
+        c, g, p = target.double(), destination.double(), retained.double()
         return cls(c.mT @ c, g.mT @ c, p.mT @ p, len(c), len(p))
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
-            self.moved + other.moved, self.led + other.led, self.kept + other.kept,
-            self.count_moved + other.count_moved, self.count_kept + other.count_kept,
+            self.edited + other.edited, self.destination + other.destination, self.retained + other.retained,
+            self.count_edited + other.count_edited, self.count_retained + other.count_retained,
         )  # fmt: skip
 
     def weights(self, alpha: float, beta: float, balance: Balance) -> tuple[float, float]:
-        """Weight of each moved and of each preserved token.
+        """Weight of each edited and of each retained token.
 
         `sum` gives `alpha` and `beta` as they are; `mean` divides each by its number of tokens and multiplies by d.
         """
         if balance == "sum":
             return alpha, beta
-        if balance != "mean":
-            raise ValueError(f"balance is {balance!r}; it is 'sum' or 'mean'")
-        d = len(self.moved)
-        return alpha * d / max(self.count_moved, 1), beta * d / max(self.count_kept, 1)
+        d = len(self.edited)
+        return alpha * d / max(self.count_edited, 1), beta * d / max(self.count_retained, 1)
 
 
 @dataclass(frozen=True)
@@ -81,30 +81,17 @@ def left_over(found: Tensor, asked: Tensor) -> float:
 
 
 def solve_uce(
-    target: Float[Tensor, "n d"],
-    guide: Float[Tensor, "n d"],
-    preserve: Float[Tensor, "m d"],
-    *,
-    lam: float,
-    alpha: float,
-    beta: float,
-) -> Solution:
-    """`edit_moments` of rows."""
-    return edit_moments(Moments.of(target, guide, preserve), lam=lam, alpha=alpha, beta=beta)
-
-
-def edit_moments(
-    sums: Moments, *, lam: float, alpha: float, beta: float, start: Tensor | None = None, method: str = "uce"
+    sums: Moments, *, lam: float, alpha: float, beta: float, method: str, start: Tensor | None = None
 ) -> Solution:
     """K = [λK₀ + α Σ(g - c)cᵀ] M⁻¹ with M = λI + αΣccᵀ + βΣppᵀ.
 
     W + W K minimises αΣ|W' c - W g|² + βΣ|W' p - W p|² + λ|W' - W(I + K₀)|², the same K for every W; K₀ (`start`)
     is 0 unless an earlier edit is to be stayed near. With K₀ = 0 this is UCE (arXiv 2308.14761), which has it
-    without λ and with α = β = 1. Raises ValueError where M is singular.
+    without λ and with α = β = 1. Raises ValueError where M is singular, in the name of `method`.
     """
-    moment = alpha * sums.moved + beta * sums.kept
+    moment = alpha * sums.edited + beta * sums.retained
     moment.diagonal().add_(lam)
-    right = alpha * (sums.led - sums.moved)
+    right = alpha * (sums.destination - sums.edited)
     right = right if start is None else right + lam * start
     return solve(right, moment, method, f"lam is {lam}, make it larger")
 

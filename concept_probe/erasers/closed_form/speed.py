@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.alignment import TokenPolicy, preserved_states
+from concept_probe.erasers.closed_form.alignment import TokenPolicy, retained_states
 from concept_probe.erasers.closed_form.solve import Moments, Solution, left_over
 from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, gram, multiplied, readers
 from concept_probe.erasers.eraser import Eraser, Needs
@@ -29,8 +29,8 @@ def influenced(
     retain: Float[Tensor, "m d"], change: Float[Tensor, "d d"], stack: Float[Tensor, "d d"], least: float
 ) -> Tensor:
     """Bool (m,): the retained rows p that an unguarded edit K moves by Σ|W K p|² of at least `least` times the mean."""
-    moved = retain @ change.mT
-    shift = (moved @ stack * moved).sum(1)
+    shifted = retain @ change.mT
+    shift = (shifted @ stack * shifted).sum(1)
     return shift >= least * shift.mean()
 
 
@@ -58,14 +58,14 @@ def solve_speed(
         raise ValueError(f"speed: rho is {rho}; it is the weight of a small change and must be positive")
     d = len(projector)
     eye = torch.eye(d, dtype=projector.dtype, device=projector.device)
-    moment = sums.moved @ projector + rho * eye
+    moment = sums.edited @ projector + rho * eye
     q = invariant.double().mT
     solved = torch.linalg.solve(moment, torch.cat([eye, q], 1))
     inverse, mq = solved[:, :d], solved[:, d:]
     small = q.mT @ projector @ mq
     small.diagonal().add_(lam)
     fixed = inverse - mq @ torch.linalg.lstsq(small, q.mT @ projector @ inverse, driver="gelsd").solution
-    change = (sums.led - sums.moved) @ projector @ fixed
+    change = (sums.destination - sums.edited) @ projector @ fixed
     # The matrix is not symmetric; what its condition amplifies are its singular values.
     values = torch.linalg.svdvals(moment)
     return Solution(change, float(values[0] / values[-1]), left_over(moment @ inverse, eye))
@@ -73,7 +73,7 @@ def solve_speed(
 
 @dataclass(frozen=True)
 class Speed(Eraser[DiffusionSubject, Edit]):
-    """Lead the concept's tokens to their guides by a change that retained prompts cannot see.
+    """Lead the concept's tokens to their destinations by a change that retained prompts cannot see.
 
     >>> edit = Speed(null=0.01)(subject, concept)
     """
@@ -98,11 +98,11 @@ class Speed(Eraser[DiffusionSubject, Edit]):
     lam: float = 1e-6
     """λ: softens the equality constraints on the beginning token and the empty prompt; 0 is exact."""
     policy: TokenPolicy = "suffix"
-    """Which tokens are moved; see `Uce`."""
+    """Which tokens are edited; see `Uce`."""
     guide: str | None = None
     """What stands in for the concept; see `Uce`."""
     sources: tuple[Kind, ...] = FORGET_KINDS
-    """Lists of the concept's prompts (fit split) that are moved."""
+    """Lists of the concept's prompts (fit split) that are erased."""
     preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) that are retained, all of their tokens."""
     roles: tuple[str, ...] = READERS
@@ -115,7 +115,7 @@ class Speed(Eraser[DiffusionSubject, Edit]):
     """Factor on the change of the weights."""
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
-        """ValueError where there is nothing to move, or no direction is left for the edit."""
+        """ValueError where there is nothing to erase, or no direction is left for the edit."""
         states = gather(
             subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
             method=self.name,
@@ -123,10 +123,10 @@ class Speed(Eraser[DiffusionSubject, Edit]):
         d = states.target.shape[1]
         sites = readers(subject, self.roles, self.within, d, self.name)
         sums, stack = states.moments(), gram(subject, sites)
-        invariant = preserved_states(subject, [Prompt("")])
+        invariant = retained_states(subject, [Prompt("")])
         free = solve_speed(sums, torch.eye(d, dtype=torch.float64).to(stack), invariant[:0], rho=self.rho, lam=self.lam)
-        counted = influenced(states.preserve, free.change, stack, self.least)
-        retain = augmented(states.preserve[counted], stack, self.copies, self.directions, self.seed)
+        counted = influenced(states.retained, free.change, stack, self.least)
+        retain = augmented(states.retained[counted], stack, self.copies, self.directions, self.seed)
         projector = null_projector(retain.mT @ retain, self.null)
         left = round(float(projector.trace()))
         if not left:
@@ -143,6 +143,6 @@ class Speed(Eraser[DiffusionSubject, Edit]):
             residual=solution.residual,
             directions_left=left,
             retained_tokens=int(counted.sum()),
-            guides=states.drawn,
+            guides=states.texts,
             **fit_of(solution.change, states),
         )

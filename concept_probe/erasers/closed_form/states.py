@@ -1,4 +1,4 @@
-"""What a closed form works on: the states of a concept's tokens and their guides, and the matrices that read them."""
+"""What a closed form works on: the states of a concept's tokens and of their destinations, and the matrices that read them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.alignment import TokenPolicy, paired_states, preserved_states
+from concept_probe.erasers.closed_form.alignment import TokenPolicy, paired_states, retained_states
 from concept_probe.erasers.closed_form.destinations import destinations_of
 from concept_probe.erasers.closed_form.solve import Moments, factors
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
@@ -28,24 +28,24 @@ class TokenStates:
     """Rows of text states (.., d), float64."""
 
     target: Tensor
-    """(n, d) moved tokens"""
-    guide: Tensor
+    """(n, d) edited tokens"""
+    destination: Tensor
     """(n, d) what each of them is led to"""
-    preserve: Tensor
-    """(m, d) tokens that are kept"""
-    drawn: dict[str, str]
-    """Text of each moved prompt to that of its guide."""
+    retained: Tensor
+    """(m, d) tokens that are to be answered as before"""
+    texts: dict[str, str]
+    """Text of each edited prompt to that of its destination."""
 
     def moments(self) -> Moments:
-        return Moments.of(self.target, self.guide, self.preserve)
+        return Moments.of(self.target, self.destination, self.retained)
 
 
 def prompts_to_erase(concept: Concept, sources: Sequence[Kind], method: str) -> list[Prompt]:
     """The concept's fit prompts of some lists. ValueError where there is none."""
-    moved = [prompt for kind in sources for prompt in concept.prompts(kind, "fit")]
-    if not moved:
+    prompts = [prompt for kind in sources for prompt in concept.prompts(kind, "fit")]
+    if not prompts:
         raise ValueError(f"{method}: concept {concept.name!r} has no prompts in {', '.join(sources)} (fit split)")
-    return moved
+    return prompts
 
 
 def gather(
@@ -55,13 +55,14 @@ def gather(
     """The states that a closed form needs, all from the fit split.
 
     `guide` None: each prompt is led to the anchor prompt that shares most of its words; a text stands in for the
-    subject in each prompt. ValueError where the concept has no prompts to move, or no anchor.
+    subject in each prompt. ValueError where the concept has no prompts to erase, or no anchor.
     """
-    moved = prompts_to_erase(concept, sources, method)
-    target, led, drawn = paired_states(subject, moved, destinations_of(moved, concept, guide, method), policy)
+    prompts = prompts_to_erase(concept, sources, method)
+    destinations = destinations_of(prompts, concept, guide, method)
+    target, destination, texts = paired_states(subject, prompts, destinations, policy)
     others = [prompt for kind in preserve for prompt in concept.prompts(kind, "fit")]
-    kept = preserved_states(subject, others) if others else target[:0]
-    return TokenStates(target, led, kept, drawn)
+    retained = retained_states(subject, others) if others else target[:0]
+    return TokenStates(target, destination, retained, texts)
 
 
 def readers(subject: Subject, roles: Sequence[str], within: Sequence[str], width: int, method: str) -> list[Site]:
@@ -104,18 +105,18 @@ def multiplied(subject: Subject, sites: Sequence[Site], change: Tensor, most: in
     for site in sites:
         parameter = find_parameter(subject.components, address(site))
         wide = dtype_of(parameter)
-        moved = subject.matrix(site).detach().double() @ left.to(parameter.device)
+        edited = subject.matrix(site).detach().double() @ left.to(parameter.device)
         right_here = right.to(parameter.device, wide).clone()
-        deltas[address(site)] = LowRank(moved.to(wide), right_here, subject.orientation(site))
+        deltas[address(site)] = LowRank(edited.to(wide), right_here, subject.orientation(site))
     return deltas
 
 
 def fit_of(change: Tensor, states: TokenStates) -> dict[str, float]:
-    """How far moved tokens still are from their guides (1: not moved), and how far preserved ones went."""
-    gap = torch.linalg.matrix_norm(states.guide - states.target).clamp_min(torch.finfo(torch.float64).tiny)
-    left = torch.linalg.matrix_norm(states.target + states.target @ change.mT - states.guide) / gap
+    """How far edited tokens still are from their destinations (1: where they were), and how far retained ones went."""
+    gap = torch.linalg.matrix_norm(states.destination - states.target).clamp_min(torch.finfo(torch.float64).tiny)
+    left = torch.linalg.matrix_norm(states.target + states.target @ change.mT - states.destination) / gap
     out = {"gap_left": float(left)}
-    if len(states.preserve):
-        drift = torch.linalg.matrix_norm(states.preserve @ change.mT) / torch.linalg.matrix_norm(states.preserve)
+    if len(states.retained):
+        drift = torch.linalg.matrix_norm(states.retained @ change.mT) / torch.linalg.matrix_norm(states.retained)
         out["preserved_drift"] = float(drift)
     return out

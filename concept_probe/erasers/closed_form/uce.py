@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from concept_probe.erasers.closed_form.alignment import TokenPolicy
-from concept_probe.erasers.closed_form.solve import Balance, edit_moments
+from concept_probe.erasers.closed_form.solve import Balance, solve_uce
 from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, multiplied, readers
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
@@ -15,7 +15,7 @@ from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Kind, Subspa
 
 @dataclass(frozen=True)
 class Uce(Eraser[DiffusionSubject, Edit]):
-    """Make every to_k and to_v answer the concept's tokens as it answers the guide's, and other prompts as before.
+    """Make every to_k and to_v answer the concept's tokens as it answers those of their destinations, and other prompts as before.
 
     >>> edit = Uce(policy="suffix", alpha=1.0, beta=0.1)(subject, concept)
     """
@@ -27,21 +27,21 @@ class Uce(Eraser[DiffusionSubject, Edit]):
     aims = "prompts"
     origin = "published"
     policy: TokenPolicy = "suffix"
-    """Which tokens of the concept's prompts are moved: `last_subject`, `subject` (all tokens that name it),
+    """Which tokens of the concept's prompts are edited: `last_subject`, `subject` (all tokens that name it),
     `suffix` (those and all after them, through the end token and padding), `all` (every token but bos)."""
     guide: str | None = None
     """What stands in for the concept. None: the concept's anchor prompts. A text: put in place of the subject in
     each of its prompts. The empty text: the subject is left out."""
     sources: tuple[Kind, ...] = FORGET_KINDS
-    """Lists of the concept's prompts (fit split) that are moved."""
+    """Lists of the concept's prompts (fit split) that are erased."""
     preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) that are kept, all of their tokens."""
     lam: float = 0.1
     """λ: weight of staying near the old matrix everywhere."""
     alpha: float = 1.0
-    """α: weight of each moved token."""
+    """α: weight of each edited token."""
     beta: float = 1.0
-    """β: weight of each preserved token."""
+    """β: weight of each retained token."""
     balance: Balance = "mean"
     """`sum` takes the sums of the paper; `mean` divides each sum by its number of tokens and multiplies by d,
     so that α, β and λ mean the same whatever the number of prompts."""
@@ -53,7 +53,7 @@ class Uce(Eraser[DiffusionSubject, Edit]):
     """Factor on the change of the weights."""
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
-        """ValueError where the concept has no prompts to move."""
+        """ValueError where the concept has no prompts to erase."""
         states = gather(
             subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
             method=self.name,
@@ -61,7 +61,7 @@ class Uce(Eraser[DiffusionSubject, Edit]):
         sites = readers(subject, self.roles, self.within, states.target.shape[1], self.name)
         sums = states.moments()
         alpha, beta = sums.weights(self.alpha, self.beta, self.balance)
-        solution = edit_moments(sums, lam=self.lam, alpha=alpha, beta=beta)
+        solution = solve_uce(sums, lam=self.lam, alpha=alpha, beta=beta, method=self.name)
         return self.edit(
             subject,
             concept,
@@ -69,7 +69,7 @@ class Uce(Eraser[DiffusionSubject, Edit]):
             condition=solution.condition,
             residual=solution.residual,
             moved_tokens=len(states.target),
-            preserved_tokens=len(states.preserve),
-            guides=states.drawn,
+            preserved_tokens=len(states.retained),
+            guides=states.texts,
             **fit_of(solution.change, states),
         )

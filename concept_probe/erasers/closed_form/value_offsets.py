@@ -51,11 +51,11 @@ def edited_layers(subject: Subject, layers: Sequence[int]) -> list[Layers]:
     return out
 
 
-def places_of(subject: Subject, moved: Sequence[Prompt], policy: TokenPolicy, length: int) -> Tensor:
+def places_of(subject: Subject, prompts: Sequence[Prompt], policy: TokenPolicy, length: int) -> Tensor:
     """Bool (n, t): tokens of the prompts that `policy` means."""
-    kinds = subject.tokenise(moved).kinds
-    out = torch.zeros(len(moved), length, dtype=torch.bool)
-    for i in range(len(moved)):
+    kinds = subject.tokenise(prompts).kinds
+    out = torch.zeros(len(prompts), length, dtype=torch.bool)
+    for i in range(len(prompts)):
         out[i, [place for place, _ in align(kinds[i], kinds[i], policy)]] = True
     return out
 
