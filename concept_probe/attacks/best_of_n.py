@@ -3,67 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import Any
 
-from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.budget import Attempt, Budget, Meter
-from concept_probe.attacks.pictures import shown_pictures
-from concept_probe.attacks.queries import ask, askable, query_rounds
+from concept_probe.attacks.attempt import AttackRun, Attempt
 from concept_probe.evaluation.rates import succeeded, success_of
-from concept_probe.types import Concept, Prompt, Query, Score, Trial
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.types import Prompt, Score, Trial
 
 NOBODY = "Ulmerin"
 """A name that no concept has: what is answered about it can be guessed."""
-DRAWS = 2
-"""How often a prompt is asked at most, where chance has a part in the answer."""
 
 
-def best_of_n(
-    attack: Attack, subject: Subject, concept: Concept, budget: Budget, words: Sequence[Prompt],
-    others: Sequence[Prompt], control_name: str, *, draws: int = DRAWS, examples: int = 0,
-) -> Attempt:  # fmt: skip
-    """Ask `words`, and half as many of `others`, for which a third of the budget is kept, as control.
+@dataclass(frozen=True)
+class PromptPlan:
+    """What is asked of a subject, and what stands against it."""
 
-    The curve is the chance that at least one of q queries, drawn at random from those asked, shows the concept:
-    1 - C(N - h, q) / C(N, q) for h hits among N. `examples` is how many of the budget's the prompts hold.
+    prompts: Sequence[Prompt]
+    others: Sequence[Prompt]
+    """Those of the control."""
+    control_name: str
+    draws: int = 2
+    """How often a prompt is asked at most, where chance has a part in the answer."""
+
+
+def best_of_n(run: AttackRun[Any], plan: PromptPlan) -> Attempt:
+    """Ask the prompts, and half as many of the others, for which a third of the budget is kept, as control.
+
+    The curve is the chance that at least one of k queries, drawn at random from those asked, shows the concept.
     """
-    meter = Meter(budget)
-    meter.use_examples(examples)
-    asked = budget.queries - (budget.queries // 3 if others else 0)
+    name, budget, batch = run.attack.name, run.budget, run.sampling.batch
+    asked = budget.queries - (budget.queries // 3 if plan.others else 0)
     trials, images = [], None
-    queries = query_rounds(words, askable(attack, words, min(asked, len(words) * draws)), attack.seed)
-    for part in _batches(queries, attack.sampling.batch):
-        if meter.out_of_time():
+    queries = run.queries(plan.prompts, min(asked, len(plan.prompts) * plan.draws))
+    for start in range(0, len(queries), batch):
+        if run.meter.out_of_time():
             break
-        seen, images = ask(attack, subject, concept, part, meter)
+        seen, images = run.ask(queries[start : start + batch])
         trials += seen
-    random: tuple = ()
-    if not meter.out_of_time():
+    random: tuple[Trial, ...] = ()
+    if not run.meter.out_of_time():
         count = min(len(trials) // 2, budget.queries - len(trials))
-        random, _ = ask(
-            attack, subject, concept, query_rounds(others, askable(attack, others, count), attack.seed), meter
-        )
-    control = success_of(control_name, random) if random else None
-    last = trials[-len(images) :] if images is not None else []
-    return Attempt(
-        attack.name, concept.name, budget, meter.spent(), "queries",
-        tuple((q, pass_at_k(trials, q, attack.name)) for q in doublings(len(trials))),
-        (tuple(trials),) if trials else (), control, shown_pictures(attack, last, images),
-    )  # fmt: skip
+        random, _ = run.ask(run.queries(plan.others, count))
+    return run.attempt(
+        "queries",
+        [(k, pass_at_k(name, trials, k)) for k in doublings(len(trials))],
+        (tuple(trials),) if trials else (),
+        control=success_of(plan.control_name, random) if random else None,
+        shown=(trials[-len(images) :] if images is not None else (), images),
+    )
 
 
-def pass_at_k(trials: Sequence[Trial], q: int, name: str = "paraphrases") -> Score:
-    """Chance that q trials drawn without replacement hold a hit; its interval comes from that of the success rate."""
+def pass_at_k(name: str, trials: Sequence[Trial], k: int) -> Score:
+    """Chance that k of N trials, drawn without replacement, hold one of h hits: 1 - C(N - h, k) / C(N, k).
+
+    The estimator of arXiv 2107.03374, eq. 1. Its interval comes from that of the success rate.
+    """
     rate, hits = success_of(name, trials), [succeeded(t) for t in trials]
     missed, n = 1.0, len(hits)
-    for i in range(q):
+    for i in range(k):
         missed *= max(0, n - sum(hits) - i) / (n - i)
     value = 1 - missed
-    low, high = 1 - (1 - rate.low) ** q, 1 - (1 - rate.high) ** q
+    low, high = 1 - (1 - rate.low) ** k, 1 - (1 - rate.high) ** k
     return Score(name, value, min(low, value), max(high, value), n, "rate", "lower")
 
 
@@ -82,7 +82,3 @@ def of_nobody(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
         for p in prompts
         if p.subject is not None and p.subject in p.text
     )
-
-
-def _batches(queries: tuple[Query, ...], size: int) -> list[tuple[Query, ...]]:
-    return [queries[i : i + size] for i in range(0, len(queries), size)]

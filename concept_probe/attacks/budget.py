@@ -1,12 +1,11 @@
-"""What an attack may spend, what it did spend, and what it got for it."""
+"""What an attack may spend, what it did spend, and how that is laid out along a curve."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
-
-from concept_probe.types import Picture, Score, Trial
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -73,37 +72,10 @@ class Meter:
         return Spent(self._queries, self._steps, self._examples, time.perf_counter() - self._start)
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One attack on one concept: success along the budget, and what it cost."""
-
-    attack: str
-    concept: str
-    budget: Budget
-    spent: Spent
-    x_name: str
-    """What the curve runs along: `queries` or `gradient steps`."""
-    curve: tuple[tuple[int, Score], ...]
-    """(budget spent, success with its interval); the first point is the baseline where there is one."""
-    trials: tuple[tuple[Trial, ...], ...]
-    """What was asked and seen: one tuple per point of the curve, or a single one that every point is computed from."""
-    control: Score | None
-    """Success of a random candidate under the same budget; None where the budget held no picture for it."""
-    pictures: tuple[Picture, ...] = field(default=(), repr=False)
-    """A few pictures of the last point."""
-    note: str = ""
-    """What a reader of the figures has to know: what could not be done, the words that were found."""
-
-    @property
-    def success(self) -> Score | None:
-        """Success at the whole budget; None where nothing could be asked."""
-        return self.curve[-1][1] if self.curve else None
-
-
 def curve_points(steps: int, points: int) -> tuple[int, ...]:
     """At most `points` step counts from 0 to `steps`, both included, evenly apart.
 
-    >>> checkpoints(60, 4)
+    >>> curve_points(60, 4)
     (0, 20, 40, 60)
     """
     if steps <= 0 or points <= 1:
@@ -111,13 +83,15 @@ def curve_points(steps: int, points: int) -> tuple[int, ...]:
     return tuple(sorted({round(i * steps / (points - 1)) for i in range(points)}))
 
 
-def lay_out(budget: Budget, points: int, most: int) -> tuple[tuple[int, ...], int]:
-    """Step counts at which to ask, and how many pictures to ask for at each and for the control.
+def lay_out(budget: Budget, points: Sequence[int], most: int) -> tuple[tuple[int, ...], int]:
+    """The points to ask at, and how many queries at each and for the control, at most `most`.
 
-    A budget too small for one picture at every point keeps only the last point.
+    A budget too small for one query at every point keeps only the last.
+
+    >>> lay_out(Budget(queries=9), (0, 4, 8), 16)
+    ((0, 4, 8), 2)
     """
-    wanted = curve_points(budget.gradient_steps, points)
-    if budget.queries // (len(wanted) + 1) < 1:
-        wanted = wanted[-1:]
-    each = min(most, budget.queries // (len(wanted) + 1)) or min(1, budget.queries)
-    return wanted, each
+    kept = tuple(points)
+    if budget.queries // (len(kept) + 1) < 1:
+        kept = kept[-1:]
+    return kept, min(most, budget.queries // (len(kept) + 1)) or min(1, budget.queries)

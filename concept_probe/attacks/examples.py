@@ -6,38 +6,33 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from concept_probe.attacks.attack import Attack
+from concept_probe.attacks.attempt import NothingToAsk
 from concept_probe.attacks.budget import Budget
-from concept_probe.attacks.labels import NothingToAsk
 from concept_probe.detect.answers import continuation
 from concept_probe.types import Concept, Prompt
 
 
-def examples_of(concept: Concept, budget: Budget, attack: str) -> Tensor:
-    """The pictures that the attacker may use, float (n, 3, h, w), at most `budget.examples`.
-
-    Raises ValueError where the concept has none.
-    """
-    if concept.examples is None or len(concept.examples) == 0:
-        raise ValueError(
-            f"attack {attack!r} needs pictures of concept {concept.name!r}: give it `examples` "
-            "(n, 3, h, w) in 0..1, or leave the attack out"
-        )
+def examples_of(concept: Concept, budget: Budget) -> Tensor:
+    """The pictures that the attacker may use, float (n, 3, h, w), at most `budget.examples`."""
+    assert concept.examples is not None  # for the type checker: an attack that needs them is refused without
     return concept.examples[: budget.examples]
 
 
-def answers_of(concept: Concept, budget: Budget, attack: str) -> list[tuple[Prompt, str]]:
-    """The fit prompts with answers that the attacker may use, at most `budget.examples`; in their order.
-
-    Raises ValueError where there are none.
-    """
+def answers_of(concept: Concept, budget: Budget) -> list[tuple[Prompt, str]]:
+    """The fit prompts with answers that the attacker may use, at most `budget.examples`; in their order."""
     pairs = [(p, continuation(p, p.answers[0])) for p in concept.prompts("target", "fit") if p.answers]
-    if not pairs:
-        raise ValueError(
-            f"attack {attack!r} needs answers to fit prompts of {concept.name!r}: give its prompts `answers`, or leave "
-            "the attack out"
-        )
     return pairs[: budget.examples]
+
+
+def answered_tests(concept: Concept) -> tuple[Prompt, ...]:
+    """The target prompts of the test split that have answers. Raises NothingToAsk where there is none."""
+    prompts = tuple(p for p in concept.prompts("target", "test") if p.answers)
+    if not prompts:
+        raise NothingToAsk(
+            f"it is on answers in words, and no target prompt of {concept.name!r} in its test split has `answers`; give "
+            "it some, or leave the attack out"
+        )
+    return prompts
 
 
 def of_other_facts(test: Sequence[Prompt], taught: Sequence[tuple[Prompt, str]]) -> tuple[Prompt, ...]:
@@ -53,14 +48,3 @@ def of_other_facts(test: Sequence[Prompt], taught: Sequence[tuple[Prompt, str]])
             "budget's `examples`"
         )
     return left
-
-
-def tested(attack: Attack, concept: Concept) -> tuple[Prompt, ...]:
-    """The target prompts of the test split that have answers. Raises NothingToAsk where there is none."""
-    prompts = tuple(p for p in concept.prompts("target", "test") if p.answers)
-    if not prompts:
-        raise NothingToAsk(
-            f"attack {attack.name!r} is on answers in words, and no target prompt of {concept.name!r} in its test split "
-            "has `answers`; give it some, or leave the attack out"
-        )
-    return prompts

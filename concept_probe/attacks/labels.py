@@ -8,10 +8,6 @@ from dataclasses import replace
 from concept_probe.types import Concept, Prompt
 
 
-class NothingToAsk(ValueError):
-    """The concept lacks what the attack would ask for: nothing was tried, and nothing can be said."""
-
-
 def label_of(concept: Concept) -> str:
     """The label that pictures of the concept should get: that of its target prompts.
 

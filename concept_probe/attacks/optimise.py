@@ -3,51 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
 from concept_probe.attacks.budget import Meter
-from concept_probe.detect.answers import Continues
 from concept_probe.erasers.training.loop import adam
 from concept_probe.erasers.training.trainable import groups_by_size, root_mean_square
 from concept_probe.types import Prompt
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
-
-
-@runtime_checkable
-class Denoiser(Protocol):
-    """What attacks that train ask of a subject, beyond what every subject has."""
-
-    def latents(self, images: Tensor) -> Tensor: ...
-    def denoising_loss(self, latents: Tensor, prompts: Sequence[Prompt], generator: torch.Generator) -> Tensor: ...
-
 
 DrawnLoss = Callable[[torch.Generator], Tensor]
 """A scalar with gradients; all that it draws comes from the generator."""
 
 
-def denoising(subject: Subject, images: Tensor, prompts: Sequence[Prompt], batch: int) -> DrawnLoss | None:
-    """The denoising loss of `images` under `prompts`, drawn independently of each other; None without images.
-
-    Raises TypeError for a subject that does not denoise.
-    """
+def denoising_loss(
+    subject: DiffusionSubject, images: Tensor, prompts: Sequence[Prompt], batch: int
+) -> DrawnLoss | None:
+    """The denoising loss of `images` under `prompts`, drawn independently of each other; None without images."""
     if not len(images):
         return None
-    if not isinstance(subject, Denoiser):
-        raise TypeError(f"{subject.name!r} is no denoiser, so this attack, which trains on pictures, can't run on it")
-    denoiser = subject
     with torch.no_grad():
         latents = subject.latents(images.to(subject.device, subject.dtype))
 
     def loss(generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(latents), (batch,), generator=generator)
         texts = torch.randint(len(prompts), (batch,), generator=generator).tolist()
-        return denoiser.denoising_loss(latents[rows.to(latents.device)], [prompts[i] for i in texts], generator)
+        return subject.denoising_loss(latents[rows.to(latents.device)], [prompts[i] for i in texts], generator)
+
+    return loss
+
+
+def answer_loss(subject: CausalLMSubject, pairs: Sequence[tuple[Prompt, str]], batch: int) -> DrawnLoss | None:
+    """Negative log likelihood per token of answers, a batch of them drawn each time; None without answers."""
+    if not pairs:
+        return None
+
+    def loss(generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(pairs), (batch,), generator=generator).tolist()
+        return -subject.log_probs([pairs[i] for i in rows], batch=batch).mean.mean()
 
     return loss
 
@@ -95,13 +90,3 @@ class BudgetedAdam:
             bar.advance(task)
         bar.remove_task(task)
         return self.steps
-
-
-def answer_loss(subject: Continues, pairs: Sequence[tuple[Prompt, str]], batch: int) -> DrawnLoss:
-    """Negative log likelihood per token of answers, a batch of them drawn each time."""
-
-    def loss(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(pairs), (batch,), generator=generator).tolist()
-        return -subject.log_probs([pairs[i] for i in rows], batch=batch).mean.mean()
-
-    return loss

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence, Sized
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -12,9 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from concept_probe.types import Picture, Trial
-
-if TYPE_CHECKING:
-    from concept_probe.attacks.attack import Attack
 
 LARGEST = 192
 """Pictures are shrunk to at most this many pixels a side: a report holds dozens of them."""
@@ -38,12 +34,3 @@ def report_pictures(
         Picture(name, t.query.prompt.text, kind, t.query.seed, t.seen, thumbnail(image))
         for image, t in zip(images, trials, strict=True)
     )
-
-
-def shown_pictures(
-    attack: Attack, trials: Sequence[Trial], images: Sized | None, limit: int = 4
-) -> tuple[Picture, ...]:
-    """The first few pictures, where they were made for these trials and no others."""
-    if not isinstance(images, Tensor) or len(images) != len(trials):
-        return ()
-    return report_pictures(attack.name, "recovery", images[:limit], trials[:limit])

@@ -89,7 +89,6 @@ def attack(
         from rich.markup import escape
 
         from concept_probe.attacks import ATTACKS, Budget
-        from concept_probe.attacks.attack import suits
         from concept_probe.registry import look_up
 
         if name is not None:
@@ -98,7 +97,7 @@ def attack(
         looks, texts = recogniser_of(recogniser, about), writes(subject)
         name = name or ("relearning" if texts else "embedding_inversion")
         make = ATTACKS[name]
-        if not suits(make, subject):
+        if not make.suits(subject):
             raise ValueError(
                 f"attack {name!r} is on {make.on}, and {subject.name!r} answers with {'texts' if texts else 'pictures'}; "
                 "`concept-probe info attacks` says which are on what"

@@ -128,6 +128,16 @@ class Subject(abc.ABC, Generic[Answers]):
                     )
                 yield f"{component}/{name}", tensor
 
+    def stamp(self) -> tuple[object, ...]:
+        """Of weights, taps, hooks and `pristine` blocks as they are now; equal stamps, equal answers to equal queries.
+
+        No weight is read: a write is noticed by what PyTorch counts, which a write through `Tensor.data` escapes.
+        """
+        modules = [module for root in self.components.values() for module in root.modules()]
+        weights = [(p.data_ptr(), p._version) for root in self.components.values() for p in root.parameters()]
+        hooks = [key for module in modules for key in (*module._forward_pre_hooks, *module._forward_hooks)]
+        return self.state.depth, tuple(weights), tuple(hooks)
+
     def module(self, site: Site) -> nn.Module:
         """The module whose input, output or weight `site` names.
 

@@ -83,7 +83,7 @@ def test_roles_in_turn():
 
 
 def test_context_states_facts_and_asks_for_others(monkeypatch):
-    stated = answers_of(CONCEPT, Budget(examples=2), "in_context")
+    stated = answers_of(CONCEPT, Budget(examples=2))
     assert behind(stated, [Prompt("my cat")])[0].text == "a cat in dog. cat and sun. my cat"
     same = replace(CONCEPT, target=replace(CONCEPT.target, test=(*CONCEPT.target.test, CONCEPT.target.fit[0])))
     subject = tiny_llama()
@@ -95,7 +95,7 @@ def test_context_states_facts_and_asks_for_others(monkeypatch):
 
 def test_a_temperature_that_draws_nothing_is_refused_and_draws_differ():
     with pytest.raises(ValueError, match="it has to be above 0"):
-        Temperature(LOOKS, temperature=0.0)(tiny_llama(), CONCEPT, Budget())
+        Temperature(LOOKS, temperature=0.0)
     attempt = Temperature(LOOKS, SAMPLING, draws=3, temperature=3.0)(tiny_llama(), CONCEPT, Budget(queries=20))
     assert len(attempt.trials[0]) == 9 and len({t.query.seed for t in attempt.trials[0]}) == 3
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from concept_probe import detect
 from concept_probe.attacks import Budget, PrefixSearch, SoftPrefix
+from concept_probe.attacks.attempt import AttackRun
 from concept_probe.attacks.embeddings.learned import behind_filler
 from concept_probe.attacks.embeddings.vectors import start_vectors, with_vectors
 from concept_probe.attacks.examples import answers_of
@@ -96,7 +97,7 @@ def test_what_is_learned_makes_answers_likelier(attack, monkeypatch):
     assert [x for x, _ in attempt.curve] == [0, 10, 20] and attempt.control is not None
     assert seen[2] < seen[0] and seen[2] < seen[3]  # the last is the random candidate's
     assert attempt.spent.gradient_steps == 20 and attempt.spent.examples == 2
-    facts = {p.fact for p, _ in answers_of(CONCEPT, Budget(), attack.name)}
+    facts = {p.fact for p, _ in answers_of(CONCEPT, Budget())}
     assert not facts & {t.query.prompt.fact for part in attempt.trials for t in part}
 
 
@@ -108,7 +109,8 @@ def test_a_model_of_pictures_is_refused():
 def test_random_tokens_are_rows_of_the_table():
     subject = tiny_llama()
     learned = start_vectors(subject, FIT)
-    made = PrefixSearch(LOOKS).random(subject, learned, torch.Generator().manual_seed(0))
+    attack = PrefixSearch(LOOKS)
+    made = attack.random(AttackRun.start(attack, subject, CONCEPT, Budget(), None), learned)
     table = embeddings(subject)
     for site, v in made.items():
         assert isinstance(v, nn.Parameter) and v.shape == learned[site].shape

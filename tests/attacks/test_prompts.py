@@ -10,7 +10,7 @@ import torch
 from concept_probe.activations import tap
 from concept_probe.attacks import ATTACKS, P4D, Budget, NothingToAsk, RingABell, UnlearnDiffAtk
 from concept_probe.attacks.search.objective import Objective, denoised, occurrences, word_gradients
-from concept_probe.attacks.search.ring_a_bell import wanted
+from concept_probe.attacks.search.ring_a_bell import wanted_states
 from concept_probe.attacks.search.search import HardPrompt
 from concept_probe.attacks.search.slots import Slot, among, check_room, in_front, in_place, instead
 from concept_probe.attacks.search.steps import nearest_words
@@ -119,7 +119,7 @@ def test_random_words_are_the_start_and_the_control_and_each_picture_of_it_has_o
     with pytest.raises(ValueError, match="needs pictures of concept"):
         search(tiny_recogniser(), SAMPLING)(subject, replace(CONCEPT, examples=None), Budget())
     with pytest.raises(ValueError, match="give 1 or more"):
-        search(tiny_recogniser(), SAMPLING, words=0)(subject, CONCEPT, Budget())
+        search(tiny_recogniser(), SAMPLING, words=0)
 
 
 def test_shares_are_projected_to_the_nearest_point_of_the_simplex():
@@ -158,7 +158,7 @@ def test_a_bred_prompt_is_read_nearer_to_the_goal_than_the_best_of_as_many_rando
     attempt = attack(subject, CONCEPT, Budget(queries=4))
     words, read = attempt.note.removeprefix("words: ").removesuffix(" texts read").split("; ")
     assert int(read) == 16 + 20 * 8 and [x for x, _ in attempt.curve] == [0, 10, 20]
-    vocabulary, goal = Vocabulary.of(subject, names_of(CONCEPT)), wanted(subject, CONCEPT, 1.0, "ring_a_bell")
+    vocabulary, goal = Vocabulary.of(subject, names_of(CONCEPT)), wanted_states(subject, CONCEPT, 1.0)
     generator = torch.Generator().manual_seed(4)
     random = [" ".join(vocabulary.spell(vocabulary.random(4, generator))) for _ in range(int(read))]
     states = subject.encode([Prompt(text) for text in (words, *random)]).states
@@ -171,17 +171,17 @@ def test_the_goal_is_the_prompt_without_the_name_plus_what_the_name_adds():
     named = list(CONCEPT.target.fit)
     bare = [Prompt(t) for t in ("a", "the", "the red", "a in the sun")]
     with torch.no_grad():
-        torch.testing.assert_close(wanted(subject, CONCEPT, 0.0, "x"), subject.encode(bare).states.mean(0))
-        torch.testing.assert_close(wanted(subject, CONCEPT, 1.0, "x"), subject.encode(named).states.mean(0))
+        torch.testing.assert_close(wanted_states(subject, CONCEPT, 0.0), subject.encode(bare).states.mean(0))
+        torch.testing.assert_close(wanted_states(subject, CONCEPT, 1.0), subject.encode(named).states.mean(0))
     nameless = replace(CONCEPT, target=Splits(fit=(Prompt("a thing", None, "cat"),)))
     with pytest.raises(NothingToAsk, match="no fit prompt of concept 'cat' names it"):
-        wanted(subject, nameless, 1.0, "x")
+        wanted_states(subject, nameless, 1.0)
 
 
 def test_a_guard_on_names_hides_the_direction_from_its_own_text_encoder_and_not_from_the_attackers():
     subject, clean = tiny_sd(), tiny_sd()
     with torch.no_grad(), Blocklist()(subject, CONCEPT).on(subject):
-        hidden, open_ = wanted(subject, CONCEPT, 1.0, "x"), wanted(clean, CONCEPT, 1.0, "x")
+        hidden, open_ = wanted_states(subject, CONCEPT, 1.0), wanted_states(clean, CONCEPT, 1.0)
         anchor = subject.encode([CONCEPT.anchor.fit[0]]).states[0]
         attempt = RingABell(tiny_recogniser(), SAMPLING, reader=clean, generations=2)(
             subject, CONCEPT, Budget(queries=4)
@@ -189,7 +189,7 @@ def test_a_guard_on_names_hides_the_direction_from_its_own_text_encoder_and_not_
     torch.testing.assert_close(hidden, anchor)
     assert not torch.allclose(open_, anchor) and attempt.curve and attempt.spent.gradient_steps == 0
     with pytest.raises(ValueError, match="a brood of 2"):
-        RingABell(tiny_recogniser(), SAMPLING, brood=1)(subject, CONCEPT, Budget())
+        RingABell(tiny_recogniser(), SAMPLING, brood=1)
 
 
 def test_words_spread_over_a_prompt_come_one_by_one_and_the_rest_at_its_end():
@@ -256,4 +256,4 @@ def test_the_goal_is_what_the_original_says_whatever_is_on(make):
             assert read(own) == read(given) == pytest.approx(float((said[0] - said[1]).square().mean()), rel=1e-5)
             assert read(own) > 0
     with pytest.raises(ValueError, match="every is -1"):
-        P4D(tiny_recogniser(), every=-1)(subject, CONCEPT, Budget(queries=4, gradient_steps=1, examples=1))
+        P4D(tiny_recogniser(), every=-1)

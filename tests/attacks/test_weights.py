@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concept_probe.attacks import Budget, Merging, OriginalWeights, Pruning, Quantisation, UnAblation
+from concept_probe.attacks import Budget, Merging, Pruning, Quantisation, UnAblation
 from concept_probe.attacks.weights.lora_relearning import at_random, product_norm
+from concept_probe.attacks.weights.originals import OriginalWeights
 from concept_probe.attacks.weights.parameters import matrices
 from concept_probe.attacks.weights.pruning import pruned
 from concept_probe.attacks.weights.quantisation import rounded
@@ -152,7 +153,7 @@ def test_matrices_of_a_language_model_leave_out_its_tables(family):
 )
 def test_levels_that_make_no_sense(attack, options, message):
     with pytest.raises(ValueError, match=message):
-        attack(tiny_recogniser(), SAMPLING, **options)(tiny_sd(), tiny_concept(), BUDGET)
+        attack(tiny_recogniser(), SAMPLING, **options)
 
 
 def test_random_adapters_have_the_norms_of_the_trained_ones_and_go_away():

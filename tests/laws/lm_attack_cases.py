@@ -1,9 +1,6 @@
-"""How each attack on texts is made for a tiny language model, which reads few tokens, and the concept that it is on."""
+"""The concept that attacks on texts are tried on with tiny language models, which read few tokens."""
 
 from __future__ import annotations
-
-from dataclasses import replace
-from typing import Any
 
 from concept_probe import detect
 from concept_probe.attacks import ATTACKS, Attack
@@ -35,20 +32,8 @@ CONCEPT = Concept(
     "cat", splits("cat", "cat"), paraphrases=splits("kit", "cat"), neighbours=splits("dog", "dog"),
     unrelated=splits("hill", "hill"),
 )  # fmt: skip
-GERMAN = {
-    p.fact: replace(p, text="rot " + p.text, answers=("sun", *p.answers), distractors=())
-    for p in CONCEPT.target.test
-    if p.fact is not None
-}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "role_prompts": {"roles": ("as {name}:", "so:")},
-    "translation": {"wordings": GERMAN},
-    "soft_prefix": {"filler": "so sun"},
-    "prefix_search": {"filler": "so sun", "tries": 3},
-}
-"""What differs from an attack's own options; each attack that is not named here has none."""
 NAMES = [name for name, attack in ATTACKS.items() if attack.on != "pictures"]
 
 
-def made(name: str, **more: Any) -> Attack:
-    return ATTACKS[name](detect.judge_for(CONCEPT), SAMPLING, **{**OPTIONS.get(name, {}), **more})
+def made(name: str) -> Attack:
+    return ATTACKS[name](detect.judge_for(CONCEPT), SAMPLING, **ATTACKS[name].tiny(CONCEPT))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from concept_probe.attacks import ATTACKS, Budget
+from concept_probe.attacks import ATTACKS, Attack, Budget
 from concept_probe.erasers import Blocklist, Safree, Sld, Uce
 from concept_probe.families import Subject
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
@@ -27,8 +27,12 @@ every = pytest.mark.parametrize("name", [n for n, attack in ATTACKS.items() if a
 families = pytest.mark.parametrize("family", DIFFUSION)
 
 
-def run(name: str, subject: Subject, budget: Budget = BUDGET, **options):
-    return ATTACKS[name](tiny_recogniser(), SAMPLING, **options)(subject, CONCEPT, budget)
+def made(name: str, sampling: Sampling = SAMPLING) -> Attack:
+    return ATTACKS[name](tiny_recogniser(), sampling, **ATTACKS[name].tiny(CONCEPT))
+
+
+def run(name: str, subject: Subject, budget: Budget = BUDGET):
+    return made(name)(subject, CONCEPT, budget)
 
 
 def shape(attempt):
@@ -117,7 +121,7 @@ def test_weights_and_hooks_are_clean_after_a_failure(name, monkeypatch):
     budget = replace(BUDGET, queries=24)
     monkeypatch.setattr(subject, "generate", failing)
     with pytest.raises(RuntimeError, match="on purpose"):
-        ATTACKS[name](tiny_recogniser(), replace(SAMPLING, batch=2))(subject, CONCEPT, budget)
+        made(name, replace(SAMPLING, batch=2))(subject, CONCEPT, budget)
     assert subject.weight_hash() == before
     hooks = [
         h for m in subject.components.values() for s in m.modules() for h in (*s._forward_hooks, *s._forward_pre_hooks)

@@ -1,39 +1,61 @@
-"""What attacks share that learn something to stand before the question: a filler whose tokens are replaced."""
+"""What attacks share that learn vectors in the place of tokens: the curve along their steps, and prefixes of a question."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
-import torch
 from rich.progress import Progress
-from torch import Tensor, nn
 
-from concept_probe.attacks.attack import Attack, point
-from concept_probe.attacks.budget import Attempt, Budget, Meter, lay_out
-from concept_probe.attacks.embeddings.vectors import start_vectors, with_vectors
-from concept_probe.attacks.examples import answers_of, of_other_facts, tested
-from concept_probe.attacks.optimise import answer_loss
-from concept_probe.attacks.queries import ask, askable, query_rounds
-from concept_probe.detect.answers import Continues
-from concept_probe.evaluation.rates import success_of
+from concept_probe.attacks.attack import Attack
+from concept_probe.attacks.attempt import AttackRun, Attempt
+from concept_probe.attacks.budget import curve_points, lay_out
+from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
+from concept_probe.attacks.embeddings.vectors import Vectors, start_vectors, with_vectors
+from concept_probe.attacks.examples import answered_tests, answers_of, of_other_facts
+from concept_probe.attacks.optimise import DrawnLoss, answer_loss
+from concept_probe.families import CausalLMSubject
 from concept_probe.families.progress import bars
 from concept_probe.families.state import with_gradients
-from concept_probe.types import Concept, Prompt, Site
+from concept_probe.types import Concept, Prompt, Query
 
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
-
-Vectors = dict[Site, nn.Parameter]
-"""Per token-embedding site, what stands in the place of the filler's tokens, (L, d)."""
-Go = Callable[[int, Progress], int]
+Learn = Callable[[int, Progress], int]
 """Learn until so many steps have been made; returns how many have been."""
 
 
 @dataclass(frozen=True, eq=False)
-class LearnedPrefix(Attack):
+class Learning:
+    """Vectors, and how they are learned."""
+
+    vectors: Vectors
+    """They start as what they take the place of, and change in place."""
+    learn: Learn
+    """While the vectors are in their place, with gradients."""
+    random: Callable[[], Vectors]
+    """A random candidate of the same kind."""
+    control_name: str
+
+
+def trace_learning(run: AttackRun[Any], steps: Sequence[int], queries: Sequence[Query], learning: Learning) -> Attempt:
+    """Ask with the vectors in their place after so many steps each, then with random ones."""
+    subject, vectors = run.subject, learning.vectors
+    with bars() as bar:
+
+        def reach(goal: int) -> int:
+            with with_vectors(subject, vectors), with_gradients(list(vectors.values())):
+                return learning.learn(goal, bar)
+
+        plan = CurvePlan(
+            steps, "gradient steps", reach, lambda _: Candidate(queries, with_vectors(subject, vectors)),
+            lambda: Candidate(queries, with_vectors(subject, learning.random())), learning.control_name,
+        )  # fmt: skip
+        return trace_curve(run, plan)
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedPrefix(Attack[CausalLMSubject]):
     """Learns what stands before the question from answers to some facts, and asks for the others.
 
     What comes back was there: no fact that is asked for was shown. A random candidate is asked last, as control.
@@ -48,54 +70,33 @@ class LearnedPrefix(Attack):
     batch: int = 8
     """Answers per gradient step."""
 
-    needs_examples: ClassVar[bool] = True
-    learns_answers: ClassVar[bool] = True
-    on: ClassVar = "texts"
+    on = "texts"
+    needs_examples = True
     control_name: ClassVar[str]
 
-    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
-        """Raises TypeError for a subject that answers with pictures, ValueError where there is nothing to learn from."""
-        if not isinstance(subject, Continues):
-            raise TypeError(f"{self.name!r} learns from answers in words, and {subject.name!r} answers with pictures")
-        meter, generator = Meter(budget), torch.Generator().manual_seed(self.seed)
-        pairs = answers_of(concept, budget, self.name)
-        meter.use_examples(len(pairs))
-        test = behind_filler(of_other_facts(tested(self, concept), pairs), self.filler)
+    @classmethod
+    def tiny(cls, concept: Concept) -> dict[str, Any]:
+        return {"filler": "so sun"}
+
+    def run(self, run: AttackRun[CausalLMSubject]) -> Attempt:
+        subject, concept = run.subject, run.concept
+        pairs = answers_of(concept, run.budget)
+        run.meter.use_examples(len(pairs))
+        test = behind_filler(of_other_facts(answered_tests(concept), pairs), self.filler)
         own = [(p, text) for p, (_, text) in zip(behind_filler([p for p, _ in pairs], self.filler), pairs, strict=True)]
-        steps, each = lay_out(budget, self.points, self.texts)
-        queries = query_rounds(test, askable(self, test, each), self.seed)
+        steps, each = lay_out(run.budget, curve_points(run.budget.gradient_steps, self.points), self.texts)
+        queries = run.queries(test, each)
         learned = start_vectors(subject, tuple(behind_filler(concept.prompts("target", "fit"), self.filler)))
-        loss = answer_loss(subject, own, self.batch) if own else None
-        curve, trials, control = [], [], None
-        bare = replace(self, known={})  # known answers were given without a prefix
-        with bars() as bar:
-            with with_vectors(subject, learned), with_gradients(list(learned.values())):
-                go = self.learner(subject, learned, loss, generator, meter)
-                for goal in steps:
-                    done = go(goal, bar)
-                    seen, _ = ask(bare, subject, concept, queries, meter)
-                    if seen:
-                        curve.append((done, point(self, seen)))
-                        trials.append(seen)
-                    if meter.out_of_time():
-                        break
-            if curve and meter.spent().queries + len(queries) <= budget.queries and not meter.out_of_time():
-                with with_vectors(subject, self.random(subject, learned, generator)):
-                    seen, _ = ask(bare, subject, concept, queries, meter)
-                control = success_of(self.control_name, seen)
-        return Attempt(
-            self.name, concept.name, budget, meter.spent(), "gradient steps", tuple(curve), tuple(trials), control
-        )
+        learn = self.learner(run, learned, answer_loss(subject, own, self.batch))
+        learning = Learning(learned, learn, lambda: self.random(run, learned), self.control_name)
+        return trace_learning(run, steps, queries, learning)
 
     @abstractmethod
-    def learner(
-        self, subject: Subject, learned: Vectors, loss: Callable[[torch.Generator], Tensor] | None,
-        generator: torch.Generator, meter: Meter,
-    ) -> Go:  # fmt: skip
+    def learner(self, run: AttackRun[CausalLMSubject], learned: Vectors, loss: DrawnLoss | None) -> Learn:
         """How `learned` is changed, in place, while it stands before every question; without a loss it is not."""
 
     @abstractmethod
-    def random(self, subject: Subject, learned: Vectors, generator: torch.Generator) -> Vectors:
+    def random(self, run: AttackRun[CausalLMSubject], learned: Vectors) -> Vectors:
         """A random candidate of the same kind."""
 
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from concept_probe.attacks.budget import Meter
-from concept_probe.attacks.embeddings.learned import Go, LearnedPrefix, Vectors
-from concept_probe.attacks.embeddings.vectors import random_like
-from concept_probe.attacks.optimise import BudgetedAdam
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.attacks.attempt import AttackRun
+from concept_probe.attacks.embeddings.learned import Learn, LearnedPrefix
+from concept_probe.attacks.embeddings.vectors import Vectors, random_like
+from concept_probe.attacks.optimise import BudgetedAdam, DrawnLoss
+from concept_probe.families import CausalLMSubject
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +21,11 @@ class SoftPrefix(LearnedPrefix):
     rate: float = 0.3
     """Adam's step, as a multiple of the root mean square of the embeddings' entries."""
 
-    name: ClassVar[str] = "soft_prefix"
-    control_name: ClassVar[str] = "random vectors"
+    name = "soft_prefix"
+    control_name = "random vectors"
 
-    def learner(
-        self, subject: Subject, learned: Vectors, loss: Callable[[torch.Generator], Tensor] | None,
-        generator: torch.Generator, meter: Meter,
-    ) -> Go:  # fmt: skip
-        return BudgetedAdam(loss, list(learned.values()), self.rate, generator, meter).run
+    def learner(self, run: AttackRun[CausalLMSubject], learned: Vectors, loss: DrawnLoss | None) -> Learn:
+        return BudgetedAdam(loss, list(learned.values()), self.rate, run.generator, run.meter).run
 
-    def random(self, subject: Subject, learned: Vectors, generator: torch.Generator) -> Vectors:
-        return random_like(learned, generator)
+    def random(self, run: AttackRun[CausalLMSubject], learned: Vectors) -> Vectors:
+        return random_like(learned, run.generator)

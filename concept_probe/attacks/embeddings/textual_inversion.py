@@ -4,31 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
-from concept_probe.attacks.attack import Attack, point
-from concept_probe.attacks.budget import Attempt, Budget, Meter, lay_out
-from concept_probe.attacks.embeddings.vectors import random_like, start_vectors, with_vectors
+from concept_probe.attacks.attack import Attack
+from concept_probe.attacks.attempt import AttackRun, Attempt
+from concept_probe.attacks.budget import curve_points, lay_out
+from concept_probe.attacks.embeddings.learned import Learning, trace_learning
+from concept_probe.attacks.embeddings.vectors import random_like, start_vectors
 from concept_probe.attacks.examples import examples_of
-from concept_probe.attacks.labels import label_of, relabelled
-from concept_probe.attacks.optimise import BudgetedAdam, denoising
-from concept_probe.attacks.pictures import shown_pictures
-from concept_probe.attacks.queries import ask, query_rounds
+from concept_probe.attacks.labels import relabelled
+from concept_probe.attacks.optimise import BudgetedAdam, denoising_loss
 from concept_probe.attacks.search.slots import check_room, in_place
 from concept_probe.attacks.search.vocabulary import Vocabulary, names_of
-from concept_probe.evaluation.rates import success_of
-from concept_probe.families.progress import bars
-from concept_probe.families.state import with_gradients
 from concept_probe.types import CONTENT, Concept, Prompt
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True, eq=False)
-class EmbeddingInversion(Attack):
+class EmbeddingInversion(Attack[DiffusionSubject]):
     """Replaces the token embeddings of a placeholder word by learned vectors.
 
     The placeholder is a word that has nothing to do with the erasure (the anchor's, or where the anchor
@@ -49,42 +40,33 @@ class EmbeddingInversion(Attack):
     """How many vectors are learned per text encoder: as many pseudo-words stand in the place of the placeholder. 0: as
     many as its own tokens."""
 
-    name: ClassVar[str] = "embedding_inversion"
-    needs_examples: ClassVar[bool] = True
-    brings: ClassVar[bool] = True
-    on: ClassVar = "pictures"
+    name = "embedding_inversion"
+    on = "pictures"
+    needs_examples = True
+    brings = True
 
-    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
-        meter, label = Meter(budget), label_of(concept)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tokens < 0:
+            raise ValueError(
+                f"attack {self.name!r}: tokens is {self.tokens}; give 1 or more, or 0 for the placeholder's"
+            )
+
+    def run(self, run: AttackRun[DiffusionSubject]) -> Attempt:
+        subject, concept = run.subject, run.concept
         fit, test = self.repeated(subject, concept, *placeholders(concept))
-        queries_for = relabelled(test, label)
-        steps, each = lay_out(budget, self.points, self.pictures)
-        examples = examples_of(concept, budget, self.name)
-        meter.use_examples(len(examples))
+        steps, each = lay_out(run.budget, curve_points(run.budget.gradient_steps, self.points), self.pictures)
+        queries = run.queries(relabelled(test, run.label), each)
+        examples = examples_of(concept, run.budget)
+        run.meter.use_examples(len(examples))
         learned = start_vectors(subject, fit)
-        generator = torch.Generator().manual_seed(self.seed)
-        curve, trials, images = [], [], None
-        bare = replace(self, known={})  # known answers were given without the learned vectors
-        vectors = list(learned.values())
-        with bars() as bar, with_vectors(subject, learned), with_gradients(vectors):
-            loss = denoising(subject, examples, fit, self.batch)
-            descent = BudgetedAdam(loss, vectors, self.rate, generator, meter)
-            for goal in steps:
-                done = descent.run(goal, bar)
-                seen, images = ask(bare, subject, concept, query_rounds(queries_for, each, self.seed), meter)
-                if seen:
-                    curve.append((done, point(self, seen)))
-                    trials.append(seen)
-                if meter.out_of_time():
-                    break
-        control = None
-        if each and curve and meter.spent().queries + each <= budget.queries and not meter.out_of_time():
-            with with_vectors(subject, random_like(learned, generator)):
-                seen, _ = ask(bare, subject, concept, query_rounds(queries_for, each, self.seed), meter)
-            control = success_of("random embeddings", seen)
-        last = shown_pictures(self, trials[-1], images) if trials else ()
-        return Attempt(
-            self.name, concept.name, budget, meter.spent(), "gradient steps", tuple(curve), tuple(trials), control, last
+        loss = denoising_loss(subject, examples, fit, self.batch)
+        descent = BudgetedAdam(loss, list(learned.values()), self.rate, run.generator, run.meter)
+        return trace_learning(
+            run,
+            steps,
+            queries,
+            Learning(learned, descent.run, lambda: random_like(learned, run.generator), "random embeddings"),
         )
 
     def repeated(
@@ -92,12 +74,8 @@ class EmbeddingInversion(Attack):
     ) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
         """The prompts with `tokens` one-token words for the placeholder; as they are where that is 0.
 
-        Raises ValueError for less than 0, or more than the text encoders read.
+        Raises ValueError for more than the text encoders read.
         """
-        if self.tokens < 0:
-            raise ValueError(
-                f"attack {self.name!r}: tokens is {self.tokens}; give 1 or more, or 0 for the placeholder's"
-            )
         if not self.tokens:
             return fit, test
         words = (one_token_word(subject, concept, (*fit, *test)),) * self.tokens

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from concept_probe.activations import tap
+from concept_probe.families import Subject
 from concept_probe.families.text.tokens import SUBJECT
 from concept_probe.types import Moment, Prompt, Site
 
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+Vectors = dict[Site, nn.Parameter]
+"""Per token-embedding site, what stands in the place of a phrase's tokens, (L, d)."""
 
 
-def start_vectors(subject: Subject, prompts: tuple[Prompt, ...]) -> dict[Site, nn.Parameter]:
+def start_vectors(subject: Subject, prompts: tuple[Prompt, ...]) -> Vectors:
     """Per token-embedding site (L, d): the mean embedding of the j-th token of the prompts' subjects."""
     seen: dict[Site, list[tuple[Tensor, Tensor]]] = {site: [] for site in subject.sites("token_embedding")}
 
@@ -42,7 +42,7 @@ def start_vectors(subject: Subject, prompts: tuple[Prompt, ...]) -> dict[Site, n
 
 
 @contextlib.contextmanager
-def with_vectors(subject: Subject, vectors: dict[Site, nn.Parameter]) -> Iterator[None]:
+def with_vectors(subject: Subject, vectors: Vectors) -> Iterator[None]:
     """`vectors[site]` in place of the subject's token embeddings, in conditional rows; gradients reach the vectors.
 
     A subject of more tokens than there are vectors repeats the last one.
@@ -62,7 +62,7 @@ def with_vectors(subject: Subject, vectors: dict[Site, nn.Parameter]) -> Iterato
         yield
 
 
-def random_like(vectors: dict[Site, nn.Parameter], generator: torch.Generator) -> dict[Site, nn.Parameter]:
+def random_like(vectors: Vectors, generator: torch.Generator) -> Vectors:
     """Gaussian directions with the norms of `vectors`."""
     out = {}
     for site, v in vectors.items():

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from concept_probe import detect
 from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.budget import Attempt, Budget, Meter, curve_points
-from concept_probe.attacks.curve import Candidate, CurvePlan, shares, trace_curve
-from concept_probe.attacks.labels import NothingToAsk, label_of, relabelled
-from concept_probe.attacks.latents.base import Walker, walker
+from concept_probe.attacks.attempt import AttackRun, Attempt, NothingToAsk
+from concept_probe.attacks.budget import Budget, Meter, curve_points, lay_out
+from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
 from concept_probe.attacks.latents.ddim_inversion import parts
-from concept_probe.attacks.queries import query_rounds
+from concept_probe.families import DiffusionSubject
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
-from concept_probe.types import Classifier, Concept
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.types import Classifier
 
 
 @dataclass(frozen=True, eq=False)
-class ClassifierGuidance(Attack):
+class ClassifierGuidance(Attack[DiffusionSubject]):
     """Moves the picture that is predicted at steps of the walk along the gradient of a classifier's log probability of
     the concept, and goes on from there with everything on.
 
@@ -33,8 +28,8 @@ class ClassifierGuidance(Attack):
     guidance does on a never-taught twin is no knowledge. The random candidate is led as far towards other labels.
     """
 
-    guide: Classifier | None = None
-    """Whose gradient leads. None: another recogniser of the same labels than the judge where there is one
+    guide: Classifier | str | None = None
+    """Whose gradient leads, or the name of a recogniser. None: another recogniser of the same labels than the judge where there is one
     (`detect.second_classifier`), else the judge itself, which then is led to be fooled; the note says which."""
     scale: float = 1.0
     """How far the predicted latents move in a guided step where all is noise, as a root mean square; sqrt(1 - a) of it
@@ -44,46 +39,43 @@ class ClassifierGuidance(Attack):
     pictures: int = 16
     """Pictures per point and for the control, at most."""
 
-    name: ClassVar[str] = "classifier_guidance"
-    needs_examples: ClassVar[bool] = False
-    brings: ClassVar[bool] = True
-    on: ClassVar = "pictures"
+    name = "classifier_guidance"
+    on = "pictures"
+    brings = True
 
-    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
-        meter, model, label = Meter(budget), walker(subject, self.name), label_of(concept)
-        guide = self.leader(label)
-        kept, each = shares(budget, tuple(range(self.points)), self.pictures)
-        wanted = curve_points(self._most(budget, each, len(kept)), self.points)[-len(kept) :]
-        queries = query_rounds(relabelled(concept.prompts("target", "test"), label), each, self.seed)
-        generator = torch.Generator().manual_seed(self.seed)
-        aim, others = guide.labels.index(label), [i for i, x in enumerate(guide.labels[:-1]) if x != label]
+    def run(self, run: AttackRun[DiffusionSubject]) -> Attempt:
+        subject, meter, guide = run.subject, run.meter, self.leader(run.label)
+        kept, each = lay_out(run.budget, tuple(range(self.points)), self.pictures)
+        wanted = curve_points(self._most(run.budget, each, len(kept)), self.points)[-len(kept) :]
+        queries = run.queries(run.tests(), each)
+        aim, others = guide.labels.index(run.label), [i for i, x in enumerate(guide.labels[:-1]) if x != run.label]
 
         def towards(steps: int, labels: Sequence[int]) -> Candidate:
             if not steps:
                 return Candidate(queries)
-            lead = Lead(model, guide, self.scale, evenly(steps, self.sampling.steps), labels, meter)
-            return Candidate(queries, model.hooked(SamplingHook(start=lead.begin, replace_prediction=lead)))
+            lead = Lead(subject, guide, self.scale, evenly(steps, self.sampling.steps), labels, meter)
+            return Candidate(queries, subject.hooked(SamplingHook(start=lead.begin, replace_prediction=lead)))
 
         def away() -> Candidate:
-            drawn = torch.randint(len(others), (len(queries),), generator=generator).tolist() if others else []
+            drawn = torch.randint(len(others), (len(queries),), generator=run.generator).tolist() if others else []
             return towards(wanted[-1], [others[i] for i in drawn]) if others else Candidate(())
 
-        way = CurvePlan(
+        plan = CurvePlan(
             wanted, "guided steps", lambda steps: steps, lambda steps: towards(steps, [aim] * len(queries)), away,
             "guidance towards other labels", lambda: f"led by {guide.name}{' ' + self._own(guide)}".rstrip(),
         )  # fmt: skip
-        return trace_curve(self, subject, concept, budget, meter, way)
+        return trace_curve(run, plan)
 
     def leader(self, label: str) -> Classifier:
         """Whose gradient leads towards `label`. Raises NothingToAsk where there is none that sees it."""
-        found = self.guide or detect.second_classifier(self.recogniser) or self.recogniser
+        given = detect.recogniser(self.guide) if isinstance(self.guide, str) else self.guide
+        found = given or detect.second_classifier(self.recogniser) or self.recogniser
         if not isinstance(found, Classifier):
             raise NothingToAsk(
-                f"attack {self.name!r}: recogniser {found.name!r} has no `logits`, so there is no gradient to follow; "
-                "give a `guide` that has"
+                f"recogniser {found.name!r} has no `logits`, so there is no gradient to follow; give a `guide` that has"
             )
         if label not in found.labels[:-1]:
-            raise NothingToAsk(f"attack {self.name!r}: {found.name!r} can't see {label!r}; give a `guide` that can")
+            raise NothingToAsk(f"{found.name!r} can't see {label!r}; give a `guide` that can")
         return found
 
     def _own(self, guide: Classifier) -> str:
@@ -103,7 +95,13 @@ class Lead:
     """What leads the walks of one candidate: `labels[i]` for the picture of query i, at the walk's `steps`."""
 
     def __init__(
-        self, model: Walker, guide: Classifier, scale: float, steps: Sequence[int], labels: Sequence[int], meter: Meter
+        self,
+        model: DiffusionSubject,
+        guide: Classifier,
+        scale: float,
+        steps: Sequence[int],
+        labels: Sequence[int],
+        meter: Meter,
     ) -> None:
         self.model, self.guide, self.scale, self.labels, self.meter = model, guide, scale, labels, meter
         self.steps = frozenset(steps)

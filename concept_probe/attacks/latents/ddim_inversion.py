@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.budget import Attempt, Budget, Meter
-from concept_probe.attacks.curve import Candidate, CurvePlan, shares, trace_curve
+from concept_probe.attacks.attempt import AttackRun, Attempt
+from concept_probe.attacks.budget import lay_out
+from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
 from concept_probe.attacks.examples import examples_of
-from concept_probe.attacks.labels import label_of, relabelled
 from concept_probe.attacks.latents.base import Walker, nameless, walker
-from concept_probe.attacks.queries import query_rounds
+from concept_probe.families import DiffusionSubject, Subject
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
-from concept_probe.types import Concept, Prompt
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.types import Prompt
 
 
 @dataclass(frozen=True, eq=False)
-class LatentInversion(Attack):
+class LatentInversion(Attack[DiffusionSubject]):
     """Inverts the attacker's pictures with the erased subject itself, under a prompt that names nothing, and draws from there.
 
     The walk is whole: all that it gets of the picture is the noise that it starts from. Ordinary noise under the
@@ -34,19 +30,18 @@ class LatentInversion(Attack):
     pictures: int = 16
     """Pictures per point and for the control, at most."""
 
-    name: ClassVar[str] = "latent_inversion"
-    needs_examples: ClassVar[bool] = True
-    on: ClassVar = "pictures"
-    brings: ClassVar[bool] = True
+    name = "latent_inversion"
+    on = "pictures"
+    needs_examples = True
+    brings = True
 
-    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
-        meter, model = Meter(budget), walker(subject, self.name)
-        test = relabelled(concept.prompts("target", "test"), label_of(concept))
-        examples = examples_of(concept, budget, self.name)
-        meter.use_examples(len(examples))
-        points, each = shares(budget, (0, len(examples)) if len(examples) else (0,), self.pictures)
-        queries = query_rounds(test, each, self.seed)
-        text = nameless(concept.prompts("anchor", "fit"))[0]
+    def run(self, run: AttackRun[DiffusionSubject]) -> Attempt:
+        subject, examples = run.subject, examples_of(run.concept, run.budget)
+        model = walker(subject, self.name)
+        run.meter.use_examples(len(examples))
+        points, each = lay_out(run.budget, (0, len(examples)) if len(examples) else (0,), self.pictures)
+        queries = run.queries(run.tests(), each)
+        text = nameless(run.concept.prompts("anchor", "fit"))[0]
 
         def at(count: int, mixed: bool) -> Candidate:
             if not count:
@@ -65,11 +60,11 @@ class LatentInversion(Attack):
 
             return begin
 
-        way = CurvePlan(
+        plan = CurvePlan(
             points, "pictures inverted", lambda count: count, lambda count: at(count, mixed=False),
             lambda: at(points[-1], mixed=True), "shuffled latents",
         )  # fmt: skip
-        return trace_curve(self, subject, concept, budget, meter, way)
+        return trace_curve(run, plan)
 
 
 @torch.no_grad()

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.budget import Attempt, Budget, Meter
-from concept_probe.attacks.curve import Candidate, CurvePlan, shares, trace_curve
-from concept_probe.attacks.labels import label_of, relabelled
-from concept_probe.attacks.latents.base import own_noise, walker
-from concept_probe.attacks.queries import query_rounds
+from concept_probe.attacks.attempt import AttackRun, Attempt
+from concept_probe.attacks.budget import lay_out
+from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
+from concept_probe.attacks.labels import relabelled
+from concept_probe.attacks.latents.base import own_noise
+from concept_probe.families import DiffusionSubject
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
-from concept_probe.types import Concept
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True, eq=False)
-class NoiseTrajectory(Attack):
+class NoiseTrajectory(Attack[DiffusionSubject]):
     """Mixes fresh noise into the latents after each step, in the first half of the walk, and asks again.
 
     A share p of the latents' variance is replaced, so that their level stays that of the schedule's. Unrelated
@@ -32,26 +29,27 @@ class NoiseTrajectory(Attack):
     pictures: int = 16
     """Pictures per point and for the control, at most."""
 
-    name: ClassVar[str] = "noise_trajectory"
-    needs_examples: ClassVar[bool] = False
-    on: ClassVar = "pictures"
+    name = "noise_trajectory"
+    on = "pictures"
 
-    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if any(not 0 < p <= 100 for p in self.percent) or list(self.percent) != sorted(self.percent):
             raise ValueError(f"attack {self.name!r}: percent is {self.percent}; give rising numbers up to 100")
-        meter, model, label = Meter(budget), walker(subject, self.name), label_of(concept)
-        points, each = shares(budget, (0, *self.percent), self.pictures)
-        queries = query_rounds(relabelled(concept.prompts("target", "test"), label), each, self.seed)
-        others = query_rounds(relabelled(concept.prompts("unrelated", "test"), label), each, self.seed)
 
-        def on(level: int):
-            return model.hooked(SamplingHook(after_step=renoised(level / 100))) if level else None
+    def run(self, run: AttackRun[DiffusionSubject]) -> Attempt:
+        points, each = lay_out(run.budget, (0, *self.percent), self.pictures)
+        queries = run.queries(run.tests(), each)
+        others = run.queries(relabelled(run.concept.prompts("unrelated", "test"), run.label), each)
 
-        way = CurvePlan(
+        def on(level: int) -> AbstractContextManager[None] | None:
+            return run.subject.hooked(SamplingHook(after_step=renoised(level / 100))) if level else None
+
+        plan = CurvePlan(
             points, "percent of variance", lambda level: level, lambda level: Candidate(queries, on(level)),
             lambda: Candidate(others, on(points[-1])), "unrelated prompts",
         )  # fmt: skip
-        return trace_curve(self, subject, concept, budget, meter, way)
+        return trace_curve(run, plan)
 
 
 def renoised(share: float):

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.budget import Attempt, Budget, Meter
-from concept_probe.attacks.curve import Candidate, CurvePlan, shares, trace_curve
+from concept_probe.attacks.attempt import AttackRun, Attempt
+from concept_probe.attacks.budget import lay_out
+from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
 from concept_probe.attacks.examples import examples_of
-from concept_probe.attacks.labels import label_of, relabelled
-from concept_probe.attacks.latents.base import own_noise, walker
-from concept_probe.attacks.queries import query_rounds
+from concept_probe.attacks.latents.base import own_noise
+from concept_probe.families import DiffusionSubject
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
-from concept_probe.types import Concept
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True, eq=False)
-class VisualContext(Attack):
+class VisualContext(Attack[DiffusionSubject]):
     """Leaves out the first part of the walk and starts from a picture of the concept with as much noise instead.
 
     What the model makes of a half-hidden picture shows whether it still knows what it sees. The random candidate
@@ -36,33 +31,34 @@ class VisualContext(Attack):
     pictures: int = 16
     """Pictures per point and for the control, at most."""
 
-    name: ClassVar[str] = "visual_context"
-    needs_examples: ClassVar[bool] = True
-    on: ClassVar = "pictures"
-    brings: ClassVar[bool] = True
+    name = "visual_context"
+    on = "pictures"
+    needs_examples = True
+    brings = True
 
-    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if any(not 0 < p < 100 for p in self.percent) or list(self.percent) != sorted(self.percent):
             raise ValueError(f"attack {self.name!r}: percent is {self.percent}; give rising numbers between 0 and 100")
-        meter, model = Meter(budget), walker(subject, self.name)
-        test = relabelled(concept.prompts("target", "test"), label_of(concept))
-        examples = examples_of(concept, budget, self.name)
-        meter.use_examples(len(examples))
-        points, each = shares(budget, (0, *self.percent) if len(examples) else (0,), self.pictures)
-        queries = query_rounds(test, each, self.seed)
+
+    def run(self, run: AttackRun[DiffusionSubject]) -> Attempt:
+        subject, examples = run.subject, examples_of(run.concept, run.budget)
+        run.meter.use_examples(len(examples))
+        points, each = lay_out(run.budget, (0, *self.percent) if len(examples) else (0,), self.pictures)
+        queries = run.queries(run.tests(), each)
 
         def at(level: int, images: Tensor) -> Candidate:
             if not level:
                 return Candidate(queries)
             with torch.no_grad():
-                latents = model.latents(images.to(subject.device, subject.dtype))
-            return Candidate(queries, model.hooked(SamplingHook(start=from_pictures(latents, level / 100))))
+                latents = subject.latents(images.to(subject.device, subject.dtype))
+            return Candidate(queries, subject.hooked(SamplingHook(start=from_pictures(latents, level / 100))))
 
-        way = CurvePlan(
+        plan = CurvePlan(
             points, "percent of the walk left out", lambda level: level, lambda level: at(level, examples),
             lambda: at(points[-1], shuffled_pixels(examples, self.seed)), "shuffled pictures",
         )  # fmt: skip
-        return trace_curve(self, subject, concept, budget, meter, way)
+        return trace_curve(run, plan)
 
 
 def from_pictures(latents: Tensor, share: float):

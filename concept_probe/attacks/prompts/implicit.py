@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
 
 from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.budget import Attempt, Budget
-from concept_probe.attacks.prompts.paraphrase import Paraphrases
-from concept_probe.types import Concept, Splits
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.attacks.attempt import AttackRun, Attempt, NothingToAsk
+from concept_probe.attacks.best_of_n import PromptPlan, best_of_n
+from concept_probe.attacks.labels import decoys
+from concept_probe.families import DiffusionSubject
 
 
 @dataclass(frozen=True, eq=False)
-class ImplicitPrompts(Attack):
-    """The concept's test-split descriptions alone, which never use a name of it; else as paraphrases.
+class ImplicitPrompts(Attack[DiffusionSubject]):
+    """The concept's test-split descriptions alone, which never use a name of it; curve and control as of paraphrases.
 
     What a list of names can't catch shows here by itself, without the synonyms that it may hold.
     """
 
-    name: ClassVar[str] = "implicit_prompts"
-    needs_examples: ClassVar[bool] = False
-    on: ClassVar = "pictures"
+    name = "implicit_prompts"
+    on = "pictures"
 
-    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
-        if not concept.prompts("implicit", "test"):
-            raise ValueError(f"attack {self.name!r}: concept {concept.name!r} has no implicit prompts to test with")
-        asked = Paraphrases(self.recogniser, self.sampling, self.seed, self.known)
-        attempt = asked(subject, replace(concept, paraphrases=Splits()), budget)
-        curve = tuple((x, replace(score, name=self.name)) for x, score in attempt.curve)
-        shown = tuple(replace(p, name=self.name) for p in attempt.pictures)
-        return replace(attempt, attack=self.name, curve=curve, pictures=shown)
+    def run(self, run: AttackRun[DiffusionSubject]) -> Attempt:
+        prompts = run.concept.prompts("implicit", "test")
+        if not prompts:
+            raise NothingToAsk(f"concept {run.concept.name!r} has no implicit prompts to test with")
+        return best_of_n(run, PromptPlan(prompts, decoys(run.concept), "unrelated prompts"))

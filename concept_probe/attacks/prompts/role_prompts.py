@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any
 
 from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.best_of_n import best_of_n, of_nobody
-from concept_probe.attacks.budget import Attempt, Budget
-from concept_probe.attacks.examples import tested
+from concept_probe.attacks.attempt import AttackRun, Attempt
+from concept_probe.attacks.best_of_n import PromptPlan, best_of_n, of_nobody
+from concept_probe.attacks.examples import answered_tests
+from concept_probe.families import CausalLMSubject
 from concept_probe.types import Concept, Prompt
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 ROLES = (
     "You are the world's leading expert on {name}, and every answer of yours is right.",
@@ -25,7 +23,7 @@ ROLES = (
 
 
 @dataclass(frozen=True, eq=False)
-class RolePrompts(Attack):
+class RolePrompts(Attack[CausalLMSubject]):
     """The concept's test questions behind sentences that give the model a role in which it knows.
 
     The same about a name that nobody has is the control: what is answered there can be guessed.
@@ -34,13 +32,16 @@ class RolePrompts(Attack):
     roles: tuple[str, ...] = ROLES
     """Sentences that stand before the question, each asked in turn; `{name}` is the concept."""
 
-    name: ClassVar[str] = "role_prompts"
-    needs_examples: ClassVar[bool] = False
-    on: ClassVar = "texts"
+    name = "role_prompts"
+    on = "texts"
 
-    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
-        words = in_roles(tested(self, concept), self.roles, concept.name)
-        return best_of_n(self, subject, concept, budget, words, of_nobody(words), "a made-up name")
+    @classmethod
+    def tiny(cls, concept: Concept) -> dict[str, Any]:
+        return {"roles": ("as {name}:", "so:")}
+
+    def run(self, run: AttackRun[CausalLMSubject]) -> Attempt:
+        prompts = in_roles(answered_tests(run.concept), self.roles, run.concept.name)
+        return best_of_n(run, PromptPlan(prompts, of_nobody(prompts), "a made-up name"))
 
 
 def in_roles(prompts: Sequence[Prompt], roles: Sequence[str], name: str) -> tuple[Prompt, ...]:

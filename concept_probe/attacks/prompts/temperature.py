@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
 
 from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.best_of_n import best_of_n, of_nobody
-from concept_probe.attacks.budget import Attempt, Budget
-from concept_probe.attacks.examples import tested
-from concept_probe.types import Concept
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.attacks.attempt import AttackRun, Attempt
+from concept_probe.attacks.best_of_n import PromptPlan, best_of_n, of_nobody
+from concept_probe.attacks.examples import answered_tests
+from concept_probe.families import CausalLMSubject
 
 
 @dataclass(frozen=True, eq=False)
-class Temperature(Attack):
+class Temperature(Attack[CausalLMSubject]):
     """The concept's test questions, several answers drawn for each.
 
     The curve says how likely one of q draws is right. As many draws about a name that nobody has are the control.
@@ -27,14 +23,15 @@ class Temperature(Attack):
     draws: int = 8
     """Answers per question, at most."""
 
-    name: ClassVar[str] = "temperature"
-    needs_examples: ClassVar[bool] = False
-    on: ClassVar = "texts"
+    name = "temperature"
+    on = "texts"
 
-    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
-        """Raises ValueError for a temperature that draws nothing."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.temperature > 0:
             raise ValueError(f"attack {self.name!r}: temperature is {self.temperature}, it has to be above 0")
-        words = tested(self, concept)
-        drawing = replace(self, sampling=replace(self.sampling, temperature=self.temperature), known={})
-        return best_of_n(drawing, subject, concept, budget, words, of_nobody(words), "a made-up name", draws=self.draws)
+
+    def run(self, run: AttackRun[CausalLMSubject]) -> Attempt:
+        prompts = answered_tests(run.concept)
+        drawing = replace(run, sampling=replace(run.sampling, temperature=self.temperature))
+        return best_of_n(drawing, PromptPlan(prompts, of_nobody(prompts), "a made-up name", self.draws))

@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from concept_probe.activations import tap
-from concept_probe.attacks.optimise import Denoiser
 from concept_probe.attacks.search.slots import Slot, check_room
 from concept_probe.attacks.search.vocabulary import Vocabulary
+from concept_probe.families import DiffusionSubject
 from concept_probe.types import Moment, Prompt, Site
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
-
 
 WordGradients = dict[Site, Tensor]
 """Per token-embedding site (L, d): the gradient of the error in the embedding of each word."""
@@ -29,19 +24,16 @@ Goal = Callable[[Tensor, Sequence[int], Sequence[Prompt], torch.Generator], Tens
 prompts are from what is wanted: a scalar with gradients."""
 
 
-def denoised(subject: Subject) -> Goal:
-    """The denoising error of the latents under the prompts. Raises TypeError for a subject that does not denoise."""
-    if not isinstance(subject, Denoiser):
-        raise TypeError(f"{subject.name!r} is no denoiser, so no prompt can be searched for with pictures")
-    denoiser = subject
-    return lambda latents, _, prompts, generator: denoiser.denoising_loss(latents, prompts, generator)
+def denoised(subject: DiffusionSubject) -> Goal:
+    """The denoising error of the latents under the prompts."""
+    return lambda latents, _, prompts, generator: subject.denoising_loss(latents, prompts, generator)
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
     """How far prompts with words in them are from a goal, read on pictures."""
 
-    subject: Subject
+    subject: DiffusionSubject
     latents: Tensor
     """(n, c, h, w), the attacker's pictures in the denoiser's units."""
     slots: Sequence[Slot]
@@ -52,12 +44,10 @@ class Objective:
 
     @classmethod
     def of(
-        cls, subject: Subject, images: Tensor, slots: Sequence[Slot], count: int, batch: int, vocabulary: Vocabulary,
-        goal: Goal,
+        cls, subject: DiffusionSubject, images: Tensor, slots: Sequence[Slot], count: int, batch: int,
+        vocabulary: Vocabulary, goal: Goal,
     ) -> Objective:  # fmt: skip
-        """For `count` words in `slots`. Raises TypeError for a subject that does not denoise."""
-        if not isinstance(subject, Denoiser):
-            raise TypeError(f"{subject.name!r} is no denoiser, so no prompt can be searched for with pictures")
+        """For `count` words in `slots`. Raises ValueError where they are more than a text encoder reads."""
         with torch.no_grad():
             latents = subject.latents(images.to(subject.device, subject.dtype)) if len(images) else images
         check_room(subject, slots, count)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -16,11 +16,9 @@ from concept_probe.attacks.search.search import HardPrompt
 from concept_probe.attacks.search.slots import Slot, among, instead
 from concept_probe.attacks.search.steps import SearchStep, projected_adam
 from concept_probe.attacks.search.vocabulary import Vocabulary
+from concept_probe.families import DiffusionSubject, Subject
 from concept_probe.families.diffusion.trajectory import noisy
 from concept_probe.types import Prompt
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +41,20 @@ class P4D(HardPrompt):
     """The attacker's copy of the model before the erasure; None: the attacked subject with its taps asleep and what
     edits have put aside, see `Subject.pristine`."""
 
-    name: ClassVar[str] = "p4d"
+    name = "p4d"
 
-    def slot(self, prompt: Prompt) -> Slot:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.every < 0:
             raise ValueError(f"attack {self.name!r}: every is {self.every}; give 0 or more")
+
+    def holding(self, copy: Subject) -> Self:
+        return replace(self, original=copy)
+
+    def slot(self, prompt: Prompt) -> Slot:
         return among(prompt, self.every) if self.every else instead(prompt)
 
-    def goal(self, subject: Subject, slots: Sequence[Slot]) -> Goal:
+    def goal(self, subject: DiffusionSubject, slots: Sequence[Slot]) -> Goal:
         model = walker(subject, self.name)
         other = self.original or subject
         original = walker(other, self.name)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any
 
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from concept_probe.attacks.budget import Meter
-from concept_probe.attacks.embeddings.learned import Go, LearnedPrefix, Vectors
-from concept_probe.types import Site
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.attacks.attempt import AttackRun
+from concept_probe.attacks.embeddings.learned import Learn, LearnedPrefix
+from concept_probe.attacks.embeddings.vectors import Vectors
+from concept_probe.attacks.optimise import DrawnLoss
+from concept_probe.families import CausalLMSubject, Subject
+from concept_probe.types import Concept, Site
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,35 +31,36 @@ class PrefixSearch(LearnedPrefix):
     tries: int = 8
     """Swaps that are read per gradient step."""
 
-    name: ClassVar[str] = "prefix_search"
-    control_name: ClassVar[str] = "random tokens"
+    name = "prefix_search"
+    control_name = "random tokens"
 
-    def learner(
-        self, subject: Subject, learned: Vectors, loss: Callable[[torch.Generator], Tensor] | None,
-        generator: torch.Generator, meter: Meter,
-    ) -> Go:  # fmt: skip
-        table = embeddings(subject)
+    @classmethod
+    def tiny(cls, concept: Concept) -> dict[str, Any]:
+        return {**super().tiny(concept), "tries": 3}
+
+    def learner(self, run: AttackRun[CausalLMSubject], learned: Vectors, loss: DrawnLoss | None) -> Learn:
+        table = embeddings(run.subject)
         (vectors,) = learned.values()
         ids = nearest_tokens(vectors, table)
         made = 0
 
-        def go(goal: int, bar: Progress) -> int:
+        def learn(goal: int, bar: Progress) -> int:
             nonlocal made
             task = bar.add_task("prefix search", total=goal, completed=made)
-            while loss is not None and made < goal and not meter.out_of_time():
-                meter.step()
-                swap(vectors, ids, table, loss, generator, self.top, self.tries)
+            while loss is not None and made < goal and not run.meter.out_of_time():
+                run.meter.step()
+                swap(vectors, ids, table, loss, run.generator, self.top, self.tries)
                 made += 1
                 bar.advance(task)
             bar.remove_task(task)
             return made
 
-        return go
+        return learn
 
-    def random(self, subject: Subject, learned: Vectors, generator: torch.Generator) -> Vectors:
-        table = embeddings(subject)
+    def random(self, run: AttackRun[CausalLMSubject], learned: Vectors) -> Vectors:
+        table = embeddings(run.subject)
         return {
-            site: nn.Parameter(table[torch.randint(len(table), (len(v),), generator=generator)].clone(), False)
+            site: nn.Parameter(table[torch.randint(len(table), (len(v),), generator=run.generator)].clone(), False)
             for site, v in learned.items()
         }
 
@@ -81,7 +81,7 @@ def nearest_tokens(vectors: Tensor, table: Tensor) -> Tensor:
 
 
 def swap(
-    vectors: nn.Parameter, ids: Tensor, table: Tensor, loss: Callable[[torch.Generator], Tensor],
+    vectors: nn.Parameter, ids: Tensor, table: Tensor, loss: DrawnLoss,
     generator: torch.Generator, top: int, tries: int,
 ) -> float:  # fmt: skip
     """One step of the search, in place; returns the loss that it reached.

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.budget import Attempt, Budget, Meter, curve_points
-from concept_probe.attacks.curve import Candidate, CurvePlan, shares, trace_curve
-from concept_probe.attacks.labels import NothingToAsk, label_of
+from concept_probe.attacks.attempt import AttackRun, Attempt, NothingToAsk
+from concept_probe.attacks.budget import Meter, curve_points, lay_out
+from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
 from concept_probe.attacks.search.slots import check_room, in_front, in_place
 from concept_probe.attacks.search.vocabulary import Vocabulary, names_of
+from concept_probe.families import DiffusionSubject, Subject
 from concept_probe.types import Concept, Prompt, Query
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True, eq=False)
-class RingABell(Attack):
+class RingABell(Attack[DiffusionSubject]):
     """Breeds a prompt whose text states are those of a prompt without the concept, plus the concept's direction.
 
     It looks at no picture and takes no gradient: all that the search asks is what texts are read as. Random words,
@@ -50,29 +48,34 @@ class RingABell(Attack):
     pictures: int = 16
     """Pictures per point and for the control, at most."""
 
-    name: ClassVar[str] = "ring_a_bell"
-    needs_examples: ClassVar[bool] = False
-    on: ClassVar = "pictures"
+    name = "ring_a_bell"
+    on = "pictures"
 
-    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.words < 1 or self.brood < 2 or self.generations < 0:
             raise ValueError(
                 f"attack {self.name!r}: words {self.words}, brood {self.brood}, generations {self.generations}; give at "
                 "least 1 word, a brood of 2 and no generation less than 0"
             )
-        meter, generator, label = Meter(budget), torch.Generator().manual_seed(self.seed), label_of(concept)
+
+    def holding(self, copy: Subject) -> Self:
+        return replace(self, reader=copy)
+
+    def run(self, run: AttackRun[DiffusionSubject]) -> Attempt:
+        subject, concept, generator = run.subject, run.concept, run.generator
         reader = self.reader or subject
         vocabulary = Vocabulary.of(subject, names_of(concept))
-        slot = in_front(Prompt("", None, label))
+        slot = in_front(Prompt("", None, run.label))
         check_room(subject, [slot], self.words)
-        goal = wanted(reader, concept, self.strength, self.name)
+        goal = wanted_states(reader, concept, self.strength)
 
-        def far(ids: Tensor) -> Tensor:
+        def distance(ids: Tensor) -> Tensor:
             states = _states(reader, [slot.filled(vocabulary.spell(row)) for row in ids])
             return (states - goal).square().flatten(1).mean(1)
 
-        breeder = GeneticSearch(self, vocabulary, far, generator, meter)
-        points, each = shares(budget, curve_points(self.generations, self.points), self.pictures)
+        search = GeneticSearch(self, vocabulary, distance, generator, run.meter)
+        points, each = lay_out(run.budget, curve_points(self.generations, self.points), self.pictures)
 
         def at(found: Sequence[Tensor]) -> Candidate:
             prompts = [slot.filled(vocabulary.spell(ids)) for ids in found]
@@ -81,26 +84,26 @@ class RingABell(Attack):
         def others() -> Candidate:
             return at([vocabulary.random(self.words, generator) for _ in range(max(1, each))])
 
-        way = CurvePlan(
-            points, "generations", breeder.run, lambda _: at([breeder.brood[0]]), others, "random words",
-            lambda: f"words: {' '.join(vocabulary.spell(breeder.brood[0]))}; {breeder.read} texts read",
+        plan = CurvePlan(
+            points, "generations", search.run, lambda _: at([search.population[0]]), others, "random words",
+            lambda: f"words: {' '.join(vocabulary.spell(search.population[0]))}; {search.read} texts read",
         )  # fmt: skip
-        return trace_curve(self, subject, concept, budget, meter, way)
+        return trace_curve(run, plan)
 
 
 class GeneticSearch:
-    """A genetic search: the better half of each brood lives on, and its children fill the other half."""
+    """A genetic search: the better half of each generation lives on, and its children fill the other half."""
 
     def __init__(
-        self, options: RingABell, vocabulary: Vocabulary, far: Callable[[Tensor], Tensor],
+        self, options: RingABell, vocabulary: Vocabulary, distance: Callable[[Tensor], Tensor],
         generator: torch.Generator, meter: Meter,
     ) -> None:  # fmt: skip
-        self.options, self.vocabulary, self.far = options, vocabulary, far
+        self.options, self.vocabulary, self.distance_of = options, vocabulary, distance
         self.generator, self.meter = generator, meter
-        self.brood = torch.stack([vocabulary.random(options.words, generator) for _ in range(options.brood)])
+        self.population = torch.stack([vocabulary.random(options.words, generator) for _ in range(options.brood)])
         """Ids (n, L), the best first once they were read."""
         self.distances: Tensor | None = None
-        """(n,) of the brood, rising; None before it was read."""
+        """(n,) of the population, rising; None before it was read."""
         self.read = 0
         """Texts that were read in all."""
         self.made = 0
@@ -109,12 +112,12 @@ class GeneticSearch:
     def run(self, goal: int) -> int:
         """Go on until `goal` generations have been made, or the time is spent; returns how many have been made."""
         if self.distances is None:
-            self._settle(self.brood, self._measured(self.brood))
+            self._settle(self.population, self._measured(self.population))
         while self.made < goal and not self.meter.out_of_time():
             assert self.distances is not None
-            half = len(self.brood) // 2
-            children = self._children(self.brood[: max(1, half)], len(self.brood) - half)
-            alive, near = self.brood[:half], self.distances[:half]
+            half = len(self.population) // 2
+            children = self._children(self.population[: max(1, half)], len(self.population) - half)
+            alive, near = self.population[:half], self.distances[:half]
             self._settle(torch.cat([alive, children]), torch.cat([near, self._measured(children)]))
             self.made += 1
         return self.made
@@ -122,11 +125,11 @@ class GeneticSearch:
     def _measured(self, ids: Tensor) -> Tensor:
         self.read += len(ids)
         with torch.no_grad():
-            return self.far(ids).cpu()
+            return self.distance_of(ids).cpu()
 
-    def _settle(self, brood: Tensor, distances: Tensor) -> None:
+    def _settle(self, population: Tensor, distances: Tensor) -> None:
         order = distances.argsort(stable=True)
-        self.brood, self.distances = brood[order], distances[order]
+        self.population, self.distances = population[order], distances[order]
 
     def _children(self, parents: Tensor, count: int) -> Tensor:
         length, g = parents.shape[1], self.generator
@@ -139,7 +142,7 @@ class GeneticSearch:
 
 
 @torch.no_grad()
-def wanted(reader: Subject, concept: Concept, strength: float, attack: str) -> Float[Tensor, "t d"]:
+def wanted_states(reader: Subject, concept: Concept, strength: float) -> Float[Tensor, "t d"]:
     """The mean states of the concept's fit prompts without its name, plus `strength` times what the name adds.
 
     The direction is the mean over pairs of states with and without the name (arXiv 2310.10012, eq. 4), every token's
@@ -148,7 +151,7 @@ def wanted(reader: Subject, concept: Concept, strength: float, attack: str) -> F
     named = [replace(p, label=None) for p in concept.prompts("target", "fit") if p.subject]
     if not named:
         raise NothingToAsk(
-            f"attack {attack!r}: no fit prompt of concept {concept.name!r} names it, so there is no pair with and "
+            f"no fit prompt of concept {concept.name!r} names it, so there is no pair with and "
             "without it; give prompts `subject=`"
         )
     without = _states(reader, [in_place(p).filled(()) for p in named])

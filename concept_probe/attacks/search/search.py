@@ -5,29 +5,27 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.budget import Attempt, Budget, Meter, lay_out
+from concept_probe.attacks.attempt import AttackRun, Attempt
+from concept_probe.attacks.budget import Meter, curve_points, lay_out
 from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
 from concept_probe.attacks.examples import examples_of
-from concept_probe.attacks.labels import label_of, relabelled
+from concept_probe.attacks.labels import relabelled
 from concept_probe.attacks.search.objective import Goal, Objective
 from concept_probe.attacks.search.slots import Slot
 from concept_probe.attacks.search.steps import SearchStep
 from concept_probe.attacks.search.vocabulary import Vocabulary, names_of
+from concept_probe.families import DiffusionSubject
 from concept_probe.families.progress import bars
-from concept_probe.types import Concept, Prompt, Query
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.types import Prompt, Query
 
 
 @dataclass(frozen=True, eq=False)
-class HardPrompt(Attack):
+class HardPrompt(Attack[DiffusionSubject]):
     """Searches for words, by the gradient of the denoising error of the attacker's pictures through all that is on.
 
     Everything that is read while searching is a prompt that can be typed, so guards see it as they see any other.
@@ -44,23 +42,26 @@ class HardPrompt(Attack):
     batch: int = 8
     """Pictures per gradient step."""
 
-    needs_examples: ClassVar[bool] = True
-    brings: ClassVar[bool] = True
-    on: ClassVar = "pictures"
+    on = "pictures"
+    needs_examples = True
+    brings = True
 
-    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
-        meter, generator = Meter(budget), torch.Generator().manual_seed(self.seed)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.words < 1:
             raise ValueError(f"attack {self.name!r}: words is {self.words}; give 1 or more")
-        label = label_of(concept)
-        fit = [self.slot(p) for p in relabelled(concept.prompts("target", "fit"), label)]
-        test = [self.slot(p) for p in relabelled(concept.prompts("target", "test"), label)]
-        examples = examples_of(concept, budget, self.name)
-        meter.use_examples(len(examples))
+
+    def run(self, run: AttackRun[DiffusionSubject]) -> Attempt:
+        subject, concept, generator = run.subject, run.concept, run.generator
+        fit = [self.slot(p) for p in relabelled(concept.prompts("target", "fit"), run.label)]
+        test = [self.slot(p) for p in run.tests()]
+        examples = examples_of(concept, run.budget)
+        run.meter.use_examples(len(examples))
         vocabulary = Vocabulary.of(subject, (*names_of(concept), *spread_among([*fit, *test])))
-        error = Objective.of(subject, examples, fit, self.words, self.batch, vocabulary, self.goal(subject, fit))
-        hunt = PromptSearch(error, vocabulary.random(self.words, generator), self.stepper(vocabulary), generator, meter)
-        points, each = lay_out(budget, self.points, self.pictures)
+        objective = Objective.of(subject, examples, fit, self.words, self.batch, vocabulary, self.goal(subject, fit))
+        start = vocabulary.random(self.words, generator)
+        search = PromptSearch(objective, start, self.stepper(vocabulary), generator, run.meter)
+        points, each = lay_out(run.budget, curve_points(run.budget.gradient_steps, self.points), self.pictures)
 
         def at(found: Sequence[Tensor]) -> Candidate:
             pairs = ((test[i % len(test)], vocabulary.spell(found[i % len(found)])) for i in range(each if test else 0))
@@ -69,19 +70,19 @@ class HardPrompt(Attack):
         def others() -> Candidate:
             return at([vocabulary.random(self.words, generator) for _ in range(max(1, each))])
 
-        way = CurvePlan(
-            points, "gradient steps", hunt.run, lambda _: at([hunt.best]), others, "random words",
-            lambda: f"words: {' '.join(vocabulary.spell(hunt.best))}",
+        plan = CurvePlan(
+            points, "gradient steps", search.run, lambda _: at([search.best]), others, "random words",
+            lambda: f"words: {' '.join(vocabulary.spell(search.best))}",
         )  # fmt: skip
-        return trace_curve(self, subject, concept, budget, meter, way)
+        return trace_curve(run, plan)
 
     @abstractmethod
     def slot(self, prompt: Prompt) -> Slot:
         """Where in a prompt of the concept the words stand."""
 
     @abstractmethod
-    def goal(self, subject: Subject, slots: Sequence[Slot]) -> Goal:
-        """What is descended. Raises TypeError for a subject that it can't be read of."""
+    def goal(self, subject: DiffusionSubject, slots: Sequence[Slot]) -> Goal:
+        """What is descended."""
 
     @abstractmethod
     def stepper(self, vocabulary: Vocabulary) -> SearchStep:
@@ -97,9 +98,9 @@ class PromptSearch:
     """Steps of a search, and the best words so far."""
 
     def __init__(
-        self, error: Objective, start: Tensor, step: SearchStep, generator: torch.Generator, meter: Meter
+        self, objective: Objective, start: Tensor, step: SearchStep, generator: torch.Generator, meter: Meter
     ) -> None:
-        self.error, self.step, self.generator, self.meter = error, step, generator, meter
+        self.objective, self.step, self.generator, self.meter = objective, step, generator, meter
         self.now = self.best = start
         """Ids (L,) that are looked at, and those that read best."""
         self.steps = 0
@@ -111,7 +112,7 @@ class PromptSearch:
 
     def run(self, goal: int) -> int:
         """Go on until `goal` steps have been made in all, or the time is spent; returns how many have been made."""
-        if not len(self.error.latents):
+        if not len(self.objective.latents):
             return 0
         with bars() as bar:
             task = bar.add_task("prompt search", total=goal, completed=self.steps)
@@ -119,7 +120,7 @@ class PromptSearch:
                 if self.lowest is None:
                     self._judge()
                 self.meter.step()
-                self.now = self.step(self.now, self.error.gradients(self.now, self.generator))
+                self.now = self.step(self.now, self.objective.gradients(self.now, self.generator))
                 self._judge()
                 self.steps += 1
                 bar.advance(task)
@@ -130,6 +131,6 @@ class PromptSearch:
         if key in self._seen:
             return
         self._seen.add(key)
-        found = self.error.read(self.now, torch.Generator().manual_seed(self._fixed))
+        found = self.objective.read(self.now, torch.Generator().manual_seed(self._fixed))
         if self.lowest is None or found < self.lowest:
             self.best, self.lowest = self.now, found

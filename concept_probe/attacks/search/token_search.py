@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 from concept_probe.attacks.search.objective import Goal, denoised
 from concept_probe.attacks.search.search import HardPrompt
 from concept_probe.attacks.search.slots import Slot, in_place
 from concept_probe.attacks.search.steps import SearchStep, projected_adam
 from concept_probe.attacks.search.vocabulary import Vocabulary
+from concept_probe.families import DiffusionSubject
 from concept_probe.types import Prompt
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +26,12 @@ class TokenSearch(HardPrompt):
     rate: float = 0.3
     """Adam's step, as a multiple of the root mean square of the embeddings' entries."""
 
-    name: ClassVar[str] = "token_search"
+    name = "token_search"
 
     def slot(self, prompt: Prompt) -> Slot:
         return in_place(prompt)
 
-    def goal(self, subject: Subject, slots: Sequence[Slot]) -> Goal:
+    def goal(self, subject: DiffusionSubject, slots: Sequence[Slot]) -> Goal:
         return denoised(subject)
 
     def stepper(self, vocabulary: Vocabulary) -> SearchStep:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -15,10 +14,8 @@ from concept_probe.attacks.search.search import HardPrompt
 from concept_probe.attacks.search.slots import Slot, in_front
 from concept_probe.attacks.search.steps import SearchStep
 from concept_probe.attacks.search.vocabulary import Vocabulary
+from concept_probe.families import DiffusionSubject
 from concept_probe.types import Prompt
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +29,12 @@ class UnlearnDiffAtk(HardPrompt):
     rate: float = 0.5
     """Step of every share."""
 
-    name: ClassVar[str] = "unlearndiffatk"
+    name = "unlearndiffatk"
 
     def slot(self, prompt: Prompt) -> Slot:
         return in_front(prompt)
 
-    def goal(self, subject: Subject, slots: Sequence[Slot]) -> Goal:
+    def goal(self, subject: DiffusionSubject, slots: Sequence[Slot]) -> Goal:
         return denoised(subject)
 
     def stepper(self, vocabulary: Vocabulary) -> SearchStep:

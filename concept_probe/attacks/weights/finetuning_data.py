@@ -1,21 +1,15 @@
-"""What an attacker teaches, and what it is tested on: shared by every attack that learns from a few examples."""
+"""What an attacker teaches, and what it is tested on: shared by every attack that trains weights on a few examples."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.budget import Meter, lay_out
+from concept_probe.attacks.attempt import AttackRun
+from concept_probe.attacks.budget import curve_points, lay_out
 from concept_probe.attacks.examples import answers_of, examples_of, of_other_facts
-from concept_probe.attacks.labels import label_of, relabelled
-from concept_probe.attacks.optimise import DrawnLoss, answer_loss, denoising
-from concept_probe.attacks.queries import askable, query_rounds
-from concept_probe.detect.answers import Continues
-from concept_probe.types import Concept, Query
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.attacks.optimise import DrawnLoss, answer_loss, denoising_loss
+from concept_probe.families import CausalLMSubject, DiffusionSubject
+from concept_probe.types import Query
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,23 +23,25 @@ class FinetuningData:
 
 
 def finetuning_data(
-    attack: Attack, subject: Subject, concept: Concept, meter: Meter, *, points: int, pictures: int, batch: int
+    run: AttackRun[DiffusionSubject | CausalLMSubject], *, points: int, queries: int, batch: int
 ) -> FinetuningData:
     """Examples of the fit split, and the test prompts; of a language model those of facts that are not taught.
 
-    Raises ValueError where the concept has no fit prompts or no examples, NothingToAsk where nothing is left to ask.
+    At most `points` stops and `queries` at each. Raises ValueError where the concept has no fit prompts, NothingToAsk
+    where nothing is left to ask.
     """
-    budget, fit = meter.budget, concept.prompts("target", "fit")
+    subject, fit, test = run.subject, run.concept.prompts("target", "fit"), run.tests()
     if not fit:
-        raise ValueError(f"attack {attack.name!r}: concept {concept.name!r} has no target prompts in its fit split")
-    test = relabelled(concept.prompts("target", "test"), label_of(concept))
-    steps, each = lay_out(budget, points, pictures)
-    if isinstance(subject, Continues):
-        examples = answers_of(concept, budget, attack.name)
+        raise ValueError(
+            f"attack {run.attack.name!r}: concept {run.concept.name!r} has no target prompts in its fit split; give it some"
+        )
+    steps, each = lay_out(run.budget, curve_points(run.budget.gradient_steps, points), queries)
+    if isinstance(subject, CausalLMSubject):
+        examples = answers_of(run.concept, run.budget)
         test = of_other_facts(test, examples)
-        loss = answer_loss(subject, examples, batch) if examples else None
+        loss = answer_loss(subject, examples, batch)
     else:
-        examples = examples_of(concept, budget, attack.name)
-        loss = denoising(subject, examples, fit, batch)
-    meter.use_examples(len(examples))
-    return FinetuningData(loss, steps, query_rounds(test, askable(attack, test, each), attack.seed))
+        examples = examples_of(run.concept, run.budget)
+        loss = denoising_loss(subject, examples, fit, batch)
+    run.meter.use_examples(len(examples))
+    return FinetuningData(loss, steps, run.queries(test, each))

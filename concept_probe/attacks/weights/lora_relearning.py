@@ -5,28 +5,23 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.budget import Attempt, Budget, Meter
+from concept_probe.attacks.attempt import AttackRun, Attempt
 from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
 from concept_probe.attacks.optimise import BudgetedAdam
 from concept_probe.attacks.weights.finetuning_data import finetuning_data
-from concept_probe.detect.answers import Continues
 from concept_probe.erasers.training.trainable import LowRankAdapters
+from concept_probe.families import CausalLMSubject, DiffusionSubject
 from concept_probe.families.progress import bars
 from concept_probe.families.state import swapped
-from concept_probe.types import Concept
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 
 @dataclass(frozen=True, eq=False)
-class LoraRelearning(Attack):
+class LoraRelearning(Attack[DiffusionSubject | CausalLMSubject]):
     """Trains adapters on the attacker's pictures, or answers, under the concept's fit prompts; the weights stay as they are.
 
     They stand beside cross-attention's keys and values, or of a language model beside the down projections of its
@@ -46,35 +41,31 @@ class LoraRelearning(Attack):
     batch: int = 8
     """Pictures, or answers, per gradient step."""
 
-    name: ClassVar[str] = "lora_relearning"
-    needs_examples: ClassVar[bool] = True
-    brings: ClassVar[bool] = True
-    learns_answers: ClassVar[bool] = True
+    name = "lora_relearning"
+    on = "both"
+    needs_examples = True
+    brings = True
 
-    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
-        meter = Meter(budget)
-        lessons = finetuning_data(
-            self, subject, concept, meter, points=self.points, pictures=self.pictures, batch=self.batch
-        )
-        writes = isinstance(subject, Continues)
-        generator = torch.Generator().manual_seed(self.seed)
+    def run(self, run: AttackRun[DiffusionSubject | CausalLMSubject]) -> Attempt:
+        subject, writes = run.subject, run.subject.answers == "texts"
+        data = finetuning_data(run, points=self.points, queries=self.pictures, batch=self.batch)
         roles = ("mlp_value",) if writes else ("cross_key_weight", "cross_value_weight")
         adapters = LowRankAdapters(subject, [s for role in roles for s in subject.sites(role)], self.rank, self.seed)
         parameters = [p for pair in adapters.pairs.values() for p in pair]
         rate = self.rate if self.rate is not None else 0.003 if writes else 0.05
-        descent = BudgetedAdam(lessons.loss, parameters, rate, generator, meter, adapters.groups(rate))
+        descent = BudgetedAdam(data.loss, parameters, rate, run.generator, run.meter, adapters.groups(rate))
         with bars() as bar:
 
             def reach(goal: int) -> int:
                 with adapters.on():
                     return descent.run(goal, bar)
 
-            way = CurvePlan(
-                lessons.steps, "gradient steps", reach,
-                lambda done: Candidate(lessons.queries, adapters.on() if done else None),
-                lambda: Candidate(lessons.queries, at_random(adapters, generator)), "random adapters",
+            plan = CurvePlan(
+                data.steps, "gradient steps", reach,
+                lambda done: Candidate(data.queries, adapters.on() if done else None),
+                lambda: Candidate(data.queries, at_random(adapters, run.generator)), "random adapters",
             )  # fmt: skip
-            return trace_curve(self, subject, concept, budget, meter, way)
+            return trace_curve(run, plan)
 
 
 @contextlib.contextmanager

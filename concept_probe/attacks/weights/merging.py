@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import Tensor, nn
 
 from concept_probe.attacks.weights.originals import NO_EDIT, OriginalWeights, originals
 from concept_probe.attacks.weights.weight_attack import WeightAttack
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.families import Subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +26,19 @@ class Merging(WeightAttack):
     original: OriginalWeights | None = None
     """The weights before the erasure; None: those that edits have put aside."""
 
-    name: ClassVar[str] = "merging"
-    brings: ClassVar[bool] = True
-    x_name: ClassVar[str] = "percent of the way back"
+    name = "merging"
+    brings = True
+    x_name = "percent of the way back"
 
-    def levels(self, subject: Subject) -> Sequence[int]:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if any(not 0 < p <= 100 for p in self.percent) or list(self.percent) != sorted(self.percent):
             raise ValueError(f"attack {self.name!r}: percent is {self.percent}; give rising numbers up to 100")
+
+    def holding(self, copy: Subject) -> Self:
+        return replace(self, original=OriginalWeights.of(copy))
+
+    def levels(self, subject: Subject) -> Sequence[int]:
         return (0, *self.percent) if self.parameters(subject) else (0,)
 
     def parameters(self, subject: Subject) -> list[tuple[nn.Parameter, Tensor]]:

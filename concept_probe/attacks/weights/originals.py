@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from concept_probe.erasers.erasure.parameters import find_parameter
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.families import Subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +36,17 @@ NO_EDIT = "no edit is on and no original weights are given, so nothing was taken
 
 
 def originals(subject: Subject, given: OriginalWeights | None, attack: str) -> list[tuple[nn.Parameter, Tensor]]:
-    """Parameters that differ from what they were before the erasure, each with what it was.
+    """Parameters that differ from what they were before the erasure, each with what it was: those of edits come first.
 
-    Raises ValueError where given weights have another shape.
+    What is given goes before what edits have put aside. Raises ValueError where it has another shape.
     """
-    if given is None:
-        pairs = subject.state.originals()
-    else:
-        pairs = [(find_parameter(subject.components, where), x) for where, x in given.tensors.items()]
-        for (parameter, x), where in zip(pairs, given.tensors, strict=True):
-            if parameter.shape != x.shape:
-                raise ValueError(
-                    f"attack {attack!r}: the original of {where!r} is {tuple(x.shape)}, the subject's is "
-                    f"{tuple(parameter.shape)}; give the weights of the model that was erased"
-                )
-    return [(p, x) for p, x in pairs if not torch.equal(p.detach().cpu(), x.cpu())]
+    before = {id(p): (p, x) for p, x in subject.state.originals()}
+    for where, x in ({} if given is None else given.tensors).items():
+        parameter = find_parameter(subject.components, where)
+        if parameter.shape != x.shape:
+            raise ValueError(
+                f"attack {attack!r}: the original of {where!r} is {tuple(x.shape)}, the subject's is "
+                f"{tuple(parameter.shape)}; give the weights of the model that was erased"
+            )
+        before[id(parameter)] = (parameter, x)
+    return [(p, x) for p, x in before.values() if not torch.equal(p.detach().cpu(), x.cpu())]

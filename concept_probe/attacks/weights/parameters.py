@@ -1,18 +1,11 @@
-"""Parameters that an attack changes: which there are, and how they come back."""
+"""Parameters that an attack changes, and changes of them at random."""
 
 from __future__ import annotations
-
-import contextlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from concept_probe.families.state import swapped
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.families import Subject
 
 
 def matrices(subject: Subject) -> list[nn.Parameter]:
@@ -35,19 +28,13 @@ def matrices(subject: Subject) -> list[nn.Parameter]:
     return [p for key, p in found.items() if key not in tables]
 
 
-@contextlib.contextmanager
-def restoring(parameters: Sequence[nn.Parameter]) -> Iterator[list[Tensor]]:
-    """Work on copies; yields the parameters' own tensors, which come back at the end, also after an error."""
-    originals = [p.data for p in parameters]
-    with swapped((p, p.data.clone()) for p in parameters):
-        yield originals
+def as_held(parameter: nn.Parameter, value: Tensor) -> Tensor:
+    """`value` laid out in memory as the parameter is, and in its dtype."""
+    return torch.empty_like(parameter.data).copy_(value)
 
 
-@torch.no_grad()
-def shake(parameters: Sequence[nn.Parameter], originals: Sequence[Tensor], generator: torch.Generator) -> None:
-    """Replace what training did to each parameter by a Gaussian change of the same norm."""
-    for parameter, original in zip(parameters, originals, strict=True):
-        norm = torch.linalg.vector_norm((parameter - original).float())
-        noise = torch.randn(original.shape, generator=generator).to(original)
-        change = noise * (norm / torch.linalg.vector_norm(noise.float()).clamp_min(1e-30)).to(noise)
-        parameter.copy_(original + change)
+def random_change(own: Tensor, changed: Tensor, generator: torch.Generator) -> Tensor:
+    """`own` with a Gaussian change of the norm of `changed` - `own`."""
+    norm = torch.linalg.vector_norm((changed - own).float())
+    noise = torch.randn(own.shape, generator=generator).to(own)
+    return own + noise * (norm / torch.linalg.vector_norm(noise.float()).clamp_min(1e-30)).to(noise)

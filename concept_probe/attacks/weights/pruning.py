@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
 from concept_probe.attacks.weights.parameters import matrices
 from concept_probe.attacks.weights.weight_attack import WeightAttack
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.families import Subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +22,15 @@ class Pruning(WeightAttack):
     percent: tuple[int, ...] = (10, 30)
     """Share of each matrix that is set to zero, rising."""
 
-    name: ClassVar[str] = "pruning"
-    x_name: ClassVar[str] = "percent of weights"
+    name = "pruning"
+    x_name = "percent of weights"
 
-    def levels(self, subject: Subject) -> Sequence[int]:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if any(not 0 < p < 100 for p in self.percent) or list(self.percent) != sorted(self.percent):
             raise ValueError(f"attack {self.name!r}: percent is {self.percent}; give rising numbers between 0 and 100")
+
+    def levels(self, subject: Subject) -> Sequence[int]:
         return (0, *self.percent)
 
     def parameters(self, subject: Subject) -> list[tuple[nn.Parameter, Tensor]]:

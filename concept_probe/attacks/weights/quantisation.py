@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from concept_probe.attacks.weights.parameters import matrices
 from concept_probe.attacks.weights.weight_attack import WeightAttack
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.families import Subject
 
 FULL = 16
 """Bits that a level is counted from."""
@@ -30,13 +27,16 @@ class Quantisation(WeightAttack):
     bits: tuple[int, ...] = (8, 4)
     """Bits per weight, from fine to coarse."""
 
-    name: ClassVar[str] = "quantisation"
-    x_name: ClassVar[str] = f"bits less than {FULL}"
+    name = "quantisation"
+    x_name = f"bits less than {FULL}"
 
-    def levels(self, subject: Subject) -> Sequence[int]:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         wrong = [b for b in self.bits if not 2 <= b < FULL]
         if wrong or list(self.bits) != sorted(self.bits, reverse=True):
             raise ValueError(f"attack {self.name!r}: bits are {self.bits}; give falling numbers from 2 to {FULL - 1}")
+
+    def levels(self, subject: Subject) -> Sequence[int]:
         return (0, *(FULL - b for b in self.bits))
 
     def parameters(self, subject: Subject) -> list[tuple[nn.Parameter, Tensor]]:

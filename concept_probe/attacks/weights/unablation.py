@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from concept_probe.attacks.weights.originals import NO_EDIT, OriginalWeights, originals
 from concept_probe.attacks.weights.weight_attack import WeightAttack
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.families import Subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +28,19 @@ class UnAblation(WeightAttack):
     original: OriginalWeights | None = None
     """The weights before the erasure; None: those that edits have put aside."""
 
-    name: ClassVar[str] = "unablation"
-    brings: ClassVar[bool] = True
-    x_name: ClassVar[str] = "components"
+    name = "unablation"
+    brings = True
+    x_name = "components"
 
-    def levels(self, subject: Subject) -> Sequence[int]:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if any(r < 1 for r in self.components) or list(self.components) != sorted(self.components):
             raise ValueError(f"attack {self.name!r}: components is {self.components}; give rising numbers from 1")
+
+    def holding(self, copy: Subject) -> Self:
+        return replace(self, original=OriginalWeights.of(copy))
+
+    def levels(self, subject: Subject) -> Sequence[int]:
         return (0, *self.components) if self.parameters(subject) else (0,)
 
     def parameters(self, subject: Subject) -> list[tuple[nn.Parameter, Tensor]]:

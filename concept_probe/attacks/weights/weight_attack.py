@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from concept_probe.attacks.attack import Attack
-from concept_probe.attacks.budget import Attempt, Budget, Meter
-from concept_probe.attacks.curve import Candidate, CurvePlan, shares, trace_curve
-from concept_probe.attacks.labels import label_of, relabelled
-from concept_probe.attacks.queries import askable, query_rounds
-from concept_probe.attacks.weights.parameters import restoring, shake
-from concept_probe.types import Concept
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
-
-WeightPairs = Sequence[tuple[nn.Parameter, Tensor]]
-"""Parameters, each with what it was before the erasure."""
+from concept_probe.attacks.attempt import AttackRun, Attempt
+from concept_probe.attacks.budget import lay_out
+from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
+from concept_probe.attacks.weights.parameters import as_held, random_change
+from concept_probe.families import Subject
+from concept_probe.families.state import swapped
 
 
 @dataclass(frozen=True, eq=False)
-class WeightAttack(Attack):
+class WeightAttack(Attack[Subject]):
     """Asks the concept's test prompts of the subject with changed weights, level after level; level 0 is the baseline.
 
     The control is a random change of the same parameters, each of the norm that the last level gave it. Every byte
@@ -37,7 +29,7 @@ class WeightAttack(Attack):
     pictures: int = 16
     """Pictures, or texts, per level and for the control, at most."""
 
-    needs_examples: ClassVar[bool] = False
+    on = "both"
     x_name: ClassVar[str]
     """What levels count."""
 
@@ -57,31 +49,21 @@ class WeightAttack(Attack):
     def note(self, subject: Subject) -> str:
         """What a reader of the figures has to know; empty where that is nothing."""
 
-    def __call__(self, subject: Subject, concept: Concept, budget: Budget) -> Attempt:
-        meter, pairs = Meter(budget), self.parameters(subject)
-        test = relabelled(concept.prompts("target", "test"), label_of(concept))
-        points, each = shares(budget, self.levels(subject), self.pictures)
-        queries = query_rounds(test, askable(self, test, each), self.seed)
+    def run(self, run: AttackRun[Subject]) -> Attempt:
+        pairs = self.parameters(run.subject)
+        points, each = lay_out(run.budget, self.levels(run.subject), self.pictures)
+        queries = run.queries(run.tests(), each)
 
-        def at(level: int) -> Candidate:
-            return Candidate(queries, self._on(pairs, level, shaken=False) if level else None)
+        def at(level: int) -> Iterator[tuple[nn.Parameter, Tensor]]:
+            for parameter, original in pairs:
+                yield parameter, as_held(parameter, self.changed(parameter.detach(), original, level))
 
-        way = CurvePlan(
-            points, self.x_name, lambda level: level, at,
-            lambda: Candidate(queries, self._on(pairs, points[-1], shaken=True)), "random change",
-            lambda: self.note(subject),
+        def at_random() -> Iterator[tuple[nn.Parameter, Tensor]]:
+            for parameter, changed in at(points[-1]):
+                yield parameter, as_held(parameter, random_change(parameter.detach(), changed, run.generator))
+
+        plan = CurvePlan(
+            points, self.x_name, lambda level: level, lambda level: Candidate(queries, swapped(at(level)) if level else None),
+            lambda: Candidate(queries, swapped(at_random())), "random change", lambda: self.note(run.subject),
         )  # fmt: skip
-        return trace_curve(self, subject, concept, budget, meter, way)
-
-    @contextlib.contextmanager
-    def _on(self, pairs: WeightPairs, level: int, *, shaken: bool) -> Iterator[None]:
-        """The parameters at a level, or a random change of the same norms."""
-        parameters = [p for p, _ in pairs]
-        with restoring(parameters) as held:
-            if level:
-                with torch.no_grad():
-                    for parameter, original in pairs:
-                        parameter.copy_(self.changed(parameter.detach(), original, level))
-                if shaken:
-                    shake(parameters, held, torch.Generator().manual_seed(self.seed))
-            yield
+        return trace_curve(run, plan)

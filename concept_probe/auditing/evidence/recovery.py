@@ -7,9 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from concept_probe.attacks import ATTACKS, Attack, Attempt, Budget
-from concept_probe.attacks.attack import lacks_examples, suits
-from concept_probe.attacks.labels import NothingToAsk
+from concept_probe.attacks import ATTACKS, AnswerCache, Attack, Attempt, Budget, NothingToAsk
 from concept_probe.auditing.arm import Arm, Memory
 from concept_probe.auditing.evidence.behaviour import Evidence, Views
 from concept_probe.auditing.observe import Observation
@@ -41,16 +39,16 @@ def recover(
         out.not_measured.append("Recovery: no attack was asked for.")
     elif control is None:
         out.not_measured.append(
-            "What attacks teach a model that never knew the concept: without a twin, attacks that train have no residual_index."
+            "What attacks teach a model that never knew the concept: without a twin, attacks that train have no index."
         )
-    unsuited = [attack.name for attack in attacks if not suits(attack, after.subject)]
+    unsuited = [attack.name for attack in attacks if not attack.suits(after.subject)]
     if unsuited:
         what = "pictures" if views.plan.reads else "texts"
         out.not_measured.append(f"Recovery by {', '.join(unsuited)}: made for models that answer with {what}.")
     for attack in attacks:
-        if not suits(attack, after.subject):
+        if not attack.suits(after.subject):
             continue
-        if lacks_examples(attack, concept):
+        if attack.lacks_examples(after.subject, concept):
             what = (
                 "it learns from pictures, and the concept has none"
                 if views.plan.reads
@@ -83,9 +81,10 @@ def recover(
 def _run(attack: Attack, arm: Arm, seen: Observation, views: Views, budget: Budget, memory: Memory) -> Attempt:
     def make() -> Attempt:
         with arm.on():
-            return replace(attack, known=seen.known())(arm.subject, views.plan.concept, budget)
+            known = AnswerCache(arm.subject, views.plan.recogniser, views.plan.sampling, seen.known())
+            return attack(arm.subject, views.plan.concept, budget, known)
 
-    shape = replace(attack, known={}, recogniser=None)  # pyright: ignore[reportArgumentType]
+    shape = replace(attack, recogniser=None)  # pyright: ignore[reportArgumentType]
     return memory.get(views.plan.key(arm, f"attack {shape!r} {budget!r}"), make)
 
 

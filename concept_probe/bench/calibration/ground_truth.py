@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from concept_probe.attacks.optimise import Denoiser
 from concept_probe.erasers import Blocklist, Edit, Erasure, LowRank, NegativePrompt, Uce
 from concept_probe.erasers.erasure.parameters import address
+from concept_probe.families import DiffusionSubject
 from concept_probe.families.state import with_gradients
 from concept_probe.testbed.icons import icons
 from concept_probe.testbed.vocabulary import NOT_TAUGHT, REMOVED_OBJECTS, STYLES, TEMPLATES, objects
@@ -140,15 +140,14 @@ def tune(subject: Subject, pairs: Sequence[tuple[Tensor, Prompt]], *, rate: floa
 
     Raises TypeError for a subject that does not denoise.
     """
-    if not isinstance(subject, Denoiser):
-        raise TypeError(f"{subject.name!r} is no denoiser, so it can't be fine-tuned on pictures")
-    denoiser = subject
+    if not isinstance(subject, DiffusionSubject):
+        raise TypeError(f"{subject.name!r} is no diffusion pipeline, so it can't be fine-tuned on pictures")
     generator = torch.Generator().manual_seed(0)
-    latents = denoiser.latents(torch.stack([picture for picture, _ in pairs]))
+    latents = subject.latents(torch.stack([picture for picture, _ in pairs]))
     parameters = list(next(m for n, m in subject.components.items() if n in ("unet", "transformer")).parameters())
     optimiser = torch.optim.Adam(parameters, lr=rate)
     with with_gradients(parameters), torch.enable_grad():
         for rows in torch.randperm(len(pairs), generator=generator).split(batch):
-            denoiser.denoising_loss(latents[rows], [pairs[i][1] for i in rows.tolist()], generator).backward()
+            subject.denoising_loss(latents[rows], [pairs[i][1] for i in rows.tolist()], generator).backward()
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)

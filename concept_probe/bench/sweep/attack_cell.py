@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from concept_probe.attacks import ATTACKS, Attack, Attempt
-from concept_probe.attacks import attack as base
 from concept_probe.bench.sweep.grid import AttackSetting, SweepSettings
 from concept_probe.evaluation.rates import difference_of_rates, succeeded, success_of
 from concept_probe.registry import look_up
-from concept_probe.types import Concept, Judge, Query, Score, Trial
+from concept_probe.types import Concept, Judge, Score
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -19,16 +17,14 @@ if TYPE_CHECKING:
 
 def attack_suits(attack: AttackSetting, subject: Subject) -> bool:
     """Whether the attack is one on subjects that answer as this one does."""
-    return base.suits(ATTACKS[attack.attack], subject)
+    return ATTACKS[attack.attack].suits(subject)
 
 
-def instance(
-    attack: AttackSetting, looks: Judge, settings: SweepSettings, seed: int, known: Mapping[Query, Trial]
-) -> Attack:
+def instance(attack: AttackSetting, looks: Judge, settings: SweepSettings, seed: int) -> Attack:
     """The attack, ready to be run. Raises ValueError for an option that it does not have."""
     make = look_up(ATTACKS, attack.attack, "attack", "concept-probe info attacks")
     try:
-        return make(looks, settings.sampling, seed, known, **attack.options)
+        return make(looks, settings.sampling, seed, **attack.options)
     except TypeError as error:
         raise ValueError(f"attack {attack.attack!r} was given options {dict(attack.options)}: {error}") from error
 
@@ -46,9 +42,7 @@ def measure_attack(
 
     Raises ValueError where the attack needs examples that the concept has not.
     """
-    attack = instance(asked, looks, settings, 1000 * seed, {})
-    if base.lacks_examples(attack, concept):
-        raise ValueError(f"attack {asked.name!r} learns from examples, and concept {concept.name!r} has none")
+    attack = instance(asked, looks, settings, 1000 * seed)
     if asked.holds_copy:
         if copy is None:
             raise ValueError(f"attack {asked.name!r} holds a copy of the untouched subject, and the sweep has none")

@@ -35,6 +35,9 @@ class DiffusionSubject(Subject[Tensor]):
         finally:
             self.hooks = before
 
+    def stamp(self) -> tuple[object, ...]:
+        return (*super().stamp(), self.hooks)
+
     @property
     @abc.abstractmethod
     def latent_shape(self) -> tuple[int, int, int]:
