@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
+from types import UnionType
 from typing import Any, Generic, TypeVar
 
 
@@ -111,10 +112,22 @@ def origin(point: EntryPoint) -> str:
 
 
 def check_choices(options: Any, name: str) -> None:
-    """Raise ValueError for a field of a dataclass that holds none of the values which its Literal type allows."""
+    """Raise ValueError for a field of a dataclass that holds none of the values which its Literal type allows.
+
+    `Literal[...] | None` allows None too.
+    """
     hints = typing.get_type_hints(type(options))
     for field in fields(options):
-        value, hint = getattr(options, field.name), hints[field.name]
-        if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
-            allowed = ", ".join(map(str, typing.get_args(hint)))
-            raise ValueError(f"{name}: {field.name} is {value!r}; it is one of {allowed}")
+        value, allowed = getattr(options, field.name), _choices(hints[field.name])
+        if allowed is not None and value not in allowed:
+            raise ValueError(f"{name}: {field.name} is {value!r}; it is one of {', '.join(map(str, allowed))}")
+
+
+def _choices(hint: Any) -> tuple[Any, ...] | None:
+    """The values that a type allows; None where it doesn't list them."""
+    out: tuple[Any, ...] = ()
+    for part in typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,):
+        if part is not type(None) and typing.get_origin(part) is not typing.Literal:
+            return None
+        out += (None,) if part is type(None) else typing.get_args(part)
+    return out
