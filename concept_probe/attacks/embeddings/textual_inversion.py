@@ -15,6 +15,7 @@ from concept_probe.attacks.labels import relabelled
 from concept_probe.attacks.optimise import BudgetedAdam, denoising_loss
 from concept_probe.attacks.search.slots import check_room, in_place
 from concept_probe.attacks.search.vocabulary import Vocabulary, names_of
+from concept_probe.families import DiffusionSubject, Subject
 from concept_probe.types import CONTENT, Concept, Prompt
 
 
