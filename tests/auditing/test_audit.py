@@ -254,10 +254,10 @@ def test_an_attack_that_leaves_a_checkpoint_changed_is_found_out(world):
     checkpoint = Known(3, made)
 
     class Careless(Paraphrases):
-        def __call__(self, subject, concept, budget):
-            if subject is checkpoint:
-                next(iter(subject.components["unet"].parameters())).data += 1e-3
-            return super().__call__(subject, concept, budget)
+        def run(self, run):
+            if run.subject is checkpoint:
+                next(iter(checkpoint.components["unet"].parameters())).data += 1e-3
+            return super().run(run)
 
     attack = Careless(Reader(), SAMPLING)
     options = {"original": subject, "twin": twin, "memory": memory, "budget": SMALL, **OPTIONS}
