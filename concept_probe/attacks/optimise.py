@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from concept_probe.attacks.budget import Meter
 from concept_probe.erasers.training.loop import adam
 from concept_probe.erasers.training.trainable import groups_by_size, root_mean_square
+from concept_probe.families import CausalLMSubject, DiffusionSubject
 from concept_probe.types import Prompt
 
 DrawnLoss = Callable[[torch.Generator], Tensor]
