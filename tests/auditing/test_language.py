@@ -137,7 +137,10 @@ def test_an_attack_that_would_teach_every_fact_is_not_measured_and_stops_no_audi
     few = replace(made, target=replace(made.target, test=test))
     report = audit(subject, None, few, attacks=("relearning", "in_context"), **OPTIONS)
     for name in ("relearning", "in_context"):
-        assert any(line.startswith(f"Recovery by {name}: attack {name!r}: all 6 test prompts ask") for line in report.not_measured), name
+        assert any(
+            line.startswith(f"Recovery by {name}: attack {name!r}: all 6 test prompts ask")
+            for line in report.not_measured
+        ), name
 
 
 def test_an_attack_whose_prompts_the_model_cant_read_is_not_measured_and_stops_no_audit(world, monkeypatch):
