@@ -20,7 +20,7 @@ from concept_probe.types import AnswerReader, Concept, Picture, Prompt, Query, S
 if TYPE_CHECKING:
     from concept_probe.attacks.attack import Attack
 
-Asked = TypeVar("Asked", bound=Subject, covariant=True)
+AskedSubject = TypeVar("Asked", bound=Subject, covariant=True)
 MOST_PICTURES = 4
 """Pictures of an attempt that go into a report, at most."""
 
@@ -57,14 +57,14 @@ class Attempt:
 
 
 @dataclass(frozen=True, eq=False)
-class AttackRun(Generic[Asked]):
+class AttackRun(Generic[AskedSubject]):
     """An attack under way: what it is on, how it asks, and what it has spent.
 
     `replace(run, sampling=...)` asks otherwise, at the same expense.
     """
 
     attack: Attack
-    subject: Asked
+    subject: AskedSubject
     concept: Concept
     budget: Budget
     sampling: Sampling
@@ -76,8 +76,8 @@ class AttackRun(Generic[Asked]):
 
     @classmethod
     def start(
-        cls, attack: Attack, subject: Asked, concept: Concept, budget: Budget, known: AnswerCache | None
-    ) -> AttackRun[Asked]:
+        cls, attack: Attack, subject: AskedSubject, concept: Concept, budget: Budget, known: AnswerCache | None
+    ) -> AttackRun[AskedSubject]:
         generator = torch.Generator().manual_seed(attack.seed)
         return cls(attack, subject, concept, budget, attack.sampling, Meter(budget), generator, known)
 

@@ -12,7 +12,7 @@ import concept_probe as cp
 from concept_probe import detect
 from concept_probe.attacks import Budget, ClassifierGuidance, NothingToAsk
 from concept_probe.attacks.budget import Meter
-from concept_probe.attacks.latents.classifier_guidance import Lead, evenly, said
+from concept_probe.attacks.latents.classifier_guidance import Lead, said
 from concept_probe.attacks.latents.ddim_inversion import parts
 from concept_probe.erasers import Blocklist
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
@@ -95,7 +95,6 @@ def test_the_budget_says_how_many_steps_are_guided():
     attack = ClassifierGuidance(tiny_recogniser(), Sampling(steps=10, batch=8))
     assert [attack._most(Budget(gradient_steps=n), 8, 3) for n in (0, 2, 3, 16, 30)] == [0, 1, 1, 6, 10]
     assert attack._most(Budget(gradient_steps=16), 16, 3) == 3  # two batches
-    assert evenly(3, 10) == (0, 3, 6) and evenly(10, 10) == tuple(range(10)) and evenly(0, 10) == ()
     attempt = replace(attack, sampling=SAMPLING)(tiny_sd(), CONCEPT, Budget(queries=12, gradient_steps=10))
     assert [x for x, _ in attempt.curve] == [0, 2, 4] and attempt.spent.gradient_steps == 2 + 4 + 4
     assert attempt.control is not None and attempt.control.name == "guidance towards other labels"

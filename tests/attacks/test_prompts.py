@@ -9,7 +9,7 @@ import torch
 
 from concept_probe.activations import tap
 from concept_probe.attacks import ATTACKS, P4D, Budget, NothingToAsk, RingABell, UnlearnDiffAtk
-from concept_probe.attacks.search.objective import Objective, denoised, occurrences, word_gradients
+from concept_probe.attacks.search.objective import SearchObjective, denoised, occurrences, word_gradients
 from concept_probe.attacks.search.ring_a_bell import wanted_states
 from concept_probe.attacks.search.search import HardPrompt
 from concept_probe.attacks.search.slots import Slot, among, check_room, in_front, in_place, instead
@@ -27,11 +27,11 @@ models = pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
 searches = pytest.mark.parametrize("search", [a for a in ATTACKS.values() if issubclass(a, HardPrompt)])
 
 
-def error_of(subject, vocabulary: Vocabulary, count: int, batch: int = 8, place=in_front, goal=None) -> Objective:
+def error_of(subject, vocabulary: Vocabulary, count: int, batch: int = 8, place=in_front, goal=None) -> SearchObjective:
     assert CONCEPT.examples is not None
     slots = [place(p) for p in CONCEPT.target.fit]
     goal = denoised(subject) if goal is None else goal(subject, slots)
-    return Objective.of(subject, CONCEPT.examples[:2], slots, count, batch, vocabulary, goal)
+    return SearchObjective.of(subject, CONCEPT.examples[:2], slots, count, batch, vocabulary, goal)
 
 
 @models

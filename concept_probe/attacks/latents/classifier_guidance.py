@@ -17,6 +17,7 @@ from concept_probe.attacks.latents.ddim_inversion import parts
 from concept_probe.families import DiffusionSubject
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.types import Classifier
+from concept_probe.types.prompts import evenly
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class ClassifierGuidance(Attack[DiffusionSubject]):
         def towards(steps: int, labels: Sequence[int]) -> Candidate:
             if not steps:
                 return Candidate(queries)
-            lead = Lead(subject, guide, self.scale, evenly(steps, self.sampling.steps), labels, meter)
+            lead = Lead(subject, guide, self.scale, evenly(range(self.sampling.steps), steps), labels, meter)
             return Candidate(queries, subject.hooked(SamplingHook(start=lead.begin, replace_prediction=lead)))
 
         def away() -> Candidate:
@@ -144,12 +145,3 @@ def said(x: Tensor, clean: Tensor, a: Tensor, kind: str) -> Tensor:
     """What a prediction of type `kind` says where `x` = sqrt(a) clean + sqrt(1 - a) e: `parts` undone."""
     noise = (x - a.sqrt() * clean) / (1 - a).sqrt()
     return {"epsilon": noise, "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * clean, "sample": clean}[kind]
-
-
-def evenly(count: int, steps: int) -> tuple[int, ...]:
-    """`count` of `steps` steps, evenly apart, the first among them.
-
-    >>> evenly(3, 10)
-    (0, 3, 6)
-    """
-    return tuple(i * steps // count for i in range(count))

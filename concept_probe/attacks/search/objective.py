@@ -30,7 +30,7 @@ def denoised(subject: DiffusionSubject) -> Goal:
 
 
 @dataclass(frozen=True, eq=False)
-class Objective:
+class SearchObjective:
     """How far prompts with words in them are from a goal, read on pictures."""
 
     subject: DiffusionSubject
@@ -46,7 +46,7 @@ class Objective:
     def of(
         cls, subject: DiffusionSubject, images: Tensor, slots: Sequence[Slot], count: int, batch: int,
         vocabulary: Vocabulary, goal: Goal,
-    ) -> Objective:  # fmt: skip
+    ) -> SearchObjective:  # fmt: skip
         """For `count` words in `slots`. Raises ValueError where they are more than a text encoder reads."""
         with torch.no_grad():
             latents = subject.latents(images.to(subject.device, subject.dtype)) if len(images) else images

@@ -15,7 +15,7 @@ from concept_probe.attacks.budget import Meter, curve_points, lay_out
 from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
 from concept_probe.attacks.examples import examples_of
 from concept_probe.attacks.labels import relabelled
-from concept_probe.attacks.search.objective import Goal, Objective
+from concept_probe.attacks.search.objective import Goal, SearchObjective
 from concept_probe.attacks.search.slots import Slot
 from concept_probe.attacks.search.steps import SearchStep
 from concept_probe.attacks.search.vocabulary import Vocabulary, names_of
@@ -58,7 +58,9 @@ class HardPrompt(Attack[DiffusionSubject]):
         examples = examples_of(concept, run.budget)
         run.meter.use_examples(len(examples))
         vocabulary = Vocabulary.of(subject, (*names_of(concept), *spread_among([*fit, *test])))
-        objective = Objective.of(subject, examples, fit, self.words, self.batch, vocabulary, self.goal(subject, fit))
+        objective = SearchObjective.of(
+            subject, examples, fit, self.words, self.batch, vocabulary, self.goal(subject, fit)
+        )
         start = vocabulary.random(self.words, generator)
         search = PromptSearch(objective, start, self.stepper(vocabulary), generator, run.meter)
         points, each = lay_out(run.budget, curve_points(run.budget.gradient_steps, self.points), self.pictures)
@@ -98,7 +100,7 @@ class PromptSearch:
     """Steps of a search, and the best words so far."""
 
     def __init__(
-        self, objective: Objective, start: Tensor, step: SearchStep, generator: torch.Generator, meter: Meter
+        self, objective: SearchObjective, start: Tensor, step: SearchStep, generator: torch.Generator, meter: Meter
     ) -> None:
         self.objective, self.step, self.generator, self.meter = objective, step, generator, meter
         self.now = self.best = start

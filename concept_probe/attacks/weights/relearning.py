@@ -19,7 +19,7 @@ from concept_probe.families.progress import bars
 from concept_probe.families.state import swapped, with_gradients
 
 RelearnedPart = Literal["cross_attention", "text_encoder", "both", "mlp_value"]
-ROLES: Mapping[RelearnedPart, tuple[str, ...]] = {
+ROLES_OF_PARTS: Mapping[RelearnedPart, tuple[str, ...]] = {
     "cross_attention": ("cross_key_weight", "cross_value_weight"),
     "text_encoder": (),
     "both": ("cross_key_weight", "cross_value_weight"),
@@ -84,7 +84,9 @@ class Relearning(Attack[DiffusionSubject | CausalLMSubject]):
 def parameters_of(subject: Subject, part: RelearnedPart) -> list[nn.Parameter]:
     """The parameters that `part` names. Raises ValueError where the subject has none."""
     known = subject.roles()
-    parameters = [subject.parameter(site) for role in ROLES[part] if role in known for site in subject.sites(role)]
+    parameters = [
+        subject.parameter(site) for role in ROLES_OF_PARTS[part] if role in known for site in subject.sites(role)
+    ]
     if part in ("text_encoder", "both"):
         encoders = dict.fromkeys(site.component for site in subject.sites("token_embedding"))
         parameters += [p for name in encoders for p in subject.components[name].parameters()]
