@@ -21,7 +21,7 @@ from concept_probe.erasers.closed_form.rece import Rece
 from concept_probe.erasers.closed_form.rocr import Rocr
 from concept_probe.erasers.closed_form.speed import Speed
 from concept_probe.erasers.closed_form.uce import Uce
-from concept_probe.erasers.eraser import Eraser, Made, Needs, suits
+from concept_probe.erasers.eraser import Eraser, Made, Needs
 from concept_probe.erasers.erasure.combine import combine
 from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
 from concept_probe.erasers.erasure.edit import Edit, WrongBase
@@ -156,5 +156,4 @@ __all__ = [
     "choose_vectors",
     "combine",
     "erase",
-    "suits",
 ]

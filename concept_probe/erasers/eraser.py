@@ -141,6 +141,12 @@ class Eraser(ABC, Generic[On, Made]):
         return cls()
 
     @final
+    @classmethod
+    def suits(cls, subject: Subject) -> bool:
+        """Whether the subject answers with what this method erases from."""
+        return cls.on in ("both", subject.answers)
+
+    @final
     def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Made:
         """Make the erasure; nothing is applied until `with erasure.on(subject)`.
 
@@ -174,7 +180,7 @@ class Eraser(ABC, Generic[On, Made]):
     @final
     def checked(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> tuple[Subspace, ...]:
         """What of `found` the method works on. Raises as a call does."""
-        if not suits(self, subject):
+        if not self.suits(subject):
             raise TypeError(
                 f"{self.name} erases from models that answer with {self.on}, and {subject.name!r} is of family "
                 f"{subject.family!r}, which answers with {subject.answers}"
@@ -203,8 +209,3 @@ class Eraser(ABC, Generic[On, Made]):
                 f"{self.name} needs pictures of {concept.name!r}: give the concept `examples` (n, 3, h, w) in 0..1"
             )
         return used
-
-
-def suits(eraser: Eraser[Any, Any] | type[Eraser[Any, Any]], subject: Subject) -> bool:
-    """Whether the subject answers with what the eraser erases from."""
-    return eraser.on in ("both", subject.answers)

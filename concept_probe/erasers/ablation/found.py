@@ -18,7 +18,7 @@ READ = ("resid", "mlp_out")
 def columns_of(model: CausalLMSubject, found: Sequence[Subspace], method: str) -> dict[Site, list[int]]:
     """Weight site of a down projection -> its columns among `found`, rising.
 
-    Raises ValueError where there is no column, or one that this model lacks.
+    Raises ValueError for a column that this model lacks.
     """
     matrices = model.sites("mlp_value")
     out: dict[Site, set[int]] = {}
@@ -37,11 +37,6 @@ def columns_of(model: CausalLMSubject, found: Sequence[Subspace], method: str) -
                 f"{model.name} is {(height, width)}; find the columns on this model"
             )
         out.setdefault(site, set()).add(space.site.item)
-    if not out:
-        raise ValueError(
-            f"{method} needs columns of a language model; {len(found)} subspaces were given, none of them one. "
-            "find_lm_columns makes them; it returns nothing where no columns are causal"
-        )
     return {site: sorted(out[site]) for site in matrices if site in out}
 
 
@@ -60,8 +55,7 @@ class Dictionary:
 def dictionaries_of(model: CausalLMSubject, found: Sequence[Subspace], method: str) -> list[Dictionary]:
     """The autoencoders among `found`, lowest block first, each with its features.
 
-    Raises ValueError where there is none, for one at another site than `READ`, for one of another width, and for two at
-    one site.
+    Raises ValueError for one at another site than `READ`, for one of another width, and for two at one site.
     """
     places = {site: (role, i) for role in READ for i, site in enumerate(model.sites(role))}
     out: dict[Site, Dictionary] = {}
@@ -85,9 +79,4 @@ def dictionaries_of(model: CausalLMSubject, found: Sequence[Subspace], method: s
         if one.codec is not space.codec:
             raise ValueError(f"{method}: two autoencoders at {space.site}; give the features of one")
         one.features.extend(j for j in space.features if j not in one.features)
-    if not out:
-        raise ValueError(
-            f"{method} needs features of a sparse autoencoder; {len(found)} subspaces were given, none with a codec. "
-            "find_features makes them; it returns nothing where no feature is selective for the concept"
-        )
     return sorted(out.values(), key=lambda d: (d.block, d.role))

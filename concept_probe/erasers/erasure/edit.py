@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from concept_probe.erasers.erasure.deltas import Delta, Sum
+from concept_probe.erasers.erasure.files import read_deltas, write_deltas
+from concept_probe.erasers.erasure.lora import write_lora
 from concept_probe.erasers.erasure.parameters import find_parameter, refuse_shared
 from concept_probe.erasers.erasure.provenance import condensed
 
@@ -116,24 +118,20 @@ class Edit:
 
     def save(self, folder: str | Path) -> Path:
         """Write `edit.safetensors` and `edit.json` into `folder`. Returns the folder."""
-        from concept_probe.erasers.erasure.files import (
-            save_edit,  # files.py builds Edits, so it stands after this module
-        )
-
-        return save_edit(self, Path(folder))
+        place = Path(folder)
+        note = {"name": self.name, "concept": self.concept, "base_hash": self.base_hash, "made_by": dict(self.made_by)}
+        write_deltas(place, self.deltas, note)
+        return place
 
     @classmethod
     def load(cls, folder: str | Path) -> Edit:
         """Read what `save` wrote. Raises ValueError naming the file and the check that failed."""
-        from concept_probe.erasers.erasure.files import load_edit
-
-        return load_edit(Path(folder))
+        deltas, note = read_deltas(Path(folder))
+        return cls(note["name"], note["concept"], deltas, note["base_hash"], note["made_by"])
 
     def export_lora(self, folder: str | Path) -> tuple[Path, ...]:
         """One adapter folder per component, loadable with `peft.PeftModel.from_pretrained(component, folder)`.
 
         Raises ValueError where a bias was changed: an adapter of low-rank matrices can't hold that.
         """
-        from concept_probe.erasers.erasure.files import export_lora
-
-        return export_lora(self, Path(folder))
+        return write_lora(self.deltas, Path(folder))

@@ -20,18 +20,6 @@ WORKED_ON = "found"
 """Key of `made_by` under which the places and hashes of subspaces stand."""
 
 
-def made_by(
-    eraser: Any, subject: Subject, concept: Concept, found: Sequence[Subspace] = (), **measured: Any
-) -> dict[str, Any]:
-    """The `made_by` of what `eraser` (a dataclass of options) makes from the concept's fit and select prompts."""
-    options = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(eraser).items()}
-    seen = {fingerprint(p.text) for kind in KINDS for split in ("fit", "select") for p in concept.prompts(kind, split)}
-    out = {"method": eraser.name, "options": options, "subject": subject.name, SEEN: sorted(seen)}
-    if found:
-        out[WORKED_ON] = [f"{space.site} rank {space.rank} {content_hash(space)}" for space in found]
-    return {**out, **measured}
-
-
 def provenance(
     eraser: Any,
     subject: Subject,
