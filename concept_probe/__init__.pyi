@@ -27,6 +27,8 @@ from concept_probe.activations import tap as tap
 from concept_probe.attacks import ATTACKS as ATTACKS
 from concept_probe.attacks import Attempt as Attempt
 from concept_probe.attacks import Budget as Budget
+from concept_probe.auditing import Auditor as Auditor
+from concept_probe.auditing import AuditPlan as AuditPlan
 from concept_probe.auditing import audit as audit
 from concept_probe.concepts import concept as concept
 from concept_probe.concepts import load_concept as load_concept

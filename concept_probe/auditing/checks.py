@@ -1,21 +1,24 @@
-"""What an audit refuses: prompts that were used before, and a recogniser that can't see the concept."""
+"""What an audit refuses: used prompts, a recogniser that can't see the concept, and weights that did not stay."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-
+from concept_probe import detect
+from concept_probe.attacks import label_of
+from concept_probe.auditing.arm import Arm
+from concept_probe.auditing.sides import Sides
+from concept_probe.erasers.erasure.provenance import prompts_seen
 from concept_probe.registry import nearest
-from concept_probe.types import KINDS, Concept, Judge, Kind, Split, fingerprint
+from concept_probe.types import KINDS, Concept, Erasure, Judge, Kind, Split, fingerprint
 
 
 class UsedPrompts(ValueError):
     """Test prompts that something was fitted or selected on."""
 
 
-def refuse_used(concept: Concept, erasure: object | None) -> None:
+def refuse_used(concept: Concept, erasure: Erasure | None) -> None:
     """Raise UsedPrompts if a test prompt is also a fit or select prompt of any kind, or the erasure says it used it.
 
-    An erasure says so under a key of `made_by` that holds the word `prompts`, by text or fingerprint.
+    An erasure says so by fingerprints under `prompts_seen` of its `made_by`, and of the parts that it was made of.
     """
     # An anchor says what to draw instead: it is told to the eraser, and nothing is tested on it.
     kinds: list[Kind] = [kind for kind in KINDS if kind != "anchor"]
@@ -27,10 +30,10 @@ def refuse_used(concept: Concept, erasure: object | None) -> None:
             for p in concept.prompts(kind, split):
                 if fingerprint(p.text) in tests:
                     used[fingerprint(p.text)] = f"{p.text!r} ({kind}, {split})"
-    for text in _texts(getattr(erasure, "made_by", {})):
-        key = text if text in tests else fingerprint(text)
-        if key in tests:
-            used[key] = f"{tests[key]!r} (told to the erasure)"
+    if erasure is not None:
+        for seen in prompts_seen(erasure.made_by):
+            if seen in tests:
+                used[seen] = f"{tests[seen]!r} (told to the erasure)"
     if used:
         shown = "; ".join(list(used.values())[:8]) + ("; ..." if len(used) > 8 else "")
         raise UsedPrompts(
@@ -39,27 +42,34 @@ def refuse_used(concept: Concept, erasure: object | None) -> None:
         )
 
 
-def _texts(made_by: object, inside: bool = False) -> Iterator[str]:
-    """Every string under a key that holds the word `prompts`."""
-    if isinstance(made_by, str):
-        if inside:
-            yield made_by
-    elif isinstance(made_by, Mapping):
-        for key, value in made_by.items():
-            yield from _texts(value, inside or "prompts" in str(key))
-    elif isinstance(made_by, Sequence):
-        for value in made_by:
-            yield from _texts(value, inside)
-    elif inside and hasattr(made_by, "text"):
-        yield str(made_by.text)  # pyright: ignore[reportAttributeAccessIssue]
+def judge_of(concept: Concept, recogniser: Judge | str | None) -> tuple[str, Judge]:
+    """The label of the concept, and who judges whether an answer shows it.
 
-
-def refuse_unseen(label: str, recogniser: Judge) -> None:
-    """Raise ValueError where the recogniser has no such label: it would call everything safe."""
-    if label not in recogniser.labels:
-        near = nearest(label, recogniser.labels)
+    Raises ValueError for a concept without target prompts to test, and where the recogniser has no such label: it would
+    call everything safe.
+    """
+    label = label_of(concept)
+    judge = detect.judge_for(concept) if recogniser is None else recogniser
+    judge = detect.recogniser(judge) if isinstance(judge, str) else judge
+    if label not in judge.labels:
+        near = nearest(label, judge.labels)
         hint = f"; nearest of its labels: {', '.join(map(repr, near))}" if near else ""
         raise ValueError(
-            f"recogniser {recogniser.name!r} has no label {label!r}, so it can never see the concept{hint}; "
+            f"recogniser {judge.name!r} has no label {label!r}, so it can never see the concept{hint}; "
             "give another `recogniser=`, or prompts with a label that it knows"
         )
+    if not concept.prompts("target", "test"):
+        raise ValueError(f"audit of {concept.name!r}: the concept has no target prompts in its test split")
+    return label, judge
+
+
+def refuse_changed(arms: Sides[Arm]) -> None:
+    """Raise RuntimeError if a subject does not hold the bytes that it held when the audit began, its erasure on."""
+    for arm in arms:
+        with arm.on():
+            now = arm.subject.weight_hash()
+        if now != arm.hash:
+            raise RuntimeError(
+                f"the audit changed the weights of {arm.subject.name!r} ({arm.name}): {arm.hash} became {now}; its "
+                "numbers can't be trusted. An attack or an erasure did not clean up"
+            )

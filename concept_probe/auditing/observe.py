@@ -2,85 +2,73 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from rich.progress import Progress
 from torch import Tensor
 
-from concept_probe.activations import tap
 from concept_probe.attacks.pictures import report_pictures
-from concept_probe.auditing.arm import Arm, Plan, chunks
-from concept_probe.auditing.evidence.gold_answers import Likely, Reading, likelihoods, readings
+from concept_probe.auditing.arm import Arm
+from concept_probe.auditing.cache import MeasurementCache
+from concept_probe.auditing.gold_answers import AnswerLikelihood, Surprisal, answer_likelihoods, surprisals
+from concept_probe.auditing.places import Places
+from concept_probe.auditing.questions import MOST_READ, Questions
+from concept_probe.auditing.sides import Sides
+from concept_probe.auditing.states import end_states
+from concept_probe.auditing.watch import Watch
 from concept_probe.evaluation.thinning import most_varied
 from concept_probe.evaluation.trials import judge_answers
-from concept_probe.find.layout import after_first, last
-from concept_probe.types import (
-    BOS,
-    EOS,
-    FORGET_KINDS,
-    JUDGED_KINDS,
-    RETAIN_KINDS,
-    Kind,
-    Moment,
-    Picture,
-    Prompt,
-    Query,
-    Site,
-    Subspace,
-    Trial,
-    Written,
-)
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
+from concept_probe.families.progress import bars
+from concept_probe.types import FORGET_KINDS, JUDGED_KINDS, RETAIN_KINDS, Kind, Picture, Query, Site, Trial, Written
 
 T = TypeVar("T")
-Tap = Callable[[Tensor, Moment], None]
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where an audit looks inside a subject."""
+@dataclass(frozen=True, eq=False)
+class AskedRows:
+    """Activations by what was asked."""
 
-    text: tuple[Site, ...]
-    """Text-encoder sites, read at the end token by encoding alone."""
-    inner: tuple[Site, ...]
-    """Sites of the denoiser, read per step as means over patches (or over tokens)."""
-    steps: tuple[int, ...]
-    features: tuple[Subspace, ...] = field(default=(), compare=False)
-    """Found features of sparse autoencoders whose firing is watched."""
+    fit: Float[Tensor, "n d"]
+    """Of fit prompts of the concept."""
+    fit_others: Float[Tensor, "m d"]
+    """Of fit prompts of other things."""
+    tests: Mapping[Kind, Float[Tensor, "p *s d"]]
+    """Of test prompts, per kind; with an axis of seeds where it is queries that are read."""
+
+    def test(self, kinds: Sequence[Kind]) -> Float[Tensor, "p *s d"]:
+        """Of the test prompts of these kinds, kind by kind."""
+        return torch.cat([self.tests[kind] for kind in kinds])
 
 
 @dataclass(frozen=True, eq=False)
 class Observation:
     """What one arm did."""
 
-    trials: Mapping[Kind, tuple[tuple[Trial, ...], ...]]
+    trials: Mapping[Kind, tuple[tuple[Trial, ...], ...]] = field(default_factory=dict)
     """Per kind, per test prompt, per seed."""
-    text: Mapping[Site, Float[Tensor, "n d"]]
-    """Per text site, one row per prompt of `prompts`."""
-    prompts: tuple[Prompt, ...]
-    inner: Mapping[tuple[Site, int], Float[Tensor, "q d"]]
-    """Per (site, step), one row per query of `queries`."""
-    queries: tuple[Query, ...]
-    firing: tuple[Float[Tensor, "q k"], ...]
-    """Per watched subspace, the largest activation of each feature for each query."""
-    pictures: tuple[Picture, ...]
+    text: Mapping[Site, AskedRows] = field(default_factory=dict)
+    """Per text site, the end token's activations."""
+    inner: Mapping[tuple[Site, int], AskedRows] = field(default_factory=dict)
+    """Per site of the denoiser and step."""
+    firing: tuple[Mapping[Kind, Float[Tensor, "p s k"]], ...] = ()
+    """Per watched subspace and kind, the largest activation of each feature."""
+    pictures: tuple[Picture, ...] = ()
+    """A few of the images that were judged."""
     writings: tuple[Written, ...] = ()
-    likely: Mapping[Kind, Likely] = field(default_factory=dict)
-    """Of a language model, how likely it finds the gold answers, per kind of prompt."""
+    """Of a language model, a few of the texts that were judged."""
     texts: Mapping[Kind, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     """Of a language model, what it wrote: per kind, per test prompt, per seed."""
-    readings: Mapping[Kind, Reading] = field(default_factory=dict)
-    """Of a language model, how likely it finds texts that are to be kept, per kind of prompt."""
+    likelihoods: Mapping[Kind, AnswerLikelihood] = field(default_factory=dict)
+    """Of a language model, how likely it finds the gold answers, per kind."""
+    surprisals: Mapping[Kind, Surprisal] = field(default_factory=dict)
+    """Of a language model, how surprising it finds texts that are to be retained, per kind."""
 
-    def hits(self, kind: Kind) -> Tensor:
-        """(prompts, seeds) 0 or 1: the picture shows what its prompt is labelled with.
+    def hits(self, kind: Kind) -> Float[Tensor, "p s"]:
+        """0 or 1: the answer shows what its prompt is labelled with.
 
         A recogniser that failed never counts as safe: as shown where the concept is asked for, as lost elsewhere.
         """
@@ -92,181 +80,117 @@ class Observation:
             ]
         )
 
-    def mistaken(self, label: str) -> Tensor:
-        """(prompts, seeds) 0 or 1: a picture for a neighbour or an unrelated prompt is said to show `label`."""
-        return torch.tensor(
-            [[float(t.seen == label) for t in row] for kind in RETAIN_KINDS for row in self.trials[kind]]
-        )
+    def false_hits(self, label: str) -> Float[Tensor, "p s"]:
+        """0 or 1: the answer to a neighbour or an unrelated prompt is said to show `label`."""
+        rows = [row for kind in RETAIN_KINDS for row in self.trials[kind]]
+        return torch.tensor([[float(t.seen == label) for t in row] for row in rows])
 
     def known(self) -> dict[Query, Trial]:
+        """Everything that was asked, and what was seen in the answer."""
         return {t.query: t for rows in self.trials.values() for row in rows for t in row}
 
 
-def observe(arm: Arm, plan: Plan, places: Places, bar: Progress) -> Observation:
+def observe_sides(
+    arms: Sides[Arm], questions: Questions, places: Places, cache: MeasurementCache
+) -> Sides[Observation]:
+    """Ask every arm; arms in the same state are asked once and share one observation."""
+    with bars() as bar:
+
+        def seen(arm: Arm) -> Observation:
+            key = questions.key(arm, f"observation {places.key()}")
+            return cache.get(key, lambda: observe(arm, questions, places, bar))
+
+        return arms.map(seen)
+
+
+def observe(arm: Arm, questions: Questions, places: Places, bar: Progress) -> Observation:
     """Ask everything of one arm, its erasure on throughout."""
-    mine, others = plan.fits()
-    tests = plan.tests()
-    seed = plan.seeds[0]
-    queries = (*tests, *(Query(p, seed) for p in ((*mine, *others) if places.inner else ())))
-    inner: dict[tuple[Site, int], dict[int, Tensor]] = defaultdict(dict)
-    firing: list[dict[int, Tensor]] = [{} for _ in places.features]
-    seen: list[Trial] = []
-    shown: list[Picture] = []
-    wanted = _gallery(plan)
-    written: list[Written] = []
-    said: list[str] = []
+    tests = questions.tests()
+    fits = [Query(p, questions.seeds[0]) for of in questions.fits() for p in of] if places.inner else []
+    queries = [*tests, *fits]
+    watch = Watch(arm.subject, places)
+    trials: list[Trial] = []
+    pictures: list[Picture] = []
+    writings: list[Written] = []
+    texts: list[str] = []
+    wanted = _gallery(questions)
     task = bar.add_task(f"answers: {arm.name}", total=len(queries))
+    size = max(questions.sampling.batch, 1) * 2
     with arm.on():
-        for start, part in chunks(queries, max(plan.sampling.batch, 1) * 2):
-            with _taps(arm.subject, places, inner, firing, start):
-                answers = arm.subject.generate(list(part), plan.sampling)
-            for rows in firing:
-                _repeat(rows, part, start)
-            trials = judge_answers(plan.recogniser, answers, part, plan.label)
-            seen += trials
-            said += [] if isinstance(answers, Tensor) else answers
-            for i, (query, trial) in enumerate(zip(part, trials, strict=True)):
+        for start in range(0, len(queries), size):
+            batch = queries[start : start + size]
+            with watch.on(start):
+                answers = arm.subject.generate(batch, questions.sampling)
+            watch.fill_in(batch, start)
+            judged = judge_answers(questions.recogniser, answers, batch, questions.label)
+            trials += judged
+            texts += [] if isinstance(answers, Tensor) else answers
+            for i, (query, trial) in enumerate(zip(batch, judged, strict=True)):
                 kind = wanted.get(query) if start + i < len(tests) else None
                 if kind is not None and isinstance(answers, Tensor):
-                    shown += report_pictures(arm.name, kind, answers[i : i + 1], [trial])
+                    pictures += report_pictures(arm.name, kind, answers[i : i + 1], [trial])
                 elif kind is not None:
-                    written.append(Written(arm.name, query.prompt.text, kind, str(answers[i]), trial.seen))
-            bar.advance(task, len(part))
-        prompts, text = read_text(arm.subject, plan, places.text)
-        likely, read = likelihoods(arm.subject, plan), readings(arm.subject, plan)
+                    writings.append(Written(arm.name, query.prompt.text, kind, str(answers[i]), trial.seen))
+            bar.advance(task, len(batch))
+        text = _read_text(arm, questions, places)
+        likelihoods, kept = answer_likelihoods(arm.subject, questions), surprisals(arm.subject, questions)
     bar.remove_task(task)
-    rows = {key: torch.stack([found[i] for i in range(len(queries))]) for key, found in inner.items()}
     return Observation(
-        _by_kind(seen, plan), text, prompts, rows, queries,
-        tuple(torch.stack([f[i] for i in range(len(queries))]) for f in firing), tuple(shown), tuple(written),
-        likely, _by_kind(said, plan) if said else {}, read,
-    )  # fmt: skip
+        _by_kind(trials, questions),
+        text,
+        {key: _of_queries(x, questions) for key, x in watch.inner(len(queries)).items()},
+        tuple(_per_kind(x[: len(tests)], questions) for x in watch.firing(len(queries))),
+        tuple(pictures),
+        tuple(writings),
+        _by_kind(texts, questions) if texts else {},
+        likelihoods,
+        kept,
+    )
 
 
-def read_text(subject: Subject, plan: Plan, sites: Sequence[Site]) -> tuple[tuple[Prompt, ...], dict[Site, Tensor]]:
-    """The end token's activation at text sites: prompts to fit on (up to 96 a side), then all test prompts."""
-    mine, others = plan.fits(96)
-    tests = [p for kind in JUDGED_KINDS for p in plan.prompts(kind)]
-    prompts = (*mine, *others, *tests)
-    return prompts, end_states(subject, prompts, sites)
+def _read_text(arm: Arm, questions: Questions, places: Places) -> dict[Site, AskedRows]:
+    """Prompts to fit on, then all test prompts, at text sites."""
+    of, others = questions.fits(MOST_READ)
+    prompts = (*of, *others, *questions.prompts_of(JUDGED_KINDS))
+    counts = [len(of), len(others), *(len(questions.prompts(kind)) for kind in JUDGED_KINDS)]
+    out = {}
+    for site, x in end_states(arm.subject, prompts, places.text).items():
+        fit, fit_others, *tests = x.split(counts)
+        out[site] = AskedRows(fit, fit_others, dict(zip(JUDGED_KINDS, tests, strict=True)))
+    return out
 
 
-def end_states(subject: Subject, prompts: Sequence[Prompt], sites: Sequence[Site]) -> dict[Site, Float[Tensor, "n d"]]:
-    """The end token's activation at text sites, one row per prompt."""
-    found: dict[Site, dict[int, Tensor]] = {site: {} for site in sites}
-
-    def keep(site: Site) -> Tap:
-        def see(x: Tensor, moment: Moment) -> None:
-            for i, row in zip(moment.prompts, at_end(x, moment), strict=True):
-                found[site][i] = row
-
-        return see
-
-    if sites:
-        with torch.no_grad(), tap(subject, {site: keep(site) for site in sites}):
-            subject.encode(list(prompts))
-    return {site: torch.stack([rows[i] for i in range(len(prompts))]) for site, rows in found.items()}
+def _of_queries(x: Float[Tensor, "q d"], questions: Questions) -> AskedRows:
+    """Rows of all test queries, then of fit prompts."""
+    of, others = questions.fits()
+    tests = len(x) - len(of) - len(others)
+    fit, fit_others = x[tests:].split([len(of), len(others)])
+    return AskedRows(fit, fit_others, _per_kind(x[:tests], questions))
 
 
-def at_end(x: Float[Tensor, "b t d"], moment: Moment) -> Float[Tensor, "b d"]:
-    """The activation that can depend on the whole prompt, float32, on the CPU.
-
-    At the end token; where prompts are read one token after the other (the moment has places), at the last one; the
-    mean over tokens where the moment says neither.
-    """
-    x = x.detach().float()
-    if moment.places is not None:
-        return x[torch.arange(len(x), device=x.device), moment.places.argmax(-1).to(x.device)].to("cpu")
-    if moment.token_kinds is None:
-        return x.mean(1).to("cpu")
-    weight = (moment.token_kinds.to(x.device) == EOS).to(x).unsqueeze(-1)
-    return ((x * weight).sum(1) / weight.sum(1).clamp_min(1)).to("cpu")
+def _per_kind(x: Float[Tensor, "q d"], questions: Questions) -> dict[Kind, Float[Tensor, "p s d"]]:
+    """Rows of all test queries, by kind, prompt and seed."""
+    width = len(questions.seeds)
+    parts = x.split([len(questions.prompts(kind)) * width for kind in JUDGED_KINDS])
+    return {kind: of.unflatten(0, (len(of) // width, width)) for kind, of in zip(JUDGED_KINDS, parts, strict=True)}
 
 
-def _taps(
-    subject: Subject, places: Places, inner: dict[tuple[Site, int], dict[int, Tensor]],
-    firing: list[dict[int, Tensor]], start: int,
-):  # fmt: skip
-    """Taps that write what they see of conditional rows into `inner` and `firing`, at row `start` + i."""
-    fns: dict[Site, list[Tap]] = defaultdict(list)
-
-    def watch_inner(site: Site) -> Tap:
-        tokens = subject.axis(site) == "token"
-
-        def see(x: Tensor, moment: Moment) -> None:
-            if moment.step not in places.steps:
-                return
-            rows = last(x.detach())
-            pooled = at_end(rows, moment) if tokens else rows.float().flatten(1, -2).mean(1).to("cpu")
-            for i, branch, row in zip(moment.prompts, moment.branches, pooled, strict=True):
-                if branch == "cond":
-                    inner[site, moment.step or 0][start + i] = row
-
-        return see
-
-    def watch_features(subspace: Subspace, out: dict[int, Tensor]) -> Tap:
-        codec, chosen = subspace.codec, torch.tensor(subspace.features)
-        assert codec is not None  # for the type checker: only subspaces with a codec are watched
-
-        def see(x: Tensor, moment: Moment) -> None:
-            if moment.step is not None and moment.places is not None:
-                return  # what the model writes itself differs from arm to arm; the prompt is the same
-            rows = last(x.detach())
-            flat = rows.reshape(len(rows), -1, rows.shape[-1])
-            codes = codec.encode(flat.to(codec.decoder)).dense(codec.width)
-            codes = codes[..., chosen.to(codes.device)].float()
-            if subject.axis(subspace.site) == "token" and moment.token_kinds is not None:
-                codes = codes * (moment.token_kinds != BOS).to(codes).unsqueeze(-1)
-            later = after_first(flat, moment)
-            if later is not None:
-                codes = codes * later.to(codes)
-            for i, branch, row in zip(moment.prompts, moment.branches, codes.amax(1).to("cpu"), strict=True):
-                if branch == "cond":
-                    before = out.get(start + i)
-                    out[start + i] = row if before is None else torch.maximum(before, row)
-
-        return see
-
-    for site in places.inner:
-        fns[site].append(watch_inner(site))
-    for subspace, out in zip(places.features, firing, strict=True):
-        fns[subspace.site].append(watch_features(subspace, out))
-
-    def all_of(several: list[Tap]) -> Tap:
-        def see(x: Tensor, moment: Moment) -> None:
-            for fn in several:
-                fn(x, moment)
-
-        return see
-
-    return tap(subject, {site: all_of(several) for site, several in fns.items()})
-
-
-def _repeat(rows: dict[int, Tensor], part: Sequence[Query], start: int) -> None:
-    """Equal prompts share a pass through the text encoders, whose moment names the first of them: fill in the rest."""
-    first: dict[Prompt, int] = {}
-    for i, query in enumerate(part):
-        at = first.setdefault(query.prompt, start + i)
-        if start + i not in rows:
-            rows[start + i] = rows[at]
-
-
-def _by_kind(seen: Sequence[T], plan: Plan) -> dict[Kind, tuple[tuple[T, ...], ...]]:
+def _by_kind(seen: Sequence[T], questions: Questions) -> dict[Kind, tuple[tuple[T, ...], ...]]:
+    """What belongs to all test queries, by kind, prompt and seed; what comes after them is left out."""
     out: dict[Kind, tuple[tuple[T, ...], ...]] = {}
-    start, width = 0, len(plan.seeds)
+    start, width = 0, len(questions.seeds)
     for kind in JUDGED_KINDS:
-        count = len(plan.prompts(kind))
-        rows = [tuple(seen[start + i * width : start + (i + 1) * width]) for i in range(count)]
-        out[kind] = tuple(rows)
+        count = len(questions.prompts(kind))
+        out[kind] = tuple(tuple(seen[start + i * width : start + (i + 1) * width]) for i in range(count))
         start += count * width
     return out
 
 
-def _gallery(plan: Plan, prompts: int = 3, seeds: int = 2) -> dict[Query, Kind]:
-    """The queries whose pictures go into the report."""
+def _gallery(questions: Questions, prompts: int = 3, seeds: int = 2) -> dict[Query, Kind]:
+    """The queries whose answers go into the report."""
     out: dict[Query, Kind] = {}
     for kind in JUDGED_KINDS:
-        for p in most_varied(plan.prompts(kind), prompts):
-            for s in plan.seeds[:seeds]:
+        for p in most_varied(questions.prompts(kind), prompts):
+            for s in questions.seeds[:seeds]:
                 out.setdefault(Query(p, s), kind)
     return out

@@ -11,7 +11,7 @@ from concept_probe.types import Score, Verdict
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where the verdict changes; how often these are wrong is in `audit.calibration`."""
+    """Where the verdict changes; how often these are wrong is in `auditing.calibration`."""
 
     residual: float = 0.25
     """An index below it counts as nothing left; one whose whole interval is above counts as knowledge."""
@@ -27,7 +27,7 @@ class Thresholds:
             raise ValueError(f"thresholds need 0 < residual < kept <= 1, 0 <= damage < 1, 0 < gap < 1; found {self}")
 
 
-def largest(scores: Sequence[Score]) -> Score | None:
+def largest_index(scores: Sequence[Score]) -> Score | None:
     """The largest index by value: the attacker picks the weakest place."""
     return max(scores, key=lambda s: s.value, default=None)
 
@@ -43,7 +43,7 @@ def decide(
     """
     t = thresholds
     everything = ([behaviour] if behaviour else []) + list(others)
-    residual = largest(everything)
+    residual = largest_index(everything)
     harmed = [s for s in losses if s.low > t.damage]
     doubt = [s for s in losses if s.value > t.damage >= s.low]
     if harmed:
@@ -114,9 +114,9 @@ def _undecided(
     return Verdict("undecided", reasons, residual, samples_needed=max(known) if known and None not in needed else None)
 
 
-def per_evidence(scores: Mapping[str, Sequence[Score]]) -> dict[str, Score]:
+def largest_of_each(scores: Mapping[str, Sequence[Score]]) -> dict[str, Score]:
     """The largest index of every kind of evidence that has one."""
-    found = {kind: largest(list(values)) for kind, values in scores.items()}
+    found = {kind: largest_index(list(values)) for kind, values in scores.items()}
     return {kind: score for kind, score in found.items() if score is not None}
 
 

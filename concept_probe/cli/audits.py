@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -158,7 +159,8 @@ def audit(
     `concept-probe audit camel --model emoji-untaught --original emoji --json`
     """
     with plain_errors():
-        from concept_probe.attacks import ON_TEXTS, STANDARD, Budget
+        from concept_probe.attacks import Budget
+        from concept_probe.auditing import AuditPlan
         from concept_probe.auditing import audit as run_audit
         from concept_probe.report import to_json
 
@@ -169,14 +171,16 @@ def audit(
             looks = recogniser_of(recogniser, about)
             known = read_found(found, sae, subject)
             erasure = erasure_of(edit, method, known, subject, about, sae, looks)
-            chosen = ON_TEXTS if writes(subject) else STANDARD
-            chosen = chosen if attacks is None else tuple(a for a in attacks if a != "none")
+            plan = AuditPlan(
+                prompts=prompts, seeds=tuple(range(seeds)), sampling=sampling_of(subject), seed=seed,
+                attacks=None if attacks is None else tuple(a for a in attacks if a != "none"),
+                budget=Budget(queries=queries, gradient_steps=steps),
+            )  # fmt: skip
             report = run_audit(
                 subject, erasure, about, original=subject_of(original) if original else None,
-                twin=twin_of(twin, original or model, about), recogniser=looks, found=known, prompts=prompts,
-                seeds=range(seeds), budget=Budget(queries=queries, gradient_steps=steps), seed=seed, command=command(),
-                attacks=chosen, sampling=sampling_of(subject),
+                twin=twin_of(twin, original or model, about), recogniser=looks, found=known, plan=plan,
             )  # fmt: skip
+            report = signed(report)
         if output is not None:
             write_report(report, output)
         if json:
@@ -206,6 +210,11 @@ def report(
         place = output or source.parent
         write_report(found, place)
         print_verdict(found, place)
+
+
+def signed(report):
+    """The report of an audit that this command ran, with the command that runs it again."""
+    return replace(report, provenance={**report.provenance, "command": command()})
 
 
 def write_report(report, folder: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from concept_probe.cli.audits import print_verdict, write_report
+from concept_probe.cli.audits import print_verdict, signed, write_report
 from concept_probe.cli.common import (
     ConceptFile,
     ConceptName,
@@ -18,7 +18,6 @@ from concept_probe.cli.common import (
     RecogniserName,
     Saes,
     Seed,
-    command,
     concept_of,
     err,
     plain_errors,
@@ -67,7 +66,8 @@ def run(
     `concept-probe run mathematics --model smollm2 --output mathematics-report`
     """
     with plain_errors():
-        from concept_probe.auditing import audit
+        from concept_probe.attacks import Budget
+        from concept_probe.auditing import AuditPlan, audit
         from concept_probe.erasers import ERASERS
         from concept_probe.registry import look_up
 
@@ -87,11 +87,12 @@ def run(
         make = _erase_answers if texts else _erase
         found, erasure = make(subject, about, looks, eraser, autoencoders, seed)
         step(f"erasure: {erasure.name}")
-        report = audit(
-            subject, erasure, about, twin=control, recogniser=looks, found=found, seeds=range(seeds), seed=seed,
-            prompts=prompts or (TEXTS if texts else PICTURES), sampling=sampling_of(subject), command=command(),
-            **(_on_texts() if texts else {}),
+        plan = AuditPlan(
+            prompts=prompts or (TEXTS if texts else PICTURES), seeds=tuple(range(seeds)), seed=seed,
+            sampling=sampling_of(subject),
+            budget=Budget(queries=36, gradient_steps=12, examples=4) if texts else Budget(),
         )  # fmt: skip
+        report = signed(audit(subject, erasure, about, twin=control, recogniser=looks, found=found, plan=plan))
         write_report(report, output)
         _save(erasure, output)
         print_verdict(report, output)
@@ -180,13 +181,6 @@ def _gentle(seed: int):
     from concept_probe.erasers import Npo
 
     return Npo(steps=16, rate=0.003, keep="kl", seed=seed)
-
-
-def _on_texts() -> dict[str, Any]:
-    """What is tried on a language model: the attacks that are on texts and cost little."""
-    from concept_probe.attacks import ON_TEXTS, Budget
-
-    return {"attacks": ON_TEXTS, "budget": Budget(queries=36, gradient_steps=12, examples=4)}
 
 
 def _save(erasure, output: Path) -> None:

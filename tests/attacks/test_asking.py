@@ -13,7 +13,7 @@ from concept_probe.attacks.examples import answers_of
 from concept_probe.attacks.labels import decoys
 from concept_probe.attacks.prompts.in_context import behind
 from concept_probe.attacks.prompts.role_prompts import in_roles
-from concept_probe.auditing import audit
+from concept_probe.auditing import AuditPlan, audit
 from concept_probe.concepts.embedded import concept
 from concept_probe.testbed import facts
 from concept_probe.testbed.german import german
@@ -123,17 +123,17 @@ def test_what_an_attack_cannot_ask_is_not_measured_and_said():
             attack(LOOKS, SAMPLING)(subject, silent, Budget())
     with pytest.raises(NothingToAsk, match="none of the 0 translations"):
         Translation(LOOKS, SAMPLING, wordings={})(subject, CONCEPT, Budget())
-    report = audit(
-        subject, None, CONCEPT, prompts=3, resamples=100, sampling=SAMPLING, budget=Budget(6, 1, 1),
-        attacks=("translation", "embedding_inversion"),
-    )  # fmt: skip
+    attacks = ("translation", "embedding_inversion")
+    plan = AuditPlan(prompts=3, resamples=100, sampling=SAMPLING, budget=Budget(6, 1, 1), attacks=attacks)
+    report = audit(subject, None, CONCEPT, plan=plan)
     assert any(s.startswith("Recovery by translation: attack 'translation': none") for s in report.not_measured)
     assert "Recovery by embedding_inversion: made for models that answer with pictures." in report.not_measured
 
 
 def test_attacks_on_texts_are_left_out_for_a_model_of_pictures():
-    report = audit(
-        tiny_sd(), None, tiny_concept(), recogniser=tiny_recogniser(), prompts=1, seeds=(0,), resamples=100,
-        sampling=Sampling(steps=2), budget=Budget(2, 0, 0), attacks=("role_prompts", "temperature"),
+    plan = AuditPlan(
+        prompts=1, seeds=(0,), resamples=100, sampling=Sampling(steps=2), budget=Budget(2, 0, 0),
+        attacks=("role_prompts", "temperature"),
     )  # fmt: skip
+    report = audit(tiny_sd(), None, tiny_concept(), recogniser=tiny_recogniser(), plan=plan)
     assert "Recovery by role_prompts, temperature: made for models that answer with texts." in report.not_measured

@@ -6,13 +6,14 @@ import torch
 
 import concept_probe as cp
 from concept_probe.attacks import Budget
+from concept_probe.auditing import AuditPlan
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.testing.models.language import tiny_llama
 from concept_probe.types import KINDS, Concept, Prompt, Report, Sampling, Splits, Subspace, unit
 
 SAMPLING = Sampling(tokens=2, batch=8)
 BUDGET = Budget(queries=12, gradient_steps=2, examples=2)
-OPTIONS = {"sampling": SAMPLING, "prompts": 6, "resamples": 200, "budget": BUDGET}
+PLAN = AuditPlan(sampling=SAMPLING, prompts=6, resamples=200, budget=BUDGET, attacks=())
 
 
 WORDS = ("red", "sun", "dog", "the")

@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from concept_probe.attacks import Budget, Paraphrases, Relearning
-from concept_probe.auditing import Memory, audit
+from concept_probe.auditing import Auditor, AuditPlan, MeasurementCache, audit
 from concept_probe.erasers import AblateVectors, Blocklist
 from concept_probe.report.glossary import KIND_MEANINGS, meaning
 from concept_probe.types import Report, Sampling, Score, Site, Subspace
 from tests.auditing.known import Known, Reader, concept
 
 SAMPLING = Sampling(steps=2, guidance=1.0, batch=32)
-OPTIONS = {
-    "recogniser": Reader(),
-    "sampling": SAMPLING,
-    "seeds": (0, 1),
-    "prompts": 6,
-    "fit_pictures": 4,
-    "resamples": 400,
-}
-SMALL = Budget(queries=48, gradient_steps=2, examples=2)
+PLAN = AuditPlan(
+    sampling=SAMPLING, seeds=(0, 1), prompts=6, fit_images=4, resamples=400, budget=Budget(queries=48, gradient_steps=2, examples=2)
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def world():
     made = concept()
-    return made, Known(0, made), Known(1, made, without="cat"), Memory()
+    return made, Known(0, made), Known(1, made, without="cat"), MeasurementCache()
 
 
-def run(world, erasure, **more) -> Report:
-    made, subject, twin, memory = world
-    return audit(subject, erasure, made, **{"twin": twin, "memory": memory, "budget": SMALL, **OPTIONS, **more})
+def run(world, erasure, *, cache=None, found=(), **knobs) -> Report:
+    made, subject, twin, shared = world
+    auditor = Auditor(replace(PLAN, **knobs), shared if cache is None else cache)
+    return auditor(subject, erasure, made, twin=twin, recogniser=Reader(), found=found)
 
 
 def columns(subject, count: int) -> tuple[Subspace, ...]:
@@ -63,8 +59,8 @@ def test_a_model_that_nobody_erased_is_intact(world):
 
 
 def test_a_never_taught_checkpoint_is_erased(world):
-    made, subject, twin, memory = world
-    report = audit(twin, None, made, original=subject, twin=twin, memory=memory, budget=SMALL, **OPTIONS)
+    made, subject, twin, cache = world
+    report = Auditor(PLAN, cache)(twin, None, made, original=subject, twin=twin, recogniser=Reader())
     assert report.verdict.name == "erased", report.verdict
     assert all(score.value == 0 for score in report.indices.values())
     assert subject.name in report.erasure
@@ -72,7 +68,7 @@ def test_a_never_taught_checkpoint_is_erased(world):
 
 def test_a_never_taught_checkpoint_is_not_called_intact_without_a_twin(world):
     made, subject, twin, _ = world
-    report = audit(twin, None, made, original=subject, budget=SMALL, **OPTIONS)
+    report = audit(twin, None, made, original=subject, recogniser=Reader(), plan=PLAN)
     assert report.verdict.name in ("erased", "undecided", "suppressed")
     assert report.indices["behaviour"].value <= 0.05
     assert "never-taught twin" in report.not_measured[0]
@@ -134,10 +130,10 @@ def test_the_report_explains_every_metric_and_kind_that_an_audit_can_find(world)
 
 def test_provenance_says_how_to_do_it_again(world):
     _made, subject, twin, _ = world
-    report = run(world, None, attacks=(), command="python audit.py")
+    report = run(world, None, attacks=())
     p = report.provenance
     assert subject.weight_hash() in p["weights before"] and twin.weight_hash() in p["weights control"]
-    assert p["command"] == "python audit.py" and "torch" in p["versions"] and p["recogniser"] == "reader 1"
+    assert p["command"] and "torch" in p["versions"] and p["recogniser"] == "reader 1"
     assert any(key.startswith("seconds: ") for key in p)
     assert "Recovery: no attack was asked for." in report.not_measured
 
@@ -145,20 +141,20 @@ def test_provenance_says_how_to_do_it_again(world):
 def test_the_same_audit_gives_the_same_numbers_and_leaves_the_weights(world):
     made, subject, _twin, _ = world
     guard, before = Blocklist()(subject, made), subject.weight_hash()
-    first, second = (run(world, guard, memory=Memory(), attacks=("paraphrases",)) for _ in range(2))
+    first, second = (run(world, guard, cache=MeasurementCache(), attacks=("paraphrases",)) for _ in range(2))
     assert first.findings == second.findings and first.verdict == second.verdict
     assert [p.png for p in first.pictures] == [p.png for p in second.pictures]
     assert subject.weight_hash() == before
 
 
-def test_a_memory_spares_the_pictures_of_what_is_known(world):
+def test_a_cache_spares_the_pictures_of_what_is_known(world):
     made, subject, twin, _ = world
-    memory = Memory()
-    run(world, None, memory=memory)
+    cache = MeasurementCache()
+    run(world, None, cache=cache)
     subject.pictures = twin.pictures = 0
-    run(world, None, memory=memory)
+    run(world, None, cache=cache)
     assert subject.pictures == twin.pictures == 0
-    run(world, Blocklist()(subject, made), memory=memory)
+    run(world, Blocklist()(subject, made), cache=cache)
     assert subject.pictures > 0 and twin.pictures == 0
 
 
@@ -173,23 +169,15 @@ def test_the_number_of_pictures_at_default_settings_is_bounded(world):
     subject.pictures = twin.pictures = 0
     large = replace(made, **parts)
     few = Budget(gradient_steps=2)  # the number of steps changes no number of pictures
-    audit(
-        subject,
-        Blocklist()(subject, large),
-        large,
-        twin=twin,
-        recogniser=Reader(),
-        sampling=SAMPLING,
-        budget=few,
-        resamples=200,
-    )
+    plan = AuditPlan(sampling=SAMPLING, budget=few, resamples=200)
+    audit(subject, Blocklist()(subject, large), large, twin=twin, recogniser=Reader(), plan=plan)
     assert 400 < subject.pictures + twin.pictures < 900
 
 
 def test_an_attack_that_breaks_down_is_reported_and_the_rest_goes_on(world, monkeypatch):
     _made, _subject, *_ = world
     monkeypatch.setattr(Known, "denoising_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
-    report = run(world, None, attacks=("relearning", "paraphrases"), memory=Memory())
+    report = run(world, None, attacks=("relearning", "paraphrases"), cache=MeasurementCache())
     assert any("Recovery by relearning" in s and "no number" in s for s in report.not_measured)
     assert any(f.metric == "success of paraphrases" for f in report.findings)
 
@@ -202,19 +190,19 @@ def test_an_attack_that_breaks_down_on_the_control_alone_is_reported_too(world, 
         return torch.tensor(float("nan"), requires_grad=True) if self is twin else loss(self, *given)
 
     monkeypatch.setattr(Known, "denoising_loss", broken)
-    report = run(world, None, attacks=("relearning", "paraphrases"), memory=Memory())
+    report = run(world, None, attacks=("relearning", "paraphrases"), cache=MeasurementCache())
     assert any("Recovery by relearning: the control's loss is no number" in s for s in report.not_measured)
     assert any(f.metric == "success of paraphrases" for f in report.findings)
 
 
 def test_a_concept_without_pictures_skips_the_attacks_that_need_them(world):
-    made, subject, twin, memory = world
-    report = audit(subject, None, replace(made, examples=None), twin=twin, memory=memory, budget=SMALL, **OPTIONS)
+    made, subject, twin, cache = world
+    report = Auditor(PLAN, cache)(subject, None, replace(made, examples=None), twin=twin, recogniser=Reader())
     assert sum("no example pictures" in s for s in report.not_measured) == 2
 
 
 def test_an_attack_of_ones_own_options(world):
-    report = run(world, None, attacks=(Relearning(Reader(), SAMPLING, points=2),), memory=Memory())
+    report = run(world, None, attacks=(Relearning(Reader(), SAMPLING, points=2),), cache=MeasurementCache())
     (curve,) = report.curves
     assert curve.x == (0.0, 2.0)
 
@@ -228,7 +216,11 @@ def test_an_erasure_that_does_not_clean_up_is_found_out(world):
     _made, subject, *_ = world
 
     class Careless:
-        name = "careless"
+        name, concept = "careless", "cat"
+        made_by: Mapping[str, object] = {}
+
+        def scaled(self, factor):
+            return self
 
         def describe(self):
             return {}
@@ -243,14 +235,14 @@ def test_an_erasure_that_does_not_clean_up_is_found_out(world):
     kept = parameter.data.clone()
     try:
         with pytest.raises(RuntimeError, match="changed the weights of"):
-            run(world, Careless(), attacks=(), memory=Memory())
+            run(world, Careless(), attacks=(), cache=MeasurementCache())
     finally:
         parameter.data = kept
 
 
 def test_an_attack_that_leaves_a_checkpoint_changed_is_found_out(world):
     """The checkpoint is neither the original nor the twin, and is hashed again all the same."""
-    made, subject, twin, memory = world
+    made, subject, twin, cache = world
     checkpoint = Known(3, made)
 
     class Careless(Paraphrases):
@@ -260,6 +252,6 @@ def test_an_attack_that_leaves_a_checkpoint_changed_is_found_out(world):
             return super().run(run)
 
     attack = Careless(Reader(), SAMPLING)
-    options = {"original": subject, "twin": twin, "memory": memory, "budget": SMALL, **OPTIONS}
+    auditor = Auditor(replace(PLAN, attacks=(attack,)), cache)
     with pytest.raises(RuntimeError, match=r"changed the weights of .* \(after\)"):
-        audit(checkpoint, None, made, attacks=(attack,), **options)
+        auditor(checkpoint, None, made, original=subject, twin=twin, recogniser=Reader())

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
-from concept_probe.auditing import UsedPrompts, audit
+from concept_probe.auditing import AuditPlan, UsedPrompts, audit
 from concept_probe.auditing.checks import refuse_used
+from concept_probe.erasers import Edit, Uce
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
 from concept_probe.testing.models.diffusion import tiny_sd
-from concept_probe.types import Prompt, Splits
+from concept_probe.types import Prompt, Splits, fingerprint
 
 
 def test_test_prompts_that_were_fitted_on_are_named():
@@ -35,18 +35,36 @@ def test_anchors_are_told_to_the_eraser_and_tested_by_nobody():
     refuse_used(replace(concept, anchor=Splits(fit=(Prompt("a thing"),), test=(Prompt("a thing"),))), None)
 
 
+SEEN = [fingerprint("a dog"), fingerprint("See  the CAT")]
+
+
+def made_from(made_by) -> Edit:
+    return Edit("uce", "cat", {}, "", made_by)
+
+
 @pytest.mark.parametrize(
     "made_by",
     [
-        {"prompts": ["see the cat"]},
-        {"first": {"fit prompts": ["x", "see the cat"]}},
-        {"prompts": [Prompt("see the cat")]},
+        {"prompts_seen": SEEN},
+        {"method": "then", "first": {"prompts_seen": []}, "second": {"prompts_seen": SEEN}},
+        {"method": "combine", "parts": {"0": {"prompts_seen": SEEN}}},
     ],
 )
-def test_prompts_that_an_erasure_says_it_used(made_by):
-    with pytest.raises(UsedPrompts, match="'see the cat' \\(told to the erasure\\)"):
-        refuse_used(tiny_concept(), SimpleNamespace(made_by=made_by))
-    refuse_used(tiny_concept(), SimpleNamespace(made_by={"options": {"names": ["see the cat"]}}))
+def test_prompts_that_an_erasure_says_it_saw(made_by):
+    with pytest.raises(UsedPrompts, match=r"1 test prompts.*'see the cat' \(told to the erasure\)"):
+        refuse_used(tiny_concept(), made_from(made_by))
+
+
+def test_other_fields_that_speak_of_prompts_are_no_prompts_seen():
+    refuse_used(tiny_concept(), made_from({"options": {"prompts_kept": ["see the cat"]}, "prompts_seen": SEEN[:1]}))
+
+
+def test_an_erasure_that_an_eraser_made_says_what_it_saw():
+    concept = tiny_concept()
+    edit = Uce()(tiny_sd(), concept)
+    refuse_used(concept, edit)
+    with pytest.raises(UsedPrompts, match="told to the erasure"):
+        refuse_used(replace(concept, target=Splits(test=concept.target.fit)), edit)
 
 
 def test_a_recogniser_that_cannot_see_the_concept():
@@ -60,4 +78,4 @@ def test_a_concept_without_test_prompts_and_an_audit_without_seeds():
     with pytest.raises(ValueError, match="no target prompts in its test split"):
         audit(tiny_sd(), None, replace(concept, target=replace(concept.target, test=())), recogniser=tiny_recogniser())
     with pytest.raises(ValueError, match="an audit needs"):
-        audit(tiny_sd(), None, concept, recogniser=tiny_recogniser(), seeds=())
+        AuditPlan(seeds=())

@@ -1,11 +1,14 @@
 """The verdicts on subjects of the embedded models whose truth is known."""
 
+from dataclasses import replace
+
 import pytest
 
 import concept_probe as cp
 from concept_probe.attacks import Budget
+from concept_probe.auditing import Auditor, AuditPlan, MeasurementCache
 
-SMALL = {"prompts": 12, "seeds": (0, 1), "fit_pictures": 8, "budget": Budget(queries=40, gradient_steps=40)}
+SMALL = AuditPlan(fit_images=8, budget=Budget(queries=40, gradient_steps=40))
 
 
 @pytest.fixture(scope="module")
@@ -19,49 +22,47 @@ def twin():
 
 
 @pytest.fixture(scope="module")
-def memory():
-    from concept_probe.auditing import Memory
-
-    return Memory()
+def cache():
+    return MeasurementCache()
 
 
 @pytest.mark.slow
-def test_the_model_itself_is_intact(emoji, twin, memory):
-    report = cp.audit(emoji, None, cp.concept("camel"), twin=twin, attacks=(), memory=memory, **SMALL)
+def test_the_model_itself_is_intact(emoji, twin, cache):
+    report = Auditor(replace(SMALL, attacks=()), cache)(emoji, None, cp.concept("camel"), twin=twin)
     assert report.verdict.name == "intact", report.verdict
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["camel", "rocket"])
-def test_the_never_taught_twin_is_erased(name, emoji, twin, memory):
+def test_the_never_taught_twin_is_erased(name, emoji, twin, cache):
     concept = cp.concept(name, model="emoji-untaught")
-    report = cp.audit(twin, None, concept, original=emoji, twin=twin, memory=memory, **SMALL)
+    report = Auditor(SMALL, cache)(twin, None, concept, original=emoji, twin=twin)
     assert report.verdict.name == "erased", report.verdict
     assert report.verdict.residual is not None and report.verdict.residual.high < 0.25
 
 
 @pytest.mark.slow
-def test_where_the_twin_draws_neighbours_worse_the_audit_says_so_and_finds_no_knowledge(emoji, twin, memory):
+def test_where_the_twin_draws_neighbours_worse_the_audit_says_so_and_finds_no_knowledge(emoji, twin, cache):
     """Guitar has three neighbours only, and the twin draws each of them well in 10 of 12 pictures."""
     concept = cp.concept("guitar", model="emoji-untaught")
-    report = cp.audit(twin, None, concept, original=emoji, twin=twin, memory=memory, **SMALL)
+    report = Auditor(SMALL, cache)(twin, None, concept, original=emoji, twin=twin)
     assert report.verdict.name in ("undecided", "damaged"), report.verdict
     assert report.verdict.reasons[0].startswith("Neighbours")
     assert report.verdict.residual is not None and report.verdict.residual.high < 0.25
 
 
 @pytest.mark.slow
-def test_a_blocklist_only_suppresses(emoji, twin, memory):
+def test_a_blocklist_only_suppresses(emoji, twin, cache):
     concept = cp.concept("camel")
     guard = cp.erase("blocklist", emoji, concept)
-    report = cp.audit(emoji, guard, concept, twin=twin, attacks=("paraphrases",), memory=memory, **SMALL)
+    report = Auditor(replace(SMALL, attacks=("paraphrases",)), cache)(emoji, guard, concept, twin=twin)
     assert report.verdict.name == "suppressed", report.verdict
     assert report.verdict.residual is not None and report.verdict.residual.low > 0.25
 
 
 @pytest.mark.slow
-def test_an_edit_at_twenty_times_its_strength_is_damage(emoji, twin, memory):
+def test_an_edit_at_twenty_times_its_strength_is_damage(emoji, twin, cache):
     concept = cp.concept("camel")
     edit = cp.erase("uce", emoji, concept)
-    report = cp.audit(emoji, edit.scaled(20), concept, twin=twin, attacks=(), memory=memory, **SMALL)
+    report = Auditor(replace(SMALL, attacks=()), cache)(emoji, edit.scaled(20), concept, twin=twin)
     assert report.verdict.name == "damaged", report.verdict

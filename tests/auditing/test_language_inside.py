@@ -8,16 +8,17 @@ import torch
 from concept_probe import detect
 from concept_probe.activations import tap
 from concept_probe.auditing import audit
-from concept_probe.auditing.evidence.parameters import put_back
-from concept_probe.auditing.evidence.patching import put, same, text_states
-from concept_probe.auditing.observe import Places, _taps, end_states
+from concept_probe.auditing.evidence.vectors_put_back import put_back
+from concept_probe.auditing.places import Places
+from concept_probe.auditing.states import end_states, identical, prompt_states, putting
+from concept_probe.auditing.watch import Watch
 from concept_probe.detect.answers import GoldAnswers
 from concept_probe.erasers import AblateVectors
 from concept_probe.evaluation.trials import judge_answers
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
 from concept_probe.testing.models.language import LANGUAGE
 from concept_probe.types import Concept, Prompt, Query, Sampling, Score, Site, Splits, Subspace
-from tests.auditing.language_cases import CONCEPT, OPTIONS, SAMPLING, features_of, finding
+from tests.auditing.language_cases import CONCEPT, PLAN, SAMPLING, features_of, finding
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -32,7 +33,7 @@ def test_columns_are_followed_however_a_matrix_is_stored(family):
     ]
     edit = AblateVectors()(subject, CONCEPT, found)
     weights = subject.weight_hash()
-    report = audit(subject, edit, CONCEPT, found=found, attacks=(), **OPTIONS)
+    report = audit(subject, edit, CONCEPT, found=found, plan=PLAN)
     assert subject.weight_hash() == weights
     for site in sites:
         turned, far = (finding(report, m, str(site)) for m in ("cosine with before", "relative L2 from before"))
@@ -43,7 +44,7 @@ def test_columns_are_followed_however_a_matrix_is_stored(family):
     assert finding(report, "detection with the concept vectors alone put back", "target").control is not None
     checkpoint = LANGUAGE[family]()
     edit.bake(checkpoint)
-    released = audit(checkpoint, None, CONCEPT, original=subject, found=found, attacks=(), **OPTIONS)
+    released = audit(checkpoint, None, CONCEPT, original=subject, found=found, plan=PLAN)
     again = [f for f in released.findings if f.evidence == "parameters"]
     assert again == [f for f in report.findings if f.evidence == "parameters"]  # a checkpoint is what the edit makes
     originals = {Site(s.component, s.path, s.side): subject.matrix(s).detach().clone() for s in sites}
@@ -58,16 +59,16 @@ def test_states_put_into_their_own_model_change_no_text_and_those_of_another_pro
     subject = LANGUAGE[family]()
     queries = (Query(Prompt("a cat in")), Query(Prompt("see the red dog")))
     prompts, site = [q.prompt for q in queries], subject.sites("resid")[-1]
-    own = text_states(subject, prompts, [site])
+    own = prompt_states(subject, prompts, [site])
     assert [len(x) for x in own[site]] == subject.tokenise(prompts).masks[0].sum(1).tolist()
     plain = subject.generate(queries, SAMPLING)
-    with tap(subject, put(own, queries)):
+    with tap(subject, putting(own, queries)):
         assert subject.generate(queries, SAMPLING) == plain
     same_length = (Query(Prompt("a cat in")), Query(Prompt("a dog in")))
-    of = text_states(subject, [q.prompt for q in same_length], [site])
-    assert not same(of[site], of[site][::-1])
+    of = prompt_states(subject, [q.prompt for q in same_length], [site])
+    assert not identical(of[site], of[site][::-1])
     logits = subject.next_logits([q.prompt for q in same_length])
-    with tap(subject, put({site: of[site][::-1]}, same_length)):
+    with tap(subject, putting({site: of[site][::-1]}, same_length)):
         torch.testing.assert_close(subject.next_logits([q.prompt for q in same_length]), logits.flip(0))
 
 
@@ -79,10 +80,10 @@ def test_firing_depends_on_neither_the_batch_nor_what_is_written(family):
     asked = [Query(Prompt("a cat in")), Query(Prompt("see the red dog and the cat in the sun"))]
 
     def fired(queries, tokens: int) -> torch.Tensor:
-        rows: list[dict[int, torch.Tensor]] = [{}]
-        with _taps(subject, spots, {}, rows, 0):
+        watch = Watch(subject, spots)
+        with watch.on(0):
             subject.generate(queries, Sampling(tokens=tokens))
-        return rows[0][0]
+        return watch.firing(len(queries))[0][0]
 
     alone = fired(asked[:1], 1)
     assert alone.any()
@@ -93,7 +94,7 @@ def test_firing_depends_on_neither_the_batch_nor_what_is_written(family):
 def test_the_last_token_is_what_is_read(family):
     subject = LANGUAGE[family]()
     prompts, site = [Prompt("a cat in"), Prompt("see the red dog")], subject.sites("resid")[0]
-    whole = text_states(subject, prompts, [site])[site]
+    whole = prompt_states(subject, prompts, [site])[site]
     found = end_states(subject, prompts, [site])[site]
     torch.testing.assert_close(found, torch.stack([x[-1] for x in whole]))
 

@@ -6,11 +6,15 @@ import pytest
 import torch
 
 from concept_probe.activations import tap
-from concept_probe.auditing.arm import Plan, chunks, thinned
-from concept_probe.auditing.evidence.parameters import cut, put_back
-from concept_probe.auditing.evidence.patching import levels, put, text_states
-from concept_probe.auditing.evidence.probing import fit_probes, garbled
-from concept_probe.auditing.evidence.traces import places
+from concept_probe.auditing import AuditPlan
+from concept_probe.auditing.evidence.cut import cut
+from concept_probe.auditing.evidence.patching import levels
+from concept_probe.auditing.evidence.probing import garbled
+from concept_probe.auditing.evidence.ridge_probe import fit_ridge_probe
+from concept_probe.auditing.evidence.vectors_put_back import put_back
+from concept_probe.auditing.places import places_of
+from concept_probe.auditing.questions import Questions, thinned
+from concept_probe.auditing.states import prompt_states, putting
 from concept_probe.evaluation.thinning import most_varied
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
@@ -25,7 +29,7 @@ def test_a_ridge_probe_solves_its_equation_and_separates():
     x = torch.randn(40, 6, generator=generator)
     labels = torch.arange(40) < 20
     x[labels] += torch.tensor([2.0, 0, 0, 0, 0, 0])
-    probe = fit_probes(x, labels.unsqueeze(1), penalty=0.1)
+    probe = fit_ridge_probe(x, labels.unsqueeze(1), penalty=0.1)
     z = (x.double() - probe.mean) / probe.scale
     y = torch.where(labels, 2.0, -2.0).double()
     amount = 0.1 * float((z @ z.mT).diagonal().mean())
@@ -34,7 +38,7 @@ def test_a_ridge_probe_solves_its_equation_and_separates():
     readings = probe(x)[:, 0]
     assert readings[labels].mean() > readings[~labels].mean() + 1
     with pytest.raises(ValueError, match="rows of others"):
-        fit_probes(x, torch.ones(40, 1, dtype=torch.bool))
+        fit_ridge_probe(x, torch.ones(40, 1, dtype=torch.bool))
 
 
 def test_garbled_prompts_keep_the_letters_and_lose_the_word():
@@ -58,28 +62,27 @@ def test_prompts_are_thinned_evenly():
         assert {sum(style in p.text for p in some) for style in styles} == {most // 4}
         assert all(any(p.text == shape.format(s) for p in some for s in styles) for shape in shapes)
     assert most_varied(prompts, 20) == tuple(prompts)
+    assert evenly_with_ends([1, 2, 3, 4, 5], 3) == [1, 3, 5] and evenly_with_ends([1], 3) == [1]
     small = thinned(tiny_concept(), 2)
     assert (
         len(small.target.test) == 2
         and len(small.paraphrases.test) == 2
         and small.target.fit == tiny_concept().target.fit
     )
-    assert evenly_with_ends([1, 2, 3, 4, 5], 3) == [1, 3, 5] and evenly_with_ends([1], 3) == [1]
-    assert [list(part) for _, part in chunks([1, 2, 3], 2)] == [[1, 2], [3]]
 
 
-def test_a_plan_shares_the_fit_prompts_between_kinds():
-    plan = Plan(tiny_concept(), "cat", Reader(), (0, 1), Sampling(), 5)
-    mine, others = plan.fits()
+def test_questions_share_the_fit_prompts_between_kinds():
+    questions = Questions.of(AuditPlan(fit_images=5), tiny_concept(), "cat", Reader(), "pictures")
+    mine, others = questions.fits()
     assert len(mine) == 5 and {p.label for p in mine} == {"cat"}
     assert len(others) == 5 and {p.label for p in others} == {"dog", "sun"}
-    assert len(plan.tests()) == 5 * 3 * 2
+    assert len(questions.tests()) == 5 * 3 * 2
 
 
 @pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
 def test_levels_pair_the_encoders_by_depth(make):
     subject = make()
-    depths = levels(places(subject, 4), subject)
+    depths = levels(places_of(subject, 4), subject)
     assert len(depths) == 2
     assert all({s.component for s in of} == {c for c in subject.components if "text" in c} for of in depths)
     assert all(s.path.endswith(f"layers.{i}") for i, of in enumerate(depths) for s in of)
@@ -90,12 +93,12 @@ def test_states_of_a_subject_put_into_itself_change_no_picture_and_those_of_anot
     site = subject.sites("text_stream")[-1]
     sampling = Sampling(steps=2, guidance=2.0, batch=4)
     cat, dog = Query(Prompt("a cat", "cat", "cat"), 3), Query(Prompt("the dog", "dog", "dog"), 3)
-    own = text_states(subject, [cat.prompt, dog.prompt], [site])
+    own = prompt_states(subject, [cat.prompt, dog.prompt], [site])
     plain = subject.generate([cat, dog], sampling)
-    with tap(subject, put(own, (cat, dog))):
+    with tap(subject, putting(own, (cat, dog))):
         assert torch.equal(subject.generate([cat, dog], sampling), plain)
     swapped = {site: own[site][::-1]}
-    with tap(subject, put(swapped, (cat, dog))):
+    with tap(subject, putting(swapped, (cat, dog))):
         torch.testing.assert_close(subject.generate([cat, dog], sampling), plain.flip(0))
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import astuple, replace
 
 import pytest
 import torch
 
 from concept_probe import detect
-from concept_probe.auditing.arm import Arm, Plan
-from concept_probe.auditing.evidence.behaviour import Views
-from concept_probe.auditing.evidence.depth import METRIC, as_large, depth, first_token, share_lost
-from concept_probe.auditing.evidence.fluency import fluency, spoilt
-from concept_probe.auditing.evidence.gold_answers import Reading, readings, shuffled, surprise, text_of
+from concept_probe.auditing import AuditPlan
+from concept_probe.auditing.arm import Arm
+from concept_probe.auditing.context import Context
+from concept_probe.auditing.evidence.depth import DEPTH, DEPTH_OF_ERASURE, as_large, first_token, share_lost
+from concept_probe.auditing.evidence.fluency import FLUENCY, in_another_order, spoilt
+from concept_probe.auditing.gold_answers import Surprisal, answered, surprisal, surprisals
 from concept_probe.auditing.observe import Observation
-from concept_probe.auditing.verdict import Thresholds
+from concept_probe.auditing.places import Places
+from concept_probe.auditing.questions import Questions
+from concept_probe.auditing.sides import Sides
 from concept_probe.erasers import Edit, Shift
-from concept_probe.evaluation.bayesian import BayesianBootstrap
 from concept_probe.evaluation.thinning import most_varied, most_varied_facts
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Concept, Prompt, Sampling, Splits
@@ -33,25 +36,21 @@ CONCEPT = Concept(
     Splits(test=(asked("a cat in", "the", label="cat"), asked("see the cat", "dog", label="cat"))),
     unrelated=Splits(test=KEPT),
 )
-NOTHING = Observation({}, {}, (), {}, (), (), ())
 
 
-def plan() -> Plan:
-    return Plan(CONCEPT, "cat", detect.judge_for(CONCEPT), (0,), Sampling(tokens=2, batch=8), 4)
+PLAN = AuditPlan(seeds=(0,), sampling=Sampling(tokens=2, batch=8), fit_images=4, resamples=400)
+ARM = Arm("before", tiny_llama(), None, "")
+QUESTIONS = Questions.of(PLAN, CONCEPT, "cat", detect.judge_for(CONCEPT), "texts")
 
 
-def views(before: Observation, after: Observation, control: Observation | None = None) -> Views:
-    return Views(plan(), before, after, control, BayesianBootstrap(400), Thresholds())
-
-
-def seen(**what) -> Observation:
-    return Observation({}, {}, (), {}, (), (), (), **what)
+def context(before: Observation, after: Observation, control: Observation | None = None, *, arms=None) -> Context:
+    return Context(PLAN, QUESTIONS, arms or Sides(ARM, ARM), Sides(before, after, control), Places((), (), ()))
 
 
 @pytest.mark.parametrize("family", LANGUAGE)
 def test_surprise_is_that_of_every_token_after_the_first_word(family):
     subject, text = LANGUAGE[family](), "see the red dog and sun"
-    (nats,), (tokens,) = surprise(subject, [text])
+    (nats,), (tokens,) = astuple(surprisal(subject, [text]))
     ids = torch.tensor(subject.tokenizer(text)["input_ids"])
     skipped = len(subject.tokenizer("see")["input_ids"])
     with torch.no_grad():
@@ -62,50 +61,50 @@ def test_surprise_is_that_of_every_token_after_the_first_word(family):
 
 def test_texts_to_be_kept_are_prompts_with_their_answers():
     subject = tiny_llama()
-    read = readings(subject, plan())["unrelated"]
-    nats, tokens = surprise(subject, ["the red dog sun", "a dog is sun", "my sun red"])
-    assert torch.equal(read.nats, nats) and torch.equal(read.tokens, tokens)
-    assert text_of(Prompt("who is", form="chat", answers=("he",))) == "who is"
-    assert sorted(shuffled("a b c d e").split()) == list("abcde") and shuffled("a b c d e") != "a b c d e"
-    assert shuffled("a b c d e") == shuffled("a b c d e")
+    read = surprisals(subject, QUESTIONS)["unrelated"]
+    again = surprisal(subject, ["the red dog sun", "a dog is sun", "my sun red"])
+    assert torch.equal(read.nats, again.nats) and torch.equal(read.tokens, again.tokens)
+    assert answered(Prompt("who is", form="chat", answers=("he",))) == "who is"
+    assert (
+        sorted(in_another_order("a b c d e").split()) == list("abcde") and in_another_order("a b c d e") != "a b c d e"
+    )
+    assert in_another_order("a b c d e") == in_another_order("a b c d e")
 
 
 def of(nats: list[float]) -> Observation:
     x = torch.tensor(nats, dtype=torch.float64)
     count = torch.tensor([2.0, 4.0, 4.0], dtype=torch.float64)
-    return seen(readings={"unrelated": Reading(x, count)})
+    return Observation(surprisals={"unrelated": Surprisal(x, count)})
 
 
 def test_perplexity_is_worked_out_over_facts_and_an_untouched_model_stands_still():
     """Wordings of fact `one` are averaged: (1 + 3) / 2 nats of 3 tokens, and 5 nats of 4; (2 + 5) / 7 in all."""
-    arm = Arm("before", tiny_llama(), None, "")
-    (found,) = fluency(views(of([1, 3, 5]), of([2, 6, 10])), arm).findings
+    (found,) = FLUENCY(context(of([1, 3, 5]), of([2, 6, 10]))).findings
     assert found.before == pytest.approx(math.e) and found.after == pytest.approx(math.e**2)
     wrong = ["the red dog x", "a dog is x", "my sun x"]
     assert spoilt(KEPT) == (wrong, "before, with a wrong answer")
-    assert spoilt([Prompt("a b c", answers=("d",))])[0] == [shuffled("a b c d")]
-    nats, tokens = surprise(arm.subject, wrong)  # pyright: ignore[reportArgumentType]
+    assert spoilt([Prompt("a b c", answers=("d",))])[0] == [in_another_order("a b c d")]
+    nats, tokens = astuple(surprisal(ARM.subject, wrong))  # pyright: ignore[reportArgumentType]
     mixed = ((nats[0] + nats[1]) / 2 + nats[2]) / ((tokens[0] + tokens[1]) / 2 + tokens[2])
     assert found.control == pytest.approx(math.exp(mixed)) and "wrong answer" in found.control_name
     assert found.n == 2 and found.low <= found.after <= found.high and found.better == "lower"
     assert found.low == pytest.approx(math.exp(4 / 3), rel=0.2)  # the fact of 4 nats in 3 tokens alone
     assert found.note == "2.72 times that before"
-    (with_twin,) = fluency(views(of([1, 3, 5]), of([1, 3, 5]), of([0, 0, 7])), arm).findings
+    (with_twin,) = FLUENCY(context(of([1, 3, 5]), of([1, 3, 5]), of([0, 0, 7]))).findings
     assert with_twin.control == pytest.approx(math.e) and with_twin.control_name == "never-taught twin"
 
 
 def test_what_is_written_is_compared_with_what_was_written_before():
-    before = seen(texts={"target": (("one red dog",), ("the sun",))})
-    after = seen(texts={"target": (("one dog",), ("nothing",))})
-    arm = Arm("before", tiny_llama(), None, "")
-    found = {f.metric.split()[0]: f for f in fluency(views(before, after), arm).findings}
+    before = Observation(texts={"target": (("one red dog",), ("the sun",))})
+    after = Observation(texts={"target": (("one dog",), ("nothing",))})
+    found = {f.metric.split()[0]: f for f in FLUENCY(context(before, after)).findings}
     rouge, bleu = found["ROUGE-L"], found["BLEU"]
     assert rouge.before == bleu.before == 1 and rouge.n == 2 and rouge.better == "lower"
     assert rouge.after == pytest.approx(2 * 2 / 5 / 2)
     one = (2 / 2 * 1 / 2 * 1 * 1) ** 0.25 * math.exp(1 - 3 / 2)
     assert bleu.after == pytest.approx(one / 2) and rouge.control == 0
     assert rouge.low < rouge.after < rouge.high and rouge.control_name == "texts before for another prompt"
-    same = fluency(views(before, before, after), arm).findings
+    same = FLUENCY(context(before, before, after)).findings
     assert [f.after for f in same] == [1, 1] and same[0].control == pytest.approx(0.4)
 
 
@@ -130,31 +129,28 @@ def test_depth_is_nothing_below_the_change_and_the_erased_model_above_it(family)
     with edit.on(subject):
         erased = first_token(subject, prompts)
     weights = subject.weight_hash()
-    arms = (Arm("before", subject, None, weights), Arm("after", subject, edit, ""), None)
-    evidence, trace = depth(views(NOTHING, seen()), arms)
-    (found,) = evidence.findings
-    assert trace is not None and trace.rows == tuple(map(str, subject.sites("resid")))
+    arms = Sides(Arm("before", subject, None, weights), Arm("after", subject, edit, ""))
+    evidence = DEPTH_OF_ERASURE(context(Observation(), Observation(), arms=arms))
+    (found,), (trace,) = evidence.findings, evidence.traces
+    assert trace.rows == tuple(map(str, subject.sites("resid")))
     assert trace.before[0][0] == trace.after[0][0] == trace.control[0][0] == pytest.approx(float(whole.mean()))
     assert trace.after[-1][0] == pytest.approx(float(erased.mean()), rel=1e-5)
     lost = (1 - erased / whole).clamp(0, 1) / len(trace.rows)
-    assert found.metric == METRIC and found.after == pytest.approx(float(lost.mean()), rel=1e-5)
+    assert found.metric == DEPTH.name and found.after == pytest.approx(float(lost.mean()), rel=1e-5)
     assert found.control_name == "a random change as large" and found.control is not None
-    assert found.n == 2 and evidence.indices == [] and subject.weight_hash() == weights
+    assert found.n == 2 and evidence.indices == () and subject.weight_hash() == weights
 
 
 def test_depth_of_a_model_that_nobody_erased_is_nothing_and_the_twin_is_its_own_control():
     subject, twin = tiny_llama(), tiny_llama(seed=4)
     weights = subject.weight_hash()
     mine, other = Arm("before", subject, None, weights), Arm("control", twin, None, "")
-    (found,) = depth(views(NOTHING, NOTHING, seen()), (mine, mine, other))[0].findings
+    nothing, same = Observation(), Observation()
+    (found,) = DEPTH_OF_ERASURE(context(nothing, nothing, same, arms=Sides(mine, mine, other))).findings
     assert found.after == 0 and (found.control or 0) > 0 and found.note == "no block's activations lose half of it"
-    same = seen()
-    (gone,) = depth(views(NOTHING, same, same), (mine, replace_name(other, "after"), other))[0].findings
+    arms = Sides(mine, replace(other, name="after"), other)
+    (gone,) = DEPTH_OF_ERASURE(context(nothing, same, same, arms=arms)).findings
     assert gone.after == gone.control and "never-taught twin" in gone.control_name
-
-
-def replace_name(arm: Arm, name: str) -> Arm:
-    return Arm(name, arm.subject, arm.erasure, arm.hash)
 
 
 def test_shares_and_random_changes():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from concept_probe.auditing import Thresholds, decide
-from concept_probe.auditing.verdict import largest, per_evidence
+from concept_probe.auditing.verdict import largest_index, largest_of_each
 from concept_probe.evaluation.bayesian import BayesianBootstrap, damage_score, residual_index
 from concept_probe.types import Score, Verdict
 
@@ -138,8 +138,8 @@ def test_the_residual_is_the_largest_index_not_the_mean():
     behaviour, strong, weak = score(0.0, -0.1, 0.1), score(0.9, 0.8, 1.0), score(0.1, 0, 0.2)
     verdict = decide(behaviour, [strong, weak], [])
     assert verdict.residual is strong
-    assert largest([]) is None
-    assert per_evidence({"recovery": [weak, strong], "features": []}) == {"recovery": strong}
+    assert largest_index([]) is None
+    assert largest_of_each({"recovery": [weak, strong], "features": []}) == {"recovery": strong}
 
 
 def test_reasons_are_sentences():

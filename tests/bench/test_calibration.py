@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from concept_probe.attacks import Budget
-from concept_probe.auditing import Thresholds
+from concept_probe.auditing import AuditPlan, Thresholds
 from concept_probe.auditing import calibration as stored
 from concept_probe.bench import RowStore, SweepRow
 from concept_probe.bench.calibration.ground_truth import (
@@ -24,7 +24,7 @@ from concept_probe.bench.calibration.ground_truth import (
     tune,
 )
 from concept_probe.bench.calibration.roc import by_state, calibration, calibration_to_json, roc, widest_gap, wrong
-from concept_probe.bench.calibration.run import CalibrationPlan, CalibrationRun, line_of
+from concept_probe.bench.calibration.run import CalibrationRun, line_of
 from concept_probe.bench.sweep.store import Status
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS
 from concept_probe.testing.models.diffusion import tiny_sd
@@ -165,7 +165,7 @@ class Tiny(Subjects):
 
 
 def test_audits_of_known_truth_become_rows_once(tmp_path):
-    asked = CalibrationPlan(2, (0,), 2, Sampling(steps=2), ("paraphrases",), Budget(queries=12))
+    plan = AuditPlan(2, (0,), Sampling(steps=2), 2, attacks=("paraphrases",), budget=Budget(queries=12))
     chosen = (
         Case("it", "present", "cat", "emoji"),
         Case("blocked", "suppressed", "cat", "emoji", erase="blocklist"),
@@ -177,7 +177,7 @@ def test_audits_of_known_truth_become_rows_once(tmp_path):
         def know(name, model):
             return concept()
 
-        return CalibrationRun(RowStore(tmp_path / "rows.jsonl"), asked, Tiny(), lambda *_: (), know, Reader())
+        return CalibrationRun(RowStore(tmp_path / "rows.jsonl"), plan, Tiny(), lambda *_: (), know, Reader())
 
     rows = list(run().rows(chosen))
     assert [r.status for r in rows] == ["done"] * 3 + ["failed"], [r.error for r in rows]

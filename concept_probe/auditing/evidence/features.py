@@ -5,136 +5,107 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.auditing.evidence.behaviour import Evidence, Views
-from concept_probe.auditing.observe import Observation, Places
+from concept_probe.auditing.context import Context
+from concept_probe.auditing.evidence.finding import Estimate, Evidence, Measure, Metric, Need, compare, joined
+from concept_probe.auditing.observe import Observation
+from concept_probe.auditing.sides import Side
 from concept_probe.evaluation.bayesian import Draws, residual_index
 from concept_probe.evaluation.rates import per_fact
-from concept_probe.types import FORGET_KINDS, JUDGED_KINDS, RETAIN_KINDS, Finding, Kind, Prompt, Site
+from concept_probe.types import FORGET_KINDS, JUDGED_KINDS, RETAIN_KINDS, Kind, Prompt, Site
+
+OUT_OF_RANGE = Metric("features", "share of activation norm out of the range before", "lower", "share")
+FEATURES = Need(
+    lambda context: bool(context.places.features),
+    "Features: no features of an autoencoder were given (`found=`, `--found`), so none were watched.",
+)
 
 
-def features(views: Views, places: Places) -> Evidence:
-    """Firing of found features on prompts that ask for the concept; the share of activation norm out of range."""
-    out = Evidence()
-    if not places.features:
-        out.not_measured.append(
-            "Features: no features of an autoencoder were given (`found=`, `--found`), so none were watched."
-        )
-    for i, subspace in enumerate(places.features):
-        _firing(out, views, i, str(subspace.site), len(subspace.features))
-    _out_of_range(out, views, places)
-    return out
+def _feature_firing(context: Context) -> Evidence:
+    """Firing of found features on prompts that ask for the concept."""
+    return joined(_firing_of(context, i) for i in range(len(context.places.features)))
 
 
-def fired(x: Tensor) -> Tensor:
-    """Share of features that fire: activations (..., k) -> (...)."""
+def share_firing(x: Float[Tensor, "... k"]) -> Float[Tensor, "..."]:
+    """Share of features whose activation is above 0."""
     return (x > 0).float().mean(-1)
 
 
-def strength(x: Tensor) -> Tensor:
-    """Mean over features: activations (..., k) -> (...)."""
+def mean_activation(x: Float[Tensor, "... k"]) -> Float[Tensor, "..."]:
+    """Mean over features."""
     return x.mean(-1)
 
 
-def _facts(
-    views: Views, seen: Observation, i: int, kinds: Sequence[Kind], measure: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """(facts, seeds): a measure of the largest activations of subspace `i`'s features in test prompts of some kinds."""
-    width, plan = len(views.plan.seeds), views.plan
-    tests = len(plan.tests())
-    counts = [len(plan.prompts(k)) * width for k in JUDGED_KINDS]
-    parts = dict(zip(JUDGED_KINDS, seen.firing[i][:tests].split(counts), strict=True))
-    rows = torch.cat([parts[k] for k in kinds]).reshape(-1, width, seen.firing[i].shape[1])
-    return per_fact(measure(rows), [p for k in kinds for p in plan.prompts(k)])
-
-
-def _firing(out: Evidence, views: Views, i: int, site: str, count: int) -> None:
-    """Share of the found features that fire anywhere in a prompt.
+def _firing_of(context: Context, i: int) -> Evidence:
+    """Share of the found features of subspace `i` that fire anywhere in a prompt, and their largest activation.
 
     Without a twin the never-taught value is that on prompts for other things, by the subject before.
     """
+    subspace, seen = context.places.features[i], context.seen
+    site, count = str(subspace.site), len(subspace.features)
 
-    def share(seen: Observation, kinds, arm: str, key: str) -> Draws:
-        return views.rate(_facts(views, seen, i, kinds, fired), f"features/{i}/{key}", arm)
+    def of_facts(seen: Observation, kinds: Sequence[Kind], measure: Callable[[Tensor], Tensor]) -> Tensor:
+        rows = torch.cat([seen.firing[i][kind] for kind in kinds])
+        return per_fact(measure(rows), context.questions.prompts_of(kinds))
 
-    before, after = (
-        share(views.before, FORGET_KINDS, "before", "shows"),
-        share(views.after, FORGET_KINDS, "after", "shows"),
-    )
-    if views.control is not None:
-        never, name = share(views.control, FORGET_KINDS, "control", "shows"), "never-taught twin"
+    def firing(seen: Observation, kinds: Sequence[Kind], side: Side, key: str) -> Draws:
+        return context.rate(of_facts(seen, kinds, share_firing), f"features/{i}/{key}", side)
+
+    before = firing(seen.before, FORGET_KINDS, "before", "shows")
+    after = firing(seen.after, FORGET_KINDS, "after", "shows")
+    if seen.control is not None:
+        never, control = firing(seen.control, FORGET_KINDS, "control", "shows"), "never-taught twin"
+        other = of_facts(seen.control, FORGET_KINDS, mean_activation)
     else:
-        never, name = share(views.before, RETAIN_KINDS, "before", "keeps"), "neighbours and unrelated prompts"
-    score = residual_index(f"firing of its {count} features at {site}", before, after, never, views.thresholds.gap)
-    out.findings.append(
-        Finding(
-            "features",
-            f"share of its {count} features that fire",
-            site,
-            before.value,
-            after.value,
-            never.value,
-            *after.interval(),
-            after.n,
-            "lower",
-            score,
-            name,
-            "share",
-            "" if score else f"before − control is under {views.thresholds.gap:g}, or may be 0: no index",
-        )
-    )
-    if score:
-        out.indices.append(score)
-    mine = [_facts(views, seen, i, FORGET_KINDS, strength) for seen in (views.before, views.after)]
-    mean = [float(x.mean()) for x in mine]
-    low, high = views.bootstrap.mean(mine[1].mean(1), f"features/{i}/shows")
-    other = _facts(views, views.control or views.before, i, FORGET_KINDS if views.control else RETAIN_KINDS, strength)
-    control = float(other.mean())
-    out.findings.append(
-        Finding(
-            "features",
-            f"largest activation of its {count} features, mean",
-            site,
-            mean[0],
-            mean[1],
-            control,
-            low,
-            high,
-            after.n,
-            "lower",
-            None,
-            name,
-            "activation",
+        never, control = firing(seen.before, RETAIN_KINDS, "before", "keeps"), "neighbours and unrelated prompts"
+        other = of_facts(seen.before, RETAIN_KINDS, mean_activation)
+    index = residual_index(f"firing of its {count} features at {site}", before, after, never, context.gap)
+    share = Metric("features", f"share of its {count} features that fire", "lower", "share")
+    note = "" if index else context.no_index()
+    largest = Metric("features", f"largest activation of its {count} features, mean", "lower", "activation")
+    first, second = (of_facts(o, FORGET_KINDS, mean_activation) for o in (seen.before, seen.after))
+    ends = context.bootstrap.mean(second.mean(1), f"features/{i}/shows")
+    now = Estimate(float(second.mean()), *ends, after.n)
+    return Evidence(
+        (
+            compare(share, site, before, after, never, control=control, index=index, note=note),
+            compare(largest, site, float(first.mean()), now, float(other.mean()), control=control),
         )
     )
 
 
-def _out_of_range(out: Evidence, views: Views, places: Places) -> None:
-    """‖x − clamp(x, low, high)‖ / ‖x − mean‖, with the range per dimension over the fit prompts of the subject before.
+def _out_of_range(context: Context) -> Evidence:
+    """‖x − clamp(x, low, high)‖ / ‖x − mean‖, with the range per dimension over activations of the subject before.
 
     Activations that no prompt produces make the rest of the model guess: an artefact, not an erasure
     (arXiv 2606.31699).
     """
-    mine, others = views.plan.fits(96)
-    wide = len(mine) + len(others)
+    places, seen = context.places, context.seen
+    parts: list[Evidence] = []
     for site in places.text[-1:]:
-        before, after = views.before.text[site], views.after.text[site]
-        asked = [p for k in JUDGED_KINDS for p in views.plan.prompts(k)]
-        _share_outside(out, views, site, "end token", before[:wide], before[wide:], after[wide:], asked)
-    tests = len(views.plan.tests())
+        before, after = seen.before.text[site], seen.after.text[site]
+        fitted = torch.cat([before.fit, before.fit_others])
+        tests = before.test(JUDGED_KINDS), after.test(JUDGED_KINDS)
+        asked = context.questions.prompts_of(JUDGED_KINDS)
+        parts.append(_share_outside(context, site, "end token", fitted, tests, asked))
     for site in places.inner[-1:]:
         step = places.steps[-1]
-        before, after = views.before.inner[site, step], views.after.inner[site, step]
+        before, after = seen.before.inner[site, step], seen.after.inner[site, step]
+        tests = before.test(JUDGED_KINDS).flatten(0, 1), after.test(JUDGED_KINDS).flatten(0, 1)
         # The range is that of all pictures before: there are too few fit pictures to know a range from.
-        _share_outside(out, views, site, f"step {step}", before, before[:tests], after[:tests])
+        every = torch.cat([tests[0], before.fit, before.fit_others])
+        parts.append(_share_outside(context, site, f"step {step}", every, tests))
+    return joined(parts)
 
 
 def _share_outside(
-    out: Evidence, views: Views, site: Site, where: str, seen: Tensor, before: Tensor, after: Tensor,
+    context: Context, site: Site, where: str, seen: Float[Tensor, "m d"], tests: tuple[Tensor, Tensor],
     asked: Sequence[Prompt] = (),
-) -> None:  # fmt: skip
-    """With `asked`, the prompt of each row of `before` and `after`, wordings of one fact count once."""
+) -> Evidence:  # fmt: skip
+    """Of `tests` before and after, outside the range of `seen`; with `asked`, the prompt of each row of both, wordings
+    of one fact count once."""
     low, high, middle = seen.amin(0), seen.amax(0), seen.mean(0)
 
     def share(x: Tensor) -> Tensor:
@@ -142,20 +113,12 @@ def _share_outside(
         each = outside / torch.linalg.vector_norm(x - middle, dim=-1).clamp_min(1e-12)
         return per_fact(each, asked) if asked else each
 
-    first, second = share(before), share(after.nan_to_num())
-    ends = views.bootstrap.mean(second, f"outside/{site}")
-    out.findings.append(
-        Finding(
-            "features",
-            "share of activation norm out of the range before",
-            f"{site} ({where})",
-            float(first.mean()),
-            float(second.mean()),
-            None,
-            *ends,
-            len(second),
-            "lower",
-            unit="share",
-            note="artefact monitor",
-        )
-    )
+    first, second = share(tests[0]), share(tests[1].nan_to_num())
+    ends = context.bootstrap.mean(second, f"outside/{site}")
+    now = Estimate(float(second.mean()), *ends, len(second))
+    note = "artefact monitor"
+    return Evidence((compare(OUT_OF_RANGE, f"{site} ({where})", float(first.mean()), now, note=note),))
+
+
+FEATURE_FIRING = Measure("feature firing", _feature_firing, needs=(FEATURES,))
+ACTIVATION_RANGE = Measure("activation range", _out_of_range)

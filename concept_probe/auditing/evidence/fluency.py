@@ -1,7 +1,12 @@
-"""What an erasure does to a language model's speech: perplexity of kept texts, and likeness to what it wrote before."""
+"""What an erasure does to a language model's speech: perplexity of kept texts, and likeness to what it wrote before.
+
+Findings without indices: they say what an erasure cost.
+"""
 
 from __future__ import annotations
 
+import random
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -9,117 +14,101 @@ import torch
 from torch import Tensor
 
 from concept_probe.auditing.arm import Arm
-from concept_probe.auditing.evidence.behaviour import Evidence, Views
-from concept_probe.auditing.evidence.gold_answers import shuffled, surprise, text_of
+from concept_probe.auditing.context import Context
+from concept_probe.auditing.evidence.finding import Estimate, Evidence, Measure, Metric, compare, joined
+from concept_probe.auditing.gold_answers import Surprisal, answered, surprisal
 from concept_probe.auditing.observe import Observation
+from concept_probe.auditing.sides import Side
 from concept_probe.detect.answers import Continues, bleu, rouge_l
+from concept_probe.evaluation.bayesian import Draws
 from concept_probe.evaluation.intervals import percentiles
 from concept_probe.evaluation.rates import per_fact
-from concept_probe.types import JUDGED_KINDS, RETAIN_KINDS, Finding, Kind, Prompt
+from concept_probe.types import JUDGED_KINDS, RETAIN_KINDS, Kind, Prompt
 
+PERPLEXITY = Metric("behaviour", "perplexity of texts to be kept", "lower")
 LIKENESS: dict[str, Callable[[str, str], float]] = {"ROUGE-L": rouge_l, "BLEU": bleu}
 
 
-def fluency(views: Views, before: Arm) -> Evidence:
-    """Findings on texts, without indices: perplexity where it must stay, and ROUGE-L and BLEU; none of pictures.
+def _fluency(context: Context) -> Evidence:
+    written: list[Kind] = [kind for kind in JUDGED_KINDS if context.seen.before.texts.get(kind)]
+    return joined(
+        (
+            *(_perplexity(context, kind) for kind in context.seen.before.surprisals),
+            *(_likeness(context, kind, name) for kind in written for name in LIKENESS),
+        )
+    )
 
-    Without a twin, the control of perplexity is what the subject before makes of the same texts with a wrong answer, or,
-    where prompts have no distractors, of the same words in another order.
+
+def _perplexity(context: Context, kind: Kind) -> Evidence:
+    """exp(nats / tokens) over all texts of a kind; prompts are drawn, wordings of one fact together.
+
+    Without a twin, the control is what the subject before makes of the same texts with a wrong answer, or, where prompts
+    have no distractors, of the same words in another order.
     """
-    out = Evidence()
-    for kind in views.before.readings:
-        _perplexity(out, views, before, kind)
-    for kind in JUDGED_KINDS:
-        if views.before.texts.get(kind):
-            for metric, measure in LIKENESS.items():
-                _likeness(out, views, kind, metric, measure)
-    return out
+    prompts = context.questions.prompts(kind)
 
-
-def _perplexity(out: Evidence, views: Views, arm: Arm, kind: Kind) -> None:
-    """exp(nats / tokens) over all texts of a kind; prompts are drawn, wordings of one fact together."""
-    prompts = views.plan.prompts(kind)
-
-    def sums(nats: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        return per_fact(nats, prompts), per_fact(tokens, prompts)
+    def sums(of: Surprisal) -> tuple[Tensor, Tensor]:
+        return per_fact(of.nats, prompts), per_fact(of.tokens, prompts)
 
     def value(nats: Tensor, tokens: Tensor) -> float:
         return float((nats.sum() / tokens.sum()).exp())
 
-    before, after = (sums(o.readings[kind].nats, o.readings[kind].tokens) for o in (views.before, views.after))
-    if views.control is not None:
-        read = views.control.readings[kind]
-        control, name = sums(read.nats, read.tokens), "never-taught twin"
+    seen = context.seen
+    before, after = (sums(o.surprisals[kind]) for o in (seen.before, seen.after))
+    if seen.control is not None:
+        never, control = sums(seen.control.surprisals[kind]), "never-taught twin"
     else:
-        texts, name = spoilt(prompts)
-        control = sums(*_read(arm, texts))
+        texts, control = spoilt(prompts)
+        never = sums(_read(context.arms.before, texts))
     nats, tokens = after
-    weights = views.bootstrap.weights(f"perplexity/{kind}", len(nats))
-    low, high = percentiles(((weights @ nats) / (weights @ tokens)).exp())
-    out.findings.append(
-        Finding(
-            evidence="behaviour",
-            metric="perplexity of texts to be kept",
-            split=kind,
-            before=value(*before),
-            after=value(*after),
-            control=value(*control),
-            low=low,
-            high=high,
-            n=len(nats),
-            better="lower",
-            control_name=name,
-            note=f"{value(*after) / value(*before):.2f} times that before",
-        )
-    )
+    weights = context.bootstrap.weights(f"perplexity/{kind}", len(nats))
+    now = Estimate(value(*after), *percentiles(((weights @ nats) / (weights @ tokens)).exp()), len(nats))
+    note = f"{now.value / value(*before):.2f} times that before"
+    return Evidence((compare(PERPLEXITY, kind, value(*before), now, value(*never), control=control, note=note),))
 
 
 def spoilt(prompts: Sequence[Prompt]) -> tuple[list[str], str]:
     """Texts that are as good as the kept ones but for their sense, and what they are."""
     if all(p.distractors and p.answers for p in prompts):
-        return [text_of(replace(p, answers=p.distractors[:1])) for p in prompts], "before, with a wrong answer"
-    return [shuffled(text_of(p)) for p in prompts], "before, words in another order"
+        return [answered(replace(p, answers=p.distractors[:1])) for p in prompts], "before, with a wrong answer"
+    return [in_another_order(answered(p)) for p in prompts], "before, words in another order"
 
 
-def _read(arm: Arm, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+def in_another_order(text: str) -> str:
+    """The words of a text in an order of chance, always the same."""
+    words = text.split()
+    random.Random(zlib.crc32(text.encode())).shuffle(words)
+    return " ".join(words)
+
+
+def _read(arm: Arm, texts: Sequence[str]) -> Surprisal:
     subject = arm.subject
-    assert isinstance(subject, Continues)  # for the type checker: others have no readings
+    assert isinstance(subject, Continues)  # for the type checker: others have no surprisals
     with arm.on():
-        return surprise(subject, texts)
+        return surprisal(subject, texts)
 
 
-def _likeness(out: Evidence, views: Views, kind: Kind, metric: str, measure: Callable[[str, str], float]) -> None:
+def _likeness(context: Context, kind: Kind, name: str) -> Evidence:
     """How much of what was written before stands in what is written now. Before is like itself, unless it is empty."""
-    first = views.before.texts[kind]
+    first, measure = context.seen.before.texts[kind], LIKENESS[name]
+    metric = Metric(
+        "behaviour", f"{name} with what was written before", "higher" if kind in RETAIN_KINDS else "lower", name
+    )
 
     def alike(texts: tuple[tuple[str, ...], ...]) -> Tensor:
-        return torch.tensor(
-            [[measure(now, was) for now, was in zip(*row, strict=True)] for row in zip(texts, first, strict=True)],
-            dtype=torch.float64,
-        ).clamp(0, 1)
+        of = [[measure(now, was) for now, was in zip(*row, strict=True)] for row in zip(texts, first, strict=True)]
+        return context.per_fact(torch.tensor(of, dtype=torch.float64).clamp(0, 1), kind)
 
-    def draw(seen: Observation, arm: str):
-        return views.rate(views.per_fact(alike(seen.texts[kind]), kind), f"{metric}/{kind}", arm)
+    def rate(seen: Observation, side: Side) -> Draws:
+        return context.rate(alike(seen.texts[kind]), f"{name}/{kind}", side)
 
-    after = draw(views.after, "after")
-    if views.control is not None:
-        control, name = draw(views.control, "control").value, "never-taught twin"
+    after = rate(context.seen.after, "after")
+    if context.seen.control is not None:
+        never, control = rate(context.seen.control, "control").value, "never-taught twin"
     else:
         others = (*first[1:], first[0])  # what was written before for the next prompt
-        control, name = float(views.per_fact(alike(others), kind).mean()), "texts before for another prompt"
-    out.findings.append(
-        Finding(
-            evidence="behaviour",
-            metric=f"{metric} with what was written before",
-            split=kind,
-            before=float(views.per_fact(alike(first), kind).mean()),
-            after=after.value,
-            control=control,
-            low=after.interval()[0],
-            high=after.interval()[1],
-            n=after.n,
-            better="higher" if kind in RETAIN_KINDS else "lower",
-            control_name=name,
-            unit=metric,
-        )
-    )
+        never, control = float(alike(others).mean()), "texts before for another prompt"
+    return Evidence((compare(metric, kind, float(alike(first).mean()), after, never, control=control),))
+
+
+FLUENCY = Measure("fluency", _fluency, on="texts")

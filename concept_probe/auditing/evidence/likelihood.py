@@ -1,90 +1,81 @@
-"""Behaviour of language models beyond what they write: how likely the gold answers are, and how they rank."""
+"""Behaviour of language models beyond what they write: how likely the gold answers are, and how they rank.
+
+An answer that is likely and not written is suppressed, not gone: these give indices of their own, where there is a
+never-taught twin. On prompts of others they are findings alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from torch import Tensor
 
 from concept_probe.auditing.arm import Arm
-from concept_probe.auditing.evidence.behaviour import NAMES, Evidence, Views
-from concept_probe.auditing.evidence.gold_answers import Likely, likely
-from concept_probe.auditing.observe import Observation
+from concept_probe.auditing.context import Context
+from concept_probe.auditing.evidence.behaviour import KIND_NAMES
+from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, compare, joined
+from concept_probe.auditing.gold_answers import AnswerLikelihood, answer_likelihood
+from concept_probe.auditing.sides import Side
 from concept_probe.detect.answers import Continues
 from concept_probe.evaluation.bayesian import Draws, residual_index
 from concept_probe.find.language.knowledge import NEUTRAL
-from concept_probe.types import FORGET_KINDS, RETAIN_KINDS, Finding, Kind, Prompt
+from concept_probe.types import FORGET_KINDS, RETAIN_KINDS, Kind, Prompt
 
-MEASURES = {
+Part = Literal["probability", "rank"]
+NAMES_AND_UNITS: dict[Part, tuple[str, str]] = {
     "probability": ("probability of the gold answer", "probability"),
     "rank": ("1 / rank of the gold answer's first token", "1 / rank"),
 }
 
 
-def likelihood(views: Views, arm: Arm) -> Evidence:
-    """What the gold answers are worth to the model, per kind of prompt; nothing where answers are pictures.
-
-    An answer that is likely and not written is suppressed, not gone: these give indices of their own, where there is a
-    never-taught twin. On prompts that are to be kept they are findings alone. Without a twin the control is how likely
-    the same answers are to the subject before after a text that asks nothing (`find.knowledge.NEUTRAL`); no index.
-    """
-    out = Evidence()
-    for kind in views.before.likely:
-        neutral = None if views.control is not None else _unasked(arm, views.plan.prompts(kind))
-        for what in MEASURES:
-            _measure(out, views, kind, what, neutral)
-    if views.plan.reads and views.control is None:
-        out.not_measured.append(
-            "An index of how likely the gold answers are: without a twin nobody knows how likely they are to a model that "
-            "was never taught."
+def _likelihood(context: Context) -> Evidence:
+    """Without a twin the control is how likely the same answers are to the subject before after a text that asks
+    nothing (`find.language.knowledge.NEUTRAL`), and there is no index."""
+    parts = []
+    for kind in context.seen.before.likelihoods:
+        neutral = None if context.has_twin else _unasked(context.arms.before, context.questions.prompts(kind))
+        parts += [_compare(context, kind, part, neutral) for part in NAMES_AND_UNITS]
+    if not context.has_twin:
+        parts.append(
+            Evidence(
+                not_measured=(
+                    "An index of how likely the gold answers are: without a twin nobody knows how likely they are to a "
+                    "model that was never taught.",
+                )
+            )
         )
-    return out
+    return joined(parts)
 
 
-def _unasked(arm: Arm, prompts: Sequence[Prompt]) -> Likely:
+def _unasked(arm: Arm, prompts: Sequence[Prompt]) -> AnswerLikelihood:
     subject = arm.subject
-    assert isinstance(subject, Continues)  # for the type checker: of others no likelihood was asked
+    assert isinstance(subject, Continues)  # for the type checker: others have no likelihoods
     bare = [replace(p, text=NEUTRAL[p.form], subject=None) for p in prompts]
     with arm.on():
-        return likely(subject, bare)
+        return answer_likelihood(subject, bare)
 
 
-def _measure(out: Evidence, views: Views, kind: Kind, what: str, neutral: Likely | None) -> None:
-    def drawn(seen: Observation, arm: str) -> Draws:
-        return of(seen.likely[kind], arm)
+def _compare(context: Context, kind: Kind, part: Part, neutral: AnswerLikelihood | None) -> Evidence:
+    def rate(found: AnswerLikelihood, side: Side | str) -> Draws:
+        values: Tensor = getattr(found, part)
+        return context.rate(context.per_fact(values[:, None].clamp(0, 1), kind), f"{kind}/{part}", side)
 
-    def of(found: Likely, arm: str) -> Draws:
-        values: Tensor = getattr(found, what)
-        return views.rate(views.per_fact(values[:, None].clamp(0, 1), kind), f"{kind}/{what}", arm)
-
-    metric, unit = MEASURES[what]
-    before, after = drawn(views.before, "before"), drawn(views.after, "after")
-    never = None if views.control is None else drawn(views.control, "control")
-    score = None
+    name, unit = NAMES_AND_UNITS[part]
+    metric = Metric("behaviour", name, "higher" if kind in RETAIN_KINDS else "lower", unit)
+    of = {side: rate(seen.likelihoods[kind], side) for side, seen in context.seen.items()}
+    before, after, never = of["before"], of["after"], of.get("control")
+    if neutral is not None:
+        control = "before, after a text that asks nothing"
+        return Evidence((compare(metric, kind, before, after, rate(neutral, "neutral"), control=control),))
+    index, note = None, ""
     if kind in FORGET_KINDS and never is not None:
-        score = residual_index(f"{metric} on {NAMES[kind]}", before, after, never, views.thresholds.gap)
-    note = ""
-    if kind in FORGET_KINDS and never is not None and score is None:
-        note = f"before − control is under {views.thresholds.gap:g}, or may be 0: no index"
-    low, high = after.interval()
-    out.findings.append(
-        Finding(
-            evidence="behaviour",
-            metric=metric,
-            split=kind,
-            before=before.value,
-            after=after.value,
-            control=of(neutral, "neutral").value if neutral is not None else never.value if never is not None else None,
-            low=low,
-            high=high,
-            n=after.n,
-            better="higher" if kind in RETAIN_KINDS else "lower",
-            index=score,
-            control_name=views.control_name if neutral is None else "before, after a text that asks nothing",
-            unit=unit,
-            note=note,
-        )
+        index = residual_index(f"{name} on {KIND_NAMES[kind]}", before, after, never, context.gap)
+        note = "" if index else context.no_index()
+    return Evidence(
+        (compare(metric, kind, before, after, never, control=context.control_name, index=index, note=note),)
     )
-    if score:
-        out.indices.append(score)
+
+
+LIKELIHOOD = Measure("likelihood", _likelihood, on="texts")

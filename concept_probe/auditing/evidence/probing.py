@@ -1,116 +1,175 @@
-"""Linear probes of an audit: each model gets its own, and they are read on words that they were not fitted on."""
+"""Representation: where in the model the concept can still be read.
+
+A probe is fitted on each model's own activations. It is read on words that it was not fitted on, since the words of a
+prompt can be read from any model that was given it.
+"""
 
 from __future__ import annotations
 
 import random
 import re
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from concept_probe.auditing.arm import Arm
-from concept_probe.auditing.evidence.behaviour import Views
-from concept_probe.auditing.observe import Observation, end_states
-from concept_probe.evaluation.bayesian import Draws
-from concept_probe.types import FORGET_KINDS, Prompt, Site, Split
+from concept_probe.auditing.context import Context
+from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, Need, compare, joined
+from concept_probe.auditing.evidence.ridge_probe import ProbeReadings, ProbeRows, mean_over, read_probes
+from concept_probe.auditing.observe import AskedRows, Observation
+from concept_probe.auditing.questions import MOST_READ, Questions
+from concept_probe.auditing.states import end_states
+from concept_probe.evaluation.bayesian import residual_index
+from concept_probe.types import FORGET_KINDS, RETAIN_KINDS, Kind, Prompt, Score, Site, Split, TraceMap
 
-SHUFFLES = 10
-Rows = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Activations: fit of the concept, fit of others, held out of the concept, held out of others."""
-Asked = tuple[Sequence[Prompt], Sequence[Prompt]]
-"""The prompts of the rows that are held out: of the concept, of others."""
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """Linear readers fitted by ridge regression on labels ±1; one per column of the labels."""
-
-    mean: Float[Tensor, "d"]
-    scale: Float[Tensor, "d"]
-    weight: Float[Tensor, "d m"]
-
-    def __call__(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... m"]:
-        return ((x.double() - self.mean) / self.scale) @ self.weight
-
-
-def fit_probes(x: Float[Tensor, "n d"], labels: Bool[Tensor, "n m"], penalty: float = 0.1) -> Probe:
-    """w = Zᵀ (Z Zᵀ + penalty · tr(Z Zᵀ)/n · 1)⁻¹ y for standardised columns Z and y = ±1 weighted to sum to 0.
-
-    Solved over rows, not dimensions, so that a hundred shuffled labels cost one solve.
-    Raises ValueError where a column of labels has only one kind.
-    """
-    share = labels.double().mean(0)
-    if bool(((share == 0) | (share == 1)).any()):
-        raise ValueError("a probe needs rows of the concept and rows of others to be fitted on")
-    x = x.double()
-    mean, scale = x.mean(0), x.std(0).clamp_min(1e-8)
-    z = (x - mean) / scale
-    y = torch.where(labels, 1 / share, -1 / (1 - share))
-    gram = z @ z.mT
-    gram += penalty * gram.diagonal().mean().clamp_min(1e-8) * torch.eye(len(z), dtype=z.dtype)
-    return Probe(mean, scale, z.mT @ torch.linalg.solve(gram, y))
+NAMED, IN_OTHER_WORDS = FORGET_KINDS[:1], FORGET_KINDS[1:]
+"""What probes are read from: prompts that name the concept, in other sentences; and other names and descriptions."""
+OWN_PROBE = Metric("representation", "AUROC of its own probe (other words)", "lower", "AUROC")
+OWN_PROBE_SAME_WORDS = Metric("representation", "AUROC of its own probe (same words)", "lower", "AUROC")
+FOREIGN_PROBE = Metric("representation", "AUROC of the probe from before (other words)", "lower", "AUROC")
+OTHER_WORDS = Need(
+    lambda context: bool(context.questions.prompts_of(IN_OTHER_WORDS)),
+    "Whether the concept is read in other words: it has no paraphrases or implicit prompts.",
+)
+OTHER_THINGS = Need(
+    lambda context: bool(context.questions.prompts_of(RETAIN_KINDS)),
+    "Whether the concept can be read: there are no other prompts to tell it from.",
+)
 
 
-def _fit(rows: Rows, shuffles: int, seed: int) -> Probe:
-    """Column 0 reads the concept; the others were fitted on shuffled labels."""
-    x = torch.cat(rows[:2])
-    own = torch.arange(len(x)) < len(rows[0])
-    generator = torch.Generator().manual_seed(seed)
-    mixed = [own[torch.randperm(len(x), generator=generator)] for _ in range(shuffles)]
-    return fit_probes(x, torch.stack([own, *mixed], dim=1))
-
-
-def facts_of(prompts: Sequence[Prompt]) -> Tensor:
-    """(n,) long: the number of the fact that each prompt asks for. Prompts without one count each."""
-    number: dict[str, int] = {}
-    return torch.tensor([number.setdefault(p.fact or p.text, len(number)) for p in prompts], dtype=torch.long)
-
-
-def compare(
-    views: Views, key: str, rows_of: Callable[[Observation], Rows], asked: Asked,
-    made: tuple[Rows, Asked] | None = None,
-) -> dict[str, Draws]:  # fmt: skip
-    """`before`, `after` and `control`, each with its own probe; `foreign`, the probe of before on after; `shuffled`.
-
-    Wordings of one fact are drawn together.
-    Without a twin the control is the made-up concept, whose rows are `made`; without those there is none.
-    """
-    seed, bootstrap = views.bootstrap.seed, views.bootstrap
-
-    def read(probe: Probe, rows: Rows, arm: str, column: int = 0, of: Asked = asked) -> Draws:
-        mine, others = probe(rows[2])[..., column], probe(rows[3])[..., column]
-        if mine.ndim == 2:  # inside the denoiser a prompt has one reading per seed; prompts are what is drawn
-            mine, others = mine.mean(1), others.mean(1)
-        return bootstrap.auroc(mine, others, key, arm, (facts_of(of[0]), facts_of(of[1])))
-
-    before, after = rows_of(views.before), rows_of(views.after)
-    first, second = _fit(before, 0, seed), _fit(after, SHUFFLES, seed)
-    # Activations that are the same to the bit are the same evidence, not a second sample of it.
-    name = "before" if all(map(torch.equal, before, after)) else "after"
-    out = {
-        "before": read(first, before, "before"),
-        "after": read(second, after, name),
-        "foreign": read(first, after, name),
-        "shuffled": mean_of([read(second, after, f"shuffled {i}", i) for i in range(1, SHUFFLES + 1)]),
-    }
-    if views.control is None:
-        if made is None:
-            return out
-        rows, of = made
-        return out | {"control": read(_fit(rows, 0, seed), rows, "made up", of=of)}
-    control = rows_of(views.control)
-    same = all(map(torch.equal, control, after))
-    return out | {"control": read(_fit(control, 0, seed), control, name if same else "control")}
-
-
-def mean_of(several: Sequence[Draws]) -> Draws:
-    return Draws(
-        sum(d.value for d in several) / len(several), torch.stack([d.draws for d in several]).mean(0), several[0].n
+def _probing(context: Context) -> Evidence:
+    """Held-out AUROC of probes at every place, before, after and on the control; own probes, and those of before."""
+    out = joined((_text(context), _inner(context)))
+    if out.indices:
+        return out
+    why = (
+        "A representation index of probes: at no place can the concept be read at least "
+        f"{context.gap:g} better before than in the control, so what is read there can be words alone."
     )
+    return joined((out, Evidence(not_measured=(why,))))
+
+
+def _text(context: Context) -> Evidence:
+    sites = context.places.text
+    if not sites:
+        return Evidence()
+    unknown = {} if context.has_twin else made_up_rows(context.arms.before, context.questions, sites)
+    parts: list[Evidence] = []
+    rows: list[list[ProbeReadings]] = []
+    for site in sites:
+
+        def of(seen: Observation, kinds: Sequence[Kind] = IN_OTHER_WORDS, site: Site = site) -> ProbeRows:
+            return _rows(context, seen.text[site], kinds)
+
+        made = None
+        if site in unknown:
+            fit, held, named = unknown[site]
+            made = replace(of(context.seen.before), fit=fit, held=held, prompts=named)
+        readings = read_probes(context, f"text/{site}", of, made)
+        parts.append(_own(context, OWN_PROBE, site, readings))
+        if site == sites[-1]:
+            direct = read_probes(context, f"text/direct/{site}", lambda seen, of=of: of(seen, NAMED))
+            parts.append(_own(context, OWN_PROBE_SAME_WORDS, site, direct))
+        parts.append(_foreign(context, site, readings))
+        rows.append([readings])
+    column = "last token" if context.answers == "texts" else "end token"
+    return joined((*parts, _trace("AUROC of probes in the text stream", sites, (column,), rows)))
+
+
+def _inner(context: Context) -> Evidence:
+    sites, steps = context.places.inner, context.places.steps
+    if not sites or not steps:
+        return Evidence()
+    parts: list[Evidence] = []
+    rows: list[list[ProbeReadings]] = []
+    for site in sites:
+        several = [
+            read_probes(
+                context,
+                f"inner/{site}",
+                lambda seen, at=(site, step): _rows(context, seen.inner[at], IN_OTHER_WORDS),
+            )
+            for step in steps
+        ]
+        readings = mean_over(several)
+        parts += [_own(context, OWN_PROBE, site, readings), _foreign(context, site, readings)]
+        rows.append(several)
+    columns = tuple(f"step {s}" for s in steps)
+    return joined((*parts, _trace("AUROC of probes in the denoiser", sites, columns, rows)))
+
+
+def _rows(context: Context, of: AskedRows, kinds: Sequence[Kind]) -> ProbeRows:
+    """A broken model still gets an audit: what is no number reads as nothing."""
+    return ProbeRows(
+        of.fit.nan_to_num(),
+        of.fit_others.nan_to_num(),
+        of.test(kinds).nan_to_num(),
+        of.test(RETAIN_KINDS).nan_to_num(),
+        context.questions.prompts_of(kinds),
+        context.questions.prompts_of(RETAIN_KINDS),
+    )
+
+
+def _own(context: Context, metric: Metric, site: Site, of: ProbeReadings) -> Evidence:
+    index: Score | None = None
+    control, note = "", "no twin: words alone can be read"
+    if of.never is not None:
+        index = residual_index(f"probes at {site}", of.before, of.after, of.never, context.gap)
+        control = "never-taught twin" if context.has_twin else "made-up concept"
+        note = "" if index else "before − control is too small"
+    return Evidence(
+        (compare(metric, str(site), of.before, of.after, of.never, control=control, index=index, note=note),)
+    )
+
+
+def _foreign(context: Context, site: Site, of: ProbeReadings) -> Evidence:
+    if context.seen.after is context.seen.before:
+        return Evidence()
+    control = "probes of shuffled labels"
+    return Evidence((compare(FOREIGN_PROBE, str(site), of.before, of.foreign, of.shuffled, control=control),))
+
+
+def _trace(
+    name: str, sites: Sequence[Site], columns: tuple[str, ...], rows: Sequence[Sequence[ProbeReadings]]
+) -> Evidence:
+    never = tuple(tuple(r.never.value for r in row if r.never is not None) for row in rows)
+    known = all(len(values) == len(columns) for values in never)
+    return Evidence(
+        traces=(
+            TraceMap(
+                name,
+                tuple(map(str, sites)),
+                columns,
+                tuple(tuple(r.before.value for r in row) for row in rows),
+                tuple(tuple(r.after.value for r in row) for row in rows),
+                never if known else (),
+                "AUROC",
+            ),
+        )
+    )
+
+
+def made_up_rows(
+    before: Arm, questions: Questions, sites: Sequence[Site]
+) -> Mapping[Site, tuple[Tensor, Tensor, list[Prompt]]]:
+    """Per text site, end-token activations of a made-up concept: to fit on, held out, and the prompts of the latter.
+    Empty without named subjects.
+
+    It has the concept's prompts with garbled names, other ones in the held-out prompts than in those
+    fitted on. No model knows it, so what is read of it is read from words.
+    """
+    parts: list[tuple[Split, list[Prompt]]] = [
+        ("fit", [p for p in questions.fits(MOST_READ)[0] if p.subject]),
+        ("test", [p for p in questions.prompts_of(IN_OTHER_WORDS) if p.subject]),
+    ]
+    if not all(prompts for _, prompts in parts):
+        return {}
+    fit, held = ([garbled(p, split) for p in prompts] for split, prompts in parts)
+    with before.on():
+        rows = end_states(before.subject, [*fit, *held], sites)
+    return {site: (x[: len(fit)], x[len(fit) :], held) for site, x in rows.items()}
 
 
 def garbled(prompt: Prompt, split: str) -> Prompt:
@@ -126,20 +185,4 @@ def garbled(prompt: Prompt, split: str) -> Prompt:
     return replace(prompt, text=prompt.text.replace(prompt.subject, word), subject=word)
 
 
-def made_up(views: Views, before: Arm, sites: Sequence[Site]) -> dict[Site, tuple[Tensor, Tensor, list[Prompt]]]:
-    """Per text site, end-token activations of a made-up concept: to fit on, held out, and the prompts of the latter.
-    Empty without named subjects.
-
-    It has the concept's prompts with garbled names, other ones in the held-out prompts than in those
-    fitted on. No model knows it, so what is read of it is read from words.
-    """
-    parts: list[tuple[Split, list[Prompt]]] = [
-        ("fit", [p for p in views.plan.fits(96)[0] if p.subject]),
-        ("test", [p for kind in FORGET_KINDS[1:] for p in views.plan.prompts(kind) if p.subject]),
-    ]
-    if not all(prompts for _, prompts in parts):
-        return {}
-    fit, held = ([garbled(p, split) for p in prompts] for split, prompts in parts)
-    with before.on():
-        rows = end_states(before.subject, [*fit, *held], sites)
-    return {site: (x[: len(fit)], x[len(fit) :], held) for site, x in rows.items()}
+PROBING = Measure("probing", _probing, needs=(OTHER_WORDS, OTHER_THINGS))

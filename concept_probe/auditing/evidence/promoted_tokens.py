@@ -7,42 +7,32 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from concept_probe.auditing.arm import Arm
-from concept_probe.auditing.evidence.behaviour import Evidence, Views
+from concept_probe.auditing.context import Context
+from concept_probe.auditing.evidence.finding import Estimate, Evidence, Measure, Metric, compare
+from concept_probe.auditing.evidence.parameters import VECTORS, vectors_found
 from concept_probe.families import CausalLMSubject
 from concept_probe.find.language.unembedding import Unembedding
-from concept_probe.types import Finding, Site, Subspace
+from concept_probe.types import Site
 
-TOP = 50
+MOST_TOKENS = 50
 """Tokens per column, or a tenth of a smaller vocabulary."""
+JACCARD = Metric("parameters", "Jaccard index of the tokens that the vectors promote most", "none", "share")
 
 
-def tokens(out: Evidence, views: Views, before: Arm, after: Arm, vectors: Sequence[Subspace]) -> None:
+def _promoted_tokens(context: Context) -> Evidence:
     """Jaccard index of the tokens that a column promotes most, before and after; the next column is the control."""
-    columns = [v.site for v in vectors if v.site.item is not None]
-    if not columns or not isinstance(before.subject, CausalLMSubject) or not isinstance(after.subject, CausalLMSubject):
-        return
-    others = [_next(before.subject, site) for site in columns]
-    first, beside = _promoted(before.subject, columns), _promoted(before.subject, others)
-    with after.on():
-        second = _promoted(after.subject, columns)
-    kept, chance = _jaccard(first, second), _jaccard(first, beside)
-    low, high = views.bootstrap.mean(kept, "tokens of vectors")
-    out.findings.append(
-        Finding(
-            evidence="parameters",
-            metric="Jaccard index of the tokens that the vectors promote most",
-            split=f"{len(columns)} vectors",
-            before=1.0,
-            after=float(kept.mean()),
-            control=float(chance.mean()),
-            low=low,
-            high=high,
-            n=len(columns),
-            control_name="the next column of the same matrix",
-            unit="share",
-        )
-    )
+    before, after = context.arms.before.subject, context.arms.after.subject
+    columns = [v.site for v in vectors_found(context) if v.site.item is not None]
+    if not columns or not isinstance(before, CausalLMSubject) or not isinstance(after, CausalLMSubject):
+        return Evidence()
+    first, beside = promoted(before, columns), promoted(before, [_next(before, site) for site in columns])
+    with context.arms.after.on():
+        second = promoted(after, columns)
+    kept, chance = jaccard(first, second), jaccard(first, beside)
+    ends = context.bootstrap.mean(kept, "tokens of vectors")
+    now = Estimate(float(kept.mean()), *ends, len(columns))
+    control = "the next column of the same matrix"
+    return Evidence((compare(JACCARD, f"{len(columns)} vectors", 1.0, now, float(chance.mean()), control=control),))
 
 
 def _next(subject: CausalLMSubject, site: Site) -> Site:
@@ -51,15 +41,18 @@ def _next(subject: CausalLMSubject, site: Site) -> Site:
 
 
 @torch.no_grad()
-def _promoted(subject: CausalLMSubject, columns: Sequence[Site]) -> Tensor:
-    """(columns, top) token ids."""
+def promoted(subject: CausalLMSubject, columns: Sequence[Site]) -> Tensor:
+    """(columns, top) ids of the tokens that each column promotes most."""
     head = Unembedding.of(subject, "folded")
     values = torch.stack([subject.matrix(site)[:, site.item or 0] for site in columns], dim=1)
     scores = head.scores(values)
-    return scores.topk(min(TOP, max(1, scores.shape[1] // 10)), dim=1).indices.cpu()
+    return scores.topk(min(MOST_TOKENS, max(1, scores.shape[1] // 10)), dim=1).indices.cpu()
 
 
-def _jaccard(a: Tensor, b: Tensor) -> Tensor:
+def jaccard(a: Tensor, b: Tensor) -> Tensor:
     """(n,) |A ∩ B| / |A ∪ B| of rows of ids."""
     shared = torch.tensor([len(set(x) & set(y)) for x, y in zip(a.tolist(), b.tolist(), strict=True)]).double()
     return shared / (2 * a.shape[1] - shared)
+
+
+PROMOTED_TOKENS = Measure("promoted tokens", _promoted_tokens, on="texts", needs=(VECTORS,))

@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from concept_probe.auditing import Thresholds, decide
-from concept_probe.auditing.verdict import largest
+from concept_probe.auditing.verdict import largest_index
 from concept_probe.bench.sweep.grid import NEVER_TAUGHT, NONE, UNTOUCHED
 from concept_probe.bench.sweep.store import SweepRow
 from concept_probe.evaluation.bayesian import BayesianBootstrap, Draws, damage_score, residual_index
@@ -136,7 +136,7 @@ def unlearning_figures(own: Sequence[Record], eraser: str) -> dict[str, Any] | N
         judged([r], records_of(own, UNTOUCHED, [r["concept"]]), records_of(own, NEVER_TAUGHT, [r["concept"]]))[0].name
         for r in of
     )
-    worst, attacks = largest(scores), {a: best_hits(of, a) for a in attacks_of(of)}
+    worst, attacks = largest_index(scores), {a: best_hits(of, a) for a in attacks_of(of)}
     return {
         "concepts": len(of), **{k: float(joined(of, k).mean()) for k in TEXT_KINDS},
         "attacks": {a: sum(h) / len(h) if h else None for a, h in attacks.items()},

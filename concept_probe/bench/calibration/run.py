@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from concept_probe.attacks import Budget
-from concept_probe.auditing import Memory, Thresholds, audit
+from concept_probe.attacks import STANDARD, Budget
+from concept_probe.auditing import Auditor, AuditPlan, MeasurementCache
 from concept_probe.bench.calibration.ground_truth import ERASE, Case, Subjects, cases
 from concept_probe.bench.sweep.grid import key_digest
 from concept_probe.bench.sweep.store import RowStore, SweepRow
@@ -23,22 +23,26 @@ if TYPE_CHECKING:
 Find = Callable[["Subject", Concept], Sequence[Subspace]]
 
 
-@dataclass(frozen=True)
-class CalibrationPlan:
-    """What every audit of a calibration asks. The thresholds hold for audits that ask about as much."""
+CALIBRATION_PLAN = AuditPlan(
+    prompts=8,
+    fit_images=8,
+    sampling=Sampling(steps=6),
+    attacks=STANDARD,
+    budget=Budget(queries=32, gradient_steps=16, examples=8),
+)
+"""What every audit of a calibration asks. The thresholds hold for audits that ask about as much."""
 
-    prompts: int = 8
-    seeds: tuple[int, ...] = (0, 1)
-    fit_pictures: int = 8
-    sampling: Sampling = Sampling(steps=6)
-    attacks: tuple[str, ...] = ("paraphrases", "embedding_inversion", "relearning")
-    budget: Budget = Budget(queries=32, gradient_steps=16, examples=8)
 
-    def __str__(self) -> str:
-        return (
-            f"{self.prompts} prompts per kind x {len(self.seeds)} seeds, {self.sampling.steps} denoising steps; attacks "
-            f"{', '.join(self.attacks)} with {self.budget.queries} pictures and {self.budget.gradient_steps} steps each"
-        )
+def what_is_asked(plan: AuditPlan) -> str:
+    """For people, and in every row: rows of different plans are not put together."""
+    return (
+        f"{plan.prompts} prompts per kind x {len(plan.seeds)} seeds, {plan.sampling.steps} denoising steps; attacks "
+        f"{', '.join(_names(plan))} with {plan.budget.queries} pictures and {plan.budget.gradient_steps} steps each"
+    )
+
+
+def _names(plan: AuditPlan) -> list[str]:
+    return [a if isinstance(a, str) else a.name for a in plan.attacks or ()]
 
 
 def look_for(subject: Subject, concept: Concept) -> tuple[Subspace, ...]:
@@ -52,23 +56,35 @@ def look_for(subject: Subject, concept: Concept) -> tuple[Subspace, ...]:
 class CalibrationRun:
     """A calibration with its rows in a store: finished audits are never repeated.
 
-    >>> for row in Run(Store("calibration.jsonl")).rows():
+    >>> for row in CalibrationRun(RowStore("calibration.jsonl")).rows():
     ...     print(row.values["truth"], row.values["verdict"])
     """
 
     store: RowStore
-    asked: CalibrationPlan = CalibrationPlan()
+    plan: AuditPlan = CALIBRATION_PLAN
     subjects: Subjects = field(default_factory=Subjects)
     find: Find = look_for
     known: Callable[[str, str], Concept] = embedded
     """(name of a concept, model) to the concept."""
     recogniser: Judge | None = None
     """Who judges pictures; None for the embedded models' own."""
-    _memory: Memory = field(default_factory=Memory)
+    _cache: MeasurementCache = field(default_factory=MeasurementCache)
     _found: dict[str, Sequence[Subspace]] = field(default_factory=dict)
 
     def key(self, case: Case) -> str:
-        return key_digest("calibration", asdict(case), asdict(self.asked), asdict(Thresholds()))
+        """Names an audit in the store, by the names that rows have had from the first."""
+        plan, usual = self.plan, AuditPlan()
+        asked = {
+            "prompts": plan.prompts,
+            "seeds": plan.seeds,
+            "fit_pictures": plan.fit_images,
+            "sampling": asdict(plan.sampling),
+            "attacks": _names(plan),
+            "budget": asdict(plan.budget),
+        }
+        rest = ("styles", "resamples", "seed")
+        asked |= {name: getattr(plan, name) for name in rest if getattr(plan, name) != getattr(usual, name)}
+        return key_digest("calibration", asdict(case), asked, asdict(plan.thresholds))
 
     def rows(self, chosen: Sequence[Case] | None = None) -> Iterator[SweepRow]:
         """Audit what has no row yet, and yield each row once it is on disk. An audit that raises is a failed row."""
@@ -87,7 +103,7 @@ class CalibrationRun:
     def _row(self, key: str, case: Case) -> SweepRow:
         start = time.perf_counter()
         try:
-            values = audit_summary(case, self.asked, self._report(case))
+            values = audit_summary(case, self.plan, self._report(case))
         except Exception as error:  # any audit may fail in its own way, and none may stop the others
             seconds = time.perf_counter() - start
             return SweepRow(
@@ -102,8 +118,7 @@ class CalibrationRun:
         concept = self.known(case.concept, case.model)
         if case.concept not in self._found:
             self._found[case.concept] = self.find(original, self.known(case.concept, "emoji"))
-        asked = self.asked
-        return audit(
+        return Auditor(self.plan, self._cache)(
             subject,
             ERASE[case.erase](subject, concept) if case.erase else None,
             concept,
@@ -111,23 +126,15 @@ class CalibrationRun:
             twin=twin,
             recogniser=self.recogniser,
             found=self._found[case.concept],
-            prompts=asked.prompts,
-            seeds=asked.seeds,
-            sampling=asked.sampling,
-            attacks=asked.attacks,
-            budget=asked.budget,
-            fit_pictures=asked.fit_pictures,
-            memory=self._memory,
-            command="concept-probe calibrate",
         )
 
 
-def audit_summary(case: Case, asked: CalibrationPlan, report: Report) -> dict[str, Any]:
+def audit_summary(case: Case, plan: AuditPlan, report: Report) -> dict[str, Any]:
     """What a row keeps of an audit, as values that JSON can hold."""
     return {
         **asdict(case),
-        "asked": str(asked),
-        "thresholds": asdict(Thresholds()),
+        "asked": what_is_asked(plan),
+        "thresholds": asdict(plan.thresholds),
         "verdict": report.verdict.name,
         "reasons": list(report.verdict.reasons),
         "residual": _kept(report.verdict.residual),

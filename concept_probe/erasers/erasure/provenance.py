@@ -45,6 +45,12 @@ def provenance(
     return out | {key: value for key, value in measured.items() if key != "options"}
 
 
+def prompts_seen(made_by: Mapping[str, Any]) -> frozenset[str]:
+    """Fingerprints of the prompts that an erasure, or any that it was put together from, may have been made from."""
+    parts = (prompts_seen(value) for value in made_by.values() if isinstance(value, Mapping))
+    return frozenset(made_by.get(SEEN, ())).union(*parts)
+
+
 def content_hash(space: Subspace) -> str:
     """12 hexadecimal digits of a SHA-256 over the basis, what goes with it, and the weights of its autoencoder."""
     tensors: dict[str, Tensor | None] = {"basis": space.basis, "mean": space.mean, "dual": space.dual}

@@ -1,0 +1,94 @@
+"""From evidence to the report of an audit: verdict, everything that was found, and where it is from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+from concept_probe.auditing.calibration import covered, outcome
+from concept_probe.auditing.context import Context
+from concept_probe.auditing.evidence.finding import Evidence, joined
+from concept_probe.auditing.provenance import Clock, command_line, versions
+from concept_probe.auditing.verdict import decide, largest_of_each
+from concept_probe.types import EvidenceKind, Picture, Report, Written
+
+
+def report_of(context: Context, gathered: Mapping[EvidenceKind, Evidence], clock: Clock) -> Report:
+    """The report of an audit whose evidence was `gathered`."""
+    evidence = joined(gathered.values())
+    thresholds, before = context.plan.thresholds, context.arms.before.subject
+    others = [index for index in evidence.indices if index is not evidence.direct]
+    calibrated = context.has_twin and covered(before.name, thresholds)
+    verdict = decide(evidence.direct, others, evidence.losses, thresholds)
+    return Report(
+        subject=context.arms.after.subject.name,
+        concept=context.questions.concept.name,
+        erasure=_erasure(context),
+        verdict=replace(verdict, calibrated=calibrated),
+        findings=evidence.findings,
+        indices=largest_of_each({kind: of.indices for kind, of in gathered.items()}),
+        curves=evidence.curves,
+        traces=evidence.traces,
+        pictures=(*_pictures(context), *evidence.pictures),
+        writings=_writings(context),
+        not_measured=_not_measured(context, evidence, calibrated),
+        provenance=_provenance(context, clock),
+    )
+
+
+def _erasure(context: Context) -> str:
+    """What was audited: an erasure, a checkpoint, or the subject as it is."""
+    arms = context.arms
+    if arms.after.erasure is not None:
+        return arms.after.erasure.name
+    if arms.after.subject is arms.before.subject:
+        return "none"
+    return f"the checkpoint itself, from {arms.before.subject.name}"
+
+
+def _pictures(context: Context) -> tuple[Picture, ...]:
+    """Under the arm's own name: arms in the same state share one observation."""
+    return tuple(replace(p, name=side) for side, seen in context.seen.items() for p in seen.pictures)
+
+
+def _writings(context: Context) -> tuple[Written, ...]:
+    return tuple(replace(w, name=side) for side, seen in context.seen.items() for w in seen.writings)
+
+
+def _not_measured(context: Context, evidence: Evidence, calibrated: bool) -> tuple[str, ...]:
+    out = list(evidence.not_measured)
+    if not context.has_twin:
+        out.insert(
+            0,
+            "A never-taught twin: none was given, so never-taught values come from the recogniser's mistakes on "
+            "other concepts, from a made-up concept, and from vectors that were not found.",
+        )
+    if not calibrated:
+        out.append(
+            "Calibration of the thresholds for this model, or for audits without a twin or with these thresholds: the "
+            "verdict is uncalibrated."
+        )
+    return tuple(out)
+
+
+def _provenance(context: Context, clock: Clock) -> dict[str, str]:
+    plan, asked, erasure = context.plan, context.questions, context.arms.after.erasure
+    out = {f"weights {side}": f"{arm.subject.name} sha256 {arm.hash}" for side, arm in context.arms.items()}
+    if erasure is not None:
+        out["erasure"] = json.dumps(erasure.describe(), default=str, ensure_ascii=False)
+    attacks = [a if isinstance(a, str) else a.name for a in plan.attacks_on(context.arms.after.subject)]
+    out |= {
+        "recogniser": f"{asked.recogniser.name} {asked.recogniser.version}",
+        "seeds of answers": ", ".join(map(str, asked.seeds)),
+        "bootstrap": f"seed {plan.seed}, {plan.resamples} resamples",
+        "sampling": str(plan.sampling),
+        "asked": f"{len(asked.tests())} test prompts and {sum(map(len, asked.fits()))} fit prompts per arm",
+        "attacks": ", ".join(attacks) or "none",
+        "budget": str(plan.budget),
+        "thresholds": str(plan.thresholds),
+        "calibration": outcome(),
+        "versions": ", ".join(f"{k} {v}" for k, v in versions().items()),
+        "command": command_line(),
+    }
+    return out | {f"seconds: {stage}": f"{s:.1f}" for stage, s in clock.seconds.items()}
