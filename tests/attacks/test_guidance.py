@@ -12,8 +12,7 @@ import concept_probe as cp
 from concept_probe import detect
 from concept_probe.attacks import Budget, ClassifierGuidance, NothingToAsk
 from concept_probe.attacks.budget import Meter
-from concept_probe.attacks.latents.classifier_guidance import Lead, said
-from concept_probe.attacks.latents.ddim_inversion import parts
+from concept_probe.attacks.latents.classifier_guidance import Lead
 from concept_probe.erasers import Blocklist
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.testing.concepts import TinyRecogniser, tiny_concept, tiny_recogniser
@@ -27,20 +26,7 @@ models = pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
 
 
 def walk_of(subject, count: int = 2) -> Trajectory:
-    return Trajectory.start(
-        subject.pipeline.scheduler, range(count), subject.latent_shape, steps=4, device=subject.device,
-        dtype=subject.dtype,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-def test_what_is_said_of_a_picture_is_read_back_as_that_picture(kind):
-    x, clean = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(0)).double()
-    for a in (0.02, 0.5, 0.98):
-        share = torch.tensor(a, dtype=torch.float64)
-        found, noise = parts(x, said(x, clean, share, kind), share, kind)
-        torch.testing.assert_close(found, clean)
-        torch.testing.assert_close(share.sqrt() * found + (1 - share).sqrt() * noise, x)
+    return subject.trajectory(range(count), 4)
 
 
 @models
@@ -49,12 +35,12 @@ def test_the_share_of_the_picture_is_that_of_the_scheduler(make):
     walk = walk_of(make())
     one, none = torch.ones(1, 4, 8, 8), torch.zeros(1, 4, 8, 8)
     for step in range(4):
-        t = walk.timesteps[step]
-        for clean, noise, share in ((one, none, walk.signal(step)), (none, one, 1 - walk.signal(step))):
+        level = walk.level(step)
+        for clean, noise, share in ((one, none, level.signal), (none, one, level.noise)):
             fresh = walk_of(make(), 1)
             fresh.latents = fresh.noised(clean, noise, step)
             fresh.starts_at(step)
-            assert float(fresh.model_input(t).mean()) == pytest.approx(float(share) ** 0.5, rel=1e-3, abs=1e-3)
+            assert float(fresh.model_input(step).mean()) == pytest.approx(float(share), rel=1e-3, abs=1e-3)
 
 
 @models
@@ -66,11 +52,10 @@ def test_a_guided_step_moves_the_predicted_picture_by_the_stated_length_and_up_t
     prediction = torch.randn(walk.latents.shape, generator=torch.Generator().manual_seed(5))
     assert lead(walk, 0, prediction) is prediction  # no guided step
     led = lead(walk, 1, prediction)
-    a, kind = walk.signal(1), subject.pipeline.scheduler.config.prediction_type
-    x = walk.model_input(walk.timesteps[1])
-    (before, _), (after, _) = parts(x, prediction, a, kind), parts(x, led, a, kind)
+    level, x = walk.level(1), walk.model_input(1)
+    (before, _), (after, _) = (walk.schedule.x0_and_noise(x, p, level) for p in (prediction, led))
     moved = (after - before).flatten(1)
-    torch.testing.assert_close(moved.square().mean(1).sqrt(), (0.2 * (1 - a).sqrt()).expand(2), rtol=2e-3, atol=1e-4)
+    torch.testing.assert_close(moved.square().mean(1).sqrt(), (0.2 * level.noise).expand(2), rtol=2e-3, atol=1e-4)
     z = before.clone().requires_grad_(True)
     guide.logits(subject.decode(z)).log_softmax(-1)[[0, 1], [0, 2]].sum().backward()
     assert z.grad is not None

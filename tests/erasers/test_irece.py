@@ -96,11 +96,7 @@ def test_what_was_seen_in_a_step_outlasts_the_passes_of_other_guards():
 
 
 def walk_of(subject: UNetSubject):
-    from concept_probe.families.diffusion.trajectory import Trajectory
-
-    return Trajectory.start(
-        subject.pipeline.scheduler, [1, 2], subject.latent_shape, steps=3, device=subject.device, dtype=subject.dtype
-    )
+    return subject.trajectory([1, 2], 3)
 
 
 def test_the_place_is_found_with_the_weights_before_the_edit():

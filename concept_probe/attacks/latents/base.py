@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,34 +11,7 @@ from torch import Tensor
 from concept_probe.types import Prompt
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from concept_probe.families import Subject
-    from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
-    from concept_probe.families.text.conditioning import Conditioning
-
-
-@runtime_checkable
-class Walker(Protocol):
-    """What attacks on latents ask of a subject, beyond what every subject has."""
-
-    pipeline: Any
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]: ...
-    def latents(self, images: Tensor) -> Tensor: ...
-    def hooked(self, hook: SamplingHook) -> AbstractContextManager[None]: ...
-    def predict(self, seen: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor: ...
-    def decode(self, latents: Tensor) -> Tensor: ...
-
-
-def walker(subject: Subject, attack: str) -> Walker:
-    """The subject as a diffusion pipeline. Raises TypeError for one that makes no pictures."""
-    if not isinstance(subject, Walker):
-        raise TypeError(
-            f"attack {attack!r}: {subject.name!r} makes no pictures by denoising, so it has no walk to steer"
-        )
-    return subject
+    from concept_probe.families.diffusion.trajectory import Trajectory
 
 
 def own_noise(walk: Trajectory) -> Tensor:

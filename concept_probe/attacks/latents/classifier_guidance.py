@@ -13,7 +13,6 @@ from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.attempt import AttackRun, Attempt, NothingToAsk
 from concept_probe.attacks.budget import Budget, Meter, curve_points, lay_out
 from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
-from concept_probe.attacks.latents.ddim_inversion import parts
 from concept_probe.families import DiffusionSubject
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.types import Classifier
@@ -120,13 +119,13 @@ class Lead:
         if step not in self.steps or self.meter.out_of_time():
             return prediction
         self.meter.step()
-        kind, a = self.model.pipeline.scheduler.config.prediction_type, walk.signal(step).to(prediction.device)
-        x = walk.model_input(walk.timesteps[step]).float()
-        clean, _ = parts(x, prediction.float(), a, kind)
+        schedule, level = walk.schedule, walk.level(step)
+        x = walk.model_input(step).float()
+        clean, _ = schedule.x0_and_noise(x, prediction.float(), level)
         slope = self.slope(clean, prediction.dtype)
         size = slope.flatten(1).square().mean(1).sqrt().clamp_min(1e-20).view(-1, 1, 1, 1)
-        moved = clean + self.scale * (1 - a).sqrt() * slope / size
-        return said(x, moved, a, kind).to(prediction.dtype)
+        moved = clean + self.scale * level.over(clean)[1] * slope / size
+        return schedule.prediction_of(moved, schedule.noise_in(x, moved, level), level).to(prediction.dtype)
 
     def slope(self, clean: Tensor, dtype: torch.dtype) -> Tensor:
         """The gradient (b, c, h, w) of the log probability of each row's label in latents `clean`."""
@@ -139,9 +138,3 @@ class Lead:
         if not torch.isfinite(slope).all():
             raise FloatingPointError(f"the gradient of {self.guide.name} is no number; lower the attack's `scale`")
         return slope
-
-
-def said(x: Tensor, clean: Tensor, a: Tensor, kind: str) -> Tensor:
-    """What a prediction of type `kind` says where `x` = sqrt(a) clean + sqrt(1 - a) e: `parts` undone."""
-    noise = (x - a.sqrt() * clean) / (1 - a).sqrt()
-    return {"epsilon": noise, "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * clean, "sample": clean}[kind]

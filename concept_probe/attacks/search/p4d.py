@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor
 
-from concept_probe.attacks.latents.base import walker
 from concept_probe.attacks.search.objective import Goal
 from concept_probe.attacks.search.search import HardPrompt
 from concept_probe.attacks.search.slots import Slot, among, instead
 from concept_probe.attacks.search.steps import SearchStep, projected_adam
 from concept_probe.attacks.search.vocabulary import Vocabulary
 from concept_probe.families import DiffusionSubject, Subject
-from concept_probe.families.diffusion.trajectory import noisy
 from concept_probe.types import Prompt
 
 
@@ -37,7 +35,7 @@ class P4D(HardPrompt):
     them, and what is left behind the end (P4D-K)."""
     rate: float = 0.3
     """Adam's step, as a multiple of the root mean square of the embeddings' entries."""
-    original: Subject | None = None
+    original: DiffusionSubject | None = None
     """The attacker's copy of the model before the erasure; None: the attacked subject with its taps asleep and what
     edits have put aside, see `Subject.pristine`."""
 
@@ -49,16 +47,14 @@ class P4D(HardPrompt):
             raise ValueError(f"attack {self.name!r}: every is {self.every}; give 0 or more")
 
     def holding(self, copy: Subject) -> Self:
-        return replace(self, original=copy)
+        return replace(self, original=cast(DiffusionSubject, copy))
 
     def slot(self, prompt: Prompt) -> Slot:
         return among(prompt, self.every) if self.every else instead(prompt)
 
     def goal(self, subject: DiffusionSubject, slots: Sequence[Slot]) -> Goal:
-        model = walker(subject, self.name)
         other = self.original or subject
-        original = walker(other, self.name)
-        if original.latent_shape != model.latent_shape:
+        if other.latent_shape != subject.latent_shape:
             raise ValueError(
                 f"attack {self.name!r}: {other.name!r} and {subject.name!r} have latents of other shapes, so what one "
                 "predicts is no goal for the other; give the model that was erased"
@@ -69,14 +65,10 @@ class P4D(HardPrompt):
             return subject.pristine() if self.original is None else nullcontext()
 
         def far(latents: Tensor, texts: Sequence[int], prompts: Sequence[Prompt], generator: torch.Generator) -> Tensor:
-            scheduler = model.pipeline.scheduler
-            times = torch.randint(scheduler.config.num_train_timesteps, (len(latents),), generator=generator)
-            noise = torch.randn(latents.shape, generator=generator).to(latents)
-            times = times.to(latents.device)
-            seen, _ = noisy(scheduler, latents, noise, times)
+            seen, times, _ = subject.schedule.training_pair(latents, generator)
             with torch.no_grad(), before():
-                wanted = original.predict(seen, times, other.encode([named[i] for i in texts]))
-            said = model.predict(seen, times, subject.encode(prompts))
+                wanted = other.predict(seen, times, other.encode([named[i] for i in texts]))
+            said = subject.predict(seen, times, subject.encode(prompts))
             return (said - wanted.to(said)).float().square().mean()
 
         return far

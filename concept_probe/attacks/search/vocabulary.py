@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,14 +12,7 @@ from torch import Tensor
 from concept_probe.types import CONTENT, Concept, Prompt, Site
 
 if TYPE_CHECKING:
-    from concept_probe.families import Subject
-
-
-@runtime_checkable
-class Spells(Protocol):
-    """What a search among words asks of a subject, beyond what every subject has."""
-
-    pipeline: Any
+    from concept_probe.families import DiffusionSubject
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +27,12 @@ class Vocabulary:
     """Per token-embedding site (v, d): what word i is read as."""
 
     @classmethod
-    def of(cls, subject: Subject, without: Sequence[str] = ()) -> Vocabulary:
+    def of(cls, subject: DiffusionSubject, without: Sequence[str] = ()) -> Vocabulary:
         """All words of the subject's tokenizers that are one token in each, but those `without`.
 
-        Raises ValueError where none is left, TypeError for a subject that has no tokenizer.
+        Raises ValueError where none is left.
         """
-        tokenizer = getattr(subject.pipeline, "tokenizer", None) if isinstance(subject, Spells) else None
-        if tokenizer is None:
-            raise TypeError(f"{subject.name!r} has no tokenizer, so there are no words to search among")
+        tokenizer = next(iter(subject.text.tokenizers.values()))
         special, banned = set(tokenizer.all_special_ids), {w.lower() for w in without}
         spelled = (tokenizer.decode([i]).strip() for i in range(len(tokenizer)) if i not in special)
         words = [w for w in dict.fromkeys(spelled) if w.isprintable() and len(w.split()) == 1 and w not in banned]

@@ -54,7 +54,7 @@ class Intervention:
         with contextlib.ExitStack() as stack:
             stack.enter_context(tap(subject, {site: self._added(change) for site, change in self.actions.items()}))
             if self.between:
-                stack.enter_context(_walker(subject, self.name).hooked(self._led(self.between)))
+                stack.enter_context(_denoising(subject, self.name).hooked(self._led(self.between)))
             yield subject
 
     def _led(self, between: Between) -> SamplingHook:
@@ -92,7 +92,7 @@ class Intervention:
         }
 
 
-def _walker(subject: Subject, name: str) -> DiffusionSubject:
+def _denoising(subject: Subject, name: str) -> DiffusionSubject:
     if not isinstance(subject, DiffusionSubject):
-        raise TypeError(f"{name}: {subject.name!r} makes no pictures by denoising, so there is no walk to lead")
+        raise TypeError(f"{name}: {subject.name!r} makes no pictures by denoising, so there is no trajectory to change")
     return subject

@@ -36,15 +36,10 @@ def is_early(buffer: LatentBuffer, early: float, total: int) -> Tensor:
     return buffer.timesteps > (1 - early) * total
 
 
-def timesteps_of(subject: DiffusionSubject) -> int:
-    """How many timesteps the denoiser was trained on, from which they are counted down."""
-    return subject.pipeline.scheduler.config.num_train_timesteps
-
-
 def reversed_guidance_target(subject: DiffusionSubject, buffer: LatentBuffer, eta: float, early: float) -> Tensor:
     """ε(x, ∅) + η [ε(x, c) - ε(x, ∅)] at early latents of a buffer, ε(x, ∅) - η [ε(x, c) - ε(x, ∅)] at the others."""
     empty = null_predictions(subject, buffer)
-    sign = torch.where(is_early(buffer, early, timesteps_of(subject)), 1.0, -1.0).to(empty)[:, None, None, None]
+    sign = torch.where(is_early(buffer, early, subject.schedule.train_timesteps), 1.0, -1.0).to(empty)[:, None, None, None]
     return empty + sign * eta * (predictions(subject, buffer, buffer.prompts) - empty)
 
 
@@ -149,7 +144,7 @@ class Ant(Eraser[DiffusionSubject, Edit]):
         )
 
     def _weighting(self, subject: DiffusionSubject) -> Callable[[LatentBuffer], Tensor]:
-        total = timesteps_of(subject)
+        total = subject.schedule.train_timesteps
         return lambda buffer: torch.where(is_early(buffer, self.early, total), self.first, 1.0)
 
     def _masked(self, subject: DiffusionSubject, concept: Concept, student: FullWeights) -> MaskedWeights:

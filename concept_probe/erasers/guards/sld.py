@@ -85,7 +85,7 @@ class Sld(Eraser[DiffusionSubject, Intervention]):
             if moment.step == 0:
                 highest[0] = moment.timestep or 0
             elif not highest[0]:
-                highest[0] = requery.subject.pipeline.scheduler.config.num_train_timesteps
+                highest[0] = requery.subject.schedule.train_timesteps
             last[0] = moment.step
             said = requery(cond)
             empty = x[[uncond[moment.prompts[i]] for i in cond]]

@@ -1,30 +1,174 @@
-"""What every family that makes pictures by denoising promises."""
+"""What every family that makes pictures by denoising promises, and all of it that does not depend on the denoiser."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
-from concept_probe.families.diffusion.trajectory import SamplingHook
-from concept_probe.families.subject import Subject
-from concept_probe.types import Prompt
+from concept_probe.families.diffusion.guidance import Guidance
+from concept_probe.families.diffusion.schedule import NoiseSchedule
+from concept_probe.families.diffusion.schedulers import schedule_of
+from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
+from concept_probe.families.diffusion.vae import decoded, encoded
+from concept_probe.families.progress import progress
+from concept_probe.families.subject import SAMPLING, Subject
+from concept_probe.families.text.conditioning import Conditioning
+from concept_probe.families.text.encoders import TextEncoders
+from concept_probe.families.text.tokens import Tokens, prompts_of, queries_of
+from concept_probe.registry import look_up
+from concept_probe.types import Branch, Moment, Prompt, Query, Sampling, Site
+
+PICTURES_WITHOUT_PROGRESS = 64
 
 
 class DiffusionSubject(Subject[Tensor]):
-    """A subject that makes pictures by denoising latents."""
+    """A subject that makes pictures by denoising latents. A subclass knows one kind of denoiser: its sites, its sizes,
+    its guidance, and `_forward`."""
 
     answers = "pictures"
+    denoiser: ClassVar[str]
+    """The component that denoises."""
 
-    def __init__(self, name: str, components: Mapping[str, nn.Module], pipeline: Any = None) -> None:
-        super().__init__(name, components, pipeline)
+    def __init__(
+        self, name: str, pipeline: Any, text: TextEncoders, denoiser_roles: Mapping[str, tuple[Site, ...]]
+    ) -> None:
+        parts = {k: m for k, m in pipeline.components.items() if isinstance(m, nn.Module)}
+        super().__init__(name, parts, pipeline)
+        self.text = text
+        self._roles = {**text.sites(), **denoiser_roles}
         self.hooks: tuple[SamplingHook, ...] = ()
-        """What acts on trajectories from noise to pictures, in its order; see `hooked`."""
+        """What acts on trajectories, in its order; see `hooked`."""
+        self._passes: list[tuple[Tensor, Tensor, Conditioning]] = []
+        """Latents, timestep and condition of the passes of the denoiser that are under way, the innermost last."""
 
+    @property
+    @abc.abstractmethod
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of the latents of one picture."""
+
+    @property
+    @abc.abstractmethod
+    def picture_size(self) -> tuple[int, int]:
+        """(h, w) of a picture, in pixels."""
+
+    @property
+    @abc.abstractmethod
+    def patches(self) -> int:
+        """How many patches the denoiser sees a picture as."""
+
+    @abc.abstractmethod
+    def guidance(self, sampling: Sampling) -> Guidance:
+        """How the weight of guidance reaches this denoiser."""
+
+    @abc.abstractmethod
+    def _forward(self, latents: Tensor, timestep: Tensor, text: Conditioning) -> Tensor:
+        """One pass of the denoiser: latents (n, ...) as it sees them, a timestep () or (n,), the prediction (n, ...)."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.components[self.denoiser].parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.components[self.denoiser].parameters()).dtype
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """How the pipeline's scheduler mixes pictures with noise, and what the denoiser predicts of the mixture."""
+        return schedule_of(self.pipeline.scheduler)
+
+    def roles(self) -> tuple[str, ...]:
+        return tuple(self._roles)
+
+    def sites(self, role: str) -> tuple[Site, ...]:
+        return look_up(self._roles, role, "role", f"{self.name} is of family {self.family!r}")
+
+    def is_text(self, site: Site) -> bool:
+        return site.component in self.text.encoders
+
+    def tokenise(self, prompts: Sequence[Prompt]) -> Tokens:
+        """Token ids and kinds (n, t).
+
+        Raises ValueError for a subject that is not in its text or that lies behind the last token read.
+        """
+        return self.text.tokenise(prompts_of(prompts))
+
+    def encode(self, prompts: Sequence[Prompt], *, batch: int = 64) -> Conditioning:
+        """What the denoiser reads of `prompts`; neither it nor the autoencoder runs.
+
+        Differentiable: gradients reach whatever a tap puts in.
+        """
+        prompts = prompts_of(prompts)
+        return self.text.encode(self, prompts, range(len(prompts)), batch=batch)
+
+    @property
+    def _zeroed(self) -> bool:
+        """Whether guidance reads zeros instead of the empty prompt."""
+        return bool(getattr(self.pipeline.config, "force_zeros_for_empty_prompt", False))
+
+    def with_null_text(self, condition: Conditioning, rows: Tensor) -> Conditioning:
+        """`condition` with what guidance has for the empty prompt, which `rows`, bool (n,), are the encoding of.
+
+        That is the encoding itself, or zeros where the pipeline was trained so. Gradients reach the other rows.
+        """
+        return condition.zeroed(rows) if self._zeroed else condition
+
+    def empty(self, like: Conditioning) -> Conditioning:
+        """What guidance has for no prompt (one row): the empty prompt, or zeros where the pipeline was trained so."""
+        empty = [Prompt("")]
+        if self._zeroed:
+            pooled = None if like.pooled is None else torch.zeros_like(like.pooled[:1])
+            kinds = self.tokenise(empty).kinds.to(like.kinds.device)
+            return Conditioning(torch.zeros_like(like.states[:1]), pooled, kinds)
+        return self.text.encode(self, empty, [-1], "uncond")
+
+    def predict(self, seen: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
+        """What the denoiser predicts of `seen` (n, ...) at `timesteps` (n,) under `condition` (n rows), with gradients.
+
+        `seen` is its input as a schedule scales it: what a tap at the role `denoiser_in` sees. Outside a trajectory the
+        moment has no step, and row i is prompt i.
+        """
+        moment = Moment(tuple(range(len(seen))), ("cond",) * len(seen), token_kinds=condition.kinds)
+        with self.during(moment):
+            return self._predict(seen.to(self.dtype), timesteps.to(self.device), condition)
+
+    def repredict(self, condition: Conditioning | None, rows: Sequence[int]) -> Tensor:
+        """What the denoiser predicts of `rows` of the pass under way, had each been asked for its row of `condition`.
+
+        None: what each was asked for anyway, which makes a difference where the denoiser has been changed meanwhile.
+        For taps: (n, ...) of one more pass over the same latents at the same timestep. Every tap meets that pass
+        too, its moment `nested`, and the rows that are asked for a text `uncond` as those of a negative prompt. A tap
+        that changes predictions must leave it alone: what comes back is what the model says, and one that asks would
+        ask for ever. Raises RuntimeError outside a pass of the denoiser.
+        """
+        if not self._passes:
+            raise RuntimeError(f"{self.name}: the denoiser is not at work, so there are no latents to look at again")
+        latents, timestep, own = self._passes[-1]
+        index, now = list(rows), self.moment
+        branches: tuple[Branch, ...] = ("uncond",) * len(index)
+        if condition is None:
+            condition = own.rows(torch.tensor(index, device=own.states.device))
+            branches = tuple(now.branches[i] for i in index)
+        asked = tuple(now.prompts[i] for i in index)
+        moment = replace(now, prompts=asked, branches=branches, token_kinds=condition.kinds, nested=True)
+        with self.during(moment):
+            return self._predict(latents[index], timestep if timestep.ndim == 0 else timestep[index], condition)
+
+    def _predict(self, latents: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
+        self._passes.append((latents, timestep, condition))
+        try:
+            return self._forward(latents, timestep, condition)
+        finally:
+            self._passes.pop()
+
+    @final
     @contextmanager
     def hooked(self, hook: SamplingHook) -> Iterator[None]:
         """Let `hook` act on every trajectory that starts inside; taps meet each pass of the denoiser as ever."""
@@ -38,19 +182,118 @@ class DiffusionSubject(Subject[Tensor]):
     def stamp(self) -> tuple[object, ...]:
         return (*super().stamp(), self.hooks)
 
-    @property
-    @abc.abstractmethod
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(c, h, w) of the latents of one picture."""
+    def trajectory(self, seeds: Sequence[int], steps: int) -> Trajectory:
+        """A fresh trajectory from the noise of `seeds`, one row each, in `steps` denoising steps."""
+        schedule = schedule_of(copy.deepcopy(self.pipeline.scheduler))
+        schedule.set_steps(steps, self.patches, self.device)
+        return Trajectory.start(schedule, seeds, self.latent_shape, device=self.device, dtype=self.dtype)
 
-    @abc.abstractmethod
+    def generate(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Tensor:
+        """Pictures of `queries`, float32 (n, 3, h, w) in 0..1, on the subject's device; no gradients.
+
+        A query's noise comes from its seed alone. Equal prompts share one pass through the text encoders, where
+        the moment names the first of them; the empty prompt of guidance is row -1. Guidance 1 or less asks nothing
+        of the empty prompt.
+        """
+        with torch.no_grad():
+            pictures = [self.decode(latents) for latents in self._batches(queries_of(queries), sampling)]
+            return torch.cat(pictures) if pictures else torch.zeros(0, 3, *self.picture_size, device=self.device)
+
+    def sample(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Tensor:
+        """The latents (n, ...) that `generate` decodes, in the denoiser's units; no gradients."""
+        with torch.no_grad():
+            latents = list(self._batches(queries_of(queries), sampling))
+            return torch.cat(latents) if latents else torch.zeros(0, *self.latent_shape, device=self.device)
+
+    def _batches(self, queries: Sequence[Query], sampling: Sampling) -> Iterator[Tensor]:
+        if not queries:
+            return
+        guidance, condition = self._asked([q.prompt for q in queries], sampling)
+        total = len(queries) * sampling.steps if len(queries) > PICTURES_WITHOUT_PROGRESS else 0
+        with progress("denoising steps of pictures", total) as done:
+            for start in range(0, len(queries), sampling.batch):
+                rows = tuple(range(start, min(start + sampling.batch, len(queries))))
+                trajectory = self.trajectory([queries[i].seed for i in rows], sampling.steps)
+                yield self._denoise(trajectory, rows, condition(rows), guidance, done)
+
+    def _asked(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> tuple[Guidance, Callable[[Sequence[int]], Conditioning]]:
+        """The guidance of a sampling, and what the denoiser gets for prompts of given numbers."""
+        guidance = self.guidance(sampling)
+        distinct, index = self.text.distinct(self, prompts)
+        null = self.empty(distinct) if guidance.needs_null_text else None
+        return guidance, lambda rows: guidance.condition(distinct.rows(index[list(rows)]), null)
+
+    def _denoise(
+        self, trajectory: Trajectory, rows: tuple[int, ...], condition: Conditioning, guidance: Guidance,
+        done: Callable[[int], None] = lambda n: None, last: tuple[int, Sequence[Site]] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Latents (b, ...) of one batch; with `last` (step, sites), end once that step has met those sites."""
+        moment = Moment(guidance.rows(rows), guidance.branches(len(rows)), token_kinds=condition.kinds)
+        times = trajectory.timesteps.tolist()
+        for hook in self.hooks:
+            if hook.start:
+                hook.start(trajectory, rows)
+        for step in range(trajectory.first, len(times)):
+            latents = guidance.inputs(trajectory.model_input(step))
+            now = replace(moment, step=step, timestep=int(times[step]))
+            ending = last[1] if last is not None and step == last[0] else None
+            with self.during(now), nullcontext() if ending is None else self.stop_after(ending):
+                prediction = self._predict(latents, trajectory.timesteps[step], condition)
+                trajectory.follow(self.hooks, step, guidance.combined(prediction))
+            if ending is not None:
+                break
+            done(len(rows))
+        return trajectory.latents
+
+    def run_to(
+        self,
+        sites: Sequence[Site],
+        queries: Sequence[Query],
+        sampling: Sampling = SAMPLING,
+        steps: Sequence[int] | None = None,
+    ) -> None:
+        """Run one batch until `sites` have been met; without sites of the denoiser only the text encoders run.
+
+        `steps` are the denoising steps that matter (None: all); the trajectory ends in the last of them.
+        """
+        queries = queries_of(queries)
+        prompts, rows = [q.prompt for q in queries], tuple(range(len(queries)))
+        with torch.no_grad():
+            if all(self.is_text(s) for s in sites):
+                self.text.run_to(self, sites, prompts, Moment(rows, ("cond",) * len(rows)))
+                return
+            wrong = [s for s in steps or () if not 0 <= s < sampling.steps]
+            if wrong:
+                raise ValueError(f"step {wrong[0]} was asked for; sampling has steps 0 to {sampling.steps - 1}")
+            guidance, condition = self._asked(prompts, sampling)
+            last = (max(steps) if steps else sampling.steps - 1, [s for s in sites if not self.is_text(s)])
+            trajectory = self.trajectory([q.seed for q in queries], sampling.steps)
+            self._denoise(trajectory, rows, condition(rows), guidance, last=last)
+
     def decode(self, latents: Tensor) -> Tensor:
-        """Decode latents (n, c, h, w) as the denoiser has them to pictures, float32 (n, 3, h, w) in 0..1."""
+        """Decode latents (n, ...) in the denoiser's units to pictures, float32 (n, 3, h, w) in 0..1."""
+        return decoded(self.components["vae"], latents)
 
-    @abc.abstractmethod
     def latents(self, images: Tensor, *, batch: int = 64) -> Tensor:
         """Encode pictures (n, 3, h, w) in 0..1 to latents in the denoiser's units: the mean of the posterior."""
+        vae = self.components["vae"]
+        return torch.cat([encoded(vae, part.to(self.device)).to(self.dtype) for part in images.split(batch)])
 
-    @abc.abstractmethod
     def denoising_loss(self, latents: Tensor, prompts: Sequence[Prompt], generator: torch.Generator) -> Tensor:
-        """Mean squared error of the denoiser at random timesteps and noise, a scalar with gradients."""
+        """Mean squared error of the denoiser at random timesteps, a scalar with gradients.
+
+        `latents` (n, ...) in the denoiser's units; timesteps and noise come from `generator`, a CPU one. Text
+        encoders run inside, so gradients reach taps and parameters of every component but the autoencoder.
+        """
+        prompts = prompts_of(prompts)
+        if len(prompts) != len(latents):
+            raise ValueError(f"{len(latents)} latents were given {len(prompts)} prompts; give one prompt per latent")
+        clean = latents.to(device=self.device, dtype=self.dtype)
+        x, timesteps, target = self.schedule.training_pair(clean, generator)
+        condition, index = self.text.distinct(self, prompts)
+        condition = condition.rows(index)
+        moment = Moment(tuple(range(len(prompts))), ("cond",) * len(prompts), token_kinds=condition.kinds)
+        with self.during(moment):
+            return (self._predict(x, timesteps, condition) - target).float().square().mean()

@@ -22,9 +22,13 @@ def encoded(vae: Any, images: Tensor) -> Tensor:
 
 
 def _units(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Shift and scale that turn the denoiser's latents into the autoencoder's."""
+    """Shift and scale that turn the denoiser's latents into the autoencoder's.
+
+    An autoencoder's latents have a mean and a standard deviation per channel, or one shift (none: 0) and one scale.
+    """
     mean, std = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
     if mean is None or std is None:
-        return like.new_zeros(()), like.new_tensor(1 / vae.config.scaling_factor)
+        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        return like.new_tensor(shift), like.new_tensor(1 / vae.config.scaling_factor)
     column = (1, -1, 1, 1)
     return like.new_tensor(mean).view(column), like.new_tensor(std).view(column) / vae.config.scaling_factor

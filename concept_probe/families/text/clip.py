@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from concept_probe.families.text.conditioning import Conditioning
-from concept_probe.families.text.sites import final_norm, path_of, text_layers
+from concept_probe.families.text.encoders import TextEncoders
+from concept_probe.families.text.sites import final_norm, path_of, text_layers, text_sites
 from concept_probe.families.text.tokens import Tokens, tokenise
-from concept_probe.types import Branch, Moment, Prompt, Site
+from concept_probe.types import Moment, Prompt, Site
 
 if TYPE_CHECKING:
     from concept_probe.families.subject import Subject
 
 
 @dataclass(frozen=True)
-class TextEncoders:
-    """The text side of a pipeline."""
+class ClipEncoders(TextEncoders):
+    """One or two CLIP text encoders, their states side by side."""
 
     encoders: Mapping[str, nn.Module]
     """Component name to encoder, in the order in which their states are joined."""
@@ -32,7 +33,7 @@ class TextEncoders:
     """The component whose pooled embedding the denoiser reads too."""
 
     @classmethod
-    def of(cls, pipeline: Any) -> TextEncoders:
+    def of(cls, pipeline: Any) -> ClipEncoders:
         """Stable Diffusion reads one encoder's final norm; SDXL the last layer but one of two, and a projection."""
         if getattr(pipeline, "text_encoder_2", None) is None:
             encoder = pipeline.text_encoder
@@ -46,40 +47,20 @@ class TextEncoders:
         tokenizers = {"text_encoder": pipeline.tokenizer, "text_encoder_2": pipeline.tokenizer_2}
         return cls(encoders, tokenizers, {c: _last_but_one(e) for c, e in encoders.items()}, "text_encoder_2")
 
+    def sites(self) -> dict[str, tuple[Site, ...]]:
+        roles: dict[str, tuple[Site, ...]] = {}
+        for component, encoder in self.encoders.items():
+            reads, pools = self.reads[component], component == self.pooling
+            for role, sites in text_sites(component, encoder, reads=reads, pools=pools).items():
+                roles[role] = roles.get(role, ()) + sites
+        return roles
+
     def tokenise(self, prompts: Sequence[Prompt]) -> Tokens:
         each = [tokenise(tokenizer, prompts) for tokenizer in self.tokenizers.values()]
         ids, kinds, masks = zip(*each, strict=True)
         return Tokens(ids, kinds, masks)
 
-    def encode(
-        self,
-        subject: Subject,
-        prompts: Sequence[Prompt],
-        rows: Sequence[int],
-        branch: Branch = "cond",
-        *,
-        batch: int = 64,
-    ) -> Conditioning:
-        """Prompts through every encoder, `batch` at a time; `rows` are their numbers in a moment, all of one branch."""
-        if not prompts:
-            raise ValueError("there is no prompt to encode")
-        parts = []
-        for start in range(0, len(prompts), batch):
-            part = prompts[start : start + batch]
-            parts.append(self._batch(subject, part, Moment(tuple(rows[start : start + batch]), (branch,) * len(part))))
-        pooled = None if parts[0].pooled is None else torch.cat([p.pooled for p in parts])
-        return Conditioning(torch.cat([p.states for p in parts]), pooled, torch.cat([p.kinds for p in parts]))
-
-    def distinct(self, subject: Subject, prompts: Sequence[Prompt]) -> tuple[Conditioning, Tensor]:
-        """Each distinct prompt encoded once, numbered by its first place, and per asked prompt its row there."""
-        first: dict[Prompt, int] = {}
-        for i, prompt in enumerate(prompts):
-            first.setdefault(prompt, i)
-        place = {prompt: row for row, prompt in enumerate(first)}
-        index = torch.tensor([place[p] for p in prompts], device=subject.device)
-        return self.encode(subject, list(first), list(first.values())), index
-
-    def _batch(self, subject: Subject, prompts: Sequence[Prompt], moment: Moment) -> Conditioning:
+    def read(self, subject: Subject, prompts: Sequence[Prompt], moment: Moment) -> Conditioning:
         tokens = self.tokenise(prompts)
         states, pooled = [], None
         for i, component in enumerate(self.encoders):
@@ -90,7 +71,6 @@ class TextEncoders:
         return Conditioning(joined, pooled, tokens.kinds.to(joined.device))
 
     def run_to(self, subject: Subject, sites: Sequence[Site], prompts: Sequence[Prompt], moment: Moment) -> None:
-        """One batch through those encoders that have `sites`, each left after its last one."""
         tokens = self.tokenise(prompts)
         for i, component in enumerate(self.encoders):
             mine = [s for s in sites if s.component == component]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,26 +19,25 @@ class Conditioning:
     kinds: Tensor
     """(n, t) long, indices into TOKEN_KINDS."""
 
+    guidance: Tensor | None = None
+    """(n,) where the denoiser reads a weight of guidance, else None."""
+
     def then(self, other: Conditioning) -> Conditioning:
-        """The rows of this one, then those of `other`; pooled where both are."""
-        pooled = None if self.pooled is None or other.pooled is None else torch.cat([self.pooled, other.pooled])
+        """The rows of this one, then those of `other`; what is optional where both have it."""
         states, kinds = torch.cat([self.states, other.states]), torch.cat([self.kinds, other.kinds])
-        return Conditioning(states, pooled, kinds)
+        return Conditioning(states, _both(self.pooled, other.pooled), kinds, _both(self.guidance, other.guidance))
 
     def rows(self, index: Tensor) -> Conditioning:
         """The rows `index` (m,), repeats allowed."""
-        pooled = None if self.pooled is None else self.pooled[index]
-        return Conditioning(self.states[index], pooled, self.kinds[index])
+        pooled, guidance = (None if x is None else x[index] for x in (self.pooled, self.guidance))
+        return Conditioning(self.states[index], pooled, self.kinds[index], guidance)
 
     def zeroed(self, rows: Tensor) -> Conditioning:
-        """Zeros at `rows`, bool (n,); gradients reach the others."""
+        """States and pooled embeddings of zeros at `rows`, bool (n,); gradients reach the others."""
         rows = rows.to(self.states.device)
         pooled = None if self.pooled is None else self.pooled.masked_fill(rows[:, None], 0)
-        return Conditioning(self.states.masked_fill(rows[:, None, None], 0), pooled, self.kinds)
+        return replace(self, states=self.states.masked_fill(rows[:, None, None], 0), pooled=pooled)
 
-    def added(self, height: int, width: int, like: Tensor) -> dict[str, Tensor] | None:
-        """What a denoiser reads beside the states where it reads a pooled embedding: that, and a picture's size."""
-        if self.pooled is None:
-            return None
-        ids = torch.tensor([[height, width, 0, 0, height, width]], device=like.device, dtype=like.dtype)
-        return {"text_embeds": self.pooled, "time_ids": ids.expand(len(like), -1)}
+
+def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return None if a is None or b is None else torch.cat([a, b])

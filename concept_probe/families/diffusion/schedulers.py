@@ -1,0 +1,199 @@
+"""The schedules of the schedulers that diffusers has; which it is follows from a scheduler's class and configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from concept_probe.families.diffusion.schedule import Level, NoiseSchedule
+from concept_probe.registry import look_up
+
+
+def schedule_of(scheduler: Any) -> NoiseSchedule:
+    """The schedule of a diffusers scheduler. Raises UnknownName for a class that is not in SCHEDULES."""
+    return look_up(SCHEDULES, type(scheduler).__name__, "scheduler class", "SCHEDULES lists them")(scheduler)
+
+
+def _of_share(share: Tensor) -> Level:
+    """Levels whose squares add up to 1, from the share of the picture in the variance (arXiv 2006.11239, eq. 4)."""
+    return Level(share.sqrt(), (1 - share).sqrt())
+
+
+def _of_ratio(sigma: Tensor) -> Level:
+    """Levels whose squares add up to 1, from their ratio σ = noise / signal."""
+    return _of_share(1 / (1 + sigma.float().square()))
+
+
+class VariancePreserving(NoiseSchedule):
+    """The denoiser was trained with signal² + noise² = 1, at whole timesteps."""
+
+    def __init__(self, scheduler: Any) -> None:
+        super().__init__(scheduler, scheduler.config.prediction_type)
+        if self.prediction == "flow_prediction":
+            raise ValueError(f"{type(scheduler).__name__} predicts a flow without flow sigmas: set use_flow_sigmas")
+
+    @final
+    def set_steps(self, steps: int, patches: int, device: torch.device) -> None:
+        self.scheduler.set_timesteps(steps, device=device)
+
+    @property
+    @final
+    def starting_std(self) -> Tensor | float:
+        return self.scheduler.init_noise_sigma
+
+    @final
+    def level_at(self, timesteps: Tensor) -> Level:
+        return _of_share(self.scheduler.alphas_cumprod.to(timesteps.device, torch.float32)[timesteps.long()])
+
+    @final
+    def drawn(self, index: Tensor) -> Tensor:
+        return index
+
+    @final
+    def cleanest(self) -> Level:
+        return _of_share(self.scheduler.alphas_cumprod[0].float())
+
+    @final
+    def scaled(self, latents: Tensor, step: int) -> Tensor:
+        return self.scheduler.scale_model_input(latents, self.timesteps[step])
+
+
+@final
+class ByTimestep(VariancePreserving):
+    """The sampler finds its levels by the timestep, and keeps latents as the denoiser sees them."""
+
+    def begin_at(self, step: int) -> None:
+        """It finds its place by the timestep too."""
+
+    def level(self, step: int) -> Level:
+        return self.level_at(self.timesteps[step].cpu())
+
+    def unscaled(self, x: Tensor, step: int) -> Tensor:
+        return x
+
+
+@final
+class BySigma(VariancePreserving):
+    """The sampler has a σ = noise / signal of its own for each step, and keeps latents as the denoiser sees them."""
+
+    def begin_at(self, step: int) -> None:
+        self.scheduler.set_begin_index(step)
+
+    def level(self, step: int) -> Level:
+        return _of_ratio(self.scheduler.sigmas[step])
+
+    def unscaled(self, x: Tensor, step: int) -> Tensor:
+        return x
+
+
+@final
+class SigmaSpace(VariancePreserving):
+    """The sampler keeps latents as x₀ + σ e; the denoiser sees them divided by √(1 + σ²)."""
+
+    def __init__(self, scheduler: Any, halfway: str = "", lag: int = 0) -> None:
+        """`halfway`: the attribute that holds the σ of every second step, of samplers that look between two steps; there
+        step i has the σ at i - `lag`."""
+        super().__init__(scheduler)
+        self.halfway, self.lag = halfway, lag
+
+    def begin_at(self, step: int) -> None:
+        self.scheduler.set_begin_index(step)
+
+    def level(self, step: int) -> Level:
+        return _of_ratio(self._sigma(step))
+
+    def unscaled(self, x: Tensor, step: int) -> Tensor:
+        return x * (self._sigma(step).to(x) ** 2 + 1) ** 0.5
+
+    def _sigma(self, step: int) -> Tensor:
+        if self.halfway and step % 2:
+            return getattr(self.scheduler, self.halfway)[step - self.lag]
+        return self.scheduler.sigmas[step]
+
+
+@final
+class Flow(NoiseSchedule):
+    """signal = 1 - σ and noise = σ (rectified flow, arXiv 2209.03003, 2403.03206); the denoiser is told 1000 σ or so."""
+
+    def __init__(self, scheduler: Any) -> None:
+        super().__init__(scheduler, "flow_prediction")
+        if scheduler.config.get("invert_sigmas"):
+            raise ValueError(f"{type(scheduler).__name__} counts its sigmas up (invert_sigmas), which is not supported")
+
+    def set_steps(self, steps: int, patches: int, device: torch.device) -> None:
+        shift = {"mu": _shift(self.scheduler.config, patches)} if self._by_size else {}
+        self.scheduler.set_timesteps(steps, device=device, **shift)
+
+    @property
+    def starting_std(self) -> Tensor | float:
+        return 1.0
+
+    def begin_at(self, step: int) -> None:
+        self.scheduler.set_begin_index(step)
+
+    def level(self, step: int) -> Level:
+        sigma = self.scheduler.sigmas[step].float()
+        return Level(1 - sigma, sigma)
+
+    def level_at(self, timesteps: Tensor) -> Level:
+        sigma = timesteps.float() / self.train_timesteps
+        return Level(1 - sigma, sigma)
+
+    def drawn(self, index: Tensor) -> Tensor:
+        """Shifted towards noise as the scheduler is configured, but for a shift by the picture's size."""
+        sigma = (index + 1) / self.train_timesteps
+        config = self.scheduler.config
+        shift = 1.0 if self._by_size else config.get("shift", config.get("flow_shift", 1.0))
+        return shift * sigma / (1 + (shift - 1) * sigma) * self.train_timesteps
+
+    def cleanest(self) -> Level:
+        return Level(torch.ones(()), torch.zeros(()))
+
+    def scaled(self, latents: Tensor, step: int) -> Tensor:
+        return latents
+
+    def unscaled(self, x: Tensor, step: int) -> Tensor:
+        return x
+
+    @property
+    def _by_size(self) -> bool:
+        """Whether the levels depend on the picture's size."""
+        return bool(self.scheduler.config.get("use_dynamic_shifting"))
+
+
+def _shift(config: Any, patches: int) -> float:
+    """μ, a linear function of the number of patches (arXiv 2403.03206, section 5.3.2, as FLUX lays it out)."""
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    return low + (patches - few) * (high - low) / (many - few)
+
+
+def _solver(scheduler: Any) -> NoiseSchedule:
+    return Flow(scheduler) if scheduler.config.get("use_flow_sigmas") else BySigma(scheduler)
+
+
+SCHEDULES: dict[str, Callable[[Any], NoiseSchedule]] = {
+    "DDIMScheduler": ByTimestep,
+    "DDPMScheduler": ByTimestep,
+    "LCMScheduler": ByTimestep,
+    "PNDMScheduler": ByTimestep,
+    "TCDScheduler": ByTimestep,
+    "DEISMultistepScheduler": _solver,
+    "DPMSolverMultistepScheduler": _solver,
+    "DPMSolverSinglestepScheduler": _solver,
+    "SASolverScheduler": _solver,
+    "UniPCMultistepScheduler": _solver,
+    "EulerAncestralDiscreteScheduler": SigmaSpace,
+    "EulerDiscreteScheduler": SigmaSpace,
+    "HeunDiscreteScheduler": SigmaSpace,
+    "KDPM2AncestralDiscreteScheduler": partial(SigmaSpace, halfway="sigmas_interpol", lag=1),
+    "KDPM2DiscreteScheduler": partial(SigmaSpace, halfway="sigmas_interpol"),
+    "LMSDiscreteScheduler": SigmaSpace,
+    "FlowMatchEulerDiscreteScheduler": Flow,
+    "FlowMatchHeunDiscreteScheduler": Flow,
+}
+"""Class of a diffusers scheduler to its schedule."""
