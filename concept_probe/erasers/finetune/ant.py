@@ -39,7 +39,9 @@ def is_early(buffer: LatentBuffer, early: float, total: int) -> Tensor:
 def reversed_guidance_target(subject: DiffusionSubject, buffer: LatentBuffer, eta: float, early: float) -> Tensor:
     """ε(x, ∅) + η [ε(x, c) - ε(x, ∅)] at early latents of a buffer, ε(x, ∅) - η [ε(x, c) - ε(x, ∅)] at the others."""
     empty = null_predictions(subject, buffer)
-    sign = torch.where(is_early(buffer, early, subject.schedule.train_timesteps), 1.0, -1.0).to(empty)[:, None, None, None]
+    sign = torch.where(is_early(buffer, early, subject.schedule.train_timesteps), 1.0, -1.0).to(empty)[
+        :, None, None, None
+    ]
     return empty + sign * eta * (predictions(subject, buffer, buffer.prompts) - empty)
 
 
