@@ -32,7 +32,7 @@ def rows(subject: CausalLMSubject, sae: Sae, prompt: Prompt) -> Tensor:
     """Activations (t, d) of one text, read alone, without its first token."""
     with torch.no_grad():
         x, read = read_site(subject, sae.site, [prompt])
-    return x[read & after_first_token(read)]
+    return x[after_first_token(read)]
 
 
 def dense(subject: CausalLMSubject, sae: Sae, texts: list[Prompt]) -> Tensor:

@@ -12,7 +12,7 @@ from concept_probe.erasers.closed_form.subject_keys import at_places, last_of_su
 from concept_probe.erasers.erasure.deltas import LowRank
 from concept_probe.erasers.erasure.parameters import find_parameter
 from concept_probe.erasers.unlearning.activations import after_first_token, read_site
-from concept_probe.erasers.unlearning.answer_sets import answer_pairs
+from concept_probe.erasers.unlearning.answer_sets import answer_pairs, preferred_pairs
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Prompt, Splits
@@ -45,7 +45,7 @@ def test_offsets_make_the_wanted_answer_likelier(family):
     made = Memit(steps=15)
     site = subject.sites("resid")[0]
     places = last_of_subject(subject, PROMPTS)
-    goal, losses = made.wanted(subject, site, made.preferred(PAIRS), places)
+    goal, losses = made.wanted(subject, site, preferred_pairs(PAIRS, made.instead, "memit"), places)
     begun = at_places(subject, site, PROMPTS, places).double()
     assert bool(((goal - begun).norm(dim=1) <= 0.75001 * begun.norm(dim=1)).all())
     assert losses[-1] < losses[0] and goal.shape == (len(PROMPTS), 16) and goal.dtype == torch.float64
@@ -70,7 +70,7 @@ def test_each_layer_solves_the_ridge_regression_on_a_float64_model(family):
             k = at_places(subject, hidden, PROMPTS, places)
             r = (goal - at_places(subject, end, PROMPTS, places)) / (2 - i)
             x, read = read_site(subject, hidden, others)
-        p = x[read & after_first_token(read)]
+        p = x[after_first_token(read)]
         moment = k.mT @ k / 2 + 0.7 * p.mT @ p / len(p)
         moment += 1e-6 * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype)
         change = (r.mT @ k / 2) @ torch.linalg.inv(moment)
@@ -92,9 +92,8 @@ def test_what_cannot_be_rewritten_is_refused():
         with pytest.raises(ValueError, match="rising numbers of blocks"):
             Memit(layers=layers)(subject, CONCEPT)
     bare = replace(CONCEPT, target=Splits(fit=tuple(replace(p, distractors=()) for p in CONCEPT.target.fit)))
-    with pytest.raises(ValueError, match="has no distractor to say"):
+    with pytest.raises(ValueError, match="has no distractor to prefer"):
         Memit(instead=())(subject, bare)
-    assert [t for _, t in Memit(instead=()).preferred(PAIRS)] == [" the dog"] * 2
 
 
 def test_a_text_with_two_answers_is_given_one_goal():

@@ -73,7 +73,7 @@ def test_each_column_is_what_the_autoencoder_makes_of_it(family, length):
     if length == "site":
         with torch.no_grad():
             x, read = read_site(subject, sae.site, [p for _, p in gather_prompts(CONCEPT, "fit")])
-        norm = float(x[read & after_first_token(read)].norm(dim=-1).mean())
+        norm = float(x[after_first_token(read)].norm(dim=-1).mean())
     wanted = by_hand(sae, subject.matrix(value).detach(), features, 0.4, 0.5, norm)
     assert list(edit.deltas) == [address(value)]
     before = subject.matrix(value).detach().clone()

@@ -35,7 +35,7 @@ def test_each_layer_solves_its_least_squares_in_float64(family):
         with Edit("by hand", "", done, subject.weight_hash()).on(subject), torch.no_grad():
             c, g = (at_places(subject, hidden, ps, last_of_subject(subject, ps)) for ps in (MOVED, LED))
             x, read = read_site(subject, hidden, [*CONCEPT.neighbours.fit, *LED])
-        p = x[read & after_first_token(read)]
+        p = x[after_first_token(read)]
         size = float((c.square().sum(0) / len(c) + 0.7 * p.square().sum(0) / len(p)).mean())
         ridge = (0.01 * size) ** 0.5 * torch.eye(c.shape[1], dtype=c.dtype)
         left = torch.cat([c / len(c) ** 0.5, (0.7 / len(p)) ** 0.5 * p, ridge])

@@ -13,7 +13,7 @@ from concept_probe.detect.answers import continuation
 from concept_probe.erasers import Dpo, Edit, GradAscent, GradDiff, Npo, Rmu, SimNpo
 from concept_probe.erasers.training.trainable import FullWeights, LowRankAdapters
 from concept_probe.erasers.unlearning.activations import after_first_token, read_site
-from concept_probe.erasers.unlearning.answer_sets import answer_pairs
+from concept_probe.erasers.unlearning.answer_sets import answer_pairs, preferred_pairs
 from concept_probe.erasers.unlearning.losses import distance, divergence, dpo, nll, npo, simnpo
 from concept_probe.erasers.unlearning.trainer import block_matrices
 from concept_probe.families import CausalLMSubject
@@ -112,7 +112,7 @@ def test_terms_are_the_formulas_on_a_float64_model(family, method):
     student = FullWeights(subject, ["model/" + subject.layout.blocks[0].down + ":weight"])
     reference = [by_hand(subject, *pair)[0] for pair in forget]
     if method == "dpo":
-        other = made.preferred(forget)  # pyright: ignore[reportAttributeAccessIssue]
+        other = preferred_pairs(forget, made.instead, "dpo")  # pyright: ignore[reportAttributeAccessIssue]
         other_reference = [by_hand(subject, *pair)[0] for pair in other]
     with torch.no_grad():
         terms = made.terms(subject, student, own, forget)
@@ -171,7 +171,7 @@ def test_the_terms_of_rmu_are_the_formula(family):
 
 def test_the_first_position_is_left_out():
     read = torch.tensor([[False, True, True], [True, True, True]])
-    assert (after_first_token(read) & read).tolist() == [[False, False, True], [False, True, True]]
+    assert after_first_token(read).tolist() == [[False, False, True], [False, True, True]]
 
 
 def test_padding_is_in_no_loss():
@@ -218,11 +218,11 @@ def test_what_is_kept_is_kept_better_than_without(method, keep):
 
 def test_dpo_prefers_a_refusal_or_a_distractor():
     pairs = answer_pairs(CONCEPT, ("target",))
-    assert [text for _, text in Dpo().preferred(pairs)] == [" unknown.", " not known."]
-    assert [text for _, text in Dpo(instead=()).preferred(pairs)] == [" the dog"] * 2
+    assert [text for _, text in preferred_pairs(pairs, Dpo().instead, "dpo")] == [" unknown.", " not known."]
+    assert [text for _, text in preferred_pairs(pairs, (), "dpo")] == [" the dog"] * 2
     bare = [(replace(p, distractors=()), t) for p, t in pairs]
     with pytest.raises(ValueError, match="has no distractor to prefer"):
-        Dpo(instead=()).preferred(bare)
+        preferred_pairs(bare, (), "dpo")
 
 
 def test_what_cannot_be_unlearned_is_refused():

@@ -11,6 +11,7 @@ from concept_probe.erasers.ablation.pisces import at_features
 from concept_probe.erasers.closed_form.rocr import renamed
 from concept_probe.erasers.closed_form.subject_keys import at_places, last_of_subject
 from concept_probe.erasers.unlearning.activations import after_first_token, read_site
+from concept_probe.erasers.unlearning.answer_sets import preferred_pairs
 from concept_probe.families import CausalLMSubject
 from concept_probe.testing.models.language import LANGUAGE
 from concept_probe.types import Query, Sampling, Subspace
@@ -109,7 +110,7 @@ def measure(method: str, subject: CausalLMSubject, features: Subspace | None) ->
     if features is not None:
         with torch.no_grad():
             x, read = read_site(subject, features.site, OWN)
-            x = x[after_first_token(read) & read]
+            x = x[after_first_token(read)]
             assert features.codec is not None
             return (
                 x @ features.basis if method == "pisces" else at_features(features.codec.encode(x), features.features)
@@ -120,7 +121,7 @@ def measure(method: str, subject: CausalLMSubject, features: Subspace | None) ->
         site, led = subject.sites("mlp_out")[0], [renamed(p, "dog") for p in OWN]
         own, other = (at_places(subject, site, ps, last_of_subject(subject, ps)) for ps in (OWN, led))
         return torch.linalg.vector_norm(own - other, dim=1)
-    return likely(subject) - (likely(subject, Dpo().preferred(PAIRS)) if method in ("dpo", "memit") else 0)
+    return likely(subject) - (likely(subject, preferred_pairs(PAIRS, Dpo().instead, "dpo")) if method in ("dpo", "memit") else 0)
 
 
 def test_the_target_moves_more_than_under_a_random_aim(subject: CausalLMSubject, family: str, method: str, edit: Edit):
@@ -144,7 +145,7 @@ def test_the_target_moves_more_than_under_a_random_aim(subject: CausalLMSubject,
 def states_of(subject: CausalLMSubject, block: int) -> Tensor:
     with torch.no_grad():
         x, read = read_site(subject, subject.sites("resid")[block], OWN)
-    return x[after_first_token(read) & read]
+    return x[after_first_token(read)]
 
 
 def test_bake_save_and_load_give_the_same_model(family: str, method: str, tmp_path):

@@ -87,7 +87,7 @@ class Pisces(Eraser[CausalLMSubject, Edit]):
         prompts = [p for _, p in gather_prompts(concept, "fit", limit=self.limit)]
         with torch.no_grad():
             parts = [read_site(model, one.codec.site, prompts[i : i + 32]) for i in range(0, len(prompts), 32)]
-        rows = [torch.linalg.vector_norm(x[read & after_first_token(read)].float(), dim=-1) for x, read in parts]
+        rows = [torch.linalg.vector_norm(x[after_first_token(read)].float(), dim=-1) for x, read in parts]
         return float(torch.cat(rows).mean())
 
     @torch.no_grad()

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from concept_probe.activations.tap import tap
-from concept_probe.detect.answers import continuation
 from concept_probe.erasers.closed_form.key_values import solve_key_values
 from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject
 from concept_probe.erasers.eraser import Eraser, Needs
@@ -19,7 +18,7 @@ from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
 from concept_probe.erasers.training.loop import loss_at_ends
 from concept_probe.erasers.unlearning.activations import after_first_token, read_site
-from concept_probe.erasers.unlearning.answer_sets import Pair, answer_pairs
+from concept_probe.erasers.unlearning.answer_sets import Pair, answer_pairs, preferred_pairs
 from concept_probe.families import CausalLMSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Moment, Prompt, Site, Subspace
 
@@ -78,23 +77,11 @@ class Memit(Eraser[CausalLMSubject, Edit]):
         if self.strength:
             prompts, places = [p for p, _ in pairs], last_of_subject(subject, [p for p, _ in pairs])
             end = subject.sites("resid")[layers[-1]]
-            goal, losses = self.wanted(subject, end, self.preferred(pairs), places)
+            goal, losses = self.wanted(subject, end, preferred_pairs(pairs, self.instead, self.name), places)
             deltas, left = self.written(subject, layers, prompts, places, goal, others)
             deltas = {where: delta.scaled(self.strength) for where, delta in deltas.items()}
             shares = {"loss": loss_at_ends(losses), "gap_left": [left]}
         return self.edit(subject, concept, deltas, layers=list(layers), **shares)
-
-    def preferred(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """What should be said to each prompt. Raises ValueError for one without distractors where they are asked for."""
-        out: list[Pair] = []
-        for i, (prompt, _) in enumerate(pairs):
-            if not self.instead and not prompt.distractors:
-                raise ValueError(
-                    f"memit: {prompt.text!r} has no distractor to say; give it some, or texts in `instead`"
-                )
-            said = self.instead[i % len(self.instead)] if self.instead else prompt.distractors[0]
-            out.append((prompt, continuation(prompt, said)))
-        return out
 
     def wanted(
         self, model: CausalLMSubject, site: Site, pairs: Sequence[Pair], places: Tensor
@@ -142,7 +129,7 @@ class Memit(Eraser[CausalLMSubject, Edit]):
                 gap = goal - at_places(model, end, prompts, places).double()
                 with torch.no_grad():
                     x, read = read_site(model, hidden, others)
-            solved = solve_key_values(keys, gap / (len(layers) - i), x[read & after_first_token(read)], self.lam)
+            solved = solve_key_values(keys, gap / (len(layers) - i), x[after_first_token(read)], self.lam)
             wide = dtype_of(find_parameter(model.components, address(value)))
             deltas[address(value)] = LowRank(solved.u.to(wide), solved.v.to(wide), model.orientation(value))
         with Edit(self.name, "", deltas, base).on(model):

@@ -100,7 +100,7 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
         retained = [*dict.fromkeys((*others, *destinations))]
         with torch.no_grad():
             parts = [read_site(model, hidden, retained[i : i + 32]) for i in range(0, len(retained), 32)]
-        rest: Tensor = torch.cat([x[read & after_first_token(read)] for x, read in parts]).double()
+        rest: Tensor = torch.cat([x[after_first_token(read)] for x, read in parts]).double()
         return TokenStates(own, goal, rest, {a.text: b.text for a, b in zip(edited, destinations, strict=True)})
 
     def solved(self, keys: TokenStates) -> Solution:

@@ -45,9 +45,9 @@ def read_site(model: CausalLMSubject, site: Site, prompts: Sequence[Prompt]) -> 
 
 
 def after_first_token(read: Tensor) -> Tensor:
-    """(b, t): all but each row's first position.
+    """(b, t): the positions that are `read` (b, t), but the first of each row.
 
     Attention rests on the first token of any text, whose activations are tens of times as long as others: leading
     them anywhere would break every text.
     """
-    return read.cumsum(1) > 1
+    return read & (read.cumsum(1) > 1)

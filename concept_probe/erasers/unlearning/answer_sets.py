@@ -27,6 +27,22 @@ def answer_pairs(concept: Concept, kinds: Sequence[Kind]) -> tuple[Pair, ...]:
     return tuple((p, continuation(p, p.answers[0])) for p in prompts)
 
 
+def preferred_pairs(pairs: Sequence[Pair], instead: Sequence[str], method: str) -> list[Pair]:
+    """What should be said to each prompt: texts of `instead` in turn, or without any its first distractor.
+
+    Raises ValueError for a prompt without distractors where they are asked for.
+    """
+    out: list[Pair] = []
+    for i, (prompt, _) in enumerate(pairs):
+        if not instead and not prompt.distractors:
+            raise ValueError(
+                f"{method}: {prompt.text!r} has no distractor to prefer; give it `distractors`, or texts in `instead`"
+            )
+        text = instead[i % len(instead)] if instead else prompt.distractors[0]
+        out.append((prompt, continuation(prompt, text)))
+    return out
+
+
 def batch_rows(count: int, batch: int, generator: torch.Generator) -> list[int]:
     """`batch` of `count` rows, without repeats where there are enough of them."""
     if count <= batch:

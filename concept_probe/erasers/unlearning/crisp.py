@@ -124,7 +124,7 @@ class Crisp(Trainer):
         before = float(activity(one.codec, x, read, features))
         if not before > 0:
             raise ValueError(f"crisp: features {list(aim)} over {site} do not fire on any of the concept's fit texts")
-        norm = float(torch.linalg.vector_norm(x[read & after_first_token(read)].float(), dim=-1).mean())
+        norm = float(torch.linalg.vector_norm(x[after_first_token(read)].float(), dim=-1).mean())
 
         def suppress(generator: torch.Generator) -> Tensor:
             x, read = read_site(model, site, [own[i] for i in batch_rows(len(own), self.batch, generator)])
@@ -136,7 +136,7 @@ class Crisp(Trainer):
 
 def activity(codec: SparseCoder, x: Tensor, read: Tensor, features: Tensor) -> Tensor:
     """Sum of the values of `features` at a token (b, t, d), mean over tokens that are `read` (b, t) but first ones."""
-    codes = codec.encode(x[read & after_first_token(read)])
+    codes = codec.encode(x[after_first_token(read)])
     ours = torch.isin(codes.indices, features.to(codes.indices.device))
     return torch.where(ours, codes.values, 0).sum(-1).mean()
 
@@ -153,7 +153,7 @@ def firing_rates(
     count = 0
     for start in range(0, len(texts), batch):
         x, read = read_site(model, codec.site, texts[start : start + batch])
-        codes = codec.encode(x[read & after_first_token(read)])
+        codes = codec.encode(x[after_first_token(read)])
         where, values = codes.indices.flatten().to(fires.device), codes.values.flatten().double().to(fires.device)
         fires = fires.index_add(0, where, (values > 0).double())
         total = total.index_add(0, where, values)

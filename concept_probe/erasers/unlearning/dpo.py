@@ -9,8 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from concept_probe.detect.answers import continuation
-from concept_probe.erasers.unlearning.answer_sets import Pair, batch_rows
+from concept_probe.erasers.unlearning.answer_sets import Pair, batch_rows, preferred_pairs
 from concept_probe.erasers.unlearning.losses import LossTerm, dpo
 from concept_probe.erasers.unlearning.trainer import RetainingUnlearner
 from concept_probe.families import CausalLMSubject
@@ -35,20 +34,8 @@ class Dpo(RetainingUnlearner):
     def tiny(cls) -> Self:
         return cls(steps=12, batch=4, rate=0.05)
 
-    def preferred(self, forget: Sequence[Pair]) -> list[Pair]:
-        """What should be said to each prompt. Raises ValueError for one without distractors where they are asked for."""
-        out: list[Pair] = []
-        for i, (prompt, _) in enumerate(forget):
-            if not self.instead and not prompt.distractors:
-                raise ValueError(
-                    f"dpo: {prompt.text!r} has no distractor to prefer; give it `distractors`, or texts in `instead`"
-                )
-            text = self.instead[i % len(self.instead)] if self.instead else prompt.distractors[0]
-            out.append((prompt, continuation(prompt, text)))
-        return out
-
     def forget_term(self, model: CausalLMSubject, forget: Sequence[Pair]) -> LossTerm:
-        wanted = self.preferred(forget)
+        wanted = preferred_pairs(forget, self.instead, self.name)
         before, wanted_before = model.log_probs(forget).total, model.log_probs(wanted).total
 
         def prefer(generator: torch.Generator) -> Tensor:

@@ -64,7 +64,7 @@ class Rmu(Unlearner):
         site = model.sites("resid")[self.at(model)]
         texts = [as_text(pair) for pair in forget]
         x, read = read_site(model, site, texts[: self.batch])
-        later = read & after_first_token(read)
+        later = after_first_token(read)
         if not later.any():
             raise ValueError("rmu: every text is one token long, and the first token of a text is left as it is")
         norm = float(torch.linalg.vector_norm(x[later].float(), dim=-1).mean())
@@ -73,7 +73,7 @@ class Rmu(Unlearner):
 
         def lead(generator: torch.Generator) -> Tensor:
             x, read = read_site(model, site, [texts[i] for i in batch_rows(len(texts), self.batch, generator)])
-            read = read & after_first_token(read)
+            read = after_first_token(read)
             some = read.any(1)
             return distance(x[some].float(), goal, read[some]) / norm**2
 
