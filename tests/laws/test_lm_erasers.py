@@ -121,7 +121,9 @@ def measure(method: str, subject: CausalLMSubject, features: Subspace | None) ->
         site, led = subject.sites("mlp_out")[0], [renamed(p, "dog") for p in OWN]
         own, other = (at_places(subject, site, ps, last_of_subject(subject, ps)) for ps in (OWN, led))
         return torch.linalg.vector_norm(own - other, dim=1)
-    return likely(subject) - (likely(subject, preferred_pairs(PAIRS, Dpo().instead, "dpo")) if method in ("dpo", "memit") else 0)
+    return likely(subject) - (
+        likely(subject, preferred_pairs(PAIRS, Dpo().instead, "dpo")) if method in ("dpo", "memit") else 0
+    )
 
 
 def test_the_target_moves_more_than_under_a_random_aim(subject: CausalLMSubject, family: str, method: str, edit: Edit):
