@@ -20,7 +20,8 @@ from concept_probe.types import AnswerReader, Concept, Picture, Prompt, Query, S
 if TYPE_CHECKING:
     from concept_probe.attacks.attack import Attack
 
-AskedSubject = TypeVar("Asked", bound=Subject, covariant=True)
+AskedSubject = TypeVar("AskedSubject", bound=Subject)
+"""The subjects that a run is on."""
 MOST_PICTURES = 4
 """Pictures of an attempt that go into a report, at most."""
 
