@@ -1,74 +1,82 @@
-"""The reference has the code's signatures: every parameter of every name, in order, and plain defaults."""
+"""The generated reference holds what the code holds: every room, every exported name, every method of a registry."""
 
 from __future__ import annotations
 
-import ast
-import importlib
-import inspect
+import importlib.util
 import re
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PAGES = ROOT / "docs" / "reference"
-SHOWN = re.compile(r"^### `(\w+)`\n(?:(?!^### |```).*\n)*```python\n(\1\((?:(?!```).*\n)*?)```", re.M)
-"""A heading, and a block below it that begins with that name."""
+from concept_probe.attacks import ATTACKS
+from concept_probe.detect import RECOGNISERS
+from concept_probe.erasers import ERASERS
+from concept_probe.families import FAMILIES
+
+DOCS = Path(__file__).parents[1] / "docs"
+PACKAGE = Path(__file__).parents[1] / "concept_probe"
 
 
-def signatures() -> list[tuple[str, str, str]]:
-    """(place, name, signature as written) of everything that a page shows so; of several in a block the first.
-
-    The place is the module that a heading above names, else the rooms in the page's title.
-    """
-    out = []
-    for page in sorted(PAGES.glob("*.md")):
-        text = page.read_text(encoding="utf-8")
-        for found in SHOWN.finditer(text):
-            above = re.findall(r"^## concept_probe\.([\w.]+)", text[: found.start()], re.M)
-            first = re.split(r"\n(?=\w)", found[2])[0]
-            title = text.partition("\n")[0].removeprefix("# ")
-            out.append((above[-1] if above else title, found[1], first.strip()))
-    return out
+@pytest.fixture(scope="module")
+def generate():
+    pytest.importorskip("griffe")
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    before = list(sys.path)
+    spec.loader.exec_module(module)
+    sys.path[:] = before
+    return module
 
 
-def thing(place: str, name: str) -> Callable:
-    """The function or class of this name, in these modules before their rooms, and there before any other."""
-    modules = [ROOT / "concept_probe" / part.replace(".", "/") for part in place.split(", ")]
-    rooms = [ROOT / "concept_probe" / part.split(".")[0] for part in place.split(", ")]
-
-    def far(file: Path) -> tuple[bool, bool]:
-        return file.with_suffix("") not in modules, not any(room in file.parents for room in rooms)
-
-    files = sorted(sorted((ROOT / "concept_probe").rglob("*.py")), key=far)
-    for file in files:
-        if re.search(rf"^(def|class) {name}\b", file.read_text(encoding="utf-8"), re.M):
-            parts = file.relative_to(ROOT).with_suffix("").parts
-            return getattr(importlib.import_module(".".join(parts)), name)
-    raise LookupError(f"{place}: there is no {name}")
+@pytest.fixture(scope="module")
+def pages(generate) -> dict[str, str]:
+    return generate.pages()
 
 
-def stated(text: str) -> list[tuple[str, str | None]]:
-    """Parameters of a written signature: name, and default as source text."""
-    (made,) = ast.parse(f"def {text}: ...").body
-    assert isinstance(made, ast.FunctionDef)
-    a = made.args
-    places = [*a.posonlyargs, *a.args]
-    defaults = [None] * (len(places) - len(a.defaults)) + list(a.defaults)
-    pairs = [*zip(places, defaults, strict=True), *zip(a.kwonlyargs, a.kw_defaults, strict=True)]
-    return [(p.arg, None if d is None else ast.unparse(d)) for p, d in pairs]
+def test_every_room_has_a_page_and_every_sub_room_one_below(pages):
+    rooms = [p.parent for p in PACKAGE.rglob("__init__.py") if p.parent != PACKAGE and p.parent.name != "cli"]
+    shallow = [r.relative_to(PACKAGE) for r in rooms if len(r.relative_to(PACKAGE).parts) <= 2]
+    assert not [str(r) for r in shallow if f"reference/{r.as_posix()}.md" not in pages]
 
 
-def test_pages_show_signatures():
-    assert len(signatures()) > 200
+@pytest.mark.parametrize(
+    ("page", "registry"),
+    [("erasers", ERASERS), ("attacks", ATTACKS), ("detect", RECOGNISERS), ("families", FAMILIES)],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_a_table_has_a_row_for_every_name_of_its_registry(pages, page: str, registry):
+    rows = re.findall(r"^\| `([^`]+)` \|", pages[f"reference/{page}.md"], re.M)
+    assert set(rows) >= set(registry)
 
 
-@pytest.mark.parametrize(("place", "name", "text"), signatures(), ids=lambda v: v if "(" not in v else "")
-def test_a_signature_is_the_codes(place, name, text):
-    own = {n: p.default for n, p in inspect.signature(thing(place, name)).parameters.items() if not n.startswith("_")}
-    shown = dict(stated(text))
-    assert list(shown) == list(own)
-    assert [n for n, d in shown.items() if d is None] == [n for n, d in own.items() if d is inspect.Parameter.empty]
-    plain = {n: d for n, d in shown.items() if d and re.fullmatch(r"-?\d[\d._e-]*|'.*'|True|False|None", d)}
-    assert {n: ast.literal_eval(d) for n, d in plain.items()} == {n: own[n] for n in plain}
+def test_options_stand_with_their_defaults_and_their_meaning(pages):
+    shown = pages["reference/erasers/closed_form.md"]
+    assert re.search(r"^\| `lam` \| `float` \| `0.1` \| λ: .+ \|$", shown, re.M)
+
+
+def test_no_page_is_left_to_be_written(pages):
+    assert not [place for place, page in pages.items() if "TODO" in page]
+
+
+def test_links_of_prose_into_the_reference_exist(pages):
+    wrong = []
+    for page in DOCS.rglob("*.md"):
+        for place in re.findall(
+            r"\]\((?:\.\./)*(reference/[\w/]+\.md)(?:#[\w-]*)?\)", page.read_text(encoding="utf-8")
+        ):
+            if place not in pages:
+                wrong.append(f"{page.relative_to(DOCS)}: {place}")
+    assert not wrong
+
+
+def test_long_signatures_are_split_at_their_own_commas(generate):
+    assert generate.entry.__module__ == "source_text"
+    split = sys.modules["source_text"].split
+    assert split("a: dict[str, int], b: str = ', ', *, c=(1, 2)") == [
+        "a: dict[str, int]",
+        "b: str = ', '",
+        "*",
+        "c=(1, 2)",
+    ]
