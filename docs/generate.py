@@ -158,13 +158,13 @@ def attacks() -> str:
 def recognisers() -> str:
     from concept_probe.detect import RECOGNISERS
 
-    return table(("recogniser", "from"), [(f"`{name}`", RECOGNISERS.package(name)) for name in RECOGNISERS])
+    return table(("recogniser", "from"), [(f"`{name}`", "concept_probe") for name in RECOGNISERS])
 
 
 def families() -> str:
-    from concept_probe.families import FAMILIES
+    from concept_probe.families.loading import PIPELINES as FAMILIES
 
-    rows = [(f"`{name}`", about(kind), FAMILIES.package(name)) for name, kind in FAMILIES.items()]
+    rows = [(f"`{name}`", about(kind), "concept_probe") for name, kind in FAMILIES.items()]
     return table(("what is loaded", "as", "from"), rows)
 
 
