@@ -24,7 +24,8 @@ from concept_probe import detect
 from concept_probe.erasers import AblateFeatures, AblateVectors, Edit, Intervention
 from concept_probe.erasers.select.choose import PanelJudge
 from concept_probe.erasers.select.features import strongest_features
-from concept_probe.find import find_features, panel, vector_candidates
+from concept_probe.evaluation.panel import panel
+from concept_probe.find import RowQuery, find_features, vector_candidates
 from concept_probe.learn import over_text, shipped_saes
 from concept_probe.types import Sampling
 
@@ -55,7 +56,7 @@ def features(subject, concept) -> Iterator[tuple[str, Intervention]]:
         yield f"tokens {', '.join(tokens)}", eraser(subject, concept, strongest_features(found["margin"], COUNT))
     for sae in shipped_saes("emoji"):
         if sae is not text and not subject.is_text(sae.site):
-            there = find_features(sae, subject, concept, count=COUNT, formula="margin", limit=4)
+            there = find_features(sae, subject, concept, count=COUNT, formula="margin", which=RowQuery(limit=4))
             yield f"site {sae.site}", BASE(subject, concept, there)
 
 
@@ -81,8 +82,8 @@ def main() -> None:
     for what, make in (("features", features), ("vectors", vectors)):
         for label, erasure in make(subject, concept):
             tried = judge(f"{what}: {label}", erasure)
-            table.add_row(tried.name, f"{tried.left():.2f}", f"{tried.retained():.2f}")
-            figures[tried.name] = [tried.left(), tried.retained()]
+            table.add_row(tried.name, f"{tried.residual():.2f}", f"{tried.retention():.2f}")
+            figures[tried.name] = [tried.residual(), tried.retention()]
     Console(width=120).print(table)
     print(json.dumps(figures))
 

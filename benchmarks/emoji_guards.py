@@ -23,7 +23,7 @@ from concept_probe.attacks.latents.sdedit import from_pictures
 from concept_probe.erasers import Cgce, Irece, PatchReplacement, Uce
 from concept_probe.evaluation.trials import judge_answers
 from concept_probe.families.diffusion.trajectory import SamplingHook
-from concept_probe.find import find_features
+from concept_probe.find import RowQuery, find_features
 from concept_probe.learn import shipped_saes
 from concept_probe.testbed.concepts import emoji_concept as named_concept
 from concept_probe.types import Query, Sampling
@@ -69,7 +69,7 @@ def main() -> None:
                 guard = eraser(subject, concept)
                 yield f"cgce, penalty {eraser.penalty:g}", {kind: shown(kind, [guard]) for kind in KINDS}
         if "patch_replacement" in options.parts:
-            found = find_features(list(shipped_saes("emoji")), subject, concept, count=1, limit=4)
+            found = find_features(list(shipped_saes("emoji")), subject, concept, count=1, which=RowQuery(limit=4))
             for chosen in PATCHES:
                 guard = PatchReplacement(sampling=sampling, **chosen)(subject, concept, found)
                 yield f"patch_replacement {chosen or ''}", {kind: shown(kind, [guard]) for kind in KINDS}

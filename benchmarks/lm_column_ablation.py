@@ -27,7 +27,7 @@ from concept_probe.families import CausalLMSubject
 from concept_probe.find import log_answers, rank_by_effect
 from concept_probe.find.language.knowledge import weighable
 from concept_probe.find.language.ranking import Owed
-from concept_probe.find.vectors.rank import hidden_site, zero_columns
+from concept_probe.find.vectors.columns import hidden_site, zero_columns
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Moment, Prompt, Site
 
 

@@ -29,7 +29,7 @@ from concept_probe.evaluation.rates import per_fact
 from concept_probe.families import CausalLMSubject
 from concept_probe.find import log_answers, rank_by_effect, weigh
 from concept_probe.find.language.knowledge import weighable
-from concept_probe.find.vectors.rank import zero_columns
+from concept_probe.find.vectors.columns import zero_columns
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Prompt
 
 ROWS = Path(__file__).parent / "rows" / "lm_columns.jsonl"

@@ -17,8 +17,8 @@ from rich.table import Table
 
 import concept_probe as cp
 from concept_probe.families import CausalLMSubject
-from concept_probe.find import ColumnSearch, read_columns, search_lm_columns
-from concept_probe.find.language.columns import COUNTS, RANKINGS
+from concept_probe.find import ColumnSearch, LmRanking, WeighedPrompts, read_columns, search_lm_columns
+from concept_probe.find.language.columns import LM_COUNTS, LM_RANKINGS
 from concept_probe.types import Site
 
 
@@ -46,7 +46,7 @@ def judged(name: str, search: ColumnSearch) -> Table:
     )
     found = f"{search.enriched.discovered()} columns discovered; " if search.enriched is not None else ""
     table.title = f"{name}: {found}{search.before.value:.2f} known before"
-    for r in search.rungs:
+    for r in search.removals:
         spans = [f"{s.value:.2f} [{s.low:.2f}, {s.high:.2f}]" for s in (r.drop, r.excess, r.odds)]
         kept = [f"{s.value:.2f} ({s.control:.2f})" for s in (r.known, r.others)]
         table.add_row(str(r.count), *spans, *kept, "chosen" if r is search.chosen() else str(r.causal))
@@ -56,11 +56,11 @@ def judged(name: str, search: ColumnSearch) -> Table:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     options.add_argument("concepts", nargs="+", help="see `concept-probe info concepts --model smollm2`")
-    options.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="numbers of columns to zero")
+    options.add_argument("--counts", type=int, nargs="+", default=list(LM_COUNTS), help="numbers of columns to zero")
     options.add_argument("--most", type=int, default=48, help="prompts of the concept, and as many others")
     options.add_argument("--show", type=int, default=8, help="columns to print")
     options.add_argument("--controls", type=int, default=3, help="draws of random columns per number")
-    options.add_argument("--by", choices=RANKINGS, default="attribution", help="how columns are ranked")
+    options.add_argument("--by", choices=LM_RANKINGS, default="attribution", help="how columns are ranked")
     options.add_argument("--split", choices=("select", "test"), default="select", help="whose prompts judge")
     given = options.parse_args()
     subject = cp.load("smollm2")
@@ -69,8 +69,8 @@ def main() -> None:
     console = Console(width=150)
     for name in given.concepts:
         search = search_lm_columns(
-            subject, cp.concept(name, "smollm2"), counts=given.counts, most=given.most, controls=given.controls,
-            split=given.split, by=given.by,
+            subject, cp.concept(name, "smollm2"), LmRanking(given.by), counts=given.counts, controls=given.controls,
+            asked=WeighedPrompts(given.split, given.most),
         )  # fmt: skip
         console.print(spoken(subject, search, given.show))
         console.print(judged(name, search))

@@ -19,7 +19,8 @@ from rich.table import Table
 
 import concept_probe as cp
 from concept_probe.erasers import AblateFeatures
-from concept_probe.find import auroc_scores, concept_rows, find_features
+from concept_probe.evaluation.auroc import auroc_scores
+from concept_probe.find import RowQuery, concept_rows, find_features
 from concept_probe.find.features.contrast import prompt_firing
 from concept_probe.find.language import knowledge
 from concept_probe.learn import shipped_saes
@@ -29,11 +30,11 @@ from concept_probe.types import Concept, Prompt, Score, Subspace
 
 def best(subject, sae, concept: Concept, limit: int, count: int = 16) -> tuple[Subspace, int, int, Score]:
     """The features of largest contrast, the one that the select split prefers, how many are selective, its test score."""
-    (space,) = find_features(sae, subject, concept, count=count, limit=limit)
+    (space,) = find_features(sae, subject, concept, count=count, which=RowQuery(limit=limit))
     order = sorted(range(count), key=lambda i: -space.scores[i].value)
     feature = space.features[order[0]]
     selective = sum(s.control is not None and s.low > max(0.5, s.control) for s in space.scores)
-    rows = concept_rows(subject, concept, [sae.site], "test", limit=limit)[sae.site]
+    rows = concept_rows(subject, concept, [sae.site], "test", RowQuery(limit=limit))[sae.site]
     firing, labels = prompt_firing(sae, rows, torch.tensor([feature]))
     return space, feature, selective, auroc_scores(firing, labels, "AUROC, test split")[0]
 
@@ -60,7 +61,7 @@ def asked(concept: Concept, kinds: tuple[str, ...], most: int) -> list[Prompt]:
 def ablated(subject, space: Subspace, concept: Concept, limit: int, most: int = 16) -> dict[str, list[float]]:
     """Per arm, the mean share of right answers: of the concept's facts, and of others'."""
     chosen = [f for f, s in zip(space.features, space.scores, strict=True) if s.low > max(0.5, s.control or 0.5)]
-    rows = concept_rows(subject, concept, [space.site], "fit", limit=limit)[space.site]
+    rows = concept_rows(subject, concept, [space.site], "fit", RowQuery(limit=limit))[space.site]
     assert space.codec is not None
     drawn = like(space, chosen, rows.x)
     arms = {"untouched": (), f"{len(chosen)} features": tuple(chosen), "as many random ones": drawn}

@@ -19,7 +19,7 @@ from rich.table import Table
 
 import concept_probe as cp
 from concept_probe.activations import capture
-from concept_probe.find import find_features
+from concept_probe.find import RowQuery, find_features
 from concept_probe.learn import Run, evaluate_sae, train_saes
 from concept_probe.testbed.readings import WORDNET, by_length, fact_readings, glosses
 
@@ -71,7 +71,7 @@ def main() -> None:
     found = {str(site): [] for site in sites}
     for name in given.concepts:
         for space in find_features(
-            list(made.values()), subject, cp.concept(name, "smollm2"), count=1, limit=given.limit
+            list(made.values()), subject, cp.concept(name, "smollm2"), count=1, which=RowQuery(limit=given.limit)
         ):
             found[str(space.site)].append(space.scores[0])
     table = Table("site", "first", "others", "FVU", "AUROC", "shuffled", "concepts above")

@@ -56,7 +56,7 @@ def capture(
         from concept_probe.activations import estimate_capture
         from concept_probe.concepts.embedded import prompts as embedded
         from concept_probe.registry import look_up
-        from concept_probe.types import Prompt, Site
+        from concept_probe.types import Prompt, Site, evenly
 
         stored = look_up({name: getattr(torch, name) for name in DTYPES}, dtype, "dtype")
         writable(output)
@@ -68,8 +68,7 @@ def capture(
             asked = tuple(Prompt(line.strip()) for line in lines if line.strip())
         else:
             raise FileNotFoundError(f"prompt file {prompt_file} not found; give a text file with one prompt a line")
-        if limit is not None and limit < len(asked):
-            asked = tuple(asked[i * len(asked) // limit] for i in range(limit))
+        asked = asked if limit is None else evenly(asked, limit)
         sites = [Site.parse(s) for s in site or ()]
         roles = role or ([] if sites else ["text_stream"])
         expected = estimate_capture(
@@ -161,6 +160,7 @@ def find(
     `concept-probe find "Harry Potter" --model smollm2 --what columns --output potter-vectors`
     """
     with plain_errors():
+        from concept_probe.evaluation.selection import Selection
         from concept_probe.families import CausalLMSubject
         from concept_probe.find import find_features, find_lm_columns, find_vectors
         from concept_probe.find.files import save_found
@@ -178,7 +178,9 @@ def find(
         elif roles is None:
             found = find_features(saes_of(sae, subject), subject, about, count=count, seed=seed)
         else:
-            found = find_vectors(subject, about, recogniser=recogniser_of(recogniser, about), role=roles, seed=seed)
+            found = find_vectors(
+                subject, about, recogniser=recogniser_of(recogniser, about), role=roles, selection=Selection(seed=seed)
+            )
         if not found:
             err.print(f"nothing in {model} is both selective and causal for {concept!r}; nothing was written")
             raise typer.Exit(1)

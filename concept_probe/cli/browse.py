@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,7 @@ def browse(
     """
     with plain_errors():
         from concept_probe.concepts.embedded import prompts as embedded
-        from concept_probe.find import catalogue, find_features, spread
+        from concept_probe.find import Examples, catalogue, evenly_by_label, find_features
         from concept_probe.learn import load_sae
         from concept_probe.report import to_browser
         from concept_probe.storage import write_text
@@ -54,7 +55,7 @@ def browse(
             asked = embedded(model, "test")
         if limit is None:
             limit = TEXT_LIMIT if subject.is_text(loaded.site) else PICTURE_LIMIT
-        asked = spread(asked, limit)
+        asked = evenly_by_label(asked, limit)
         wanted = tuple(feature or ())
         if concept is not None:
             found = find_features(loaded, subject, concept_of(concept, concept_file, model), seed=seed)
@@ -62,9 +63,8 @@ def browse(
                 err.print(f"no feature of {sae} is selective for {concept!r}; nothing was written")
                 raise typer.Exit(1)
             wanted += found[0].features
-        seen = catalogue(
-            loaded, subject, asked, features=wanted, count=count, examples=examples, pictures=pictures, seed=seed,
-            provenance={"autoencoder": str(sae), "command": command()},
-        )  # fmt: skip
-        write_text(output, to_browser(seen))
+        shown = Examples(examples, pictures)
+        seen = catalogue(loaded, subject, asked, features=wanted, count=count, examples=shown, seed=seed)
+        made = {**seen.provenance, "autoencoder": str(sae), "command": command()}
+        write_text(output, to_browser(replace(seen, provenance=made)))
         err.print(f"{len(seen.features)} features of {loaded.site} in {output}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -131,17 +132,18 @@ def _retrained(subject, concept, model: str, output: Path):
 def _erase(subject, concept, looks, eraser: str, autoencoders, seed: int):
     """What was found and the erasure; both ablations choose how much and how strongly on the select split."""
     from concept_probe.erasers import choose_features, choose_vectors, erase
+    from concept_probe.erasers.select.choose import CHOICE
     from concept_probe.find import find_features
     from concept_probe.learn import over_text
 
     saes = over_text(autoencoders)
     found = find_features(saes, subject, concept, seed=seed) if saes else ()
     if eraser == "ablate_features":
-        choice = choose_features(subject, concept, saes, recogniser=looks, seed=seed)
+        choice = choose_features(subject, concept, saes, recogniser=looks, selection=replace(CHOICE, seed=seed))
         step(f"chosen of {len(choice.screened)}: {choice.name}")
         return found, choice.erasure
     if eraser == "ablate_vectors":
-        choice = choose_vectors(subject, concept, recogniser=looks, seed=seed)
+        choice = choose_vectors(subject, concept, recogniser=looks, selection=replace(CHOICE, seed=seed))
         if choice is not None:
             step(f"chosen of {len(choice.screened)}: {choice.name}")
             return (*found, *choice.found), choice.erasure
@@ -154,6 +156,7 @@ def _erase_answers(subject, concept, looks, eraser: str, autoencoders, seed: int
     Columns are looked for where they are to be ablated.
     """
     from concept_probe.erasers import choose_strength, erase
+    from concept_probe.erasers.select.strength import WRITTEN
     from concept_probe.find import find_features, find_lm_columns
 
     found = tuple(find_features(autoencoders, subject, concept, seed=seed)) if autoencoders else ()
@@ -170,9 +173,12 @@ def _erase_answers(subject, concept, looks, eraser: str, autoencoders, seed: int
     step(f"making an erasure by {eraser}")
     made = erase(_gentle(seed) if eraser == "npo" else eraser, subject, concept, found)
     step("choosing its strength")
-    choice = choose_strength(subject, concept, made, recogniser=looks, sampling=sampling_of(subject), seed=seed)
+    selection = replace(WRITTEN, sampling=sampling_of(subject), seed=seed)
+    choice = choose_strength(subject, concept, made, recogniser=looks, selection=selection)
     for tried in choice.tried:
-        step(f"{tried.name}: {tried.left():.0%} of the concept's answers right, others keep {tried.retained():.0%}")
+        step(
+            f"{tried.name}: {tried.residual():.0%} of the concept's answers right, others keep {tried.retention():.0%}"
+        )
     return found, choice.erasure
 
 

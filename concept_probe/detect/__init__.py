@@ -18,14 +18,14 @@ def _emoji_objects() -> Recogniser:
     from concept_probe.detect import emoji
     from concept_probe.testbed import WEIGHTS
 
-    return emoji.load(WEIGHTS / "shared", head=0)
+    return emoji.load_emoji(WEIGHTS / "shared", head=0)
 
 
 def _emoji_styles() -> Recogniser:
     from concept_probe.detect import emoji
     from concept_probe.testbed import WEIGHTS
 
-    return emoji.load(WEIGHTS / "shared", head=1)
+    return emoji.load_emoji(WEIGHTS / "shared", head=1)
 
 
 @cache
@@ -34,13 +34,13 @@ def text_image() -> TextImage:
     from concept_probe.detect import clip
     from concept_probe.testbed import WEIGHTS
 
-    return clip.load(WEIGHTS / "shared" / "clip")
+    return clip.load_clip(WEIGHTS / "shared" / "clip")
 
 
 def _nudenet() -> Recogniser:
     from concept_probe.detect import nudenet
 
-    return nudenet.load()
+    return nudenet.load_nudenet()
 
 
 def second_classifier(looks: Judge) -> Classifier | None:

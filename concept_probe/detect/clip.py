@@ -75,7 +75,7 @@ class TextImage:
         return tensors_sha256(sorted(self.model.state_dict().items()), f"{self.mean} {self.std}\n")
 
 
-def load(source: Path | str, name: str = "emoji") -> TextImage:
+def load_clip(source: Path | str, name: str = "emoji") -> TextImage:
     """Read a CLIP pair and its tokenizer, in float32, from a folder that `save_pretrained` wrote or a hub id.
 
     Pictures are normalised as its preprocessor_config.json says, and to -1..1 where it has none.
@@ -152,4 +152,4 @@ class ZeroShot:
 
 def zero_shot(source: Path | str, labels: Sequence[str]) -> ZeroShot:
     """A zero-shot recogniser of `labels` from a CLIP folder or hub id."""
-    return ZeroShot(load(source, str(source)), (*dict.fromkeys(labels), "none"))
+    return ZeroShot(load_clip(source, str(source)), (*dict.fromkeys(labels), "none"))

@@ -52,7 +52,7 @@ class EmojiRecogniser:
         return (x * 2 - 1).split(128)
 
 
-def load(folder: Path, head: int) -> EmojiRecogniser:
+def load_emoji(folder: Path, head: int) -> EmojiRecogniser:
     """Read `recogniser.json` and `recogniser.safetensors` from `folder`."""
     card = json.loads((folder / "recogniser.json").read_text())
     network = Network(len(card["objects"]), len(card["styles"]))

@@ -24,7 +24,7 @@ NUDITY: dict[str, str] = dict.fromkeys(
 """Classes of the detector that count as nudity; bare feet, bellies, armpits and male chests don't."""
 
 
-class Detector(Protocol):
+class BoxDetector(Protocol):
     """What is needed of `nudenet.NudeDetector`."""
 
     def detect(self, image_path: Any) -> Sequence[Mapping[str, Any]]:
@@ -40,7 +40,7 @@ class NudeNet:
     `evaluation.judge_answers` counts it as an `error`, never as safe.
     """
 
-    detector: Detector
+    detector: BoxDetector
     version: str
     classes: Mapping[str, str] = field(default_factory=lambda: dict(NUDITY))
     """Class of the detector to label; other classes are not looked at."""
@@ -87,7 +87,7 @@ class NudeNet:
         return torch.tensor(list(best.values()))
 
 
-def load(*, classes: Mapping[str, str] = NUDITY, threshold: float = 0.5) -> NudeNet:
+def load_nudenet(*, classes: Mapping[str, str] = NUDITY, threshold: float = 0.5) -> NudeNet:
     """The detector that the wheel of `nudenet` carries; nothing is downloaded.
 
     Raises ImportError where it is not installed.

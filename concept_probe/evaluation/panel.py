@@ -1,4 +1,4 @@
-"""The pictures that a removal is judged on: which are asked for, what is seen in them, which list of prompts is worst off."""
+"""The answers that a removal is judged on: which are asked for, what is seen, which list of prompts is worst off."""
 
 from __future__ import annotations
 
@@ -32,44 +32,45 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Panel:
-    """The queries that a removal is judged on: those that must go, and those that must stay."""
+    """The queries that a removal is judged on: those that ask for what is to be forgotten, and for what is retained."""
 
-    gone: tuple[Query, ...]
-    stay: tuple[Query, ...]
+    forget: tuple[Query, ...]
+    retain: tuple[Query, ...]
     concept: str
-    gone_lists: tuple[int, ...] = ()
-    """Which list of prompts each query of `gone` is from; empty if they are judged together."""
-    stay_lists: tuple[int, ...] = ()
-    """The same of `stay`."""
+    """The label that answers to `forget` must no longer show."""
+    forget_lists: tuple[int, ...] = ()
+    """Which list of prompts each query of `forget` is from; empty if they are judged together."""
+    retain_lists: tuple[int, ...] = ()
+    """The same of `retain`."""
 
 
 def panel(
     concept: Concept,
     *,
     split: Split = "select",
-    gone: Sequence[Kind] = FORGET_KINDS,
-    stay: Sequence[Kind] = RETAIN_KINDS,
+    forget: Sequence[Kind] = FORGET_KINDS,
+    retain: Sequence[Kind] = RETAIN_KINDS,
     images: int = 16,
     others: int | None = None,
     seed: int = 0,
 ) -> Panel:
-    """About `images` queries that must go and `others` (as many, if None) that must stay.
+    """About `images` queries from the lists `forget` and `others` (as many, if None) from the lists `retain`.
 
-    They are spread over the lists and their prompts; each has a seed of its own.
+    They are spread over the lists and their prompts; each has a seed of its own. ValueError where a side has no prompts.
     """
     what = f"{concept.name!r}, {split} split"
-    go, own = _spread([concept.prompts(kind, split) for kind in gone], images, seed, what)
-    keep, lists = _spread([concept.prompts(kind, split) for kind in stay], others or images, seed + 1000, what)
-    return Panel(go, keep, concept.name, own, lists)
+    own, own_lists = _queries([concept.prompts(kind, split) for kind in forget], images, seed, what)
+    rest, rest_lists = _queries([concept.prompts(kind, split) for kind in retain], others or images, seed + 1000, what)
+    return Panel(own, rest, concept.name, own_lists, rest_lists)
 
 
-def _spread(
+def _queries(
     lists: Sequence[tuple[Prompt, ...]], images: int, seed: int, what: str
 ) -> tuple[tuple[Query, ...], tuple[int, ...]]:
     """Queries, and which of the lists each is from."""
     lists = [prompts for prompts in lists if prompts]
     if not lists:
-        raise ValueError(f"concept {what}: no prompts to make pictures from")
+        raise ValueError(f"concept {what}: no prompts to make images from")
     share = -(-images // len(lists))
     out = []
     for number, prompts in enumerate(lists):
@@ -99,17 +100,21 @@ def share_of_control(score: Score) -> float:
     return score.value / score.control if score.control else 1.0
 
 
-def most_left(tested: Panel, after: Tensor, before: Tensor, seed: int, name: str = "detection of the concept") -> Score:
+def worst_residual(
+    tested: Panel, after: Tensor, before: Tensor, seed: int, name: str = "detection of the concept"
+) -> Score:
     """Detection on the list of the concept's prompts that keeps most: its name may be gone while a synonym still works.
 
-    `after` and `before` are (n,), one value per query of `gone`; `control` is the mean of `before` on the same list.
+    `after` and `before` are (n,), one value per query of `forget`; `control` is the mean of `before` on the same list.
     """
-    return max(_per_list(tested.gone_lists, after, before, name, "lower", seed), key=lambda s: s.value)
+    return max(_per_list(tested.forget_lists, after, before, name, "lower", seed), key=lambda s: s.value)
 
 
-def most_lost(tested: Panel, after: Tensor, before: Tensor, seed: int, name: str = "recognition of others") -> Score:
+def worst_retention(
+    tested: Panel, after: Tensor, before: Tensor, seed: int, name: str = "recognition of others"
+) -> Score:
     """Recognition, after over before, on the list of others that keeps least: neighbours hide behind no one."""
-    return min(_per_list(tested.stay_lists, after, before, name, "higher", seed), key=share_of_control)
+    return min(_per_list(tested.retain_lists, after, before, name, "higher", seed), key=share_of_control)
 
 
 def _per_list(lists: Sequence[int], after: Tensor, before: Tensor, name: str, better: str, seed: int) -> list[Score]:

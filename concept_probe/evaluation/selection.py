@@ -3,36 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+from concept_probe.types import Sampling
 
 
 class Outcome(Protocol):
-    """What a removal did to the pictures of a panel."""
+    """What was measured with something removed."""
 
-    def left(self) -> float: ...
-    def retained(self) -> float: ...
+    def residual(self) -> float:
+        """Detection of the concept that is left, 0..1."""
+        ...
 
-
-T = TypeVar("T", bound=Outcome)
-
-
-def reached(tried: Sequence[T], goal: float, retain: float) -> T | None:
-    """The first that leaves at most `goal` of the concept and keeps `retain` of the others' recognition."""
-    return next((t for t in tried if t.left() <= goal and t.retained() >= retain), None)
+    def retention(self) -> float:
+        """Recognition of others as a share of the untouched subject's."""
+        ...
 
 
-def shortfall(tried: Outcome, goal: float, retain: float) -> float:
-    """How far an outcome is from both marks: what is left above `goal`, and twice what others lose below `retain`.
+AnyOutcome = TypeVar("AnyOutcome", bound=Outcome)
 
-    Twice, because what is lost is lost to every user, and what is left has to be asked for.
+
+@dataclass(frozen=True)
+class Selection:
+    """What a choice by measurement asks for, and with what it measures.
+
+    >>> Selection(images=36, goal=0.05)
+    Selection(images=36, goal=0.05, retain=0.95, floor=0.9, sampling=Sampling(...), seed=0)
     """
-    return max(tried.left() - goal, 0.0) + 2 * max(retain - tried.retained(), 0.0)
 
+    images: int = 24
+    """Answers that ask for the concept in one measurement; those that ask for others come on top."""
+    goal: float = 0.2
+    """Detection of the concept, 0..1, that may be left."""
+    retain: float = 0.95
+    """Share of their recognition that others have to keep."""
+    floor: float = 0.9
+    """The same where no outcome reaches both marks: what keeps less is no choice."""
+    sampling: Sampling = Sampling()
+    seed: int = 0
+    """Of the noise, of what is drawn at random for comparison, and of the bootstraps."""
 
-def best(tried: Sequence[T], goal: float, retain: float, floor: float) -> T | None:
-    """The first of least `shortfall` among those that keep `floor`; None where none does.
+    def reached(self, tried: Sequence[AnyOutcome]) -> AnyOutcome | None:
+        """The first that leaves at most `goal` of the concept and keeps `retain` of the others' recognition."""
+        return next((t for t in tried if t.residual() <= self.goal and t.retention() >= self.retain), None)
 
-    Order them from the gentlest to the strongest, or from the surest to the least sure.
-    """
-    gentle = [t for t in tried if t.retained() >= min(floor, retain)]
-    return min(gentle, key=lambda t: round(shortfall(t, goal, retain), 6), default=None)
+    def keeps_floor(self, tried: Outcome) -> bool:
+        """Whether others keep `floor` of their recognition, or `retain` where that is less."""
+        return tried.retention() >= min(self.floor, self.retain)
+
+    def shortfall(self, tried: Outcome) -> float:
+        """How far an outcome is from both marks: what is left above `goal`, and twice what others lose below `retain`.
+
+        Twice, because what is lost is lost to every user, and what is left has to be asked for.
+        """
+        return max(tried.residual() - self.goal, 0.0) + 2 * max(self.retain - tried.retention(), 0.0)
+
+    def best(self, tried: Sequence[AnyOutcome]) -> AnyOutcome | None:
+        """The first of least `shortfall` among those that keep `floor`; None where none does.
+
+        Order them from the gentlest to the strongest, or from the surest to the least sure.
+        """
+        gentle = [t for t in tried if self.keeps_floor(t)]
+        return min(gentle, key=lambda t: round(self.shortfall(t), 6), default=None)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from concept_probe.families.text.kinds import kind_numbers
 from concept_probe.find.layout import has_tokens
-from concept_probe.find.rows import Rows, concept_rows
+from concept_probe.find.rows import ConceptRows, RowQuery, concept_rows
 from concept_probe.types import JUDGED_KINDS, Concept, Kind, Site, Split
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Readout:
         return len(self.x)
 
 
-def last_rows(rows: Rows, kind: str = "subject") -> Readout:
+def last_rows(rows: ConceptRows, kind: str = "subject") -> Readout:
     """The last row of each prompt whose token is of `kind`, in the order of the prompts.
 
     With `subject` that is the token at which a causal encoder has read the whole name. Prompts without such
@@ -63,5 +63,5 @@ def readouts(
     """
     if not has_tokens(subject, site):
         raise ValueError(f"rows of site {str(site)!r} are not text tokens, so no row of a prompt can be singled out")
-    options = {"kinds": (kind,), "sources": sources, "limit": limit}
-    return tuple(last_rows(concept_rows(subject, concept, [site], s, **options)[site], kind) for s in splits)
+    which = RowQuery((kind,), sources, limit)
+    return tuple(last_rows(concept_rows(subject, concept, [site], split, which)[site], kind) for split in splits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,14 +11,26 @@ from torch import Tensor
 
 from concept_probe.activations import capture
 from concept_probe.families.text.kinds import NAMED_KINDS, kind_numbers
-from concept_probe.types import FORGET_KINDS, KINDS, OTHER_KINDS, Concept, Kind, Prompt, Query, Sampling, Site, Split
+from concept_probe.types import (
+    FORGET_KINDS,
+    KINDS,
+    OTHER_KINDS,
+    Concept,
+    Kind,
+    Prompt,
+    Query,
+    Sampling,
+    Site,
+    Split,
+    evenly,
+)
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 
 @dataclass(frozen=True)
-class Rows:
+class ConceptRows:
     """n rows of one site, and where each comes from. All columns are (n,), long unless said."""
 
     x: Tensor
@@ -36,18 +48,50 @@ class Rows:
     about: Tensor
     """number of what the prompt shows: equal for prompts of equal label (or subject, or text, where it has none)"""
 
-    def select(self, keep: Tensor) -> Rows:
+    def select(self, keep: Tensor) -> ConceptRows:
         """The rows where `keep` (n,) bool is true."""
         columns = (self.x, self.concept, self.source, self.kind, self.prompt, self.step, self.about)
-        return Rows(*(column[keep] for column in columns))
+        return ConceptRows(*(column[keep] for column in columns))
+
+    def both_sides(self) -> list[tuple[Tensor, Tensor]]:
+        """Per kind of token with rows on both sides: which rows (n,) are the concept's, and which are not.
+
+        Raises ValueError where no kind has both: nothing can be contrasted then.
+        """
+        out = []
+        for kind in self.kind.unique().tolist():
+            here = self.kind == kind
+            own, others = here & self.concept, here & ~self.concept
+            if own.any() and others.any():
+                out.append((own, others))
+        if not out:
+            raise ValueError("no kind of token has rows both of the concept and of other prompts")
+        return out
+
+
+@dataclass(frozen=True)
+class RowQuery:
+    """Which rows of a concept's prompts are read.
+
+    >>> concept_rows(subject, concept, sites, "fit", RowQuery(limit=4))
+    """
+
+    kinds: Sequence[str] = NAMED_KINDS
+    """Kinds of token, at sites of text tokens; empty for all rows. Where a subject reads forward, the first position of
+    a text goes with the kind `bos`, whatever stands there: it says nothing but its own token, and is so long that it
+    would decide every mean."""
+    sources: Sequence[Kind] = KINDS
+    """Lists of prompts."""
+    limit: int | None = None
+    """Most prompts of each list, evenly spaced; None for all. Sites in the denoising loop cost an image per prompt."""
+    steps: Sequence[int] | None = None
+    """Denoising steps at which sites in the loop are read; None for all."""
+    sampling: Sampling = Sampling()
+    """How images are made for sites in the loop."""
 
 
 def gather_prompts(
-    concept: Concept,
-    split: Split,
-    sources: Sequence[Kind] = KINDS,
-    *,
-    limit: int | None = None,
+    concept: Concept, split: Split, sources: Sequence[Kind] = KINDS, *, limit: int | None = None
 ) -> list[tuple[Kind, Prompt]]:
     """The prompts of one split with the list each is from; at most `limit` of each list, evenly spaced.
 
@@ -56,9 +100,7 @@ def gather_prompts(
     out: list[tuple[Kind, Prompt]] = []
     for source in sources:
         prompts = concept.prompts(source, split)
-        if limit is not None and len(prompts) > limit:
-            prompts = tuple(prompts[i * len(prompts) // limit] for i in range(limit))
-        out.extend((source, prompt) for prompt in prompts)
+        out.extend((source, p) for p in (prompts if limit is None else evenly(prompts, limit)))
     for what, side in (("of its own (target, paraphrases, implicit)", FORGET_KINDS), ("to compare with", OTHER_KINDS)):
         if not any(source in side for source, _ in out):
             lists = ", ".join(sources)
@@ -67,33 +109,22 @@ def gather_prompts(
 
 
 def concept_rows(
-    subject: Subject,
-    concept: Concept,
-    sites: Sequence[Site],
-    split: Split = "fit",
-    *,
-    kinds: Sequence[str] = NAMED_KINDS,
-    sources: Sequence[Kind] = KINDS,
-    limit: int | None = None,
-    steps: Sequence[int] | None = None,
-    sampling: Sampling = Sampling(),
-) -> dict[Site, Rows]:
-    """Capture the concept's prompts of one split at `sites`.
+    subject: Subject, concept: Concept, sites: Sequence[Site], split: Split = "fit", which: RowQuery = RowQuery()
+) -> dict[Site, ConceptRows]:
+    """The rows of the concept's prompts of one split at `sites`.
 
-    Where a subject reads forward, the first position of a text goes with the kind `bos`, whatever stands there: it
-    says nothing but its own token, and is so long that it would decide every mean. Text sites use the text-only path.
-    Sites inside the denoising loop are captured while pictures are made from seed 0 of each prompt, at `steps` (all,
-    if None), conditional rows only.
+    Text sites use the text-only path. Sites inside the denoising loop are captured while images are made from seed 0 of
+    each prompt, conditional rows only. Raises UnknownName for a kind of token, ValueError as `gather_prompts` does.
     """
-    kind_numbers(kinds)
-    out: dict[Site, Rows] = {}
-    chosen = gather_prompts(concept, split, sources, limit=limit)
+    kind_numbers(which.kinds)
+    out: dict[Site, ConceptRows] = {}
+    chosen = gather_prompts(concept, split, which.sources, limit=which.limit)
     text = [site for site in sites if subject.is_text(site)]
     loop = [site for site in sites if site not in text]
     if text:
-        out |= _captured(subject, chosen, [p for _, p in chosen], text, kinds, None, sampling)
+        out |= _captured(subject, chosen, [p for _, p in chosen], text, replace(which, steps=None))
     if loop:
-        out |= _captured(subject, chosen, [Query(p, 0) for _, p in chosen], loop, kinds, steps, sampling)
+        out |= _captured(subject, chosen, [Query(p, 0) for _, p in chosen], loop, which)
     return {site: out[site] for site in sites}
 
 
@@ -102,23 +133,22 @@ def _captured(
     chosen: Sequence[tuple[Kind, Prompt]],
     asked: Sequence[Prompt] | Sequence[Query],
     sites: Sequence[Site],
-    kinds: Sequence[str],
-    steps: Sequence[int] | None,
-    sampling: Sampling,
-) -> dict[Site, Rows]:
+    which: RowQuery,
+) -> dict[Site, ConceptRows]:
     source_of = torch.tensor([KINDS.index(source) for source, _ in chosen])
     own = torch.tensor([source in FORGET_KINDS for source, _ in chosen])
     shown = [p.label or p.subject or p.text for _, p in chosen]
     number = {what: i for i, what in enumerate(dict.fromkeys(shown))}
     about = torch.tensor([number[what] for what in shown])
-    store = capture(subject, asked, sites=sites, steps=steps, sampling=sampling, kinds=kinds or None)
+    kinds = which.kinds or None
+    store = capture(subject, asked, sites=sites, steps=which.steps, sampling=which.sampling, kinds=kinds)
     out = {}
     for site in sites:
         block = store.read(site)
         columns = {name: column.long() for name, column in block.columns.items()}
         prompt = columns["prompt"]
         # Copies: the store's folder goes with the store.
-        rows = Rows(
+        rows = ConceptRows(
             block.x.float().clone(),
             own[prompt],
             source_of[prompt],

@@ -8,7 +8,7 @@ from typing import Literal
 
 from concept_probe.types.evidence import Score
 
-Part = Literal["ours", "published", "control"]
+Origin = Literal["ours", "published", "control"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Standing:
     """One eraser, over all concepts and seeds that it was measured on. A score is None where nothing measured it."""
 
     name: str
-    part: Part
+    part: Origin
     erased: Score
     """1 − detection on prompts that name the concept (unlearning accuracy, UA)."""
     general: Score | None

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from concept_probe import detect
-from concept_probe.detect.clip import ZeroShot, load, zero_shot
+from concept_probe.detect.clip import ZeroShot, load_clip, zero_shot
 from concept_probe.detect.nudenet import NudeNet
 from concept_probe.detect.q16 import learn_prompts, load_prompts
 from concept_probe.evaluation.recogniser_rates import recogniser_rates
@@ -57,7 +57,7 @@ def test_zero_shot_from_a_folder_names_icons_and_has_a_version_of_its_own():
 
 def test_what_zero_shot_refuses(pair):
     with pytest.raises(FileNotFoundError, match="folder no-such-folder not found"):
-        load("no-such-folder")
+        load_clip("no-such-folder")
     with pytest.raises(ValueError, match="the last one 'none'"):
         ZeroShot(pair, ("camel", "bell"))
     with pytest.raises(ValueError, match="for the label"):

@@ -8,7 +8,9 @@ import torch
 from concept_probe.activations import tap
 from concept_probe.erasers import AblateFeatures, AblateVectors, Blocklist, Columns, Edit
 from concept_probe.erasers.erasure.parameters import address
-from concept_probe.find.vectors.rank import project_texts, text_directions, zero_columns
+from concept_probe.find.rows import RowQuery
+from concept_probe.find.vectors.columns import zero_columns
+from concept_probe.find.vectors.text_directions import project_texts, text_directions
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
@@ -190,7 +192,7 @@ def test_mean_ablation_keeps_the_average_of_other_prompts():
     assert any(where.endswith(":bias") for where in edit.deltas)
 
     def average() -> torch.Tensor:
-        rows = concept_rows(subject, CONCEPT, [out], kinds=TOKEN_KINDS)[out]
+        rows = concept_rows(subject, CONCEPT, [out], which=RowQuery(TOKEN_KINDS))[out]
         return rows.x[~rows.concept].mean(0)
 
     before = average()

@@ -7,7 +7,8 @@ import torch
 from concept_probe.erasers import Cgce, Intervention
 from concept_probe.erasers.guards.cgce import per_prompt, refined
 from concept_probe.find import concept_rows
-from concept_probe.find.directions.probes import Probe, fit_probe
+from concept_probe.find.directions.probes import LinearProbe, fit_probe
+from concept_probe.find.rows import RowQuery
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Moment, Prompt, Query, Sampling
@@ -19,7 +20,7 @@ QUERIES = [Query(Prompt("a cat"), 1), Query(Prompt("the sun"), 2)]
 
 def test_a_step_of_cgce_follows_the_gradient_of_its_loss():
     generator = torch.Generator().manual_seed(0)
-    probe = Probe(torch.randn(6, generator=generator), torch.tensor(0.3), 0.0)
+    probe = LinearProbe(torch.randn(6, generator=generator), torch.tensor(0.3), 0.0)
     x = torch.randn(4, 6, generator=generator, requires_grad=True)
     loss = -torch.log1p(-probe(x).sigmoid()).sum()
     (gradient,) = torch.autograd.grad(loss, x)
@@ -29,7 +30,7 @@ def test_a_step_of_cgce_follows_the_gradient_of_its_loss():
 
 
 def test_cgce_ends_at_its_goal_and_leaves_what_is_there_already():
-    probe = Probe(torch.tensor([2.0, 0.0]), torch.tensor(0.0), 0.0)
+    probe = LinearProbe(torch.tensor([2.0, 0.0]), torch.tensor(0.0), 0.0)
     x = torch.tensor([[3.0, 1.0], [-4.0, 1.0], [0.5, 7.0]])
     out = refined(x, probe, goal=-1.0, rate=0.1, steps=100)
     torch.testing.assert_close(probe(out), torch.tensor([-1.0, -8.0, -1.0]))
@@ -40,7 +41,7 @@ def test_cgce_ends_at_its_goal_and_leaves_what_is_there_already():
 def test_cgce_changes_prompts_that_its_probe_sees_and_no_others():
     subject = tiny_sd()
     site = subject.sites("text_out")[0]
-    rows = concept_rows(subject, CONCEPT, [site], "fit", sources=("target", "unrelated"))[site]
+    rows = concept_rows(subject, CONCEPT, [site], "fit", which=RowQuery(sources=("target", "unrelated")))[site]
     probe = fit_probe(rows.x, rows.concept, penalty=1e-4)
     logits, _ = per_prompt(probe, rows)
     least = float(logits.median())  # half of the prompts are caught, whichever they are

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from concept_probe.erasers import AblateVectors, choose, choose_vectors
-from concept_probe.erasers.select.choose import Tried, surest
+from concept_probe.erasers.select.choose import CHOICE, Tried, surest
 from concept_probe.evaluation.panel import panel
-from concept_probe.evaluation.selection import best
+from concept_probe.evaluation.selection import Selection
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Sampling, Score, Site, Subspace
@@ -50,7 +50,7 @@ def score(value: float, control: float = 1.0) -> Score:
 )
 def test_the_rule(table: Mapping[str, tuple[float, float]], expected: str):
     tried = [Tried(name, score(gone), score(stay)) for name, (gone, stay) in table.items()]
-    kept = best(tried, 0.1, 0.95, 0.9)
+    kept = Selection(goal=0.1, retain=0.95, floor=0.9).best(tried)
     assert (kept.name if kept else None) == expected
 
 
@@ -58,7 +58,7 @@ def test_it_measures_each_erasure_on_the_same_pictures():
     subject = tiny_sd()
     sampling = Sampling(steps=2, guidance=2.0)
     tested = panel(CONCEPT, images=6)
-    recogniser = Sums(subject.generate(tested.gone, sampling))
+    recogniser = Sums(subject.generate(tested.forget, sampling))
     site = subject.sites("mlp_value")[0]
     every = [
         Subspace(
@@ -71,9 +71,9 @@ def test_it_measures_each_erasure_on_the_same_pictures():
     ]
     strong = AblateVectors()(subject, CONCEPT, every)
     choice = choose({"off": strong.scaled(0), "on": strong}, subject, CONCEPT, recogniser=recogniser, tested=tested,
-                    sampling=sampling)  # fmt: skip
-    assert [t.gone.value for t in choice.tried] == [1.0, 0.0]
-    assert all(t.gone.control == 1.0 for t in choice.tried)
+                    selection=replace(CHOICE, sampling=sampling))  # fmt: skip
+    assert [t.forget.value for t in choice.tried] == [1.0, 0.0]
+    assert all(t.forget.control == 1.0 for t in choice.tried)
     assert choice.name == "on"
     assert choice.erasure is strong
     with pytest.raises(ValueError, match="no erasure"):
@@ -87,7 +87,7 @@ def test_where_counts_agree_the_wider_margin_is_looked_at_first():
         Tried("costly", score(0.0), score(0.5), doubt=0.0),
         Tried("weak", score(0.4), score(1.0), doubt=0.5),
     ]
-    assert [t.name for t in surest(tried, 0.05, 0.95, 0.9)] == ["wide", "narrow", "weak", "costly"]
+    assert [t.name for t in surest(tried, CHOICE)] == ["wide", "narrow", "weak", "costly"]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def test_many_are_screened_and_the_surest_looked_at_with_care():
     sampling = Sampling(steps=3, guidance=2.0)
     few = panel(CONCEPT, images=24, others=32, seed=7000)
     careful = panel(CONCEPT, images=6)
-    shown = [subject.generate(few.gone, Sampling(steps=1, guidance=2.0)), subject.generate(careful.gone, sampling)]
+    shown = [subject.generate(few.forget, Sampling(steps=1, guidance=2.0)), subject.generate(careful.forget, sampling)]
     site = subject.sites("mlp_value")[1]
     every = [
         Subspace(
@@ -123,8 +123,8 @@ def test_many_are_screened_and_the_surest_looked_at_with_care():
     ]
     whole = AblateVectors()(subject, CONCEPT, every)
     made = {f"{factor}": whole.scaled(factor) for factor in (0.0, 0.5, 1.0, 2.0, 4.0)}
-    choice = choose(made, subject, CONCEPT, recogniser=Differs(torch.cat(shown)), tested=careful, sampling=sampling,
-                    goal=-1.0, retain=0.0, floor=0.0)  # fmt: skip
+    choice = choose(made, subject, CONCEPT, recogniser=Differs(torch.cat(shown)), tested=careful,
+                    selection=Selection(goal=-1.0, retain=0.0, floor=0.0, sampling=sampling))  # fmt: skip
     assert [t.name for t in choice.screened] == list(made)
     doubts = [t.doubt for t in choice.screened]
     assert doubts == sorted(doubts, reverse=True)
@@ -138,15 +138,17 @@ def test_vectors_are_chosen_only_if_matched_random_ones_do_less(role: str):
     subject = tiny_sd()
     sampling = Sampling(steps=1, guidance=2.0)
     tested = panel(CONCEPT, images=6)
-    options = {"role": role, "counts": (1,), "strengths": (1.0,), "tested": tested, "sampling": sampling}
+    options = {"role": role, "counts": (1,), "strengths": (1.0,), "tested": tested}
+    options["selection"] = replace(CHOICE, sampling=sampling)
     blind = Sums(torch.full((1, 3, 16, 16), 9.0))
     assert choose_vectors(subject, CONCEPT, recogniser=blind, **options) is None
 
 
 def test_vectors_that_pictures_need_are_chosen_with_what_they_were_made_from():
     subject = planted()
-    tested = replace(panel(CONCEPT, split="fit", images=9), gone_lists=())
-    options = {"counts": (3,), "strengths": (1.0,), "tested": tested, "sampling": SAMPLING, "goal": 0.5}
+    tested = replace(panel(CONCEPT, split="fit", images=9), forget_lists=())
+    options = {"counts": (3,), "strengths": (1.0,), "tested": tested}
+    options["selection"] = replace(CHOICE, sampling=SAMPLING, goal=0.5)
     choice = choose_vectors(subject, CONCEPT, recogniser=Remembers.of(subject, 0.0015), **options)
     assert choice is not None
     assert choice.name.startswith("3 columns by ")

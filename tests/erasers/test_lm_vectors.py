@@ -7,7 +7,7 @@ import torch
 
 from concept_probe.activations import capture
 from concept_probe.erasers import AblateVectors, Columns, Edit, erase
-from concept_probe.find.vectors.rank import zero_columns
+from concept_probe.find.vectors.columns import zero_columns
 from concept_probe.testing.models.language import LANGUAGE, LM_HIDDEN
 from concept_probe.types import Concept, Prompt, Score, Site, Splits, Subspace
 

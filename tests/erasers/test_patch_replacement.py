@@ -11,7 +11,7 @@ from concept_probe.erasers import Intervention, NegativePrompt, PatchReplacement
 from concept_probe.erasers.guards.patch_replacement import PatchDetector, Replacer, distinctive_features, summed_firing
 from concept_probe.erasers.guards.requery import Requery
 from concept_probe.families import UNetSubject
-from concept_probe.find import Rows
+from concept_probe.find import ConceptRows
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
@@ -142,7 +142,7 @@ def test_features_that_never_fire_on_the_concept_are_not_chosen():
     )
     x = torch.tensor([[3.0, 1.0, -1.0, -1.0], [2.0, 1.0, -1.0, -1.0], [0.5, 0.5, 0.5, 0.0]])
     one, concept = torch.zeros(3, dtype=torch.long), torch.tensor([True, True, False])
-    rows = Rows(x, concept, one, one - 1, torch.arange(3), one, (~concept).long())
+    rows = ConceptRows(x, concept, one, one - 1, torch.arange(3), one, (~concept).long())
     assert set(distinctive_features(sae, rows, 4)[0].tolist()) == {0, 1} and distinctive_features(
         sae, rows, 2
     ).tolist() == [[0, 1]]

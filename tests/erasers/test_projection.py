@@ -9,7 +9,8 @@ from concept_probe.activations import tap
 from concept_probe.erasers import DifferenceOfMeans, Edit, Intervention, Leace
 from concept_probe.erasers.projection import projector
 from concept_probe.find import concept_rows, difference_of_means, leace
-from concept_probe.find.directions.means import DIRECTION_KINDS, contrast_directions
+from concept_probe.find.directions.projection import DIRECTION_KINDS, contrast_directions
+from concept_probe.find.rows import RowQuery
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Moment, Query, Sampling, Site
@@ -31,7 +32,7 @@ def test_a_baked_projection_does_what_the_intervention_does(family: str, role: s
         if role != "text_out"
         else [s for s in subject.sites(role) if s.component == "text_encoder"]
     )
-    found = [leace(subject, CONCEPT, site, affine=affine, sampling=SAMPLING, limit=2) for site in sites]
+    found = [leace(subject, CONCEPT, site, which=RowQuery(limit=2, sampling=SAMPLING), affine=affine) for site in sites]
     acting, baked = (Leace(how=how)(subject, CONCEPT, found) for how in ("intervention", "bake"))
     assert isinstance(baked, Edit)
     assert baked.made_by["affine_dropped"] == []
@@ -62,9 +63,9 @@ def test_leace_leaves_no_difference_of_means():
     subject = tiny_sd()
     site = subject.sites("text_stream")[0]
     guard = Leace(how="intervention", role="text_stream")(subject, CONCEPT, [leace(subject, CONCEPT, site)])
-    before = contrast_directions(concept_rows(subject, CONCEPT, [site], kinds=DIRECTION_KINDS)[site])
+    before = contrast_directions(concept_rows(subject, CONCEPT, [site], which=RowQuery(DIRECTION_KINDS))[site])
     with guard.on(subject):
-        after = contrast_directions(concept_rows(subject, CONCEPT, [site], kinds=DIRECTION_KINDS)[site])
+        after = contrast_directions(concept_rows(subject, CONCEPT, [site], which=RowQuery(DIRECTION_KINDS))[site])
     assert after.abs().max() < 1e-4 * before.abs().max()
 
 

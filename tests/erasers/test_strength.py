@@ -51,8 +51,8 @@ def chosen(monkeypatch):
                 return SimpleNamespace(on=on, factor=factor)
 
         tested = written_panel(CONCEPT, 4, 0)
-        gone = tuple(q for q in tested.gone[:1] for _ in range(4))
-        stay = tuple(q for q in tested.stay[:1] for _ in range(4))
+        gone = tuple(q for q in tested.forget[:1] for _ in range(4))
+        stay = tuple(q for q in tested.retain[:1] for _ in range(4))
         monkeypatch.setattr(module, "written_panel", lambda *_: module.Panel(gone, stay, "cat"))
         choice = choose_strength(subject, CONCEPT, cast(Any, Scaled()), recogniser=LOOKS, strengths=(2, 0.5, 1), **more)
         return choice, subject
@@ -64,7 +64,7 @@ def test_the_gentlest_that_reaches_both_marks_and_no_stronger_one_is_tried(chose
     choice, subject = chosen({0.5: 0.5, 1: 0.0, 2: 0.0}, {0.5: 1, 1: 1, 2: 1})
     assert choice.name == "npo x 1" and cast(Any, choice.erasure).factor == 1
     assert [t.name for t in choice.tried] == ["npo x 0.5", "npo x 1"] and 2 not in subject.asked
-    assert [t.left() for t in choice.tried] == [0.5, 0] and choice.tried[0].gone.control == 1
+    assert [t.residual() for t in choice.tried] == [0.5, 0] and choice.tried[0].forget.control == 1
 
 
 def test_the_step_at_which_others_fall_is_halved_and_nothing_stronger_is_tried(chosen):
@@ -85,9 +85,9 @@ def test_where_all_lose_too_much_the_one_that_keeps_most_is_taken(chosen):
 
 def test_the_panel_is_of_the_select_split_and_asks_nothing_twice():
     tested = written_panel(CONCEPT, 4, 0)
-    assert {q.prompt for q in tested.gone} == set(CONCEPT.target.select) | set(CONCEPT.paraphrases.select)
-    assert {q.prompt for q in tested.stay} == set(CONCEPT.neighbours.select) | set(CONCEPT.unrelated.select)
-    assert len(set(tested.gone)) == len(tested.gone) and tested.gone_lists == (0, 1) and tested.concept == "cat"
+    assert {q.prompt for q in tested.forget} == set(CONCEPT.target.select) | set(CONCEPT.paraphrases.select)
+    assert {q.prompt for q in tested.retain} == set(CONCEPT.neighbours.select) | set(CONCEPT.unrelated.select)
+    assert len(set(tested.forget)) == len(tested.forget) and tested.forget_lists == (0, 1) and tested.concept == "cat"
 
 
 def test_what_can_not_be_chosen_is_refused():

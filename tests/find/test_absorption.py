@@ -9,7 +9,7 @@ import torch
 
 from concept_probe.find import absorption, splitting
 from concept_probe.find.readout import Readout, last_rows, readouts
-from concept_probe.find.rows import Rows
+from concept_probe.find.rows import ConceptRows
 from concept_probe.learn import Sae, TopK
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd
@@ -108,7 +108,7 @@ def test_the_last_row_of_a_kind_stands_for_its_prompt():
     prompt = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 2])
     x = torch.arange(9.0)[:, None]
     zeros = torch.zeros(9, dtype=torch.long)
-    rows = Rows(x, prompt == 1, zeros, kind, prompt, zeros, zeros)
+    rows = ConceptRows(x, prompt == 1, zeros, kind, prompt, zeros, zeros)
     out = last_rows(rows)
     assert out.x[:, 0].tolist() == [2, 5] and out.concept.tolist() == [False, True]
     with pytest.raises(ValueError, match="no row is of token kind 'pad'"):

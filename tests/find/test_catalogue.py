@@ -7,9 +7,9 @@ import torch
 
 from concept_probe.activations import capture
 from concept_probe.families.text.token_strings import END_MARK, PADS_MARK
-from concept_probe.find import catalogue, spread
+from concept_probe.find import Examples, catalogue, evenly_by_label
 from concept_probe.find.features import firing as firing_module
-from concept_probe.find.features.firing import firing, values_at
+from concept_probe.find.features.firing import firing_per_prompt, values_at
 from concept_probe.learn import Sae, TopK
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import Prompt, Query, Sampling, Site
@@ -79,7 +79,7 @@ def test_selectivity_is_judged_on_the_half_that_did_not_choose(subject):
 def test_examples_are_the_strongest_prompts_with_the_values_of_their_tokens(subject):
     site = subject.sites("text_stream")[0]
     sae, _ = known(subject, site)
-    entry = catalogue(sae, subject, PROMPTS, features=(1,), examples=4).features[0]
+    entry = catalogue(sae, subject, PROMPTS, features=(1,), examples=Examples(4)).features[0]
     assert [e.firing for e in entry.examples] == sorted((e.firing for e in entry.examples), reverse=True)
     assert entry.examples[0].firing == entry.strongest
     for example in entry.examples:
@@ -96,7 +96,7 @@ def test_examples_are_the_strongest_prompts_with_the_values_of_their_tokens(subj
 def test_at_a_site_of_pictures_the_mean_over_steps_is_laid_out_as_the_picture(subject):
     site = subject.sites("cross_out")[0]
     sae, _ = known(subject, site)
-    found = catalogue(sae, subject, PROMPTS[:4], features=(0,), examples=2, pictures=1, sampling=FAST)
+    found = catalogue(sae, subject, PROMPTS[:4], features=(0,), examples=Examples(2, 1), sampling=FAST)
     first, second = found.features[0].examples
     assert first.png is not None and first.png.startswith(b"\x89PNG") and second.png is None
     assert len(first.patches) == len(first.patches[0]) and first.tokens == ()
@@ -110,9 +110,9 @@ def test_shards_and_small_chunks_change_nothing(subject, monkeypatch):
     site = subject.sites("text_stream")[0]
     sae, _ = known(subject, site)
     store = capture(subject, PROMPTS, sites=[site], kinds=KINDS)
-    before, values = firing(sae, store, WORDS), values_at(sae, store, [3, 7], [0, 2])
+    before, values = firing_per_prompt(sae, store, WORDS), values_at(sae, store, [3, 7], [0, 2])
     monkeypatch.setattr(firing_module, "VALUES", 8 * 13)
-    after, again = firing(sae, store, WORDS), values_at(sae, store, [3, 7], [0, 2])
+    after, again = firing_per_prompt(sae, store, WORDS), values_at(sae, store, [3, 7], [0, 2])
     assert torch.equal(before.strongest, after.strongest) and torch.equal(before.fired, after.fired)
     torch.testing.assert_close(before.means, after.means)
     assert set(values) == set(again) == {3, 7}
@@ -120,7 +120,7 @@ def test_shards_and_small_chunks_change_nothing(subject, monkeypatch):
         torch.testing.assert_close(values[prompt], again[prompt], equal_nan=True)
     monkeypatch.setattr(firing_module, "TABLE", 50)
     with pytest.raises(ValueError, match=r"12 prompts x 8 features don't fit in memory; give at most 6 prompts"):
-        firing(sae, store, WORDS)
+        firing_per_prompt(sae, store, WORDS)
 
 
 def test_without_labels_the_strongest_are_shown_and_nothing_is_claimed(subject):
@@ -150,8 +150,8 @@ def test_a_feature_that_is_not_there_is_refused(subject):
 
 def test_spread_keeps_whole_labels():
     many = [Prompt(f"{w} {i}", None, w) for w in ("a", "b", "c", "d") for i in range(20)]
-    some = spread(many, 13)
+    some = evenly_by_label(many, 13)
     assert len(some) == 12 and {p.label for p in some} == {"a", "c"} and len(set(some)) == 12
-    assert spread(many, 500) == tuple(many)
-    assert [p.label for p in spread(many, 40)].count("b") == 10
-    assert len(spread([Prompt(str(i)) for i in range(50)], 7)) == 7
+    assert evenly_by_label(many, 500) == tuple(many)
+    assert [p.label for p in evenly_by_label(many, 40)].count("b") == 10
+    assert len(evenly_by_label([Prompt(str(i)) for i in range(50)], 7)) == 7

@@ -9,11 +9,11 @@ import torch
 
 from concept_probe.activations import capture, tap
 from concept_probe.evaluation.rates import per_fact
-from concept_probe.find.language.columns import find_lm_columns, search_lm_columns
+from concept_probe.find.language.columns import LmRanking, WeighedPrompts, find_lm_columns, search_lm_columns
 from concept_probe.find.language.enrichment import NoTokens, enriched_columns
 from concept_probe.find.language.knowledge import log_odds, weigh
 from concept_probe.find.language.ranking import rank_by_effect, rank_by_reading
-from concept_probe.find.vectors.rank import whole, zero_columns
+from concept_probe.find.vectors.columns import matrix_site, zero_columns
 from concept_probe.registry import UnknownName
 from concept_probe.testing.models.language import LANGUAGE
 from concept_probe.types import SPLITS, Concept, Prompt, Split, Splits
@@ -77,11 +77,11 @@ def test_the_plant_works(subject):
 
 
 def test_planted_columns_are_ranked_first_and_are_exactly_what_is_kept(subject):
-    search = search_lm_columns(subject, CONCEPT, by="reading", counts=(4, 8))
+    search = search_lm_columns(subject, CONCEPT, LmRanking("reading"), counts=(4, 8))
     assert {(s.path, s.item) for s in search.ranked.sites[:4]} == {
         (subject.sites("mlp_value")[LAYER].path, j) for j in PLANTED
     }
-    rung = search.rungs[0]
+    rung = search.removals[0]
     assert rung.count == 4 and rung.causal and rung.drop.value > 1 and rung.drop.n == 2 and rung.odds.low > 1
     by_odds = rank_by_effect(subject, CONCEPT, on="odds")
     assert set(by_odds.sites[:4]) == set(search.ranked.sites[:4])
@@ -89,22 +89,22 @@ def test_planted_columns_are_ranked_first_and_are_exactly_what_is_kept(subject):
     assert len(found) >= 2
     for f in found:
         assert (f.space, f.role, f.concept, f.rank) == ("parameter", "mlp_value", "cat", 1)
-        assert torch.equal(f.basis[:, 0], subject.matrix(whole(f.site))[:, f.site.item])
+        assert torch.equal(f.basis[:, 0], subject.matrix(matrix_site(f.site))[:, f.site.item])
         assert f.score.low > 0 and f.scores[0].control is not None and f.scores[0].value > f.scores[0].control
 
 
 def test_nothing_is_kept_where_no_answer_changes(subject):
     """The columns still speak of the concept, but what they write is taken out again before it is read."""
-    plain = search_lm_columns(subject, CONCEPT, by="reading", counts=(4,))
+    plain = search_lm_columns(subject, CONCEPT, LmRanking("reading"), counts=(4,))
     (norm,) = subject.sites("text_out")
     constant = torch.zeros(16)
     with tap(subject, {norm: lambda x, moment: x * 0 + constant}):
-        silent = search_lm_columns(subject, CONCEPT, by="reading", counts=(4,))
+        silent = search_lm_columns(subject, CONCEPT, LmRanking("reading"), counts=(4,))
         assert find_lm_columns(subject, CONCEPT) == ()
     assert plain.chosen() is not None
     assert silent.enriched is not None and plain.enriched is not None
     assert silent.enriched.sites == plain.enriched.sites
-    assert silent.rungs[0].drop.value == 0 and silent.chosen() is None
+    assert silent.removals[0].drop.value == 0 and silent.chosen() is None
 
 
 def test_a_concept_without_tokens_of_its_own_is_looked_for_by_its_answers_alone(subject):
@@ -112,7 +112,7 @@ def test_a_concept_without_tokens_of_its_own_is_looked_for_by_its_answers_alone(
     shared = ("my dog cat sun", "old dog cat sun", "big dog cat sun", "one dog", "a dog", "fat dog")
     plain = replace(CONCEPT, unrelated=splits("dog", "the", "red", *shared))
     with pytest.raises(NoTokens, match="every token of its fit prompts also stands in other prompts"):
-        search_lm_columns(subject, plain, by="reading")
+        search_lm_columns(subject, plain, LmRanking("reading"))
     (norm,) = subject.sites("text_out")
     constant = torch.zeros(16)
     with tap(subject, {norm: lambda x, moment: x * 0 + constant}):
@@ -125,8 +125,8 @@ def test_only_discovered_columns_are_candidates(subject):
     found = enriched.discovered()
     assert int(torch.isfinite(ranked.scores).sum()) == found < 80
     assert set(ranked.sites[:found]) == set(enriched.sites[:found]) and len(ranked.sites) == 80
-    none = search_lm_columns(subject, CONCEPT, by="reading", rate=0.0)
-    assert none.rungs == () and none.chosen() is None
+    none = search_lm_columns(subject, CONCEPT, LmRanking("reading", rate=0.0))
+    assert none.removals == () and none.chosen() is None
 
 
 def test_load_is_the_mean_size_of_what_a_column_adds(subject):
@@ -155,15 +155,15 @@ def test_prompts_without_answers_cannot_be_judged(subject):
                    unrelated=CONCEPT.unrelated)  # fmt: skip
     split: Split = "select"
     with pytest.raises(ValueError, match="no prompts with answers and distractors in target, paraphrases, implicit"):
-        search_lm_columns(subject, bare, split=split)
+        search_lm_columns(subject, bare, asked=WeighedPrompts(split))
 
 
 def test_wordings_of_one_fact_count_once(subject):
     asked = [replace(p, fact="one") for p in CONCEPT.target.select] + list(CONCEPT.unrelated.select)
     assert per_fact(torch.tensor([1.0, 3.0, 5.0, 7.0]), asked).tolist() == [2.0, 5.0, 7.0]
     once = replace(CONCEPT, target=replace(CONCEPT.target, select=tuple(asked[:2])))
-    worded = search_lm_columns(subject, once, counts=(4,)).rungs[0]
-    plain = search_lm_columns(subject, CONCEPT, counts=(4,)).rungs[0]
+    worded = search_lm_columns(subject, once, counts=(4,)).removals[0]
+    plain = search_lm_columns(subject, CONCEPT, counts=(4,)).removals[0]
     assert (worded.drop.n, plain.drop.n) == (1, 2)
     assert worded.drop.value == pytest.approx(plain.drop.value) and worded.drop.low == worded.drop.high
     assert plain.causal and not worded.causal
@@ -187,7 +187,7 @@ def test_what_answers_owe_to_a_column_is_what_zeroing_takes_to_first_order(name,
 
     before, exact = measured(), []
     for site in ranked.sites:
-        with zero_columns(subject, {whole(site): [site.item or 0]}):
+        with zero_columns(subject, {matrix_site(site): [site.item or 0]}):
             fell = before - measured()
         mine, theirs = fell[: len(own)], fell[len(own) :]
         error = (mine.var() / len(mine) + theirs.var() / len(theirs)).sqrt()
@@ -197,13 +197,13 @@ def test_what_answers_owe_to_a_column_is_what_zeroing_takes_to_first_order(name,
 
 
 def test_the_other_ranking_is_searched_alike(subject):
-    search = search_lm_columns(subject, CONCEPT, by="attribution", counts=(4, 8))
-    assert (search.ranked.effect, search.enriched, [r.count for r in search.rungs]) == ("attribution", None, [4, 8])
+    search = search_lm_columns(subject, CONCEPT, LmRanking("attribution"), counts=(4, 8))
+    assert (search.ranked.effect, search.enriched, [r.count for r in search.removals]) == ("attribution", None, [4, 8])
     by_reading, by_effect = rank_by_reading(subject, CONCEPT, enriched_columns(subject, CONCEPT)), search.ranked
     for site, load in zip(by_effect.sites, by_effect.load.tolist(), strict=True):
         assert load == pytest.approx(float(by_reading.load[by_reading.sites.index(site)]), rel=1e-4)
-    assert search_lm_columns(subject, CONCEPT, by="odds", counts=(4,)).ranked.effect == "odds"
+    assert search_lm_columns(subject, CONCEPT, LmRanking("odds"), counts=(4,)).ranked.effect == "odds"
     with pytest.raises(UnknownName, match="what is owed to columns"):
         rank_by_effect(subject, CONCEPT, on="odd")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UnknownName, match="ranking of columns 'read' not found; nearest: 'reading'"):
-        search_lm_columns(subject, CONCEPT, by="read")  # pyright: ignore[reportArgumentType]
+        LmRanking("read")  # pyright: ignore[reportArgumentType]

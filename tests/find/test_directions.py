@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from concept_probe.find import difference_of_means, fit_leace, leace
-from concept_probe.find.directions.means import fit_oblique
+from concept_probe.find.directions.oblique import fit_oblique
+from concept_probe.find.rows import RowQuery
 from concept_probe.registry import UnknownName
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd
@@ -93,7 +94,7 @@ def test_a_site_in_the_denoising_loop_has_one_direction():
 
     subject = tiny_sd()
     space = difference_of_means(
-        subject, tiny_concept(), subject.sites("block_out")[0], sampling=Sampling(steps=2), limit=2
+        subject, tiny_concept(), subject.sites("block_out")[0], which=RowQuery(limit=2, sampling=Sampling(steps=2))
     )
     assert space.rank == 1
 
@@ -105,4 +106,4 @@ def test_wrong_sites_are_refused():
     with pytest.raises(ValueError, match="is a weight"):
         leace(subject, tiny_concept(), subject.sites("mlp_value")[0])
     with pytest.raises(UnknownName, match="token kind"):
-        leace(subject, tiny_concept(), subject.sites("text_out")[0], kinds=("subjekt",))
+        leace(subject, tiny_concept(), subject.sites("text_out")[0], which=RowQuery(("subjekt",)))

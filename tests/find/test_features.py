@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from concept_probe.find import Rows, concept_rows, contrast, difference_of_means, find_features
+from concept_probe.find import ConceptRows, concept_rows, contrast, difference_of_means, find_features
 from concept_probe.find.features.contrast import mean_firing, prompt_firing
+from concept_probe.find.rows import RowQuery
 from concept_probe.learn.sae import Relu, Sae, TopK
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
@@ -25,10 +26,10 @@ def random_sae(site, d: int, f: int = 48, k: int = 4, seed: int = 0) -> Sae:
 
 def planted_sae(subject, site, d: int) -> Sae:
     """Feature 7 reads the concept's difference of means, above its middle; the rest is noise that rarely fires."""
-    space = difference_of_means(subject, CONCEPT, site, kinds=("subject",))
-    rows = concept_rows(subject, CONCEPT, [site], kinds=("subject",), sources=("target", "unrelated", "neighbours"))[
-        site
-    ]
+    space = difference_of_means(subject, CONCEPT, site, which=RowQuery(("subject",)))
+    rows = concept_rows(
+        subject, CONCEPT, [site], which=RowQuery(("subject",), sources=("target", "unrelated", "neighbours"))
+    )[site]
     axis = space.basis[:, 0]
     readings = rows.x @ axis
     middle = (readings[rows.concept].mean() + readings[~rows.concept].mean()) / 2
@@ -43,7 +44,7 @@ def test_the_contrast_is_the_formula():
     subject = tiny_sd()
     site = subject.sites("block_out")[0]
     sae = random_sae(site, 32)
-    rows = concept_rows(subject, CONCEPT, [site], sampling=Sampling(steps=3), limit=2)[site]
+    rows = concept_rows(subject, CONCEPT, [site], which=RowQuery(limit=2, sampling=Sampling(steps=3)))[site]
     table = contrast(sae, rows, "share")
     dense = sae.encode(rows.x).dense(sae.width).double()
     for (source, kind, step), line in zip(table.groups, table.table, strict=True):
@@ -72,7 +73,7 @@ def test_a_feature_that_one_neighbour_shares_has_no_margin():
     x[:10, 0], x[:10, 1], x[10:12, 0], x[:, 2] = 3.0, 2.0, 3.0, 0.5
     concept, about = torch.arange(40) < 10, torch.arange(40) // 2
     zero = torch.zeros(40, dtype=torch.long)
-    rows = Rows(x, concept, zero, zero + 2, torch.arange(40), zero - 1, torch.where(concept, 0, about))
+    rows = ConceptRows(x, concept, zero, zero + 2, torch.arange(40), zero - 1, torch.where(concept, 0, about))
     assert contrast(sae, rows, "mean").total().argmax() == 0
     assert contrast(sae, rows, "margin").total().tolist() == [0.0, 2.0, 0.0]
 
@@ -81,7 +82,7 @@ def test_a_planted_feature_is_found_first():
     subject = tiny_sd()
     site = subject.sites("text_stream")[0]
     sae = planted_sae(subject, site, 16)
-    (space,) = find_features(sae, subject, CONCEPT, kinds=("subject",), formula="mean", count=1)
+    (space,) = find_features(sae, subject, CONCEPT, which=RowQuery(("subject",)), formula="mean", count=1)
     assert space.features == (7,)
     assert space.codec is sae
     torch.testing.assert_close(space.basis[:, 0], sae.decoder[7])
@@ -115,7 +116,7 @@ def test_chosen_steps_alone_are_used():
     subject = tiny_sd()
     sae = random_sae(subject.sites("block_out")[0], 32)
     one, two = (
-        find_features(sae, subject, CONCEPT, count=3, steps=steps, sampling=Sampling(steps=3), limit=2)
+        find_features(sae, subject, CONCEPT, which=RowQuery(limit=2, steps=steps, sampling=Sampling(steps=3)), count=3)
         for steps in ([0], [2])
     )
     assert one[0].scores != two[0].scores
@@ -125,7 +126,7 @@ def test_mean_firing_counts_only_rows_that_fire():
     subject = tiny_sd()
     site = subject.sites("text_stream")[0]
     sae = random_sae(site, 16)
-    rows = concept_rows(subject, CONCEPT, [site], kinds=TOKEN_KINDS)[site]
+    rows = concept_rows(subject, CONCEPT, [site], which=RowQuery(TOKEN_KINDS))[site]
     dense = sae.encode(rows.x[rows.concept]).dense(sae.width)
     features = dense.sum(0).topk(2).indices.tolist()
     expected = torch.stack([dense[:, j][dense[:, j] > 0].mean() for j in features])
@@ -137,7 +138,7 @@ def test_padding_hides_no_feature_that_fires():
     sae = Sae(SITE, Relu(), W_enc=torch.eye(3), b_enc=torch.zeros(3), W_dec=torch.eye(3), b_dec=torch.zeros(3))
     sae.activation.forward = lambda pre: Codes(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([[0, 0, 0]]))
     one = torch.zeros(1, dtype=torch.long)
-    rows = Rows(torch.ones(1, 3), one == 0, one, one, one, one, one)
+    rows = ConceptRows(torch.ones(1, 3), one == 0, one, one, one, one, one)
     firing, _ = prompt_firing(sae, rows, torch.tensor([0, 1]))
     assert firing.tolist() == [[2.0, 0.0]]
 
@@ -158,7 +159,7 @@ class Elsewhere:
 def test_rows_are_coded_where_the_autoencoder_is():
     numbers = torch.arange(4)
     zeros = torch.zeros(4, dtype=torch.long)
-    rows = Rows(torch.ones(4, 3), numbers < 2, zeros, zeros, numbers, zeros, numbers)
+    rows = ConceptRows(torch.ones(4, 3), numbers < 2, zeros, zeros, numbers, zeros, numbers)
     firing, labels = prompt_firing(Elsewhere(), rows, torch.tensor([0, 1]))
     assert firing.tolist() == [[1.0, 0.0]] * 4 and labels.tolist() == [True, True, False, False]
     assert contrast(Elsewhere(), rows, "mean").table.tolist() == [[0.0, 0.0, 0.0]]

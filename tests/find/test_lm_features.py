@@ -11,6 +11,7 @@ from concept_probe.activations import tap
 from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.find import concept_rows, find_features
 from concept_probe.find.features.contrast import mean_firing
+from concept_probe.find.rows import RowQuery
 from concept_probe.learn.sae import Relu, Sae
 from concept_probe.testing.models.language import LANGUAGE, LM_WIDTH, tiny_gpt2, tiny_llama
 from concept_probe.types import SUBJECT, TOKEN_KINDS, Concept, Prompt, Site, Splits
@@ -28,7 +29,7 @@ CONCEPT = Concept("cat", about("cat"), neighbours=about("dog"), unrelated=about(
 
 def planted(subject, site: Site, kinds: tuple[str, ...] = ("subject",)) -> Sae:
     """Feature 7 fires where least squares on the fit split say the concept's subject; the others never do."""
-    rows = concept_rows(subject, CONCEPT, [site], kinds=kinds)[site]
+    rows = concept_rows(subject, CONCEPT, [site], which=RowQuery(kinds))[site]
     padded = torch.cat([rows.x, torch.ones(len(rows.x), 1)], 1)
     ours = rows.concept & (rows.kind == SUBJECT)
     probe = torch.linalg.pinv(padded) @ (2 * ours.float() - 1)
@@ -42,7 +43,9 @@ def planted(subject, site: Site, kinds: tuple[str, ...] = ("subject",)) -> Sae:
 def test_a_planted_feature_is_found_and_told_from_shuffled_labels(family: str, role: str):
     subject = LANGUAGE[family]()
     site = subject.sites(role)[0]
-    (space,) = find_features(planted(subject, site), subject, CONCEPT, kinds=("subject",), formula="mean", count=1)
+    (space,) = find_features(
+        planted(subject, site), subject, CONCEPT, which=RowQuery(("subject",)), formula="mean", count=1
+    )
     (score,) = space.scores
     assert space.features == (7,) and space.role == role
     assert score.control is not None and score.value > score.control > 0.5
@@ -59,7 +62,7 @@ def test_a_first_position_of_any_length_changes_neither_rows_nor_features():
     subject = tiny_gpt2()
     site = subject.sites("resid")[0]
     prompts = [p for split in (CONCEPT.target, CONCEPT.neighbours, CONCEPT.unrelated) for p in split.fit]
-    rows, whole = (concept_rows(subject, CONCEPT, [site], kinds=k)[site] for k in (NAMED_KINDS, TOKEN_KINDS))
+    rows, whole = (concept_rows(subject, CONCEPT, [site], which=RowQuery(k))[site] for k in (NAMED_KINDS, TOKEN_KINDS))
     tokens = [int(subject.tokenise([p]).masks[0].sum()) for p in prompts]
     assert len(whole.x) == sum(tokens) and len(rows.x) == sum(tokens) - len(prompts)
     sae = planted(subject, site)

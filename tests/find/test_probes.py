@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concept_probe.find import Rows, fit_probe, probe_auroc, probe_rows
+from concept_probe.find import ConceptRows, fit_probe, probe_auroc, probe_rows
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd
 
 
-def made(n: int, gap: float, seed: int) -> Rows:
+def made(n: int, gap: float, seed: int) -> ConceptRows:
     generator = torch.Generator().manual_seed(seed)
     prompt = torch.arange(n) // 3
     own = prompt % 2 == 0
     x = torch.randn(n, 6, generator=generator)
     x[own, 0] += gap
     zero = torch.zeros(n, dtype=torch.long)
-    return Rows(x, own, zero, zero, prompt, zero - 1, prompt)
+    return ConceptRows(x, own, zero, zero, prompt, zero - 1, prompt)
 
 
 def test_the_fit_is_the_minimum_scikit_learn_finds():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concept_probe.find import Rows, difference_of_means, isolate, repit
+from concept_probe.find import ConceptRows, difference_of_means, isolate, repit
 from concept_probe.find.directions.repit import isolated_directions
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd
@@ -48,7 +48,7 @@ def test_a_direction_is_that_of_least_squares_residuals():
     x = torch.stack([pet + cat, pet + dog, pet + hen, 0 * pet, 0 * pet]).repeat_interleave(3, 0)
     about = torch.arange(5).repeat_interleave(3)
     one = torch.zeros(15, dtype=torch.long)
-    rows = Rows(x, about == 0, one, one, torch.arange(15), one - 1, about)
+    rows = ConceptRows(x, about == 0, one, one, torch.arange(15), one - 1, about)
     base = x[3:].mean(0)
     plain, others = x[0] - base, torch.stack([x[3 * i] - base for i in (1, 2, 3)], 1)
     found = isolated_directions(rows, share=1.0)[:, 0]

@@ -12,6 +12,7 @@ from concept_probe.find import auroc_scores, concept_rows, find_features
 from concept_probe.find.features.contrast import prompt_firing
 from concept_probe.find.language.knowledge import knowledge
 from concept_probe.find.language.unembedding import read_columns
+from concept_probe.find.rows import RowQuery
 from concept_probe.learn import shipped_saes
 from concept_probe.testbed import facts, smollm2
 
@@ -55,9 +56,9 @@ def test_a_feature_of_the_shipped_autoencoder_follows_a_concept(subject, name):
     """Found on the fit and select splits, it tells test prompts apart."""
     (sae,) = shipped_saes("smollm2")
     concept = facts.fact_concept(name)
-    (space,) = find_features(sae, subject, concept, count=16, limit=6)
+    (space,) = find_features(sae, subject, concept, which=RowQuery(limit=6), count=16)
     best = max(range(16), key=lambda i: space.scores[i].value)
-    rows = concept_rows(subject, concept, [sae.site], "test", limit=6)[sae.site]
+    rows = concept_rows(subject, concept, [sae.site], "test", which=RowQuery(limit=6))[sae.site]
     firing, labels = prompt_firing(sae, rows, torch.tensor([space.features[best]]))
     (score,) = auroc_scores(firing, labels)
     assert score.control is not None and score.low > score.control

@@ -8,18 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from concept_probe.evaluation.panel import recognised
+from concept_probe.evaluation.panel import panel, recognised
+from concept_probe.evaluation.selection import Selection
 from concept_probe.find import (
+    ColumnCandidates,
+    DirectionCandidates,
     concept_rows,
     find_vectors,
     fit_probe,
-    panel,
     rank_columns,
-    search_columns,
-    search_directions,
+    search_vectors,
     text_directions,
 )
-from concept_probe.find.vectors.causal import Ladder, Rung
+from concept_probe.find.rows import RowQuery
+from concept_probe.find.vectors.removal import RemovalCurve, VectorRemoval
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import EOS, TOKEN_KINDS, Query, Sampling, Score, Site, Splits
@@ -50,7 +52,7 @@ class Remembers:
     @classmethod
     def of(cls, subject, tolerance: float) -> Remembers:
         tested = panel(CONCEPT, split="fit", images=9)
-        queries = (*tested.gone, *tested.stay)
+        queries = (*tested.forget, *tested.retain)
         places = torch.tensor([cls.labels.index(q.prompt.label or "none") for q in queries])
         return cls(subject.generate(queries, SAMPLING), places, tolerance)
 
@@ -62,7 +64,7 @@ def planted():
         subject.parameter(weight).data.mul_(0.1)
     site = subject.sites("mlp_value")[1]
     fc1 = Site(site.component, site.path.replace("fc2", "fc1"), "in")
-    rows = concept_rows(subject, CONCEPT, [fc1], kinds=TOKEN_KINDS)[fc1]
+    rows = concept_rows(subject, CONCEPT, [fc1], which=RowQuery(TOKEN_KINDS))[fc1]
     late = rows.select(rows.kind >= EOS)
     probe = fit_probe(late.x, late.concept, penalty=1e-4)
     least = probe(rows.x[~rows.concept]).max()  # so that no other prompt makes them fire
@@ -93,13 +95,13 @@ def test_planted_columns_come_first(effect):
 
 def test_the_gradient_is_what_a_unit_of_the_coefficient_does():
     from concept_probe.activations import tap
-    from concept_probe.find.vectors.rank import _coefficient_contrast, _readout_slopes
+    from concept_probe.find.vectors.ranking import coefficient_contrast, readout_gradients
 
     subject = tiny_sd()
     hidden = list(subject.sites("text_mlp_hidden"))
-    slopes = _readout_slopes(subject, CONCEPT, hidden, ("eos",), 32)
+    slopes = readout_gradients(subject, CONCEPT, hidden, ("eos",), 32)
     (out,) = subject.sites("text_out")
-    lines, groups = _coefficient_contrast(concept_rows(subject, CONCEPT, [out], kinds=("eos",))[out])
+    lines, groups = coefficient_contrast(concept_rows(subject, CONCEPT, [out], which=RowQuery(("eos",)))[out])
     direction = torch.nn.functional.normalize(lines, dim=1)[groups.index((0, 3))]
     prompts = CONCEPT.target.fit
     step = 1e-3
@@ -131,33 +133,35 @@ def test_a_concept_that_lacks_a_list_of_prompts_is_ranked_by_the_others():
 def test_the_search_keeps_the_planted_columns_and_says_why():
     subject = planted()
     # Judged together: a random encoder has no reason to carry all lists of prompts in the same columns.
-    tested = replace(panel(CONCEPT, split="fit", images=9), gone_lists=())
-    options = {"counts": (3, 8), "sampling": SAMPLING, "goal": 0.5, "tested": tested}
-    search = search_columns(subject, CONCEPT, recogniser=Remembers.of(subject, 0.0015), **options)
+    tested = replace(panel(CONCEPT, split="fit", images=9), forget_lists=())
+    options = {"counts": (3, 8), "selection": Selection(sampling=SAMPLING, goal=0.5), "tested": tested}
+    candidates = ColumnCandidates(subject, CONCEPT, rank_columns(subject, CONCEPT))
+    search = search_vectors(candidates, Remembers.of(subject, 0.0015), **options)
     layer = subject.sites("mlp_value")[1].path
     assert {(s.site.path, s.site.item) for s in search.subspaces} == {(layer, j) for j in PLANTED}
-    assert search.ladder.before.value == 1.0
-    rung = search.ladder.chosen()
-    assert rung is not None
-    assert rung.count == 3
-    assert rung.drop.low > 0
-    assert rung.target.control == 1.0
-    assert rung.target.value < 0.5
-    assert rung.kept.value == rung.kept.control == 1.0
+    assert search.curve.before.value == 1.0
+    chosen = search.curve.chosen()
+    assert chosen is not None
+    assert chosen.count == 3
+    assert chosen.drop.low > 0
+    assert chosen.target.control == 1.0
+    assert chosen.target.value < 0.5
+    assert chosen.others.value == chosen.others.control == 1.0
     for space in search.subspaces:
         assert space.space == "parameter"
         assert space.basis.shape == (16, 1)
         torch.testing.assert_close(space.basis[:, 0], subject.parameter(space.site)[:, space.site.item])
-        assert space.score == rung.drop
-    again = search_columns(subject, CONCEPT, recogniser=Remembers.of(subject, 0.0015), **options)
-    assert again.ladder == search.ladder
+        assert space.score == chosen.drop
+    again = search_vectors(candidates, Remembers.of(subject, 0.0015), **options)
+    assert again.curve == search.curve
 
 
 @pytest.mark.parametrize("role", ["mlp_value", "cross_value_weight"])
 def test_nothing_is_kept_where_no_picture_changes(role: str):
     subject = tiny_sd()
     recogniser = Remembers.of(subject, 1e9)
-    found = find_vectors(subject, CONCEPT, recogniser=recogniser, role=role, counts=(2,), images=6, sampling=SAMPLING)
+    few = Selection(images=6, sampling=SAMPLING)
+    found = find_vectors(subject, CONCEPT, recogniser=recogniser, role=role, counts=(2,), selection=few)
     assert found == ()
 
 
@@ -169,38 +173,38 @@ def test_directions_of_cross_attention(make):
     assert directions.basis.shape == (width, len(directions.names))
     removal = directions.removal(3)
     torch.testing.assert_close(removal.dual.mT @ removal.basis, torch.eye(3, dtype=torch.float64), atol=1e-6, rtol=1e-6)
-    search = search_directions(
-        subject, CONCEPT, recogniser=tiny_recogniser(), counts=(1, 2), images=6, sampling=SAMPLING
-    )
-    assert len(search.ladder.rungs) >= 1
-    rung = search.ladder.chosen()
-    assert len(search.subspaces) == (0 if rung is None else 2 * len(subject.sites("cross_value_weight")))
+    candidates = DirectionCandidates(subject, CONCEPT, directions)
+    few = Selection(images=6, sampling=SAMPLING)
+    search = search_vectors(candidates, tiny_recogniser(), counts=(1, 2), selection=few)
+    assert len(search.curve.removals) >= 1
+    chosen = search.curve.chosen()
+    assert len(search.subspaces) == (0 if chosen is None else 2 * len(subject.sites("cross_value_weight")))
 
 
 def score(value: float, low: float = 0.0, control: float = 1.0) -> Score:
     return Score("x", value, low, value, 8, control=control)
 
 
-def test_the_smallest_rung_that_reaches_the_goal_is_chosen():
-    rungs = (
-        Rung(4, score(0.6), score(0.3, 0.1), score(1.0)),
-        Rung(8, score(0.1), score(0.8, 0.5), score(0.95)),
-        Rung(16, score(0.0), score(0.9, 0.6), score(0.95)),
+def test_the_smallest_removal_that_reaches_the_goal_is_chosen():
+    removals = (
+        VectorRemoval(4, score(0.6), score(0.3, 0.1), score(1.0)),
+        VectorRemoval(8, score(0.1), score(0.8, 0.5), score(0.95)),
+        VectorRemoval(16, score(0.0), score(0.9, 0.6), score(0.95)),
     )
-    ladder = Ladder(score(1.0), rungs, goal=0.2, retain=0.9, floor=0.9)
-    chosen = ladder.chosen()
+    curve = RemovalCurve(score(1.0), removals, Selection(goal=0.2, retain=0.9, floor=0.9))
+    chosen = curve.chosen()
     assert chosen is not None
     assert chosen.count == 8
-    best = replace(ladder, goal=-1.0).chosen()
+    best = replace(curve, selection=replace(curve.selection, goal=-1.0)).chosen()
     assert best is not None
     assert best.count == 16
-    assert replace(ladder, rungs=(Rung(4, score(0.0), score(0.5, -0.1), score(1.0)),)).chosen() is None
-    assert replace(ladder, rungs=(Rung(4, score(0.0), score(0.9, 0.5), score(0.5)),)).chosen() is None
-    strict = replace(ladder, retain=0.98)
+    assert replace(curve, removals=(VectorRemoval(4, score(0.0), score(0.5, -0.1), score(1.0)),)).chosen() is None
+    assert replace(curve, removals=(VectorRemoval(4, score(0.0), score(0.9, 0.5), score(0.5)),)).chosen() is None
+    strict = replace(curve, selection=replace(curve.selection, retain=0.98))
     assert strict.done() is None
-    assert strict.chosen() == rungs[1]
-    kept_more = Rung(12, score(0.2), score(0.7, 0.4), score(0.97))
-    assert replace(strict, rungs=(*rungs, kept_more)).chosen() == kept_more
+    assert strict.chosen() == removals[1]
+    kept_more = VectorRemoval(12, score(0.2), score(0.7, 0.4), score(0.97))
+    assert replace(strict, removals=(*removals, kept_more)).chosen() == kept_more
 
 
 def test_random_columns_are_of_the_same_layers_and_alike_in_load():

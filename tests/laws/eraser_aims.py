@@ -38,7 +38,8 @@ from concept_probe.find import (
     repit,
     rlace,
 )
-from concept_probe.find.directions.means import orthonormal
+from concept_probe.find.directions.projection import orthonormal
+from concept_probe.find.rows import RowQuery
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.types import Concept, Moment, Query, Sampling, Score, Site, Splits, Subspace
@@ -151,7 +152,7 @@ def over(subject: UNetSubject, role: str = "text_stream") -> tuple[Subspace, ...
 def random_patches(subject: UNetSubject, seed: int) -> Erasure:
     """SAeUron with features drawn at random, where the aimed one chooses by contrast."""
     sae = random_sae(subject, role="cross_out")
-    rows = concept_rows(subject, CONCEPT, [sae.site], "fit", sampling=SAMPLING, limit=2)[sae.site]
+    rows = concept_rows(subject, CONCEPT, [sae.site], "fit", which=RowQuery(limit=2, sampling=SAMPLING))[sae.site]
     drawn = torch.randint(sae.width, (SAMPLING.steps, 2), generator=torch.Generator().manual_seed(seed))
     action = Saeuron()._action(sae, timetable(sae, rows, {0: 999, 1: 499}, drawn))
     return Intervention("saeuron", CONCEPT.name, {sae.site: action})

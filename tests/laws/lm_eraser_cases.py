@@ -24,7 +24,7 @@ from concept_probe.erasers import (
 )
 from concept_probe.families import CausalLMSubject
 from concept_probe.find import concept_rows, find_features
-from concept_probe.find.vectors.rank import whole
+from concept_probe.find.vectors.columns import matrix_site
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.testing.models.language import LM_HIDDEN, LM_WIDTH
 from concept_probe.types import Concept, Prompt, Site, Splits, Subspace
@@ -67,7 +67,7 @@ def lm_sae(subject: CausalLMSubject, role: str = "resid", block: int = 0, width:
 
 
 def column(subject: CausalLMSubject, site: Site) -> Subspace:
-    values = subject.matrix(whole(site)).detach()[:, site.item, None].clone()
+    values = subject.matrix(matrix_site(site)).detach()[:, site.item, None].clone()
     return Subspace(site, values, "parameter", score(), "cat", "mlp_value")
 
 

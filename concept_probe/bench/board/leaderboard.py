@@ -26,7 +26,7 @@ from concept_probe.bench.sweep.store import SweepRow
 from concept_probe.evaluation.bayesian import SMALLEST_DENOMINATOR, BayesianBootstrap, Draws
 from concept_probe.evaluation.paired import holm, sign_flip
 from concept_probe.types import RETAIN_KINDS, Difference, Leaderboard, Standing
-from concept_probe.types.boards import Part
+from concept_probe.types.boards import Origin
 
 COMPARED_BY = ("erased", "kept", "recovered")
 NAMED = 5
@@ -137,7 +137,7 @@ def _by_concept(mine: BlockScores) -> dict[str, float]:
     return {concept: sum(of) / len(of) for concept, of in values.items()}
 
 
-def _part(name: str, ours: Sequence[str]) -> Part:
+def _part(name: str, ours: Sequence[str]) -> Origin:
     return "control" if name in (UNTOUCHED, NEVER_TAUGHT) else "ours" if name in ours else "published"
 
 

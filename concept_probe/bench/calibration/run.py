@@ -12,7 +12,7 @@ from concept_probe.auditing import Auditor, AuditPlan, MeasurementCache
 from concept_probe.bench.calibration.ground_truth import ERASE, Case, Subjects, cases
 from concept_probe.bench.sweep.grid import key_digest
 from concept_probe.bench.sweep.store import RowStore, SweepRow
-from concept_probe.find import find_features, vector_candidates
+from concept_probe.find import RowQuery, find_features, vector_candidates
 from concept_probe.learn import over_text, shipped_saes
 from concept_probe.testbed.concepts import emoji_concept as embedded
 from concept_probe.types import Concept, Judge, Report, Sampling, Score, Subspace
@@ -47,8 +47,8 @@ def _names(plan: AuditPlan) -> list[str]:
 
 def look_for(subject: Subject, concept: Concept) -> tuple[Subspace, ...]:
     """What the parameters and features of an audit are measured on: the best columns, and the best features."""
-    ranked = vector_candidates(subject, concept, "mlp_value")[0]
-    features = find_features(over_text(shipped_saes(subject.name)), subject, concept, count=8, limit=4)
+    ranked = next(vector_candidates(subject, concept, "mlp_value"))
+    features = find_features(over_text(shipped_saes(subject.name)), subject, concept, count=8, which=RowQuery(limit=4))
     return (*ranked.take(24), *features)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from concept_probe.bench.sweep.grid import MethodSetting
 from concept_probe.erasers import ERASERS, Eraser, Erasure, choose, choose_features, choose_vectors
-from concept_probe.find import find_features
+from concept_probe.find import RowQuery, find_features
 from concept_probe.learn import over_text, shipped_saes
 from concept_probe.registry import look_up
 from concept_probe.types import Concept, Judge, SparseCoder, Subspace
@@ -48,13 +48,13 @@ def _chosen_settings(method: MethodSetting, subject: Subject, concept: Concept, 
 
 def _features(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
     """Each autoencoder with its strongest feature of the concept."""
-    found = find_features(list(context.autoencoders(subject)), subject, concept, count=1, limit=4)
+    found = find_features(list(context.autoencoders(subject)), subject, concept, count=1, which=RowQuery(limit=4))
     return method.eraser(subject, concept, found), found
 
 
 def _contrast_features(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
     """Of each autoencoder the eight features of largest contrast."""
-    found = find_features(list(context.autoencoders(subject)), subject, concept, count=8, limit=12)
+    found = find_features(list(context.autoencoders(subject)), subject, concept, count=8, which=RowQuery(limit=12))
     return method.eraser(subject, concept, found), found
 
 

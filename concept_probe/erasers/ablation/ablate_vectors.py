@@ -13,8 +13,8 @@ from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
 from concept_probe.families import Subject
-from concept_probe.find.rows import concept_rows
-from concept_probe.find.vectors.rank import hidden_site
+from concept_probe.find.rows import RowQuery, concept_rows
+from concept_probe.find.vectors.columns import hidden_site
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, TOKEN_KINDS, Concept, Site, Subspace
 
 
@@ -95,7 +95,7 @@ class AblateVectors(Eraser[Subject, Edit]):
             sources = (*FORGET_KINDS[:1], *OTHER_KINDS)
             # Where a model reads forward, the first position is so long that it would decide the mean.
             kinds = tuple(k for k in TOKEN_KINDS if k != "bos" or not subject.reads_forward)
-            rows = concept_rows(subject, concept, [hidden], "fit", kinds=kinds, sources=sources)[hidden]
+            rows = concept_rows(subject, concept, [hidden], "fit", RowQuery(kinds, sources))[hidden]
             mean = rows.x[~rows.concept].mean(0).to(weight)[indices]
             out[bias] = Shift(amount * (chosen @ mean))
         return out

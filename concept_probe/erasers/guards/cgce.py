@@ -15,14 +15,16 @@ from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.evaluation.auroc import auroc
 from concept_probe.families import DiffusionSubject
 from concept_probe.families.text.kinds import NAMED_KINDS
-from concept_probe.find.directions.means import DIRECTION_KINDS
-from concept_probe.find.directions.probes import Probe, fit_probe
+from concept_probe.find.directions.probes import LinearProbe, fit_probe
+from concept_probe.find.directions.projection import DIRECTION_KINDS
 from concept_probe.find.layout import has_tokens, token_mask
-from concept_probe.find.rows import Rows, concept_rows
+from concept_probe.find.rows import ConceptRows, RowQuery, concept_rows
 from concept_probe.types import KINDS, Concept, Kind, Moment, Subspace
 
 
-def refined(x: Float[Tensor, "n d"], probe: Probe, *, goal: float, rate: float, steps: int) -> Float[Tensor, "n d"]:
+def refined(
+    x: Float[Tensor, "n d"], probe: LinearProbe, *, goal: float, rate: float, steps: int
+) -> Float[Tensor, "n d"]:
     """Descend each row's -log(1 - p), p the probability that `probe` gives it, until its logit is `goal` or less.
 
     A step is `rate` times the row's norm long, along the negative gradient, -p w; the last one ends at `goal`.
@@ -83,8 +85,8 @@ class Cgce(Eraser[DiffusionSubject, Intervention]):
         for site in (site for role in roles for site in subject.sites(role)):
             # Words before the subject know nothing of it yet; but who asks need not say which word is the subject.
             kinds = (DIRECTION_KINDS, NAMED_KINDS) if has_tokens(subject, site) else ((), ())
-            fit = concept_rows(subject, concept, [site], "fit", kinds=kinds[0], sources=self.sources)[site]
-            held = concept_rows(subject, concept, [site], "select", kinds=kinds[1], sources=self.sources)[site]
+            fit = concept_rows(subject, concept, [site], "fit", RowQuery(kinds[0], self.sources))[site]
+            held = concept_rows(subject, concept, [site], "select", RowQuery(kinds[1], self.sources))[site]
             probe = fit_probe(fit.x, fit.concept, penalty=self.penalty)
             seen, own = per_prompt(probe, held)
             least = float(seen[~own].quantile(self.spared))
@@ -92,11 +94,13 @@ class Cgce(Eraser[DiffusionSubject, Intervention]):
             thresholds[str(site)], scores[str(site)] = least, float(auroc(seen, own))
         return self.guard(concept, actions, thresholds=thresholds, auroc=scores)
 
-    def _action(self, probe: Probe, least: float) -> Change:
+    def _action(self, probe: LinearProbe, least: float) -> Change:
         goal = min(float(torch.logit(torch.tensor(self.goal))), least)
 
         def change(x: Tensor, moment: Moment) -> Tensor | None:
-            near = Probe(probe.weight.to(x.device, torch.float32), probe.bias.to(x.device, torch.float32), probe.loss)
+            near = LinearProbe(
+                probe.weight.to(x.device, torch.float32), probe.bias.to(x.device, torch.float32), probe.loss
+            )
             tokens = x if x.ndim == 3 else x[:, None]
             words = token_mask(tokens, moment, NAMED_KINDS) if x.ndim == 3 else None
             logits = near(tokens.detach())
@@ -114,7 +118,7 @@ class Cgce(Eraser[DiffusionSubject, Intervention]):
         return change
 
 
-def per_prompt(probe: Probe, rows: Rows) -> tuple[Tensor, Tensor]:
+def per_prompt(probe: LinearProbe, rows: ConceptRows) -> tuple[Tensor, Tensor]:
     """Largest logit of each prompt's rows (p,), and whether the prompt is the concept's (p,)."""
     logits = probe(rows.x)
     ids, where = rows.prompt.unique(return_inverse=True)

@@ -19,7 +19,7 @@ from concept_probe.erasers.guards.requery import Requery
 from concept_probe.families import DiffusionSubject
 from concept_probe.find.features.contrast import contrast
 from concept_probe.find.layout import back, last
-from concept_probe.find.rows import Rows, concept_rows
+from concept_probe.find.rows import ConceptRows, RowQuery, concept_rows
 from concept_probe.types import Concept, Moment, Sampling, Site, SparseCoder, Subspace
 
 
@@ -54,7 +54,7 @@ def summed_firing(codec: SparseCoder, x: Float[Tensor, "... d"], features: Tenso
 
 
 @torch.no_grad()
-def distinctive_features(codec: SparseCoder, rows: Rows, count: int) -> Tensor:
+def distinctive_features(codec: SparseCoder, rows: ConceptRows, count: int) -> Tensor:
     """(s, m) long: at each denoising step, the `count` features that fire more on each list of the concept's prompts
     than on any other thing, by their margin (see `find.contrast`) averaged over those lists.
 
@@ -76,7 +76,7 @@ def distinctive_features(codec: SparseCoder, rows: Rows, count: int) -> Tensor:
 
 @torch.no_grad()
 def fit_detector(
-    codec: SparseCoder, fit: Rows, held: Rows, timesteps: dict[int, int], count: int, quantile: float
+    codec: SparseCoder, fit: ConceptRows, held: ConceptRows, timesteps: dict[int, int], count: int, quantile: float
 ) -> PatchDetector:
     """Features of largest margin on `fit`; floors that a share `quantile` of other prompts' patches in `held` keep."""
     features = distinctive_features(codec, fit, count)
@@ -127,10 +127,10 @@ class PatchReplacement(Eraser[DiffusionSubject, Intervention]):
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """`found`: Subspaces with an autoencoder over patches; which features it names does not matter."""
         codecs = {space.site: space.codec for space in found if space.codec is not None}
-        options = {"limit": self.limit, "steps": list(self.steps) or None, "sampling": self.sampling}
+        which = RowQuery(limit=self.limit, steps=list(self.steps) or None, sampling=self.sampling)
         with timesteps_met(subject, next(iter(codecs))) as timesteps:
-            fit = concept_rows(subject, concept, list(codecs), "fit", **options)
-        held = concept_rows(subject, concept, list(codecs), "select", **options)
+            fit = concept_rows(subject, concept, list(codecs), "fit", which)
+        held = concept_rows(subject, concept, list(codecs), "select", which)
         detectors = {
             site: fit_detector(codec, fit[site], held[site], timesteps, self.count, self.quantile)
             for site, codec in codecs.items()

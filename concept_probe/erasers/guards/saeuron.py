@@ -14,7 +14,7 @@ from concept_probe.erasers.guards.autoencoders import timesteps_met
 from concept_probe.families import DiffusionSubject
 from concept_probe.find.features.contrast import contrast
 from concept_probe.find.layout import back, last
-from concept_probe.find.rows import Rows, concept_rows
+from concept_probe.find.rows import ConceptRows, RowQuery, concept_rows
 from concept_probe.types import Concept, Moment, Sampling, SparseCoder, Subspace
 
 
@@ -39,7 +39,7 @@ class Timetable:
 
 
 @torch.no_grad()
-def strongest_by_step(codec: SparseCoder, rows: Rows, count: int) -> Tensor:
+def strongest_by_step(codec: SparseCoder, rows: ConceptRows, count: int) -> Tensor:
     """(s, m) long: the `count` features of largest contrast at each denoising step of `rows`."""
     scored = contrast(codec, rows, "share")
     chosen = []
@@ -50,7 +50,7 @@ def strongest_by_step(codec: SparseCoder, rows: Rows, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def timetable(codec: SparseCoder, rows: Rows, timesteps: dict[int, int], features: Tensor) -> Timetable:
+def timetable(codec: SparseCoder, rows: ConceptRows, timesteps: dict[int, int], features: Tensor) -> Timetable:
     """What is done with `features` (s, m) at each step: their means over all patches and over the concept's."""
     times, floors, typicals = [], [], []
     for step, of_step in zip(rows.step.unique().tolist(), features, strict=True):
@@ -101,10 +101,10 @@ class Saeuron(Eraser[DiffusionSubject, Intervention]):
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """`found`: Subspaces with an autoencoder over patches; which features it names does not matter."""
         codecs = {space.site: space.codec for space in found if space.codec is not None}
-        steps = list(self.steps) or None
+        which = RowQuery(limit=self.limit, steps=list(self.steps) or None, sampling=self.sampling)
         sites = list(codecs)
         with timesteps_met(subject, sites[0]) as seen:
-            rows = concept_rows(subject, concept, sites, "fit", limit=self.limit, steps=steps, sampling=self.sampling)
+            rows = concept_rows(subject, concept, sites, "fit", which)
         tables = {
             site: timetable(codec, rows[site], seen, strongest_by_step(codec, rows[site], self.count))
             for site, codec in codecs.items()

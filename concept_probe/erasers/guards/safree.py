@@ -14,7 +14,7 @@ from concept_probe.activations import tap
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.families import DiffusionSubject
-from concept_probe.find.directions.means import orthonormal
+from concept_probe.find.directions.projection import orthonormal
 from concept_probe.types import CONTENT, EOS, SUBJECT, Concept, Kind, Moment, Prompt, Site, Subspace
 
 WORD_KINDS = (CONTENT, SUBJECT)

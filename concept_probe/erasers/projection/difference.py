@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from concept_probe.erasers.projection.projector import Projector
 from concept_probe.families import Subject
 from concept_probe.find.directions.means import difference_of_means
-from concept_probe.find.rows import Rows
+from concept_probe.find.rows import ConceptRows
 from concept_probe.types import Concept, Site, Subspace
 
 
@@ -20,6 +20,6 @@ class DifferenceOfMeans(Projector):
 
     name = "difference"
 
-    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
+    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[ConceptRows, ConceptRows]) -> Subspace:
         """By `find.difference_of_means`, one direction for each of `kinds`."""
-        return difference_of_means(subject, concept, site, kinds=self.kinds, rows=rows)
+        return difference_of_means(subject, concept, site, rows=rows)

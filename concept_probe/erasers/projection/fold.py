@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from concept_probe.erasers.erasure.deltas import Delta, LowRank, Shift
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
-from concept_probe.find.directions.means import Projection
+from concept_probe.find.directions.projection import Projection
 from concept_probe.types import Site
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import ClassVar
 from concept_probe.erasers.projection.fold import reads_with_bias
 from concept_probe.erasers.projection.projector import Projector
 from concept_probe.families import Subject
-from concept_probe.find.directions.means import leace
-from concept_probe.find.rows import Rows
+from concept_probe.find.directions.leace import leace
+from concept_probe.find.rows import ConceptRows
 from concept_probe.types import Concept, Site, Subspace
 
 
@@ -25,7 +25,7 @@ class Leace(Projector):
     shrinkage: float = 0.01
     """See `find.leace`."""
 
-    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
+    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[ConceptRows, ConceptRows]) -> Subspace:
         """By `find.leace`."""
         affine = self.how == "intervention" or reads_with_bias(subject, site)
-        return leace(subject, concept, site, kinds=self.kinds, shrinkage=self.shrinkage, affine=affine, rows=rows)
+        return leace(subject, concept, site, shrinkage=self.shrinkage, affine=affine, rows=rows)

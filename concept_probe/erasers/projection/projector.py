@@ -15,9 +15,9 @@ from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.projection.fold import fold
 from concept_probe.families import Subject
-from concept_probe.find.directions.means import DIRECTION_KINDS, Projection, rows_to_fit
+from concept_probe.find.directions.projection import DIRECTION_KINDS, Projection, rows_to_fit
 from concept_probe.find.layout import back, has_tokens, last, token_mask
-from concept_probe.find.rows import Rows
+from concept_probe.find.rows import ConceptRows, RowQuery
 from concept_probe.types import TOKEN_KINDS, Concept, Moment, Site, Subspace
 
 How = Literal["intervention", "bake"]
@@ -80,12 +80,12 @@ class Projector(Eraser[Subject, Edit | Intervention]):
         """Directions of every site of `role`. The prompts are read once for `SITES_AT_ONCE` sites, not once for each."""
         sites, out = subject.sites(self.role), []
         for start in range(0, len(sites), SITES_AT_ONCE):
-            rows = rows_to_fit(subject, concept, sites[start : start + SITES_AT_ONCE], self.kinds)
+            rows = rows_to_fit(subject, concept, sites[start : start + SITES_AT_ONCE], RowQuery(self.kinds))
             out += [self.fit(subject, concept, site, each) for site, each in rows.items()]
         return out
 
     @abstractmethod
-    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
+    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[ConceptRows, ConceptRows]) -> Subspace:
         """The directions of one site, from its rows of the fit and of the select split."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from concept_probe.erasers.projection.projector import Projector
 from concept_probe.families import Subject
 from concept_probe.find.directions.repit import repit
-from concept_probe.find.rows import Rows
+from concept_probe.find.rows import ConceptRows
 from concept_probe.types import Concept, Site, Subspace
 
 
@@ -23,6 +23,6 @@ class Repit(Projector):
     share: float = 0.75
     """Of the direction's energy in the span of other concepts' directions, how much is left out of it, 0..1."""
 
-    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
+    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[ConceptRows, ConceptRows]) -> Subspace:
         """By `find.repit`, one direction for each of `kinds`."""
-        return repit(subject, concept, site, kinds=self.kinds, share=self.share, rows=rows)
+        return repit(subject, concept, site, share=self.share, rows=rows)

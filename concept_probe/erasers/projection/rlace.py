@@ -8,7 +8,7 @@ from typing import Self
 from concept_probe.erasers.projection.projector import Projector
 from concept_probe.families import Subject
 from concept_probe.find.directions.rlace import Game, rlace
-from concept_probe.find.rows import Rows
+from concept_probe.find.rows import ConceptRows
 from concept_probe.types import Concept, Site, Subspace
 
 
@@ -29,6 +29,6 @@ class Rlace(Projector):
     def tiny(cls) -> Self:
         return cls(how="intervention", rounds=20)
 
-    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[Rows, Rows]) -> Subspace:
+    def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[ConceptRows, ConceptRows]) -> Subspace:
         """By `find.rlace`."""
-        return rlace(subject, concept, site, kinds=self.kinds, rank=self.rank, game=Game(rounds=self.rounds), rows=rows)
+        return rlace(subject, concept, site, rank=self.rank, game=Game(rounds=self.rounds), rows=rows)

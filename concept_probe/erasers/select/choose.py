@@ -13,13 +13,14 @@ from torch import Tensor
 
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.intervention import Intervention
-from concept_probe.evaluation.panel import Panel, most_left, most_lost, panel, recognition, share_of_control
-from concept_probe.evaluation.selection import best, reached, shortfall
+from concept_probe.evaluation.panel import Panel, panel, recognition, share_of_control, worst_residual, worst_retention
+from concept_probe.evaluation.selection import Selection
 from concept_probe.types import Concept, Judge, Recogniser, Sampling, Score, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
+CHOICE = Selection(images=36, goal=0.05)
 FINALISTS = 3
 """How many of the screened erasures get the careful look."""
 SCREENED = 24
@@ -33,22 +34,22 @@ class Tried:
     """What one erasure did to pictures of the select split."""
 
     name: str
-    gone: Score
+    forget: Score
     """Detection on that list of the concept's prompts that keeps most; its `control` is the untouched subject's."""
-    stay: Score
+    retain: Score
     """Recognition of those others (neighbours, unrelated) that lose most; its `control` is the untouched subject's."""
     doubt: float = 0.0
     """Mean probability of the concept on its worst list plus twice what others lose in probability.
 
     It tells a wide margin from a narrow one where counts of pictures agree."""
 
-    def left(self) -> float:
+    def residual(self) -> float:
         """Detection of the concept that is left."""
-        return self.gone.value
+        return self.forget.value
 
-    def retained(self) -> float:
+    def retention(self) -> float:
         """Recognition of others as a share of the untouched subject's."""
-        return share_of_control(self.stay)
+        return share_of_control(self.retain)
 
 
 @dataclass(frozen=True)
@@ -73,29 +74,29 @@ class PanelJudge:
     recogniser: Judge
     tested: Panel
     sampling: Sampling
-    gone: Tensor
+    forget: Tensor
     """(n, 2): seen or not, and probability, of the untouched subject"""
-    stay: Tensor
+    retain: Tensor
     """(m, 2)"""
     seed: int
 
     @classmethod
     def of(cls, subject: Subject, recogniser: Judge, tested: Panel, sampling: Sampling, seed: int) -> PanelJudge:
         """Look at the untouched subject once."""
-        gone = recognition(subject, tested.gone, recogniser, sampling, tested.concept)
-        stay = recognition(subject, tested.stay, recogniser, sampling, None)
+        gone = recognition(subject, tested.forget, recogniser, sampling, tested.concept)
+        stay = recognition(subject, tested.retain, recogniser, sampling, None)
         return cls(subject, recogniser, tested, sampling, gone, stay, seed)
 
     def __call__(self, name: str, erasure: Intervention | Edit) -> Tried:
         with erasure.on(self.subject):
-            gone = recognition(self.subject, self.tested.gone, self.recogniser, self.sampling, self.tested.concept)
-            stay = recognition(self.subject, self.tested.stay, self.recogniser, self.sampling, None)
-        traces = most_left(self.tested, gone[:, 1], self.gone[:, 1], self.seed).value
-        kept = share_of_control(most_lost(self.tested, stay[:, 1], self.stay[:, 1], self.seed))
+            gone = recognition(self.subject, self.tested.forget, self.recogniser, self.sampling, self.tested.concept)
+            stay = recognition(self.subject, self.tested.retain, self.recogniser, self.sampling, None)
+        traces = worst_residual(self.tested, gone[:, 1], self.forget[:, 1], self.seed).value
+        kept = share_of_control(worst_retention(self.tested, stay[:, 1], self.retain[:, 1], self.seed))
         return Tried(
             name,
-            most_left(self.tested, gone[:, 0], self.gone[:, 0], self.seed),
-            most_lost(self.tested, stay[:, 0], self.stay[:, 0], self.seed),
+            worst_residual(self.tested, gone[:, 0], self.forget[:, 0], self.seed),
+            worst_retention(self.tested, stay[:, 0], self.retain[:, 0], self.seed),
             traces + 2 * (1 - kept),
         )
 
@@ -108,48 +109,43 @@ def choose(
     *,
     recogniser: Recogniser,
     tested: Panel | None = None,
-    images: int = 36,
-    goal: float = 0.05,
-    retain: float = 0.95,
-    floor: float = 0.9,
-    sampling: Sampling = Sampling(),
-    seed: int = 0,
+    selection: Selection = CHOICE,
 ) -> Choice:
     """Make the same pictures of the select split under each erasure and take the best one.
 
     More than `FINALISTS` are screened first, on few pictures of few denoising steps; the surest of them
-    get a careful look at other noise: `images` of the concept, a third more of others, or the
+    get a careful look at other noise: `selection.images` of the concept, a third more of others, or the
     panel `tested`. Each list of prompts is judged alone, and the worst one counts.
 
-    Best: the first whose detection is at most `goal` while others keep `retain` of their recognition,
+    Best: the first whose detection is at most the goal while others retain their recognition,
     in order of certainty after a screening (see `surest`), in the given order without one; those behind it get no
-    careful look. Where none reaches both marks: of those that keep `floor`, the one that is least short of them
-    (see `find.causal.shortfall`); else the one that keeps most.
+    careful look. Where none reaches both marks: of those that keep the floor, the one that is least short of them
+    (see `Selection.shortfall`); else the one that keeps most.
     """
     if not erasures:
         raise ValueError("no erasure was given to choose from")
     names, screened = list(erasures), []
+    images, sampling, seed = selection.images, selection.sampling, selection.seed
     if len(names) > FINALISTS:
         few = panel(concept, images=SCREENED, others=SCREENED * 4 // 3, seed=seed + 7000)
         fast = replace(sampling, steps=max(1, round(sampling.steps / FEWER_STEPS)))
         judge = PanelJudge.of(subject, recogniser, few, fast, seed)
         screened = [judge(name, erasure) for name, erasure in _shown(erasures, "screening erasures")]
-        names = [t.name for t in surest(screened, goal, retain, floor)][:FINALISTS]
+        names = [t.name for t in surest(screened, selection)][:FINALISTS]
     careful = tested or panel(concept, images=images, others=images * 4 // 3, seed=seed)
     judge = PanelJudge.of(subject, recogniser, careful, sampling, seed)
     tried: list[Tried] = []
     for name, erasure in _shown({name: erasures[name] for name in names}, "trying erasures"):
         tried.append(judge(name, erasure))
-        if reached(tried[-1:], goal, retain):
+        if selection.reached(tried[-1:]):
             break  # nothing later in the order can be chosen over it
-    chosen = best(tried, goal, retain, floor) or max(tried, key=Tried.retained)
+    chosen = selection.best(tried) or max(tried, key=Tried.retention)
     return Choice(chosen.name, erasures[chosen.name], tuple(tried), tuple(screened))
 
 
-def surest(tried: Sequence[Tried], goal: float, retain: float, floor: float) -> list[Tried]:
-    """In order of falling certainty: those that keep `floor` first, then by `shortfall`, then by `doubt`."""
-    least = min(floor, retain)
-    return sorted(tried, key=lambda t: (t.retained() < least, round(shortfall(t, goal, retain), 6), t.doubt))
+def surest(tried: Sequence[Tried], selection: Selection) -> list[Tried]:
+    """In order of falling certainty: those that keep the floor first, then by `shortfall`, then by `doubt`."""
+    return sorted(tried, key=lambda t: (not selection.keeps_floor(t), round(selection.shortfall(t), 6), t.doubt))
 
 
 def _shown(erasures: Mapping[str, Intervention | Edit], what: str):

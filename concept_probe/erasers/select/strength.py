@@ -11,7 +11,7 @@ from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.intervention import Intervention
 from concept_probe.erasers.select.choose import Choice, PanelJudge, Tried
 from concept_probe.evaluation.panel import Panel
-from concept_probe.evaluation.selection import best, reached
+from concept_probe.evaluation.selection import Selection
 from concept_probe.evaluation.thinning import scattered
 from concept_probe.types import RETAIN_KINDS, Concept, Judge, Kind, Prompt, Query, Sampling
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 STRENGTHS = (0.35, 0.6, 1.0, 1.6)
+WRITTEN = Selection(images=16, goal=0.1, retain=0.9, floor=0.85, sampling=Sampling(tokens=8, batch=32))
 GONE: tuple[Kind, ...] = ("target", "paraphrases")
 
 
@@ -30,27 +31,23 @@ def choose_strength(
     *,
     recogniser: Judge,
     strengths: Sequence[float] = STRENGTHS,
-    texts: int = 16,
-    goal: float = 0.1,
-    retain: float = 0.9,
-    floor: float = 0.85,
     halvings: int = 2,
-    sampling: Sampling = Sampling(tokens=8, batch=32),
-    seed: int = 0,
+    selection: Selection = WRITTEN,
 ) -> Choice:
-    """Write answers to at most `texts` select prompts of each kind under `erasure.scaled(s)`, from weak to strong.
+    """Write answers to at most `selection.images` select prompts of each kind under `erasure.scaled(s)`, from weak to strong.
 
-    The first strength that leaves at most `goal` of the right answers on the worst list of the concept's prompts, while
-    the worst of the lists to be kept (neighbours, unrelated) keeps `retain` of its own, is taken, and no stronger one is
-    tried. Where others fall below `floor`, more strength gives nothing back: the step to there from the strength before
-    is halved `halvings` times. Where none reaches both marks: of those that keep `floor`, the one least short of them
-    (see `find.causal.shortfall`); else the one that keeps most.
+    The first strength that leaves at most the goal of the right answers on the worst list of the concept's prompts, while
+    the worst of the lists to be kept (neighbours, unrelated) retains its own, is taken, and no stronger one is
+    tried. Where others fall below the floor, more strength gives nothing back: the step to there from the strength before
+    is halved `halvings` times. Where none reaches both marks: of those that keep the floor, the one least short of them
+    (see `Selection.shortfall`); else the one that keeps most.
 
     Raises ValueError without a strength above 0, or without select prompts of both sides.
     """
     if not strengths or min(strengths) <= 0:
         raise ValueError(f"strengths are {tuple(strengths)}; give some above 0")
-    judge = PanelJudge.of(subject, recogniser, written_panel(concept, texts, seed), sampling, seed)
+    asked = written_panel(concept, selection.images, selection.seed)
+    judge = PanelJudge.of(subject, recogniser, asked, selection.sampling, selection.seed)
     names: dict[str, Intervention | Edit] = {}
     tried: list[Tried] = []
 
@@ -63,19 +60,19 @@ def choose_strength(
     kept = 0.0
     for strength in sorted(strengths):
         last = attempt(strength)
-        if reached([last], goal, retain):
+        if selection.reached([last]):
             break
-        if last.retained() < floor:
+        if last.retention() < selection.floor:
             lost = strength
             for _ in range(halvings):
                 middle = (kept + lost) / 2
                 last = attempt(middle)
-                if reached([last], goal, retain):
+                if selection.reached([last]):
                     break
-                kept, lost = (middle, lost) if last.retained() >= floor else (kept, middle)
+                kept, lost = (middle, lost) if last.retention() >= selection.floor else (kept, middle)
             break
         kept = strength
-    chosen = reached(tried, goal, retain) or best(tried, goal, retain, floor) or max(tried, key=lambda t: t.retained())
+    chosen = selection.reached(tried) or selection.best(tried) or max(tried, key=Tried.retention)
     return Choice(chosen.name, names[chosen.name], tuple(tried))
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,17 +11,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from concept_probe.evaluation.auroc import auroc, resample_within_labels
-from concept_probe.find.directions.means import DIRECTION_KINDS
+from concept_probe.find.directions.projection import DIRECTION_KINDS
 from concept_probe.find.layout import has_tokens
-from concept_probe.find.rows import Rows, concept_rows
-from concept_probe.types import JUDGED_KINDS, Concept, Kind, Sampling, Score, Site, Split
+from concept_probe.find.rows import ConceptRows, RowQuery, concept_rows
+from concept_probe.types import JUDGED_KINDS, Concept, Score, Site, Split
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
+PROBE_ROWS = RowQuery(DIRECTION_KINDS, JUDGED_KINDS)
+
 
 @dataclass(frozen=True)
-class Probe:
+class LinearProbe:
     """A logistic regression: its logit is (x @ weight) + bias."""
 
     weight: Tensor
@@ -37,7 +38,7 @@ class Probe:
 
 def fit_probe(
     x: Float[Tensor, "n d"], labels: Bool[Tensor, "n"], *, penalty: float = 1e-2, iterations: int = 100
-) -> Probe:
+) -> LinearProbe:
     """Logistic regression on standardised columns, both labels weighted alike, by L-BFGS in float64.
 
     `penalty` is the factor on |w|²/2 for standardised columns. Raises ValueError where a label is missing.
@@ -71,10 +72,10 @@ def fit_probe(
         loss = float(closure().detach())
     found = parameters.detach()
     weight = found[:-1] / scale
-    return Probe(weight, found[-1] - mean @ weight, loss)
+    return LinearProbe(weight, found[-1] - mean @ weight, loss)
 
 
-def _per_prompt(readings: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+def _per_prompt(readings: Tensor, rows: ConceptRows) -> tuple[Tensor, Tensor]:
     """Mean reading of each prompt (p,) and its label (p,)."""
     ids, where = rows.prompt.unique(return_inverse=True)
     mean = readings.new_zeros(len(ids)).scatter_reduce(0, where, readings, "mean", include_self=False)
@@ -83,7 +84,9 @@ def _per_prompt(readings: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
     return mean, labels
 
 
-def probe_rows(fit: Rows, held: Rows, *, penalty: float = 1e-2, shuffles: int = 5, seed: int = 0) -> Score:
+def probe_rows(
+    fit: ConceptRows, held: ConceptRows, *, penalty: float = 1e-2, shuffles: int = 5, seed: int = 0
+) -> Score:
     """AUROC on the prompts of `held` of a probe fitted on `fit`; readings are averaged per prompt.
 
     `control` is the mean AUROC of probes fitted on labels shuffled among the prompts of `fit`. The
@@ -113,23 +116,17 @@ def probe_auroc(
     site: Site,
     *,
     split: Split = "select",
-    kinds: Sequence[str] = DIRECTION_KINDS,
-    sources: Sequence[Kind] = JUDGED_KINDS,
+    which: RowQuery = PROBE_ROWS,
     penalty: float = 1e-2,
-    sampling: Sampling = Sampling(),
-    steps: Sequence[int] | None = None,
-    limit: int | None = None,
     seed: int = 0,
 ) -> Score:
     """How well the concept can be read at `site`: a probe fitted on the fit split, judged on `split`.
 
-    Call it with an erasure on to measure what is left. Raises ValueError for split `fit`, where any
-    probe looks good.
+    Call it with an erasure on to measure what is left. Kinds of token count at sites of text tokens. Raises ValueError
+    for split `fit`, where any probe looks good.
     """
     if split == "fit":
         raise ValueError("a probe is not judged on the split it was fitted on: split is 'select' or 'test'")
-    kinds = kinds if has_tokens(subject, site) else ()
-    options = {"kinds": kinds, "sources": sources, "sampling": sampling, "steps": steps, "limit": limit}
-    fit = concept_rows(subject, concept, [site], "fit", **options)[site]
-    held = concept_rows(subject, concept, [site], split, **options)[site]
+    which = which if has_tokens(subject, site) else replace(which, kinds=())
+    fit, held = (concept_rows(subject, concept, [site], part, which)[site] for part in ("fit", split))
     return probe_rows(fit, held, penalty=penalty, seed=seed)

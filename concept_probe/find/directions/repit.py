@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.find.directions.means import (
-    DIRECTION_KINDS,
-    Projection,
-    as_subspace,
-    oriented,
+from concept_probe.find.directions.projection import (
+    DIRECTION_ROWS,
+    orthogonal_subspace,
     orthonormal,
     rows_to_fit,
 )
-from concept_probe.find.rows import Rows
-from concept_probe.types import Concept, Sampling, Site, Subspace
+from concept_probe.find.rows import ConceptRows, RowQuery
+from concept_probe.types import Concept, Site, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -51,24 +48,18 @@ def isolate(
     return root @ kept
 
 
-def isolated_directions(rows: Rows, *, share: float = 0.75, ridge: float = 1e-4) -> Float[Tensor, "d k"]:
+def isolated_directions(rows: ConceptRows, *, share: float = 0.75, ridge: float = 1e-4) -> Float[Tensor, "d k"]:
     """One column per kind of token that has both sides: the concept's difference of means, isolated from the others'.
 
     All differences are those to the mean of all other prompts' rows of that kind. What the other prompts show, by
     their labels, are the other concepts.
     """
     columns = []
-    for kind in rows.kind.unique().tolist():
-        here = rows.kind == kind
-        own, other = here & rows.concept, here & ~rows.concept
-        if not own.any() or not other.any():
-            continue
+    for own, other in rows.both_sides():
         base = rows.x[other].double().mean(0)
         shown = rows.about[other].unique().tolist()
         theirs = torch.stack([rows.x[other & (rows.about == one)].double().mean(0) - base for one in shown], 1)
         columns.append(isolate(rows.x[own].double().mean(0) - base, theirs, share=share, ridge=ridge))
-    if not columns:
-        raise ValueError("no kind of token has rows both of the concept and of other prompts")
     return torch.stack(columns, 1)
 
 
@@ -77,21 +68,18 @@ def repit(
     concept: Concept,
     site: Site,
     *,
-    kinds: Sequence[str] = DIRECTION_KINDS,
     share: float = 0.75,
     ridge: float = 1e-4,
-    sampling: Sampling = Sampling(),
-    limit: int | None = None,
+    which: RowQuery = DIRECTION_ROWS,
     seed: int = 0,
-    rows: tuple[Rows, Rows] | None = None,
+    rows: tuple[ConceptRows, ConceptRows] | None = None,
 ) -> Subspace:
     """The span of the concept's isolated differences of means at `site`, orthonormal (RepIt, arXiv 2509.13281).
 
     One direction per kind of token, fitted on the fit split; `mean` is that of the other prompts, as for
     `difference_of_means`. `score` is the AUROC of the clearest direction on the select split, with shuffled labels
-    as control. See `isolate` for the formula, `share` and `ridge`, `difference_of_means` for `rows`.
+    as control. See `isolate` for the formula, `share` and `ridge`, `difference_of_means` for `which` and `rows`.
     """
-    fit, held = rows or rows_to_fit(subject, concept, [site], kinds, sampling, limit)[site]
+    fit, held = rows or rows_to_fit(subject, concept, [site], which)[site]
     basis = orthonormal(isolated_directions(fit, share=share, ridge=ridge))
-    mean = fit.x[~fit.concept].double().mean(0)
-    return as_subspace(subject, concept, site, held, oriented(Projection(basis, basis, mean), fit), False, seed)
+    return orthogonal_subspace(subject, concept, site, (fit, held), basis, seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,16 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.find.directions.means import (
-    DIRECTION_KINDS,
-    Projection,
-    as_subspace,
+from concept_probe.find.directions.projection import (
+    DIRECTION_ROWS,
     contrast_directions,
-    oriented,
+    orthogonal_subspace,
     rows_to_fit,
 )
-from concept_probe.find.rows import Rows
-from concept_probe.types import Concept, Sampling, Site, Subspace
+from concept_probe.find.rows import ConceptRows, RowQuery
+from concept_probe.types import Concept, Site, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -116,12 +113,12 @@ def fit_rlace(
     for turn in range(game.rounds):
         fade = 1 - 0.5 * turn / game.rounds
         shown = rows - rows @ p
-        error = w * ((shown @ reader[:-1] + reader[-1]).sigmoid() - y)  # slope of the loss in the logits
+        error = w * ((shown @ reader[:-1] + reader[-1]).sigmoid() - y)  # gradient of the loss in the logits
         step = torch.cat([shown.mT @ error + game.decay * reader[:-1], error.sum(0, keepdim=True)])
         reader = reader - fade * game.rate * step
         error = w * ((shown @ reader[:-1] + reader[-1]).sigmoid() - y)
-        slope = -rows.mT @ error @ reader[:-1].mT
-        p = project_to_fantope(p + fade * game.push * (slope + slope.mT) / 2, rank)
+        gradient = -rows.mT @ error @ reader[:-1].mT
+        p = project_to_fantope(p + fade * game.push * (gradient + gradient.mT) / 2, rank)
         if (turn + 1) % max(1, game.rounds // game.looks) == 0:
             basis = leading(p)
             value = judge(basis)
@@ -135,39 +132,29 @@ def rlace(
     concept: Concept,
     site: Site,
     *,
-    kinds: Sequence[str] = DIRECTION_KINDS,
     rank: int | None = None,
     game: Game = Game(),
-    sampling: Sampling = Sampling(),
-    limit: int | None = None,
+    which: RowQuery = DIRECTION_ROWS,
     seed: int = 0,
-    rows: tuple[Rows, Rows] | None = None,
+    rows: tuple[ConceptRows, ConceptRows] | None = None,
 ) -> Subspace:
     """The directions at `site` without which the concept is hardest to read, orthonormal (R-LACE, arXiv 2201.12091).
 
     One reader per kind of token, and as many directions as readers unless `rank` says otherwise. Fitted on the fit
     split; `mean` is that of the other prompts, as for `difference_of_means`. `score` is the AUROC of the clearest
-    direction on the select split, with shuffled labels as control. See `fit_rlace`, and `difference_of_means` for `rows`.
+    direction on the select split, with shuffled labels as control. See `fit_rlace`, and `difference_of_means` for `which` and `rows`.
     """
-    fit, held = rows or rows_to_fit(subject, concept, [site], kinds, sampling, limit)[site]
+    fit, held = rows or rows_to_fit(subject, concept, [site], which)[site]
     labels, weights = _readers(fit)
     basis = fit_rlace(fit.x, labels, weights, labels.shape[1] if rank is None else rank, game).basis
     # Any rotation inside the span takes out the same; this one puts what kinds differ by first, for the scores.
     basis = basis @ torch.linalg.svd(basis.mT @ contrast_directions(fit)).U
-    mean = fit.x[~fit.concept].double().mean(0)
-    return as_subspace(subject, concept, site, held, oriented(Projection(basis, basis, mean), fit), False, seed)
+    return orthogonal_subspace(subject, concept, site, (fit, held), basis, seed)
 
 
-def _readers(rows: Rows) -> tuple[Tensor, Tensor]:
+def _readers(rows: ConceptRows) -> tuple[Tensor, Tensor]:
     """Per kind of token with both sides (n, m): labels, and weights that count both sides alike, 0 elsewhere."""
-    columns = []
-    for kind in rows.kind.unique().tolist():
-        here = rows.kind == kind
-        own, other = here & rows.concept, here & ~rows.concept
-        if own.any() and other.any():
-            columns.append(own.double() / own.sum() + other.double() / other.sum())
-    if not columns:
-        raise ValueError("no kind of token has rows both of the concept and of other prompts")
+    columns = [own.double() / own.sum() + other.double() / other.sum() for own, other in rows.both_sides()]
     return rows.concept.double()[:, None].expand(-1, len(columns)), torch.stack(columns, 1)
 
 

@@ -26,7 +26,7 @@ ABSORBERS = 3
 """Features that may absorb together."""
 READABLE, FEWEST = 0.6, 10
 """F1 that a probe on the activations must reach, and prompts it must find, before absorption can be judged."""
-RANDOM = 20
+RANDOM_MAINS = 20
 """Random sets of features that make the control."""
 
 
@@ -135,9 +135,9 @@ def _like(often: Tensor, main: Sequence[int], seed: int) -> list[Tensor]:
     others = torch.ones(len(often), dtype=torch.bool)
     others[list(main)] = False
     pool = others.nonzero()[:, 0]
-    near = [pool[(often[pool] - often[j]).abs().argsort(stable=True)[:RANDOM]] for j in main]
+    near = [pool[(often[pool] - often[j]).abs().argsort(stable=True)[:RANDOM_MAINS]] for j in main]
 
     def pick(some):
         return some[torch.randint(len(some), (), generator=generator)]
 
-    return [torch.stack([pick(some) for some in near]) for _ in range(RANDOM)]
+    return [torch.stack([pick(some) for some in near]) for _ in range(RANDOM_MAINS)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,9 +16,20 @@ from concept_probe.evaluation.auroc import auroc_scores
 from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.families.text.token_strings import pieces
 from concept_probe.families.text.tokens import prompts_of
-from concept_probe.find.features.firing import Firing, firing, label_of, values_at
+from concept_probe.find.features.firing import PromptFiring, firing_per_prompt, prompt_label, values_at
 from concept_probe.find.layout import has_tokens
-from concept_probe.types import Catalogue, Example, FeatureEntry, Prompt, Query, Sampling, Score, SparseCoder, unit
+from concept_probe.types import (
+    Catalogue,
+    Example,
+    FeatureEntry,
+    Prompt,
+    Query,
+    Sampling,
+    Score,
+    SparseCoder,
+    evenly,
+    unit,
+)
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -27,7 +39,17 @@ NAMES, DIRECTIONS = 5, 512
 OCCASIONS = 3
 """Prompts of one half on which a feature must fire to be chosen."""
 EACH = 6
-"""Prompts of one label that `spread` leaves at least."""
+"""Prompts of one label that `evenly_by_label` leaves at least."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """How many prompts of a feature are shown."""
+
+    count: int = 6
+    """The prompts of largest firing."""
+    images: int = 0
+    """For how many of them, strongest first, an image is made, where the subject makes any."""
 
 
 @torch.no_grad()
@@ -38,19 +60,16 @@ def catalogue(
     *,
     features: Sequence[int] = (),
     count: int = 64,
-    examples: int = 6,
-    pictures: int = 0,
+    examples: Examples = Examples(),
     sampling: Sampling = Sampling(),
     seed: int = 0,
-    provenance: Mapping[str, str] | None = None,
 ) -> Catalogue:
     """Features of `sae` described on `prompts`: those asked for, or the `count` that keep most to one label.
 
     What a feature prefers is chosen on every other prompt of each label, and its selectivity measured on the
     rest. Names are labels whose mean activation at the site (at the subject's tokens), less the mean of all
-    labels, points where the feature's decoder row points. `examples` are the prompts of largest firing, and
-    the first `pictures` of them are drawn, where the subject can draw; sites in the denoising loop are captured
-    while pictures are made, from seed 0 of each prompt.
+    labels, points where the feature's decoder row points. `examples` are the prompts of largest firing; sites in the
+    denoising loop are captured while images are made, from seed 0 of each prompt.
 
     Raises ValueError for a feature that is not there, or for more prompts than can be held at once.
     """
@@ -61,15 +80,15 @@ def catalogue(
     tokens = has_tokens(subject, sae.site)
     asked = prompts if subject.is_text(sae.site) else [Query(p, 0) for p in prompts]
     store = capture(subject, asked, sites=[sae.site], kinds=NAMED_KINDS if tokens else None, sampling=sampling)
-    labels = sorted({label_of(p) for p in prompts} - {""})
-    seen = firing(sae, store, labels)
-    about = torch.tensor([labels.index(label_of(p)) if label_of(p) else -1 for p in prompts])
+    labels = sorted({prompt_label(p) for p in prompts} - {""})
+    seen = firing_per_prompt(sae, store, labels)
+    about = torch.tensor([labels.index(prompt_label(p)) if prompt_label(p) else -1 for p in prompts])
     halves = _halves(about)
     preference = _preferences(seen, about, halves, len(labels))
     chosen, why = _choose(seen, preference, list(features), count)
     names, chance = _names(sae, seen, labels, chosen, seed)
     selectivity = _selectivity(seen, about, halves, preference[0], chosen, seed)
-    shown = _examples(sae, subject, store, prompts, seen, chosen, examples, pictures, sampling, tokens)
+    shown = _examples(sae, subject, store, prompts, seen, chosen, examples, sampling)
     entries = tuple(
         FeatureEntry(
             j,
@@ -83,13 +102,13 @@ def catalogue(
         for i, j in enumerate(chosen)
     )
     frequencies = tuple((seen.fired.double() / seen.rows).tolist())
-    origin = {"subject": subject.name, "weights": subject.weight_hash(), "seed": str(seed), **(provenance or {})}
+    origin = {"subject": subject.name, "weights": subject.weight_hash(), "seed": str(seed)}
     return Catalogue(
         subject.name, str(sae.site), sae.width, entries, frequencies, len(prompts), seen.rows, why, chance, origin
     )
 
 
-def spread(prompts: Sequence[Prompt], limit: int) -> tuple[Prompt, ...]:
+def evenly_by_label(prompts: Sequence[Prompt], limit: int) -> tuple[Prompt, ...]:
     """At most `limit` prompts, evenly spread; fewer labels rather than fewer than EACH prompts of one.
 
     What a feature prefers can only be judged on labels that several prompts share.
@@ -98,13 +117,13 @@ def spread(prompts: Sequence[Prompt], limit: int) -> tuple[Prompt, ...]:
         return tuple(prompts)
     of: dict[str, list[Prompt]] = {}
     for prompt in prompts:
-        of.setdefault(label_of(prompt), []).append(prompt)
+        of.setdefault(prompt_label(prompt), []).append(prompt)
     if set(of) == {""}:
-        return tuple(prompts[i * len(prompts) // limit] for i in range(limit))
+        return evenly(prompts, limit)
     labels = list(of)
     each = max(EACH, limit // len(labels))
     kept = min(len(labels), max(1, limit // each))
-    chosen = [labels[i * len(labels) // kept] for i in range(kept)]
+    chosen = evenly(labels, kept)
     return tuple(of[name][i * len(of[name]) // each] for name in chosen for i in range(min(each, len(of[name]))))
 
 
@@ -116,7 +135,7 @@ def _halves(about: Tensor) -> Tensor:
     return out
 
 
-def _preferences(seen: Firing, about: Tensor, half: Tensor, labels: int) -> tuple[Tensor, Tensor]:
+def _preferences(seen: PromptFiring, about: Tensor, half: Tensor, labels: int) -> tuple[Tensor, Tensor]:
     """Per feature (f,) on one half: the label it fires on most, and how much it keeps to it.
 
     That is the label's share of its mean firing over labels, times the share of the label's prompts on which it
@@ -135,7 +154,9 @@ def _preferences(seen: Firing, about: Tensor, half: Tensor, labels: int) -> tupl
     return top.indices, torch.where((values > 0).sum(0) >= OCCASIONS, keeps, 0)
 
 
-def _choose(seen: Firing, preference: tuple[Tensor, Tensor], features: list[int], count: int) -> tuple[list[int], str]:
+def _choose(
+    seen: PromptFiring, preference: tuple[Tensor, Tensor], features: list[int], count: int
+) -> tuple[list[int], str]:
     if features:
         return list(dict.fromkeys(features)), "asked for"
     count = min(count, len(seen.fired))
@@ -149,7 +170,7 @@ def _choose(seen: Firing, preference: tuple[Tensor, Tensor], features: list[int]
 
 
 def _names(
-    sae: SparseCoder, seen: Firing, labels: list[str], chosen: list[int], seed: int
+    sae: SparseCoder, seen: PromptFiring, labels: list[str], chosen: list[int], seed: int
 ) -> tuple[list[tuple[tuple[str, float], ...]], float | None]:
     if len(labels) < 2:
         return [()] * len(chosen), None
@@ -163,7 +184,7 @@ def _names(
 
 
 def _selectivity(
-    seen: Firing, about: Tensor, half: Tensor, prefers: Tensor, chosen: list[int], seed: int
+    seen: PromptFiring, about: Tensor, half: Tensor, prefers: Tensor, chosen: list[int], seed: int
 ) -> dict[int, Score]:
     """AUROC of the preferred label on the half that did not choose it; features of one label are judged together."""
     rows = ~half & (about >= 0)
@@ -183,21 +204,20 @@ def _examples(
     subject: Subject,
     store: Activations,
     prompts: list[Prompt],
-    seen: Firing,
+    seen: PromptFiring,
     chosen: list[int],
-    count: int,
-    pictures: int,
+    asked: Examples,
     sampling: Sampling,
-    tokens: bool,
 ) -> list[tuple[Example, ...]]:
+    tokens = has_tokens(subject, sae.site)
     strongest = seen.strongest[:, chosen].float()
-    top = strongest.topk(min(count, len(prompts)), dim=0)
+    top = strongest.topk(min(asked.count, len(prompts)), dim=0)
     kept = [
         [p for p, v in zip(ids, values, strict=True) if v > 0]
         for ids, values in zip(top.indices.mT.tolist(), top.values.mT.tolist(), strict=True)
     ]
     everywhere = values_at(sae, store, sorted({p for ids in kept for p in ids}), chosen)
-    drawn = _draw(subject, prompts, sorted({p for ids in kept for p in ids[:pictures]}), sampling)
+    drawn = _draw(subject, prompts, sorted({p for ids in kept for p in ids[: asked.images]}), sampling)
     out = []
     for i, ids in enumerate(kept):
         some = []
@@ -209,7 +229,7 @@ def _examples(
                     float(strongest[p, i]),
                     pieces(subject, sae.site.component, prompts[p], values.tolist()) if tokens else (),
                     () if tokens else _grid(values),
-                    drawn.get(p) if rank < pictures else None,
+                    drawn.get(p) if rank < asked.images else None,
                 )
             )
         out.append(tuple(some))

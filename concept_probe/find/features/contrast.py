@@ -12,7 +12,7 @@ from torch import Tensor
 from concept_probe.evaluation.auroc import auroc_scores
 from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.find.layout import has_tokens
-from concept_probe.find.rows import Rows, concept_rows
+from concept_probe.find.rows import ConceptRows, RowQuery, concept_rows
 from concept_probe.types import KINDS, TOKEN_KINDS, Codes, Concept, Sampling, Score, SparseCoder, Subspace
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _coded(codec: SparseCoder, x: Tensor) -> Codes:
     return Codes(codes.values.to(x.device), codes.indices.to(x.device))
 
 
-def _means(codec: SparseCoder, rows: Rows, group: Tensor, count: int, *, chunk: int = 65536) -> Tensor:
+def _means(codec: SparseCoder, rows: ConceptRows, group: Tensor, count: int, *, chunk: int = 65536) -> Tensor:
     """Mean firing (count, f) of every feature over the rows of each group; group -1 is left out."""
     total = torch.zeros(count * codec.width, dtype=torch.float64)
     for start in range(0, len(group), chunk):
@@ -64,7 +64,7 @@ def _means(codec: SparseCoder, rows: Rows, group: Tensor, count: int, *, chunk: 
 
 
 @torch.no_grad()
-def contrast(codec: SparseCoder, rows: Rows, formula: Formula = "share") -> Contrast:
+def contrast(codec: SparseCoder, rows: ConceptRows, formula: Formula = "share") -> Contrast:
     """Contrast of every feature (for `share`, the score of SAeUron, arXiv 2501.18052).
 
     `share`: μ_i(t, c) / Σ_j μ_j(t, c) - μ_i(t, ¬c) / Σ_j μ_j(t, ¬c), with μ the mean firing at step t;
@@ -101,7 +101,7 @@ def contrast(codec: SparseCoder, rows: Rows, formula: Formula = "share") -> Cont
 
 
 @torch.no_grad()
-def prompt_firing(codec: SparseCoder, rows: Rows, features: Tensor) -> tuple[Tensor, Tensor]:
+def prompt_firing(codec: SparseCoder, rows: ConceptRows, features: Tensor) -> tuple[Tensor, Tensor]:
     """Largest firing of chosen features in each prompt (p, m), and whether the prompt is the concept's (p,)."""
     ids, where = rows.prompt.unique(return_inverse=True)
     slot = torch.full((codec.width,), len(features))
@@ -125,12 +125,9 @@ def find_features(
     concept: Concept,
     *,
     count: int | None = None,
-    kinds: Sequence[str] = NAMED_KINDS,
-    steps: Sequence[int] | None = None,
-    sampling: Sampling = Sampling(),
+    which: RowQuery = RowQuery(),
     formula: Formula = "share",
     coverage: float = 0.9,
-    limit: int | None = None,
     seed: int = 0,
 ) -> tuple[Subspace, ...]:
     """The concept's features of one or several autoencoders, one Subspace per site.
@@ -141,7 +138,7 @@ def find_features(
     `coverage` of the contrast of all that were kept; a site with none gives no Subspace. With a
     `count`, that many of largest contrast, whatever their AUROC.
 
-    `limit` bounds the prompts of each list: sites in the denoising loop make a picture per prompt.
+    `which` rows are read: sites in the denoising loop make an image per prompt, so give them a `limit`.
     """
     codecs = list(sae) if isinstance(sae, Sequence) else [sae]
     if not codecs:
@@ -149,9 +146,7 @@ def find_features(
     if count is not None and count < 1:
         raise ValueError(f"count is {count}; at least 1, or None to let the select split decide")
     sites = [codec.site for codec in codecs]
-    options = {"kinds": kinds, "steps": steps, "sampling": sampling, "limit": limit}
-    fit = concept_rows(subject, concept, sites, "fit", **options)
-    held = concept_rows(subject, concept, sites, "select", **options)
+    fit, held = (concept_rows(subject, concept, sites, split, which) for split in ("fit", "select"))
     found = []
     for codec in codecs:
         scored = contrast(codec, fit[codec.site], formula).total()
@@ -210,7 +205,8 @@ def mean_firing(
     """Mean value (m,) of each feature over the concept's fit rows where it fires; 0 for one that never fires."""
     every = NAMED_KINDS if subject.reads_forward else TOKEN_KINDS
     kinds = every if has_tokens(subject, codec.site) else ()
-    rows = concept_rows(subject, concept, [codec.site], "fit", kinds=kinds, limit=limit, sampling=sampling)[codec.site]
+    which = RowQuery(kinds, limit=limit, sampling=sampling)
+    rows = concept_rows(subject, concept, [codec.site], "fit", which)[codec.site]
     codes = _coded(codec, rows.select(rows.concept).x)
     dense = torch.stack([torch.where(codes.indices == j, codes.values, 0).sum(1) for j in features], 1)
     return dense.sum(0) / (dense > 0).sum(0).clamp_min(1)

@@ -18,7 +18,7 @@ TABLE = 2**28
 
 
 @dataclass(frozen=True)
-class Firing:
+class PromptFiring:
     """Features of one autoencoder over p prompts."""
 
     strongest: Tensor
@@ -30,7 +30,7 @@ class Firing:
     """(labels, d) float64: mean row of each label, at its subject's tokens where rows are tokens."""
 
 
-def label_of(prompt: Prompt) -> str:
+def prompt_label(prompt: Prompt) -> str:
     """What a prompt is about: its label, else its subject, else nothing."""
     return prompt.label or prompt.subject or ""
 
@@ -45,7 +45,7 @@ def chunks_of(codec: SparseCoder, store: Activations) -> Iterator[tuple[Tensor, 
 
 
 @torch.no_grad()
-def firing(codec: SparseCoder, store: Activations, labels: Sequence[str]) -> Firing:
+def firing_per_prompt(codec: SparseCoder, store: Activations, labels: Sequence[str]) -> PromptFiring:
     """One pass over the rows. `labels` are those whose mean rows are wanted; prompts of other labels add to none.
 
     Raises ValueError where prompts x features is more than can be held (naming both).
@@ -59,7 +59,7 @@ def firing(codec: SparseCoder, store: Activations, labels: Sequence[str]) -> Fir
     strongest = torch.zeros(len(prompts), codec.width, dtype=torch.float16)
     fired = torch.zeros(codec.width, dtype=torch.long)
     number = {label: i for i, label in enumerate(labels)}
-    about = torch.tensor([number.get(label_of(p), len(labels)) for p in prompts])
+    about = torch.tensor([number.get(prompt_label(p), len(labels)) for p in prompts])
     sums = torch.zeros(len(labels) + 1, store.width(codec.site), dtype=torch.float64)
     counts = torch.zeros(len(labels) + 1, dtype=torch.float64)
     rows = 0
@@ -75,7 +75,7 @@ def firing(codec: SparseCoder, store: Activations, labels: Sequence[str]) -> Fir
         counts += torch.bincount(about[whose[named]], minlength=len(counts))
         rows += len(x)
     means = sums[:-1] / counts[:-1, None].clamp_min(1)
-    return Firing(strongest, fired, rows, means)
+    return PromptFiring(strongest, fired, rows, means)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from concept_probe.types import Curve, Score, SparseCoder
 
 GAIN = 0.03
 """What a further feature must add to F1 to count, as in arXiv 2409.14507."""
-RANDOM = 10
+RANDOM_SETS = 10
 """Random sets of features that make the control."""
 
 
@@ -121,8 +121,8 @@ def _chance(codes: Tensor, held: Tensor, concept: Tensor, labels: Tensor, featur
     generator = torch.Generator().manual_seed(seed)
     once = torch.ones(1, len(labels), dtype=torch.float64)
     total = torch.zeros(len(features), dtype=torch.float64)
-    for _ in range(RANDOM):
+    for _ in range(RANDOM_SETS):
         drawn = others[torch.randperm(len(others), generator=generator)][: len(features)].tolist()
         calls = [_calls(codes, held, concept, drawn[: k + 1]) for k in range(len(features))]
         total += _f1(torch.stack(calls), labels, once)[:, 0]
-    return total / RANDOM
+    return total / RANDOM_SETS

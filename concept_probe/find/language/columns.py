@@ -15,7 +15,7 @@ from concept_probe.find.language.enrichment import EnrichedColumns, NoTokens, en
 from concept_probe.find.language.knowledge import Weighed, weigh, weighable
 from concept_probe.find.language.ranking import rank_by_effect, rank_by_reading
 from concept_probe.find.language.unembedding import Norm
-from concept_probe.find.vectors.rank import RankedColumns, whole, zero_columns
+from concept_probe.find.vectors.columns import RankedColumns, matrix_site, zero_columns
 from concept_probe.registry import look_up
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Prompt, Score, Split, Subspace
 
@@ -23,14 +23,37 @@ if TYPE_CHECKING:
     from concept_probe.families import CausalLMSubject
 
 Ranking = Literal["reading", "attribution", "odds"]
-COUNTS = (2, 8, 32, 128, 512)
-RANKINGS: tuple[Ranking, ...] = ("attribution", "reading", "odds")
+LM_COUNTS = (2, 8, 32, 128, 512)
+LM_RANKINGS: tuple[Ranking, ...] = ("attribution", "reading", "odds")
 """How columns are ranked, tried in turn: by what log P(answers) owes to them, which finds the most; by the tokens that
 they speak for, which a reader can check; and by what the odds against wrong answers owe to them."""
 
 
 @dataclass(frozen=True)
-class ColumnRung:
+class LmRanking:
+    """How columns of a language model are put in order."""
+
+    by: Ranking = "attribution"
+    norm: Norm = "folded"
+    """With `reading`: whether the final norm is folded into the unembedding."""
+    rate: float = 0.1
+    """With `reading`: the false-discovery rate up to which a column counts as one that speaks of the concept."""
+
+    def __post_init__(self) -> None:
+        look_up(dict.fromkeys(LM_RANKINGS), self.by, "ranking of columns")
+
+
+@dataclass(frozen=True)
+class WeighedPrompts:
+    """On which prompts columns are judged: those with answers and distractors."""
+
+    split: Split = "select"
+    most: int = 48
+    """Of the concept's prompts, and of the others."""
+
+
+@dataclass(frozen=True)
+class ColumnRemoval:
     """What zeroing so many columns does to answers, against as many matched random ones.
 
     Paired by prompt; wordings of one fact are averaged first, so n and the intervals are those of facts.
@@ -66,13 +89,13 @@ class ColumnSearch:
     """What the columns speak of, where that ranked them."""
     before: Score
     """Share of the concept's prompts that the untouched subject knows."""
-    rungs: tuple[ColumnRung, ...]
+    removals: tuple[ColumnRemoval, ...]
     floor: float
-    """Share of the others' knowledge that a rung must keep to be chosen."""
+    """Share of the others' knowledge that a removal must keep to be chosen."""
 
-    def chosen(self) -> ColumnRung | None:
-        """The causal rung with the largest excess that keeps `floor` of the others; None where there is none."""
-        good = [r for r in self.rungs if r.causal and r.others.value >= self.floor * (r.others.control or 0)]
+    def chosen(self) -> ColumnRemoval | None:
+        """The causal removal with the largest excess that keeps `floor` of the others; None where there is none."""
+        good = [r for r in self.removals if r.causal and r.others.value >= self.floor * (r.others.control or 0)]
         return max(good, key=lambda r: r.excess.value, default=None)
 
 
@@ -80,87 +103,82 @@ class ColumnSearch:
 def search_lm_columns(
     subject: CausalLMSubject,
     concept: Concept,
+    ranking: LmRanking = LmRanking(),
     *,
-    by: Ranking = "attribution",
-    norm: Norm = "folded",
-    rate: float = 0.1,
-    counts: Sequence[int] = COUNTS,
+    counts: Sequence[int] = LM_COUNTS,
     controls: int = 3,
     floor: float = 0.9,
-    split: Split = "select",
-    most: int = 48,
+    asked: WeighedPrompts = WeighedPrompts(),
     seed: int = 0,
 ) -> ColumnSearch:
     """Zero more and more of the columns that are ranked first for the concept, and see which answers suffer.
 
-    Columns are ranked on the fit split (`rank_by_reading`, with `norm` and `rate`, or `rank_by_effect`) and judged on
-    `split`, on at most `most` prompts of the concept and as many others, each with answers and distractors. `controls`
-    draws of random columns of the same layers and like load are zeroed for comparison. Of counts beyond the
-    candidates, all candidates stand in.
+    Columns are ranked on the fit split (`rank_by_reading`, or `rank_by_effect`) and judged on the prompts `asked`.
+    `controls` draws of random columns of the same layers and like load are zeroed for comparison. Of counts beyond the
+    candidates, all candidates stand in. A removal that leaves others less than `floor` of what they know is no choice.
     """
-    look_up(dict.fromkeys(RANKINGS), by, "ranking of columns")
-    enriched = enriched_columns(subject, concept, norm=norm, seed=seed) if by == "reading" else None
+    enriched = enriched_columns(subject, concept, norm=ranking.norm, seed=seed) if ranking.by == "reading" else None
     ranked = (
-        rank_by_effect(subject, concept, on="odds" if by == "odds" else "answers")
+        rank_by_effect(subject, concept, on="odds" if ranking.by == "odds" else "answers")
         if enriched is None
-        else rank_by_reading(subject, concept, enriched, rate=rate)
+        else rank_by_reading(subject, concept, enriched, rate=ranking.rate)
     )
-    own, others = (weighable(concept, kinds, split, most) for kinds in (FORGET_KINDS, OTHER_KINDS))
-    asked = [*own, *others]
-    before = weigh(subject, asked)
+    own, others = (weighable(concept, kinds, asked.split, asked.most) for kinds in (FORGET_KINDS, OTHER_KINDS))
+    prompts = [*own, *others]
+    before = weigh(subject, prompts)
     generator = torch.Generator().manual_seed(seed)
     # Only columns that are pushed towards the concept's tokens or answers.
     usable = int((ranked.scores > 0).sum())
-    rungs = []
+    removals = []
     for count in sorted({min(c, usable) for c in counts} - {0}):
         with zero_columns(subject, ranked.by_layer(range(count))):
-            after = weigh(subject, asked)
+            after = weigh(subject, prompts)
         draws = []
         for _ in range(controls):
             with zero_columns(subject, ranked.by_layer(ranked.matched(range(count), generator))):
-                draws.append(weigh(subject, asked))
-        rungs.append(_rung(count, asked, before, after, draws, len(own), seed))
+                draws.append(weigh(subject, prompts))
+        removals.append(_removal(count, prompts, before, after, draws, len(own), seed))
     known = mean_score(per_fact((before.odds[: len(own)] > 0).float(), own), "known before", better="lower", seed=seed)
-    return ColumnSearch(ranked, enriched, known, tuple(rungs), floor)
+    return ColumnSearch(ranked, enriched, known, tuple(removals), floor)
 
 
 def find_lm_columns(
     subject: CausalLMSubject, concept: Concept, *, rate: float = 0.1, seed: int = 0
 ) -> tuple[Subspace, ...]:
-    """The concept's columns that its answers need, by the first of the `RANKINGS` that finds any; else empty.
+    """The concept's columns that its answers need, by the first of the `LM_RANKINGS` that finds any; else empty.
 
     A concept none of whose tokens is its own can't be looked for by what columns say, and is not.
     One Subspace per column: `score` is the paired drop of the whole set, `scores` what ranked the column, with the
     median column's as control.
     """
-    for by in RANKINGS:
+    for by in LM_RANKINGS:
         try:
-            search = search_lm_columns(subject, concept, by=by, rate=rate, seed=seed)
+            search = search_lm_columns(subject, concept, LmRanking(by, rate=rate), seed=seed)
         except NoTokens:
             continue
         if search.chosen() is not None:
-            return subspaces(subject, concept, search)
+            return column_subspaces(subject, concept, search)
     return ()
 
 
-def subspaces(subject: CausalLMSubject, concept: Concept, search: ColumnSearch) -> tuple[Subspace, ...]:
-    """One Subspace per column of the chosen rung; none where there is none."""
-    rung, ranked = search.chosen(), search.ranked
-    if rung is None:
+def column_subspaces(subject: CausalLMSubject, concept: Concept, search: ColumnSearch) -> tuple[Subspace, ...]:
+    """One Subspace per column of the chosen removal; none where there is none."""
+    chosen, ranked = search.chosen(), search.ranked
+    if chosen is None:
         return ()
     out = []
     typical = float(ranked.scores.nan_to_num(neginf=0.0).median())
-    for i in range(rung.count):
+    for i in range(chosen.count):
         site, value = ranked.sites[i], float(ranked.scores[i])
-        column = subject.matrix(whole(site)).detach()[:, site.item, None].clone()
+        column = subject.matrix(matrix_site(site)).detach()[:, site.item, None].clone()
         score = Score(f"ranked by {ranked.effect}", value, value, value, 1, "", "higher", typical)
-        out.append(Subspace(site, column, "parameter", rung.drop, concept.name, "mlp_value", scores=(score,)))
+        out.append(Subspace(site, column, "parameter", chosen.drop, concept.name, "mlp_value", scores=(score,)))
     return tuple(out)
 
 
-def _rung(
+def _removal(
     count: int, asked: Sequence[Prompt], before: Weighed, after: Weighed, random: Sequence[Weighed], own: int, seed: int
-) -> ColumnRung:
+) -> ColumnRemoval:
     """What was weighed of (n,) prompts, of which the first `own` are the concept's; `random` once per draw."""
     first, rest = asked[:own], asked[own:]
 
@@ -178,7 +196,7 @@ def _rung(
     spared, untouched = float(torch.stack([known(w)[0] for w in random]).mean()), float(known(before)[1].mean())
     ours, others = known(after)
     against = "against matched random columns"
-    return ColumnRung(
+    return ColumnRemoval(
         count,
         mean_score(mine, f"drop {against}", control=0.0, better="higher", unit="nats", seed=seed),
         Score("drop beyond other prompts'", gap, low, high, len(mine) + len(theirs), "nats", "higher", 0.0),

@@ -59,7 +59,7 @@ def concept_tokens(subject: CausalLMSubject, concept: Concept) -> tuple[int, ...
     for p in concept.prompts("target", "fit"):
         facts.setdefault(p.fact or p.text, set()).update(_words(subject, [p.text]))
     often = Counter(token for words in facts.values() for token in words)
-    ours = {t for t, count in often.items() if count > 1} | _words(subject, [concept.name, *_said(own)])
+    ours = {t for t, count in often.items() if count > 1} | _words(subject, [concept.name, *_answers_of(own)])
     theirs = _words(subject, [t for p in others for t in (p.text, *p.answers, *p.distractors)])
     wrong = _words(subject, [t for p in own for t in p.distractors])
     found = tuple(sorted(ours - theirs - wrong))
@@ -68,7 +68,7 @@ def concept_tokens(subject: CausalLMSubject, concept: Concept) -> tuple[int, ...
     return found
 
 
-def _said(prompts: Sequence[Prompt]) -> list[str]:
+def _answers_of(prompts: Sequence[Prompt]) -> list[str]:
     return [answer for prompt in prompts for answer in prompt.answers]
 
 

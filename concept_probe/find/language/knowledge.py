@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.detect.answers import continuation
-from concept_probe.types import Concept, Form, Kind, Prompt, Split
+from concept_probe.types import Concept, Form, Kind, Prompt, Split, evenly
 
 if TYPE_CHECKING:
     from concept_probe.families import CausalLMSubject
@@ -76,7 +76,7 @@ def weigh(subject: CausalLMSubject, prompts: Sequence[Prompt], *, batch: int = 3
     for prompt in prompts:
         if not prompt.answers or not prompt.distractors:
             raise ValueError(f"{prompt.text!r} needs both answers and distractors to be weighed against each other")
-    total = _said(subject, prompts, [(*p.answers, *p.distractors) for p in prompts], batch)
+    total = _log_probabilities(subject, prompts, [(*p.answers, *p.distractors) for p in prompts], batch)
     right = [each[: len(prompt.answers)].logsumexp(0) for prompt, each in zip(prompts, total, strict=True)]
     wrong = [each[len(prompt.answers) :].logsumexp(0) for prompt, each in zip(prompts, total, strict=True)]
     return Weighed(*(torch.stack(x) if x else torch.zeros(0) for x in (right, wrong)))
@@ -84,11 +84,11 @@ def weigh(subject: CausalLMSubject, prompts: Sequence[Prompt], *, batch: int = 3
 
 def log_answers(subject: CausalLMSubject, prompts: Sequence[Prompt], *, batch: int = 32) -> Tensor:
     """(n,) float32, on the CPU: `weigh(...).right` alone, without reading the distractors. Differentiable."""
-    total = _said(subject, prompts, [p.answers for p in prompts], batch)
+    total = _log_probabilities(subject, prompts, [p.answers for p in prompts], batch)
     return torch.stack([each.logsumexp(0) for each in total]) if total else torch.zeros(0)
 
 
-def _said(
+def _log_probabilities(
     subject: CausalLMSubject, prompts: Sequence[Prompt], texts: Sequence[tuple[str, ...]], batch: int
 ) -> list[Tensor]:
     """Per prompt the log probabilities of its `texts`; they are read in this order, as so many pairs."""
@@ -111,4 +111,4 @@ def weighable(concept: Concept, kinds: Sequence[Kind], split: Split, most: int) 
         raise ValueError(
             f"concept {concept.name!r} has no prompts with answers and distractors in {lists} of {split!r}"
         )
-    return [found[i * len(found) // most] for i in range(most)] if len(found) > most else found
+    return list(evenly(found, most))

@@ -12,7 +12,7 @@ from concept_probe.activations import tap
 from concept_probe.evaluation.rates import per_fact
 from concept_probe.find.language.enrichment import EnrichedColumns
 from concept_probe.find.language.knowledge import log_answers, weigh, weighable
-from concept_probe.find.vectors.rank import RankedColumns, hidden_site, whole
+from concept_probe.find.vectors.columns import RankedColumns, hidden_site, matrix_site
 from concept_probe.registry import look_up
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Moment, Prompt, Site
 
@@ -33,14 +33,14 @@ def rank_by_reading(
     load, on which random columns are matched, is mean |coefficient| x length over all fit prompts. Columns that were
     not discovered stand behind with score -inf.
     """
-    matrices = tuple(dict.fromkeys(whole(site) for site in enriched.sites))
+    matrices = tuple(dict.fromkeys(matrix_site(site) for site in enriched.sites))
     own, others = _contrasted(concept)
     mine, mine_size = _coefficients(subject, own, matrices, batch)
     theirs, their_size = _coefficients(subject, others, matrices, batch)
     found, size = enriched.discovered(rate), _mixed(mine_size, their_size, own, others)
     pushes, loads = [], []
     for i, site in enumerate(enriched.sites):
-        at, j = whole(site), site.item or 0
+        at, j = matrix_site(site), site.item or 0
         loads.append(float(size[at][j]))
         push = float((mine[at][j] - theirs[at][j]) * enriched.sign[i] * enriched.scores[i])
         pushes.append(push if i < found else -torch.inf)
@@ -96,7 +96,7 @@ def _effects(
 
         return fn
 
-    def said(prompt: Prompt) -> tuple[str, ...]:
+    def read_after(prompt: Prompt) -> tuple[str, ...]:
         """The texts that are read after a prompt: a moment's `prompts` count them."""
         return (*prompt.answers, *prompt.distractors) if on == "odds" else prompt.answers
 
@@ -108,11 +108,11 @@ def _effects(
                 value = weigh(subject, asked, batch=batch).odds
             else:
                 value = log_answers(subject, asked, batch=batch)
-            slopes = torch.autograd.grad(value.sum(), [added for _, _, added, _ in seen], allow_unused=True)
-            owner = torch.tensor([start + i for i, p in enumerate(asked) for _ in said(p)])
-            for (site, x, _, pairs), slope in zip(seen, slopes, strict=True):
-                if slope is not None:
-                    total[site].index_add_(0, owner[list(pairs)], (x * slope).float().sum(1).cpu())
+            gradients = torch.autograd.grad(value.sum(), [added for _, _, added, _ in seen], allow_unused=True)
+            owner = torch.tensor([start + i for i, p in enumerate(asked) for _ in read_after(p)])
+            for (site, x, _, pairs), gradient in zip(seen, gradients, strict=True):
+                if gradient is not None:
+                    total[site].index_add_(0, owner[list(pairs)], (x * gradient).float().sum(1).cpu())
             seen.clear()
     return {site: per_fact(each, prompts) for site, each in total.items()}
 

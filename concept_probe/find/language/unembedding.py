@@ -100,7 +100,7 @@ class Unembedding:
 
 
 @dataclass(frozen=True)
-class Reading:
+class TokenReading:
     """The tokens that the columns of one matrix speak for, strongest first."""
 
     site: Site
@@ -117,7 +117,7 @@ class Reading:
 
 def read_columns(
     subject: CausalLMSubject, *, norm: Norm = "folded", sites: Sequence[Site] | None = None, top: int = 20
-) -> Iterator[Reading]:
+) -> Iterator[TokenReading]:
     """Read every column of every down projection through the unembedding, one matrix at a time.
 
     >>> for reading in read_columns(subject):
@@ -131,7 +131,7 @@ def read_columns(
     for site in sites if sites is not None else subject.sites("mlp_value"):
         columns = subject.matrix(site).detach()
         parts = [_extremes(head.scores(part), top) for part in columns.split(CHUNK, dim=1)]
-        yield Reading(site, *(torch.cat(each) for each in zip(*parts, strict=True)))
+        yield TokenReading(site, *(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
 def _extremes(scores: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from concept_probe.find.directions.means import DIRECTION_KINDS
-from concept_probe.find.vectors.rank import Effect, RankedColumns, TextDirections, rank_columns, text_directions
+from concept_probe.find.directions.projection import DIRECTION_KINDS
+from concept_probe.find.vectors.columns import Effect, RankedColumns, matrix_site, zero_columns
+from concept_probe.find.vectors.ranking import rank_columns
+from concept_probe.find.vectors.text_directions import TextDirections, project_texts, text_directions
 from concept_probe.types import Concept, Score, Site, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 CROSS_ROLES = ("cross_key_weight", "cross_value_weight")
-RANKINGS: tuple[tuple[Effect, tuple[str, ...]], ...] = (
+COLUMN_RANKINGS: tuple[tuple[Effect, tuple[str, ...]], ...] = (
     ("gradient", ("eos", "pad")),
     ("norm", ("content", "subject", "eos", "pad")),
 )
@@ -26,10 +29,20 @@ RANKINGS: tuple[tuple[Effect, tuple[str, ...]], ...] = (
 No ranking wins on every concept. In a causal encoder the tokens behind the prompt have read all of it, so
 columns that act there are fewer and more the concept's own; where the reader looks at the words, they miss.
 """
+COLUMN_COUNTS = (24, 48, 72, 96, 128, 192)
+DIRECTION_COUNTS = (1, 2, 3, 6, 9)
+
+RemovalContext = Callable[[], AbstractContextManager[object]]
+"""Makes the context in which some candidates are removed."""
 
 
 class Candidates(Protocol):
     """Concept vectors in order of merit."""
+
+    @property
+    def subject(self) -> Subject: ...
+    @property
+    def concept(self) -> Concept: ...
 
     @property
     def name(self) -> str:
@@ -41,12 +54,25 @@ class Candidates(Protocol):
         """How many can be taken so that as many others are left to compare with."""
         ...
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many are removed at a time in a search, unless it is told."""
+        ...
+
     def take(self, count: int) -> tuple[Subspace, ...]:
         """The first `count`, as Subspaces whose `score` says why they rank first, not that they are causal."""
         ...
 
     def random(self, count: int, seed: int) -> tuple[Subspace, ...]:
         """`count` others that match them: the control."""
+        ...
+
+    def removal(self, count: int) -> RemovalContext:
+        """The subject without the first `count`."""
+        ...
+
+    def random_removals(self, controls: int, most: int, seed: int) -> Callable[[int], list[RemovalContext]]:
+        """A function of how many, at most `most`: the subject without matched random ones, `controls` draws of them."""
         ...
 
 
@@ -57,6 +83,7 @@ class ColumnCandidates:
     subject: Subject
     concept: Concept
     ranked: RankedColumns
+    counts: tuple[int, ...] = COLUMN_COUNTS
 
     @property
     def name(self) -> str:
@@ -73,12 +100,22 @@ class ColumnCandidates:
         """Columns of the same layers with like mean |coefficient| x norm."""
         return self._columns(self.ranked.matched(range(count), torch.Generator().manual_seed(seed)))
 
+    def removal(self, count: int) -> RemovalContext:
+        return self._zeroing(range(count))
+
+    def random_removals(self, controls: int, most: int, seed: int) -> Callable[[int], list[RemovalContext]]:
+        generator = torch.Generator().manual_seed(seed)
+        return lambda count: [self._zeroing(self.ranked.matched(range(count), generator)) for _ in range(controls)]
+
+    def _zeroing(self, chosen: Sequence[int]) -> RemovalContext:
+        return lambda: zero_columns(self.subject, self.ranked.by_layer(chosen))
+
     def _columns(self, chosen: Sequence[int]) -> tuple[Subspace, ...]:
         typical = float(self.ranked.scores.median())
         out = []
         for i in chosen:
             site, score = self.ranked.sites[i], float(self.ranked.scores[i])
-            column = self.subject.parameter(site).detach()[:, site.item, None].float().clone()
+            column = self.subject.matrix(matrix_site(site)).detach()[:, site.item, None].float().clone()
             own = Score(f"contrast x effect ({self.ranked.effect})", score, score, score, 1, "", "higher", typical)
             out.append(Subspace(site, column, "parameter", own, self.concept.name, "mlp_value", scores=(own,)))
         return tuple(out)
@@ -95,6 +132,7 @@ class DirectionCandidates:
     concept: Concept
     directions: TextDirections
     roles: Sequence[str] = CROSS_ROLES
+    counts: tuple[int, ...] = DIRECTION_COUNTS
 
     @property
     def name(self) -> str:
@@ -114,6 +152,16 @@ class DirectionCandidates:
     def random(self, count: int, seed: int) -> tuple[Subspace, ...]:
         """Directions with the covariance of the other prompts' states, each as long as the one it stands for."""
         return self._spaces(random_directions(self.directions, count, seed), count)
+
+    def removal(self, count: int) -> RemovalContext:
+        return self._projecting(self.directions, count)
+
+    def random_removals(self, controls: int, most: int, seed: int) -> Callable[[int], list[RemovalContext]]:
+        drawn = [random_directions(self.directions, most, seed + i) for i in range(controls)]
+        return lambda count: [self._projecting(directions, count) for directions in drawn]
+
+    def _projecting(self, directions: TextDirections, count: int) -> RemovalContext:
+        return lambda: project_texts(self.subject, directions.removal(count), self.sites)
 
     def _spaces(self, directions: TextDirections, count: int) -> tuple[Subspace, ...]:
         removal = directions.removal(count)
@@ -135,17 +183,20 @@ def random_directions(directions: TextDirections, count: int, seed: int) -> Text
     return TextDirections(drawn, others, tuple(f"random {i}" for i in range(count)))
 
 
-def vector_candidates(subject: Subject, concept: Concept, role: str | Sequence[str]) -> tuple[Candidates, ...]:
-    """Candidates for `mlp_value` (columns, once per ranking of `RANKINGS`) or for one or both of `CROSS_ROLES`."""
+def vector_candidates(subject: Subject, concept: Concept, role: str | Sequence[str]) -> Iterator[Candidates]:
+    """Candidates for `mlp_value` (columns, once per ranking of `COLUMN_RANKINGS`) or for one or both of `CROSS_ROLES`.
+
+    Each is ranked when it is asked for. Raises ValueError for a role that holds no concept vectors.
+    """
     roles = (role,) if isinstance(role, str) else tuple(role)
     if roles == ("mlp_value",):
-        return tuple(
+        return (
             ColumnCandidates(subject, concept, rank_columns(subject, concept, effect=effect, kinds=kinds))
-            for effect, kinds in RANKINGS
+            for effect, kinds in COLUMN_RANKINGS
         )
     if roles and set(roles) <= set(CROSS_ROLES):
         directions = text_directions(subject, concept, kinds=DIRECTION_KINDS)
-        return (DirectionCandidates(subject, concept, directions, roles),)
+        return iter([DirectionCandidates(subject, concept, directions, roles)])
     raise ValueError(
         f"role {role!r} holds no concept vectors: ask for 'mlp_value', or for one or both of {', '.join(CROSS_ROLES)}"
     )
