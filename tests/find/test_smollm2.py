@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from concept_probe.evaluation.auroc import auroc_scores
 from concept_probe.families import load
-from concept_probe.find import auroc_scores, concept_rows, find_features
+from concept_probe.find import concept_rows, find_features
 from concept_probe.find.features.contrast import prompt_firing
 from concept_probe.find.language.knowledge import knowledge
 from concept_probe.find.language.unembedding import read_columns
