@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-T = TypeVar("T")
+Measured = TypeVar("Measured")
 
 
 class MeasurementCache:
@@ -17,7 +17,7 @@ class MeasurementCache:
     def __init__(self) -> None:
         self._measured: dict[str, object] = {}
 
-    def get(self, key: str, measure: Callable[[], T]) -> T:
+    def get(self, key: str, measure: Callable[[], Measured]) -> Measured:
         """What is kept under `key`; what `measure` gives, which then is kept, where that is nothing."""
         if key not in self._measured:
             self._measured[key] = measure()

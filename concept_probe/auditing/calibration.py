@@ -11,8 +11,8 @@ from typing import Any
 
 from concept_probe.auditing.verdict import Thresholds
 
-FILE = Path(__file__).parent / "calibration.json"
-FORMAT = "concept_probe.calibration/1"
+CALIBRATION_FILE = Path(__file__).parent / "calibration.json"
+CALIBRATION_FORMAT = "concept_probe.calibration/1"
 
 
 @dataclass(frozen=True)
@@ -80,26 +80,28 @@ class Calibration:
 
 def covered(base: str, thresholds: Thresholds) -> bool:
     """Whether the stored calibration says anything about audits of the model called `base` with these thresholds."""
-    found = stored()
+    found = stored_calibration()
     return found is not None and found.covers(base, thresholds)
 
 
 def outcome() -> str:
     """The stored calibration in a sentence, for every report."""
-    return str(stored() or "none is stored")
+    return str(stored_calibration() or "none is stored")
 
 
 @cache
-def stored() -> Calibration | None:
+def stored_calibration() -> Calibration | None:
     """The calibration that comes with the package; None where there is none yet."""
-    return read(FILE) if FILE.is_file() else None
+    return read_calibration(CALIBRATION_FILE) if CALIBRATION_FILE.is_file() else None
 
 
-def read(path: Path) -> Calibration:
+def read_calibration(path: Path) -> Calibration:
     """The calibration in a JSON file. Raises ValueError for a file of another format."""
     data = json.loads(path.read_text(encoding="utf-8"))
-    if data.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {data.get('format')!r}, this version reads {FORMAT!r}; calibrate again")
+    if data.get("format") != CALIBRATION_FORMAT:
+        raise ValueError(
+            f"{path} has format {data.get('format')!r}, this version reads {CALIBRATION_FORMAT!r}; calibrate again"
+        )
     return Calibration(
         tuple(data["subjects"]),
         data["cases"],

@@ -61,13 +61,13 @@ def surprisals(subject: Subject, questions: Questions) -> Mapping[Kind, Surprisa
         return {}
     out: dict[Kind, Surprisal] = {}
     for kind in RETAIN_KINDS:
-        texts = [answered(p) for p in questions.prompts(kind)]
+        texts = [text_with_answer(p) for p in questions.prompts(kind)]
         if texts and all(" " in text for text in texts):
             out[kind] = surprisal(subject, texts)
     return out
 
 
-def answered(prompt: Prompt) -> str:
+def text_with_answer(prompt: Prompt) -> str:
     """The prompt and its usual answer as one text; of a chat, the user's turn alone."""
     with_answer = prompt.form == "plain" and prompt.answers
     return " ".join((prompt.text + (" " + prompt.answers[0] if with_answer else "")).split())

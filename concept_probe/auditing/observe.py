@@ -25,7 +25,7 @@ from concept_probe.evaluation.trials import judge_answers
 from concept_probe.families.progress import bars
 from concept_probe.types import FORGET_KINDS, JUDGED_KINDS, RETAIN_KINDS, Kind, Picture, Query, Site, Trial, Written
 
-T = TypeVar("T")
+Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,9 +175,9 @@ def _per_kind(x: Float[Tensor, "q d"], questions: Questions) -> dict[Kind, Float
     return {kind: of.unflatten(0, (len(of) // width, width)) for kind, of in zip(JUDGED_KINDS, parts, strict=True)}
 
 
-def _by_kind(seen: Sequence[T], questions: Questions) -> dict[Kind, tuple[tuple[T, ...], ...]]:
+def _by_kind(seen: Sequence[Seen], questions: Questions) -> dict[Kind, tuple[tuple[Seen, ...], ...]]:
     """What belongs to all test queries, by kind, prompt and seed; what comes after them is left out."""
-    out: dict[Kind, tuple[tuple[T, ...], ...]] = {}
+    out: dict[Kind, tuple[tuple[Seen, ...], ...]] = {}
     start, width = 0, len(questions.seeds)
     for kind in JUDGED_KINDS:
         count = len(questions.prompts(kind))

@@ -34,7 +34,7 @@ class Places:
         return f"{sites} {self.steps} {[(str(f.site), f.features, content_hash(f)) for f in self.features]}"
 
 
-def places_of(subject: Subject, steps: int, found: Sequence[Subspace] = ()) -> Places:
+def places_in(subject: Subject, steps: int, found: Sequence[Subspace] = ()) -> Places:
     """Some layers of each text encoder and what the denoiser reads of them, some blocks of the denoiser, and features.
 
     Blocks are read at some of the `steps` of a picture, evenly apart, first and last included.

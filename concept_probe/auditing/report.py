@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from concept_probe.auditing.calibration import covered, outcome
 from concept_probe.auditing.context import Context
-from concept_probe.auditing.evidence.finding import Evidence, joined
+from concept_probe.auditing.evidence.finding import Evidence, joined_evidence
 from concept_probe.auditing.provenance import Clock, command_line, versions
 from concept_probe.auditing.verdict import decide, largest_of_each
 from concept_probe.types import EvidenceKind, Picture, Report, Written
@@ -16,7 +16,7 @@ from concept_probe.types import EvidenceKind, Picture, Report, Written
 
 def report_of(context: Context, gathered: Mapping[EvidenceKind, Evidence], clock: Clock) -> Report:
     """The report of an audit whose evidence was `gathered`."""
-    evidence = joined(gathered.values())
+    evidence = joined_evidence(gathered.values())
     thresholds, before = context.plan.thresholds, context.arms.before.subject
     others = [index for index in evidence.indices if index is not evidence.direct]
     calibrated = context.has_twin and covered(before.name, thresholds)

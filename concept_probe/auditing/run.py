@@ -11,9 +11,9 @@ from concept_probe.auditing.cache import MeasurementCache
 from concept_probe.auditing.checks import judge_of, refuse_changed, refuse_used
 from concept_probe.auditing.context import Context
 from concept_probe.auditing.evidence import EVIDENCE, Evidence
-from concept_probe.auditing.evidence.finding import joined
+from concept_probe.auditing.evidence.finding import joined_evidence
 from concept_probe.auditing.observe import observe_sides
-from concept_probe.auditing.places import places_of
+from concept_probe.auditing.places import places_in
 from concept_probe.auditing.plan import AuditPlan
 from concept_probe.auditing.provenance import Clock
 from concept_probe.auditing.questions import Questions
@@ -52,14 +52,14 @@ class Auditor:
         arms = arms_of(subject, erasure, original, twin)
         before = arms.before.subject
         questions = Questions.of(plan, concept, label, judge, before.answers)
-        places = places_of(before, plan.sampling.steps, found)
+        places = places_in(before, plan.sampling.steps, found)
         with clock.stage("answers"):
             seen = observe_sides(arms, questions, places, self.cache)
         context = Context(plan, questions, arms, seen, places, tuple(found), self.cache)
         gathered: dict[EvidenceKind, Evidence] = {}
         for kind, measures in EVIDENCE.items():
             with clock.stage(kind):
-                gathered[kind] = joined([measure(context) for measure in measures])
+                gathered[kind] = joined_evidence([measure(context) for measure in measures])
         refuse_changed(arms)
         return report_of(context, gathered, clock)
 

@@ -6,32 +6,32 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-T = TypeVar("T")
-U = TypeVar("U")
+Held = TypeVar("Held")
+Other = TypeVar("Other")
 Side = Literal["before", "after", "control"]
 
 
 @dataclass(frozen=True, eq=False)
-class Sides(Generic[T]):
+class Sides(Generic[Held]):
     """One thing three times: of the model as it was, of the erased model, and of one that was never taught."""
 
-    before: T
-    after: T
-    control: T | None = None
+    before: Held
+    after: Held
+    control: Held | None = None
     """Of the never-taught twin; None where there is none."""
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[Held]:
         """Those that there are."""
         yield self.before
         yield self.after
         if self.control is not None:
             yield self.control
 
-    def items(self) -> Iterator[tuple[Side, T]]:
+    def items(self) -> Iterator[tuple[Side, Held]]:
         """The name of each side that there is, and what it has."""
         names: tuple[Side, ...] = ("before", "after", "control")
         yield from zip(names, self, strict=False)
 
-    def map(self, fn: Callable[[T], U]) -> Sides[U]:
+    def map(self, fn: Callable[[Held], Other]) -> Sides[Other]:
         """`fn` of each side that there is."""
         return Sides(fn(self.before), fn(self.after), None if self.control is None else fn(self.control))

@@ -236,7 +236,7 @@ def print_verdict(report, folder: Path | None) -> None:
     from rich.markup import escape
     from rich.panel import Panel
 
-    from concept_probe.report.format import EVIDENCE, VERDICTS, samples, score
+    from concept_probe.report.format import EVIDENCE_NAMES, VERDICTS, samples, score
 
     colours = {"erased": "green", "suppressed": "yellow", "undecided": "white", "intact": "red", "damaged": "red"}
     verdict = report.verdict
@@ -253,6 +253,6 @@ def print_verdict(report, folder: Path | None) -> None:
     out.print(Panel(Group(*parts), title=title, subtitle=mark, title_align="left", subtitle_align="right"))
     table = Table("evidence", "index (0 never taught, 1 untouched)", "n", box=None)
     for name, value in report.indices.items():
-        table.add_row(EVIDENCE[name][0], escape(score(value)), str(value.n))
+        table.add_row(EVIDENCE_NAMES[name][0], escape(score(value)), str(value.n))
     if report.indices:
         out.print(table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concept_probe.report.format import ARROWS, EVIDENCE, VERDICTS, interval, number, samples, score
+from concept_probe.report.format import ARROWS, EVIDENCE_NAMES, VERDICTS, interval, number, samples, score
 from concept_probe.report.glossary import CONTROL, meaning, meanings
 from concept_probe.types import Curve, Report
 
@@ -78,4 +78,4 @@ def _flat(text: str) -> str:
 
 
 def _evidence(name: str) -> str:
-    return EVIDENCE[name][0] if name in EVIDENCE else name
+    return EVIDENCE_NAMES[name][0] if name in EVIDENCE_NAMES else name

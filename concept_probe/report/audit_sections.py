@@ -8,7 +8,17 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from concept_probe.report.format import ARROWS, EVIDENCE, VERDICTS, bounds, direction, interval, number, samples, score
+from concept_probe.report.format import (
+    ARROWS,
+    EVIDENCE_NAMES,
+    VERDICTS,
+    bounds,
+    direction,
+    interval,
+    number,
+    samples,
+    score,
+)
 from concept_probe.report.glossary import CONTROL, KIND_MEANINGS, meanings
 from concept_probe.types import Finding, Picture, Report, Score, Written
 
@@ -48,7 +58,7 @@ def index_bars(scores: Iterable[tuple[str, Score]]) -> str:
 
 
 def _index_row(name: str, s: Score) -> str:
-    title, what = EVIDENCE.get(name, (name, ""))
+    title, what = EVIDENCE_NAMES.get(name, (name, ""))
     if math.isnan(s.value):
         bar = '<div class="bar"></div>'
     else:
@@ -71,7 +81,7 @@ def findings_table(rows: Sequence[Finding]) -> str:
     """The findings as one table, grouped by kind of evidence."""
     out = []
     for kind in dict.fromkeys(f.evidence for f in rows):
-        title, what = EVIDENCE[kind]
+        title, what = EVIDENCE_NAMES[kind]
         body = "".join(_finding_row(f) for f in rows if f.evidence == kind)
         out.append(f'<tbody><tr class="group"><th colspan="8" scope="colgroup">{title} <small>{what}</small></th></tr>'
                    f"{body}</tbody>")  # fmt: skip

@@ -13,7 +13,7 @@ VERDICTS = {
     "damaged": "The model lost more than the concept.",
     "undecided": "There are too few samples to decide.",
 }
-EVIDENCE = {
+EVIDENCE_NAMES = {
     "behaviour": ("Behaviour", "what the model answers when it is asked"),
     "representation": ("Representation", "what its activations still tell"),
     "parameters": ("Parameters", "what its weights still hold"),

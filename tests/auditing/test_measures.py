@@ -12,7 +12,7 @@ from concept_probe.auditing.evidence.patching import levels
 from concept_probe.auditing.evidence.probing import garbled
 from concept_probe.auditing.evidence.ridge_probe import fit_ridge_probe
 from concept_probe.auditing.evidence.vectors_put_back import put_back
-from concept_probe.auditing.places import places_of
+from concept_probe.auditing.places import places_in
 from concept_probe.auditing.questions import Questions, thinned
 from concept_probe.auditing.states import prompt_states, putting
 from concept_probe.evaluation.thinning import most_varied
@@ -82,7 +82,7 @@ def test_questions_share_the_fit_prompts_between_kinds():
 @pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
 def test_levels_pair_the_encoders_by_depth(make):
     subject = make()
-    depths = levels(places_of(subject, 4), subject)
+    depths = levels(places_in(subject, 4), subject)
     assert len(depths) == 2
     assert all({s.component for s in of} == {c for c in subject.components if "text" in c} for of in depths)
     assert all(s.path.endswith(f"layers.{i}") for i, of in enumerate(depths) for s in of)

@@ -15,7 +15,7 @@ from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.context import Context
 from concept_probe.auditing.evidence.depth import DEPTH, DEPTH_OF_ERASURE, as_large, first_token, share_lost
 from concept_probe.auditing.evidence.fluency import FLUENCY, in_another_order, spoilt
-from concept_probe.auditing.gold_answers import Surprisal, answered, surprisal, surprisals
+from concept_probe.auditing.gold_answers import Surprisal, surprisal, surprisals, text_with_answer
 from concept_probe.auditing.observe import Observation
 from concept_probe.auditing.places import Places
 from concept_probe.auditing.questions import Questions
@@ -64,7 +64,7 @@ def test_texts_to_be_kept_are_prompts_with_their_answers():
     read = surprisals(subject, QUESTIONS)["unrelated"]
     again = surprisal(subject, ["the red dog sun", "a dog is sun", "my sun red"])
     assert torch.equal(read.nats, again.nats) and torch.equal(read.tokens, again.tokens)
-    assert answered(Prompt("who is", form="chat", answers=("he",))) == "who is"
+    assert text_with_answer(Prompt("who is", form="chat", answers=("he",))) == "who is"
     assert (
         sorted(in_another_order("a b c d e").split()) == list("abcde") and in_another_order("a b c d e") != "a b c d e"
     )

@@ -90,17 +90,17 @@ def test_what_can_not_be_put_together_is_refused(rows, said):
 def test_the_stored_file_comes_back_as_it_was(tmp_path):
     found = calibration(ROWS)
     (tmp_path / "c.json").write_text(calibration_to_json(found))
-    assert stored.read(tmp_path / "c.json") == found
+    assert stored.read_calibration(tmp_path / "c.json") == found
     assert "missed where there was some in 25%" in str(found)
     assert found.covers("emoji", Thresholds()) and not found.covers("other", Thresholds())
     assert not found.covers("emoji", Thresholds(residual=0.3))
     (tmp_path / "d.json").write_text(json.dumps({"format": "x"}))
     with pytest.raises(ValueError, match="calibrate again"):
-        stored.read(tmp_path / "d.json")
+        stored.read_calibration(tmp_path / "d.json")
 
 
 def test_what_comes_with_the_package_is_about_the_thresholds_that_are_used():
-    found = stored.stored()
+    found = stored.stored_calibration()
     assert found is not None and found.thresholds == Thresholds() and found.cases >= 24
     assert found.residual.auroc >= 0.99
     low, high = found.residual.between

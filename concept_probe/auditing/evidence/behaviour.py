@@ -7,7 +7,7 @@ import re
 import torch
 
 from concept_probe.auditing.context import Context
-from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, compare, joined
+from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, compare, joined_evidence
 from concept_probe.auditing.observe import Observation
 from concept_probe.auditing.sides import Side
 from concept_probe.evaluation.bayesian import Draws, damage_score, residual_index
@@ -28,7 +28,7 @@ FAILURES = Metric("behaviour", "recogniser failed", "lower", "rate")
 
 
 def _behaviour(context: Context) -> Evidence:
-    return joined(
+    return joined_evidence(
         (
             *(_asked_for(context, kind) for kind in FORGET_KINDS),
             _composed(context),

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.auditing.context import Context
-from concept_probe.auditing.evidence.finding import Estimate, Evidence, Measure, Metric, Need, compare, joined
+from concept_probe.auditing.evidence.finding import Estimate, Evidence, Measure, Metric, Need, compare, joined_evidence
 from concept_probe.auditing.observe import Observation
 from concept_probe.auditing.sides import Side
 from concept_probe.evaluation.bayesian import Draws, residual_index
@@ -17,7 +17,7 @@ from concept_probe.evaluation.rates import per_fact
 from concept_probe.types import FORGET_KINDS, JUDGED_KINDS, RETAIN_KINDS, Kind, Prompt, Site
 
 OUT_OF_RANGE = Metric("features", "share of activation norm out of the range before", "lower", "share")
-FEATURES = Need(
+WATCHED_FEATURES = Need(
     lambda context: bool(context.places.features),
     "Features: no features of an autoencoder were given (`found=`, `--found`), so none were watched.",
 )
@@ -25,7 +25,7 @@ FEATURES = Need(
 
 def _feature_firing(context: Context) -> Evidence:
     """Firing of found features on prompts that ask for the concept."""
-    return joined(_firing_of(context, i) for i in range(len(context.places.features)))
+    return joined_evidence(_firing_of(context, i) for i in range(len(context.places.features)))
 
 
 def share_firing(x: Float[Tensor, "... k"]) -> Float[Tensor, "..."]:
@@ -97,7 +97,7 @@ def _out_of_range(context: Context) -> Evidence:
         # The range is that of all pictures before: there are too few fit pictures to know a range from.
         every = torch.cat([tests[0], before.fit, before.fit_others])
         parts.append(_share_outside(context, site, f"step {step}", every, tests))
-    return joined(parts)
+    return joined_evidence(parts)
 
 
 def _share_outside(
@@ -120,5 +120,5 @@ def _share_outside(
     return Evidence((compare(OUT_OF_RANGE, f"{site} ({where})", float(first.mean()), now, note=note),))
 
 
-FEATURE_FIRING = Measure("feature firing", _feature_firing, needs=(FEATURES,))
+FEATURE_FIRING = Measure("feature firing", _feature_firing, needs=(WATCHED_FEATURES,))
 ACTIVATION_RANGE = Measure("activation range", _out_of_range)

@@ -85,7 +85,7 @@ class Evidence:
         return tuple(f.index for f in self.findings if f.index is not None)
 
 
-def joined(parts: Iterable[Evidence]) -> Evidence:
+def joined_evidence(parts: Iterable[Evidence]) -> Evidence:
     """All of it in order; a sentence that several say is said once."""
     parts = tuple(parts)
     return Evidence(

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.context import Context
-from concept_probe.auditing.evidence.finding import Estimate, Evidence, Measure, Metric, compare, joined
-from concept_probe.auditing.gold_answers import Surprisal, answered, surprisal
+from concept_probe.auditing.evidence.finding import Estimate, Evidence, Measure, Metric, compare, joined_evidence
+from concept_probe.auditing.gold_answers import Surprisal, surprisal, text_with_answer
 from concept_probe.auditing.observe import Observation
 from concept_probe.auditing.sides import Side
 from concept_probe.detect.answers import Continues, bleu, rouge_l
@@ -31,7 +31,7 @@ LIKENESS: dict[str, Callable[[str, str], float]] = {"ROUGE-L": rouge_l, "BLEU": 
 
 def _fluency(context: Context) -> Evidence:
     written: list[Kind] = [kind for kind in JUDGED_KINDS if context.seen.before.texts.get(kind)]
-    return joined(
+    return joined_evidence(
         (
             *(_perplexity(context, kind) for kind in context.seen.before.surprisals),
             *(_likeness(context, kind, name) for kind in written for name in LIKENESS),
@@ -70,8 +70,8 @@ def _perplexity(context: Context, kind: Kind) -> Evidence:
 def spoilt(prompts: Sequence[Prompt]) -> tuple[list[str], str]:
     """Texts that are as good as the kept ones but for their sense, and what they are."""
     if all(p.distractors and p.answers for p in prompts):
-        return [answered(replace(p, answers=p.distractors[:1])) for p in prompts], "before, with a wrong answer"
-    return [in_another_order(answered(p)) for p in prompts], "before, words in another order"
+        return [text_with_answer(replace(p, answers=p.distractors[:1])) for p in prompts], "before, with a wrong answer"
+    return [in_another_order(text_with_answer(p)) for p in prompts], "before, words in another order"
 
 
 def in_another_order(text: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.context import Context
 from concept_probe.auditing.evidence.behaviour import KIND_NAMES
-from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, compare, joined
+from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, compare, joined_evidence
 from concept_probe.auditing.gold_answers import AnswerLikelihood, answer_likelihood
 from concept_probe.auditing.sides import Side
 from concept_probe.detect.answers import Continues
@@ -23,8 +23,8 @@ from concept_probe.evaluation.bayesian import Draws, residual_index
 from concept_probe.find.language.knowledge import NEUTRAL
 from concept_probe.types import FORGET_KINDS, RETAIN_KINDS, Kind, Prompt
 
-Part = Literal["probability", "rank"]
-NAMES_AND_UNITS: dict[Part, tuple[str, str]] = {
+LikelihoodPart = Literal["probability", "rank"]
+NAMES_AND_UNITS: dict[LikelihoodPart, tuple[str, str]] = {
     "probability": ("probability of the gold answer", "probability"),
     "rank": ("1 / rank of the gold answer's first token", "1 / rank"),
 }
@@ -46,7 +46,7 @@ def _likelihood(context: Context) -> Evidence:
                 )
             )
         )
-    return joined(parts)
+    return joined_evidence(parts)
 
 
 def _unasked(arm: Arm, prompts: Sequence[Prompt]) -> AnswerLikelihood:
@@ -57,7 +57,7 @@ def _unasked(arm: Arm, prompts: Sequence[Prompt]) -> AnswerLikelihood:
         return answer_likelihood(subject, bare)
 
 
-def _compare(context: Context, kind: Kind, part: Part, neutral: AnswerLikelihood | None) -> Evidence:
+def _compare(context: Context, kind: Kind, part: LikelihoodPart, neutral: AnswerLikelihood | None) -> Evidence:
     def rate(found: AnswerLikelihood, side: Side | str) -> Draws:
         values: Tensor = getattr(found, part)
         return context.rate(context.per_fact(values[:, None].clamp(0, 1), kind), f"{kind}/{part}", side)

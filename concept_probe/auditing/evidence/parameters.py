@@ -21,7 +21,7 @@ RELATIVE_L2 = Metric("parameters", "relative L2 from before", "none")
 SHARE_LEFT = Metric("parameters", "share of the concept vectors left", "lower", "share")
 OTHER_VECTORS = 64
 """Vectors of the same weight, at most, that concept vectors are compared with where there is no twin."""
-Pair = tuple[Float[Tensor, "d k"], Float[Tensor, "d k"]]
+VectorPair = tuple[Float[Tensor, "d k"], Float[Tensor, "d k"]]
 """Vectors as they were and as they are."""
 
 
@@ -43,9 +43,9 @@ class VectorPairs:
     found: Sequence[Subspace]
     originals: dict[Site, Float[Tensor, "d_out d_in"]]
     """The weights that they are of, whole, as they were."""
-    changed: Sequence[Pair]
+    changed: Sequence[VectorPair]
     """By the erasure."""
-    never: Sequence[Pair]
+    never: Sequence[VectorPair]
     """The same vectors of the twin; without one, vectors of the same weights that were not found, after the erasure."""
 
     @property
@@ -79,7 +79,7 @@ def _vectors(weight: Tensor, of: Subspace) -> Tensor:
     return cut(weight, of).vectors(weight)
 
 
-def _others(weight: Tensor, now: Tensor, of: Subspace, found: Sequence[Subspace]) -> Pair:
+def _others(weight: Tensor, now: Tensor, of: Subspace, found: Sequence[Subspace]) -> VectorPair:
     """Some vectors of the weight of `of` that are not in `found`."""
     side = cut(weight, of).inputs
     rows, after = (weight.mT, now.mT) if side else (weight, now)

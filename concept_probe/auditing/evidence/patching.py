@@ -15,7 +15,7 @@ from torch import Tensor
 from concept_probe.activations import tap
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.context import Context
-from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, Need, compare, joined
+from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, Need, compare, joined_evidence
 from concept_probe.auditing.places import Places, text_stream
 from concept_probe.auditing.sides import Side, Sides
 from concept_probe.auditing.states import PromptStates, fit_into, identical, putting, states_of_arm
@@ -72,7 +72,7 @@ def _patching(context: Context) -> Evidence:
         parts.append(found)
         (finding,) = found.findings
         rows.append((name, Sides(finding.before, finding.after, finding.control)))
-    return joined((*parts, _trace(rows)))
+    return joined_evidence((*parts, _trace(rows)))
 
 
 def _at(

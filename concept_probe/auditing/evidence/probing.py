@@ -16,7 +16,7 @@ from torch import Tensor
 
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.context import Context
-from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, Need, compare, joined
+from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, Need, compare, joined_evidence
 from concept_probe.auditing.evidence.ridge_probe import ProbeReadings, ProbeRows, mean_over, read_probes
 from concept_probe.auditing.observe import AskedRows, Observation
 from concept_probe.auditing.questions import MOST_READ, Questions
@@ -41,14 +41,14 @@ OTHER_THINGS = Need(
 
 def _probing(context: Context) -> Evidence:
     """Held-out AUROC of probes at every place, before, after and on the control; own probes, and those of before."""
-    out = joined((_text(context), _inner(context)))
+    out = joined_evidence((_text(context), _inner(context)))
     if out.indices:
         return out
     why = (
         "A representation index of probes: at no place can the concept be read at least "
         f"{context.gap:g} better before than in the control, so what is read there can be words alone."
     )
-    return joined((out, Evidence(not_measured=(why,))))
+    return joined_evidence((out, Evidence(not_measured=(why,))))
 
 
 def _text(context: Context) -> Evidence:
@@ -75,7 +75,7 @@ def _text(context: Context) -> Evidence:
         parts.append(_foreign(context, site, readings))
         rows.append([readings])
     column = "last token" if context.answers == "texts" else "end token"
-    return joined((*parts, _trace("AUROC of probes in the text stream", sites, (column,), rows)))
+    return joined_evidence((*parts, _trace("AUROC of probes in the text stream", sites, (column,), rows)))
 
 
 def _inner(context: Context) -> Evidence:
@@ -97,7 +97,7 @@ def _inner(context: Context) -> Evidence:
         parts += [_own(context, OWN_PROBE, site, readings), _foreign(context, site, readings)]
         rows.append(several)
     columns = tuple(f"step {s}" for s in steps)
-    return joined((*parts, _trace("AUROC of probes in the denoiser", sites, columns, rows)))
+    return joined_evidence((*parts, _trace("AUROC of probes in the denoiser", sites, columns, rows)))
 
 
 def _rows(context: Context, of: AskedRows, kinds: Sequence[Kind]) -> ProbeRows:

@@ -10,7 +10,7 @@ import torch
 from concept_probe.attacks import ATTACKS, AnswerCache, Attack, Attempt, NothingToAsk
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.context import Context
-from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, compare, joined
+from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, compare, joined_evidence
 from concept_probe.auditing.observe import Observation
 from concept_probe.auditing.sides import Side
 from concept_probe.evaluation.bayesian import Draws, residual_index
@@ -22,7 +22,7 @@ from concept_probe.types import Curve, Score
 
 def _recovery(context: Context) -> Evidence:
     """Every attack on the erased subject, its erasure on; and on the twin with the same budget."""
-    attacks = attacks_of(context)
+    attacks = attacks_asked_for(context)
     missing: list[str] = []
     if not attacks:
         missing.append("Recovery: no attack was asked for.")
@@ -35,11 +35,11 @@ def _recovery(context: Context) -> Evidence:
     if unsuited:
         other = "pictures" if context.answers == "texts" else "texts"
         missing.append(f"Recovery by {', '.join(unsuited)}: made for models that answer with {other}.")
-    tried = joined(_recovery_by(attack, context) for attack in attacks if attack.suits(subject))
-    return joined((Evidence(not_measured=tuple(missing)), tried))
+    tried = joined_evidence(_recovery_by(attack, context) for attack in attacks if attack.suits(subject))
+    return joined_evidence((Evidence(not_measured=tuple(missing)), tried))
 
 
-def attacks_of(context: Context) -> list[Attack]:
+def attacks_asked_for(context: Context) -> list[Attack]:
     """Attacks by name with the audit's recogniser and sampling; instances as they are."""
     asked, out = context.questions, []
     for attack in context.plan.attacks_on(context.arms.after.subject):
@@ -70,9 +70,9 @@ def _recovery_by(attack: Attack, context: Context) -> Evidence:
     except (NothingToAsk, TooLong) as error:
         return not_measured(str(error))
     if not found.curve:
-        return joined((Evidence(pictures=found.pictures), not_measured("the budget holds no answer")))
+        return joined_evidence((Evidence(pictures=found.pictures), not_measured("the budget holds no answer")))
     finding = _finding(context, attack, found, never)
-    return joined((Evidence(pictures=found.pictures, curves=(_curve(found, never),)), finding))
+    return joined_evidence((Evidence(pictures=found.pictures, curves=(_curve(found, never),)), finding))
 
 
 def _run(attack: Attack, arm: Arm, seen: Observation, context: Context) -> Attempt:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from concept_probe.auditing import Thresholds
-from concept_probe.auditing.calibration import FORMAT, Calibration, Rate, Roc
+from concept_probe.auditing.calibration import CALIBRATION_FORMAT, Calibration, Rate, Roc
 from concept_probe.bench.sweep.store import SweepRow
 from concept_probe.evaluation.auroc import auroc
 from concept_probe.evaluation.rates import success_rate
@@ -120,7 +120,7 @@ def residuals(rows: Sequence[SweepRow]) -> dict[str, list[float]]:
 
 def calibration_to_json(found: Calibration) -> str:
     """The file that `audit.calibration.read` reads."""
-    return json.dumps({"format": FORMAT, **asdict(found)}, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps({"format": CALIBRATION_FORMAT, **asdict(found)}, indent=1, ensure_ascii=False) + "\n"
 
 
 def _residual(values: Mapping[str, Any]) -> float:
