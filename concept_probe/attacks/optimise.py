@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,30 +10,10 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from concept_probe.attacks.budget import Meter
-from concept_probe.erasers.training.loop import adam
+from concept_probe.erasers.training.loop import DrawnLoss, adam
 from concept_probe.erasers.training.trainable import groups_by_size, root_mean_square
-from concept_probe.families import CausalLMSubject, DiffusionSubject
+from concept_probe.families import CausalLMSubject
 from concept_probe.types import Prompt
-
-DrawnLoss = Callable[[torch.Generator], Tensor]
-"""A scalar with gradients; all that it draws comes from the generator."""
-
-
-def denoising_loss(
-    subject: DiffusionSubject, images: Tensor, prompts: Sequence[Prompt], batch: int
-) -> DrawnLoss | None:
-    """The denoising loss of `images` under `prompts`, drawn independently of each other; None without images."""
-    if not len(images):
-        return None
-    with torch.no_grad():
-        latents = subject.latents(images.to(subject.device, subject.dtype))
-
-    def loss(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(latents), (batch,), generator=generator)
-        texts = torch.randint(len(prompts), (batch,), generator=generator).tolist()
-        return subject.denoising_loss(latents[rows.to(latents.device)], [prompts[i] for i in texts], generator)
-
-    return loss
 
 
 def answer_loss(subject: CausalLMSubject, pairs: Sequence[tuple[Prompt, str]], batch: int) -> DrawnLoss | None:

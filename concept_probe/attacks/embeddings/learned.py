@@ -15,7 +15,8 @@ from concept_probe.attacks.budget import curve_points, lay_out
 from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
 from concept_probe.attacks.embeddings.vectors import Vectors, start_vectors, with_vectors
 from concept_probe.attacks.examples import answered_tests, answers_of, of_other_facts
-from concept_probe.attacks.optimise import DrawnLoss, answer_loss
+from concept_probe.attacks.optimise import answer_loss
+from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.families import CausalLMSubject
 from concept_probe.families.progress import bars
 from concept_probe.families.state import with_gradients

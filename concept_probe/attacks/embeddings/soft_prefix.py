@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from concept_probe.attacks.attempt import AttackRun
 from concept_probe.attacks.embeddings.learned import Learn, LearnedPrefix
 from concept_probe.attacks.embeddings.vectors import Vectors, random_like
-from concept_probe.attacks.optimise import BudgetedAdam, DrawnLoss
+from concept_probe.attacks.optimise import BudgetedAdam
+from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.families import CausalLMSubject
 
 

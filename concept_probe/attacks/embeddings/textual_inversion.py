@@ -12,9 +12,10 @@ from concept_probe.attacks.embeddings.learned import Learning, trace_learning
 from concept_probe.attacks.embeddings.vectors import random_like, start_vectors
 from concept_probe.attacks.examples import examples_of
 from concept_probe.attacks.labels import relabelled
-from concept_probe.attacks.optimise import BudgetedAdam, denoising_loss
+from concept_probe.attacks.optimise import BudgetedAdam
 from concept_probe.attacks.search.slots import check_room, in_place
 from concept_probe.attacks.search.vocabulary import Vocabulary, names_of
+from concept_probe.erasers.training.denoising import denoising_loss
 from concept_probe.families import DiffusionSubject, Subject
 from concept_probe.types import CONTENT, Concept, Prompt
 
@@ -61,7 +62,7 @@ class EmbeddingInversion(Attack[DiffusionSubject]):
         examples = examples_of(concept, run.budget)
         run.meter.use_examples(len(examples))
         learned = start_vectors(subject, fit)
-        loss = denoising_loss(subject, examples, fit, self.batch)
+        loss = denoising_loss(subject, examples, fit, self.batch) if len(examples) else None
         descent = BudgetedAdam(loss, list(learned.values()), self.rate, run.generator, run.meter)
         return trace_learning(
             run,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from concept_probe.attacks.attempt import AttackRun
 from concept_probe.attacks.embeddings.learned import Learn, LearnedPrefix
 from concept_probe.attacks.embeddings.vectors import Vectors
-from concept_probe.attacks.optimise import DrawnLoss
+from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.families import CausalLMSubject, Subject
 from concept_probe.types import Concept, Site
 

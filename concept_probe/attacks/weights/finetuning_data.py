@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from concept_probe.attacks.attempt import AttackRun
 from concept_probe.attacks.budget import curve_points, lay_out
 from concept_probe.attacks.examples import answers_of, examples_of, of_other_facts
-from concept_probe.attacks.optimise import DrawnLoss, answer_loss, denoising_loss
+from concept_probe.attacks.optimise import answer_loss
+from concept_probe.erasers.training.denoising import denoising_loss
+from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.families import CausalLMSubject, DiffusionSubject
 from concept_probe.types import Query
 
@@ -42,6 +44,6 @@ def finetuning_data(
         loss = answer_loss(subject, examples, batch)
     else:
         examples = examples_of(run.concept, run.budget)
-        loss = denoising_loss(subject, examples, fit, batch)
+        loss = denoising_loss(subject, examples, fit, batch) if len(examples) else None
     run.meter.use_examples(len(examples))
     return FinetuningData(loss, steps, run.queries(test, each))

@@ -18,7 +18,7 @@ from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
 from concept_probe.erasers.training.loop import loss_at_ends
 from concept_probe.erasers.unlearning.activations import after_first_token, read_site
-from concept_probe.erasers.unlearning.answer_sets import Pair, answer_pairs, preferred_pairs
+from concept_probe.erasers.unlearning.answer_sets import AnswerPair, answer_pairs, preferred_pairs
 from concept_probe.families import CausalLMSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Moment, Prompt, Site, Subspace
 
@@ -65,7 +65,7 @@ class Memit(Eraser[CausalLMSubject, Edit]):
     def make(self, subject: CausalLMSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """Raises ValueError where there is nothing to keep, or for a layer that the model lacks."""
         layers = edited_blocks(subject, self.layers, self.name)
-        goals: dict[str, Pair] = {}
+        goals: dict[str, AnswerPair] = {}
         for prompt, text in answer_pairs(concept, self.sources):
             goals.setdefault(prompt.text, (prompt, text))  # a text has one goal: that of its first answer
         pairs = list(goals.values())
@@ -84,7 +84,7 @@ class Memit(Eraser[CausalLMSubject, Edit]):
         return self.edit(subject, concept, deltas, layers=list(layers), **shares)
 
     def wanted(
-        self, model: CausalLMSubject, site: Site, pairs: Sequence[Pair], places: Tensor
+        self, model: CausalLMSubject, site: Site, pairs: Sequence[AnswerPair], places: Tensor
     ) -> tuple[Tensor, list[float]]:
         """z = h + δ (n, d) float64: what `site` should give at `places`, δ, at most `most` times as long as h, the least of
         -log P(o | x, h + δ) / |o| + decay |δ|² / |h|²; and the loss of each step."""

@@ -20,6 +20,7 @@ from concept_probe.erasers.finetune.distillation import (
     retain_only,
     retain_terms,
 )
+from concept_probe.erasers.training.denoising import denoising_loss
 from concept_probe.erasers.training.loop import StepLoss
 from concept_probe.erasers.training.trainable import FullWeights
 from concept_probe.families import DiffusionSubject, Subject
@@ -101,11 +102,5 @@ class FewShot(Eraser[DiffusionSubject, Edit]):
         options = self.training
         with torch.no_grad():
             images = example_images(subject, concept, moved, self.pictures, options.sampling, options.seed)
-            latents = subject.latents(images.to(subject.device, subject.dtype))
-
-        def loss(step: int, generator: torch.Generator) -> Tensor:
-            rows = torch.randint(len(latents), (options.batch,), generator=generator)
-            texts = torch.randint(len(moved), (options.batch,), generator=generator).tolist()
-            return -subject.denoising_loss(latents[rows.to(latents.device)], [moved[i] for i in texts], generator)
-
-        return loss
+        descent = denoising_loss(subject, images, moved, options.batch)
+        return lambda step, generator: -descent(generator)

@@ -15,6 +15,8 @@ from torch import Tensor
 from concept_probe.erasers.training.trainable import Trainable
 from concept_probe.families.progress import progress
 
+DrawnLoss = Callable[[torch.Generator], Tensor]
+"""A scalar with gradients; all that it draws comes from the CPU generator."""
 StepLoss = Callable[[int, torch.Generator], Tensor]
 """(step, CPU generator) -> a scalar with gradients, or two terms (2,) of it, evaluated with the change on."""
 GradientSurgery = Callable[[list[Tensor], list[Tensor]], list[Tensor]]

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations.tap import tap
+from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.erasers.training.trainable import Student
 from concept_probe.erasers.unlearning.answer_sets import batch_rows
-from concept_probe.erasers.unlearning.losses import LossTerm, distance
+from concept_probe.erasers.unlearning.losses import distance
 from concept_probe.types import Moment, Prompt, Site
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def retain_activations(
     model: CausalLMSubject, student: Student, site: Site, texts: Sequence[Prompt], batch: int, weight: float
-) -> LossTerm:
+) -> DrawnLoss:
     """`weight` times how far activations of texts at `site` are from the reference's (`distance`)."""
 
     def stay(generator: torch.Generator) -> Tensor:

@@ -17,22 +17,22 @@ def texts_with_answers(concept: Concept, kinds: Sequence[Kind]) -> list[Prompt]:
     return [as_text((p, continuation(p, p.answers[0]))) if p.answers else p for p in prompts]
 
 
-Pair = tuple[Prompt, str]
+AnswerPair = tuple[Prompt, str]
 """A prompt, and a text that goes on from it."""
 
 
-def answer_pairs(concept: Concept, kinds: Sequence[Kind]) -> tuple[Pair, ...]:
+def answer_pairs(concept: Concept, kinds: Sequence[Kind]) -> tuple[AnswerPair, ...]:
     """Each fit prompt of these kinds that has answers, with the usual one."""
     prompts = [p for kind in kinds for p in concept.prompts(kind, "fit") if p.answers]
     return tuple((p, continuation(p, p.answers[0])) for p in prompts)
 
 
-def preferred_pairs(pairs: Sequence[Pair], instead: Sequence[str], method: str) -> list[Pair]:
+def preferred_pairs(pairs: Sequence[AnswerPair], instead: Sequence[str], method: str) -> list[AnswerPair]:
     """What should be said to each prompt: texts of `instead` in turn, or without any its first distractor.
 
     Raises ValueError for a prompt without distractors where they are asked for.
     """
-    out: list[Pair] = []
+    out: list[AnswerPair] = []
     for i, (prompt, _) in enumerate(pairs):
         if not instead and not prompt.distractors:
             raise ValueError(
@@ -50,12 +50,12 @@ def batch_rows(count: int, batch: int, generator: torch.Generator) -> list[int]:
     return torch.randperm(count, generator=generator)[:batch].tolist()
 
 
-def batch_pairs(pairs: Sequence[Pair], batch: int, generator: torch.Generator) -> list[Pair]:
+def batch_pairs(pairs: Sequence[AnswerPair], batch: int, generator: torch.Generator) -> list[AnswerPair]:
     """A batch of the pairs."""
     return [pairs[i] for i in batch_rows(len(pairs), batch, generator)]
 
 
-def as_text(pair: Pair) -> Prompt:
+def as_text(pair: AnswerPair) -> Prompt:
     """A prompt and its answer as one text to read; of a chat, the user's turn alone."""
     prompt, text = pair
     return replace(prompt, text=prompt.text + text) if prompt.form == "plain" else prompt

@@ -13,10 +13,10 @@ from concept_probe.erasers.ablation.found import Dictionary, dictionaries_of
 from concept_probe.erasers.eraser import Needs
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.erasers.training.trainable import LowRankAdapters, Student
 from concept_probe.erasers.unlearning.activations import after_first_token, read_site, retain_activations
 from concept_probe.erasers.unlearning.answer_sets import batch_rows, texts_with_answers
-from concept_probe.erasers.unlearning.losses import LossTerm
 from concept_probe.erasers.unlearning.retention import RetainLoss, Retention
 from concept_probe.erasers.unlearning.trainer import Trainer, block_matrices
 from concept_probe.families import CausalLMSubject
@@ -117,7 +117,7 @@ class Crisp(Trainer):
     def terms(
         self, model: CausalLMSubject, student: Student, one: Dictionary, aim: Sequence[int], own: Sequence[Prompt],
         others: Sequence[Prompt],
-    ) -> list[LossTerm]:  # fmt: skip
+    ) -> list[DrawnLoss]:  # fmt: skip
         """Suppression at one autoencoder, which begins at 1, and what holds its site. Called outside the student."""
         site, features = one.codec.site, torch.tensor(list(aim))
         x, read = read_site(model, site, own)

@@ -9,8 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.unlearning.answer_sets import Pair, batch_rows, preferred_pairs
-from concept_probe.erasers.unlearning.losses import LossTerm, dpo
+from concept_probe.erasers.training.loop import DrawnLoss
+from concept_probe.erasers.unlearning.answer_sets import AnswerPair, batch_rows, preferred_pairs
+from concept_probe.erasers.unlearning.losses import dpo
 from concept_probe.erasers.unlearning.trainer import RetainingUnlearner
 from concept_probe.families import CausalLMSubject
 
@@ -34,7 +35,7 @@ class Dpo(RetainingUnlearner):
     def tiny(cls) -> Self:
         return cls(steps=12, batch=4, rate=0.05)
 
-    def forget_term(self, model: CausalLMSubject, forget: Sequence[Pair]) -> LossTerm:
+    def forget_term(self, model: CausalLMSubject, forget: Sequence[AnswerPair]) -> DrawnLoss:
         wanted = preferred_pairs(forget, self.instead, self.name)
         before, wanted_before = model.log_probs(forget).total, model.log_probs(wanted).total
 

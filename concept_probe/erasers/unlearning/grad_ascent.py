@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.erasers.training.trainable import Student
-from concept_probe.erasers.unlearning.answer_sets import Pair, batch_pairs
-from concept_probe.erasers.unlearning.losses import LossTerm, nll
+from concept_probe.erasers.unlearning.answer_sets import AnswerPair, batch_pairs
+from concept_probe.erasers.unlearning.losses import nll
 from concept_probe.erasers.unlearning.trainer import RetainingUnlearner, Unlearner, block_matrices
 from concept_probe.families import CausalLMSubject
 from concept_probe.types import Concept, Site
@@ -33,8 +34,8 @@ class GradAscent(Unlearner):
         return block_matrices(model, self.modules, self.name)
 
     def terms(
-        self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[Pair]
-    ) -> tuple[LossTerm, ...]:
+        self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[AnswerPair]
+    ) -> tuple[DrawnLoss, ...]:
         return (ascent(model, forget, self.batch),)
 
 
@@ -53,10 +54,10 @@ class GradDiff(RetainingUnlearner):
     def tiny(cls) -> Self:
         return cls(steps=12, batch=4, rate=0.05)
 
-    def forget_term(self, model: CausalLMSubject, forget: Sequence[Pair]) -> LossTerm:
+    def forget_term(self, model: CausalLMSubject, forget: Sequence[AnswerPair]) -> DrawnLoss:
         return ascent(model, forget, self.batch)
 
 
-def ascent(model: CausalLMSubject, forget: Sequence[Pair], batch: int) -> LossTerm:
+def ascent(model: CausalLMSubject, forget: Sequence[AnswerPair], batch: int) -> DrawnLoss:
     """The mean log likelihood per token of answers, which descending makes smaller."""
     return lambda generator: -nll(model.log_probs(batch_pairs(forget, batch, generator), batch=batch).mean)

@@ -6,15 +6,10 @@ a batch are in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-
-LossTerm = Callable[[torch.Generator], Tensor]
-"""A part of the loss, evaluated with the student on; all that it draws comes from the generator."""
 
 
 def nll(mean: Float[Tensor, "n"]) -> Tensor:

@@ -9,8 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.unlearning.answer_sets import Pair, batch_pairs, batch_rows
-from concept_probe.erasers.unlearning.losses import LossTerm, npo, simnpo
+from concept_probe.erasers.training.loop import DrawnLoss
+from concept_probe.erasers.unlearning.answer_sets import AnswerPair, batch_pairs, batch_rows
+from concept_probe.erasers.unlearning.losses import npo, simnpo
 from concept_probe.erasers.unlearning.trainer import RetainingUnlearner
 from concept_probe.families import CausalLMSubject
 
@@ -32,7 +33,7 @@ class Npo(RetainingUnlearner):
     def tiny(cls) -> Self:
         return cls(steps=12, batch=4, rate=0.05)
 
-    def forget_term(self, model: CausalLMSubject, forget: Sequence[Pair]) -> LossTerm:
+    def forget_term(self, model: CausalLMSubject, forget: Sequence[AnswerPair]) -> DrawnLoss:
         before = model.log_probs(forget).total
 
         def refuse(generator: torch.Generator) -> Tensor:
@@ -63,7 +64,7 @@ class SimNpo(RetainingUnlearner):
         # At its own β, what a random model finds as unlikely as this counts as forgotten.
         return cls(steps=12, batch=4, rate=0.05, beta=0.1)
 
-    def forget_term(self, model: CausalLMSubject, forget: Sequence[Pair]) -> LossTerm:
+    def forget_term(self, model: CausalLMSubject, forget: Sequence[AnswerPair]) -> DrawnLoss:
         def refuse(generator: torch.Generator) -> Tensor:
             now = model.log_probs(batch_pairs(forget, self.batch, generator), batch=self.batch).mean
             return simnpo(now, self.beta, self.gamma)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.erasers.unlearning.answer_sets import answer_pairs, batch_pairs, batch_rows
-from concept_probe.erasers.unlearning.losses import LossTerm, divergence, nll
+from concept_probe.erasers.unlearning.losses import divergence, nll
 from concept_probe.types import Concept, Kind
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Retention:
     batch: int
     """Prompts per step."""
 
-    def terms(self, model: CausalLMSubject, concept: Concept, method: str) -> tuple[LossTerm, ...]:
+    def terms(self, model: CausalLMSubject, concept: Concept, method: str) -> tuple[DrawnLoss, ...]:
         """The retain term, none at weight 0; the model as it is now is the reference.
 
         Raises ValueError where there is nothing to keep.

@@ -9,10 +9,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.erasers.training.trainable import Student
 from concept_probe.erasers.unlearning.activations import after_first_token, read_site, retain_activations
-from concept_probe.erasers.unlearning.answer_sets import Pair, as_text, batch_rows, texts_with_answers
-from concept_probe.erasers.unlearning.losses import LossTerm, distance
+from concept_probe.erasers.unlearning.answer_sets import AnswerPair, as_text, batch_rows, texts_with_answers
+from concept_probe.erasers.unlearning.losses import distance
 from concept_probe.erasers.unlearning.trainer import Unlearner, block_matrices
 from concept_probe.families import CausalLMSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Site, unit
@@ -59,8 +60,8 @@ class Rmu(Unlearner):
         return tuple(s for s in block_matrices(model, self.modules, self.name) if s.path.startswith(blocks))
 
     def terms(
-        self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[Pair]
-    ) -> tuple[LossTerm, ...]:
+        self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[AnswerPair]
+    ) -> tuple[DrawnLoss, ...]:
         site = model.sites("resid")[self.at(model)]
         texts = [as_text(pair) for pair in forget]
         x, read = read_site(model, site, texts[: self.batch])

@@ -17,10 +17,9 @@ from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address
-from concept_probe.erasers.training.loop import descend, loss_at_ends
+from concept_probe.erasers.training.loop import DrawnLoss, descend, loss_at_ends
 from concept_probe.erasers.training.trainable import FullWeights, LowRankAdapters, Student
-from concept_probe.erasers.unlearning.answer_sets import Pair, answer_pairs
-from concept_probe.erasers.unlearning.losses import LossTerm
+from concept_probe.erasers.unlearning.answer_sets import AnswerPair, answer_pairs
 from concept_probe.erasers.unlearning.retention import RetainLoss, Retention
 from concept_probe.families import CausalLMSubject
 from concept_probe.registry import UnknownName
@@ -45,7 +44,7 @@ class Trainer(Eraser[CausalLMSubject, Edit], ABC):
     """Of everything that is drawn."""
 
     @final
-    def train(self, student: Student, terms: Sequence[LossTerm]) -> tuple[dict[str, Delta], list[float]]:
+    def train(self, student: Student, terms: Sequence[DrawnLoss]) -> tuple[dict[str, Delta], list[float]]:
         """What the student becomes where the sum of the terms is least, times `strength`; and the loss at both ends.
 
         Raises FloatingPointError for a loss that is no number.
@@ -97,8 +96,8 @@ class Unlearner(Trainer, ABC):
 
     @abstractmethod
     def terms(
-        self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[Pair]
-    ) -> tuple[LossTerm, ...]:
+        self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[AnswerPair]
+    ) -> tuple[DrawnLoss, ...]:
         """The parts of the loss. It is called before training: what is measured in it is the frozen reference's."""
 
 
@@ -119,13 +118,13 @@ class RetainingUnlearner(Unlearner, ABC):
 
     @final
     def terms(
-        self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[Pair]
-    ) -> tuple[LossTerm, ...]:
+        self, model: CausalLMSubject, student: Student, concept: Concept, forget: Sequence[AnswerPair]
+    ) -> tuple[DrawnLoss, ...]:
         retention = Retention(self.retain, self.keep, self.preserve, self.batch)
         return (self.forget_term(model, forget), *retention.terms(model, concept, self.name))
 
     @abstractmethod
-    def forget_term(self, model: CausalLMSubject, forget: Sequence[Pair]) -> LossTerm:
+    def forget_term(self, model: CausalLMSubject, forget: Sequence[AnswerPair]) -> DrawnLoss:
         """The part of the loss that unlearns, made before training."""
 
 
