@@ -18,11 +18,14 @@ from concept_probe import storage as storage
 from concept_probe import testbed as testbed
 from concept_probe import types as types
 from concept_probe.activations import Activations as Activations
+from concept_probe.activations import CaptureOptions as CaptureOptions
 from concept_probe.activations import Live as Live
 from concept_probe.activations import Prefetched as Prefetched
 from concept_probe.activations import capture as capture
 from concept_probe.activations import estimate_capture as estimate_capture
 from concept_probe.activations import prefetch as prefetch
+from concept_probe.activations import read_rows as read_rows
+from concept_probe.activations import read_states as read_states
 from concept_probe.activations import tap as tap
 from concept_probe.attacks import ATTACKS as ATTACKS
 from concept_probe.attacks import Attempt as Attempt

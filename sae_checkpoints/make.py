@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import concept_probe as cp
-from concept_probe.activations import capture
+from concept_probe.activations import CaptureOptions, capture
 from concept_probe.learn import card, evaluate_sae, load_sae
 from concept_probe.learn.train.recipe import READ_KINDS, default_site, train_on_subject
 from concept_probe.learn.train.train import train_sae
@@ -92,7 +92,7 @@ def smollm2(name: str, judge: bool) -> Sequence[Score]:
     else:
         own = readings.texts_written_by(subject, readings.glosses(3600)[0][::49][:WORDS])
         texts = readings.by_length((*learned, *own, *readings.fact_readings()))
-        store = capture(subject, texts, sites=[site], kinds=LM_KINDS, shard_rows=16384)
+        store = capture(subject, texts, sites=[site], kinds=LM_KINDS, options=CaptureOptions(shard_rows=16384))
         sae = train_sae(store, k=32, expansion=2, samples=300_000, folder=folder)
         about = LM_ABOUT.format(layer=LAYER, rows=store.rows(site), glosses=len(learned), written=len(own))
     rows = capture(subject, readings.by_length(held), sites=[site], kinds=LM_KINDS)

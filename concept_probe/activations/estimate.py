@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from concept_probe.activations.rows import TEXT_BATCH, RowCollector, check_names, chosen_sites
+from concept_probe.activations.rows import TEXT_BATCH, CaptureOptions, RowCollector, check_names, chosen_sites
 from concept_probe.activations.store import COLUMNS
-from concept_probe.activations.tap import tap
 from concept_probe.families.subject import SAMPLING
 from concept_probe.families.text.tokens import queries_of
-from concept_probe.types import Branch, Prompt, Query, Sampling, Site
+from concept_probe.types import Prompt, Query, Sampling, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -57,8 +55,8 @@ class CaptureEstimate:
             raise OSError(
                 errno.ENOSPC,
                 f"this capture needs about {self.bytes / 1e9:.1f} GB and {place} has {free / 1e9:.1f} GB free; nothing "
-                "was written; keep fewer token kinds (kinds=, --kind) or denoising steps (steps=, --step), or store "
-                "half the bytes (dtype=torch.float16, --dtype float16)",
+                "was written; keep fewer token kinds (kinds=, --kind) or denoising steps (options.steps, --step), or store "
+                "half the bytes (options.dtype, --dtype float16)",
             )
 
 
@@ -68,11 +66,9 @@ def estimate_capture(
     *,
     roles: Sequence[str] = (),
     sites: Sequence[Site] = (),
-    sampling: Sampling = SAMPLING,
-    steps: Sequence[int] | None = None,
     kinds: Sequence[str] | None = None,
-    branches: Sequence[Branch] = ("cond",),
-    dtype: torch.dtype = torch.float32,
+    sampling: Sampling = SAMPLING,
+    options: CaptureOptions = CaptureOptions(),
 ) -> CaptureEstimate:
     """Run a few prompts, evenly spread, and count and time what they give; options as for `capture`.
 
@@ -84,7 +80,7 @@ def estimate_capture(
     if not queries:
         raise ValueError("no prompt was given to capture")
     wanted = chosen_sites(subject, roles, sites)
-    check_names(kinds, branches)
+    check_names(kinds, options.branches)
     text_only = all(subject.is_text(site) for site in wanted)
     size = min(len(queries), TEXT_BATCH if text_only else min(SAMPLED, sampling.batch))
     numbers = [i * len(queries) // size for i in range(size)]
@@ -98,12 +94,10 @@ def estimate_capture(
 
     def run(asked: Sequence[Query]) -> float:
         rows.clear()
-        keep = RowCollector(
-            subject, asked, numbers, steps, kinds, branches, dtype, torch.device("cpu"), count, "nothing was written"
-        )
+        here = RowCollector(subject, asked, kinds, options, count, lost="nothing was written", numbers=numbers)
         begin = time.perf_counter()
-        with tap(subject, keep.looks(wanted, 0)):
-            subject.run_to(wanted, asked, sampling, steps)
+        for _ in here.run(wanted, sampling):
+            pass
         return time.perf_counter() - begin
 
     if text_only:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -12,14 +13,13 @@ from torch import Tensor
 
 from concept_probe.activations.counts import RowCounts
 from concept_probe.activations.mixing_buffer import MixingSchedule
-from concept_probe.activations.rows import TEXT_BATCH, RowCollector, check_names, chosen_sites
+from concept_probe.activations.rows import CaptureOptions, RowCollector, check_names, chosen_sites
 from concept_probe.activations.shuffle import cpu_generator, permuted
 from concept_probe.activations.store import COLUMNS
-from concept_probe.activations.tap import tap
 from concept_probe.families.subject import SAMPLING
 from concept_probe.families.text.tokens import queries_of
 from concept_probe.registry import UnknownName
-from concept_probe.types import Branch, Prompt, Query, Sampling, Site
+from concept_probe.types import Prompt, Query, Sampling, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -34,7 +34,7 @@ class Live:
     >>> sae = train_sae(rows, site=rows.sites[0])
 
     A draw runs the subject over the prompts in a seeded order, as far as the sites drawn, and holds about `rows`
-    rows of each on `device` (None: where the subject is; twice that while it refills). Options as for `capture`.
+    rows of each on `options.device` (twice that while it refills). Options as for `capture`.
 
     The subject must stay as it is while a draw goes on. Raises UnknownName for an unknown role or site; ValueError
     if text sites, which need no sampling, are given together with others.
@@ -47,19 +47,16 @@ class Live:
         *,
         roles: Sequence[str] = (),
         sites: Sequence[Site] = (),
+        kinds: Sequence[str] | None = None,
         rows: int = _ROWS,
         sampling: Sampling = SAMPLING,
-        steps: Sequence[int] | None = None,
-        kinds: Sequence[str] | None = None,
-        branches: Sequence[Branch] = ("cond",),
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | None = None,
+        options: CaptureOptions = CaptureOptions(),
     ) -> None:
         self.queries = tuple(queries_of(prompts))
         if not self.queries:
             raise ValueError("no prompt was given to draw from")
         self.sites = chosen_sites(subject, roles, sites)
-        check_names(kinds, branches)
+        check_names(kinds, options.branches)
         if len({subject.is_text(site) for site in self.sites}) > 1:
             text = next(s for s in self.sites if subject.is_text(s))
             raise ValueError(
@@ -68,13 +65,12 @@ class Live:
             )
         self.subject = subject.name
         self.buffer = rows
-        self.dtype = dtype
+        self.dtype = options.dtype
         self._running = subject
         self._sampling = sampling
-        self._steps = None if steps is None else tuple(sorted(set(steps)))
         self._kinds = None if kinds is None else tuple(kinds)
-        self._branches = tuple(branches)
-        self._device = subject.device if device is None else device
+        self._device = subject.device if options.device is None else options.device
+        self._options = replace(options, device=self._device)
         self._counts: dict[Site, RowCounts] = {}
 
     @property
@@ -127,7 +123,7 @@ class Live:
         if max(counts.of_each) > half:
             raise ValueError(
                 f"one prompt gives {max(counts.of_each)} rows at {str(sites[0])!r}, more than half of a buffer of "
-                f"rows={self.buffer}; raise rows, or keep fewer steps= or kinds="
+                f"rows={self.buffer}; raise rows, or keep fewer of kinds= or options.steps"
             )
         available = counts.total * (1 if epochs is None else epochs)
         if size < 1 or (epochs is not None and size > available) or not counts.total:
@@ -153,14 +149,10 @@ class Live:
         def take(site: Site, x: Tensor, columns: Mapping[str, Tensor], start: int) -> None:
             parts[site].append({"x": x, **columns})
 
-        keep = RowCollector(
-            self._running, queries, numbers, self._steps, self._kinds, self._branches, self.dtype, self._device, take,
-            "no row of this pass was given out",
-        )  # fmt: skip
-        batch = TEXT_BATCH if self._running.is_text(sites[0]) else self._sampling.batch
-        for start in range(0, len(queries), batch):
-            with tap(self._running, keep.looks(sites, start)):
-                self._running.run_to(sites, queries[start : start + batch], self._sampling, self._steps)
+        lost = "no row of this pass was given out"
+        here = RowCollector(self._running, queries, self._kinds, self._options, take, lost=lost, numbers=numbers)
+        for _ in here.run(sites, self._sampling):
+            pass
         return {site: _sorted(parts.pop(site)) for site in sites}
 
     def _drawn(

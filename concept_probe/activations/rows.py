@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from concept_probe.activations.store import COLUMNS
+from concept_probe.activations.tap import tap
 from concept_probe.families.text.kinds import kind_numbers
-from concept_probe.registry import UnknownName
-from concept_probe.types import BRANCHES, TOKEN_KINDS, Branch, Moment, Query, Site
+from concept_probe.registry import look_up
+from concept_probe.types import BRANCHES, Branch, Moment, Query, Sampling, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -20,6 +22,23 @@ TEXT_BATCH = 64
 """Prompts of one pass where only text encoders run."""
 RowSink = Callable[[Site, Tensor, Mapping[str, Tensor], int], None]
 """Takes rows (n, d) of a site, their columns, and the number of the pass's first prompt."""
+
+
+@dataclass(frozen=True)
+class CaptureOptions:
+    """Which rows of a site are kept, and how."""
+
+    steps: Sequence[int] | None = None
+    """Denoising steps, 0 the first; None keeps all of `Sampling.steps`. A pass ends at the last of them."""
+    branches: Sequence[Branch] = ("cond",)
+    """Of guidance: rows of the prompt, or of the empty prompt."""
+    dtype: torch.dtype = torch.float32
+    """Of the rows that are kept."""
+    device: torch.device | None = None
+    """Where rows wait until they are written or drawn. None: a live draw holds them where the subject is, all else in
+    main memory."""
+    shard_rows: int = 65536
+    """Rows of one site in one file of a store."""
 
 
 def chosen_sites(subject: Subject, roles: Sequence[str], sites: Sequence[Site]) -> tuple[Site, ...]:
@@ -37,10 +56,14 @@ def chosen_sites(subject: Subject, roles: Sequence[str], sites: Sequence[Site]) 
 
 def check_names(kinds: Sequence[str] | None, branches: Sequence[str]) -> None:
     """Raises UnknownName for a token kind or a branch of guidance that does not exist."""
-    for what, given, known in (("token kind", kinds or (), TOKEN_KINDS), ("branch", branches, BRANCHES)):
-        for name in given:
-            if name not in known:
-                raise UnknownName(what, name, known)
+    kind_numbers(kinds or ())
+    for branch in branches:
+        look_up(dict.fromkeys(BRANCHES), branch, "branch")
+
+
+def pass_size(subject: Subject, sites: Sequence[Site], sampling: Sampling) -> int:
+    """Prompts that go through the subject together."""
+    return TEXT_BATCH if all(subject.is_text(site) for site in sites) else sampling.batch
 
 
 class RowCollector:
@@ -50,28 +73,36 @@ class RowCollector:
         self,
         subject: Subject,
         queries: Sequence[Query],
-        numbers: Sequence[int],
-        steps: Sequence[int] | None,
         kinds: Sequence[str] | None,
-        branches: Sequence[Branch],
-        dtype: torch.dtype,
-        device: torch.device,
+        options: CaptureOptions,
         give: RowSink,
+        *,
         lost: str,
+        numbers: Sequence[int] | None = None,
     ) -> None:
-        """A message calls query i number `numbers[i]`, and says with `lost` what became of a value not finite."""
+        """A message calls query i number `numbers[i]` (None: i), and says with `lost` what became of a value that is
+        not finite."""
         self.subject = subject
-        self.numbers = numbers
+        self.queries = queries
+        self.options = options
         self.give = give
         self.lost = lost
-        self.device = device
-        self.queries = queries
-        self.steps = None if steps is None else frozenset(steps)
+        self.numbers = range(len(queries)) if numbers is None else numbers
+        self.device = options.device or torch.device("cpu")
+        self.steps = None if options.steps is None else frozenset(options.steps)
         self.kinds = None if kinds is None else torch.tensor(kind_numbers(kinds))
-        self.branches = frozenset(branches)
-        self.dtype = dtype
+        self.branches = frozenset(options.branches)
 
-    def looks(self, sites: Sequence[Site], start: int) -> dict[Site, Any]:
+    def run(self, sites: Sequence[Site], sampling: Sampling, first: int = 0) -> Iterator[int]:
+        """Take the queries from number `first` on through the subject, a pass at a time; yields how many are done."""
+        size = pass_size(self.subject, sites, sampling)
+        for start in range(first, len(self.queries), size):
+            part = self.queries[start : start + size]
+            with tap(self.subject, self._looks(sites, start)):
+                self.subject.run_to(sites, part, sampling, self.options.steps)
+            yield start + len(part)
+
+    def _looks(self, sites: Sequence[Site], start: int) -> dict[Site, Any]:
         """One look per site, for the batch whose first prompt is number `start`."""
 
         def at(site: Site) -> Any:
@@ -132,7 +163,7 @@ class RowCollector:
         chosen = read
         if axis == "token" and self.kinds is not None:
             chosen = read & torch.isin(kinds, self.kinds)
-        rows = x[chosen.to(x.device)].to(device=self.device, dtype=self.dtype)
+        rows = x[chosen.to(x.device)].to(device=self.device, dtype=self.options.dtype)
         return rows, {c: grid[c][chosen].to(torch.int32) for c in COLUMNS}
 
     def _refuse(self, site: Site, columns: dict[str, Tensor], row: int) -> None:

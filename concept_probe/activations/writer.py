@@ -137,7 +137,7 @@ class StoreWriter:
             raise OSError(
                 errno.ENOSPC,
                 f"this capture needs about {need / 1e9:.1f} GB and {self.folder} has {free / 1e9:.1f} GB free; "
-                "keep fewer token kinds (kinds=) or denoising steps (steps=), or store dtype=torch.float16",
+                "keep fewer token kinds (kinds=) or denoising steps (options.steps), or store float16 (options.dtype)",
             )
 
 

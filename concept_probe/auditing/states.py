@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.activations import tap
+from concept_probe.activations import read_states, read_texts
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.places import text_stream
 from concept_probe.types import EOS, Moment, Prompt, Query, Site
@@ -23,19 +23,7 @@ PromptStates = Mapping[Site, Sequence[Float[Tensor, "t d"]]]
 
 def end_states(subject: Subject, prompts: Sequence[Prompt], sites: Sequence[Site]) -> dict[Site, Float[Tensor, "n d"]]:
     """The end token's activation at text sites, one row per prompt."""
-    found: dict[Site, dict[int, Tensor]] = {site: {} for site in sites}
-
-    def keep(site: Site) -> Callable[[Tensor, Moment], None]:
-        def see(x: Tensor, moment: Moment) -> None:
-            for i, row in zip(moment.prompts, at_end(x, moment), strict=True):
-                found[site][i] = row
-
-        return see
-
-    if sites:
-        with torch.no_grad(), tap(subject, {site: keep(site) for site in sites}):
-            subject.encode(list(prompts))
-    return {site: torch.stack([rows[i] for i in range(len(prompts))]) for site, rows in found.items()}
+    return read_states(subject, prompts, sites, at_end)
 
 
 def at_end(x: Float[Tensor, "b t d"], moment: Moment) -> Float[Tensor, "b d"]:
@@ -53,29 +41,11 @@ def at_end(x: Float[Tensor, "b t d"], moment: Moment) -> Float[Tensor, "b d"]:
     return ((x * weight).sum(1) / weight.sum(1).clamp_min(1)).to("cpu")
 
 
-def prompt_states(
-    subject: Subject, prompts: Sequence[Prompt], sites: Sequence[Site]
-) -> dict[Site, tuple[Float[Tensor, "t d"], ...]]:
-    """Whole activations of text sites, one (t, d) per prompt, without positions that only fill the batch."""
-    parts: dict[Site, dict[int, Tensor]] = {site: {} for site in sites}
-
-    def keep(site: Site) -> Callable[[Tensor, Moment], None]:
-        def see(x: Tensor, moment: Moment) -> None:
-            for row, i in enumerate(moment.prompts):
-                parts[site][i] = x[row, _of_prompt(moment, row)].detach()
-
-        return see
-
-    with torch.no_grad(), tap(subject, {s: keep(s) for s in sites}):
-        subject.encode(list(prompts))
-    return {site: tuple(rows[i] for i in range(len(prompts))) for site, rows in parts.items()}
-
-
 def states_of_arm(arm: Arm, prompts: Sequence[Prompt], sites: Sequence[Site]) -> PromptStates:
-    """`prompt_states` of an arm, its erasure on, at those of the sites that it has."""
+    """`read_texts` of an arm, its erasure on, at those of the sites that it has."""
     own = set(text_stream(arm.subject))
     with arm.on():
-        return prompt_states(arm.subject, prompts, [s for s in sites if s in own])
+        return read_texts(arm.subject, prompts, [s for s in sites if s in own])
 
 
 def putting(states: PromptStates, queries: Sequence[Query]) -> dict[Site, Callable[[Tensor, Moment], Tensor | None]]:

@@ -52,8 +52,8 @@ def capture(
     with plain_errors():
         import torch
 
+        from concept_probe.activations import CaptureOptions, estimate_capture
         from concept_probe.activations import capture as run_capture
-        from concept_probe.activations import estimate_capture
         from concept_probe.concepts.embedded import prompts as embedded
         from concept_probe.registry import look_up
         from concept_probe.types import Prompt, Site, evenly
@@ -71,9 +71,8 @@ def capture(
         asked = asked if limit is None else evenly(asked, limit)
         sites = [Site.parse(s) for s in site or ()]
         roles = role or ([] if sites else ["text_stream"])
-        expected = estimate_capture(
-            subject, asked, roles=roles, sites=sites, kinds=kind or None, steps=step or None, dtype=stored
-        )
+        options = CaptureOptions(steps=step or None, dtype=stored)
+        expected = estimate_capture(subject, asked, roles=roles, sites=sites, kinds=kind or None, options=options)
         err.print(str(expected), highlight=False)
         expected.check_room(output)
         store = run_capture(
@@ -81,10 +80,9 @@ def capture(
             asked,
             roles=roles,
             sites=sites,
-            folder=output,
             kinds=kind or None,
-            steps=step or None,
-            dtype=stored,
+            folder=output,
+            options=options,
         )
         table = Table("site", "rows", "width")
         for s in store.sites:

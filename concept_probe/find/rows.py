@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from concept_probe.activations import capture
+from concept_probe.activations import CaptureOptions, read_rows
 from concept_probe.families.text.kinds import NAMED_KINDS, kind_numbers
 from concept_probe.types import (
     FORGET_KINDS,
@@ -140,22 +140,14 @@ def _captured(
     shown = [p.label or p.subject or p.text for _, p in chosen]
     number = {what: i for i, what in enumerate(dict.fromkeys(shown))}
     about = torch.tensor([number[what] for what in shown])
-    kinds = which.kinds or None
-    store = capture(subject, asked, sites=sites, steps=which.steps, sampling=which.sampling, kinds=kinds)
+    kinds, options = which.kinds or None, CaptureOptions(steps=which.steps)
     out = {}
-    for site in sites:
-        block = store.read(site)
-        columns = {name: column.long() for name, column in block.columns.items()}
+    captured = read_rows(subject, asked, sites=sites, kinds=kinds, sampling=which.sampling, options=options)
+    for site, block in captured.items():
+        columns = block.columns
         prompt = columns["prompt"]
-        # Copies: the store's folder goes with the store.
         rows = ConceptRows(
-            block.x.float().clone(),
-            own[prompt],
-            source_of[prompt],
-            columns["kind"].clone(),
-            prompt.clone(),
-            columns["step"].clone(),
-            about[prompt],
+            block.x, own[prompt], source_of[prompt], columns["kind"], prompt, columns["step"], about[prompt]
         )
         behind = subject.reads_forward and kinds and "bos" not in kinds
         out[site] = rows.select(columns["token"] != 0) if behind else rows

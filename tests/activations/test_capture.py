@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concept_probe.activations import capture, tap
+from concept_probe.activations import CaptureOptions, capture, tap
 from concept_probe.registry import UnknownName
 from concept_probe.testing.models.diffusion import DIFFUSION
 from concept_probe.types import TOKEN_KINDS, Prompt, Query, Sampling
@@ -61,7 +61,7 @@ def test_denoiser_rows_know_their_step_branch_and_prompt(subject, guidance):
     key, block = subject.sites("cross_key")[0], subject.sites("block_out")[-1]
     sampling = Sampling(steps=3, guidance=guidance, batch=3)
     branches = ("cond", "uncond")
-    acts = capture(subject, QUERIES, sites=[key, block], sampling=sampling, steps=[0, 2], branches=branches)
+    acts = capture(subject, QUERIES, sites=[key, block], sampling=sampling, options=CaptureOptions([0, 2], branches))
     seen = {key: {}, block: {}}
 
     def record(site):
@@ -99,7 +99,9 @@ def test_the_conditional_branch_alone_is_the_default(subject):
 
 def test_text_and_denoiser_in_one_run(subject):
     text, key = subject.sites("text_stream")[0], subject.sites("cross_key")[-1]
-    acts = capture(subject, QUERIES, sites=[text, key], sampling=Sampling(steps=2), steps=[1], kinds=["eos"])
+    acts = capture(
+        subject, QUERIES, sites=[text, key], sampling=Sampling(steps=2), kinds=["eos"], options=CaptureOptions([1])
+    )
     # The fourth query repeats the first's prompt and shares its text row.
     assert acts.read(text).columns["prompt"].tolist() == [0, 1, 2]
     assert acts.read(key).columns["prompt"].tolist() == [0, 1, 2, 3]
@@ -123,7 +125,7 @@ def test_capture_leaves_no_trace_on_the_subject(subject):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_stored_dtype(subject, dtype):
     full = capture(subject, PROMPTS, roles=["text_out"])
-    small = capture(subject, PROMPTS, roles=["text_out"], dtype=dtype)
+    small = capture(subject, PROMPTS, roles=["text_out"], options=CaptureOptions(dtype=dtype))
     site = full.sites[0]
     assert torch.equal(small.read(site).x, full.read(site).x.to(dtype))
     assert next(small.batches(site, 8)).dtype == dtype
@@ -156,13 +158,13 @@ def test_wrong_requests(subject, tmp_path):
     with pytest.raises(UnknownName, match="token kind 'subjects' not found; nearest: 'subject'"):
         capture(subject, PROMPTS, roles=["text_out"], kinds=["subjects"])
     with pytest.raises(UnknownName, match="branch 'both' not found"):
-        capture(subject, PROMPTS, roles=["text_out"], branches=["both"])  # pyright: ignore[reportArgumentType]
+        capture(subject, PROMPTS, roles=["text_out"], options=CaptureOptions(branches=["both"]))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="is a weight"):
         capture(subject, PROMPTS, roles=["mlp_value"], folder=tmp_path / "a")
     with pytest.raises(TypeError, match="found str"):
         capture(subject, ["a cat"], roles=["text_out"])  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="step 15 was asked for"):
-        capture(subject, PROMPTS, roles=["cross_key"], steps=[15])
+        capture(subject, PROMPTS, roles=["cross_key"], options=CaptureOptions(steps=[15]))
 
 
 def test_too_small_a_disk_is_said_before_anything_is_written(subject, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import shutil
 import pytest
 import torch
 
-from concept_probe.activations import capture, estimate_capture
+from concept_probe.activations import CaptureOptions, capture, estimate_capture
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Query, Sampling
 from tests.activations.test_live import UNEVEN
@@ -24,18 +24,18 @@ def subject():
 
 
 @pytest.mark.parametrize(
-    "options",
+    "roles,options",
     [
-        {"roles": ["text_stream"]},
-        {"roles": ["cross_out"], "steps": [1], "dtype": torch.float16},
-        {"roles": ["cross_key", "text_out"], "branches": ["cond", "uncond"]},
+        (["text_stream"], CaptureOptions()),
+        (["cross_out"], CaptureOptions(steps=[1], dtype=torch.float16)),
+        (["cross_key", "text_out"], CaptureOptions(branches=["cond", "uncond"])),
     ],
 )
-def test_rows_are_exact_and_bytes_are_those_on_disk(subject, tmp_path, options):
-    options = {**options, "sampling": Sampling(steps=2, batch=4)}
-    said = estimate_capture(subject, QUERIES, **options)
-    acts = capture(subject, QUERIES, folder=tmp_path, **options)
-    empty = 20 if "uncond" in options.get("branches", ()) else 0  # the empty prompt's text row is kept once
+def test_rows_are_exact_and_bytes_are_those_on_disk(subject, tmp_path, roles, options):
+    sampling = Sampling(steps=2, batch=4)
+    said = estimate_capture(subject, QUERIES, roles=roles, sampling=sampling, options=options)
+    acts = capture(subject, QUERIES, roles=roles, folder=tmp_path, sampling=sampling, options=options)
+    empty = 20 if "uncond" in options.branches else 0  # the empty prompt's text row is kept once
     counted = {site: acts.rows(site) - (empty if subject.is_text(site) else 0) for site in acts.sites}
     assert dict(said.rows) == counted and said.prompts == 9 and said.seconds > 0
     written = sum(p.stat().st_size for p in tmp_path.glob("*.safetensors"))

@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from concept_probe.activations import Activations, capture
+from concept_probe.activations import Activations, CaptureOptions, capture
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Query, Sampling
 from tests.activations.test_store import PROMPTS
 
 ROOT = Path(__file__).parents[2]
 QUERIES = [Query(p, i) for i, p in enumerate(PROMPTS[:12])]
-OPTIONS = {"roles": ("cross_out", "text_out"), "sampling": Sampling(steps=2, batch=4), "shard_rows": 60}
+OPTIONS = {
+    "roles": ("cross_out", "text_out"),
+    "sampling": Sampling(steps=2, batch=4),
+    "options": CaptureOptions(shard_rows=60),
+}
 VICTIM = """
 import os, signal, sys
 from concept_probe import storage

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from concept_probe.activations import Live, capture, tap
+from concept_probe.activations import CaptureOptions, Live, capture, tap
 from concept_probe.activations.mixing_buffer import MixingSchedule
 from concept_probe.registry import UnknownName
 from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
@@ -64,7 +64,8 @@ def test_thirds_without_an_end_draw_one_chunk_from_three():
 def test_an_epoch_gives_the_rows_of_a_store(family, role):
     subject = DIFFUSION[family]()
     site = subject.sites(role)[0]
-    options = {"sites": [site], "sampling": SAMPLING, "steps": None if role == "text_stream" else [1]}
+    kept = CaptureOptions(steps=None if role == "text_stream" else [1])
+    options = {"sites": [site], "sampling": SAMPLING, "options": kept}
     stored = capture(subject, QUERIES, **options).read(site).x
     rows = Live(subject, QUERIES, **options, rows=max(400, len(stored) // 2))
     assert rows.rows(site) == len(stored) and rows.width(site) == stored.shape[1]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from concept_probe.activations import Activations, DamagedShard, capture, shard
+from concept_probe.activations import Activations, CaptureOptions, DamagedShard, capture, shard
 from concept_probe.activations.shuffle import permuted
 from concept_probe.registry import UnknownName
 from concept_probe.testing.models.diffusion import tiny_sd
@@ -27,7 +27,9 @@ def subject():
 
 
 def store(subject, folder, **more):
-    return capture(subject, PROMPTS, roles=["text_stream"], folder=folder, shard_rows=500, **more)
+    return capture(
+        subject, PROMPTS, roles=["text_stream"], folder=folder, options=CaptureOptions(shard_rows=500), **more
+    )
 
 
 def test_shards_together_are_the_rows_of_one(subject, tmp_path):
@@ -173,7 +175,7 @@ def test_a_folder_of_something_else_is_left_alone(subject, tmp_path):
 
 def test_a_failing_run_is_continued_from_the_last_whole_batch(subject, tmp_path):
     queries = [Query(p, i) for i, p in enumerate(PROMPTS[:9])]
-    options = {"roles": ["cross_out"], "sampling": Sampling(steps=2, batch=3), "shard_rows": 40}
+    options = {"roles": ["cross_out"], "sampling": Sampling(steps=2, batch=3), "options": CaptureOptions(shard_rows=40)}
     whole = capture(subject, queries, **options)
     count = 0
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from concept_probe import detect
-from concept_probe.activations import tap
+from concept_probe.activations import read_texts, tap
 from concept_probe.auditing import audit
 from concept_probe.auditing.evidence.vectors_put_back import put_back
 from concept_probe.auditing.places import Places
-from concept_probe.auditing.states import end_states, identical, prompt_states, putting
+from concept_probe.auditing.states import end_states, identical, putting
 from concept_probe.auditing.watch import Watch
 from concept_probe.detect.answers import GoldAnswers
 from concept_probe.erasers import AblateVectors
@@ -59,13 +59,13 @@ def test_states_put_into_their_own_model_change_no_text_and_those_of_another_pro
     subject = LANGUAGE[family]()
     queries = (Query(Prompt("a cat in")), Query(Prompt("see the red dog")))
     prompts, site = [q.prompt for q in queries], subject.sites("resid")[-1]
-    own = prompt_states(subject, prompts, [site])
+    own = read_texts(subject, prompts, [site])
     assert [len(x) for x in own[site]] == subject.tokenise(prompts).masks[0].sum(1).tolist()
     plain = subject.generate(queries, SAMPLING)
     with tap(subject, putting(own, queries)):
         assert subject.generate(queries, SAMPLING) == plain
     same_length = (Query(Prompt("a cat in")), Query(Prompt("a dog in")))
-    of = prompt_states(subject, [q.prompt for q in same_length], [site])
+    of = read_texts(subject, [q.prompt for q in same_length], [site])
     assert not identical(of[site], of[site][::-1])
     logits = subject.next_logits([q.prompt for q in same_length])
     with tap(subject, putting({site: of[site][::-1]}, same_length)):
@@ -94,7 +94,7 @@ def test_firing_depends_on_neither_the_batch_nor_what_is_written(family):
 def test_the_last_token_is_what_is_read(family):
     subject = LANGUAGE[family]()
     prompts, site = [Prompt("a cat in"), Prompt("see the red dog")], subject.sites("resid")[0]
-    whole = prompt_states(subject, prompts, [site])[site]
+    whole = read_texts(subject, prompts, [site])[site]
     found = end_states(subject, prompts, [site])[site]
     torch.testing.assert_close(found, torch.stack([x[-1] for x in whole]))
 

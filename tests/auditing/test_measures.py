@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from concept_probe.activations import tap
+from concept_probe.activations import read_texts, tap
 from concept_probe.auditing import AuditPlan
 from concept_probe.auditing.evidence.cut import cut
 from concept_probe.auditing.evidence.patching import levels
@@ -14,7 +14,7 @@ from concept_probe.auditing.evidence.ridge_probe import fit_ridge_probe
 from concept_probe.auditing.evidence.vectors_put_back import put_back
 from concept_probe.auditing.places import places_in
 from concept_probe.auditing.questions import Questions, thinned
-from concept_probe.auditing.states import prompt_states, putting
+from concept_probe.auditing.states import putting
 from concept_probe.evaluation.thinning import most_varied
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
@@ -93,7 +93,7 @@ def test_states_of_a_subject_put_into_itself_change_no_picture_and_those_of_anot
     site = subject.sites("text_stream")[-1]
     sampling = Sampling(steps=2, guidance=2.0, batch=4)
     cat, dog = Query(Prompt("a cat", "cat", "cat"), 3), Query(Prompt("the dog", "dog", "dog"), 3)
-    own = prompt_states(subject, [cat.prompt, dog.prompt], [site])
+    own = read_texts(subject, [cat.prompt, dog.prompt], [site])
     plain = subject.generate([cat, dog], sampling)
     with tap(subject, putting(own, (cat, dog))):
         assert torch.equal(subject.generate([cat, dog], sampling), plain)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from concept_probe.activations import read_site
 from concept_probe.erasers import Crisp
 from concept_probe.erasers.ablation.found import dictionaries_of
 from concept_probe.erasers.training.trainable import LowRankAdapters
-from concept_probe.erasers.unlearning.activations import after_first_token, read_site
+from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.erasers.unlearning.answer_sets import texts_with_answers
 from concept_probe.erasers.unlearning.crisp import firing_rates
 from concept_probe.families import CausalLMSubject

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from concept_probe.activations import read_site
 from concept_probe.erasers import Pisces
 from concept_probe.erasers.ablation.pisces import at_features, rewritten
 from concept_probe.erasers.erasure.deltas import Columns
 from concept_probe.erasers.erasure.parameters import address
-from concept_probe.erasers.unlearning.activations import after_first_token, read_site
+from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.families import CausalLMSubject
 from concept_probe.find.rows import gather_prompts
 from concept_probe.learn.sae import Relu, Sae

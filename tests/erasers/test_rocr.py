@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from concept_probe.activations import read_site
 from concept_probe.erasers import Edit, LowRank, Rocr
 from concept_probe.erasers.closed_form.rocr import renamed
 from concept_probe.erasers.closed_form.subject_keys import at_places, last_of_subject
-from concept_probe.erasers.unlearning.activations import after_first_token, read_site
+from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Prompt, Splits

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from concept_probe.activations import read_site
 from concept_probe.detect.answers import continuation
 from concept_probe.erasers import Dpo, Edit, GradAscent, GradDiff, Npo, Rmu, SimNpo
 from concept_probe.erasers.training.trainable import FullWeights, LowRankAdapters
-from concept_probe.erasers.unlearning.activations import after_first_token, read_site
+from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.erasers.unlearning.answer_sets import answer_pairs, preferred_pairs
 from concept_probe.erasers.unlearning.losses import distance, divergence, dpo, nll, npo, simnpo
 from concept_probe.erasers.unlearning.trainer import block_matrices

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from concept_probe.activations import read_site
 from concept_probe.erasers import ERASERS, Dpo, Edit
 from concept_probe.erasers.ablation.pisces import at_features
 from concept_probe.erasers.closed_form.rocr import renamed
 from concept_probe.erasers.closed_form.subject_keys import at_places, last_of_subject
-from concept_probe.erasers.unlearning.activations import after_first_token, read_site
+from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.erasers.unlearning.answer_sets import preferred_pairs
 from concept_probe.families import CausalLMSubject
 from concept_probe.testing.models.language import LANGUAGE

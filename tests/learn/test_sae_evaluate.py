@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from concept_probe.activations import capture
+from concept_probe.activations import CaptureOptions, capture
 from concept_probe.learn import Sae, TopK, card, evaluate_sae, train_sae
 from concept_probe.learn.judge.downstream import Coverage, replacing
 from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
@@ -154,7 +154,7 @@ def test_downstream_text_is_0_for_an_exact_autoencoder_and_1_for_the_mean(subjec
 def test_downstream_pictures(subject, role):
     site = subject.sites(role)[-1]
     queries = [Query(p, seed) for p in TEST[:3] for seed in (0, 1)]
-    acts = capture(subject, queries, sites=[site], sampling=FAST, branches=("cond", "uncond"))
+    acts = capture(subject, queries, sites=[site], sampling=FAST, options=CaptureOptions(branches=("cond", "uncond")))
     x = acts.read(site).x
     good = exact(site, x.shape[1], x.mean(0))
     score = by_name(evaluate_sae(good, acts, subject=subject, queries=queries, sampling=FAST))["downstream"]

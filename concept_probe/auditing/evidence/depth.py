@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.activations import tap
+from concept_probe.activations import read_texts, tap
 from concept_probe.auditing.context import Context
 from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, compare
 from concept_probe.auditing.places import text_stream
-from concept_probe.auditing.states import PromptStates, fit_into, identical, prompt_states, putting, states_of_arm
+from concept_probe.auditing.states import PromptStates, fit_into, identical, putting, states_of_arm
 from concept_probe.detect.answers import continuation
 from concept_probe.evaluation.rates import per_fact
 from concept_probe.families import CausalLMSubject
@@ -45,7 +45,7 @@ def _depth(context: Context) -> Evidence:
         return Evidence()
     prompts, sites = [q.prompt for q in queries], evenly_with_ends(text_stream(subject), MOST_BLOCKS)
     with before.on():
-        whole, start = prompt_states(subject, prompts, sites), first_token(subject, prompts)
+        whole, start = read_texts(subject, prompts, sites), first_token(subject, prompts)
     erased = states_of_arm(after, prompts, sites)
     if not fit_into(erased, whole, sites):
         missing = "How deep the erasure cuts, block by block: its activations have another shape than before."

@@ -9,11 +9,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from concept_probe.activations import read_states
 from concept_probe.erasers.closed_form.alignment import TokenPolicy
 from concept_probe.erasers.closed_form.destinations import destinations_of, nearest_destinations
 from concept_probe.erasers.closed_form.key_values import solve_key_values
 from concept_probe.erasers.closed_form.states import prompts_to_erase
-from concept_probe.erasers.closed_form.value_offsets import Layers, Offsets, edited_layers, places_of, streams_of
+from concept_probe.erasers.closed_form.value_offsets import Layers, Offsets, edited_layers, places_of
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
@@ -131,8 +132,8 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
         whole = None
         for i, (hidden, value) in enumerate(zip(layers.hidden, layers.values, strict=True)):
             with Edit(self.name, "", deltas, base).on(subject):
-                seen = streams_of(subject, [hidden, end], prompts)
-                kept = streams_of(subject, [hidden], others)[hidden].flatten(0, 1)
+                seen = read_states(subject, prompts, [hidden, end])
+                kept = read_states(subject, others, [hidden])[hidden].flatten(0, 1)
             wanted = goal - seen[end].double()[places.to(goal.device)]
             whole = whole or float(torch.linalg.matrix_norm(wanted))
             delta = solve_key_values(
@@ -141,5 +142,5 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
             wide = dtype_of(find_parameter(subject.components, address(value)))
             deltas[address(value)] = LowRank(delta.u.to(wide), delta.v.to(wide))
         with Edit(self.name, "", deltas, base).on(subject):
-            reached = streams_of(subject, [end], prompts)[end].double()[places.to(goal.device)]
+            reached = read_states(subject, prompts, [end])[end].double()[places.to(goal.device)]
         return deltas, float(torch.linalg.matrix_norm(goal - reached)) / (whole or 1.0)

@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from concept_probe.activations import read_site
 from concept_probe.activations.tap import tap
 from concept_probe.erasers.closed_form.key_values import solve_key_values
 from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject
@@ -17,7 +18,7 @@ from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
 from concept_probe.erasers.training.loop import loss_at_ends
-from concept_probe.erasers.unlearning.activations import after_first_token, read_site
+from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.erasers.unlearning.answer_sets import AnswerPair, answer_pairs, preferred_pairs
 from concept_probe.families import CausalLMSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Moment, Prompt, Site, Subspace

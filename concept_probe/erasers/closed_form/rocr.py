@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from concept_probe.activations import read_site
 from concept_probe.erasers.closed_form.solve import Solution, solve_uce
 from concept_probe.erasers.closed_form.states import TokenStates, fit_of, multiplied
 from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.unlearning.activations import after_first_token, read_site
+from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.families import CausalLMSubject
 from concept_probe.families.text.tokens import subject_spans
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.unlearning.activations import read_site
+from concept_probe.activations import read_site
 from concept_probe.families import CausalLMSubject
 from concept_probe.types import PAD, SUBJECT, Prompt, Site
 

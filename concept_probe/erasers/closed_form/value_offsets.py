@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from concept_probe.activations import read_states
 from concept_probe.activations.tap import Look, tap
 from concept_probe.erasers.closed_form.alignment import TokenPolicy, align
 from concept_probe.erasers.training.trainable import HookDelta, Trainable, root_mean_square
@@ -68,7 +69,7 @@ class Offsets(HookDelta, Trainable):
         self.places = places
         self.asked: list[int] = []
         """Which prompts the encoding under way is of."""
-        self.written = streams_of(subject, sites, prompts)
+        self.written = read_states(subject, prompts, sites)
         """What the sites give without offsets, (n, t, d)."""
         self.offsets = {
             site: nn.Parameter(torch.zeros_like(x, dtype=torch.float32), requires_grad=False)
@@ -114,12 +115,3 @@ class Offsets(HookDelta, Trainable):
             site: (self.written[site].double() + x.detach().double())[self.places.to(x.device)]
             for site, x in self.offsets.items()
         }
-
-
-@torch.no_grad()
-def streams_of(subject: Subject, sites: Sequence[Site], prompts: Sequence[Prompt]) -> dict[Site, Tensor]:
-    """What sites of the text encoders give for prompts, (n, t, d) each."""
-    seen: dict[Site, list[Tensor]] = {site: [] for site in sites}
-    with tap(subject, {site: (lambda x, m, site=site: seen[site].append(x.clone())) for site in sites}):
-        subject.encode(prompts)
-    return {site: torch.cat(parts) for site, parts in seen.items()}

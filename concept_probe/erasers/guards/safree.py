@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.activations import tap
+from concept_probe.activations import read_states, tap
+from concept_probe.activations.states import tokens_of_kind
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.families import DiffusionSubject
@@ -117,15 +118,7 @@ class EncoderReader:
 
     def summaries(self, prompts: Sequence[Prompt]) -> Tensor:
         """States (n, d) of the prompts' end tokens."""
-        kept: list[Tensor] = []
-
-        def look(x: Tensor, moment: Moment) -> None:
-            assert moment.token_kinds is not None
-            kept.append(x[moment.token_kinds.to(x.device) == EOS])
-
-        with torch.no_grad(), tap(self.subject, {self.out: look}):
-            self.subject.encode(prompts)
-        return torch.cat(kept)
+        return read_states(self.subject, prompts, [self.out], tokens_of_kind(EOS))[self.out].flatten(0, 1)
 
     def without(self, row: int, words: Tensor, kinds: Tensor) -> Tensor:
         """End-token states (n, d) of a row of the encoding under way with each of n `words` read as the end token."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.value_offsets import streams_of
+from concept_probe.activations import read_states
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.autoencoders import codecs_of
@@ -38,7 +38,7 @@ class Steer(Eraser[DiffusionSubject, Intervention]):
         """`found`: Subspaces with an autoencoder over a text site. ValueError for two at one."""
         text = text_naming(concept, self.text, self.name).split(", ")[0]
         codecs = codecs_of(found, self.name)
-        written = streams_of(subject, list(codecs), [Prompt(text)])
+        written = read_states(subject, [Prompt(text)], list(codecs))
         actions: dict[Site, Change] = {}
         for site, codec in codecs.items():
             codes = codec.encode(written[site][0])

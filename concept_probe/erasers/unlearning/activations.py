@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from concept_probe.activations.tap import tap
+from concept_probe.activations import read_site
 from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.erasers.training.trainable import Student
 from concept_probe.erasers.unlearning.answer_sets import batch_rows
 from concept_probe.erasers.unlearning.losses import distance
-from concept_probe.types import Moment, Prompt, Site
+from concept_probe.types import Prompt, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import CausalLMSubject
@@ -32,17 +32,6 @@ def retain_activations(
         return weight * distance(now.float(), before.float(), read)
 
     return stay
-
-
-def read_site(model: CausalLMSubject, site: Site, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
-    """Activations (b, t, d) at `site`, and where (b, t) a text is and not what fills the batch."""
-    seen: list[tuple[Tensor, Moment]] = []
-    with tap(model, {site: lambda x, m: seen.append((x, m))}), model.stop_after([site]):
-        model.encode(prompts, batch=len(prompts))
-    x, moment = seen[0]
-    if moment.places is None:
-        raise RuntimeError(f"{model.name} does not say which positions only fill the batch")
-    return x, moment.places >= 0
 
 
 def after_first_token(read: Tensor) -> Tensor:

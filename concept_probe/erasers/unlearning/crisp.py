@@ -9,13 +9,14 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
+from concept_probe.activations import read_site
 from concept_probe.erasers.ablation.found import Dictionary, dictionaries_of
 from concept_probe.erasers.eraser import Needs
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.erasers.training.trainable import LowRankAdapters, Student
-from concept_probe.erasers.unlearning.activations import after_first_token, read_site, retain_activations
+from concept_probe.erasers.unlearning.activations import after_first_token, retain_activations
 from concept_probe.erasers.unlearning.answer_sets import batch_rows, texts_with_answers
 from concept_probe.erasers.unlearning.retention import RetainLoss, Retention
 from concept_probe.erasers.unlearning.trainer import Trainer, block_matrices

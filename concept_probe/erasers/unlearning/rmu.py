@@ -9,9 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from concept_probe.activations import read_site
 from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.erasers.training.trainable import Student
-from concept_probe.erasers.unlearning.activations import after_first_token, read_site, retain_activations
+from concept_probe.erasers.unlearning.activations import after_first_token, retain_activations
 from concept_probe.erasers.unlearning.answer_sets import AnswerPair, as_text, batch_rows, texts_with_answers
 from concept_probe.erasers.unlearning.losses import distance
 from concept_probe.erasers.unlearning.trainer import Unlearner, block_matrices

@@ -21,7 +21,7 @@ GROUPS = 1024
 
 
 class SiteRows(Protocol):
-    """Rows of one site and what each is: `capture.Block`."""
+    """Rows of one site and what each is: `activations.Block`."""
 
     @property
     def x(self) -> Tensor: ...
@@ -30,7 +30,7 @@ class SiteRows(Protocol):
 
 
 class HeldOut(Protocol):
-    """What evaluation asks of captured activations; `capture.Activations` is one."""
+    """What evaluation asks of captured activations; `activations.Activations` is one."""
 
     @property
     def sites(self) -> tuple[Site, ...]: ...

@@ -18,7 +18,7 @@ RowsBySite = Mapping[Site, Tensor]
 
 @runtime_checkable
 class ActivationStore(Protocol):
-    """What training asks of captured activations; `capture.Activations` is one."""
+    """What training asks of captured activations; `activations.Activations` is one."""
 
     @property
     def sites(self) -> tuple[Site, ...]: ...
