@@ -108,8 +108,8 @@ class Pisces(Eraser[CausalLMSubject, Edit]):
             goal = torch.where(acted, -self.mu * most, own)
             change += sign * rewritten(one.codec, codes, one.features, goal).to(rows) / factor
         touched = change.abs().amax(1).nonzero()[:, 0]
-        moved = self.strength * change[touched].mT
-        return Columns(touched, moved.contiguous(), weight.shape[1], model.orientation(site))
+        edited = self.strength * change[touched].mT
+        return Columns(touched, edited.contiguous(), weight.shape[1], model.orientation(site))
 
 
 def at_features(codes: Codes, features: Sequence[int]) -> Tensor:

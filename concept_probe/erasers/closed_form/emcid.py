@@ -59,7 +59,7 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
     decay: float = 0.01
     """Weight of |δ|² / |what is written|² beside the error of the prediction, as a share of the gap to its goal."""
     pictures: int = 4
-    """Walks from noise to pictures of the concept whose latents the offsets are learned on."""
+    """Trajectories from noise to pictures of the concept whose latents the offsets are learned on."""
     sampling: Sampling = Sampling()
     """How these pictures are made."""
     lam: float = 0.3

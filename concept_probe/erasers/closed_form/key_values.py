@@ -10,13 +10,13 @@ from concept_probe.erasers.erasure.deltas import LowRank
 
 
 def solve_key_values(
-    keys: Float[Tensor, "n h"], wanted: Float[Tensor, "n d"], kept: Float[Tensor, "m h"], lam: float
+    keys: Float[Tensor, "n h"], wanted: Float[Tensor, "n d"], retained: Float[Tensor, "m h"], lam: float
 ) -> LowRank:
-    """ΔW = R Kᵀ (λ E[p pᵀ] + E[k kᵀ])⁻¹ / n: the least E|ΔW k - r|² + λ E|ΔW p|² over keys k, kept keys p.
+    """ΔW = R Kᵀ (λ E[p pᵀ] + E[k kᵀ])⁻¹ / n: the least E|ΔW k - r|² + λ E|ΔW p|² over keys k, retained keys p.
 
     A ridge of 1e-6 of the mean diagonal stands in for keys that neither list has. float64.
     """
-    k, r, p = keys.double(), wanted.double(), kept.double()
+    k, r, p = keys.double(), wanted.double(), retained.double()
     moment = k.mT @ k / len(k) + lam * p.mT @ p / max(len(p), 1)
     moment.diagonal().add_(1e-6 * moment.diagonal().mean())
     solved = torch.cholesky_solve(k.mT, torch.linalg.cholesky(moment)) / len(k)

@@ -96,7 +96,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
     rate: float = 0.02
     """Adam's step, as a multiple of the root mean square of the weights' entries."""
     pictures: int = 8
-    """Walks from noise to pictures of the concept whose latents the second stage sees."""
+    """Trajectories from noise to pictures of the concept whose latents the second stage sees."""
     sampling: Sampling = Sampling()
     """How these pictures are made."""
     roles: tuple[str, ...] = READERS

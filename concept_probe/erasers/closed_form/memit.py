@@ -104,8 +104,8 @@ class Memit(Eraser[CausalLMSubject, Edit]):
 
         with torch.enable_grad(), tap(model, {site: add}):
             for _ in range(self.steps):
-                said = model.log_probs(pairs, batch=len(pairs)).mean
-                loss = -said.mean() + self.decay * (offsets.square().sum(1) / squares).mean()
+                likelihood = model.log_probs(pairs, batch=len(pairs)).mean
+                loss = -likelihood.mean() + self.decay * (offsets.square().sum(1) / squares).mean()
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()

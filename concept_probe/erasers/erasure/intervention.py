@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Change = Callable[[Tensor, Moment], Tensor | None]
 """(x, moment) -> what to add to x at strength 1, in the shape of x; None where nothing changes."""
 Between = Callable[["Trajectory", int], Tensor | None]
-"""(walk, step) -> what to add to the latents of a walk after a step at strength 1; None where nothing changes."""
+"""(trajectory, step) -> what to add to the latents of a trajectory after a step at strength 1; None where nothing changes."""
 
 
 @dataclass(frozen=True)
@@ -54,25 +54,25 @@ class Intervention:
         with contextlib.ExitStack() as stack:
             stack.enter_context(tap(subject, {site: self._added(change) for site, change in self.actions.items()}))
             if self.between:
-                stack.enter_context(_denoising(subject, self.name).hooked(self._led(self.between)))
+                stack.enter_context(_denoising(subject, self.name).hooked(self._hook(self.between)))
             yield subject
 
-    def _led(self, between: Between) -> SamplingHook:
-        def after(walk: Trajectory, step: int) -> None:
-            delta = between(walk, step)
+    def _hook(self, between: Between) -> SamplingHook:
+        def after(trajectory: Trajectory, step: int) -> None:
+            delta = between(trajectory, step)
             if delta is not None:
-                walk.latents = self._moved(walk.latents, delta)
+                trajectory.latents = self._changed(trajectory.latents, delta)
 
         return SamplingHook(after_step=after)
 
     def _added(self, change: Change) -> Callable[[Tensor, Moment], Tensor | None]:
         def edited(x: Tensor, moment: Moment) -> Tensor | None:
             delta = change(x, moment)
-            return None if delta is None else self._moved(x, delta)
+            return None if delta is None else self._changed(x, delta)
 
         return edited
 
-    def _moved(self, x: Tensor, delta: Tensor) -> Tensor:
+    def _changed(self, x: Tensor, delta: Tensor) -> Tensor:
         # Where nothing changes, x itself: -0.0 + 0.0 would flip a sign bit.
         return torch.where(delta == 0, x, x + (self.strength * delta).to(x.dtype))
 

@@ -35,7 +35,7 @@ class Locator:
 
     @torch.no_grad()
     def __call__(self, rows: Sequence[int], size: tuple[int, int]) -> Float[Tensor, "n h w"]:
-        """Attention to the name, mean over heads and layers, for rows of the walk's pass under way."""
+        """Attention to the name, mean over heads and layers, for rows of the trajectory's pass under way."""
         with self.subject.state.unedited(), attention(self.subject) as maps:
             self.requery(rows)
         each = [m[..., self.words.to(m.device)].sum(-1).mean(1) for m in maps]
@@ -73,13 +73,13 @@ class Irece(Eraser[DiffusionSubject, Intervention]):
     share: float = 0.5
     """Share of the variance that fresh noise replaces after each step."""
     until: float = 0.6
-    """Share of the walk, from its start, in which latents are disturbed; later noise would stay in the picture."""
+    """Share of the trajectory, from its start, in which latents are disturbed; later noise would stay in the picture."""
     quantile: float = 0.95
     """Share of the places in pictures of other prompts (select split) that are left alone."""
     limit: int | None = 8
     """Prompts of each such list that are drawn, one picture each; None: all."""
     sampling: Sampling = Sampling()
-    """The walks that the quantile is of."""
+    """The trajectories that the quantile is of."""
     strength: float = 1.0
     """Factor on the disturbance."""
 
@@ -140,14 +140,14 @@ class Region:
 
     @property
     def disturb(self) -> Between:
-        def between(walk: Trajectory, step: int) -> Tensor | None:
+        def between(trajectory: Trajectory, step: int) -> Tensor | None:
             seen, self.seen = self.seen, None
-            if seen is None or step >= self.options.until * len(walk.timesteps) or not seen.any():
+            if seen is None or step >= self.options.until * len(trajectory.timesteps) or not seen.any():
                 return None
-            # From the walk's own seeds, but not from its sources: a scheduler that draws from them must not notice.
-            drawn = [_noise(walk.latents.shape[1:], source.initial_seed(), step) for source in walk.sources]
-            new = disturbed(walk.latents, torch.stack(drawn).to(walk.latents), self.options.share)
-            return torch.where(seen[:, None], new - walk.latents, 0)
+            # From the trajectory's own seeds, but not from its sources: a scheduler that draws from them must not notice.
+            drawn = [_noise(trajectory.latents.shape[1:], source.initial_seed(), step) for source in trajectory.sources]
+            new = disturbed(trajectory.latents, torch.stack(drawn).to(trajectory.latents), self.options.share)
+            return torch.where(seen[:, None], new - trajectory.latents, 0)
 
         return between
 

@@ -46,9 +46,9 @@ def _action(subject: DiffusionSubject, text: str) -> Change:
         rows = [i for i, branch in enumerate(moment.branches) if branch == "uncond"]
         if not rows or moment.nested:
             return None
-        said = requery(rows)
+        predicted = requery(rows)
         delta = torch.zeros_like(x)
-        delta[rows] = said - x[rows]
+        delta[rows] = predicted - x[rows]
         return delta
 
     return change

@@ -38,7 +38,7 @@ class PatchDetector:
     def __call__(self, x: Float[Tensor, "b ..."], moment: Moment) -> Bool[Tensor, "b ..."]:
         """The patches of an activation where the concept fires: x without its width.
 
-        The nearest timestep counts; outside a walk, where none is known, the middle one.
+        The nearest timestep counts; outside a trajectory, where none is known, the middle one.
         """
         row = len(self.timesteps) // 2
         if moment.timestep is not None:
@@ -112,9 +112,9 @@ class PatchReplacement(Eraser[DiffusionSubject, Intervention]):
     quantile: float = 0.9
     """Share of the patches of other prompts (select split) that count as free of the concept."""
     steps: tuple[int, ...] = ()
-    """Denoising steps that features are chosen for; empty: all. Each step of a later walk takes the nearest."""
+    """Denoising steps that features are chosen for; empty: all. Each step of a later trajectory takes the nearest."""
     sampling: Sampling = Sampling()
-    """The walks that features and floors are chosen on."""
+    """The trajectories that features and floors are chosen on."""
     limit: int | None = 8
     """Prompts of each list that are drawn, one picture each; None: all."""
     strength: float = 1.0

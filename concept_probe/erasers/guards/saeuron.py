@@ -32,7 +32,7 @@ class Timetable:
     """(s, m): mean over the concept's prompts"""
 
     def nearest(self, timestep: int | None) -> int:
-        """The row for a timestep; outside a walk, where none is known, the middle one."""
+        """The row for a timestep; outside a trajectory, where none is known, the middle one."""
         if timestep is None:
             return len(self.timesteps) // 2
         return int((self.timesteps - timestep).abs().argmin())
@@ -86,9 +86,9 @@ class Saeuron(Eraser[DiffusionSubject, Intervention]):
     gamma: float = -2.0
     """γ: what a firing feature is set to, as a multiple of its mean on the concept at that step."""
     steps: tuple[int, ...] = ()
-    """Denoising steps that features are chosen for; empty: all. Each step of a later walk takes the nearest."""
+    """Denoising steps that features are chosen for; empty: all. Each step of a later trajectory takes the nearest."""
     sampling: Sampling = Sampling()
-    """The walks that features are chosen on."""
+    """The trajectories that features are chosen on."""
     limit: int | None = 4
     """Prompts of each list (fit split) that are drawn, one picture each; None: all."""
     strength: float = 1.0

@@ -50,7 +50,7 @@ class Sld(Eraser[DiffusionSubject, Intervention]):
     threshold: float = 0.025
     """λ: an element counts where the prompt's prediction exceeds the concept's by less."""
     warmup: float = 0.14
-    """δ: share of the walk, from its start, in which nothing is subtracted; momentum is gathered all the while."""
+    """δ: share of the trajectory, from its start, in which nothing is subtracted; momentum is gathered all the while."""
     momentum: float = 0.5
     """s_m: weight of the momentum."""
     decay: float = 0.7
@@ -69,9 +69,9 @@ class Sld(Eraser[DiffusionSubject, Intervention]):
         return self.guard(concept, {site: self._action(Requery(subject, text))}, options={"text": text})
 
     def _action(self, requery: Requery) -> Change:
-        gathered: dict[int, Tensor] = {}  # momentum per asked prompt of the walk under way; step 0 starts anew
-        highest = [0]  # the first timestep of a whole walk
-        last = [-1]  # step before; a walk that leaves out steps begins with another one than 0
+        gathered: dict[int, Tensor] = {}  # momentum per asked prompt of the trajectory under way; step 0 starts anew
+        highest = [0]  # the first timestep of a whole trajectory
+        last = [-1]  # step before; a trajectory that leaves out steps begins with another one than 0
 
         def change(x: Tensor, moment: Moment) -> Tensor | None:
             if moment.step is None or moment.nested:
@@ -87,9 +87,9 @@ class Sld(Eraser[DiffusionSubject, Intervention]):
             elif not highest[0]:
                 highest[0] = requery.subject.schedule.train_timesteps
             last[0] = moment.step
-            said = requery(cond)
+            predicted = requery(cond)
             empty = x[[uncond[moment.prompts[i]] for i in cond]]
-            term = safety_term(x[cond], said, empty, scale=self.scale, threshold=self.threshold)
+            term = safety_term(x[cond], predicted, empty, scale=self.scale, threshold=self.threshold)
             before = torch.stack([gathered.get(moment.prompts[i], torch.zeros_like(x[0])) for i in cond])
             term = term + self.momentum * before
             after = self.decay * before + (1 - self.decay) * term
