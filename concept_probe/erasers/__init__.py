@@ -54,8 +54,9 @@ from concept_probe.erasers.projection.leace import Leace
 from concept_probe.erasers.projection.repit import Repit
 from concept_probe.erasers.projection.rlace import Rlace
 from concept_probe.erasers.select.choose import Choice, Tried, choose
-from concept_probe.erasers.select.features import choose_features, choose_vectors
+from concept_probe.erasers.select.features import choose_features
 from concept_probe.erasers.select.strength import choose_strength
+from concept_probe.erasers.select.vectors import choose_vectors
 from concept_probe.erasers.unlearning.crisp import Crisp
 from concept_probe.erasers.unlearning.dpo import Dpo
 from concept_probe.erasers.unlearning.grad_ascent import GradAscent, GradDiff

@@ -11,16 +11,15 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.erasure.intervention import Intervention
 from concept_probe.evaluation.panel import Panel, panel, recognition, share_of_control, worst_residual, worst_retention
 from concept_probe.evaluation.selection import Selection
-from concept_probe.types import Concept, Judge, Recogniser, Sampling, Score, Subspace
+from concept_probe.types import Concept, Erasure, Judge, Recogniser, Sampling, Score, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 CHOICE = Selection(images=36, goal=0.05)
+"""How an erasure is chosen where nothing else is asked for; stricter than a finder, which only has to find."""
 FINALISTS = 3
 """How many of the screened erasures get the careful look."""
 SCREENED = 24
@@ -57,7 +56,7 @@ class Choice:
     """The chosen erasure and the tables it was chosen from."""
 
     name: str
-    erasure: Intervention | Edit
+    erasure: Erasure
     tried: tuple[Tried, ...]
     """Those that got the careful look, surest first."""
     screened: tuple[Tried, ...] = ()
@@ -83,27 +82,27 @@ class PanelJudge:
     @classmethod
     def of(cls, subject: Subject, recogniser: Judge, tested: Panel, sampling: Sampling, seed: int) -> PanelJudge:
         """Look at the untouched subject once."""
-        gone = recognition(subject, tested.forget, recogniser, sampling, tested.concept)
-        stay = recognition(subject, tested.retain, recogniser, sampling, None)
-        return cls(subject, recogniser, tested, sampling, gone, stay, seed)
+        forget = recognition(subject, tested.forget, recogniser, sampling, tested.concept)
+        retain = recognition(subject, tested.retain, recogniser, sampling, None)
+        return cls(subject, recogniser, tested, sampling, forget, retain, seed)
 
-    def __call__(self, name: str, erasure: Intervention | Edit) -> Tried:
+    def __call__(self, name: str, erasure: Erasure) -> Tried:
         with erasure.on(self.subject):
-            gone = recognition(self.subject, self.tested.forget, self.recogniser, self.sampling, self.tested.concept)
-            stay = recognition(self.subject, self.tested.retain, self.recogniser, self.sampling, None)
-        traces = worst_residual(self.tested, gone[:, 1], self.forget[:, 1], self.seed).value
-        kept = share_of_control(worst_retention(self.tested, stay[:, 1], self.retain[:, 1], self.seed))
+            forget = recognition(self.subject, self.tested.forget, self.recogniser, self.sampling, self.tested.concept)
+            retain = recognition(self.subject, self.tested.retain, self.recogniser, self.sampling, None)
+        traces = worst_residual(self.tested, forget[:, 1], self.forget[:, 1], self.seed).value
+        kept = share_of_control(worst_retention(self.tested, retain[:, 1], self.retain[:, 1], self.seed))
         return Tried(
             name,
-            worst_residual(self.tested, gone[:, 0], self.forget[:, 0], self.seed),
-            worst_retention(self.tested, stay[:, 0], self.retain[:, 0], self.seed),
+            worst_residual(self.tested, forget[:, 0], self.forget[:, 0], self.seed),
+            worst_retention(self.tested, retain[:, 0], self.retain[:, 0], self.seed),
             traces + 2 * (1 - kept),
         )
 
 
 @torch.no_grad()
 def choose(
-    erasures: Mapping[str, Intervention | Edit],
+    erasures: Mapping[str, Erasure],
     subject: Subject,
     concept: Concept,
     *,
@@ -148,5 +147,5 @@ def surest(tried: Sequence[Tried], selection: Selection) -> list[Tried]:
     return sorted(tried, key=lambda t: (not selection.keeps_floor(t), round(selection.shortfall(t), 6), t.doubt))
 
 
-def _shown(erasures: Mapping[str, Intervention | Edit], what: str):
+def _shown(erasures: Mapping[str, Erasure], what: str):
     return track(erasures.items(), what, console=Console(stderr=True), transient=True)

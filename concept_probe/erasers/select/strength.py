@@ -7,27 +7,27 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.erasure.intervention import Intervention
 from concept_probe.erasers.select.choose import Choice, PanelJudge, Tried
 from concept_probe.evaluation.panel import Panel
 from concept_probe.evaluation.selection import Selection
 from concept_probe.evaluation.thinning import scattered
-from concept_probe.types import RETAIN_KINDS, Concept, Judge, Kind, Prompt, Query, Sampling
+from concept_probe.types import RETAIN_KINDS, Concept, Erasure, Judge, Kind, Prompt, Query, Sampling
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 STRENGTHS = (0.35, 0.6, 1.0, 1.6)
 WRITTEN = Selection(images=16, goal=0.1, retain=0.9, floor=0.85, sampling=Sampling(tokens=8, batch=32))
-GONE: tuple[Kind, ...] = ("target", "paraphrases")
+"""How a strength is chosen where nothing else is asked for: at most `images` texts of each list of prompts are asked."""
+FORGOTTEN: tuple[Kind, ...] = ("target", "paraphrases")
+"""Lists of the concept's prompts that have answers in words."""
 
 
 @torch.no_grad()
 def choose_strength(
     subject: Subject,
     concept: Concept,
-    erasure: Intervention | Edit,
+    erasure: Erasure,
     *,
     recogniser: Judge,
     strengths: Sequence[float] = STRENGTHS,
@@ -48,7 +48,7 @@ def choose_strength(
         raise ValueError(f"strengths are {tuple(strengths)}; give some above 0")
     asked = written_panel(concept, selection.images, selection.seed)
     judge = PanelJudge.of(subject, recogniser, asked, selection.sampling, selection.seed)
-    names: dict[str, Intervention | Edit] = {}
+    names: dict[str, Erasure] = {}
     tried: list[Tried] = []
 
     def attempt(strength: float) -> Tried:
@@ -78,9 +78,9 @@ def choose_strength(
 
 def written_panel(concept: Concept, texts: int, seed: int) -> Panel:
     """At most `texts` select prompts of every list, each once: without chance a second text would be the same."""
-    gone, own = _each([concept.prompts(kind, "select") for kind in GONE], texts, seed, concept)
-    stay, others = _each([concept.prompts(kind, "select") for kind in RETAIN_KINDS], texts, seed, concept)
-    return Panel(gone, stay, next(q.prompt.label for q in gone if q.prompt.label), own, others)
+    forget, own = _each([concept.prompts(kind, "select") for kind in FORGOTTEN], texts, seed, concept)
+    retain, others = _each([concept.prompts(kind, "select") for kind in RETAIN_KINDS], texts, seed, concept)
+    return Panel(forget, retain, next(q.prompt.label for q in forget if q.prompt.label), own, others)
 
 
 def _each(
