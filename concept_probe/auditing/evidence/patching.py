@@ -32,11 +32,11 @@ TEXT_STREAM = Need(
     lambda context: bool(levels(context.places, context.arms.before.subject) and context.questions.patched()),
     "How much erased activations carry, layer by layer: the subject has no text stream.",
 )
-Level = tuple[Site, ...]
+DepthLevel = tuple[Site, ...]
 """Sites at the same relative depth, one per text encoder."""
 
 
-def levels(places: Places, subject: Subject) -> list[Level]:
+def levels(places: Places, subject: Subject) -> list[DepthLevel]:
     """Text-stream sites by depth: with two encoders, the sites at the same relative depth go together."""
     by: dict[str, list[Site]] = {}
     stream = text_stream(subject)
@@ -76,7 +76,7 @@ def _patching(context: Context) -> Evidence:
 
 
 def _at(
-    context: Context, level: Level, states: Sides[PromptStates], queries: Sequence[Query], start: Draws
+    context: Context, level: DepthLevel, states: Sides[PromptStates], queries: Sequence[Query], start: Draws
 ) -> Evidence:
     """Going on from one depth; `start` is what the subject before answers when it goes on from its own."""
     name = " + ".join(map(str, level))
