@@ -156,7 +156,7 @@ def _erase_answers(subject, concept, looks, eraser: str, autoencoders, seed: int
     Columns are looked for where they are to be ablated.
     """
     from concept_probe.erasers import choose_strength, erase
-    from concept_probe.erasers.select.strength import WRITTEN
+    from concept_probe.erasers.select.strength import STRENGTH_CHOICE
     from concept_probe.find import find_features, find_lm_columns
 
     found = tuple(find_features(autoencoders, subject, concept, seed=seed)) if autoencoders else ()
@@ -173,7 +173,7 @@ def _erase_answers(subject, concept, looks, eraser: str, autoencoders, seed: int
     step(f"making an erasure by {eraser}")
     made = erase(_gentle(seed) if eraser == "npo" else eraser, subject, concept, found)
     step("choosing its strength")
-    selection = replace(WRITTEN, sampling=sampling_of(subject), seed=seed)
+    selection = replace(STRENGTH_CHOICE, sampling=sampling_of(subject), seed=seed)
     choice = choose_strength(subject, concept, made, recogniser=looks, selection=selection)
     for tried in choice.tried:
         step(

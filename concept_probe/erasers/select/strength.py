@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 STRENGTHS = (0.35, 0.6, 1.0, 1.6)
-WRITTEN = Selection(images=16, goal=0.1, retain=0.9, floor=0.85, sampling=Sampling(tokens=8, batch=32))
+STRENGTH_CHOICE = Selection(images=16, goal=0.1, retain=0.9, floor=0.85, sampling=Sampling(tokens=8, batch=32))
 """How a strength is chosen where nothing else is asked for: at most `images` texts of each list of prompts are asked."""
 FORGOTTEN: tuple[Kind, ...] = ("target", "paraphrases")
 """Lists of the concept's prompts that have answers in words."""
@@ -32,7 +32,7 @@ def choose_strength(
     recogniser: Judge,
     strengths: Sequence[float] = STRENGTHS,
     halvings: int = 2,
-    selection: Selection = WRITTEN,
+    selection: Selection = STRENGTH_CHOICE,
 ) -> Choice:
     """Write answers to at most `selection.images` select prompts of each kind under `erasure.scaled(s)`, from weak to strong.
 

@@ -20,9 +20,9 @@ from concept_probe.types import Concept, Recogniser
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-COLUMN_COUNTS = (24, 48, 96)
+COLUMNS_TRIED = (24, 48, 96)
 """How many columns of matrices are tried."""
-DIRECTION_COUNTS = (1, 2, 4)
+DIRECTIONS_TRIED = (1, 2, 4)
 """How many directions that a matrix reads are tried."""
 
 
@@ -45,7 +45,7 @@ def choose_vectors(
     vectors are ablated with the same strength: `score` of each Subspace in `found` is the paired drop of
     detection against them, and where its interval reaches 0 nothing was found.
     """
-    counts = counts or (COLUMN_COUNTS if role == "mlp_value" else DIRECTION_COUNTS)
+    counts = counts or (COLUMNS_TRIED if role == "mlp_value" else DIRECTIONS_TRIED)
     mixes, candidates = {}, {}
     for ranked in vector_candidates(subject, concept, role):
         for strength, count in product(strengths, sorted({min(count, ranked.most) for count in counts})):
