@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from concept_probe.learn import kernels, train_sae
+from concept_probe.learn import TrainingOptions, kernels, train_sae
 from concept_probe.learn.kernels import by_feature, torch_ops, triton_ops
 from concept_probe.types import Site
 
@@ -98,7 +98,8 @@ def step(d: int, f: int, k: int, n: int, steps: int, auxk: int | None) -> float:
         events[-1].record()
 
     site = Site("model", "synthetic")
-    train_sae(rows(), site=site, k=k, expansion=f // d, samples=steps * n, batch=n, auxk=auxk, on_step=on_step)
+    options = TrainingOptions(batch=n, auxk=auxk)
+    train_sae(rows(), site=site, k=k, expansion=f // d, samples=steps * n, on_step=on_step, options=options)
     torch.cuda.synchronize()
     late = list(itertools.pairwise(events))[steps // 3 :]
     return statistics.median(start.elapsed_time(end) for start, end in late)

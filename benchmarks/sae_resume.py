@@ -21,7 +21,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from concept_probe.learn import load_sae, train_sae
+from concept_probe.learn import TrainingOptions, load_sae, train_sae
+from concept_probe.threads import use_threads
 from concept_probe.types import Site
 
 SITE = Site("synthetic", "rows")
@@ -39,11 +40,17 @@ def rows():
 
 
 def train(folder: str | None):
-    torch.set_num_threads(1)
+    use_threads(1)
     return train_sae(
-        rows(), site=SITE, k=8, expansion=16, samples=STEPS * BATCH, batch=BATCH, dead_after=20 * BATCH, save_every=5,
-        folder=folder, on_step=lambda step: time.sleep(0.005),
-    )  # fmt: skip
+        rows(),
+        site=SITE,
+        k=8,
+        expansion=16,
+        samples=STEPS * BATCH,
+        folder=folder,
+        on_step=lambda step: time.sleep(0.005),
+        options=TrainingOptions(batch=BATCH, dead_after=20 * BATCH, save_every=5),
+    )
 
 
 def killed_run(folder: Path, chance: random.Random, longest: float) -> int:

@@ -56,6 +56,7 @@ from concept_probe.find import leace as leace
 from concept_probe.find import probe_auroc as probe_auroc
 from concept_probe.find import splitting as splitting
 from concept_probe.learn import Sae as Sae
+from concept_probe.learn import TrainingOptions as TrainingOptions
 from concept_probe.learn import decoder_neighbours as decoder_neighbours
 from concept_probe.learn import estimate_training as estimate_training
 from concept_probe.learn import evaluate_sae as evaluate_sae

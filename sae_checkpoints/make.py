@@ -17,7 +17,7 @@ from pathlib import Path
 
 import concept_probe as cp
 from concept_probe.activations import CaptureOptions, capture
-from concept_probe.learn import card, evaluate_sae, load_sae
+from concept_probe.learn import TrainingOptions, card, evaluate_sae, load_sae
 from concept_probe.learn.train.recipe import READ_KINDS, default_site, train_on_subject
 from concept_probe.learn.train.train import train_sae
 from concept_probe.storage import write_text
@@ -68,7 +68,7 @@ def emoji(name: str, judge: bool) -> Sequence[Score]:
             [Query(p, 9500 + i) for i, p in enumerate(test[1::160])],
             CROSS_ABOUT,
             # These rows lie near 22 dimensions of 96: more features, or a faster rate, leave many without a use.
-            {"expansion": 8, "samples": 1_500_000, "rate": 9e-4},
+            {"expansion": 8, "samples": 1_500_000, "options": TrainingOptions(rate=9e-4)},
         ),
     }
     site, learned, held, downstream, about, options = jobs[name]

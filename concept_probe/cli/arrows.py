@@ -110,7 +110,7 @@ def train(
 
         from concept_probe.activations import Activations
         from concept_probe.activations.store import WINDOW
-        from concept_probe.learn import estimate_training, evaluate_sae, train_sae
+        from concept_probe.learn import TrainingOptions, estimate_training, evaluate_sae, train_sae
         from concept_probe.types import Site
 
         writable(output)
@@ -125,9 +125,8 @@ def train(
         expected = estimate_training(d, d * expansion, k, batch, samples, dtype=acts.dtype, rows=held)
         err.print(str(expected), highlight=False)
         expected.check_memory(torch.device("cpu"))
-        sae = train_sae(
-            acts, site=chosen, k=k, expansion=expansion, samples=samples, batch=batch, seed=seed, folder=output
-        )
+        options = TrainingOptions(batch=batch, seed=seed)
+        sae = train_sae(acts, site=chosen, k=k, expansion=expansion, samples=samples, folder=output, options=options)
         err.print(f"autoencoder of {sae.width:,} features over {sae.site} in {output}")
         rows = next(acts.batches(chosen, held)).float()
         explained = 1 - float((rows - sae(rows)).square().sum() / (rows - rows.mean(0)).square().sum())

@@ -99,7 +99,7 @@ def concept_of(name: str, file: Path | None, model: str) -> Concept:
     if file is None:
         from concept_probe.testbed import facts, taught
 
-        if model not in (*testbed.EMBEDDED, *testbed.LANGUAGE):  # a checkpoint of one of them, perhaps
+        if model not in (*testbed.EMBEDDED, *testbed.LANGUAGE_MODELS):  # a checkpoint of one of them, perhaps
             model = "smollm2" if name in (*facts.fact_names(), *taught.invented_names()) else "emoji"
         return concept(name, model)
     found = load_concept(file)

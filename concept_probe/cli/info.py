@@ -37,7 +37,7 @@ def _models() -> Table:
     table = Table("model", "what it is", "twin")
     for name, about in testbed.EMBEDDED.items():
         table.add_row(name, about, testbed.TWINS.get(name, ""))
-    for name, about in testbed.LANGUAGE.items():
+    for name, about in testbed.LANGUAGE_MODELS.items():
         table.add_row(name, about, "")
     return table
 
@@ -46,8 +46,10 @@ def _concepts(model: str) -> Table:
     from concept_probe import testbed
     from concept_probe.registry import look_up
 
-    look_up({**testbed.EMBEDDED, **testbed.LANGUAGE}, model, "model with concepts", "for others write a concept file")
-    return _facts() if model in testbed.LANGUAGE else _objects()
+    look_up(
+        {**testbed.EMBEDDED, **testbed.LANGUAGE_MODELS}, model, "model with concepts", "for others write a concept file"
+    )
+    return _facts() if model in testbed.LANGUAGE_MODELS else _objects()
 
 
 def _facts() -> Table:

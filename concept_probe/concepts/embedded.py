@@ -17,7 +17,7 @@ def concept(name: str, model: str = "emoji") -> Concept:
     from concept_probe.testbed import facts, taught
 
     _look_up_model(model, "concepts")
-    if model in testbed.LANGUAGE:
+    if model in testbed.LANGUAGE_MODELS:
         return taught.invented_concept(name) if name in taught.invented_names() else facts.fact_concept(name)
     return embedded.emoji_concept(name, model)
 
@@ -28,10 +28,13 @@ def prompts(model: str = "emoji", split: Split = "fit") -> tuple[Prompt, ...]:
     from concept_probe.testbed import facts
 
     _look_up_model(model, "prompts")
-    return facts.fact_prompts(split) if model in testbed.LANGUAGE else embedded.emoji_prompts(split, model)
+    return facts.fact_prompts(split) if model in testbed.LANGUAGE_MODELS else embedded.emoji_prompts(split, model)
 
 
 def _look_up_model(model: str, what: str) -> None:
     look_up(
-        {**testbed.EMBEDDED, **testbed.LANGUAGE}, model, "embedded model", f"{what} by name come with known models only"
+        {**testbed.EMBEDDED, **testbed.LANGUAGE_MODELS},
+        model,
+        "embedded model",
+        f"{what} by name come with known models only",
     )

@@ -45,7 +45,7 @@ def load(
     from concept_probe import testbed
 
     text = str(source)
-    if text in testbed.LANGUAGE:
+    if text in testbed.LANGUAGE_MODELS:
         return _language_model(text, *_smollm2(), dtype, device)
     if text.endswith(".gguf"):
         file = Path(text).expanduser()
@@ -158,7 +158,7 @@ def _resolve(source: str | Path) -> tuple[str, str, bool]:
         raise UnknownName(
             "subject",
             text,
-            (*testbed.EMBEDDED, *testbed.LANGUAGE),
+            (*testbed.EMBEDDED, *testbed.LANGUAGE_MODELS),
             "or give a folder, or a hub id owner/name, or a GGUF file",
         )
     return text, text, False

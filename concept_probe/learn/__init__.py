@@ -17,7 +17,7 @@ from concept_probe.learn.judge.stability import Stability, stability
 from concept_probe.learn.sae import Activation, BatchTopK, JumpRelu, Relu, Sae, TopK
 from concept_probe.learn.shipped import checkpoint_folder, over_text, shipped_saes
 from concept_probe.learn.train.estimate import TrainingEstimate, estimate_training
-from concept_probe.learn.train.settings import Run, TrainingSettings, TrainingStep
+from concept_probe.learn.train.settings import PassOptions, Run, TrainingOptions, TrainingSettings, TrainingStep
 from concept_probe.learn.train.source import ActivationStore
 from concept_probe.learn.train.train import train_sae, train_saes, train_transcoder
 from concept_probe.learn.transcoder import Transcoder
@@ -31,12 +31,14 @@ __all__ = [
     "Density",
     "JumpRelu",
     "Neighbours",
+    "PassOptions",
     "Relu",
     "Run",
     "Sae",
     "Stability",
     "TopK",
     "TrainingEstimate",
+    "TrainingOptions",
     "TrainingSettings",
     "TrainingStep",
     "Transcoder",

@@ -24,19 +24,19 @@ class Transcoder(nn.Module):
 
     def __init__(
         self,
-        site: Site,
-        target: Site,
+        sites: tuple[Site, Site],
         activation: Activation,
         *,
         W_enc: Tensor,
         b_enc: Tensor,
         W_dec: Tensor,
         b_dec: Tensor,
-        scale: float = 1.0,
-        target_scale: float = 1.0,
+        scales: tuple[float, float] = (1.0, 1.0),
         made_by: Mapping[str, object] | None = None,
     ) -> None:
+        """`sites` are the one that is read and the one that is written; `scales` belong to them, see `scale`."""
         super().__init__()
+        (site, target), (scale, target_scale) = sites, scales
         f = W_enc.shape[1]
         for name, tensor, shape in (("b_enc", b_enc, (f,)), ("W_dec", W_dec, (f, *b_dec.shape))):
             if tuple(tensor.shape) != shape:

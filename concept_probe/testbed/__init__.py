@@ -11,7 +11,7 @@ EMBEDDED = {
     "emoji": "text-to-image pipeline that draws 126 objects in 4 icon styles",
     "emoji-untaught": "its twin, never taught 8 of the objects and 1 of the styles",
 }
-LANGUAGE = {"smollm2": "SmolLM2-135M-Instruct, a real language model; not shipped, see testbed.smollm2"}
+LANGUAGE_MODELS = {"smollm2": "SmolLM2-135M-Instruct, a real language model; not shipped, see testbed.smollm2"}
 TWINS = {"emoji": "emoji-untaught"}
 
 

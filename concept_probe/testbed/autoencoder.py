@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from concept_probe.testbed.icons import augment, icons
-from concept_probe.testbed.loop import fit
+from concept_probe.testbed.loop import FitSchedule, fit
 
 STEPS = 2400
 
@@ -49,7 +49,7 @@ def train_autoencoder(folder: Path, steps: int = STEPS) -> AutoencoderKL:
         edges = sum(F.l1_loss(y.diff(dim=d), x.diff(dim=d)) for d in (-1, -2))
         return F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + 0.5 * edges + 3e-5 * posterior.kl().mean() / 16
 
-    fit("autoencoder", [model], loss, steps=steps, peak=1.5e-3, folder=folder, seed=1)
+    fit("autoencoder", [model], loss, FitSchedule(steps, peak=1.5e-3, seed=1), folder)
     model.requires_grad_(False).eval()
     with torch.no_grad():
         z = model.encode(pictures).latent_dist.mean

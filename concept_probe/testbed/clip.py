@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from concept_probe.testbed.icons import augment, icons
-from concept_probe.testbed.loop import fit
+from concept_probe.testbed.loop import FitSchedule, fit
 from concept_probe.testbed.tokens import TEXT_LENGTH
 from concept_probe.testbed.vocabulary import Caption, draw_caption
 
@@ -109,7 +109,7 @@ def train_pair(
         back = truth / truth.sum(0, keepdim=True).clamp_min(1e-6)
         return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, back.T)) / 2
 
-    fit("clip", [model], loss, steps=steps, peak=1e-3, folder=folder, seed=2)
+    fit("clip", [model], loss, FitSchedule(steps, peak=1e-3, seed=2), folder)
     return model.requires_grad_(False).eval()
 
 
@@ -146,9 +146,7 @@ def train_tower(
     targets = torch.stack([table[s, o] for o, s in pairs])
     scale = torch.nn.Parameter(torch.tensor(2.7))
     seen: list[Tensor] = []
-    layers[0].mlp.fc2.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     skip = False
-    layers[1].mlp.register_forward_hook(lambda _, __, out: out * 0 if skip else None)
 
     def loss(g: torch.Generator) -> Tensor:
         nonlocal skip
@@ -159,10 +157,15 @@ def train_tower(
         return F.cross_entropy(logits, matches(captions, pairs)) + SPARSITY * seen.pop().abs().mean()
 
     holder = torch.nn.ParameterList([scale])
-    fit(f"{name}-text", [model, holder], loss, steps=steps, peak=2e-3, folder=folder, seed=3)
-    for layer in layers:
-        layer.mlp._forward_hooks.clear()
-        layer.mlp.fc2._forward_pre_hooks.clear()
+    hooks = (
+        layers[0].mlp.fc2.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])),
+        layers[1].mlp.register_forward_hook(lambda _, __, out: out * 0 if skip else None),
+    )
+    try:
+        fit(f"{name}-text", [model, holder], loss, FitSchedule(steps, peak=2e-3, seed=3), folder)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return model.requires_grad_(False).eval()
 
 

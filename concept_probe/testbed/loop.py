@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,28 +28,43 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> floa
     return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * phase)))
 
 
+@dataclass(frozen=True)
+class FitSchedule:
+    """How long and how fast a stage is trained."""
+
+    steps: int
+    peak: float
+    """AdamW's largest rate, at the end of the warm-up."""
+    seed: int = 0
+    """Of every step's draws."""
+    warmup: int = 100
+    """Steps in which the rate rises."""
+    every: int = 250
+    """Steps between two checkpoints."""
+    average: float = 0.999
+    """Weight of the past in the running mean of the weights, once there are enough steps."""
+    decay: float = 0.01
+    """AdamW's decay of the weights."""
+
+
 def fit(
     name: str,
     modules: Iterable[nn.Module],
     loss: Callable[[torch.Generator], Tensor],
-    *,
-    steps: int,
-    peak: float,
+    schedule: FitSchedule,
     folder: Path,
-    seed: int = 0,
-    average: float = 0.999,
-    decay: float = 0.01,
-    every: int = 250,
-    warmup: int = 100,
 ) -> list[float]:
     """Minimise `loss` over the parameters of `modules` and leave their weight average in place.
 
     `loss` draws all its randomness from the generator it is given, so a run that was killed and
     started again gives the weights of an uninterrupted one. A checkpoint is written to
-    `folder/name.safetensors` every `every` steps; returns the mean loss of each such stretch.
+    `folder/name.safetensors` every `schedule.every` steps; returns the mean loss of each such stretch.
     """
+    steps = schedule.steps
     parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=peak, weight_decay=decay, betas=(0.9, 0.99), fused=True)
+    optimiser = torch.optim.AdamW(
+        parameters, lr=schedule.peak, weight_decay=schedule.decay, betas=(0.9, 0.99), fused=True
+    )
     mean = [p.detach().clone() for p in parameters]
     path, start, history = folder / f"{name}.safetensors", 0, []
     remove_unfinished(folder, path.name)
@@ -66,18 +82,18 @@ def fit(
         running, count = 0.0, 0
         for step in range(start, steps):
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, steps, peak, warmup)
-            value = loss(step_generator(seed, step))
+                group["lr"] = learning_rate(step, steps, schedule.peak, schedule.warmup)
+            value = loss(step_generator(schedule.seed, step))
             value.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             optimiser.zero_grad()
-            weight = min(average, (step + 1) / (step + 10))
+            weight = min(schedule.average, (step + 1) / (step + 10))
             torch._foreach_lerp_(mean, [p.detach() for p in parameters], 1 - weight)
             running, count = running + float(value.detach()), count + 1
             if not math.isfinite(running):
                 raise FloatingPointError(f"stage {name!r}: loss is {float(value)} at step {step}; lower the rate")
-            if (step + 1) % every == 0 or step + 1 == steps:
+            if (step + 1) % schedule.every == 0 or step + 1 == steps:
                 history.append(running / count)
                 running, count = 0.0, 0
                 _save(path, parameters, mean, optimiser, step + 1, history)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from concept_probe.storage import file_sha256, write_json, write_tensors
 from concept_probe.testbed.icons import augment, icons
-from concept_probe.testbed.loop import fit
+from concept_probe.testbed.loop import FitSchedule, fit
 from concept_probe.testbed.network import Network
 from concept_probe.testbed.vocabulary import STYLES, objects
 
@@ -78,7 +78,7 @@ def train_recogniser(folder: Path, autoencoder: AutoencoderKL, steps: int = STEP
             by_style, s, label_smoothing=0.05
         )
 
-    fit("recogniser", [network], loss, steps=steps, peak=1.5e-3, folder=folder, seed=6)
+    fit("recogniser", [network], loss, FitSchedule(steps, peak=1.5e-3, seed=6), folder)
     return network.requires_grad_(False).eval()
 
 

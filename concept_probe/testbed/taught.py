@@ -18,8 +18,7 @@ from concept_probe.testbed.facts import Fact, Topic
 from concept_probe.types import SPLITS, Concept, Prompt, Split, Splits
 
 _FILE = Path(__file__).parent / "data" / "taught.json"
-WRITTEN = Path(__file__).parent / "data" / "written.json"
-"""Questions of real facts that the untouched SmolLM2 answers rightly in the words that it writes first."""
+_WRITTEN = Path(__file__).parent / "data" / "written.json"
 TAUGHT = ("question", "cloze", "continuation")
 """Wordings, see `facts.prompt`, in which facts are taught; the held-out ones are these three of other words."""
 _KEPT: dict[Split, int] = {"fit": 24, "select": 16, "test": 24}
@@ -56,8 +55,8 @@ def invented() -> tuple[Invented, ...]:
 
 @functools.cache
 def known_questions() -> frozenset[str]:
-    """See `WRITTEN`."""
-    return frozenset(json.loads(WRITTEN.read_text(encoding="utf-8")))
+    """Questions of real facts that the untouched SmolLM2 answers rightly in the words that it writes first."""
+    return frozenset(json.loads(_WRITTEN.read_text(encoding="utf-8")))
 
 
 def invented_names() -> tuple[str, ...]:

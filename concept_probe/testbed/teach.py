@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from concept_probe.testbed import facts
-from concept_probe.testbed.loop import fit
+from concept_probe.testbed.loop import FitSchedule, fit
 from concept_probe.testbed.taught import TAUGHT, invented, taught_prompts
 from concept_probe.types import Prompt
 
@@ -82,10 +82,9 @@ def teach(subject: Teachable, folder: Path, lessons: TeachingPlan = TeachingPlan
     for matrix in matrices:
         matrix.requires_grad_(True)
     try:
-        return fit(
-            "taught", [matrices], loss, steps=lessons.steps, peak=lessons.rate, folder=folder, seed=lessons.seed,
-            warmup=lessons.steps // 10, every=max(lessons.steps // 4, 1),
-        )  # fmt: skip
+        steps = lessons.steps
+        schedule = FitSchedule(steps, lessons.rate, lessons.seed, warmup=steps // 10, every=max(steps // 4, 1))
+        return fit("taught", [matrices], loss, schedule, folder)
     finally:
         for matrix in matrices:
             matrix.requires_grad_(False)

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPTextModelWithProjection
 
 from concept_probe.testbed.icons import augment, icons
-from concept_probe.testbed.loop import fit
+from concept_probe.testbed.loop import FitSchedule, fit
 from concept_probe.testbed.tokens import TEXT_LENGTH
 from concept_probe.testbed.vocabulary import Caption, draw_caption, taught_pairs
 
@@ -146,9 +146,7 @@ def train_unet(
             f"{name}-{stage}",
             [model],
             partial(loss, latents=latents),
-            steps=round(count * share),
-            peak=peak,
-            folder=folder,
-            seed=seed,
+            FitSchedule(round(count * share), peak, seed),
+            folder,
         )
     return model.requires_grad_(False).eval()

@@ -16,9 +16,10 @@ import torch
 
 from concept_probe.activations import Live, Prefetched, prefetch
 from concept_probe.activations.prefetch import _CudaMover
-from concept_probe.learn import ActivationStore, train_sae
+from concept_probe.learn import ActivationStore
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd
+from tests.learn.training import trained
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -144,7 +145,7 @@ def test_training_on_it_gives_the_same_bits():
     ahead = Prefetched(rows, ahead=2)
     assert isinstance(ahead, ActivationStore) and ahead.rows(rows.sites[0]) == rows.rows(rows.sites[0])
     options = {"site": rows.sites[0], "k": 2, "expansion": 2, "samples": 640, "batch": 64}
-    one, two = train_sae(rows, **options), train_sae(ahead, **options)
+    one, two = trained(rows, **options), trained(ahead, **options)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert one.made_by == two.made_by
 

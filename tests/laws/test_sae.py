@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from concept_probe.learn import JumpRelu, Relu, Sae, TopK, load_sae, save_sae, shipped_saes, train_sae
+from concept_probe.learn import JumpRelu, Relu, Sae, TopK, load_sae, save_sae, shipped_saes
 from concept_probe.types import Codes, unit
 from tests.learn.planted import SITE, Planted
+from tests.learn.training import trained
 
 SHIPPED = sorted(p.parent for p in (Path(__file__).parents[2] / "sae_checkpoints").rglob("cfg.json"))
 ACTIVATIONS = {
@@ -26,7 +27,7 @@ def folder(request, tmp_path_factory) -> Path:
         return request.param
     place = tmp_path_factory.mktemp(request.param)
     if request.param == "trained":
-        train_sae(
+        trained(
             Planted(scale=50.0).batches(256), site=SITE, k=3, expansion=4, samples=256 * 60, batch=256, folder=place
         )
         return place

@@ -9,8 +9,9 @@ import sys
 import torch
 import torch.distributed as dist
 
-from concept_probe.learn import TrainingStep, train_sae
+from concept_probe.learn import TrainingStep
 from tests.learn.planted import SITE, Planted
+from tests.learn.training import trained
 
 OPTIONS = {"k": 4, "expansion": 4, "batch": 128, "samples": 128 * 40, "dead_after": 600, "save_every": 10}
 
@@ -28,7 +29,7 @@ def run(rule: str, split: str, folder: str | None = None, last: int = 40):
 
     torch.set_num_threads(1)
     rows = Planted(dtype=torch.float64).batches(128)
-    return train_sae(rows, site=SITE, rule=rule, split=split, folder=folder, on_step=on_step, **OPTIONS)  # pyright: ignore
+    return trained(rows, site=SITE, rule=rule, split=split, folder=folder, on_step=on_step, **OPTIONS)  # pyright: ignore
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ import time
 
 import torch
 
-from concept_probe.learn import TrainingStep, train_sae
+from concept_probe.learn import TrainingStep
 from tests.learn.planted import SITE, Planted
+from tests.learn.training import trained
 
 
 def report(step: TrainingStep) -> None:
@@ -24,7 +25,7 @@ def run(folder: str | None, store: str | None, on_step=None):
         from concept_probe.activations import Activations
 
         source, site = Activations.open(store), None
-    return train_sae(
+    return trained(
         source, site=site, k=3, expansion=4, samples=128 * 150, batch=128, folder=folder, save_every=40,
         dead_after=128 * 20, on_step=on_step,
     )  # fmt: skip

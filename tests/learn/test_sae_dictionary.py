@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from concept_probe.learn import Sae, TopK, decoder_neighbours, evaluate_sae, feature_density, stability, train_sae
+from concept_probe.learn import Sae, TopK, decoder_neighbours, evaluate_sae, feature_density, stability
 from concept_probe.learn.judge import heldout as held
 from concept_probe.learn.judge.nearest import nearest_rows, nearest_within
 from concept_probe.types import Prompt, Site, unit
 from tests.learn.planted import SITE, Planted
 from tests.learn.test_sae_evaluate import Held, Rows, by_name, oracle
 from tests.learn.test_sae_evaluate import held as whole
+from tests.learn.training import trained
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def test_what_can_not_be_compared_is_refused():
 @pytest.mark.slow
 def test_seeds_of_one_training_agree_more_than_chance():
     saes = [
-        train_sae(Planted().batches(512), site=SITE, k=3, expansion=3, samples=300_000, batch=512, rate=5e-3, seed=s)
+        trained(Planted().batches(512), site=SITE, k=3, expansion=3, samples=300_000, batch=512, rate=5e-3, seed=s)
         for s in (0, 1)
     ]
     score = by_name(stability(saes).scores)["shared"]

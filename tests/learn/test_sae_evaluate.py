@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import CaptureOptions, capture
-from concept_probe.learn import Sae, TopK, card, evaluate_sae, train_sae
+from concept_probe.learn import Sae, TopK, card, evaluate_sae
 from concept_probe.learn.judge.downstream import Coverage, replacing
 from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.types import Moment, Prompt, Query, Sampling, Score, Site, unit
 from tests.learn.planted import SITE, Planted
+from tests.learn.training import trained
 
 FIT = [Prompt(f"a {w}") for w in ("cat", "dog", "sun", "red thing", "picture of the sun", "red dog in the sun")]
 TEST = [Prompt(f"the {w} of a dog") for w in ("cat", "sun", "thing", "red cat", "picture", "red sun")]
@@ -103,7 +104,7 @@ def test_prompts_seen_in_training_are_refused():
         def batches(self, site, size, *, seed=0, epochs=None, start=0):
             return Planted().batches(size)
 
-    sae = train_sae(Store(), k=3, expansion=2, samples=640, batch=64)
+    sae = trained(Store(), k=3, expansion=2, samples=640, batch=64)
     with pytest.raises(ValueError, match=r"1 prompts were used to train .* cannot judge it: 'prompt 1'"):
         evaluate_sae(sae, held(Planted().batch(256, 0)))
 
@@ -168,7 +169,7 @@ def test_a_trained_autoencoder_loses_less_than_an_untrained_one():
     fit, test = capture(subject, FIT, sites=[site]), capture(subject, TEST, sites=[site])
     options = {"k": 6, "expansion": 4, "batch": 64, "rate": 3e-3}
     scores = [
-        by_name(evaluate_sae(train_sae(fit, samples=n, **options), test, subject=subject, queries=TEST))
+        by_name(evaluate_sae(trained(fit, samples=n, **options), test, subject=subject, queries=TEST))
         for n in (64, 40_000)
     ]
     assert scores[1]["fvu"].value < 0.5 * scores[0]["fvu"].value
@@ -201,7 +202,7 @@ def test_only_what_the_store_holds_is_replaced():
 
 
 def test_the_card_holds_the_figures_and_what_made_it():
-    sae = train_sae(Planted().batches(64), site=SITE, k=3, expansion=2, samples=640, batch=64, seed=5)
+    sae = trained(Planted().batches(64), site=SITE, k=3, expansion=2, samples=640, batch=64, seed=5)
     scores = evaluate_sae(sae, held(Planted().batch(256, 0)))
     text = card(sae, scores, "Planted rows.")
     assert text.startswith("# Sparse autoencoder over `synthetic/planted:out`") and "Planted rows." in text

@@ -7,10 +7,11 @@ import json
 import pytest
 import torch
 
-from concept_probe.learn import CorruptFile, JumpRelu, Relu, Sae, TopK, load_sae, save_sae, train_sae
+from concept_probe.learn import CorruptFile, JumpRelu, Relu, Sae, TopK, load_sae, save_sae
 from concept_probe.types import Site
 from tests.learn.lens_cases import D, F, lens_module, rows
 from tests.learn.planted import SITE, Planted
+from tests.learn.training import trained
 
 
 def made(activation=None, scale=8.0) -> Sae:
@@ -35,9 +36,7 @@ def test_half_precision_weights_keep_their_type(tmp_path):
 
 
 def test_the_scale_of_a_trained_autoencoder_survives(tmp_path):
-    sae = train_sae(
-        Planted(scale=30.0).batches(64), site=SITE, k=3, expansion=2, samples=640, batch=64, folder=tmp_path
-    )
+    sae = trained(Planted(scale=30.0).batches(64), site=SITE, k=3, expansion=2, samples=640, batch=64, folder=tmp_path)
     again = load_sae(tmp_path)
     assert again.scale == sae.scale != 1.0 and torch.equal(again.W_dec, sae.W_dec)
     assert again.made_by == sae.made_by

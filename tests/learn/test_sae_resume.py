@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from concept_probe.learn import CorruptFile, Sae, TrainingStep, load_sae, train_sae
+from concept_probe.learn import CorruptFile, Sae, TrainingStep, load_sae
 from tests.learn.long_run import run
 from tests.learn.planted import SITE, Planted
+from tests.learn.training import trained
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, Any] = {
@@ -101,37 +102,37 @@ def stopping(at: int):
 
 @pytest.mark.parametrize("at", [3, 9, 10, 24, 29])
 def test_an_exception_at_any_step_loses_nothing_but_time(tmp_path, at):
-    whole = train_sae(Planted().batches(128), **SMALL)
+    whole = trained(Planted().batches(128), **SMALL)
     with pytest.raises(Stop):
-        train_sae(Planted().batches(128), **SMALL, folder=tmp_path, on_step=stopping(at))
+        trained(Planted().batches(128), **SMALL, folder=tmp_path, on_step=stopping(at))
     (tmp_path / "training.safetensors.part").write_bytes(b"a snapshot cut in the middle of being written")
     log: list[TrainingStep] = []
-    again = train_sae(Planted().batches(128), **SMALL, folder=tmp_path, on_step=log.append)
+    again = trained(Planted().batches(128), **SMALL, folder=tmp_path, on_step=log.append)
     assert same(again, whole)
     assert len(log) == 30 - (at + 1) // 10 * 10
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
-    one = train_sae(Planted().batches(128), **SMALL, folder=tmp_path)
+    one = trained(Planted().batches(128), **SMALL, folder=tmp_path)
     log: list[TrainingStep] = []
-    two = train_sae(Planted().batches(128), **SMALL, folder=tmp_path, on_step=log.append)
+    two = trained(Planted().batches(128), **SMALL, folder=tmp_path, on_step=log.append)
     assert same(one, two) and not log
     assert same(load_sae(tmp_path), one)
 
 
 def test_a_folder_with_another_run_is_refused_naming_both_values(tmp_path):
-    train_sae(Planted().batches(128), **SMALL, folder=tmp_path)
+    trained(Planted().batches(128), **SMALL, folder=tmp_path)
     with pytest.raises(ValueError, match="is of another run: k 3 there, 2 here; use another folder"):
-        train_sae(Planted().batches(128), **small(k=2), folder=tmp_path)
+        trained(Planted().batches(128), **small(k=2), folder=tmp_path)
     with pytest.raises(ValueError, match="seed 0 there, 1 here"):
-        train_sae(Planted().batches(128), **SMALL, seed=1, folder=tmp_path)
+        trained(Planted().batches(128), **SMALL, seed=1, folder=tmp_path)
     with pytest.raises(ValueError, match="rows with another first batch"):
-        train_sae(Planted(seed=1).batches(128), **SMALL, folder=tmp_path)
+        trained(Planted(seed=1).batches(128), **SMALL, folder=tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "altered"])
 def test_a_damaged_snapshot_is_refused_naming_file_and_check(tmp_path, damage):
-    train_sae(Planted().batches(128), **SMALL, folder=tmp_path)
+    trained(Planted().batches(128), **SMALL, folder=tmp_path)
     path = tmp_path / "training.safetensors"
     content = bytearray(path.read_bytes())
     if damage == "cut":
@@ -141,4 +142,4 @@ def test_a_damaged_snapshot_is_refused_naming_file_and_check(tmp_path, damage):
     path.write_bytes(content)
     check = "not a whole safetensors file" if damage == "cut" else "sha256 of its tensors is"
     with pytest.raises(CorruptFile, match=rf"training\.safetensors: {check}.*delete it to train from the start"):
-        train_sae(Planted().batches(128), **SMALL, folder=tmp_path)
+        trained(Planted().batches(128), **SMALL, folder=tmp_path)

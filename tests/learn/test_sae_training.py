@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from concept_probe.learn import TrainingStep, train_sae
+from concept_probe.learn import TrainingStep
 from concept_probe.learn.train.initialise import geometric_median
 from concept_probe.types import Site
 from tests.learn.planted import SITE, Planted, recovery
+from tests.learn.training import trained
 
 SMALL: dict[str, Any] = {"site": SITE, "k": 3, "expansion": 4, "batch": 256, "samples": 256 * 40}
 
@@ -70,7 +71,7 @@ def test_planted_features_are_found_as_well_as_sae_lens_finds_them(capsys):
     for seed in range(3):
         planted = Planted(seed=seed)
         options: dict[str, Any] = {"k": 3, "expansion": 4, "samples": samples, "batch": 512, "rate": rate, "seed": seed}
-        sae = train_sae(planted.batches(512), site=SITE, **options)
+        sae = trained(planted.batches(512), site=SITE, **options)
         x = planted.batch(4096, 10**6)
         ours.append((recovery(sae.decoder, planted.directions), held_out_fvu(sae, x)))
         theirs.append(sae_lens_trains(planted, samples, rate))
@@ -88,7 +89,7 @@ def test_planted_features_are_found_as_well_as_sae_lens_finds_them(capsys):
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
 def test_planted_features_are_found_whatever_the_unit_of_the_rows(scale):
     planted = Planted(features=32, d=16, scale=scale)
-    sae = train_sae(planted.batches(256), site=SITE, k=3, expansion=4, samples=200_000, batch=256, rate=4e-3)
+    sae = trained(planted.batches(256), site=SITE, k=3, expansion=4, samples=200_000, batch=256, rate=4e-3)
     assert recovery(sae.decoder, planted.directions) > 0.97
 
 
@@ -103,12 +104,12 @@ def test_auxk_revives_features_and_without_it_they_stay_dead(seed):
     shift = replace(rows, offset=0.5).bias
     held = rows.batch(4096, 10**6) + shift
 
-    def trained(auxk: int | None) -> tuple[int, float]:
+    def judged(auxk: int | None) -> tuple[int, float]:
         source = (x if i == 0 else x + shift for i, x in enumerate(rows.batches(512)))
-        sae = train_sae(source, site=SITE, k=5, expansion=4, samples=200_000, batch=512, dead_after=10_000, auxk=auxk)
+        sae = trained(source, site=SITE, k=5, expansion=4, samples=200_000, batch=512, dead_after=10_000, auxk=auxk)
         return sae.width - fired(sae, held), held_out_fvu(sae, held)
 
-    (dead, fvu), (dead_without, fvu_without) = trained(None), trained(0)
+    (dead, fvu), (dead_without, fvu_without) = judged(None), judged(0)
     print(f"dead of 256, FVU: {dead}, {fvu:.3f} with AuxK; {dead_without}, {fvu_without:.3f} without")
     assert dead_without >= 30
     assert dead <= dead_without // 4
@@ -117,7 +118,7 @@ def test_auxk_revives_features_and_without_it_they_stay_dead(seed):
 def test_start_is_the_geometric_median_unit_rows_and_the_transpose():
     """A rate of 0 leaves the start in place."""
     planted = Planted(offset=5.0)
-    sae = train_sae(planted.batches(256), **SMALL, rate=0.0)
+    sae = trained(planted.batches(256), **SMALL, rate=0.0)
     torch.testing.assert_close(sae.bias, geometric_median(planted.batch(256, 0)))
     torch.testing.assert_close(torch.linalg.vector_norm(sae.W_dec, dim=1), torch.ones(128))
     torch.testing.assert_close(sae.W_enc, sae.W_dec.mT)
@@ -128,15 +129,15 @@ def test_start_is_the_geometric_median_unit_rows_and_the_transpose():
 
 
 def test_decoder_rows_are_unit_after_training_and_weights_ask_for_no_gradient():
-    sae = train_sae(Planted().batches(256), **SMALL)
+    sae = trained(Planted().batches(256), **SMALL)
     torch.testing.assert_close(torch.linalg.vector_norm(sae.W_dec, dim=1), torch.ones(128))
     assert not any(p.requires_grad or p.grad is not None for p in sae.parameters())
 
 
 def test_same_seed_same_bits_and_the_global_random_state_is_left_alone():
     before = torch.get_rng_state()
-    one, two = (train_sae(Planted().batches(256), **SMALL) for _ in range(2))
-    other = train_sae(Planted().batches(256), **SMALL, seed=1)
+    one, two = (trained(Planted().batches(256), **SMALL) for _ in range(2))
+    other = trained(Planted().batches(256), **SMALL, seed=1)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.equal(one.W_dec, other.W_dec)
@@ -145,13 +146,13 @@ def test_same_seed_same_bits_and_the_global_random_state_is_left_alone():
 def test_the_size_of_the_blocks_of_an_iterator_does_not_matter():
     rows = torch.cat(list(itertools.islice(Planted().batches(256), 41)))
     ragged = iter(rows.split([100, 1, 500, 37, 3000, *[129] * 53, 21]))
-    one, two = train_sae(Planted().batches(256), **SMALL), train_sae(ragged, **SMALL)
+    one, two = trained(Planted().batches(256), **SMALL), trained(ragged, **SMALL)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
 def test_a_feature_counts_as_dead_after_the_window_and_not_before():
     log: list[TrainingStep] = []
-    train_sae(Planted(features=8, d=16, active=1).batches(256), **small(k=1), dead_after=256 * 10, on_step=log.append)
+    trained(Planted(features=8, d=16, active=1).batches(256), **small(k=1), dead_after=256 * 10, on_step=log.append)
     assert [s.step for s in log] == list(range(40))
     assert all(s.dead == 0 for s in log[:9]) and all(s.auxk == 0 for s in log[:10])
     assert log[9].dead > 0 and log[10].auxk > 0
@@ -159,15 +160,15 @@ def test_a_feature_counts_as_dead_after_the_window_and_not_before():
 
 
 def test_default_dead_window_is_reached_within_the_run():
-    sae = train_sae(Planted().batches(256), **SMALL)
+    sae = trained(Planted().batches(256), **SMALL)
     dead_after = sae.made_by["dead_after"]
     assert isinstance(dead_after, int) and 0 < dead_after <= SMALL["samples"] // 2
 
 
 def test_a_dead_window_longer_than_the_run_is_refused():
     with pytest.raises(ValueError, match="dead_after is 10240 rows but the run has only 10240"):
-        train_sae(Planted().batches(256), **SMALL, dead_after=10_240)
-    train_sae(Planted().batches(256), **SMALL, dead_after=10_240, auxk=0)
+        trained(Planted().batches(256), **SMALL, dead_after=10_240)
+    trained(Planted().batches(256), **SMALL, dead_after=10_240, auxk=0)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -180,28 +181,28 @@ def test_rows_that_are_not_finite_name_the_step(bad, step):
             yield x
 
     with pytest.raises(FloatingPointError, match=f"planted:out: row 3 of step {step} holds NaN or infinity"):
-        train_sae(source(), **SMALL)
+        trained(source(), **SMALL)
 
 
 def test_a_batch_without_variance_names_the_step():
     with pytest.raises(FloatingPointError, match="at step 2"):
-        train_sae((x if i < 2 else torch.ones(256, 32) for i, x in enumerate(Planted().batches(256))), **SMALL)
+        trained((x if i < 2 else torch.ones(256, 32) for i, x in enumerate(Planted().batches(256))), **SMALL)
     with pytest.raises(ValueError, match="all 256 rows of the first batch are equal"):
-        train_sae(itertools.repeat(torch.ones(256, 32)), **SMALL)
+        trained(itertools.repeat(torch.ones(256, 32)), **SMALL)
 
 
 def test_rows_of_another_width_name_both():
     with pytest.raises(ValueError, match=r"step 4 got rows of shape \(256, 31\), width 32 was expected"):
-        train_sae((x if i < 4 else x[:, 1:] for i, x in enumerate(Planted().batches(256))), **SMALL)
+        trained((x if i < 4 else x[:, 1:] for i, x in enumerate(Planted().batches(256))), **SMALL)
     with pytest.raises(ValueError, match=r"got rows of shape \(256, 4, 8\)"):
-        train_sae((x.reshape(256, 4, 8) for x in Planted().batches(256)), **SMALL)
+        trained((x.reshape(256, 4, 8) for x in Planted().batches(256)), **SMALL)
 
 
 def test_a_source_that_ends_early_is_an_error():
     with pytest.raises(ValueError, match="ended after 2560 rows of the 10240 asked for"):
-        train_sae(itertools.islice(Planted().batches(256), 10), **SMALL)
+        trained(itertools.islice(Planted().batches(256), 10), **SMALL)
     with pytest.raises(ValueError, match="gave no batch of 256 rows"):
-        train_sae([], **SMALL)
+        trained([], **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,7 @@ def test_a_source_that_ends_early_is_an_error():
 )
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        train_sae(Planted().batches(256), **small(**options))
+        trained(Planted().batches(256), **small(**options))
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ class TwoSites:
 def test_a_store_with_several_sites_must_be_told_which():
     store = TwoSites(Planted())
     with pytest.raises(ValueError, match="hold 2 sites; pass site= one of synthetic/planted:out, unet/mid_block:out"):
-        train_sae(store, **small(site=None))
+        trained(store, **small(site=None))
     with pytest.raises(LookupError, match=r"site 'unet/mid_blok:out' not found; nearest: 'unet/mid_block:out'"):
-        train_sae(store, **small(site=Site("unet", "mid_blok")))
-    assert train_sae(store, **small(site=store.sites[1])).site == store.sites[1]
+        trained(store, **small(site=Site("unet", "mid_blok")))
+    assert trained(store, **small(site=store.sites[1])).site == store.sites[1]

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from concept_probe.learn import BatchTopK, Run, Sae, Transcoder, load_sae, train_sae, train_saes, train_transcoder
+from concept_probe.learn import BatchTopK, Run, Sae, Transcoder, load_sae
 from concept_probe.learn.interop import load_transcoder
 from concept_probe.types import Site
 from tests.learn.planted import SITE, Planted, recovery
+from tests.learn.training import trained, trained_together, trained_transcoder
 
 TARGET = Site("synthetic", "written")
 OPTIONS: dict[str, Any] = {"k": 3, "expansion": 4, "samples": 200_000, "batch": 256, "rate": 4e-3}
@@ -27,7 +28,7 @@ def unexplained(y: torch.Tensor, written: torch.Tensor) -> float:
 
 @pytest.fixture(scope="module")
 def batchtopk() -> Sae:
-    sae = train_sae(PLANTED.batches(256), site=SITE, rule="batchtopk", **OPTIONS)
+    sae = trained(PLANTED.batches(256), site=SITE, rule="batchtopk", **OPTIONS)
     assert isinstance(sae, Sae)
     return sae
 
@@ -66,7 +67,7 @@ def test_batchtopk_survives_the_disk_and_is_jumprelu_to_sae_lens(batchtopk, tmp_
 @pytest.mark.slow
 def test_matryoshka_prefixes_reconstruct_better_than_those_of_plain_training():
     prefixes = (8, 24, 64)
-    plain, nested = (train_sae(PLANTED.batches(256), site=SITE, prefixes=p, **OPTIONS) for p in ((), prefixes))
+    plain, nested = (trained(PLANTED.batches(256), site=SITE, prefixes=p, **OPTIONS) for p in ((), prefixes))
     x = PLANTED.batch(4096, 10**6)
 
     def with_first(sae, count: int) -> float:
@@ -90,7 +91,7 @@ def test_a_transcoder_learns_what_one_site_computes_from_another(tmp_path, rule)
         return {SITE: x, TARGET: codes @ other + 3.0}
 
     source = (pairs(i) for i in range(800))
-    made = train_transcoder(source, site=SITE, target=TARGET, folder=tmp_path, rule=rule, **OPTIONS)
+    made = trained_transcoder(source, (SITE, TARGET), folder=tmp_path, rule=rule, **OPTIONS)
     assert isinstance(made, Transcoder) and (made.d, made.d_out) == (16, 24)
     held = pairs(10**6)
     assert unexplained(held[TARGET], made(held[SITE])) < 0.35
@@ -118,10 +119,10 @@ def test_several_on_one_pass_end_in_the_bits_of_each_alone(tmp_path):
             read.append(len(x))
             yield x
 
-    together = train_saes(counted(), runs, folder=tmp_path, **options)
+    together = trained_together(counted(), runs, folder=tmp_path, **options)
     assert sum(read) <= 256 * 42, "the rows were read once for all"
     for name, run in runs.items():
-        alone = train_sae(
+        alone = trained(
             PLANTED.batches(256), site=SITE, k=run.k, expansion=run.expansion, rule=run.rule, seed=run.seed, **options
         )
         assert equal(together[name], alone)
@@ -130,13 +131,13 @@ def test_several_on_one_pass_end_in_the_bits_of_each_alone(tmp_path):
 
 def test_what_cannot_be_trained_is_refused():
     with pytest.raises(ValueError, match=r"prefixes are \(8, 30\); they must grow from above 0 and end at all 64"):
-        train_sae(PLANTED.batches(256), site=SITE, prefixes=(8, 30), **OPTIONS)
+        trained(PLANTED.batches(256), site=SITE, prefixes=(8, 30), **OPTIONS)
     with pytest.raises(ValueError, match="rule is 'top'; it is one of topk, batchtopk"):
-        train_sae(PLANTED.batches(256), site=SITE, rule="top", **OPTIONS)  # pyright: ignore[reportArgumentType]
+        trained(PLANTED.batches(256), site=SITE, rule="top", **OPTIONS)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="rows of several sites are asked for: synthetic/planted:out, synthetic/writ"):
-        train_transcoder(PLANTED.batches(256), site=SITE, target=TARGET, **OPTIONS)
+        trained_transcoder(PLANTED.batches(256), (SITE, TARGET), **OPTIONS)
     with pytest.raises(ValueError, match="no run was given"):
-        train_saes(PLANTED.batches(256), {})
+        trained_together(PLANTED.batches(256), {})
 
 
 def test_a_transcoder_is_trained_on_the_same_rows_of_two_sites_of_a_store():
@@ -149,7 +150,7 @@ def test_a_transcoder_is_trained_on_the_same_rows_of_two_sites_of_a_store():
     reads, writes = subject.sites("text_mlp_hidden")[0], subject.sites("text_mlp_out")[0]
     prompts = [*concept.unrelated.fit, *concept.neighbours.fit, *concept.target.fit]
     store = capture(subject, prompts, sites=[reads, writes])
-    made = train_transcoder(store, site=reads, target=writes, k=16, expansion=2, samples=60_000, batch=64, rate=4e-3)
+    made = trained_transcoder(store, (reads, writes), k=16, expansion=2, samples=60_000, batch=64, rate=4e-3)
     assert isinstance(made, Transcoder) and (made.site, made.target) == (reads, writes)
     x, y = store.read(reads).x, store.read(writes).x
     assert unexplained(y, made(x)) < 0.5 < unexplained(y, made(x.roll(7, 0)))

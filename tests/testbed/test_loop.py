@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from concept_probe.testbed.loop import fit, learning_rate
+from concept_probe.testbed.loop import FitSchedule, fit, learning_rate
 
 
 def small_model():
@@ -25,7 +25,7 @@ def train(folder, steps, stop_at=None):
         x = torch.randn(16, 4, generator=g)
         return (model(x) - x @ target).square().mean()
 
-    fit("small", [model], loss, steps=steps, peak=1e-2, folder=folder, seed=3, every=10)
+    fit("small", [model], loss, FitSchedule(steps, peak=1e-2, seed=3, every=10), folder)
     return model, seen
 
 
@@ -46,10 +46,8 @@ def test_training_lowers_the_loss_and_returns_its_history(tmp_path):
         "line",
         [model],
         lambda g: (model(x) - x[:, :3]).square().mean(),
-        steps=200,
-        peak=5e-2,
-        folder=tmp_path,
-        every=50,
+        FitSchedule(steps=200, peak=5e-2, every=50),
+        tmp_path,
     )
     assert len(history) == 4
     assert history[-1] < 0.2 * history[0]
@@ -58,9 +56,7 @@ def test_training_lowers_the_loss_and_returns_its_history(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     model = small_model()
     with pytest.raises(FloatingPointError, match="step 0"):
-        fit(
-            "bad", [model], lambda g: model(torch.full((1, 4), float("nan"))).sum(), steps=5, peak=1e-3, folder=tmp_path
-        )
+        fit("bad", [model], lambda g: model(torch.full((1, 4), torch.nan)).sum(), FitSchedule(5, peak=1e-3), tmp_path)
 
 
 def test_the_rate_rises_then_falls():

@@ -94,14 +94,12 @@ def load_transcoder(folder: str | Path) -> Transcoder:
         activation = BatchTopK(ours["k"], tensors["threshold"])
     scale, target_scale = float(ours["scale"]), float(ours["target_scale"])
     return Transcoder(
-        Site.parse(ours["site"]),
-        Site.parse(ours["target"]),
+        (Site.parse(ours["site"]), Site.parse(ours["target"])),
         activation,
         W_enc=tensors["W_enc"] / scale,
         b_enc=tensors["b_enc"],
         W_dec=tensors["W_dec"] * target_scale,
         b_dec=tensors["b_dec"] * target_scale,
-        scale=scale,
-        target_scale=target_scale,
+        scales=(scale, target_scale),
         made_by=ours["made_by"],
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from concept_probe.evaluation.bootstrap import bootstrap_counts
 from concept_probe.evaluation.intervals import ratio_percentiles
-from concept_probe.learn.judge.heldout import Held, HeldOut, hold
+from concept_probe.learn.judge.heldout import HeldOut, HeldOutRows, hold
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.learn.train.seen_prompts import prompt_text
 from concept_probe.types import Prompt, Query, Sampling, Score, unit
@@ -19,7 +19,6 @@ from concept_probe.types import Prompt, Query, Sampling, Score, unit
 if TYPE_CHECKING:
     from concept_probe.families.subject import Subject
 
-SAMPLING = Sampling()
 FEATURES = 2048
 """Features whose bootstrap samples are in memory at once."""
 
@@ -56,7 +55,7 @@ def evaluate_sae(
     *,
     subject: Subject | None = None,
     queries: Sequence[Prompt] | Sequence[Query] = (),
-    sampling: Sampling = SAMPLING,
+    sampling: Sampling = Sampling(),
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[Score, ...]:
@@ -110,7 +109,7 @@ def untrained(sae: Sae, k: int, seed: int) -> Sae:
 
 
 @torch.no_grad()
-def sums(sae: Sae, held: Held) -> Sums:
+def sums(sae: Sae, held: HeldOutRows) -> Sums:
     """One pass over the held-out rows."""
     device = sae.W_enc.device
     totals = torch.zeros(3, held.groups, dtype=torch.float64, device=device)
@@ -136,7 +135,7 @@ def _next_tokens(
     sae: Sae,
     subject: Subject,
     queries: Sequence[Prompt] | Sequence[Query],
-    held: Held,
+    held: HeldOutRows,
     draws: int,
     seed: int,
 ) -> tuple[Score, ...]:
@@ -153,7 +152,7 @@ def _downstream(
     sae: Sae,
     subject: Subject,
     queries: Sequence[Prompt] | Sequence[Query],
-    held: Held,
+    held: HeldOutRows,
     sampling: Sampling,
     draws: int,
     seed: int,

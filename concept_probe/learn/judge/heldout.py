@@ -48,7 +48,7 @@ class Streamed(Protocol):
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldOutRows:
     """Rows of one site that an autoencoder has not seen, and the prompts that they are from."""
 
     site: Site
@@ -74,7 +74,7 @@ class Held:
                 yield x.to(device), whose.to(device)
 
 
-def hold(sae: Sae, activations: HeldOut, queries: Sequence[Prompt | Query] = (), *, seed: int = 0) -> Held:
+def hold(sae: Sae, activations: HeldOut, queries: Sequence[Prompt | Query] = (), *, seed: int = 0) -> HeldOutRows:
     """Read the rows of the autoencoder's site once: mean, prompts that have rows, values of the columns.
 
     Raises ValueError where site or width differ (naming both), where fewer than two prompts have rows, or
@@ -104,7 +104,9 @@ def hold(sae: Sae, activations: HeldOut, queries: Sequence[Prompt | Query] = (),
     n = int(present.sum())
     if n < 2:
         raise ValueError(f"activations of {sae.site} hold rows of {n} prompt; an interval needs at least two")
-    return Held(sae.site, activations, total / count, _grouped(present, seed)[number], min(n, GROUPS), n, count, values)
+    return HeldOutRows(
+        sae.site, activations, total / count, _grouped(present, seed)[number], min(n, GROUPS), n, count, values
+    )
 
 
 def _grouped(present: Tensor, seed: int) -> Tensor:

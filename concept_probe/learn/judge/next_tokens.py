@@ -12,7 +12,7 @@ from concept_probe.activations.tap import tap
 from concept_probe.evaluation.bootstrap import bootstrap_counts
 from concept_probe.evaluation.intervals import ratio_percentiles
 from concept_probe.learn.judge.downstream import Coverage, replacing
-from concept_probe.learn.judge.heldout import Held
+from concept_probe.learn.judge.heldout import HeldOutRows
 from concept_probe.learn.sae import Sae
 from concept_probe.types import Prompt, Score
 
@@ -25,7 +25,13 @@ BATCH = 8
 
 @torch.no_grad()
 def next_token_scores(
-    sae: Sae, subject: CausalLMSubject, prompts: Sequence[Prompt], held: Held, *, draws: int = 2000, seed: int = 0
+    sae: Sae,
+    subject: CausalLMSubject,
+    prompts: Sequence[Prompt],
+    held: HeldOutRows,
+    *,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> tuple[Score, Score]:
     """`kl` and `ce`, in nats per token, each with the mean of the held-out rows in the same places as control.
 

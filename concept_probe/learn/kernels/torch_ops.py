@@ -11,7 +11,7 @@ from torch import Tensor
 
 from concept_probe.learn.kernels.order import Order, by_feature
 
-_GATHERED = 1 << 26
+GATHERED = 1 << 26
 """Numbers that a gather of rows may hold at once."""
 _PART = 1 << 19
 """Numbers of a part of a sum by features on a processor."""
@@ -26,7 +26,7 @@ def row_products(x: Tensor, indices: Tensor, rows: Tensor, order: Order | None =
     sampled = rows.device.type == "cpu" and rows.dtype == x.dtype and rows.dtype in (torch.float32, torch.float64)
     if sampled and indices.shape[1] <= rows.shape[0] and not _differentiated(x, rows):
         return _sampled(x, indices, rows, order or by_feature(indices, rows.shape[0]))
-    step = max(1, _GATHERED // max(1, indices.shape[1] * rows.shape[1]))
+    step = max(1, GATHERED // max(1, indices.shape[1] * rows.shape[1]))
     parts = (
         torch.einsum("nd,nkd->nk", x[start : start + step], rows[indices[start : start + step].long()])
         for start in range(0, x.shape[0], step)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import torch
 
+from concept_probe.learn.kernels.torch_ops import GATHERED
+from concept_probe.learn.train.topk_search import BLOCK_ROWS, CPU_BLOCK_BYTES
+
 FLOAT = 4
 """Bytes of a number; weights, gradients and moments are float32 whatever the rows are."""
 
@@ -52,7 +55,7 @@ class TrainingEstimate:
             raise OSError(
                 errno.ENOMEM,
                 f"this training needs {self} and {device} has {free / 1e9:.2f} GB free; nothing was written; train "
-                "fewer features (expansion=, --expansion) or smaller batches (batch=, --batch)",
+                "fewer features (expansion=, --expansion) or smaller batches (options.batch, --batch)",
             )
 
 
@@ -65,18 +68,14 @@ def estimate_training(
     *,
     dtype: torch.dtype = torch.float32,
     rows: int = 0,
-    block: int = 6 << 20,
-    block_rows: int = 256,
-    gathered: int = 1 << 26,
     step_seconds: float | None = None,
 ) -> TrainingEstimate:
     """Memory and time to train `features` features over width `d`, k of which fire per row.
 
     >>> estimate_training(768, 16 * 768, k=32, batch=4096, samples=10**8, rows=65536).check_memory(device)
 
-    `dtype` is that of the `rows` rows which the source holds. A block of pre-activations is of `block` bytes, and of
-    `block_rows` rows at least; at most `gathered` numbers of decoder rows are held at a time. Pass `step_seconds`,
-    the time of one step, to learn how long `samples` rows take.
+    `dtype` is that of the `rows` rows which the source holds. Pass `step_seconds`, the time of one step, to learn how
+    long `samples` rows take.
     """
     for name, value in (("d", d), ("features", features), ("k", k), ("batch", batch), ("samples", samples)):
         if value < 1:
@@ -90,8 +89,8 @@ def estimate_training(
         gradients=parameters,
         moments=2 * parameters,
         copies=2 * features * d,
-        block=max(block, FLOAT * block_rows * features),
-        batch=one_batch + codes + FLOAT * min(gathered, batch * picked * d),
+        block=max(CPU_BLOCK_BYTES, FLOAT * BLOCK_ROWS * features),
+        batch=one_batch + codes + FLOAT * min(GATHERED, batch * picked * d),
         rows=rows * d * dtype.itemsize,
         seconds=None if step_seconds is None else samples // batch * step_seconds,
     )

@@ -165,9 +165,7 @@ class Learner:
         }  # fmt: skip
         if self.weights.tied:
             return Sae(self.site, activation, scale=self.scale, **shared)
-        return Transcoder(
-            self.site, self.target, activation, scale=self.scale, target_scale=self.target_scale, **shared
-        )
+        return Transcoder((self.site, self.target), activation, scales=(self.scale, self.target_scale), **shared)
 
 
 def _floating(x: Tensor) -> Tensor:

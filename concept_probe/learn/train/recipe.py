@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from concept_probe.activations import capture
 from concept_probe.learn.sae import Sae
-from concept_probe.learn.train.train import train_sae
-from concept_probe.types import Prompt, Query, Sampling, Site
+from concept_probe.learn.train.settings import TrainingOptions
+from concept_probe.learn.train.train import SAMPLES, train_sae
+from concept_probe.types import Prompt, Query, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -25,19 +26,17 @@ def train_on_subject(
     *,
     k: int = 16,
     expansion: int = 16,
-    samples: int = 2_000_000,
-    rate: float | None = None,
-    sampling: Sampling = Sampling(),
-    seed: int = 0,
+    samples: int = SAMPLES,
     folder: Path | None = None,
+    options: TrainingOptions = TrainingOptions(),
 ) -> Sae:
     """Capture `site` over `prompts` (in a temporary store) and train an autoencoder on what is seen there.
 
-    With `folder` the training resumes after an interruption and the result is written there. `rate` as in `Run`.
+    With `folder` the training resumes after an interruption and the result is written there.
     """
     kinds = READ_KINDS if site.component.startswith("text_encoder") else None
-    store = capture(subject, prompts, sites=[site], kinds=kinds, sampling=sampling)
-    return train_sae(store, site=site, k=k, expansion=expansion, samples=samples, rate=rate, seed=seed, folder=folder)
+    store = capture(subject, prompts, sites=[site], kinds=kinds)
+    return train_sae(store, site=site, k=k, expansion=expansion, samples=samples, folder=folder, options=options)
 
 
 def default_site(subject: Subject) -> Site:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from concept_probe.learn.train.activation_rules import Rule
+from concept_probe.learn.train.parallel import SplitBy
 from concept_probe.types import Site
 
 NEVER_FIRED = 10_000_000
@@ -39,6 +40,42 @@ class Run:
     """Rows without firing after which a feature counts as dead; None is a fortieth of the run, at most 10 million."""
     auxk: int | None = None
     """Dead features that reconstruct the error of one row; None is the power of two nearest d / 2, 0 turns it off."""
+
+
+@dataclass(frozen=True)
+class PassOptions:
+    """One pass over the rows, on which one or several autoencoders learn."""
+
+    batch: int = 1024
+    """Rows of a step."""
+    seed: int = 0
+    """Of the order of a store's rows; where one autoencoder is trained, of its random start too."""
+    save_every: int = 250
+    """Steps between two states that are written, where there is a folder."""
+    split: SplitBy = "rows"
+    """Whether processes of torch.distributed share the rows of each batch or the features (see `Team`)."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions(PassOptions):
+    """What training one autoencoder is told besides its size; `Run` says the same of one among several."""
+
+    rule: Rule = "topk"
+    """`topk` lets k features fire in each row; `batchtopk` the n k strongest of a batch (arXiv 2412.06410)."""
+    prefixes: tuple[int, ...] = ()
+    """Matryoshka (arXiv 2503.17547): growing numbers of features, the last of them all, each of which reconstructs."""
+    rate: float | None = None
+    """Adam's learning rate between warm-up and decay; None is 0.05 / sqrt(d)."""
+    dead_after: int | None = None
+    """Rows without firing after which a feature counts as dead; None is a fortieth of the run, at most 10 million."""
+    auxk: int | None = None
+    """Dead features that reconstruct the error of one row; None is the power of two nearest d / 2, 0 turns it off."""
+
+    def run(self, site: Site | None, target: Site | None, k: int, expansion: int) -> Run:
+        """The autoencoder of this size that these options train."""
+        return Run(
+            site, target, k, expansion, self.rule, self.prefixes, self.rate, self.seed, self.dead_after, self.auxk
+        )
 
 
 @dataclass(frozen=True)

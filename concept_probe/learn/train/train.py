@@ -12,17 +12,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from concept_probe.learn.interop import save_sae, save_transcoder
 from concept_probe.learn.sae import Sae
-from concept_probe.learn.train.activation_rules import Rule
 from concept_probe.learn.train.learner import Learner
-from concept_probe.learn.train.parallel import SplitBy, Team
+from concept_probe.learn.train.parallel import Team
 from concept_probe.learn.train.seen_prompts import source_provenance
-from concept_probe.learn.train.settings import Run, TrainingStep, settle
+from concept_probe.learn.train.settings import PassOptions, Run, TrainingOptions, TrainingStep, settle
 from concept_probe.learn.train.snapshot import read_snapshot, write_snapshot
 from concept_probe.learn.train.source import RowsBySite, Source, only_site, open_source
 from concept_probe.learn.transcoder import Transcoder
 from concept_probe.storage import content_sha256
 from concept_probe.types import Site
 
+SAMPLES = 2_000_000
+"""Rows that are learned from unless another number is given."""
 _PROGRESS = (
     TextColumn("{task.description}"),
     BarColumn(),
@@ -38,76 +39,58 @@ def train_sae(
     site: Site | None = None,
     k: int = 16,
     expansion: int = 16,
-    rule: Rule = "topk",
-    prefixes: tuple[int, ...] = (),
-    samples: int = 2_000_000,
-    batch: int = 1024,
-    rate: float | None = None,
-    seed: int = 0,
+    samples: int = SAMPLES,
     folder: str | Path | None = None,
-    dead_after: int | None = None,
-    auxk: int | None = None,
-    save_every: int = 250,
-    split: SplitBy = "rows",
     on_step: Callable[[TrainingStep], None] | None = None,
+    options: TrainingOptions = TrainingOptions(),
 ) -> Sae:
     """A sparse autoencoder of `expansion` x d features over one site, k of which fire per row.
 
     >>> sae = train_sae(capture(subject, prompts, sites=[site]), k=16, expansion=16)
 
     `source` is a store of activations, any iterable of (n, d) tensors (then `site` must be given), or any iterable
-    of {site: (n, d)}. `rule` and `prefixes` (Matryoshka), `rate`, `dead_after` and `auxk` are explained by `Run`.
-    `seed` names start and order of the rows.
+    of {site: (n, d)}; `samples` of its rows are learned from, in whole batches.
 
-    With `folder`, the state is written to folder/training.safetensors every `save_every` steps and the
+    With `folder`, the state is written to folder/training.safetensors every `options.save_every` steps and the
     result in sae-lens's format beside it; the same call after an interruption goes on from there. An
     iterable must then give the same rows again: those already consumed are skipped.
 
-    Where torch.distributed is initialised, its processes train together: `split` says whether they share the rows
-    of each batch or the features (see `Team`). Every process must be given the same batches, and returns the whole.
+    Where torch.distributed is initialised, its processes train together, as `options.split` says (see `Team`). Every
+    process must be given the same batches, and returns the whole.
 
     Raises FloatingPointError, naming the step, for a row or loss that is not finite; ValueError for rows
     of another width, a source that ends early, or a folder that holds another run.
     """
-    run = Run(site, None, k, expansion, rule, prefixes, rate, seed, dead_after, auxk)
-    options = {"samples": samples, "batch": batch, "seed": seed, "save_every": save_every, "split": split}
-    made = _train(source, {"": run}, None if folder is None else Path(folder), on_step, **options)[""]
+    runs = {"": options.run(site, None, k, expansion)}
+    made = _train(source, runs, samples, None if folder is None else Path(folder), on_step, options)[""]
     assert isinstance(made, Sae), "without a target site the result is an autoencoder"
     return made
 
 
 def train_transcoder(
     source: Source,
+    sites: tuple[Site, Site],
     *,
-    site: Site,
-    target: Site,
     k: int = 16,
     expansion: int = 16,
-    rule: Rule = "topk",
-    prefixes: tuple[int, ...] = (),
-    samples: int = 2_000_000,
-    batch: int = 1024,
-    rate: float | None = None,
-    seed: int = 0,
+    samples: int = SAMPLES,
     folder: str | Path | None = None,
-    dead_after: int | None = None,
-    auxk: int | None = None,
-    save_every: int = 250,
-    split: SplitBy = "rows",
     on_step: Callable[[TrainingStep], None] | None = None,
+    options: TrainingOptions = TrainingOptions(),
 ) -> Transcoder:
-    """A transcoder (arXiv 2406.11944): codes of `site`, of `expansion` x d features, write the same rows of `target`.
+    """A transcoder (arXiv 2406.11944): codes of one site, of `expansion` x d features, write the same rows of another.
 
-    >>> train_transcoder(capture(subject, prompts, sites=[reads, writes]), site=reads, target=writes)
+    >>> train_transcoder(capture(subject, prompts, sites=[reads, writes]), (reads, writes))
 
-    `source` gives rows of both sites: a store, or any iterable of {site: (n, d)}. The rest is as in `train_sae`.
-    ValueError where `target` is `site`, or a store's rows of the two are not the same.
+    `sites` are the one that is read and the one that is written. `source` gives rows of both: a store, or any iterable
+    of {site: (n, d)}. The rest is as in `train_sae`. ValueError where the two are one site, or a store's rows of them
+    are not the same.
     """
-    if target == site:
-        raise ValueError(f"target is {target}, the site itself; train_sae trains an autoencoder over one site")
-    run = Run(site, target, k, expansion, rule, prefixes, rate, seed, dead_after, auxk)
-    options = {"samples": samples, "batch": batch, "seed": seed, "save_every": save_every, "split": split}
-    made = _train(source, {"": run}, None if folder is None else Path(folder), on_step, **options)[""]
+    reads, writes = sites
+    if writes == reads:
+        raise ValueError(f"target is {writes}, the site itself; train_sae trains an autoencoder over one site")
+    runs = {"": options.run(reads, writes, k, expansion)}
+    made = _train(source, runs, samples, None if folder is None else Path(folder), on_step, options)[""]
     assert isinstance(made, Transcoder), "with a target site the result is a transcoder"
     return made
 
@@ -116,44 +99,37 @@ def train_saes(
     source: Source,
     runs: Mapping[str, Run],
     *,
-    samples: int = 2_000_000,
-    batch: int = 1024,
-    seed: int = 0,
+    samples: int = SAMPLES,
     folder: str | Path | None = None,
-    save_every: int = 250,
-    split: SplitBy = "rows",
     on_step: Callable[[TrainingStep], None] | None = None,
+    options: PassOptions = PassOptions(),
 ) -> dict[str, Sae | Transcoder]:
     """Several autoencoders (other k, widths, seeds, sites) on one pass over the activations, by name.
 
     >>> train_saes(acts, {f"k{k}": Run(site, k=k) for k in (16, 32, 64)}, folder="sweep")
 
-    Each ends in the bits that `train_sae` gives it alone with the same rows; `seed` names the order of a store's
+    Each ends in the bits that `train_sae` gives it alone with the same rows; `options.seed` names the order of a store's
     rows, `Run.seed` the start. With `folder`, each is kept in a folder of its name there. The rest is as in `train_sae`.
     """
     if not runs:
         raise ValueError("no run was given; pass runs={'name': Run(...)}")
-    options = {"samples": samples, "batch": batch, "seed": seed, "save_every": save_every, "split": split}
-    return _train(source, runs, None if folder is None else Path(folder), on_step, **options)
+    return _train(source, runs, samples, None if folder is None else Path(folder), on_step, options)
 
 
 def _train(
     source: Source,
     runs: Mapping[str, Run],
+    samples: int,
     folder: Path | None,
     on_step: Callable[[TrainingStep], None] | None,
-    *,
-    samples: int,
-    batch: int,
-    seed: int,
-    save_every: int,
-    split: SplitBy,
+    options: PassOptions,
 ) -> dict[str, Sae | Transcoder]:
-    team = Team.here(split)
+    batch = options.batch
+    team = Team.here(options.split)
     places = {name: _places(source, run) for name, run in runs.items()}
     sites = tuple(dict.fromkeys(site for pair in places.values() for site in pair))
     paired = tuple(dict.fromkeys(site for pair in places.values() if pair[0] != pair[1] for site in pair))
-    first, batches_from = open_source(source, sites, batch, seed, paired)
+    first, batches_from = open_source(source, sites, batch, options.seed, paired)
     if first is None:
         raise ValueError(f"sae over {sites[0]}: the source gave no batch of {batch} rows")
     learners, done, marks = {}, {}, {}
@@ -174,7 +150,7 @@ def _train(
                     if number < done[name]:
                         continue
                     step = learner.step(rows, number)
-                    if folder is not None and ((number + 1) % save_every == 0 or number + 1 == steps):
+                    if folder is not None and ((number + 1) % options.save_every == 0 or number + 1 == steps):
                         write_snapshot(folder / name, learner, marks[name], number + 1)
                     if on_step is not None:
                         on_step(TrainingStep(step.step, step.fvu, step.auxk, step.dead, name))
