@@ -25,7 +25,7 @@ class DamagedShard(CorruptFile):
     """A shard that is not what was written; the message names the file and the check that failed."""
 
     def __init__(self, path: Path, check: str, mend: str = _MEND) -> None:
-        super().__init__(path, f"failed the check {check}", mend)
+        super().__init__(path, check, mend)
 
 
 def write_shard(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -40,11 +40,11 @@ def check_shard(path: Path, record: Mapping[str, Any]) -> None:
     Raises DamagedShard if it is missing, of another size or of other content.
     """
     if not path.is_file():
-        raise DamagedShard(path, "'exists'")
+        raise DamagedShard(path, "failed the check 'exists'")
     if (size := path.stat().st_size) != record["bytes"]:
-        raise DamagedShard(path, f"'size': {size} bytes, {record['bytes']} were written")
+        raise DamagedShard(path, f"failed the check 'size': {size} bytes, {record['bytes']} were written")
     if (found := file_sha256(path)) != record["sha256"]:
-        raise DamagedShard(path, f"'sha256': {found}, {record['sha256']} was written")
+        raise DamagedShard(path, f"failed the check 'sha256': {found}, {record['sha256']} was written")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ShardContents:
             while left:
                 got = file.readinto(left)
                 if not got:
-                    raise DamagedShard(self.path, "'size': it ended while it was read")
+                    raise DamagedShard(self.path, "failed the check 'size': it ended while it was read")
                 left = left[got:]
 
 

@@ -1,4 +1,9 @@
-"""Sparse autoencoders: train, save, load, judge."""
+"""Dictionaries over sites: trained, judged, saved and loaded.
+
+`Sae` and `Transcoder` are what is learned, fixed and callable; `train` makes them, `judge` scores them, `interop` reads and
+writes them, `kernels` are the sparse products that they run on. The same call after an interruption ends in the same
+bits; codes and reconstructions are those of sae-lens for the same files.
+"""
 
 from concept_probe.learn.card import card
 from concept_probe.learn.interop import (

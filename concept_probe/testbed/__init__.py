@@ -1,4 +1,9 @@
-"""The embedded models: small, real, and with known truth."""
+"""The embedded models: small, real, and with known truth, and the recipes that made them.
+
+A pipeline and its twin that was never taught some of it; facts that SmolLM2 knows, and invented ones that it can be
+taught. Splits of a concept share no template. Every recipe goes on where it was stopped and ends in the same weights.
+Nothing here knows the rest of the package but its types, registry and storage.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from concept_probe.learn.train.objective import DictionaryWeights, Objective
+from concept_probe.learn.train.objective import Objective
+from concept_probe.learn.train.weights import DictionaryWeights
 
 
 def codes(weights: DictionaryWeights, x: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:

@@ -51,7 +51,7 @@ def test_too_little_memory_is_refused_with_two_ways_out():
     if estimate.free_memory(device) is None:
         pytest.skip("this system does not say how much memory is free")
     with pytest.raises(
-        OSError, match=r"has .* GB free; .*--expansion\) or smaller batches \(batch=, --batch"
+        OSError, match=r"has .* GB free; .*--expansion\) or smaller batches \(options.batch, --batch"
     ) as caught:
         estimate_training(1 << 14, 1 << 22, 32, batch=4096, samples=10**9).check_memory(device)
     assert caught.value.errno == errno.ENOMEM

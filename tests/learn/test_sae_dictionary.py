@@ -10,7 +10,7 @@ import torch
 
 from concept_probe.learn import Sae, TopK, decoder_neighbours, evaluate_sae, feature_density, stability
 from concept_probe.learn.judge import heldout as held
-from concept_probe.learn.judge.nearest import nearest_rows, nearest_within
+from concept_probe.learn.judge.neighbours import nearest_rows, nearest_within
 from concept_probe.types import Prompt, Site, unit
 from tests.learn.planted import SITE, Planted
 from tests.learn.test_sae_evaluate import Held, Rows, by_name, oracle
@@ -97,7 +97,7 @@ def test_a_feature_that_fires_everywhere_is_dense():
 
 
 def test_the_nearest_are_those_of_the_whole_matrix(monkeypatch):
-    from concept_probe.learn.judge import nearest as module
+    from concept_probe.learn.judge import neighbours as module
 
     monkeypatch.setattr(module, "_BLOCK", 7)
     g = torch.Generator().manual_seed(0)

@@ -1,4 +1,8 @@
-"""Autoencoders on disk and on the hub: one reader per published format, one format that is written. No pickle."""
+"""Autoencoders on disk and on the hub: one reader per published format, one format that is written. No pickle.
+
+A reader takes in what can be put into weights exactly, and refuses every option under which codes would differ. A new
+format is a file with a `Format`, and a line of `FORMATS`.
+"""
 
 from concept_probe.learn.interop.hub import push_to_hub
 from concept_probe.learn.interop.lens import from_sae_lens, save_sae

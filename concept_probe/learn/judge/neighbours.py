@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from concept_probe.evaluation.bootstrap import bootstrap_mean_interval
-from concept_probe.learn.judge.nearest import nearest_within
 from concept_probe.learn.sae import Sae
-from concept_probe.types import Score
+from concept_probe.types import Score, unit
+
+_BLOCK = 1024
+"""Cosines of so many rows with all others are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,28 @@ def decoder_neighbours(sae: Sae, *, draws: int = 2000, seed: int = 0) -> Neighbo
     value, chance = float(cosine.double().mean()), float(control.double().mean())
     score = Score("nearest cosine", value, low, high, sae.width, "mean over features", "lower", chance)
     return Neighbours(cosine.cpu(), index.cpu(), control.cpu(), score)
+
+
+@torch.no_grad()
+def nearest_rows(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """rows (n, d), others (m, d) -> largest cosine (n,) and whose it is (n,); no more than BLOCK x m are in memory."""
+    goal = unit(others.float(), dim=1).mT
+    found = [(unit(part.float(), dim=1) @ goal).max(1) for part in rows.split(_BLOCK)]
+    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+
+@torch.no_grad()
+def nearest_within(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """As `nearest_rows`, of each row among the other rows of the same dictionary (n, d), n at least 2."""
+    if len(rows) < 2:
+        raise ValueError(f"a dictionary of {len(rows)} row has no neighbours")
+    directions = unit(rows.float(), dim=1)
+    values, indices = [], []
+    for start in range(0, len(rows), _BLOCK):
+        cosines = directions[start : start + _BLOCK] @ directions.mT
+        here = torch.arange(len(cosines), device=cosines.device)
+        cosines[here, here + start] = -torch.inf
+        best = cosines.max(1)
+        values.append(best.values)
+        indices.append(best.indices)
+    return torch.cat(values), torch.cat(indices)

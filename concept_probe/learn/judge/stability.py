@@ -12,7 +12,7 @@ from torch import Tensor
 
 from concept_probe.evaluation.bootstrap import bootstrap_mean_interval
 from concept_probe.evaluation.intervals import wilson
-from concept_probe.learn.judge.nearest import nearest_rows
+from concept_probe.learn.judge.neighbours import nearest_rows
 from concept_probe.learn.sae import Sae
 from concept_probe.types import Score, unit
 

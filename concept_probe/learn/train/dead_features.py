@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from concept_probe.learn.train.parallel import Team
-
-if TYPE_CHECKING:
-    from concept_probe.learn.train.objective import DictionaryWeights
+from concept_probe.learn.train.weights import DictionaryWeights
 
 AUXK_WEIGHT = 1 / 32
 _BLOCK = 1 << 22
@@ -41,9 +37,9 @@ def revive(
         codes = _largest(torch.addmm(bias, part, encoder.mT), min(auxk, total), total, team)
         residual = team.sum_features(codes @ decoder) - e
         left += residual.square().sum()
-        slope = residual * (2 * AUXK_WEIGHT / variance)
-        to_codes = torch.where(codes != 0, slope @ decoder.mT, 0.0)
-        for gradient, more in zip(gradients, (to_codes.mT @ part, to_codes.sum(0), codes.mT @ slope), strict=True):
+        to_written = residual * (2 * AUXK_WEIGHT / variance)
+        to_codes = torch.where(codes != 0, to_written @ decoder.mT, 0.0)
+        for gradient, more in zip(gradients, (to_codes.mT @ part, to_codes.sum(0), codes.mT @ to_written), strict=True):
             gradient += more
     for parameter, gradient in zip((weights.encoder, weights.b_enc, weights.decoder), gradients, strict=True):
         assert parameter.grad is not None

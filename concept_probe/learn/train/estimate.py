@@ -29,7 +29,7 @@ class TrainingEstimate:
     block: int
     """The pre-activations that are held at a time."""
     batch: int
-    """Rows, errors and slopes of one batch, its codes, and the decoder rows gathered for them."""
+    """Rows, errors and gradients of one batch, its codes, and the decoder rows gathered for them."""
     rows: int
     """What the source holds: the window of a store, or the buffer of a live draw."""
     seconds: float | None

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from concept_probe.learn.train.objective import DictionaryWeights
+from concept_probe.learn.train.weights import DictionaryWeights
 from concept_probe.types import Site, unit
 
 _BLOCK = 4096

@@ -22,25 +22,7 @@ from concept_probe.learn.train.activation_rules import Fired, Rule, fire
 from concept_probe.learn.train.dead_features import revive
 from concept_probe.learn.train.parallel import Team
 from concept_probe.learn.train.topk_search import CandidateCount, Precision
-
-
-@dataclass(frozen=True)
-class DictionaryWeights:
-    """What is learned, over the f features that this process holds; each has its gradient in `.grad`."""
-
-    encoder: Tensor
-    """(f, d): row j reads feature j. Row by feature, like the decoder, because gradients come by feature."""
-    b_enc: Tensor
-    """(f,)"""
-    decoder: Tensor
-    """(f, d')"""
-    b_dec: Tensor
-    """(d',)"""
-    tied: bool = True
-    """Whether b_dec is subtracted before encoding; not where input and output are different sites."""
-
-    def parameters(self) -> dict[str, Tensor]:
-        return {"encoder": self.encoder, "b_enc": self.b_enc, "decoder": self.decoder, "b_dec": self.b_dec}
+from concept_probe.learn.train.weights import DictionaryWeights
 
 
 @dataclass(frozen=True)
@@ -87,22 +69,22 @@ def backward(
     variance = _variance(y, team)
     bands = _bands(fired, objective.prefixes, team.rank * len(weights.b_enc) if team.split == "features" else 0)
     errors = _errors(weights, y, fired, bands, team)
-    slopes = _slopes(errors, variance)
+    gradients = _gradients(errors, variance)
     ones = x.new_ones(len(x), 1)
 
     to_values = torch.zeros_like(fired.values)
     to_decoder = None
-    for band, slope in zip(bands, slopes, strict=True):
-        products = row_products(slope, fired.indices, weights.decoder, order)
+    for band, gradient in zip(bands, gradients, strict=True):
+        products = row_products(gradient, fired.indices, weights.decoder, order)
         to_values += torch.where(band.keep, products, 0.0) if band.keep is not None else products
         kept = weights.decoder.grad if to_decoder is None else None
-        part = scatter_rows(band.of(fired.values), order, slope, kept)
+        part = scatter_rows(band.of(fired.values), order, gradient, kept)
         to_decoder = part if to_decoder is None else to_decoder.add_(part)
     weights.decoder.grad = to_decoder
     to_values = torch.where(fired.values > 0, to_values, 0.0)
     weights.encoder.grad = scatter_rows(to_values, order, u, weights.encoder.grad)
     weights.b_enc.grad = scatter_rows(to_values, order, ones)[:, 0]
-    weights.b_dec.grad = slopes[0].sum(0)
+    weights.b_dec.grad = gradients[0].sum(0)
 
     auxk = revive(weights, u, errors[-1], dead, objective.auxk, variance, team) if objective.auxk else 0.0
     if weights.tied:
@@ -151,11 +133,11 @@ def _errors(weights: DictionaryWeights, y: Tensor, fired: Fired, bands: Sequence
     return errors
 
 
-def _slopes(errors: Sequence[Tensor], variance: Tensor) -> list[Tensor]:
+def _gradients(errors: Sequence[Tensor], variance: Tensor) -> list[Tensor]:
     """∂L/∂(what the features of each band write): they are part of their own prefix and of all larger ones."""
-    slopes, total = [], None
+    gradients, total = [], None
     for error in reversed(errors):
-        slope = error * (-2 / (len(errors) * variance))
-        total = slope if total is None else total + slope
-        slopes.append(total)
-    return slopes[::-1]
+        gradient = error * (-2 / (len(errors) * variance))
+        total = gradient if total is None else total + gradient
+        gradients.append(total)
+    return gradients[::-1]
