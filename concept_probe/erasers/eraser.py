@@ -192,8 +192,8 @@ class Eraser(ABC, Generic[On, Made]):
             used = tuple(space for space in found if material.fits(subject, space))
             if not used and not needs.optional:
                 raise ValueError(
-                    f"{self.name} needs {material.what}; {len(found)} subspaces were given as `found`, none of them "
-                    f"such. {material.finder}"
+                    f"{self.name} needs {material.what}; {len(found)} subspaces were given, none of them such. "
+                    f"{material.finder}"
                 )
         sources = options.get("sources", ("target", "paraphrases"))
         if needs.answers and not any(p.answers for kind in sources for p in concept.prompts(kind, "fit")):

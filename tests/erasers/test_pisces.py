@@ -147,7 +147,7 @@ def test_what_cannot_be_coded_is_refused():
     before, sae = subject.weight_hash(), lm_sae(subject)
     with pytest.raises(TypeError, match="answer with texts"):
         Pisces()(pictures, CONCEPT, [space(sae, 1)])
-    with pytest.raises(ValueError, match="0 subspaces were given as `found`, none of them such"):
+    with pytest.raises(ValueError, match="0 subspaces were given, none of them such"):
         Pisces()(subject, CONCEPT)
     for elsewhere in (space(random_sae(pictures), 1), space(sae, 1, site=subject.sites("resid")[1])):
         with pytest.raises(ValueError, match="read where it was trained, such as model/"):
