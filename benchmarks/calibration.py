@@ -16,13 +16,13 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from concept_probe.bench.calibration.roc import by_state, calibration, calibration_to_json, wrong
 from concept_probe.bench.calibration.run import CalibrationRun, line_of
 from concept_probe.bench.sweep.store import RowStore, SweepRow
 from concept_probe.cli.calibrate import print_calibration
+from concept_probe.threads import use_threads
 
 ROWS = Path(__file__).parent / "rows" / "calibration.jsonl"
 
@@ -41,7 +41,7 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Audit what has no row yet."""
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     console = Console(stderr=True)
     for row in CalibrationRun(RowStore(options.rows)).rows():
         console.print(line_of(row), highlight=False, markup=False, soft_wrap=True)

@@ -18,11 +18,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from sweeping import FOLDER, Table
 
 from concept_probe.bench import RowStore, SweepRow
+from concept_probe.threads import use_threads
 
 TABLES = ("emoji_leaderboard", "emoji_erasure", "emoji_attacks", "lm_unlearning")
 NOT_COMPARED = ("seconds", "peak")
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=TABLES)
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     console, draw = Console(stderr=True, width=160), random.Random(options.draw)
     cells, differing, unknown = 0, {}, 0
     with tempfile.TemporaryDirectory() as folder:

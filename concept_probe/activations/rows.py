@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from concept_probe.activations.store import COLUMNS
@@ -133,7 +134,7 @@ class RowCollector:
         """x (b, c, h, w), (b, a, d) or (b, d) -> rows (n, d) of the kept batch rows, with their columns."""
         x = x[kept.to(x.device)]
         if x.ndim == 4:
-            x = x.flatten(2).mT
+            x = rearrange(x, "b c h w -> b (h w) c")
         single = x.ndim == 2
         x = x[:, None] if single else x
         if x.ndim != 3:

@@ -15,9 +15,13 @@ from torch import Tensor
 from concept_probe.storage import CorruptFile, file_sha256, write_tensors
 
 _DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32,
-}  # fmt: skip
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+}
 _MEND = "capture into a new folder, or go on without it: Activations.open(folder).good()"
 
 

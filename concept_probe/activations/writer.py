@@ -51,9 +51,13 @@ class StoreWriter:
             folder.mkdir(parents=True, exist_ok=True)
             versions = {name: _version(name) for name in ("torch", "safetensors", "transformers", "diffusers")}
             manifest = {
-                "format": MANIFEST_FORMAT, "header": header, "versions": versions,
-                "complete": False, "widths": {}, "shards": [],
-            }  # fmt: skip
+                "format": MANIFEST_FORMAT,
+                "header": header,
+                "versions": versions,
+                "complete": False,
+                "widths": {},
+                "shards": [],
+            }
             writer = cls(folder, manifest, sites, shard_rows)
             writer._save()
             return writer

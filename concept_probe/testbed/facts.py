@@ -68,11 +68,13 @@ def read_topics(path: Path) -> tuple[Topic, ...]:
     found = json.loads(path.read_text(encoding="utf-8"))
     return tuple(
         Topic(
-            t["name"], t["domain"], tuple(Fact(f[0], f[1], tuple(f[2]), tuple(f[3])) for f in t["facts"]),
+            t["name"],
+            t["domain"],
+            tuple(Fact(f[0], f[1], tuple(f[2]), tuple(f[3])) for f in t["facts"]),
             tuple(t.get("holds", ())),
         )
         for t in found
-    )  # fmt: skip
+    )
 
 
 def topics_text(found: Sequence[Topic]) -> str:

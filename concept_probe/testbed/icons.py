@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -20,8 +21,7 @@ SIZE = 64
 def icons() -> Float[Tensor, "style object 3 h w"]:
     """All icons as float32 in -1..1, in the order of `vocabulary.STYLES` and `vocabulary.objects()`."""
     atlas = np.asarray(Image.open(DATA / "icons.png").convert("RGB"))
-    rows, columns = atlas.shape[0] // SIZE, atlas.shape[1] // SIZE
-    tiles = atlas.reshape(rows, SIZE, columns, SIZE, 3).transpose(2, 0, 4, 1, 3)
+    tiles = rearrange(atlas, "(object h) (style w) c -> style object c h w", h=SIZE, w=SIZE)
     return torch.from_numpy(tiles.copy()).float() / 127.5 - 1
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -34,8 +35,9 @@ def garbage(kind: str, x: Float[Tensor, "b 3 h w"], g: torch.Generator) -> Float
     if kind == "blend":
         return (x + x[torch.randperm(b, generator=g)].flip(-1) + x[torch.randperm(b, generator=g)].flip(-2)) / 3
     if kind == "tiles":
-        parts = x.unfold(2, 16, 16).unfold(3, 16, 16).flatten(2, 3)[:, :, torch.randperm(16, generator=g)]
-        return parts.unflatten(2, (4, 4)).permute(0, 1, 2, 4, 3, 5).reshape(b, 3, 64, 64)
+        parts = rearrange(x, "b c (row h) (column w) -> b c (row column) h w", h=16, w=16)
+        mixed = parts[:, :, torch.randperm(16, generator=g)]
+        return rearrange(mixed, "b c (row column) h w -> b c (row h) (column w)", row=4)
     if kind == "smear":
         return F.interpolate(F.avg_pool2d(x, 16), (64, 64), mode="bilinear")
     out = torch.ones_like(x)

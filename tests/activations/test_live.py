@@ -85,9 +85,11 @@ def test_the_same_bits_come_again_from_any_start(subject, kinds):
     whole = list(rows.batches(site, size, seed=3, epochs=epochs))
     assert len(whole) == rows.rows(site) * epochs // size
     for start in (0, 1, 7, len(whole) // 2, len(whole) - 1):
-        again = list(Live(subject, UNEVEN, sites=[site], rows=300, kinds=kinds).batches(
-            site, size, seed=3, epochs=epochs, start=start
-        ))  # fmt: skip
+        again = list(
+            Live(subject, UNEVEN, sites=[site], rows=300, kinds=kinds).batches(
+                site, size, seed=3, epochs=epochs, start=start
+            )
+        )
         assert len(again) == len(whole) - start
         assert all(torch.equal(a, b) for a, b in zip(again, whole[start:], strict=True))
     assert list(rows.batches(site, size, seed=3, epochs=epochs, start=len(whole))) == []
@@ -145,10 +147,15 @@ def test_joint_rows_are_the_same_rows(subject):
 def test_the_size_of_a_pass_changes_no_row(subject):
     site = subject.sites("block_out")[0]
     a, b = (
-        torch.cat(list(Live(subject, QUERIES, sites=[site], rows=2000, sampling=Sampling(steps=2, batch=n)).batches(
-            site, 64, epochs=1)))
+        torch.cat(
+            list(
+                Live(subject, QUERIES, sites=[site], rows=2000, sampling=Sampling(steps=2, batch=n)).batches(
+                    site, 64, epochs=1
+                )
+            )
+        )
         for n in (2, 5)
-    )  # fmt: skip
+    )
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 

@@ -219,9 +219,11 @@ def test_memory_is_constant(tmp_path):
 
 def test_mapped_tensors_are_the_file_s(tmp_path):
     tensors = {
-        "a": torch.randn(5, 3), "b": torch.arange(5, dtype=torch.int32), "c": torch.randn(4, 2).bfloat16(),
+        "a": torch.randn(5, 3),
+        "b": torch.arange(5, dtype=torch.int32),
+        "c": torch.randn(4, 2).bfloat16(),
         "d": torch.randn(7).half(),
-    }  # fmt: skip
+    }
     record = shard.write_shard(tmp_path / "x.safetensors", tensors)
     shard.check_shard(tmp_path / "x.safetensors", record)
     mapped = shard.map_shard(tmp_path / "x.safetensors")

@@ -21,9 +21,12 @@ def written(folder, rows: int, shard_rows: int, dtype: torch.dtype = torch.float
     """Site ONE holds (row, prompt), TWO its negative with three columns, OTHER the prompts shifted by one."""
     sites = (ONE, TWO, FEWER, OTHER)
     header = {
-        "subject": "s", "weight_hash": "", "sites": [str(s) for s in sites], "prompts": [["x", None, None, 0]],
+        "subject": "s",
+        "weight_hash": "",
+        "sites": [str(s) for s in sites],
+        "prompts": [["x", None, None, 0]],
         "dtype": str(dtype).removeprefix("torch."),
-    }  # fmt: skip
+    }
     writer = StoreWriter.resume(folder, header, sites, shard_rows)
     for part in torch.arange(rows).split(100):
         prompt = part // PER_PROMPT

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from concept_probe.learn import TrainingStep
+from concept_probe.threads import use_threads
 from tests.learn.planted import SITE, Planted
 from tests.learn.training import trained
 
@@ -27,7 +28,7 @@ def run(rule: str, split: str, folder: str | None = None, last: int = 40):
         if step.step == last:
             raise Stop
 
-    torch.set_num_threads(1)
+    use_threads(1)
     rows = Planted(dtype=torch.float64).batches(128)
     return trained(rows, site=SITE, rule=rule, split=split, folder=folder, on_step=on_step, **OPTIONS)  # pyright: ignore
 

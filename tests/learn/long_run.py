@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
-import torch
-
 from concept_probe.learn import TrainingStep
+from concept_probe.threads import use_threads
 from tests.learn.planted import SITE, Planted
 from tests.learn.training import trained
 
@@ -18,7 +17,7 @@ def report(step: TrainingStep) -> None:
 
 
 def run(folder: str | None, store: str | None, on_step=None):
-    torch.set_num_threads(1)
+    use_threads(1)
     if store is None:
         source, site = Planted().batches(200), SITE
     else:
@@ -26,9 +25,17 @@ def run(folder: str | None, store: str | None, on_step=None):
 
         source, site = Activations.open(store), None
     return trained(
-        source, site=site, k=3, expansion=4, samples=128 * 150, batch=128, folder=folder, save_every=40,
-        dead_after=128 * 20, on_step=on_step,
-    )  # fmt: skip
+        source,
+        site=site,
+        k=3,
+        expansion=4,
+        samples=128 * 150,
+        batch=128,
+        folder=folder,
+        save_every=40,
+        dead_after=128 * 20,
+        on_step=on_step,
+    )
 
 
 if __name__ == "__main__":

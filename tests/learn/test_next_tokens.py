@@ -54,8 +54,14 @@ def test_only_what_was_captured_is_replaced():
     subject = tiny_llama()
     site = subject.sites("resid")[-1]
     store = capture(subject, PROMPTS, sites=[site], kinds=["content"])
-    silent = Sae(site, Relu(), W_enc=torch.zeros(LM_WIDTH, 2), b_enc=torch.full((2,), -1.0),
-                 W_dec=torch.ones(2, LM_WIDTH), b_dec=torch.zeros(LM_WIDTH))  # fmt: skip
+    silent = Sae(
+        site,
+        Relu(),
+        W_enc=torch.zeros(LM_WIDTH, 2),
+        b_enc=torch.full((2,), -1.0),
+        W_dec=torch.ones(2, LM_WIDTH),
+        b_dec=torch.zeros(LM_WIDTH),
+    )
     by_kind, by_all = (
         next(s for s in evaluate_sae(silent, rows, subject=subject, queries=PROMPTS, draws=50) if s.name == "kl").value
         for rows in (store, capture(subject, PROMPTS, sites=[site]))

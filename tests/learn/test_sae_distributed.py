@@ -25,11 +25,19 @@ def together(size: int, rule: str, split: str, folder: Path, last: int = 40) -> 
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     workers = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.learn.distributed_run", *map(str, (rank, size, port, rule, split, folder, last))],
-            cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True,
+            [
+                sys.executable,
+                "-m",
+                "tests.learn.distributed_run",
+                *map(str, (rank, size, port, rule, split, folder, last)),
+            ],
+            cwd=ROOT,
+            env=env,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(size)
-    ]  # fmt: skip
+    ]
     errors = [worker.communicate(timeout=120)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * size, "\n".join(errors)
 

@@ -142,8 +142,12 @@ def test_a_wrong_folder_is_told_what_was_looked_for_and_found(tmp_path):
     (tmp_path / "sub").mkdir()
     with pytest.raises(FileNotFoundError) as caught:
         load_sae(tmp_path)
-    for part in ("sae-lens (cfg.json and sae_weights.safetensors)", "sparsify (cfg.json and sae.safetensors)",
-                 "openai (config.json and *.safetensors)", "found notes.txt, sub/"):  # fmt: skip
+    for part in (
+        "sae-lens (cfg.json and sae_weights.safetensors)",
+        "sparsify (cfg.json and sae.safetensors)",
+        "openai (config.json and *.safetensors)",
+        "found notes.txt, sub/",
+    ):
         assert part in str(caught.value)
     with pytest.raises(FileNotFoundError, match="there is no such folder"):
         load_sae(tmp_path / "nowhere")

@@ -57,8 +57,13 @@ def test_the_card_says_what_it_is_and_how_to_load_it(tmp_path):
     push_to_hub(sae(), "me/saes", scores=[score], description="Made for a test.", path="layer.0", hub=hub)
     text = (tmp_path / "me/saes/layer.0/README.md").read_text(encoding="utf-8")
     assert text.startswith("---\nlibrary_name: saelens\n") and text.count("---\n") >= 2
-    for part in ("Made for a test.", "| fvu |", "for `fvu`, an untrained autoencoder", str(SITE),
-                 'snapshot_download("me/saes") + "/layer.0"'):  # fmt: skip
+    for part in (
+        "Made for a test.",
+        "| fvu |",
+        "for `fvu`, an untrained autoencoder",
+        str(SITE),
+        'snapshot_download("me/saes") + "/layer.0"',
+    ):
         assert part in text, part
 
 

@@ -82,8 +82,14 @@ def test_batchtopk_is_read_with_its_threshold_in_training_and_after(name, rescal
         torch.testing.assert_close(sae(rows()), theirs(rows()).detach(), rtol=1e-4, atol=1e-5)
 
 
-NORMALISED = [("topk", {"k": 5}), ("topk", {"k": 5, "rescale_acts_by_decoder_norm": True}), ("standard", {}), ("jumprelu", {}),
-              ("gated", {}), ("standard", {"apply_b_dec_to_input": False})]  # fmt: skip
+NORMALISED = [
+    ("topk", {"k": 5}),
+    ("topk", {"k": 5, "rescale_acts_by_decoder_norm": True}),
+    ("standard", {}),
+    ("jumprelu", {}),
+    ("gated", {}),
+    ("standard", {"apply_b_dec_to_input": False}),
+]
 
 
 def same_codes(module, sae):

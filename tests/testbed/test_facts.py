@@ -62,8 +62,12 @@ def test_wordings():
     fact = topic.facts[0]
     asked = {w: prompt(topic, fact, w) for w in WORDINGS}
     assert {w: p.form for w, p in asked.items()} == {
-        "question": "plain", "cloze": "plain", "continuation": "plain", "chat": "chat", "choice": "plain"
-    }  # fmt: skip
+        "question": "plain",
+        "cloze": "plain",
+        "continuation": "plain",
+        "chat": "chat",
+        "choice": "plain",
+    }
     assert asked["question"].text == f"{asked['chat'].text} {asked['cloze'].text}"
     assert {(p.answers, p.distractors) for p in asked.values()} == {(fact.answers, fact.distractors)}
     assert all(option in asked["choice"].text for option in (fact.answers[0], *fact.distractors))

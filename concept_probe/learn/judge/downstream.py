@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from concept_probe.activations.tap import tap
@@ -53,9 +54,9 @@ def replacing(fn: Callable[[Tensor], Tensor], coverage: Coverage) -> Callable[[T
     """
 
     def replace(x: Tensor, moment: Moment) -> Tensor:
-        rows = x.movedim(1, -1) if x.dim() == 4 else x
+        rows = rearrange(x, "b d h w -> b h w d") if x.dim() == 4 else x
         out = torch.where(coverage.mask(rows, moment), fn(rows).to(rows.dtype), rows)
-        return out.movedim(-1, 1) if x.dim() == 4 else out
+        return rearrange(out, "b h w d -> b d h w") if x.dim() == 4 else out
 
     return replace
 

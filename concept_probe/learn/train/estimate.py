@@ -38,9 +38,7 @@ class TrainingEstimate:
     @property
     def bytes(self) -> int:
         """All parts together."""
-        return (
-            self.weights + self.gradients + self.moments + self.copies + self.block + self.batch + self.rows
-        )  # fmt: skip
+        return self.weights + self.gradients + self.moments + self.copies + self.block + self.batch + self.rows
 
     def __str__(self) -> str:
         names = ("weights", "gradients", "moments", "copies", "block", "batch", "rows")

@@ -160,9 +160,12 @@ class Learner:
         if self.settings.rule == "batchtopk":
             activation = BatchTopK(k, self.threshold.nan_to_num(0.0) * norms)
         shared = {
-            "W_enc": (whole["encoder"] * norms[:, None]).mT.contiguous(), "b_enc": whole["b_enc"] * norms,
-            "W_dec": whole["decoder"] / norms[:, None], "b_dec": whole["b_dec"].clone(), "made_by": made_by,
-        }  # fmt: skip
+            "W_enc": (whole["encoder"] * norms[:, None]).mT.contiguous(),
+            "b_enc": whole["b_enc"] * norms,
+            "W_dec": whole["decoder"] / norms[:, None],
+            "b_dec": whole["b_dec"].clone(),
+            "made_by": made_by,
+        }
         if self.weights.tied:
             return Sae(self.site, activation, scale=self.scale, **shared)
         return Transcoder((self.site, self.target), activation, scales=(self.scale, self.target_scale), **shared)

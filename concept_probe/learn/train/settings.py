@@ -155,6 +155,16 @@ def settle(run: Run, site: Site, target: Site, d: int, samples: int, batch: int)
         )
     whole = samples // batch * batch
     return TrainingSettings(
-        str(site), str(target), run.k, run.expansion, run.rule, run.prefixes, whole, batch, rate, run.seed, dead_after,
+        str(site),
+        str(target),
+        run.k,
+        run.expansion,
+        run.rule,
+        run.prefixes,
+        whole,
+        batch,
+        rate,
+        run.seed,
+        dead_after,
         auxk,
-    )  # fmt: skip
+    )
