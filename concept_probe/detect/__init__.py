@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from concept_probe.detect.answers import GoldAnswers
-from concept_probe.registry import look_up
+from concept_probe.registry import Registry, look_up
 from concept_probe.types import Classifier, Concept, Judge, Recogniser
 
 if TYPE_CHECKING:
@@ -63,7 +63,10 @@ SENTENCES = {"emoji": "a picture of {}", "emoji-style": "a picture in {} style"}
 """What a label of a recogniser is in words, for those whose pictures have a CLIP pair."""
 
 
-RECOGNISERS: dict[str, Callable[[], Recogniser]] = {"emoji": _emoji_objects, "emoji-style": _emoji_styles}
+RECOGNISERS: Registry[Callable[[], Recogniser]] = Registry(
+    "recognisers", {"emoji": _emoji_objects, "emoji-style": _emoji_styles}
+)
+"""Name to what makes it. A concept is looked at by the first that has its label."""
 OPTIONAL: dict[str, Callable[[], Recogniser]] = {"nudenet": _nudenet}
 """Those that need a package of their own, and are taken only by name."""
 

@@ -1,1 +1,30 @@
-"""What tests of a method need: tiny random models of every family, a concept, a recogniser."""
+"""What tests of a method need: tiny random models of every family, a small concept, and the laws.
+
+A package that adds an eraser, an attack, a recogniser or a family by an entry point (see `Registry`) tests it with one
+line in a test file of its own, which pytest collects:
+
+>>> from concept_probe.testing import laws
+
+What a method is, it declares itself (see `Eraser`, `Attack`), and the laws read that: which models it is tried on, what
+is found for it, and by what it is seen to aim at its concept. `checks` has them by registry, for picking some.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from concept_probe.testing.gathered import laws
+
+__all__ = ["laws"]
+pytest.register_assert_rewrite(f"{__name__}.checks")
+
+
+def __getattr__(name: str) -> object:
+    if name != "laws":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from concept_probe.testing import gathered
+
+    return gathered.laws

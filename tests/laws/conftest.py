@@ -1,4 +1,4 @@
-"""Which laws are quick: registries meet one family of each kind; the other families come with the slow tests."""
+"""Which laws are quick: methods meet one model of each kind; the other models come with the slow tests."""
 
 from __future__ import annotations
 
@@ -6,29 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from concept_probe.testing.models import TINY_MODELS
-
-QUICK = ("sd", "gpt2")
-"""The family of pictures, and that of texts whose matrices are transposed."""
-REGISTRIES = (
-    "test_erasers",
-    "test_eraser_aims",
-    "test_lm_erasers",
-    "test_lm_guards",
-    "test_attacks",
-    "test_lm_attacks",
-)
-"""Laws over every method times every family: they grow with both."""
+QUICK = ("sd", "gpt2", "any")
+"""The model of pictures, that of texts whose matrices are transposed, and none."""
+TRAINING = "test_training_leads_the_target_to_its_goal_and_random_words_do_not"
+"""It trains four times."""
 
 
-def family_of(item: pytest.Item) -> str | None:
-    """The family that a law is parametrised by, None where it is by none."""
-    values = getattr(getattr(item, "callspec", None), "params", {}).values()
-    return next((value for value in values if isinstance(value, str) and value in TINY_MODELS), None)
+def is_slow(item: pytest.Item) -> bool:
+    model = getattr(getattr(item, "callspec", None), "params", {}).get("model")
+    law = getattr(item, "function", None)
+    if model is None or getattr(getattr(item, "cls", None), "__name__", "") == "TestRoles":
+        return False
+    return getattr(law, "__name__", "") == TRAINING or (model not in QUICK and not hasattr(law, "once"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
-        if item.path.parent == here and item.path.stem in REGISTRIES and family_of(item) not in (None, *QUICK):
+        if item.path.parent == here and is_slow(item):
             item.add_marker(pytest.mark.slow)

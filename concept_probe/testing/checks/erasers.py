@@ -1,0 +1,184 @@
+"""Laws that every eraser keeps, whatever it erases from."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from concept_probe.erasers import ERASERS, Edit, Eraser, Intervention
+from concept_probe.families import Subject
+from concept_probe.testing import found
+from concept_probe.testing.law import Laws, about, subject_of
+from concept_probe.testing.models import TINY_MODELS
+from concept_probe.testing.reading import everything, hooks_on, states_of_parameters
+from concept_probe.types import Concept
+
+Anything = Eraser[Any, Any]
+
+
+def edits(eraser: Anything) -> bool:
+    """Whether it makes an edit, of those that make either as its options say."""
+    return eraser.makes == "edit" or getattr(eraser, "how", None) == "bake"
+
+
+def by_features(eraser: Anything) -> bool:
+    """Whether it edits weights by features: by what they read it is judged, and none are refused."""
+    return eraser.needs.found == "features" and edits(eraser)
+
+
+class EraserLaws(Laws):
+    """What a subclass adds is how a subject is asked, and where an erasure is to lead."""
+
+    registry = ERASERS
+    concept: ClassVar[Concept]
+    """What is erased from the models."""
+
+    def read(self, subject: Subject) -> Tensor:
+        """What the subject answers, the same each time to the last bit."""
+        raise NotImplementedError
+
+    def read_in_parts(self, subject: Subject) -> tuple[Tensor, Tensor]:
+        """Answers to some prompts at once, and to the same ones in another order and smaller batches, in the first order."""
+        raise NotImplementedError
+
+    @classmethod
+    def settings(cls, name: str) -> Mapping[str, Any]:
+        """Quick options; a method that makes either kind of erasure is tried as both."""
+        tiny = cls.registry[name].tiny()
+        if tiny.makes != "either":
+            return {name: tiny}
+        return {f"{name}-{how}": replace(tiny, how=how) for how in ("bake", "intervention")}
+
+    @classmethod
+    def options(cls, model: str, eraser: Anything) -> Mapping[str, Any]:
+        """What is set otherwise for one model."""
+        return {}
+
+    @classmethod
+    def setting(cls, model: str, name: str) -> Any:
+        setting = super().setting(model, name)
+        return replace(setting, **cls.options(model, setting))
+
+    @classmethod
+    def make(cls, eraser: Anything, subject: Subject) -> Any:
+        """The erasure of the concept, from what is found of it where the method needs that."""
+        return eraser(subject, cls.concept, found.aimed(eraser.needs, subject, cls.concept))
+
+    @classmethod
+    @functools.lru_cache(maxsize=8)
+    def made(cls, model: str, name: str) -> Any:
+        """The erasure that most laws look at."""
+        return cls.make(cls.setting(model, name), subject_of(model))
+
+    @pytest.fixture
+    def subject(self, model: str) -> Subject:
+        return subject_of(model)
+
+    @pytest.fixture
+    def eraser(self, model: str, name: str) -> Anything:
+        return self.setting(model, name)
+
+    @pytest.fixture
+    def erasure(self, model: str, name: str) -> Any:
+        return self.made(model, name)
+
+    def test_it_is_what_it_says(self, subject: Subject, eraser: Anything, erasure: Any, name: str) -> None:
+        assert eraser.name == erasure.name and ERASERS[eraser.name] is type(eraser)
+        assert isinstance(erasure, Edit if edits(eraser) else Intervention) and erasure.concept == self.concept.name
+        told = erasure.made_by
+        assert told["method"] == eraser.name and told["subject"] == subject.name
+        assert told["options"].keys() == {field.name for field in fields(eraser)}
+        json.dumps(erasure.describe(), allow_nan=False)
+
+    def test_it_tells_which_prompts_it_may_have_seen(self, erasure: Any) -> None:
+        """An audit refuses to ask any of these."""
+        from concept_probe.types import KINDS
+        from concept_probe.types.prompts import fingerprint
+
+        told = {p.text for kind in KINDS for split in ("fit", "select") for p in self.concept.prompts(kind, split)}
+        assert erasure.made_by["prompts_seen"] == sorted({fingerprint(text) for text in told})
+
+    @about(lambda eraser: eraser.needs.found != "nothing" and not eraser.needs.optional)
+    def test_it_starts_only_with_what_it_needs(self, subject: Subject, eraser: Anything) -> None:
+        with pytest.raises(ValueError, match=rf"{eraser.name} needs .*`found`"):
+            eraser(subject, self.concept)
+
+    @about(lambda eraser: eraser.on != "both")
+    def test_it_refuses_a_subject_that_answers_otherwise(self, eraser: Anything) -> None:
+        other = subject_of("gpt2" if self.answers == "pictures" else "sd")
+        with pytest.raises(TypeError, match=f"{eraser.name} erases from models that answer with {self.answers}"):
+            eraser(other, self.concept)
+
+    def test_it_acts_and_then_every_byte_is_back(self, subject: Subject, erasure: Any) -> None:
+        weights, places, before = everything(subject), states_of_parameters(subject), self.read(subject)
+        with erasure.on(subject):
+            during = self.read(subject)
+        assert not torch.equal(during, before)
+        assert torch.equal(self.read(subject), before)
+        assert states_of_parameters(subject) == places and hooks_on(subject) == []
+        assert all(torch.equal(x, weights[name]) for name, x in everything(subject).items())
+
+    def test_every_byte_is_back_after_an_exception(self, subject: Subject, erasure: Any) -> None:
+        weights, places, before = subject.weight_hash(), states_of_parameters(subject), self.read(subject)
+        with pytest.raises(RuntimeError, match="on purpose"), erasure.on(subject):
+            self.read(subject)
+            raise RuntimeError("on purpose")
+        assert (subject.weight_hash(), states_of_parameters(subject)) == (weights, places)
+        assert hooks_on(subject) == []
+        assert torch.equal(self.read(subject), before)
+
+    @about(lambda eraser: not edits(eraser))
+    def test_a_guard_leaves_the_weights_alone(self, subject: Subject, erasure: Any) -> None:
+        before = subject.weight_hash()
+        with erasure.on(subject):
+            self.read(subject)
+            assert subject.weight_hash() == before
+
+    def test_strength_zero_changes_no_bit(self, subject: Subject, eraser: Anything, erasure: Any) -> None:
+        """Neither as a factor nor as an option."""
+        before = self.read(subject)
+        for nothing in (erasure.scaled(0), self.make(replace(eraser, strength=0.0), subject)):
+            with nothing.on(subject):
+                assert torch.equal(self.read(subject), before)
+
+    @about(lambda eraser: eraser.needs.found in ("features", "vectors", "directions") and not by_features(eraser))
+    def test_an_empty_subspace_changes_no_bit(self, subject: Subject, eraser: Anything) -> None:
+        before = self.read(subject)
+        with eraser(subject, self.concept, found.empty(eraser.needs, subject) or ()).on(subject):
+            assert torch.equal(self.read(subject), before)
+
+    def test_same_seed_same_result(self, subject: Subject, eraser: Anything, erasure: Any) -> None:
+        again = self.make(eraser, subject)
+        with erasure.on(subject):
+            first, weights = self.read(subject), subject.weight_hash()
+        with again.on(subject):
+            assert torch.equal(self.read(subject), first) and subject.weight_hash() == weights
+        assert again.describe() == erasure.describe()
+
+    def test_batch_size_and_order_change_nothing(self, subject: Subject, erasure: Any) -> None:
+        with erasure.on(subject):
+            whole, parts = self.read_in_parts(subject)
+        torch.testing.assert_close(
+            parts, whole, atol=1e-4, rtol=1e-4
+        )  # guidance multiplies the rounding of its products
+
+    @about(edits)
+    def test_saved_and_baked_it_is_the_same(self, model: str, eraser: Anything, tmp_path: Any) -> None:
+        fresh = TINY_MODELS[model]()
+        edit = self.make(eraser, fresh)
+        read = Edit.load(edit.save(tmp_path / "edit"))
+        assert read.describe() == edit.describe()
+        with edit.on(fresh):
+            during, edited = self.read(fresh), fresh.weight_hash()
+        with read.on(fresh):
+            assert fresh.weight_hash() == edited
+        edit.bake(fresh)
+        assert fresh.weight_hash() == edited
+        assert torch.equal(self.read(fresh), during)
