@@ -12,8 +12,8 @@ from concept_probe.activations import tap
 from concept_probe.erasers import Needs
 from concept_probe.families import Subject
 from concept_probe.find import RankedColumns, concept_rows, difference_of_means, find_features, leace, rank_columns
-from concept_probe.find.directions.means import orthonormal
-from concept_probe.find.vectors.rank import whole
+from concept_probe.find.directions.projection import orthonormal
+from concept_probe.find.vectors.columns import matrix_site
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.types import Concept, Prompt, Query, Sampling, Score, Site, Subspace
 
@@ -98,15 +98,16 @@ def aimed_features(subject: Subject, concept: Concept) -> tuple[Subspace, ...]:
     return find_features(random_sae(subject, stream(subject)), subject, concept, count=FEATURES)
 
 
-def drawn_features(subject: Subject, seed: int) -> tuple[Subspace, ...]:
-    sae = random_sae(subject, stream(subject))
+def drawn_features(subject: Subject, seed: int, role: str = "", count: int = FEATURES) -> tuple[Subspace, ...]:
+    """At the first site of a role, by default that of `stream`."""
+    sae = random_sae(subject, role or stream(subject))
     order = torch.randperm(sae.width, generator=torch.Generator().manual_seed(seed))
-    return (features_of(sae, order[:FEATURES].tolist()),)
+    return (features_of(sae, order[:count].tolist()),)
 
 
 def column(subject: Subject, site: Site) -> Subspace:
     """Column `site.item` of a matrix that writes."""
-    values = subject.matrix(whole(site)).detach()[:, site.item, None].clone()
+    values = subject.matrix(matrix_site(site)).detach()[:, site.item, None].clone()
     return Subspace(site, values, "parameter", CERTAIN, "cat", "mlp_value")
 
 

@@ -18,12 +18,13 @@ from concept_probe.concepts.embedded import concept
 from concept_probe.testbed import facts
 from concept_probe.testbed.german import german
 from concept_probe.testbed.taught import invented, invented_names
+from concept_probe.testing.checks import TextAttacks
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import tiny_llama
 from concept_probe.types import Concept, Prompt, Sampling, Splits
-from tests.laws.lm_attack_cases import CONCEPT, SAMPLING, made
 
+CONCEPT, SAMPLING = TextAttacks.concept, TextAttacks.sampling
 LOOKS = detect.judge_for(CONCEPT)
 
 
@@ -49,14 +50,14 @@ def test_a_model_that_always_guesses_is_as_good_on_nobody(monkeypatch):
     """Success without knowledge: the control shows it."""
     subject = tiny_llama()
     said(monkeypatch, subject, lambda p: p.answers[0])
-    attempt = made("role_prompts")(subject, CONCEPT, Budget(queries=15))
+    attempt = TextAttacks.attempt("role_prompts", subject, Budget(queries=15))
     assert attempt.curve[0][1].value == 1 and attempt.control is not None and attempt.control.value == 1
 
 
 def test_knowledge_of_the_concept_alone_leaves_the_control_at_nothing(monkeypatch):
     subject = tiny_llama()
     asked = said(monkeypatch, subject, lambda p: "nothing" if NOBODY in p.text else p.answers[0])
-    attempt = made("role_prompts")(subject, CONCEPT, Budget(queries=15))
+    attempt = TextAttacks.attempt("role_prompts", subject, Budget(queries=15))
     assert attempt.curve[0][1].value == 1 and attempt.control is not None and attempt.control.value == 0
     assert {p.text for p in asked} >= {f"as cat: {p.text}" for p in CONCEPT.target.test}
 

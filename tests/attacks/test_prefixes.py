@@ -16,13 +16,14 @@ from concept_probe.attacks.embeddings.vectors import start_vectors, with_vectors
 from concept_probe.attacks.examples import answers_of
 from concept_probe.attacks.search.prefix_search import embeddings, nearest_tokens, swap
 from concept_probe.families.state import with_gradients
+from concept_probe.testing.checks import TextAttacks
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Prompt
-from tests.laws.lm_attack_cases import CONCEPT, SAMPLING
 
 FILLER = "so sun"
+CONCEPT, SAMPLING = TextAttacks.concept, TextAttacks.sampling
 FIT = behind_filler(CONCEPT.target.fit, FILLER)
 PAIRS = [(p, " " + p.answers[0]) for p in FIT]
 LOOKS = detect.judge_for(CONCEPT)

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from concept_probe.cli import app
 from concept_probe.concepts.files import save_concept
 from concept_probe.report import from_json
+from concept_probe.testing.concepts import tiny_quiz
 from concept_probe.testing.models.language import tiny_llama
-from tests.laws.lm_attack_cases import CONCEPT
 
 
 def call(*args: str):
@@ -23,7 +23,7 @@ def files(tmp_path_factory):
     subject = tiny_llama()
     subject.model.config.max_position_embeddings = 512  # the byte-level tokenizer spells long prompts
     subject.pipeline.save_pretrained(folder / "model")
-    save_concept(CONCEPT, folder / "cat.json")
+    save_concept(tiny_quiz(), folder / "cat.json")
     return folder
 
 

@@ -9,13 +9,13 @@ import torch
 
 from concept_probe.erasers import Edit, LowRank, Memit, Needle, Rocr, Uce, WrongBase, combine
 from concept_probe.families import Subject
-from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.concepts import tiny_concept, tiny_facts
+from concept_probe.testing.found import aimed_columns
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Concept, Splits
-from tests.laws.lm_eraser_cases import columns, concept
 
-CAT, TUB = concept(), concept("tub", "low wall")
+CAT, TUB = tiny_facts(), tiny_facts("tub", "low wall")
 SECOND = replace(tiny_concept(), name="dog", target=tiny_concept().neighbours, neighbours=Splits())
 
 
@@ -25,7 +25,7 @@ def pair(name: str) -> tuple[Subject, Edit, Edit]:
         subject = tiny_sd()
         return subject, Uce()(subject, tiny_concept()), Uce()(subject, SECOND)
     subject = LANGUAGE[name]()
-    return subject, Needle(steps=1)(subject, CAT, columns(subject, CAT)), Rocr()(subject, TUB)
+    return subject, Needle(steps=1)(subject, CAT, aimed_columns(subject, CAT)), Rocr()(subject, TUB)
 
 
 def weights(subject: Subject) -> dict[str, torch.Tensor]:

@@ -16,15 +16,16 @@ from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.erasers.unlearning.answer_sets import texts_with_answers
 from concept_probe.erasers.unlearning.crisp import firing_rates
 from concept_probe.families import CausalLMSubject
+from concept_probe.find import find_features
 from concept_probe.learn.sae import Sae
+from concept_probe.testing.concepts import tiny_facts
+from concept_probe.testing.found import random_sae
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Prompt, Splits
-from tests.erasers.test_pisces import space
-from tests.laws.eraser_aims import random_sae
-from tests.laws.lm_eraser_cases import concept, features, lm_sae
+from tests.erasers.test_pisces import narrow_sae, space
 
-CONCEPT = concept()
+CONCEPT = tiny_facts()
 OWN, OTHERS = texts_with_answers(CONCEPT, ("target",)), texts_with_answers(CONCEPT, ("neighbours",))
 families = pytest.mark.parametrize("family", LANGUAGE)
 
@@ -47,7 +48,7 @@ def test_texts_are_prompts_with_their_answers():
 @families
 def test_salient_features_are_those_of_the_definition(family):
     subject = LANGUAGE[family]()
-    sae = lm_sae(subject)
+    sae = random_sae(subject, "resid")
     own, other = dense(subject, sae, OWN), dense(subject, sae, OTHERS)
     shares, means = firing_rates(subject, sae, OWN, batch=1)
     torch.testing.assert_close(shares, (own > 0).double().mean(0), atol=1e-6, rtol=1e-6)
@@ -65,7 +66,7 @@ def test_salient_features_are_those_of_the_definition(family):
 @pytest.mark.parametrize("role", ["resid", "mlp_out"])
 def test_terms_are_the_formula_where_the_student_has_moved(family, role):
     subject = LANGUAGE[family]()
-    sae = lm_sae(subject, role)
+    sae = random_sae(subject, role)
     (one,) = dictionaries_of(subject, [space(sae, 0)], "crisp")
     made = Crisp(batch=8, hold=3.0)
     student = LowRankAdapters(subject, made.sites(subject, [one]), 4, seed=0)
@@ -92,8 +93,8 @@ def test_terms_are_the_formula_where_the_student_has_moved(family, role):
 @families
 def test_suppressed_features_fire_less_and_holding_holds(family):
     subject = LANGUAGE[family]()
-    sae = lm_sae(subject)
-    found = features(subject, CONCEPT, sae)
+    sae = random_sae(subject, "resid")
+    found = find_features(sae, subject, CONCEPT, count=4)
     aim = list(found[0].features)
     before, still = dense(subject, sae, OWN)[:, aim].mean(), torch.cat([rows(subject, sae, p) for p in OTHERS])
 
@@ -109,7 +110,7 @@ def test_suppressed_features_fire_less_and_holding_holds(family):
 
 def test_what_is_trained_and_what_is_said_of_it():
     subject = tiny_llama()
-    lower, upper = lm_sae(subject, "resid", 0), lm_sae(subject, "resid", 1)
+    lower, upper = random_sae(subject, "resid", 0), random_sae(subject, "resid", 1)
     low = Crisp(steps=2, ratio=1.0)(subject, CONCEPT, [space(lower, 0)])
     both = Crisp(steps=2, ratio=1.0, modules=("q_proj", "down_proj"))(
         subject, CONCEPT, [space(upper, 0), space(lower, 1)]
@@ -122,15 +123,15 @@ def test_what_is_trained_and_what_is_said_of_it():
 
 def test_what_cannot_be_suppressed_is_refused():
     subject, pictures = tiny_llama(), tiny_sd()
-    before, sae = subject.weight_hash(), lm_sae(subject)
+    before, sae = subject.weight_hash(), random_sae(subject, "resid")
     with pytest.raises(TypeError, match="answer with texts"):
         Crisp()(pictures, CONCEPT, [space(sae, 1)])
     with pytest.raises(ValueError, match="crisp needs features of a sparse autoencoder"):
         Crisp()(subject, CONCEPT)
     with pytest.raises(ValueError, match="read where it was trained"):
-        Crisp()(subject, CONCEPT, [space(random_sae(pictures), 1)])
+        Crisp()(subject, CONCEPT, [space(random_sae(pictures, "text_stream"), 1)])
     with pytest.raises(ValueError, match="has width 12"):
-        Crisp()(subject, CONCEPT, [space(lm_sae(subject, width=12), 1)])
+        Crisp()(subject, CONCEPT, [space(narrow_sae(subject), 1)])
     with pytest.raises(ValueError, match="features is 'all'"):
         Crisp(features="all")(subject, CONCEPT, [space(sae, 1)])  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"no feature over .* lower `ratio`"):

@@ -7,12 +7,12 @@ import torch
 
 from concept_probe.activations import tap
 from concept_probe.erasers import AblateFeatures
+from concept_probe.testing.concepts import tiny_facts
+from concept_probe.testing.found import drawn_features
 from concept_probe.testing.models.language import LANGUAGE, tiny_gpt2
 from concept_probe.types import Query, Sampling
-from tests.laws.lm_eraser_cases import concept
-from tests.laws.lm_guard_cases import random_space
 
-CONCEPT = concept()
+CONCEPT = tiny_facts()
 PROMPTS = [*CONCEPT.target.fit, *CONCEPT.target.test]
 
 
@@ -20,7 +20,7 @@ PROMPTS = [*CONCEPT.target.fit, *CONCEPT.target.test]
 @pytest.mark.parametrize("family", LANGUAGE)
 def test_what_fires_behind_the_first_position_is_taken_out_and_nothing_else(family: str, role: str):
     subject = LANGUAGE[family]()
-    space = random_space(subject, seed=0, count=20, role=role)
+    (space,) = drawn_features(subject, seed=0, role=role, count=20)
     sae, seen = space.codec, []
     assert sae is not None
     with tap(subject, {space.site: lambda x, m: seen.append((x.clone(), m.places))}):
@@ -41,7 +41,7 @@ def test_what_fires_behind_the_first_position_is_taken_out_and_nothing_else(fami
 
 def test_it_acts_on_what_is_written_too():
     subject = tiny_gpt2()
-    guard = AblateFeatures()(subject, CONCEPT, [random_space(subject, seed=0, count=40, role="resid")])
+    guard = AblateFeatures()(subject, CONCEPT, drawn_features(subject, seed=0, count=40))
     site = subject.sites("resid")[0]
     taken: dict[int | None, float] = {}
 

@@ -14,12 +14,12 @@ from concept_probe.erasers.erasure.deltas import LowRank
 from concept_probe.erasers.erasure.parameters import find_parameter
 from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.erasers.unlearning.answer_sets import answer_pairs, preferred_pairs
+from concept_probe.testing.concepts import tiny_facts
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Prompt, Splits
-from tests.laws.lm_eraser_cases import concept
 
-CONCEPT = concept()
+CONCEPT = tiny_facts()
 PAIRS = answer_pairs(CONCEPT, ("target",))
 PROMPTS = [p for p, _ in PAIRS]
 families = pytest.mark.parametrize("family", LANGUAGE)

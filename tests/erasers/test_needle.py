@@ -12,13 +12,13 @@ from concept_probe.erasers.ablation.noise import column_noise
 from concept_probe.erasers.erasure.parameters import address
 from concept_probe.erasers.training.trainable import ColumnDeltas
 from concept_probe.erasers.unlearning.losses import divergence
+from concept_probe.testing.concepts import tiny_facts
+from concept_probe.testing.found import CERTAIN, aimed_columns, column, drawn_columns
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Site, Splits, Subspace
-from tests.laws.eraser_aims import score
-from tests.laws.lm_eraser_cases import column, columns, concept, random_columns
 
-CONCEPT = concept()
+CONCEPT = tiny_facts()
 families = pytest.mark.parametrize("family", LANGUAGE)
 
 
@@ -50,7 +50,7 @@ def test_a_student_of_columns_is_the_edit_of_them(family):
 @families
 def test_only_the_found_columns_change_and_noise_has_the_length_it_says(family):
     subject = LANGUAGE[family]()
-    found = columns(subject, CONCEPT)
+    found = aimed_columns(subject, CONCEPT)
     edit = Needle(factor=3.0, steps=0)(subject, CONCEPT, found)
     before = {site: subject.matrix(site).detach().clone() for site in subject.sites("mlp_value")}
     with edit.on(subject):
@@ -66,10 +66,10 @@ def test_only_the_found_columns_change_and_noise_has_the_length_it_says(family):
 
 def test_noise_of_one_concept_is_not_in_what_the_next_one_begins_from():
     """Made after another concept's, on the same columns, an edit is the same as made alone."""
-    alone = Needle(steps=3)(tiny_llama(), CONCEPT, columns(tiny_llama(), CONCEPT))
+    alone = Needle(steps=3)(tiny_llama(), CONCEPT, aimed_columns(tiny_llama(), CONCEPT))
     subject = tiny_llama()
-    found = columns(subject, CONCEPT)
-    Needle(steps=3, seed=5)(subject, concept("tub", "low wall"), found)
+    found = aimed_columns(subject, CONCEPT)
+    Needle(steps=3, seed=5)(subject, tiny_facts("tub", "low wall"), found)
     after = Needle(steps=3)(subject, CONCEPT, found)
     assert after.base_hash == alone.base_hash and after.deltas.keys() == alone.deltas.keys()
     for where, delta in after.deltas.items():
@@ -82,7 +82,7 @@ def test_noise_of_one_concept_is_not_in_what_the_next_one_begins_from():
 @pytest.mark.parametrize("keep", ["kl", "nll"])
 def test_training_keeps_other_answers_better_than_noise_alone(keep):
     subject = tiny_llama()
-    others, found = CONCEPT.neighbours.fit, random_columns(subject, 0)
+    others, found = CONCEPT.neighbours.fit, drawn_columns(subject, CONCEPT, 0)
     before = subject.next_logits(others)
     pairs = [(p, " " + p.answers[0]) for p in others]
 
@@ -98,7 +98,7 @@ def test_training_keeps_other_answers_better_than_noise_alone(keep):
 
 def test_it_reports_how_much_of_the_columns_comes_back():
     subject = tiny_llama()
-    found = columns(subject, CONCEPT)
+    found = aimed_columns(subject, CONCEPT)
     made = Needle(factor=1.0, steps=0)(subject, CONCEPT, found).made_by
     sites = {Site("model", f.site.path, "weight") for f in found}
     cosines = []
@@ -112,7 +112,7 @@ def test_it_reports_how_much_of_the_columns_comes_back():
 
 def test_what_cannot_be_noised_is_refused():
     subject = tiny_llama()
-    before, found = subject.weight_hash(), columns(subject, CONCEPT)
+    before, found = subject.weight_hash(), aimed_columns(subject, CONCEPT)
     with pytest.raises(TypeError, match="answer with texts"):
         Needle()(tiny_sd(), CONCEPT, found)
     with pytest.raises(ValueError, match="needle needs columns of a language model"):
@@ -121,7 +121,7 @@ def test_what_cannot_be_noised_is_refused():
         Needle()(subject, CONCEPT, [replace(found[0], site=Site("unet", "mid_block", "weight", 3))])
     for wrong in (
         replace(found[0], site=replace(found[0].site, item=40)),
-        Subspace(found[0].site, torch.ones(12, 1), "parameter", score()),
+        Subspace(found[0].site, torch.ones(12, 1), "parameter", CERTAIN),
     ):
         with pytest.raises(ValueError, match="find the columns on this model"):
             Needle()(subject, CONCEPT, [wrong])

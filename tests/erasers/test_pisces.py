@@ -17,25 +17,31 @@ from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.families import CausalLMSubject
 from concept_probe.find.rows import gather_prompts
 from concept_probe.learn.sae import Relu, Sae
+from concept_probe.testing.concepts import tiny_facts
+from concept_probe.testing.found import CERTAIN, random_sae
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, LM_WIDTH, tiny_llama
 from concept_probe.types import Codes, Site, Subspace
-from tests.laws.eraser_aims import random_sae, score
-from tests.laws.lm_eraser_cases import concept, lm_sae
 
-CONCEPT = concept()
+CONCEPT = tiny_facts()
 families = pytest.mark.parametrize("family", LANGUAGE)
 
 
 def space(sae: Sae, *features: int, site: Site | None = None) -> Subspace:
     return Subspace(
-        site or sae.site, sae.decoder[list(features)].mT, "activation", score(), features=features, codec=sae
+        site or sae.site, sae.decoder[list(features)].mT, "activation", CERTAIN, features=features, codec=sae
     )
+
+
+def narrow_sae(subject: CausalLMSubject) -> Sae:
+    """Over the first block, and of another width."""
+    rows = torch.eye(12)
+    return Sae(subject.sites("resid")[0], Relu(), W_enc=rows, b_enc=torch.zeros(12), W_dec=rows, b_dec=torch.zeros(12))
 
 
 def biased(subject: CausalLMSubject, role: str, block: int = 0) -> Sae:
     """An autoencoder with offsets and a scale, so that how long a row is matters."""
-    plain = lm_sae(subject, role, block)
+    plain = random_sae(subject, role, block)
     generator = torch.Generator().manual_seed(1)
     return Sae(
         plain.site, Relu(), W_enc=plain.W_enc, W_dec=plain.W_dec, scale=0.5,
@@ -103,7 +109,7 @@ def test_what_the_autoencoder_does_not_explain_stays():
 @families
 def test_the_strictest_threshold_acts_on_the_strongest_column_alone(family):
     subject = LANGUAGE[family]()
-    sae = lm_sae(subject)
+    sae = random_sae(subject, "resid")
     counts = []
     for tau in (0.0, 0.5, 0.999):
         (delta,) = Pisces(tau=tau)(subject, CONCEPT, [space(sae, 3)]).deltas.values()
@@ -129,7 +135,7 @@ def test_after_removal_no_column_is_coded_with_the_feature():
 
 def test_blocks_below_a_residual_stream_and_two_autoencoders_of_one_matrix():
     subject = tiny_llama()
-    upper, out = lm_sae(subject, "resid", 1), lm_sae(subject, "mlp_out", 1)
+    upper, out = random_sae(subject, "resid", 1), random_sae(subject, "mlp_out", 1)
     own = Pisces()(subject, CONCEPT, [space(upper, 3)])
     both = Pisces(below=1)(subject, CONCEPT, [space(upper, 3)])
     first, second = (address(s) for s in subject.sites("mlp_value"))
@@ -144,18 +150,18 @@ def test_blocks_below_a_residual_stream_and_two_autoencoders_of_one_matrix():
 
 def test_what_cannot_be_coded_is_refused():
     subject, pictures = tiny_llama(), tiny_sd()
-    before, sae = subject.weight_hash(), lm_sae(subject)
+    before, sae = subject.weight_hash(), random_sae(subject, "resid")
     with pytest.raises(TypeError, match="answer with texts"):
         Pisces()(pictures, CONCEPT, [space(sae, 1)])
     with pytest.raises(ValueError, match="0 subspaces were given, none of them such"):
         Pisces()(subject, CONCEPT)
-    for elsewhere in (space(random_sae(pictures), 1), space(sae, 1, site=subject.sites("resid")[1])):
+    for elsewhere in (space(random_sae(pictures, "text_stream"), 1), space(sae, 1, site=subject.sites("resid")[1])):
         with pytest.raises(ValueError, match="read where it was trained, such as model/"):
             Pisces()(subject, CONCEPT, [elsewhere])
     with pytest.raises(ValueError, match="has width 12, and tiny-llama-0 has width 16"):
-        Pisces()(subject, CONCEPT, [space(lm_sae(subject, width=12), 1)])
+        Pisces()(subject, CONCEPT, [space(narrow_sae(subject), 1)])
     with pytest.raises(ValueError, match="two autoencoders at"):
-        Pisces()(subject, CONCEPT, [space(sae, 1), space(lm_sae(subject), 2)])
+        Pisces()(subject, CONCEPT, [space(sae, 1), space(random_sae(subject, "resid"), 2)])
     for wrong in ({"tau": 1.0}, {"mu": -1.0}, {"below": -1}, {"length": "long"}, {"signs": "none"}):
         with pytest.raises(ValueError, match=r"pisces: (tau|length|signs) is"):
             Pisces(**wrong)(subject, CONCEPT, [space(sae, 1)])  # pyright: ignore[reportArgumentType]

@@ -12,12 +12,12 @@ from concept_probe.erasers import Edit, LowRank, Rocr
 from concept_probe.erasers.closed_form.rocr import renamed
 from concept_probe.erasers.closed_form.subject_keys import at_places, last_of_subject
 from concept_probe.erasers.unlearning.activations import after_first_token
+from concept_probe.testing.concepts import tiny_facts
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Prompt, Splits
-from tests.laws.lm_eraser_cases import concept
 
-CONCEPT = concept()
+CONCEPT = tiny_facts()
 MOVED = list(CONCEPT.target.fit)
 LED = [renamed(p, "dog") for p in MOVED]
 families = pytest.mark.parametrize("family", LANGUAGE)

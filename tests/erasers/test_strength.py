@@ -12,8 +12,9 @@ from concept_probe import detect
 from concept_probe.erasers import Edit, choose_strength
 from concept_probe.erasers.select import strength as module
 from concept_probe.erasers.select.strength import written_panel
-from tests.laws.lm_attack_cases import CONCEPT
+from concept_probe.testing.concepts import tiny_quiz
 
+CONCEPT = tiny_quiz()
 LOOKS = detect.judge_for(CONCEPT)
 EDIT = Edit("npo", "cat", {}, "hash")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from concept_probe.activations import read_site
 from concept_probe.detect.answers import continuation
-from concept_probe.erasers import Dpo, Edit, GradAscent, GradDiff, Npo, Rmu, SimNpo
+from concept_probe.erasers import ERASERS, Dpo, Edit, GradAscent, GradDiff, Npo, Rmu, SimNpo
 from concept_probe.erasers.training.trainable import FullWeights, LowRankAdapters
 from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.erasers.unlearning.answer_sets import answer_pairs, preferred_pairs
@@ -19,12 +19,12 @@ from concept_probe.erasers.unlearning.losses import distance, divergence, dpo, n
 from concept_probe.erasers.unlearning.trainer import block_matrices
 from concept_probe.families import CausalLMSubject
 from concept_probe.registry import UnknownName
+from concept_probe.testing.concepts import tiny_facts
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE, tiny_gpt2, tiny_llama
 from concept_probe.types import Concept, Prompt, Splits
-from tests.laws.lm_eraser_cases import METHODS, concept
 
-CONCEPT = concept()
+CONCEPT = tiny_facts()
 
 
 def double(*values: float) -> Tensor:
@@ -109,7 +109,7 @@ def test_terms_are_the_formulas_on_a_float64_model(family, method):
     )
     own = replace(CONCEPT, target=Splits(fit=(*CONCEPT.target.fit, longer)))
     forget, keep = answer_pairs(own, ("target",)), answer_pairs(own, ("neighbours",))
-    made = METHODS[method](rank=None, batch=8)
+    made = ERASERS[method](rank=None, batch=8)
     student = FullWeights(subject, ["model/" + subject.layout.blocks[0].down + ":weight"])
     reference = [by_hand(subject, *pair)[0] for pair in forget]
     if method == "dpo":

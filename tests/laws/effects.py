@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concept_probe.erasers import Dpo
 from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.unlearning.answer_sets import preferred_pairs
 from concept_probe.families import CausalLMSubject
 from concept_probe.testing.checks.text_erasers import CONCEPT, Effect, answered_prompts, change, read_states
 
@@ -11,7 +12,7 @@ from concept_probe.testing.checks.text_erasers import CONCEPT, Effect, answered_
 def preference_lost(subject: CausalLMSubject, edit: Edit) -> float:
     """Log likelihood that answers lose against those which the method prefers."""
     pairs = answered_prompts(CONCEPT)
-    wanted = Dpo().preferred(pairs)
+    wanted = preferred_pairs(pairs, Dpo().instead, "dpo")
     return -float(change(subject, edit, lambda s: s.log_probs(pairs).total - s.log_probs(wanted).total).mean())
 
 

@@ -13,7 +13,8 @@ from concept_probe.erasers.guards.saeuron import timetable
 from concept_probe.erasers.guards.safree import EncoderReader
 from concept_probe.families import UNetSubject
 from concept_probe.find import concept_rows
-from concept_probe.find.directions.means import orthonormal
+from concept_probe.find.directions.projection import orthonormal
+from concept_probe.find.rows import RowQuery
 from concept_probe.testing.checks.picture_erasers import CONCEPT, SAMPLING
 from concept_probe.testing.found import random_sae, some_feature
 
@@ -30,7 +31,7 @@ def random_itd(subject: UNetSubject, seed: int) -> Intervention:
 def random_saeuron(subject: UNetSubject, seed: int) -> Intervention:
     """Features drawn at random, where the aimed one chooses by contrast."""
     sae = random_sae(subject, "cross_out")
-    rows = concept_rows(subject, CONCEPT, [sae.site], "fit", sampling=SAMPLING, limit=2)[sae.site]
+    rows = concept_rows(subject, CONCEPT, [sae.site], "fit", which=RowQuery(limit=2, sampling=SAMPLING))[sae.site]
     drawn = torch.randint(sae.width, (SAMPLING.steps, 2), generator=torch.Generator().manual_seed(seed))
     action = Saeuron()._action(sae, timetable(sae, rows, {0: 999, 1: 499}, drawn))
     return Intervention("saeuron", CONCEPT.name, {sae.site: action})
