@@ -6,7 +6,6 @@ options and their meaning are read from the source by griffe; methods of other p
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
 from collections.abc import Iterator
@@ -126,10 +125,7 @@ def erasers() -> str:
     heads = ("eraser", "what it does", "makes", "on", "works on", "whose", "source", "from")
     rows = []
     for name, kind in ERASERS.items():
-        needs = ", ".join(
-            [*([] if kind.needs.found == "nothing" else [kind.needs.found.replace("_", " ")])]
-            + [f.name for f in dataclasses.fields(kind.needs) if f.type == "bool" and getattr(kind.needs, f.name)]
-        )
+        needs = ", ".join(kind.needs.words())
         rows.append(
             (f"`{name}`", about(kind), kind.makes, kind.on, needs, kind.origin, source(kind), ERASERS.package(name))
         )
@@ -158,7 +154,7 @@ def attacks() -> str:
 def recognisers() -> str:
     from concept_probe.detect import RECOGNISERS
 
-    return table(("recogniser", "from"), [(f"`{name}`", "concept_probe") for name in RECOGNISERS])
+    return table(("recogniser", "from"), [(f"`{name}`", RECOGNISERS.package(name)) for name in RECOGNISERS])
 
 
 def families() -> str:

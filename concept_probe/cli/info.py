@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+from rich.console import Group
 from rich.table import Table
 
 from concept_probe.cli.common import out, plain_errors
+from concept_probe.registry import Registry
 
 TOPICS = ("models", "concepts", "erasers", "attacks", "recognisers", "saes", "roles")
 
@@ -76,39 +79,53 @@ def _objects() -> Table:
     return table
 
 
-def _first_line(thing: type) -> str:
+def _first_line(thing: Any) -> str:
     return (thing.__doc__ or "").strip().splitlines()[0]
 
 
-def _erasers() -> Table:
+def _by_package(registry: Registry[Any], heads: tuple[str, ...], row: Callable[[Any], tuple[str, ...]]) -> Group:
+    """A table for every package that a registry has something from, this one first."""
+    packages = dict.fromkeys(map(registry.package, registry))
+    tables = []
+    for package in packages:
+        table = Table(*heads, title=f"from {package}", title_justify="left")
+        for name, thing in registry.items():
+            if registry.package(name) == package:
+                table.add_row(name, *row(thing))
+        tables.append(table)
+    return Group(*tables)
+
+
+def _erasers() -> Group:
     from concept_probe.erasers import ERASERS
 
-    table = Table("eraser", "what it does")
-    for name, method in ERASERS.items():
-        table.add_row(name, _first_line(method))
-    return table
+    def row(kind: Any) -> tuple[str, ...]:
+        return kind.makes, kind.on, ", ".join(kind.needs.words()), _first_line(kind)
+
+    return _by_package(ERASERS, ("eraser", "makes", "on", "needs", "what it does"), row)
 
 
-def _attacks() -> Table:
+def _attacks() -> Group:
     from concept_probe.attacks import ATTACKS
 
-    table = Table("attack", "on", "what it does")
-    for name, method in ATTACKS.items():
-        table.add_row(name, method.on, _first_line(method))
-    return table
+    def row(kind: Any) -> tuple[str, ...]:
+        return kind.on, "examples" if kind.needs_examples else "", _first_line(kind)
+
+    return _by_package(ATTACKS, ("attack", "on", "needs", "what it does"), row)
 
 
-def _recognisers() -> Table:
+def _recognisers() -> Group:
     from concept_probe.detect import OPTIONAL, RECOGNISERS
 
-    table = Table("recogniser", "version", "labels")
-    for name, make in RECOGNISERS.items():
+    def row(make: Any) -> tuple[str, ...]:
         found = make()
-        table.add_row(name, found.version, str(len(found.labels) - 1))
+        return found.version, str(len(found.labels) - 1)
+
+    others = Table("recogniser", "how to get it", title="for the asking", title_justify="left")
     for name in OPTIONAL:
-        table.add_row(name, "", f"needs pip install 'concept-probe\\[{name}]'")
-    table.add_row("clip:FOLDER", "", "zero-shot: the labels of the concept's prompts")
-    return table
+        others.add_row(name, f"pip install 'concept-probe\\[{name}]'")
+    others.add_row("clip:FOLDER", "zero-shot: the labels of the concept's prompts")
+    return Group(_by_package(RECOGNISERS, ("recogniser", "version", "labels"), row), others)
 
 
 def _saes() -> Table:

@@ -100,6 +100,11 @@ class Needs:
     examples: bool = False
     """Whether the concept must have example pictures."""
 
+    def words(self) -> tuple[str, ...]:
+        """What it can't start without, a word or two each."""
+        found = () if self.found == "nothing" or self.optional else (self.found.replace("_", " "),)
+        return (*found, *(name for name in ("answers", "anchor", "examples") if getattr(self, name)))
+
 
 NOTHING = Needs()
 
