@@ -139,7 +139,6 @@ def methods() -> frozenset[str]:
     return frozenset(kind.__module__ for kind in (*ERASERS.values(), *ATTACKS.values()))
 
 
-@pytest.mark.xfail(reason="rooms are still moving")
 def test_a_method_imports_no_method():
     wrong = []
     for path, relative in modules():
