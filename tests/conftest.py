@@ -1,4 +1,4 @@
-"""Every test is offline; workers that run beside each other share the cores."""
+"""Every test is offline and checks stated shapes; workers that run beside each other share the cores."""
 
 from __future__ import annotations
 
@@ -8,3 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # before torch reads it
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
+
+from tests.shapes import check_shapes
+
+check_shapes()
