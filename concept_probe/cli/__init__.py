@@ -23,6 +23,6 @@ app.command("bench")(bench.bench)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(audits.report)
 app.command("info")(info.info)
-app.add_typer(train_testbed.app, name="testbed")
+app.add_typer(train_testbed.testbed_app, name="testbed")
 
 __all__ = ["app"]

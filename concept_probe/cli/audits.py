@@ -35,7 +35,7 @@ from concept_probe.cli.common import (
 )
 
 EditFolder = Annotated[Path | None, typer.Option("--edit", help="Folder of an edit that `erase` wrote.")]
-Method = Annotated[str | None, typer.Option(help="An eraser to apply, see `info erasers`; instead of --edit.")]
+MethodToApply = Annotated[str | None, typer.Option(help="An eraser to apply, see `info erasers`; instead of --edit.")]
 FoundFolder = Annotated[Path | None, typer.Option("--found", help="Folder that `find` wrote.")]
 Queries = Annotated[int, typer.Option(min=0, help="Pictures, or texts, each attack may have made.")]
 Steps = Annotated[int, typer.Option(min=0, help="Optimiser steps each attack may take.")]
@@ -70,7 +70,7 @@ def attack(
     ] = None,
     model: Model = "emoji",
     edit: EditFolder = None,
-    method: Method = None,
+    method: MethodToApply = None,
     found: FoundFolder = None,
     sae: Saes = None,
     concept_file: ConceptFile = None,
@@ -125,7 +125,7 @@ def audit(
     concept: ConceptName,
     model: Model = "emoji",
     edit: EditFolder = None,
-    method: Method = None,
+    method: MethodToApply = None,
     found: FoundFolder = None,
     sae: Saes = None,
     concept_file: ConceptFile = None,

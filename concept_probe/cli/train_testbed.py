@@ -9,11 +9,11 @@ import typer
 
 from concept_probe.cli.common import err, plain_errors
 
-app = typer.Typer(no_args_is_help=True, help="Train or look at the embedded models.")
+testbed_app = typer.Typer(no_args_is_help=True, help="Train or look at the embedded models.")
 
 
-@app.command("train")
-def train(
+@testbed_app.command("train")
+def train_models(
     folder: Annotated[Path, typer.Option("--work", help="Folder for checkpoints; the same one resumes.")] = Path(
         "runs/testbed"
     ),
@@ -32,8 +32,8 @@ def train(
         err.print(f"models in {output}")
 
 
-@app.command("show")
-def show(
+@testbed_app.command("show")
+def show_icons(
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG file to write.")] = Path("icons.png"),
     every: Annotated[int, typer.Option(help="Every so many objects.")] = 8,
 ) -> None:

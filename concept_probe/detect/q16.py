@@ -74,16 +74,26 @@ def load_prompts(folder: Path | str, pair: TextImage) -> LearnedPrompts:
     return found
 
 
+@dataclass(frozen=True)
+class PromptFit:
+    """How prompts are learned from pictures."""
+
+    held: float = 0.25
+    """Share of each label's pictures that is kept for measuring the error."""
+    steps: int = 200
+    rate: float = 0.01
+    """Adam's."""
+    seed: int = 0
+    """Of which pictures are kept."""
+
+
 def learn_prompts(
     pair: TextImage,
     images: Float[Tensor, "n 3 h w"],
     labels: Sequence[str],
     *,
     start: Mapping[str, str] | None = None,
-    held: float = 0.25,
-    steps: int = 200,
-    rate: float = 0.01,
-    seed: int = 0,
+    fit: PromptFit = PromptFit(),
     name: str = "q16",
 ) -> LearnedPrompts:
     """Learn one prompt per label by cross-entropy, every label weighted alike, the pair itself frozen.
@@ -91,7 +101,7 @@ def learn_prompts(
     >>> looks = learn_prompts(pair, pictures, ["violence"] * 40 + ["none"] * 40, start={"violence": "violence"})
 
     `labels` are what the n pictures (0..1) show; `none` must be among them, for pictures that show nothing of the
-    kind. A prompt begins as the sentence in `start`, or as the mean of its label's pictures. A share `held` of each
+    kind. A prompt begins as the sentence in `start`, or as the mean of its label's pictures. A share of each
     label's pictures is not learned from: `error` is of them. Raises ValueError for a label with fewer than 2
     pictures, or without `none`.
     """
@@ -104,26 +114,26 @@ def learn_prompts(
         raise ValueError(f"q16: pictures are {told}; give at least 2 of each label, and some that show none of it")
     y = torch.tensor([names.index(label) for label in labels])
     chosen = torch.zeros(len(y), dtype=torch.bool)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(fit.seed)
     for k, label in enumerate(names):
         mine = (y == k).nonzero()[:, 0]
-        many = min(max(1, round(held * counts[label])), counts[label] - 1)
+        many = min(max(1, round(fit.held * counts[label])), counts[label] - 1)
         chosen[mine[torch.randperm(len(mine), generator=generator)[:many]]] = True
     x = pair.pictures(images)
     chosen, y = chosen.to(x.device), y.to(x.device)
-    fit, y_fit = x[~chosen], y[~chosen]
+    rows, y_fit = x[~chosen], y[~chosen]
     begin = [
-        pair.texts([start[label]])[0] if start and label in start else fit[y_fit == k].mean(0)
+        pair.texts([start[label]])[0] if start and label in start else rows[y_fit == k].mean(0)
         for k, label in enumerate(names)
     ]
     weight = 1 / torch.bincount(y_fit, minlength=len(names)).to(x)
     scale = pair.model.logit_scale.detach().exp()
     with torch.enable_grad():
         prompts = F.normalize(torch.stack(begin), dim=-1).clone().requires_grad_(True)
-        solver = torch.optim.Adam([prompts], lr=rate)
-        for _ in range(steps):
+        solver = torch.optim.Adam([prompts], lr=fit.rate)
+        for _ in range(fit.steps):
             solver.zero_grad()
-            F.cross_entropy(fit @ F.normalize(prompts, dim=-1).T * scale, y_fit, weight).backward()
+            F.cross_entropy(rows @ F.normalize(prompts, dim=-1).T * scale, y_fit, weight).backward()
             solver.step()
     learned = F.normalize(prompts.detach(), dim=-1)
     seen, right = (x[chosen] @ learned.T).argmax(-1), y[chosen]

@@ -14,7 +14,7 @@ Test = TypeVar("Test", bound=Callable[..., Any])
 
 
 @functools.cache
-def subject_of(model: str) -> Subject:
+def shared_subject(model: str) -> Subject:
     """A tiny model by name, the same one each time: laws leave it as it was."""
     return TINY_MODELS[model]()
 
@@ -59,7 +59,7 @@ class Laws:
     def cases(cls) -> Iterator[tuple[str, str, Any]]:
         """(model, name of the setting, setting), model by model."""
         for model in TINY_MODELS:
-            if subject_of(model).answers != cls.answers:
+            if shared_subject(model).answers != cls.answers:
                 continue
             for name in cls.registry:
                 ours = model in TINY_MODELS.own and name in cls.registry.own

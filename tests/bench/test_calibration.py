@@ -16,7 +16,7 @@ from concept_probe.bench.calibration.ground_truth import (
     ERASE,
     HELD_TRUTHS,
     Case,
-    State,
+    Condition,
     Subjects,
     benign,
     cases,
@@ -156,7 +156,7 @@ def test_tuning_moves_the_denoiser_alone_and_leaves_no_gradient():
 class Tiny(Subjects):
     """Models that know a cat, or were never taught one."""
 
-    def get(self, model: str, state: State):
+    def get(self, model: str, state: Condition):
         if (model, state) not in self._made:
             made = Known(0 if model == "emoji" else 1, concept(), without=None if model == "emoji" else "cat")
             made.name = model

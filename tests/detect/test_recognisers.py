@@ -14,7 +14,7 @@ from torch import Tensor
 from concept_probe import detect
 from concept_probe.detect.clip import ZeroShot, load_clip, zero_shot
 from concept_probe.detect.nudenet import NudeNet
-from concept_probe.detect.q16 import learn_prompts, load_prompts
+from concept_probe.detect.q16 import PromptFit, learn_prompts, load_prompts
 from concept_probe.evaluation.recogniser_rates import recogniser_rates
 from concept_probe.evaluation.trials import judge_answers
 from concept_probe.testbed import WEIGHTS
@@ -131,7 +131,7 @@ def test_the_real_detector_looks_at_pictures():
 def test_learned_prompts_tell_new_pictures_and_store_their_own_error(pair, tmp_path):
     images, shown = drawn(("camel", "bell", "panda", "snake"))
     labels = [s if s == "camel" else "none" for s in shown]
-    looks = learn_prompts(pair, images, labels, steps=60)
+    looks = learn_prompts(pair, images, labels, fit=PromptFit(steps=60))
     new, real = drawn(("camel", "bell", "panda", "snake"), seed=5)
     found = recogniser_rates(looks, new, [s if s == "camel" else "none" for s in real])
     assert found.accuracy.value > 0.9
@@ -146,7 +146,7 @@ def test_held_out_pictures_are_not_learned_from(pair):
     images, shown = drawn(tuple(o.name for o in objects()[:6]))
     generator = torch.Generator().manual_seed(0)
     labels = ["odd" if v else "none" for v in torch.randint(2, (len(shown),), generator=generator).tolist()]
-    looks = learn_prompts(pair, images, labels, steps=150)
+    looks = learn_prompts(pair, images, labels, fit=PromptFit(steps=150))
     seen = looks.probabilities(images).argmax(-1)
     wrong = (seen != torch.tensor([looks.labels.index(label) for label in labels])).float().mean()
     assert looks.error > float(wrong)
@@ -157,7 +157,7 @@ def test_learned_prompts_belong_to_their_pair_and_need_clean_pictures(pair, tmp_
     with pytest.raises(ValueError, match="some that show none of it"):
         learn_prompts(pair, images, shown)
     labels = [s if s == "camel" else "none" for s in shown]
-    folder = learn_prompts(pair, images, labels, start={"camel": "camel"}, steps=2).save(tmp_path / "q16")
+    folder = learn_prompts(pair, images, labels, start={"camel": "camel"}, fit=PromptFit(steps=2)).save(tmp_path / "q16")
     card = folder / "prompts.json"
     card.write_text(card.read_text().replace('"version": "', '"version": "0'))
     with pytest.raises(ValueError, match="learned with another pair"):

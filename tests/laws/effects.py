@@ -6,7 +6,9 @@ from concept_probe.erasers import Dpo
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.unlearning.answer_sets import preferred_pairs
 from concept_probe.families import CausalLMSubject
-from concept_probe.testing.checks.text_erasers import CONCEPT, Effect, answered_prompts, change, read_states
+from concept_probe.testing.checks.text_erasers import ErasureEffect, TextErasers, answered_prompts, change, later_states
+
+CONCEPT = TextErasers.concept
 
 
 def preference_lost(subject: CausalLMSubject, edit: Edit) -> float:
@@ -19,7 +21,7 @@ def preference_lost(subject: CausalLMSubject, edit: Edit) -> float:
 def misdirection(subject: CausalLMSubject, edit: Edit) -> float:
     """How far the first block's states are led at the concept's prompts."""
     site = subject.sites("resid")[0]
-    return float(change(subject, edit, lambda s: read_states(s, site, CONCEPT.target.fit)).abs().mean())
+    return float(change(subject, edit, lambda s: later_states(s, site, CONCEPT.target.fit)).abs().mean())
 
 
-EFFECTS: dict[str, Effect] = {"dpo": preference_lost, "memit": preference_lost, "rmu": misdirection}
+EFFECTS: dict[str, ErasureEffect] = {"dpo": preference_lost, "memit": preference_lost, "rmu": misdirection}

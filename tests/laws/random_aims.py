@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from concept_probe.erasers import Intervention, Itd, Saeuron, Safree
+from concept_probe.erasers.eraser import TINY_SAMPLING
 from concept_probe.erasers.guards.patch_replacement import PatchDetector, Replacer
 from concept_probe.erasers.guards.requery import Requery
 from concept_probe.erasers.guards.saeuron import timetable
@@ -15,8 +16,10 @@ from concept_probe.families import UNetSubject
 from concept_probe.find import concept_rows
 from concept_probe.find.directions.projection import orthonormal
 from concept_probe.find.rows import RowQuery
-from concept_probe.testing.checks.picture_erasers import CONCEPT, SAMPLING
+from concept_probe.testing.checks import PictureErasers
 from concept_probe.testing.found import random_sae, some_feature
+
+CONCEPT = PictureErasers.concept
 
 
 def random_itd(subject: UNetSubject, seed: int) -> Intervention:
@@ -31,8 +34,8 @@ def random_itd(subject: UNetSubject, seed: int) -> Intervention:
 def random_saeuron(subject: UNetSubject, seed: int) -> Intervention:
     """Features drawn at random, where the aimed one chooses by contrast."""
     sae = random_sae(subject, "cross_out")
-    rows = concept_rows(subject, CONCEPT, [sae.site], "fit", which=RowQuery(limit=2, sampling=SAMPLING))[sae.site]
-    drawn = torch.randint(sae.width, (SAMPLING.steps, 2), generator=torch.Generator().manual_seed(seed))
+    rows = concept_rows(subject, CONCEPT, [sae.site], "fit", which=RowQuery(limit=2, sampling=TINY_SAMPLING))[sae.site]
+    drawn = torch.randint(sae.width, (TINY_SAMPLING.steps, 2), generator=torch.Generator().manual_seed(seed))
     action = Saeuron()._action(sae, timetable(sae, rows, {0: 999, 1: 499}, drawn))
     return Intervention("saeuron", CONCEPT.name, {sae.site: action})
 
@@ -40,8 +43,8 @@ def random_saeuron(subject: UNetSubject, seed: int) -> Intervention:
 def random_patch_replacement(subject: UNetSubject, seed: int) -> Intervention:
     """Features drawn at random, and a floor that about as many patches exceed."""
     sae = random_sae(subject, "cross_out")
-    drawn = torch.randint(sae.width, (SAMPLING.steps, 16), generator=torch.Generator().manual_seed(seed))
-    detector = PatchDetector(sae, torch.tensor([999, 499]), drawn, torch.zeros(SAMPLING.steps))
+    drawn = torch.randint(sae.width, (TINY_SAMPLING.steps, 16), generator=torch.Generator().manual_seed(seed))
+    detector = PatchDetector(sae, torch.tensor([999, 499]), drawn, torch.zeros(TINY_SAMPLING.steps))
     replacer = Replacer(Requery(subject, ""))
     return Intervention("patch_replacement", CONCEPT.name, {sae.site: replacer.where(sae.site, detector)})
 

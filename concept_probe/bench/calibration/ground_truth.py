@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 Truth = Literal["present", "suppressed", "absent", "damaged"]
-State = Literal["as it is", "fine-tuned", "int8"]
-STATES: tuple[State, ...] = ("as it is", "fine-tuned", "int8")
+Condition = Literal["as it is", "fine-tuned", "int8"]
+CONDITIONS: tuple[Condition, ...] = ("as it is", "fine-tuned", "int8")
 HELD_TRUTHS = ("camel", "guitar", "rocket", "butterfly")
 """Objects that the cases of `present`, `suppressed` and `damaged` are about."""
 
@@ -37,9 +37,9 @@ class Case:
     concept: str
     model: str
     """`emoji`, or `emoji-untaught`."""
-    state: State = "as it is"
+    state: Condition = "as it is"
     """What was done to the audited weights that should change nothing."""
-    control: State = "as it is"
+    control: Condition = "as it is"
     """The state of the never-taught twin that it is compared with: another model than the one that is audited."""
     erase: str = ""
     """Key of ERASE; empty for none."""
@@ -48,14 +48,14 @@ class Case:
 def cases() -> Iterator[Case]:
     """All of them. A never-taught subject is never its own control: that would be 0 by definition."""
     for name in HELD_TRUTHS:
-        for state in STATES:
+        for state in CONDITIONS:
             yield Case(f"emoji, {state}", "present", name, "emoji", state)
         for how in ("blocklist", "uce", "negative prompt", "uce, a tenth"):
             truth: Truth = "present" if how == "uce, a tenth" else "suppressed"
             yield Case(f"emoji, {how}", truth, name, "emoji", erase=how)
     for name in REMOVED_OBJECTS:
         yield Case("never taught, as it is", "absent", name, "emoji-untaught", control="fine-tuned")
-        for state in STATES[1:]:
+        for state in CONDITIONS[1:]:
             yield Case(f"never taught, {state}", "absent", name, "emoji-untaught", state)
     for name in HELD_TRUTHS[:2]:
         for how in ("uce, twenty times", "noise"):
@@ -92,9 +92,9 @@ class Subjects:
     """The models of the cases, each made once: loaded, and changed in a way that should change nothing."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[str, State], Subject] = {}
+        self._made: dict[tuple[str, Condition], Subject] = {}
 
-    def get(self, model: str, state: State) -> Subject:
+    def get(self, model: str, state: Condition) -> Subject:
         if (model, state) not in self._made:
             from concept_probe.families import load
 

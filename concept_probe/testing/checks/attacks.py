@@ -11,7 +11,7 @@ import torch
 from concept_probe import detect
 from concept_probe.attacks import ATTACKS, Attempt, Budget
 from concept_probe.erasers import Blocklist, GradAscent, Safree, Sld, Uce
-from concept_probe.erasers.eraser import Eraser
+from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser
 from concept_probe.families import Subject
 from concept_probe.testing.concepts import tiny_concept, tiny_quiz, tiny_recogniser
 from concept_probe.testing.law import Laws, about, once
@@ -132,7 +132,7 @@ class PictureAttacks(AttackLaws):
     answers = "pictures"
     concept = tiny_concept()
     judge = tiny_recogniser()
-    sampling = Sampling(steps=2, guidance=2.0, batch=8)
+    sampling = TINY_SAMPLING
     budget = Budget(queries=12, gradient_steps=3, examples=2)
     small = (Budget(queries=1, gradient_steps=2, examples=1), Budget(queries=5, gradient_steps=0))
     erased = (Blocklist(), Sld(warmup=0.0, threshold=1.0), Safree(alpha=0.0, tokens="suffix"), Uce())

@@ -15,7 +15,7 @@ from torch import Tensor
 from concept_probe.erasers import ERASERS, Edit, Eraser, Intervention
 from concept_probe.families import Subject
 from concept_probe.testing import found
-from concept_probe.testing.law import Laws, about, subject_of
+from concept_probe.testing.law import Laws, about, shared_subject
 from concept_probe.testing.models import TINY_MODELS
 from concept_probe.testing.reading import everything, hooks_on, states_of_parameters
 from concept_probe.types import Concept
@@ -75,11 +75,11 @@ class EraserLaws(Laws):
     @functools.lru_cache(maxsize=8)
     def made(cls, model: str, name: str) -> Any:
         """The erasure that most laws look at."""
-        return cls.make(cls.setting(model, name), subject_of(model))
+        return cls.make(cls.setting(model, name), shared_subject(model))
 
     @pytest.fixture
     def subject(self, model: str) -> Subject:
-        return subject_of(model)
+        return shared_subject(model)
 
     @pytest.fixture
     def eraser(self, model: str, name: str) -> Anything:
@@ -112,7 +112,7 @@ class EraserLaws(Laws):
 
     @about(lambda eraser: eraser.on != "both")
     def test_it_refuses_a_subject_that_answers_otherwise(self, eraser: Anything) -> None:
-        other = subject_of("gpt2" if self.answers == "pictures" else "sd")
+        other = shared_subject("gpt2" if self.answers == "pictures" else "sd")
         with pytest.raises(TypeError, match=f"{eraser.name} erases from models that answer with {self.answers}"):
             eraser(other, self.concept)
 

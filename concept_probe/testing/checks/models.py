@@ -13,7 +13,7 @@ from concept_probe.erasers import Edit, LowRank
 from concept_probe.erasers.erasure.parameters import address
 from concept_probe.families import Subject
 from concept_probe.registry import UnknownName
-from concept_probe.testing.law import Laws, about, subject_of
+from concept_probe.testing.law import Laws, about, shared_subject
 from concept_probe.testing.models import TINY_MODELS, answered
 from concept_probe.testing.reading import everything, hooks_on, states_of_parameters
 from concept_probe.types import Prompt, Query, Site
@@ -32,12 +32,12 @@ class RoleLaws(Laws):
     def cases(cls) -> Iterator[tuple[str, str, tuple[str, Site]]]:
         """(model, role, (role, its first site))."""
         for model in TINY_MODELS.own if cls.own else TINY_MODELS.added:
-            subject = subject_of(model)
+            subject = shared_subject(model)
             yield from ((model, role, (role, subject.sites(role)[0])) for role in subject.roles())
 
     @pytest.fixture
     def subject(self, model: str) -> Subject:
-        return subject_of(model)
+        return shared_subject(model)
 
     @about(lambda place: place[1].side != "weight")
     def test_a_tap_that_only_looks_changes_no_bit(self, subject: Subject, name: str) -> None:

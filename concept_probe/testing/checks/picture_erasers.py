@@ -11,17 +11,16 @@ from torch import Tensor
 
 from concept_probe.activations import tap
 from concept_probe.erasers import Edit
+from concept_probe.erasers.eraser import TINY_SAMPLING
 from concept_probe.families import Subject
 from concept_probe.testing import found
 from concept_probe.testing.checks.erasers import Anything, EraserLaws
 from concept_probe.testing.concepts import made_up_concept, tiny_concept
 from concept_probe.testing.law import about
 from concept_probe.testing.reading import read_first
-from concept_probe.types import Prompt, Query, Sampling, Site
+from concept_probe.types import Prompt, Query, Site
 
-SAMPLING = Sampling(steps=2, guidance=2.0, batch=8)
-CONCEPT = tiny_concept()
-GOALS = {"to_empty": (Prompt(""),) * 4, "to_anchor": CONCEPT.anchor.fit}
+GOALS = {"to_empty": (Prompt(""),) * 4, "to_anchor": tiny_concept().anchor.fit}
 """The prompts whose predictions the concept's fit prompts are led to."""
 FEW, SOME = 3, 8
 """Random aims that trained erasers, and others, are compared with."""
@@ -29,18 +28,18 @@ FEW, SOME = 3, 8
 
 class PictureErasers(EraserLaws):
     answers = "pictures"
-    concept = CONCEPT
+    concept = tiny_concept()
     random_aims: ClassVar[Mapping[str, Callable[[Any, int], Any]]] = {}
     """(subject, seed) -> the erasure, of methods that choose by themselves what they work on: a random choice."""
 
     def read(self, subject: Subject) -> Tensor:
-        return subject.generate([Query(p, i) for i, p in enumerate(self.concept.target.test[:2])], SAMPLING)
+        return subject.generate([Query(p, i) for i, p in enumerate(self.concept.target.test[:2])], TINY_SAMPLING)
 
     def read_in_parts(self, subject: Subject) -> tuple[Tensor, Tensor]:
         own, others = self.concept.target.test, self.concept.unrelated.test
         queries = [Query(p, i) for i, p in enumerate((*own, *others))]
-        parts = subject.generate(queries[::-1], replace(SAMPLING, batch=2)).flip(0)
-        return subject.generate(queries, SAMPLING), parts
+        parts = subject.generate(queries[::-1], replace(TINY_SAMPLING, batch=2)).flip(0)
+        return subject.generate(queries, TINY_SAMPLING), parts
 
     def elsewhere(self, eraser: Anything, subject: Subject, seed: int) -> Any:
         """The same method, given as much at random; where it goes by prompts, the same sentences with a made-up word."""
@@ -93,7 +92,7 @@ class PictureErasers(EraserLaws):
         def away(text: str) -> float:
             with self.make(replace(eraser, text=text), subject).on(subject):
                 u, c = guided_parts(subject, site, asked)
-            moved = (1 - SAMPLING.guidance) * (u - empty) + SAMPLING.guidance * (c - cond)
+            moved = (1 - TINY_SAMPLING.guidance) * (u - empty) + TINY_SAMPLING.guidance * (c - cond)
             return float(torch.cosine_similarity(moved.flatten(), (empty - cond).flatten(), dim=0))
 
         others = [away(text) for text in ("the dog", "the sun", "the red")]
@@ -148,7 +147,7 @@ def guided_parts(subject: Subject, site: Site, asked: Prompt) -> tuple[Tensor, T
     """Unconditional and conditional prediction at the first step."""
     seen = []
     with tap(subject, {site: lambda x, moment: seen.append(x.clone())}):
-        subject.run_to([site], [Query(asked, i) for i in range(4)], SAMPLING, [0])
+        subject.run_to([site], [Query(asked, i) for i in range(4)], TINY_SAMPLING, [0])
     empty, cond = seen[-1].chunk(2)  # a guard's own pass comes before the one that it is part of
     return empty, cond
 

@@ -8,24 +8,24 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from concept_probe.activations import tap
+from concept_probe.activations import read_site
+from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.families import Subject
 from concept_probe.testing import found
 from concept_probe.testing.checks.erasers import Anything, EraserLaws, by_features
 from concept_probe.testing.concepts import MADE_UP_FACTS, tiny_facts
 from concept_probe.testing.law import about
-from concept_probe.types import Concept, Moment, Prompt, Query, Sampling, Site
+from concept_probe.types import Concept, Prompt, Query, Sampling, Site
 
-CONCEPT = tiny_facts()
-Effect = Callable[[Any, Any], float]
+ErasureEffect = Callable[[Any, Any], float]
 """(subject, erasure) -> how far the erasure moves what it is to move."""
 RANDOM = 3
 
 
 class TextErasers(EraserLaws):
     answers = "texts"
-    concept = CONCEPT
-    effects: ClassVar[Mapping[str, Effect]] = {}
+    concept = tiny_facts()
+    effects: ClassVar[Mapping[str, ErasureEffect]] = {}
     """Of methods whose effect is another than that which `effect_of` has for what they need."""
 
     @property
@@ -55,7 +55,7 @@ class TextErasers(EraserLaws):
         other = tiny_facts(*MADE_UP_FACTS[seed])
         return eraser(subject, other, found.aimed(eraser.needs, subject, other))
 
-    def effect_of(self, eraser: Anything, subject: Any) -> Effect:
+    def effect_of(self, eraser: Anything, subject: Any) -> ErasureEffect:
         """How much likelihood the concept's answers lose, for what needs answers.
 
         For edits by features, how far what these read moves; else how far what the unembedding reads moves at the
@@ -69,7 +69,7 @@ class TextErasers(EraserLaws):
             (space,) = found.aimed(eraser.needs, subject, self.concept)
 
             def read(s: Subject) -> Tensor:
-                return read_states(s, space.site, self.concept.target.fit) @ space.basis
+                return later_states(s, space.site, self.concept.target.fit) @ space.basis
 
             return lambda s, erasure: float(change(s, erasure, read).abs().mean())
         return self.told_apart
@@ -105,17 +105,10 @@ def answered_prompts(concept: Concept) -> list[tuple[Prompt, str]]:
 
 def answers_lost(subject: Any, erasure: Any) -> float:
     """Log likelihood that the answers of the erasers' concept lose, in the mean."""
-    return -float(change(subject, erasure, lambda s: s.log_probs(answered_prompts(CONCEPT)).total).mean())
+    return -float(change(subject, erasure, lambda s: s.log_probs(answered_prompts(TextErasers.concept)).total).mean())
 
 
-def read_states(subject: Subject, site: Site, prompts: Sequence[Prompt]) -> Tensor:
+def later_states(subject: Any, site: Site, prompts: Sequence[Prompt]) -> Tensor:
     """States at a site of all tokens behind the first of their prompt, (n, d)."""
-    seen: list[Tensor] = []
-
-    def look(x: Tensor, moment: Moment) -> None:
-        assert moment.places is not None
-        seen.append(x[moment.places > 0])
-
-    with tap(subject, {site: look}):
-        subject.run_to([site], [Query(p) for p in prompts])
-    return torch.cat(seen)
+    x, read = read_site(subject, site, prompts)
+    return x[after_first_token(read)]
