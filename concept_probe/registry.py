@@ -17,7 +17,7 @@ def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     return difflib.get_close_matches(name, list(known), n=limit, cutoff=0.3)
 
 
-Thing = TypeVar("Thing")
+Named = TypeVar("Named")
 
 
 class UnknownName(LookupError):
@@ -31,7 +31,7 @@ class UnknownName(LookupError):
         super().__init__(f"{what} {name!r} not found{hint}{names}" + (f" ({where})" if where else ""))
 
 
-def look_up(table: Mapping[str, Thing], name: str, what: str, where: str = "") -> Thing:
+def look_up(table: Mapping[str, Named], name: str, what: str, where: str = "") -> Named:
     """`table[name]`, or an error that helps.
 
     >>> look_up({"uce": 1}, "uci", "eraser")
@@ -43,7 +43,7 @@ def look_up(table: Mapping[str, Thing], name: str, what: str, where: str = "") -
     return table[name]
 
 
-class Registry(Mapping[str, Thing], Generic[Thing]):
+class Registry(Mapping[str, Named], Generic[Named]):
     """Names to things: those of this package, in their order, then those of installed packages, by name.
 
     A package adds one by an entry point, whose group is `concept_probe.` and the registry's name:
@@ -54,11 +54,11 @@ class Registry(Mapping[str, Thing], Generic[Thing]):
     It is imported when it is first asked for.
     """
 
-    def __init__(self, name: str, own: Mapping[str, Thing]) -> None:
+    def __init__(self, name: str, own: Mapping[str, Named]) -> None:
         self.name = name
         """Plural, as `erasers`; the group of entry points is `concept_probe.erasers`."""
         self.own = dict(own)
-        self._loaded: dict[str, Thing] = {}
+        self._loaded: dict[str, Named] = {}
 
     @cached_property
     def added(self) -> Mapping[str, EntryPoint]:
@@ -77,7 +77,7 @@ class Registry(Mapping[str, Thing], Generic[Thing]):
             out[point.name] = point
         return out
 
-    def __getitem__(self, name: str) -> Thing:
+    def __getitem__(self, name: str) -> Named:
         if name in self.own:
             return self.own[name]
         if name not in self._loaded:

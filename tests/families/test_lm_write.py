@@ -7,7 +7,7 @@ import torch
 
 from concept_probe.activations import tap
 from concept_probe.families import CausalLMSubject
-from concept_probe.families.language.generate import Choice
+from concept_probe.families.language.generate import TokenChoice
 from concept_probe.families.language.tokens import spell
 from concept_probe.testing.models.language import LANGUAGE, LM_LENGTH
 from concept_probe.types import Moment, Prompt, Query, Sampling
@@ -53,15 +53,15 @@ def test_draws_follow_the_distribution_and_temperature_sharpens_it():
     logits = torch.tensor([0.0, 1.0, 2.0, -30.0])
     n = 4000
     for temperature in (0.5, 1.0, 2.0):
-        drawn = Choice(range(n), temperature)(logits.expand(n, -1))
+        drawn = TokenChoice(range(n), temperature)(logits.expand(n, -1))
         shares = torch.bincount(drawn, minlength=4) / n
         expected = (logits / temperature).softmax(-1)
         assert float((shares - expected).abs().max()) < 4 * (0.25 / n) ** 0.5
-    assert Choice([0], 0.0)(logits[None]).tolist() == [2]
+    assert TokenChoice([0], 0.0)(logits[None]).tolist() == [2]
     with pytest.raises(ValueError, match=r"temperature -1\.0 is below 0"):
-        Choice([0], -1.0)
+        TokenChoice([0], -1.0)
     with pytest.raises(FloatingPointError, match="not finite"):
-        Choice([0], 0.0)(torch.tensor([[float("nan"), 1.0]]))
+        TokenChoice([0], 0.0)(torch.tensor([[float("nan"), 1.0]]))
 
 
 def test_a_text_ends_at_the_end_mark_and_the_others_go_on():

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from concept_probe.families.language.generate import Choice, Reader, read_once, write
+from concept_probe.families.language.generate import Reader, TokenChoice, read_once, write
 from concept_probe.families.language.layout import LmLayout, lm_layout, lm_sites
 from concept_probe.families.language.tokens import Batch, Padding, Spelled, pad, spell
 from concept_probe.families.progress import progress
@@ -240,7 +240,7 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
         with torch.no_grad(), progress("texts", len(queries) if len(queries) > TEXTS_WITHOUT_PROGRESS else 0) as done:
             for start in range(0, len(queries), sampling.batch):
                 rows = range(start, min(start + sampling.batch, len(queries)))
-                choose = Choice([queries[i].seed for i in rows], sampling.temperature)
+                choose = TokenChoice([queries[i].seed for i in rows], sampling.temperature)
                 batch = self._batch([spelled[i] for i in rows])
                 written = write(
                     self.model, batch, choose, tokens=sampling.tokens, ends=self.ends,

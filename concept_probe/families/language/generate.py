@@ -67,7 +67,7 @@ def _logits(
     return out[torch.arange(len(out), device=out.device), column]
 
 
-class Choice:
+class TokenChoice:
     """Picks each row's next token: the likeliest, or one drawn at `temperature` from the row's own source.
 
     A draw is one uniform number per row and token, put through the cumulative distribution: neither the batch nor
@@ -97,7 +97,7 @@ class Choice:
 def write(
     model: nn.Module,
     batch: Batch,
-    choose: Choice,
+    choose: TokenChoice,
     *,
     tokens: int,
     ends: Collection[int],
