@@ -157,7 +157,9 @@ def test_learned_prompts_belong_to_their_pair_and_need_clean_pictures(pair, tmp_
     with pytest.raises(ValueError, match="some that show none of it"):
         learn_prompts(pair, images, shown)
     labels = [s if s == "camel" else "none" for s in shown]
-    folder = learn_prompts(pair, images, labels, start={"camel": "camel"}, fit=PromptFit(steps=2)).save(tmp_path / "q16")
+    folder = learn_prompts(pair, images, labels, start={"camel": "camel"}, fit=PromptFit(steps=2)).save(
+        tmp_path / "q16"
+    )
     card = folder / "prompts.json"
     card.write_text(card.read_text().replace('"version": "', '"version": "0'))
     with pytest.raises(ValueError, match="learned with another pair"):
