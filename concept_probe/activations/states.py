@@ -67,7 +67,10 @@ def read_states(
 def read_texts(
     subject: Subject, prompts: Sequence[Prompt], sites: Sequence[Site], pick: Pick = whole_texts
 ) -> dict[Site, tuple[Tensor, ...]]:
-    """As `read_states`, one tensor per prompt, (t, d) each: texts may be of any length."""
+    """As `read_states`, one tensor per prompt, (t, d) each: texts may be of any length.
+
+    Where something that is on reads texts of its own in passing, the last pass that met a prompt's number counts.
+    """
     found: dict[Site, dict[int, Tensor]] = {site: {} for site in sites}
 
     def look(site: Site) -> Callable[[Tensor, Moment], None]:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from concept_probe.activations import read_texts, tap
-from concept_probe.activations.states import tokens_of_kind
+from concept_probe.activations import tap
 from concept_probe.families import Subject
 from concept_probe.families.text.tokens import SUBJECT
 from concept_probe.types import Moment, Prompt, Site
@@ -20,13 +19,25 @@ Vectors = dict[Site, nn.Parameter]
 
 def start_vectors(subject: Subject, prompts: tuple[Prompt, ...]) -> Vectors:
     """Per token-embedding site (L, d): the mean embedding of the j-th token of the prompts' subjects."""
+    seen: dict[Site, list[tuple[Tensor, Tensor]]] = {site: [] for site in subject.sites("token_embedding")}
+
+    def keep(site: Site) -> Callable[[Tensor, Moment], None]:
+        def see(x: Tensor, moment: Moment) -> None:
+            where, order = _places(x, moment)
+            if where.any():  # a guard may read texts of its own in passing, which name no subject
+                seen[site].append((x.detach()[where], order))
+
+        return see
+
+    with torch.no_grad(), tap(subject, {site: keep(site) for site in seen}):
+        subject.encode(list(prompts))
     out = {}
-    for site, of in read_texts(subject, prompts, subject.sites("token_embedding"), tokens_of_kind(SUBJECT)).items():
-        longest = max(map(len, of), default=0)
-        if not longest:
+    for site, parts in seen.items():
+        if not parts:
             raise ValueError(f"{site}: no token of the placeholder was seen at this site")
-        mean = [torch.stack([x[j] for x in of if len(x) > j]).float().mean(0) for j in range(longest)]
-        out[site] = nn.Parameter(torch.stack(mean).to(of[0].dtype), requires_grad=False)
+        rows, order = torch.cat([x for x, _ in parts]), torch.cat([o for _, o in parts])
+        mean = [rows[order == j].float().mean(0) for j in range(int(order.max()) + 1)]
+        out[site] = nn.Parameter(torch.stack(mean).to(rows.dtype), requires_grad=False)
     return out
 
 

@@ -16,7 +16,7 @@ class SeesFeatures(Protocol):
     def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]: ...
 
 
-def pixel_distance(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> float:
+def pixel_distance(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "m 3 h w"]) -> float:
     """Mean absolute difference of pictures in 0..1 of the same prompts and noise: 0 the same, 1 black for white.
 
     Raises ValueError for other shapes or no picture.
