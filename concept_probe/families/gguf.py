@@ -64,12 +64,16 @@ def converted(file: Path) -> Path:
 
 def _convert(file: Path, folder: Path) -> None:
     try:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            str(file.parent), gguf_file=file.name, dtype=torch.float32
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            str(file.parent), gguf_file=file.name, dtype=torch.float32, output_loading_info=True
         )
+        model, info = loaded
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     except Exception as problem:  # a damaged file fails wherever its reader stumbles
         raise ValueError(f"GGUF file {str(file)!r} could not be read as a language model: {problem}") from problem
+    if info["missing_keys"]:
+        lacking = ", ".join(sorted(info["missing_keys"])[:3])
+        raise ValueError(f"GGUF file {str(file)!r} lacks tensors of its own model ({lacking}): get it again, whole")
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):  # the weights are plain numbers from here on
         del config.quantization_config

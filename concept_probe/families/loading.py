@@ -1,36 +1,40 @@
-"""From a name, a folder or a hub id to a subject."""
+"""From a name, a folder or a hub id to a subject, and from a pipeline in memory: the two doors of the room."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, overload
 
 import diffusers
 import torch
 import transformers
-from safetensors import SafetensorError
-from torch import nn
 
+from concept_probe.families.check import check_subject
+from concept_probe.families.diffusion.reading import pipeline_index
 from concept_probe.families.diffusion.unet import UNetSubject
 from concept_probe.families.gguf import converted
-from concept_probe.families.language.causal_lm import CausalLMSubject, LanguageModel
+from concept_probe.families.language.causal_lm import CausalLMSubject
+from concept_probe.families.language.reading import LanguageModel
+from concept_probe.families.reading import Mismatch, Source, quiet
 from concept_probe.families.subject import Subject
-from concept_probe.registry import UnknownName, look_up
-from concept_probe.storage import PICKLES
+from concept_probe.registry import Registry, UnknownName, look_up
 
-PIPELINES: dict[str, type[UNetSubject]] = {
-    "StableDiffusionPipeline": UNetSubject,
-    "StableDiffusionXLPipeline": UNetSubject,
-}
-"""Class name in a pipeline's model_index.json to its family."""
+FAMILIES: Registry[type[Subject[Any]]] = Registry(
+    "families",
+    {
+        "LanguageModel": CausalLMSubject,
+        "StableDiffusionPipeline": UNetSubject,
+        "StableDiffusionXLPipeline": UNetSubject,
+    },
+)
+"""Class name of a pipeline, as in its model_index.json, to its family; of a language model and its tokenizer,
+`LanguageModel`."""
 
 
 def load(
     source: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
-) -> Subject:
+) -> Subject[Any]:
     """A subject from the name of a known model, a folder that `save_pretrained` wrote, a GGUF file, or a hub id.
 
     >>> subject = load("emoji")
@@ -40,93 +44,67 @@ def load(
     Whether it is a pipeline or a language model is read from the folder: model_index.json or config.json. Weights
     come from safetensors, or from a GGUF file, which is converted once; they are cast to `dtype`. Raises UnknownName
     for a name that nothing has, FileNotFoundError for a folder or hub id that cannot be read, ValueError for pickled
-    weights or a model that is built in another way.
+    weights, a model that is built in another way, or one that is not what its files hold (see `check_subject`).
     """
-    from concept_probe import testbed
-
-    text = str(source)
-    if text in testbed.LANGUAGE_MODELS:
-        return _language_model(text, *_smollm2(), dtype, device)
-    if text.endswith(".gguf"):
-        file = Path(text).expanduser()
-        with _quiet():
-            folder = converted(file)
-        return _language_model(file.stem, folder, True, dtype, device)
-    if text in testbed.EMBEDDED:
-        return _pipeline(text, str(testbed.folder(text)), True, dtype, device)
-    name, place, local = _resolve(source)
-    if local and not (Path(place) / "model_index.json").is_file() and (Path(place) / "config.json").is_file():
-        return _language_model(name, place, True, dtype, device)
-    if not local and not _reachable(place, "model_index.json") and _reachable(place, "config.json"):
-        return _language_model(name, place, False, dtype, device)
-    return _pipeline(name, place, local, dtype, device)
+    name, place, local = _found(source)
+    where = Source(place, local, dtype, device)
+    kind = "LanguageModel" if _is_language_model(place, local) else str(pipeline_index(where).get("_class_name"))
+    family = _family(kind, f"{place} declares it in model_index.json")
+    pipeline, mismatches = family.read(where)
+    return _admitted(family, name, pipeline, mismatches)
 
 
 @overload
 def adopt(pipeline: LanguageModel, name: str) -> CausalLMSubject: ...
 @overload
-def adopt(pipeline: Any, name: str) -> UNetSubject: ...
-def adopt(pipeline: Any, name: str) -> Subject:
-    """A subject around a diffusers pipeline or a `LanguageModel` that is already in memory.
+def adopt(
+    pipeline: diffusers.StableDiffusionPipeline | diffusers.StableDiffusionXLPipeline, name: str
+) -> UNetSubject: ...
+@overload
+def adopt(pipeline: Any, name: str) -> Any: ...
+def adopt(pipeline: Any, name: str) -> Subject[Any]:
+    """A subject around a pipeline that is already in memory: of diffusers, a `LanguageModel`, or of another family.
 
-    Its modules go to evaluation mode without gradients. Raises ValueError for a pipeline that lacks a part or is
-    distilled for a guidance embedding, and for a language model that is built in another way.
+    Its modules go to evaluation mode without gradients. Raises UnknownName for a class of pipeline that no family
+    knows, ValueError for a pipeline that lacks a part or is built in another way, and as `check_subject` does.
     """
-    if isinstance(pipeline, LanguageModel):
-        pipeline.model.eval().requires_grad_(False)
-        return CausalLMSubject(name, pipeline)
-    for part in ("text_encoder", "unet", "vae"):
-        if getattr(pipeline, part, None) is None:
-            raise ValueError(
-                f"{name}: the pipeline has no {part}, which this family needs (refiners have no text_encoder)"
-            )
-    if getattr(pipeline.unet.config, "time_cond_proj_dim", None) is not None:
-        raise ValueError(f"{name}: the U-Net reads a guidance embedding (time_cond_proj_dim), which is not supported")
-    for module in pipeline.components.values():
-        if isinstance(module, nn.Module):
-            module.eval().requires_grad_(False)
-    return UNetSubject(name, pipeline)
+    family = _family(type(pipeline).__name__, f"{name} is one")
+    return _admitted(family, name, pipeline, [])
 
 
-def _pipeline(name: str, place: str, local: bool, dtype: torch.dtype, device: torch.device | str | None) -> Subject:
-    try:
-        index = diffusers.DiffusionPipeline.load_config(place, local_files_only=local)
-    except (OSError, ValueError) as problem:
-        raise _unreadable(place, local, problem) from problem
-    if not isinstance(index, Mapping):
-        raise ValueError(f"{place}: model_index.json holds a {type(index).__name__}, not a table of components")
-    kind = str(index.get("_class_name"))
-    look_up(PIPELINES, kind, "pipeline class", f"{place} declares it in model_index.json")
+def _family(kind: str, where: str) -> type[Subject[Any]]:
+    return look_up(FAMILIES, kind, "pipeline class", where)
+
+
+def _admitted(family: type[Subject[Any]], name: str, pipeline: Any, mismatches: list[Mismatch]) -> Subject[Any]:
+    subject = family.adopt(name, pipeline)
+    check_subject(subject, mismatches)
+    for module in subject.components.values():
+        module.eval().requires_grad_(False)
+    return subject
+
+
+def _found(source: str | Path) -> tuple[str, str, bool]:
+    """Name, place, and whether the place is a local folder."""
+    from concept_probe import testbed
+
+    text = str(source)
+    if text in testbed.LANGUAGE_MODELS:
+        return text, *_smollm2()
+    if text.endswith(".gguf"):
+        file = Path(text).expanduser()
+        with quiet():
+            return file.stem, str(converted(file)), True
+    if text in testbed.EMBEDDED:
+        return text, str(testbed.folder(text)), True
+    return _resolve(source)
+
+
+def _is_language_model(place: str, local: bool) -> bool:
+    index, config = "model_index.json", "config.json"
     if local:
-        refuse_pickles(Path(place), [str(c) for c in index if (Path(place) / str(c)).is_dir()])
-    without = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
-    left_out = {k: v for k, v in without.items() if k in index}
-    try:
-        with _quiet():
-            pipeline = _pipeline_class(kind).from_pretrained(
-                place, dtype=dtype, use_safetensors=True, local_files_only=local, **left_out
-            )
-    except (OSError, ValueError) as problem:
-        raise _unreadable(place, local, problem) from problem
-    if dtype == torch.float16 and pipeline.vae.config.force_upcast:
-        pipeline.vae.to(torch.float32)  # its activations overflow in float16
-    return adopt(pipeline.to(device) if device is not None else pipeline, name)
-
-
-def _language_model(
-    name: str, place: str | Path, local: bool, dtype: torch.dtype, device: torch.device | str | None
-) -> Subject:
-    if local:
-        refuse_pickles(Path(place), ["."])
-    try:
-        with _quiet():
-            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                place, dtype=dtype, use_safetensors=True, local_files_only=local
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(place, local_files_only=local)
-    except (OSError, ValueError, SafetensorError) as problem:
-        raise _unreadable(place, local, problem) from problem
-    return adopt(LanguageModel(model.to(device) if device is not None else model, tokenizer), name)
+        return not (Path(place) / index).is_file() and (Path(place) / config).is_file()
+    return not _reachable(place, index) and _reachable(place, config)
 
 
 def _smollm2() -> tuple[str, bool]:
@@ -135,7 +113,7 @@ def _smollm2() -> tuple[str, bool]:
 
     file = smollm2.gguf_file()
     if file is not None:
-        with _quiet():
+        with quiet():
             return str(converted(file)), True
     if not _reachable(smollm2.HUB_ID, "config.json"):
         raise FileNotFoundError(
@@ -170,59 +148,3 @@ def _reachable(hub_id: str, file: str) -> bool:
         return transformers.utils.cached_file(hub_id, file) is not None
     except (OSError, ValueError):
         return False
-
-
-def _unreadable(source: str | Path, local: bool, problem: Exception) -> FileNotFoundError:
-    said = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-    if local:
-        mend = (
-            "it must hold model_index.json and a folder of safetensors per component, or config.json, a tokenizer and "
-            "safetensors of a language model, as save_pretrained writes"
-        )
-    else:
-        mend = (
-            "check the spelling and the network; without one (or with HF_HUB_OFFLINE set) the model must be in the "
-            "local cache, or give a folder instead; a gated model needs `hf auth login`; weights must be safetensors"
-        )
-    what = "folder" if local else "hub id"
-    return FileNotFoundError(f"{what} {str(source)!r} could not be loaded: {said}; {mend}")
-
-
-def refuse_pickles(folder: Path, parts: Iterable[str]) -> None:
-    """ValueError for the first of `parts`, folders inside `folder`, whose weights are a pickle and nothing else."""
-    for name in parts:
-        part = folder / name
-        if any(part.glob("*.safetensors")):
-            continue
-        pickled = sorted(p.name for p in part.iterdir() if p.suffix in PICKLES)
-        if pickled:
-            raise ValueError(
-                f"{part} holds its weights as a pickle ({pickled[0]}), which can run code when it is opened, and is "
-                "refused; convert it where you trust it: save_pretrained(folder) of the pipeline or model"
-            )
-
-
-def _pipeline_class(kind: str) -> Any:
-    """The pipeline class; importing it makes transformers remark on image libraries that nothing here uses."""
-    logs = transformers.utils.logging
-    level = logs.get_verbosity()
-    try:
-        logs.set_verbosity_error()
-        return getattr(diffusers, kind)
-    finally:
-        logs.set_verbosity(level)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the libraries' loading bars off the terminal, and leave their settings as they were."""
-    logs = (diffusers.utils.logging, transformers.utils.logging)
-    shown = [log.is_progress_bar_enabled() for log in logs]
-    try:
-        for log in logs:
-            log.disable_progress_bar()
-        yield
-    finally:
-        for log, was in zip(logs, shown, strict=True):
-            if was:
-                log.enable_progress_bar()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from concept_probe.families.reading import Mismatch, Source
 from concept_probe.families.state import State, with_gradients
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.tokens import Tokens
@@ -45,6 +46,19 @@ class Subject(abc.ABC, Generic[Answers]):
         """The diffusers pipeline, or a language model with its tokenizer; `save_pretrained(folder)` writes it."""
         self.state = State()
         """What is switched on in it, and the pass under way."""
+
+    @classmethod
+    @abc.abstractmethod
+    def read(cls, source: Source) -> tuple[Any, list[Mismatch]]:
+        """The pipeline at a place, and how its components differ from their files.
+
+        Raises ValueError for weights in a pickle, FileNotFoundError for what can't be read.
+        """
+
+    @classmethod
+    @abc.abstractmethod
+    def adopt(cls, name: str, pipeline: Any) -> Self:
+        """The subject around a pipeline of this family. Raises ValueError for one that is built in another way."""
 
     @property
     @abc.abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -51,6 +51,10 @@ class Gaussian(DiffusionSubject):
     def __init__(self, scheduler: Any) -> None:
         pipeline = SimpleNamespace(components={"denoiser": nn.Linear(1, 1)}, scheduler=scheduler, config=None)
         super().__init__("gaussian", pipeline, Wordless(), {})
+
+    @classmethod
+    def adopt(cls, name: str, pipeline: Any) -> Self:
+        return cls(pipeline.scheduler)
 
     def axis(self, site: Site) -> Literal["token", "patch"]:
         return "patch"

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from concept_probe.families.diffusion.guidance import Guidance
+from concept_probe.families.diffusion.reading import read_pipeline
 from concept_probe.families.diffusion.schedule import NoiseSchedule
 from concept_probe.families.diffusion.schedulers import schedule_of
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.families.diffusion.vae import decoded, encoded
 from concept_probe.families.progress import progress
+from concept_probe.families.reading import Mismatch, Source
 from concept_probe.families.subject import SAMPLING, Subject
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.encoders import TextEncoders
@@ -47,6 +49,10 @@ class DiffusionSubject(Subject[Tensor]):
         """What acts on trajectories, in its order; see `hooked`."""
         self._passes: list[tuple[Tensor, Tensor, Conditioning]] = []
         """Latents, timestep and condition of the passes of the denoiser that are under way, the innermost last."""
+
+    @classmethod
+    def read(cls, source: Source) -> tuple[Any, list[Mismatch]]:
+        return read_pipeline(source)
 
     @property
     @abc.abstractmethod
@@ -156,8 +162,8 @@ class DiffusionSubject(Subject[Tensor]):
         if condition is None:
             condition = own.rows(torch.tensor(index, device=own.states.device))
             branches = tuple(now.branches[i] for i in index)
-        asked = tuple(now.prompts[i] for i in index)
-        moment = replace(now, prompts=asked, branches=branches, token_kinds=condition.kinds, nested=True)
+        now = replace(now, prompts=tuple(now.prompts[i] for i in index), branches=branches)
+        moment = replace(now, token_kinds=condition.kinds, nested=True)
         with self.during(moment):
             return self._predict(latents[index], timestep if timestep.ndim == 0 else timestep[index], condition)
 
@@ -248,12 +254,9 @@ class DiffusionSubject(Subject[Tensor]):
         return trajectory.latents
 
     def run_to(
-        self,
-        sites: Sequence[Site],
-        queries: Sequence[Query],
-        sampling: Sampling = SAMPLING,
+        self, sites: Sequence[Site], queries: Sequence[Query], sampling: Sampling = SAMPLING,
         steps: Sequence[int] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Run one batch until `sites` have been met; without sites of the denoiser only the text encoders run.
 
         `steps` are the denoising steps that matter (None: all); the trajectory ends in the last of them.

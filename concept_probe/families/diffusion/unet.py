@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from concept_probe.families.diffusion.guidance import Guidance, classifier_free
+from concept_probe.families.diffusion.schedulers import schedule_of
 from concept_probe.families.diffusion.sites import cross_attentions, unet_sites
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.families.text.clip import ClipEncoders
@@ -24,6 +25,11 @@ class UNetSubject(DiffusionSubject):
     def __init__(self, name: str, pipeline: Any) -> None:
         super().__init__(name, pipeline, ClipEncoders.of(pipeline), unet_sites("unet", pipeline.unet))
         self._token_paths = {f"{p}.{key}" for p in cross_attentions(pipeline.unet) for key in ("to_k", "to_v")}
+
+    @classmethod
+    def adopt(cls, name: str, pipeline: Any) -> Self:
+        _refuse(name, pipeline)
+        return cls(name, pipeline)
 
     def axis(self, site: Site) -> Literal["token", "patch"]:
         return "token" if self.is_text(site) or site.path in self._token_paths else "patch"
@@ -61,3 +67,27 @@ class UNetSubject(DiffusionSubject):
         height, width = self.picture_size
         ids = torch.tensor([[height, width, 0, 0, height, width]], device=latents.device, dtype=latents.dtype)
         return ids.expand(len(latents), -1)
+
+
+def _refuse(name: str, pipeline: Any) -> None:
+    """Raise ValueError for a pipeline that lacks a part, or whose U-Net reads or predicts anything else than this
+    family gives it; UnknownName for a scheduler whose levels of noise nobody knows."""
+    for part in ("text_encoder", "unet", "vae"):
+        if getattr(pipeline, part, None) is None:
+            raise ValueError(
+                f"{name}: the pipeline has no {part}, which this family needs (refiners have no text_encoder)"
+            )
+    unet, vae = pipeline.unet.config, pipeline.vae.config
+    if unet.time_cond_proj_dim is not None:
+        raise ValueError(f"{name}: the U-Net reads a guidance embedding (time_cond_proj_dim), which is not supported")
+    if unet.encoder_hid_dim_type is not None:
+        raise ValueError(
+            f"{name}: the U-Net reads pictures or another projection beside the text (encoder_hid_dim_type "
+            f"{unet.encoder_hid_dim_type!r}), as with an IP-adapter, which is not supported; unload it first"
+        )
+    if unet.in_channels != vae.latent_channels:
+        raise ValueError(
+            f"{name}: the U-Net reads {unet.in_channels} channels and the autoencoder has {vae.latent_channels}: it is "
+            "made for inpainting or the like, or the two belong to different models"
+        )
+    schedule_of(pipeline.scheduler)

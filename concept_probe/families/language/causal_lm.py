@@ -4,41 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from concept_probe.families.language.generate import Reader, TokenChoice, read_once, write
 from concept_probe.families.language.layout import LmLayout, lm_layout, lm_sites
+from concept_probe.families.language.reading import COMPONENT, LanguageModel, read_language_model
 from concept_probe.families.language.tokens import Batch, Padding, Spelled, pad, spell
 from concept_probe.families.progress import progress
+from concept_probe.families.reading import Mismatch, Source
 from concept_probe.families.subject import SAMPLING, Subject
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.tokens import Tokens, TooLong, prompts_of, queries_of
 from concept_probe.registry import look_up
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 
-COMPONENT = "model"
 TEXTS_WITHOUT_PROGRESS = 64
-
-
-@dataclass(frozen=True)
-class LanguageModel:
-    """A causal language model of transformers and its tokenizer: what a pipeline is to pictures."""
-
-    model: Any
-    """With `get_input_embeddings`, `get_output_embeddings` and a forward pass that gives `logits`."""
-    tokenizer: Any
-    """A fast one, which knows the characters of each token."""
-
-    def save_pretrained(self, folder: str | Path, *, safe_serialization: bool = True) -> None:
-        """Write both into `folder`, where `load` reads them."""
-        if not safe_serialization:
-            raise ValueError("weights are written as safetensors only: a pickle can run code when it is opened")
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
 
 
 @dataclass(frozen=True)
@@ -81,6 +64,14 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
         """Side on which shorter prompts are filled up; changes no result beyond rounding."""
         self.layout: LmLayout = lm_layout(pipeline.model)
         self._roles = lm_sites(COMPONENT, self.layout)
+
+    @classmethod
+    def read(cls, source: Source) -> tuple[LanguageModel, list[Mismatch]]:
+        return read_language_model(source)
+
+    @classmethod
+    def adopt(cls, name: str, pipeline: LanguageModel) -> Self:
+        return cls(name, pipeline)
 
     @property
     def model(self) -> Any:

@@ -1,0 +1,86 @@
+"""The check that every subject passes, whichever door it came in by.
+
+What holds for one family alone, such as which parts its pipeline has, stands in that family's `adopt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from concept_probe.families.reading import Mismatch
+
+if TYPE_CHECKING:
+    from concept_probe.families.subject import Subject
+
+
+def check_subject(subject: Subject, mismatches: Sequence[Mismatch] = ()) -> None:
+    """Raise ValueError, naming component and tensor, for a subject whose answers would not be the model's.
+
+    - a tensor is not in memory, or a hook of the library it comes from moves, casts or skips it during a pass;
+    - a tensor is not in the files that the subject was read from, or one in them has no place in it (`mismatches`);
+    - a parameter or a saved buffer holds a value that is no finite number.
+    """
+    for mismatch in mismatches:
+        where = f"{subject.name}: {mismatch.component}"
+        if mismatch.missing:
+            raise ValueError(
+                f"{where} lacks {_few(mismatch.missing)} in its files, so it was made at random; the files are another "
+                "model's or not whole: get them again, or give the model that they belong to"
+            )
+        if mismatch.left:
+            raise ValueError(
+                f"{where} has no place for {_few(mismatch.left)} of its files, so the model is not what was saved; its "
+                "config.json is another model's: get both again"
+            )
+    for component, module in subject.components.items():
+        for path, part in module.named_modules():
+            for hook in _moving(part):
+                raise ValueError(
+                    f"{subject.name}: the hook {hook} is on at '{component}/{path}', which moves weights or changes what is "
+                    "computed during a pass; give the model without it (a smaller dtype needs less memory)"
+                )
+        for name, tensor in _tensors(module):
+            if tensor.is_meta:
+                raise ValueError(
+                    f"{subject.name}: '{component}/{name}' is not in memory (meta device): it is offloaded, or was never "
+                    "read; load the model whole"
+                )
+            if not _finite(tensor):
+                raise ValueError(
+                    f"{subject.name}: '{component}/{name}' holds values that are no finite numbers in {tensor.dtype}; the "
+                    "file is damaged, or its numbers need a wider dtype"
+                )
+
+
+def _few(names: Sequence[str], count: int = 3) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(map(repr, names[:count])) + more
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter, and those buffers that belong to what is saved."""
+    saved = module.state_dict().keys()
+    yield from module.named_parameters()
+    yield from ((name, tensor) for name, tensor in module.named_buffers() if name in saved)
+
+
+def _finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    values = tensor.detach()
+    values = values.float() if values.element_size() < 2 else values  # eight bits have no arithmetic
+    return bool(torch.stack(torch.aminmax(values)).isfinite().all())
+
+
+def _moving(module: nn.Module) -> Iterator[str]:
+    """Hooks of the libraries that move, cast or leave out what a module computes, by name."""
+    hook: Any = getattr(module, "_hf_hook", None)  # accelerate's
+    for one in getattr(hook, "hooks", () if hook is None else (hook,)):
+        if getattr(one, "offload", False) or "Offload" in type(one).__name__ or "Casting" in type(one).__name__:
+            yield f"{type(one).__name__} of accelerate"
+    for name in getattr(getattr(module, "_diffusers_hook", None), "hooks", {}):
+        yield f"{name} of diffusers"

@@ -1,0 +1,85 @@
+"""Read a pipeline of diffusers, component by component, so that it is known what its files lack."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from torch import nn
+
+from concept_probe.families.reading import Mismatch, Source, quiet, refuse_pickles
+
+LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
+"""Components that no picture from a text needs."""
+LIBRARIES = ("diffusers", "transformers")
+
+
+def pipeline_index(source: Source) -> Mapping[str, Any]:
+    """model_index.json: the pipeline's class, `_class_name`, and per component its library and class."""
+    try:
+        index = diffusers.DiffusionPipeline.load_config(source.place, local_files_only=source.local)
+    except (OSError, ValueError) as problem:
+        raise source.unreadable(problem) from problem
+    if not isinstance(index, Mapping):
+        raise ValueError(f"{source.place}: model_index.json holds a {type(index).__name__}, not a table of components")
+    return index
+
+
+def read_pipeline(source: Source) -> tuple[Any, list[Mismatch]]:
+    """The pipeline at a place, and how each of its components differs from its files.
+
+    Raises ValueError for weights in a pickle, FileNotFoundError for what can't be read.
+    """
+    index = pipeline_index(source)
+    if source.local:
+        refuse_pickles(Path(source.place), [str(c) for c in index if (Path(source.place) / str(c)).is_dir()])
+    models: dict[str, Any] = {name: None for name in LEFT_OUT if name in index}
+    found: list[Mismatch] = []
+    try:
+        with quiet():
+            folder = source.place if source.local else _downloaded(source.place)
+            for component, entry in index.items():
+                model = _model_class(entry) if component not in models else None
+                if model is not None:
+                    models[component], info = model.from_pretrained(
+                        Path(folder) / component, dtype=source.dtype, use_safetensors=True, local_files_only=True,
+                        output_loading_info=True,
+                    )  # fmt: skip
+                    found.append(Mismatch.of(component, info))
+            pipeline = _pipeline_class(str(index["_class_name"])).from_pretrained(
+                folder, dtype=source.dtype, local_files_only=True, **models
+            )
+    except (OSError, ValueError) as problem:
+        raise source.unreadable(problem) from problem
+    if source.dtype == torch.float16 and pipeline.vae.config.force_upcast:
+        pipeline.vae.to(torch.float32)  # its activations overflow in float16
+    return (pipeline if source.device is None else pipeline.to(source.device)), found
+
+
+def _downloaded(hub_id: str) -> str:
+    """The folder in the local cache that the hub's files are in."""
+    return str(diffusers.DiffusionPipeline.download(hub_id, use_safetensors=True))
+
+
+def _model_class(entry: Any) -> Any:
+    """The class of a component that holds weights; None for any other."""
+    if not isinstance(entry, list | tuple) or len(entry) != 2 or entry[0] not in LIBRARIES:
+        return None
+    found = getattr(importlib.import_module(entry[0]), str(entry[1]), None)
+    return found if isinstance(found, type) and issubclass(found, nn.Module) else None
+
+
+def _pipeline_class(kind: str) -> Any:
+    """The pipeline class; importing it makes transformers remark on image libraries that nothing here uses."""
+    logs = transformers.utils.logging
+    level = logs.get_verbosity()
+    try:
+        logs.set_verbosity_error()
+        return getattr(diffusers, kind)
+    finally:
+        logs.set_verbosity(level)
