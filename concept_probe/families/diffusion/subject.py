@@ -197,9 +197,8 @@ class DiffusionSubject(Subject[Tensor]):
     def generate(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Tensor:
         """Pictures of `queries`, float32 (n, 3, h, w) in 0..1, on the subject's device; no gradients.
 
-        A query's noise comes from its seed alone. Equal prompts share one pass through the text encoders, where
-        the moment names the first of them; the empty prompt of guidance is row -1. Guidance 1 or less asks nothing
-        of the empty prompt.
+        A query's noise comes from its seed alone. Equal prompts share one pass through the text encoders, where the
+        moment names the first of them; the empty prompt, where guidance asks for it, is row -1.
         """
         with torch.no_grad():
             pictures = [self.decode(latents) for latents in self._batches(queries_of(queries), sampling)]
@@ -295,8 +294,5 @@ class DiffusionSubject(Subject[Tensor]):
             raise ValueError(f"{len(latents)} latents were given {len(prompts)} prompts; give one prompt per latent")
         clean = latents.to(device=self.device, dtype=self.dtype)
         x, timesteps, target = self.schedule.training_pair(clean, generator)
-        condition, index = self.text.distinct(self, prompts)
-        condition = condition.rows(index)
-        moment = Moment(tuple(range(len(prompts))), ("cond",) * len(prompts), token_kinds=condition.kinds)
-        with self.during(moment):
-            return (self._predict(x, timesteps, condition) - target).float().square().mean()
+        distinct, index = self.text.distinct(self, prompts)
+        return (self.predict(x, timesteps, distinct.rows(index)) - target).float().square().mean()
