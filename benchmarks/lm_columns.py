@@ -121,6 +121,7 @@ def summary(rows: Sequence[dict]) -> dict:
     """Print the table; return for how many concepts found columns matter more than random ones."""
     heads = ("concept", "columns", "found (nats)", "random (nats)", "odds, found", "other prompts", "gap")
     table = Table(*heads, box=box.MARKDOWN)
+    rows = sorted(rows, key=lambda row: row["concept"])
     gaps = {row["concept"]: causal_gap(row) for row in rows}
     for row in rows:
         one = gaps[row["concept"]]
