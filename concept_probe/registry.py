@@ -111,6 +111,18 @@ def origin(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value.partition(":")[0]
 
 
+def check_choice(value: Any, hint: Any, what: str) -> None:
+    """Raise ValueError for a value that is none of those which a Literal type allows; other types allow any.
+
+    >>> check_choice("rank", Literal["mean", "share"], "formula")
+    Traceback (most recent call last):
+    ValueError: formula is 'rank'; it is one of mean, share
+    """
+    allowed = _choices(hint)
+    if allowed is not None and value not in allowed:
+        raise ValueError(f"{what} is {value!r}; it is one of {', '.join(map(str, allowed))}")
+
+
 def check_choices(options: Any, name: str) -> None:
     """Raise ValueError for a field of a dataclass that holds none of the values which its Literal type allows.
 
@@ -118,9 +130,7 @@ def check_choices(options: Any, name: str) -> None:
     """
     hints = typing.get_type_hints(type(options))
     for field in fields(options):
-        value, allowed = getattr(options, field.name), _choices(hints[field.name])
-        if allowed is not None and value not in allowed:
-            raise ValueError(f"{name}: {field.name} is {value!r}; it is one of {', '.join(map(str, allowed))}")
+        check_choice(getattr(options, field.name), hints[field.name], f"{name}: {field.name}")
 
 
 def _choices(hint: Any) -> tuple[Any, ...] | None:

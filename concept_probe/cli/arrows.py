@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 from rich.table import Table
@@ -158,7 +158,6 @@ def find(
     """
     with plain_errors():
         from concept_probe.evaluation.selection import Selection
-        from concept_probe.families import CausalLMSubject
         from concept_probe.find import find_features, find_lm_columns, find_vectors
         from concept_probe.find.files import save_found
         from concept_probe.registry import look_up
@@ -170,8 +169,8 @@ def find(
             what,
             "kind of finding",
         )
-        if isinstance(subject, CausalLMSubject) and roles == "mlp_value":
-            found = find_lm_columns(subject, about, seed=seed)
+        if subject.answers == "texts" and roles == "mlp_value":
+            found = find_lm_columns(cast(Any, subject), about, seed=seed)
         elif roles is None:
             found = find_features(saes_of(sae, subject), subject, about, count=count, seed=seed)
         else:
@@ -225,11 +224,6 @@ def read_found(folder: Path | None, sae: list[Path] | None, subject) -> tuple:
     """What `find` wrote; its autoencoders are loaded only if it needs any."""
     if folder is None:
         return ()
-    from concept_probe.find.files import load_found
+    from concept_probe.find.files import has_features, load_found
 
-    try:
-        return load_found(folder)
-    except ValueError as error:
-        if "autoencoder" not in str(error):
-            raise
-        return load_found(folder, saes_of(sae, subject))
+    return load_found(folder, saes_of(sae, subject) if has_features(folder) else ())

@@ -26,37 +26,31 @@ from concept_probe.cli.common import (
     out,
     plain_errors,
     recogniser_of,
-    saes_of,
     sampling_of,
     subject_of,
     twin_of,
     writable,
-    writes,
 )
+from concept_probe.cli.making import made
 
 EditFolder = Annotated[Path | None, typer.Option("--edit", help="Folder of an edit that `erase` wrote.")]
 MethodToApply = Annotated[str | None, typer.Option(help="An eraser to apply, see `info erasers`; instead of --edit.")]
 FoundFolder = Annotated[Path | None, typer.Option("--found", help="Folder that `find` wrote.")]
+FIRST_TRIED = {"pictures": "embedding_inversion", "texts": "relearning"}
+"""The attack where none is named, by what a subject answers with."""
 Queries = Annotated[int, typer.Option(min=0, help="Pictures, or texts, each attack may have made.")]
 Steps = Annotated[int, typer.Option(min=0, help="Optimiser steps each attack may take.")]
 
 
 def erasure_of(edit: Path | None, method: str | None, found: tuple, subject, concept, sae, recogniser):
-    """The saved edit, or the named method's erasure; feature ablation without `found` chooses its features itself."""
-    from concept_probe.erasers import Edit, choose_features
-    from concept_probe.erasers import erase as make
-    from concept_probe.find import find_features
-    from concept_probe.learn import over_text
+    """The saved edit, or the named method's erasure."""
+    from concept_probe.erasers import Edit
 
     if edit is not None and method is not None:
         raise ValueError("give an edit or a method, not both")
     if edit is not None:
         return Edit.load(edit)
-    if method == "ablate_features" and not found and subject.family == "causal_lm":
-        return make(method, subject, concept, find_features(saes_of(sae, subject), subject, concept))
-    if method == "ablate_features" and not found:
-        return choose_features(subject, concept, over_text(saes_of(sae, subject)), recogniser=recogniser).erasure
-    return None if method is None else make(method, subject, concept, found)
+    return None if method is None else made(method, subject, concept, recogniser, found, sae)
 
 
 def attack(
@@ -65,7 +59,7 @@ def attack(
         str | None,
         typer.Option(
             "--attack",
-            help="An attack, see `info attacks`. Default: embedding_inversion, or relearning for a language model.",
+            help=f"An attack, see `info attacks`. Default: {FIRST_TRIED['pictures']}, or {FIRST_TRIED['texts']} for a language model.",
         ),
     ] = None,
     model: Model = "emoji",
@@ -95,12 +89,12 @@ def attack(
         if name is not None:
             look_up(ATTACKS, name, "attack", "concept-probe info attacks")
         subject, about = subject_of(model), concept_of(concept, concept_file, model)
-        looks, texts = recogniser_of(recogniser, about), writes(subject)
-        name = name or ("relearning" if texts else "embedding_inversion")
+        looks = recogniser_of(recogniser, about)
+        name = name or FIRST_TRIED[subject.answers]
         make = ATTACKS[name]
         if not make.suits(subject):
             raise ValueError(
-                f"attack {name!r} is on {make.on}, and {subject.name!r} answers with {'texts' if texts else 'pictures'}; "
+                f"attack {name!r} is on {make.on}, and {subject.name!r} answers with {subject.answers}; "
                 "`concept-probe info attacks` says which are on what"
             )
         erasure = erasure_of(edit, method, read_found(found, sae, subject), subject, about, sae, looks)
@@ -116,7 +110,7 @@ def attack(
             out.print(escape(attempt.note))
         spent = attempt.spent
         out.print(
-            f"spent: {spent.queries} {'texts' if texts else 'pictures'}, {spent.gradient_steps} gradient steps, "
+            f"spent: {spent.queries} {subject.answers}, {spent.gradient_steps} gradient steps, "
             f"{spent.examples} examples, {spent.seconds:.1f} s"
         )
 

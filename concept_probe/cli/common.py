@@ -144,12 +144,7 @@ def sampling_of(subject: Subject) -> Sampling:
     """How answers are made: a language model is asked for short ones."""
     from concept_probe.types import Sampling
 
-    return Sampling(tokens=8, batch=32) if writes(subject) else Sampling()
-
-
-def writes(subject: Subject) -> bool:
-    """Whether it is a language model, whose answers are texts."""
-    return subject.family == "causal_lm"
+    return Sampling(tokens=8, batch=32) if subject.answers == "texts" else Sampling()
 
 
 def command() -> str:

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.evaluation.intervals import percentiles
-from concept_probe.types import Score
+from concept_probe.registry import check_choice
+from concept_probe.types import Better, Score
 
 AT_ONCE = 2**23
 """Largest number of drawn values in memory."""
@@ -35,7 +36,7 @@ def mean_score(
     name: str,
     *,
     control: float | None = None,
-    better: str = "none",
+    better: Better = "none",
     unit: str = "",
     resamples: int = 1000,
     seed: int = 0,
@@ -43,7 +44,6 @@ def mean_score(
     """Mean of n values with a 95 % bootstrap interval."""
     if not len(x):
         raise ValueError(f"{name}: no values to average")
-    if better not in ("higher", "lower", "none"):
-        raise ValueError(f"better is {better!r}; it is one of higher, lower, none")
+    check_choice(better, Better, "better")
     interval = bootstrap_mean_interval(x, resamples, seed)
-    return Score(name, float(x.double().cpu().mean()), *interval, len(x), unit, better, control)  # pyright: ignore[reportArgumentType]
+    return Score(name, float(x.double().cpu().mean()), *interval, len(x), unit, better, control)

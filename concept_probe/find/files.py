@@ -33,20 +33,29 @@ def save_found(found: Sequence[Subspace], folder: str | Path) -> Path:
     return folder
 
 
+def has_features(folder: str | Path) -> bool:
+    """Whether what `save_found` wrote can't be read without autoencoders. Raises as `load_found` does."""
+    return any(row["has_codec"] for row in _index(folder)["subspaces"])
+
+
 def load_found(folder: str | Path, codecs: Sequence[SparseCoder] = ()) -> tuple[Subspace, ...]:
     """Read what `save_found` wrote; features get the autoencoder of their site among `codecs`.
 
     Raises CorruptFile for a file that was altered or cut short, ValueError for features whose autoencoder is not given.
     """
     note, store = Path(folder) / "found.json", Path(folder) / "found.safetensors"
-    for path in (note, store):
-        if not path.is_file():
-            raise FileNotFoundError(f"{folder} holds nothing found: {path} is missing")
-    index = read_json(note, _MEND)
+    index = _index(folder)
     check_file(store, index["sha256"], note.name, _MEND)
     tensors, _ = read_tensors(store, _MEND)
     by_site = {codec.site: codec for codec in codecs}
     return tuple(_subspace(i, row, tensors, by_site) for i, row in enumerate(index["subspaces"]))
+
+
+def _index(folder: str | Path) -> dict[str, Any]:
+    for path in (Path(folder) / "found.json", Path(folder) / "found.safetensors"):
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds nothing found: {path} is missing")
+    return read_json(Path(folder) / "found.json", _MEND)
 
 
 def _subspace(

@@ -6,7 +6,7 @@ from concept_probe.types.boards import Difference, Leaderboard, Standing
 from concept_probe.types.catalogue import Catalogue, Example, FeatureEntry
 from concept_probe.types.codes import Codes, SparseCoder
 from concept_probe.types.erasures import Erasure
-from concept_probe.types.evidence import Score, Subspace, unit
+from concept_probe.types.evidence import Better, Score, Subspace, unit
 from concept_probe.types.places import BOS, BRANCHES, CONTENT, EOS, PAD, SUBJECT, TOKEN_KINDS, Branch, Moment, Site
 from concept_probe.types.prompts import (
     FORGET_KINDS,
@@ -58,6 +58,7 @@ __all__ = [
     "SUBJECT",
     "TOKEN_KINDS",
     "AnswerReader",
+    "Better",
     "Branch",
     "Catalogue",
     "Classifier",

@@ -11,6 +11,9 @@ from torch import Tensor
 from concept_probe.types.codes import SparseCoder
 from concept_probe.types.places import Site
 
+Better = Literal["higher", "lower", "none"]
+"""Which way a number should go; `none` where neither is better."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -23,7 +26,7 @@ class Score:
     """`low`..`high` is the 95 % interval."""
     n: int
     unit: str = ""
-    better: Literal["higher", "lower", "none"] = "none"
+    better: Better = "none"
     control: float | None = None
     """The same measurement where the answer is known (shuffled labels, random directions)."""
 

@@ -67,7 +67,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, before, after)
 def test_rows_or_features_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="127 rows of a batch do not divide among 2 processes"):
         Team(0, 2, "rows").rows(127)
-    with pytest.raises(ValueError, match="split is 'both'; it is 'rows' or 'features'"):
+    with pytest.raises(ValueError, match="split is 'both'; it is one of rows, features"):
         Team.here("both")  # pyright: ignore[reportArgumentType]
 
 

@@ -13,6 +13,7 @@ from concept_probe.evaluation.auroc import auroc_scores
 from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.find.layout import has_tokens
 from concept_probe.find.rows import ConceptRows, RowQuery, concept_rows
+from concept_probe.registry import check_choice
 from concept_probe.types import KINDS, TOKEN_KINDS, Codes, Concept, Sampling, Score, SparseCoder, Subspace
 
 if TYPE_CHECKING:
@@ -73,8 +74,7 @@ def contrast(codec: SparseCoder, rows: ConceptRows, formula: Formula = "share") 
     that neighbour is. One row of the table per list of the concept's prompts, kind of token and step;
     ¬c are all other prompts at that kind and step.
     """
-    if formula not in ("share", "mean", "margin"):
-        raise ValueError(f"formula is {formula!r}; it is 'share', 'mean' or 'margin'")
+    check_choice(formula, Formula, "formula")
     groups, lines = [], []
     for kind in rows.kind.unique().tolist():
         for step in rows.step.unique().tolist():

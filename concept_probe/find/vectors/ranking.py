@@ -12,6 +12,7 @@ from concept_probe.activations import tap
 from concept_probe.families.text.kinds import NAMED_KINDS, kind_numbers
 from concept_probe.find.rows import ConceptRows, RowQuery, concept_rows
 from concept_probe.find.vectors.columns import Effect, RankedColumns, hidden_site
+from concept_probe.registry import check_choice
 from concept_probe.types import FORGET_KINDS, KINDS, Concept, Moment, Site
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ def rank_columns(
     component along the concept's change of this MLP's output; `norm`: its length. The score is the
     largest product over lists and kinds. Fit split only.
     """
-    if effect not in ("gradient", "alignment", "norm"):
-        raise ValueError(f"effect is {effect!r}; it is 'gradient', 'alignment' or 'norm'")
+    check_choice(effect, Effect, "effect")
     weights = list(sites) if sites is not None else list(subject.sites("mlp_value"))
     hidden = [hidden_site(subject, weight) for weight in weights]
     rows = concept_rows(subject, concept, hidden, "fit", RowQuery(kinds))

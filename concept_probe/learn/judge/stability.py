@@ -14,6 +14,7 @@ from concept_probe.evaluation.bootstrap import bootstrap_mean_interval
 from concept_probe.evaluation.intervals import wilson
 from concept_probe.learn.judge.neighbours import nearest_rows
 from concept_probe.learn.sae import Sae
+from concept_probe.registry import check_choice
 from concept_probe.types import Score, unit
 
 Matching = Literal["nearest", "one_to_one"]
@@ -94,10 +95,9 @@ def _random_like(rows: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _match(rows: Tensor, others: Tensor, matching: Matching) -> Tensor:
+    check_choice(matching, Matching, "matching")
     if matching == "nearest":
         return nearest_rows(rows, others)[0]
-    if matching != "one_to_one":
-        raise ValueError(f"matching is {matching!r}; it is 'nearest' or 'one_to_one'")
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError:

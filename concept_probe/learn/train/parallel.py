@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from concept_probe.registry import check_choice
+
 SplitBy = Literal["rows", "features"]
 
 
@@ -28,8 +30,7 @@ class Team:
     @classmethod
     def here(cls, split: SplitBy) -> Team:
         """The processes of torch.distributed where it was initialised; otherwise this process alone."""
-        if split not in ("rows", "features"):
-            raise ValueError(f"split is {split!r}; it is 'rows' or 'features'")
+        check_choice(split, SplitBy, "split")
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size(), split)
         return cls(split=split)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from concept_probe.learn.train.activation_rules import Rule
 from concept_probe.learn.train.parallel import SplitBy
+from concept_probe.registry import check_choice
 from concept_probe.types import Site
 
 NEVER_FIRED = 10_000_000
 """Rows without firing after which arXiv 2406.04093 calls a feature dead (appendix A.2)."""
 RATE = 0.05
 """Adam's rate times sqrt(d): a step moves each number by the rate, so that a unit row turns by about this much."""
-RULES: tuple[Rule, ...] = ("topk", "batchtopk")
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,7 @@ def settle(run: Run, site: Site, target: Site, d: int, samples: int, batch: int)
     for name, value in (("k", run.k), ("expansion", run.expansion), ("batch", batch)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
-    if run.rule not in RULES:
-        raise ValueError(f"rule is {run.rule!r}; it is one of {', '.join(RULES)}")
+    check_choice(run.rule, Rule, "rule")
     if run.k > features:
         raise ValueError(f"k is {run.k}, more than the {features} features of width {d} x expansion {run.expansion}")
     if samples < batch:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from concept_probe.erasers import ERASERS, Edit, Eraser, Intervention
+from concept_probe.erasers import ERASERS, Edit, Intervention
 from concept_probe.families import Subject
 from concept_probe.testing import found
 from concept_probe.testing.law import Laws, about, shared_subject
@@ -20,7 +20,8 @@ from concept_probe.testing.models import TINY_MODELS
 from concept_probe.testing.reading import everything, hooks_on, states_of_parameters
 from concept_probe.types import Concept
 
-Anything = Eraser[Any, Any]
+Anything = Any
+"""An `Eraser`, as the dataclass of options that it is."""
 
 
 def edits(eraser: Anything) -> bool:
@@ -28,7 +29,7 @@ def edits(eraser: Anything) -> bool:
     return eraser.makes == "edit" or getattr(eraser, "how", None) == "bake"
 
 
-def by_features(eraser: Anything) -> bool:
+def edits_by_features(eraser: Anything) -> bool:
     """Whether it edits weights by features: by what they read it is judged, and none are refused."""
     return eraser.needs.found == "features" and edits(eraser)
 
@@ -148,7 +149,7 @@ class EraserLaws(Laws):
             with nothing.on(subject):
                 assert torch.equal(self.read(subject), before)
 
-    @about(lambda eraser: eraser.needs.found in ("features", "vectors", "directions") and not by_features(eraser))
+    @about(lambda eraser: eraser.needs.found in ("features", "vectors", "directions") and not edits_by_features(eraser))
     def test_an_empty_subspace_changes_no_bit(self, subject: Subject, eraser: Anything) -> None:
         before = self.read(subject)
         with eraser(subject, self.concept, found.empty(eraser.needs, subject) or ()).on(subject):

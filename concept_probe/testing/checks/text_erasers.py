@@ -12,7 +12,7 @@ from concept_probe.activations import read_site
 from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.families import Subject
 from concept_probe.testing import found
-from concept_probe.testing.checks.erasers import Anything, EraserLaws, by_features
+from concept_probe.testing.checks.erasers import Anything, EraserLaws, edits_by_features
 from concept_probe.testing.concepts import MADE_UP_FACTS, tiny_facts
 from concept_probe.testing.law import about
 from concept_probe.types import Concept, Prompt, Query, Sampling, Site
@@ -50,7 +50,7 @@ class TextErasers(EraserLaws):
     def elsewhere(self, eraser: Anything, subject: Subject, seed: int) -> Any:
         """The same method, given as much at random; where it goes by answers or prompts, other words."""
         at_random = found.drawn(eraser.needs, subject, self.concept, seed)
-        if at_random is not None and not by_features(eraser):
+        if at_random is not None and not edits_by_features(eraser):
             return eraser(subject, self.concept, at_random)
         other = tiny_facts(*MADE_UP_FACTS[seed])
         return eraser(subject, other, found.aimed(eraser.needs, subject, other))
@@ -65,7 +65,7 @@ class TextErasers(EraserLaws):
             return self.effects[eraser.name]
         if eraser.needs.answers:
             return answers_lost
-        if by_features(eraser):
+        if edits_by_features(eraser):
             (space,) = found.aimed(eraser.needs, subject, self.concept)
 
             def read(s: Subject) -> Tensor:

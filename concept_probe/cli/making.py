@@ -1,0 +1,121 @@
+"""From the name of an eraser to an erasure: what it says that it needs is found first, in the way of its subject."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concept_probe.cli.common import err, saes_of, sampling_of
+
+if TYPE_CHECKING:
+    from concept_probe.erasers import Eraser
+    from concept_probe.families import Subject
+    from concept_probe.learn import Sae
+    from concept_probe.types import Concept, Erasure, Judge, Subspace
+
+FIRST_CHOICE = {"pictures": "ablate_features", "texts": "npo"}
+"""The eraser where none is named, by what a subject answers with."""
+GENTLE: dict[str, dict[str, Any]] = {"npo": {"steps": 16, "rate": 0.003, "keep": "kl"}}
+"""Options under which `run` makes an eraser: few small steps, with other texts held where they are; minutes, no wreck."""
+
+
+def step(text: str) -> None:
+    err.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+def works_on(kind: type[Eraser[Any, Any]]) -> str:
+    """What an eraser has to be given: a kind of `Found`, `nothing` where it finds that by itself."""
+    return "nothing" if kind.needs.optional else kind.needs.found
+
+
+def needs_features(kind: type[Eraser[Any, Any]]) -> bool:
+    """Whether it can't start without an autoencoder's features."""
+    return works_on(kind).endswith("features")
+
+
+def is_chosen(kind: type[Eraser[Any, Any]], what: str) -> bool:
+    """Whether how much of what it works on, and how strongly, is chosen too: so are methods of this project meant."""
+    return kind.origin == "ours" and works_on(kind) == what
+
+
+def made(
+    name: str, subject: Subject, concept: Concept, looks: Any, found: Sequence[Subspace], sae: list[Path] | None
+) -> Erasure:
+    """The erasure of a named eraser, from what was found; features that it needs and lacks are found first."""
+    from concept_probe.erasers import ERASERS, choose_features, erase
+    from concept_probe.find import find_features
+    from concept_probe.learn import over_text
+    from concept_probe.registry import look_up
+
+    kind = look_up(ERASERS, name, "eraser", "concept-probe info erasers")
+    if found or not needs_features(kind):
+        return erase(name, subject, concept, found)
+    saes = saes_of(sae, subject)
+    if subject.answers == "pictures" and is_chosen(kind, "features"):
+        return choose_features(subject, concept, over_text(saes), recogniser=looks).erasure
+    return erase(name, subject, concept, find_features(saes, subject, concept))
+
+
+def found_and_made(
+    name: str, subject: Subject, concept: Concept, looks: Judge, autoencoders: Sequence[Sae], seed: int
+) -> tuple[tuple[Subspace, ...], Erasure]:
+    """What of the concept was found, for the erasure and for an audit, and the erasure as strong as it should be."""
+    make = _from_texts if subject.answers == "texts" else _from_pictures
+    return make(name, subject, concept, looks, autoencoders, seed)
+
+
+def _from_pictures(
+    name: str, subject: Any, concept: Concept, looks: Any, autoencoders: Sequence[Sae], seed: int
+) -> tuple[tuple[Subspace, ...], Erasure]:
+    """What can be chosen is chosen by pictures of the select split."""
+    from concept_probe.erasers import ERASERS, choose_features, choose_vectors, erase
+    from concept_probe.erasers.select.choose import CHOICE
+    from concept_probe.find import find_features
+    from concept_probe.learn import over_text
+
+    saes, selection = over_text(autoencoders), replace(CHOICE, seed=seed)
+    found = tuple(find_features(saes, subject, concept, seed=seed)) if saes else ()
+    if is_chosen(ERASERS[name], "features"):
+        choice = choose_features(subject, concept, saes, recogniser=looks, selection=selection)
+        step(f"chosen of {len(choice.screened)}: {choice.name}")
+        return found, choice.erasure
+    if is_chosen(ERASERS[name], "vectors"):
+        choice = choose_vectors(subject, concept, recogniser=looks, selection=selection)
+        if choice is not None:
+            step(f"chosen of {len(choice.screened)}: {choice.name}")
+            return (*found, *choice.found), choice.erasure
+    return found, erase(name, subject, concept, found)
+
+
+def _from_texts(
+    name: str, subject: Any, concept: Concept, looks: Any, autoencoders: Sequence[Sae], seed: int
+) -> tuple[tuple[Subspace, ...], Erasure]:
+    """The strength is chosen on the select split. Columns are looked for where they are worked on."""
+    from concept_probe.erasers import ERASERS, choose_strength, erase
+    from concept_probe.erasers.select.strength import STRENGTH_CHOICE
+    from concept_probe.find import find_features, find_lm_columns
+
+    found = tuple(find_features(autoencoders, subject, concept, seed=seed)) if autoencoders else ()
+    if works_on(ERASERS[name]) in ("vectors", "columns"):
+        step(f"looking for columns that answers on {concept.name} need")
+        columns = find_lm_columns(subject, concept, seed=seed)
+        if not columns:
+            raise LookupError(
+                f"no columns of {subject.name} were found that answers on {concept.name!r} need more than random ones, so "
+                f"there is nothing to ablate; take another eraser, such as --eraser {FIRST_CHOICE['texts']}"
+            )
+        step(f"{len(columns)} columns found")
+        found = (*found, *columns)
+    step(f"making an erasure by {name}")
+    eraser = ERASERS[name](**GENTLE[name], seed=seed) if name in GENTLE else name  # pyright: ignore[reportCallIssue]
+    erasure = erase(eraser, subject, concept, found)
+    step("choosing its strength")
+    selection = replace(STRENGTH_CHOICE, sampling=sampling_of(subject), seed=seed)
+    choice = choose_strength(subject, concept, erasure, recogniser=looks, selection=selection)
+    for tried in choice.tried:
+        step(
+            f"{tried.name}: {tried.residual():.0%} of the concept's answers right, others keep {tried.retention():.0%}"
+        )
+    return found, choice.erasure
