@@ -16,7 +16,7 @@ from concept_probe.families.diffusion.unet import UNetSubject
 from concept_probe.families.gguf import converted
 from concept_probe.families.language.causal_lm import CausalLMSubject
 from concept_probe.families.language.reading import LanguageModel
-from concept_probe.families.reading import Mismatch, Source, quiet
+from concept_probe.families.reading import Mismatch, ModelSource, quiet
 from concept_probe.families.subject import Subject
 from concept_probe.registry import Registry, UnknownName, look_up
 
@@ -47,7 +47,7 @@ def load(
     weights, a model that is built in another way, or one that is not what its files hold (see `check_subject`).
     """
     name, place, local = _found(source)
-    where = Source(place, local, dtype, device)
+    where = ModelSource(place, local, dtype, device)
     kind = "LanguageModel" if _is_language_model(place, local) else str(pipeline_index(where).get("_class_name"))
     family = _family(kind, f"{place} declares it in model_index.json")
     pipeline, mismatches = family.read(where)

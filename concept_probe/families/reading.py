@@ -16,7 +16,7 @@ from concept_probe.storage import PICKLES
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Where a model is, and as what it is wanted."""
 
     place: str

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from concept_probe.families.reading import Mismatch, Source
+from concept_probe.families.reading import Mismatch, ModelSource
 from concept_probe.families.state import State, with_gradients
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.tokens import Tokens
@@ -49,7 +49,7 @@ class Subject(abc.ABC, Generic[Answers]):
 
     @classmethod
     @abc.abstractmethod
-    def read(cls, source: Source) -> tuple[Any, list[Mismatch]]:
+    def read(cls, source: ModelSource) -> tuple[Any, list[Mismatch]]:
         """The pipeline at a place, and how its components differ from their files.
 
         Raises ValueError for weights in a pickle, FileNotFoundError for what can't be read.

@@ -12,14 +12,14 @@ import torch
 import transformers
 from torch import nn
 
-from concept_probe.families.reading import Mismatch, Source, quiet, refuse_pickles
+from concept_probe.families.reading import Mismatch, ModelSource, quiet, refuse_pickles
 
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 """Components that no picture from a text needs."""
-LIBRARIES = ("diffusers", "transformers")
+COMPONENT_LIBRARIES = ("diffusers", "transformers")
 
 
-def pipeline_index(source: Source) -> Mapping[str, Any]:
+def pipeline_index(source: ModelSource) -> Mapping[str, Any]:
     """model_index.json: the pipeline's class, `_class_name`, and per component its library and class."""
     try:
         index = diffusers.DiffusionPipeline.load_config(source.place, local_files_only=source.local)
@@ -30,7 +30,7 @@ def pipeline_index(source: Source) -> Mapping[str, Any]:
     return index
 
 
-def read_pipeline(source: Source) -> tuple[Any, list[Mismatch]]:
+def read_pipeline(source: ModelSource) -> tuple[Any, list[Mismatch]]:
     """The pipeline at a place, and how each of its components differs from its files.
 
     Raises ValueError for weights in a pickle, FileNotFoundError for what can't be read.
@@ -68,7 +68,7 @@ def _downloaded(hub_id: str) -> str:
 
 def _model_class(entry: Any) -> Any:
     """The class of a component that holds weights; None for any other."""
-    if not isinstance(entry, list | tuple) or len(entry) != 2 or entry[0] not in LIBRARIES:
+    if not isinstance(entry, list | tuple) or len(entry) != 2 or entry[0] not in COMPONENT_LIBRARIES:
         return None
     found = getattr(importlib.import_module(entry[0]), str(entry[1]), None)
     return found if isinstance(found, type) and issubclass(found, nn.Module) else None

@@ -19,7 +19,7 @@ from concept_probe.families.diffusion.schedulers import schedule_of
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.families.diffusion.vae import decoded, encoded
 from concept_probe.families.progress import progress
-from concept_probe.families.reading import Mismatch, Source
+from concept_probe.families.reading import Mismatch, ModelSource
 from concept_probe.families.subject import SAMPLING, Subject
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.encoders import TextEncoders
@@ -51,7 +51,7 @@ class DiffusionSubject(Subject[Tensor]):
         """Latents, timestep and condition of the passes of the denoiser that are under way, the innermost last."""
 
     @classmethod
-    def read(cls, source: Source) -> tuple[Any, list[Mismatch]]:
+    def read(cls, source: ModelSource) -> tuple[Any, list[Mismatch]]:
         return read_pipeline(source)
 
     @property

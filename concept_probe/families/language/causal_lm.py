@@ -14,7 +14,7 @@ from concept_probe.families.language.layout import LmLayout, lm_layout, lm_sites
 from concept_probe.families.language.reading import COMPONENT, LanguageModel, read_language_model
 from concept_probe.families.language.tokens import Batch, Padding, Spelled, pad, spell
 from concept_probe.families.progress import progress
-from concept_probe.families.reading import Mismatch, Source
+from concept_probe.families.reading import Mismatch, ModelSource
 from concept_probe.families.subject import SAMPLING, Subject
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.tokens import Tokens, TooLong, prompts_of, queries_of
@@ -66,7 +66,7 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
         self._roles = lm_sites(COMPONENT, self.layout)
 
     @classmethod
-    def read(cls, source: Source) -> tuple[LanguageModel, list[Mismatch]]:
+    def read(cls, source: ModelSource) -> tuple[LanguageModel, list[Mismatch]]:
         return read_language_model(source)
 
     @classmethod

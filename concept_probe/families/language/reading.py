@@ -9,7 +9,7 @@ from typing import Any
 import transformers
 from safetensors import SafetensorError
 
-from concept_probe.families.reading import Mismatch, Source, quiet, refuse_pickles
+from concept_probe.families.reading import Mismatch, ModelSource, quiet, refuse_pickles
 
 COMPONENT = "model"
 
@@ -31,7 +31,7 @@ class LanguageModel:
         self.tokenizer.save_pretrained(folder)
 
 
-def read_language_model(source: Source) -> tuple[LanguageModel, list[Mismatch]]:
+def read_language_model(source: ModelSource) -> tuple[LanguageModel, list[Mismatch]]:
     """The model at a place, and how it differs from its files.
 
     Raises ValueError for weights in a pickle, FileNotFoundError for what can't be read.
