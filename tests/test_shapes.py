@@ -15,7 +15,7 @@ from tests.shapes import checked
 
 @jaxtyped(typechecker=checked)
 def scaled(x: Float[Tensor, "n d"], by: Float[Tensor, " n"] | float) -> Float[Tensor, "n d"]:
-    return x * (by if isinstance(by, float) else by[:, None])
+    return x * (by[:, None] if isinstance(by, Tensor) else by)
 
 
 @jaxtyped(typechecker=checked)
