@@ -59,9 +59,17 @@ class Gaussian(DiffusionSubject):
     def axis(self, site: Site) -> Literal["token", "patch"]:
         return "patch"
 
-    latent_shape = (512,)
-    picture_size = (1, 1)
-    patches = 512
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (512,)
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        return 1, 1
+
+    @property
+    def patches(self) -> int:
+        return 512
 
     def guidance(self, sampling: Sampling) -> Guidance:
         return NoGuidance()
