@@ -158,10 +158,10 @@ def recognisers() -> str:
 
 
 def families() -> str:
-    from concept_probe.families.loading import PIPELINES as FAMILIES
+    from concept_probe.families import FAMILIES
 
-    rows = [(f"`{name}`", about(kind), "concept_probe") for name, kind in FAMILIES.items()]
-    return table(("what is loaded", "as", "from"), rows)
+    rows = [(f"`{name}`", about(kind), kind.answers, FAMILIES.package(name)) for name, kind in FAMILIES.items()]
+    return f"{table(('what is loaded', 'as', 'answers with', 'from'), rows)}\n\n{from_others(FAMILIES)}"
 
 
 def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -205,3 +206,67 @@ def test_a_name_has_one_home():
             homes.setdefault(name, []).append(str(relative))
     twice = {name: where for name, where in homes.items() if len(where) > 1}
     assert twice.keys() == TWICE.keys(), {k: twice.get(k) for k in twice.keys() ^ TWICE.keys()}
+
+
+MAP = PACKAGE.parent / "docs" / "architecture.md"
+
+
+@functools.cache
+def every_name() -> frozenset[str]:
+    """All that the package defines or calls by: functions, classes, attributes, parameters, modules, and short texts."""
+    out: set[str] = set()
+    for path, relative in modules():
+        out |= {part.removesuffix(".py") for part in relative.parts}
+        for node in ast.walk(tree(path)):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                out.add(node.name)
+            elif isinstance(node, (ast.Name, ast.arg, ast.Attribute)):
+                out.add(getattr(node, "id", None) or getattr(node, "arg", None) or getattr(node, "attr", ""))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+                out.add(node.value)
+    return frozenset(out)
+
+
+def words_of_code() -> list[str]:
+    return sorted(set(re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", MAP.read_text(encoding="utf-8"), flags=re.S))))
+
+
+@pytest.mark.parametrize("word", words_of_code())
+def test_what_the_map_names_is_there(word: str):
+    """Files and rooms where they stand, methods of classes on their class, and every other name somewhere."""
+    if "/" in word or word.endswith(".py"):
+        assert (PACKAGE / word).exists() or (PACKAGE.parent / word).exists()
+        return
+    found = re.fullmatch(r"([A-Z]\w+)\.(\w+)", word)
+    if found is not None:
+        bodies = [
+            n for p, _ in modules() for n in ast.walk(tree(p)) if isinstance(n, ast.ClassDef) and n.name == found[1]
+        ]
+        assert any(found[2] in {m for node in ast.walk(body) for m in names_in(node)} for body in bodies)
+        return
+    command = re.fullmatch(r"concept-probe (\w+) (\w+)", word)
+    known = every_name() | {f"concept_probe.{name}" for name in ("erasers", "attacks", "recognisers", "families")}
+    for name in command.groups() if command else re.findall(r"[A-Za-z_][\w.]*", re.sub(r'"[^"]*"', "", word)):
+        assert name in known | set(dir(__builtins__)) | KEYWORDS, name
+
+
+KEYWORDS = {"with", "from", "import", "laws", "concept_probe.testing"}
+
+
+def names_in(node: ast.AST) -> list[str]:
+    """What a statement of a class body makes."""
+    if isinstance(node, ast.FunctionDef):
+        return [node.name]
+    return [node.target.id] if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) else []
+
+
+def test_the_map_has_every_room():
+    shown = set(re.findall(r"^\| `([\w./]+)` \|", MAP.read_text(encoding="utf-8"), re.M))
+    rooms = {f"{r.parent.as_posix()}/" for p, r in modules() if p.name == "__init__.py" and r.parent != Path()}
+    files = {str(r) for _, r in modules() if len(r.parts) == 1 and r.stem not in ("__init__", "__main__")}
+    assert rooms | files == {name for name in shown if name.endswith(("/", ".py"))}
+
+
+def test_the_map_has_the_order_of_rooms():
+    shown = re.findall(r"^\| `(\w+)(?:/|\.py)` \|", MAP.read_text(encoding="utf-8"), re.M)
+    assert shown == [room for room in ORDER if room != "__main__"]

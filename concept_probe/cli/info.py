@@ -12,7 +12,7 @@ from rich.table import Table
 from concept_probe.cli.common import out, plain_errors
 from concept_probe.registry import Registry
 
-TOPICS = ("models", "concepts", "erasers", "attacks", "recognisers", "saes", "roles")
+TOPICS = ("models", "concepts", "erasers", "attacks", "recognisers", "families", "saes", "roles")
 
 
 def info(
@@ -31,7 +31,7 @@ def info(
         if topic not in TOPICS:
             raise UnknownName("topic", topic, TOPICS)
         out.print({"models": _models, "concepts": lambda: _concepts(model), "erasers": _erasers, "attacks": _attacks,
-                   "recognisers": _recognisers, "saes": _saes, "roles": lambda: _roles(model)}[topic]())  # fmt: skip
+                   "recognisers": _recognisers, "families": _families, "saes": _saes, "roles": lambda: _roles(model)}[topic]())  # fmt: skip
 
 
 def _models() -> Table:
@@ -126,6 +126,14 @@ def _recognisers() -> Group:
         others.add_row(name, f"pip install 'concept-probe\\[{name}]'")
     others.add_row("clip:FOLDER", "zero-shot: the labels of the concept's prompts")
     return Group(_by_package(RECOGNISERS, ("recogniser", "version", "labels"), row), others)
+
+
+def _families() -> Group:
+    from concept_probe.families import FAMILIES
+
+    return _by_package(
+        FAMILIES, ("what is loaded", "answers with", "as"), lambda kind: (kind.answers, _first_line(kind))
+    )
 
 
 def _saes() -> Table:

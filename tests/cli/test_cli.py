@@ -29,11 +29,18 @@ def test_help_of_calibrate_gives_an_example():
     assert "calibrate" in call("--help").output and "concept-probe calibrate" in call("calibrate", "--help").output
 
 
-@pytest.mark.parametrize("topic", ["models", "concepts", "erasers", "attacks"])
+@pytest.mark.parametrize("topic", ["models", "concepts", "erasers", "attacks", "recognisers", "families"])
 def test_info_lists(topic):
     shown = call("info", topic)
     assert shown.exit_code == 0, shown.output
-    word = {"models": "emoji-untaught", "concepts": "camel", "erasers": "uce", "attacks": "relearning"}[topic]
+    word = {
+        "models": "emoji-untaught",
+        "concepts": "camel",
+        "erasers": "uce",
+        "attacks": "relearning",
+        "recognisers": "emoji-style",
+        "families": "StableDiffusionXLPipeline",
+    }[topic]
     assert word in shown.output
 
 
