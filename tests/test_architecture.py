@@ -247,10 +247,10 @@ def test_what_the_map_names_is_there(word: str):
     command = re.fullmatch(r"concept-probe (\w+) (\w+)", word)
     known = every_name() | {f"concept_probe.{name}" for name in ("erasers", "attacks", "recognisers", "families")}
     for name in command.groups() if command else re.findall(r"[A-Za-z_][\w.]*", re.sub(r'"[^"]*"', "", word)):
-        assert name in known | set(dir(__builtins__)) | KEYWORDS, name
+        assert name in known | KEYWORDS or set(name.split(".")) <= known, name
 
 
-KEYWORDS = {"with", "from", "import", "laws", "concept_probe.testing"}
+KEYWORDS = {"with", "from", "import"}
 
 
 def names_in(node: ast.AST) -> list[str]:

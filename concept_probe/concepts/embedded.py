@@ -1,4 +1,4 @@
-"""TODO: say what this file is."""
+"""Concepts and prompts that come with the embedded models, by name."""
 
 from __future__ import annotations
 
