@@ -94,8 +94,9 @@ def some_feature(subject: Subject, role: str) -> tuple[Subspace, ...]:
 
 
 def aimed_features(subject: Subject, concept: Concept) -> tuple[Subspace, ...]:
-    """Those of largest contrast."""
-    return find_features(random_sae(subject, stream(subject)), subject, concept, count=FEATURES)
+    """Those of largest contrast; of texts by means over tokens."""
+    formula = "mean" if subject.answers == "texts" else "share"
+    return find_features(random_sae(subject, stream(subject)), subject, concept, count=FEATURES, formula=formula)
 
 
 def drawn_features(subject: Subject, seed: int, role: str = "", count: int = FEATURES) -> tuple[Subspace, ...]:

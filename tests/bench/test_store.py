@@ -66,8 +66,8 @@ def test_processes_that_append_at_once_lose_nothing(tmp_path):
 
 HOLD = """
 import sys, time
-from concept_probe.bench import Store
-with Store(sys.argv[1]).claim("cell") as mine:
+from concept_probe.bench import RowStore
+with RowStore(sys.argv[1]).claim("cell") as mine:
     print(mine, flush=True)
     time.sleep(60)
 """
