@@ -25,6 +25,7 @@ from concept_probe.types import (
     Score,
     Split,
 )
+from concept_probe.types.evidence import Better
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -117,7 +118,7 @@ def worst_retention(
     return min(_per_list(tested.retain_lists, after, before, name, "higher", seed), key=share_of_control)
 
 
-def _per_list(lists: Sequence[int], after: Tensor, before: Tensor, name: str, better: str, seed: int) -> list[Score]:
+def _per_list(lists: Sequence[int], after: Tensor, before: Tensor, name: str, better: Better, seed: int) -> list[Score]:
     place = torch.tensor(lists or (0,) * len(after))
     return [
         mean_score(after[place == i], name, control=float(before[place == i].mean()), better=better, seed=seed)

@@ -20,7 +20,7 @@ def test_classifier_free_guidance_puts_both_branches_in_one_batch():
     assert guidance.rows((5, 6)) == (5, 6, 5, 6)
     condition = guidance.condition(TEXT, NULL)
     assert torch.equal(condition.states, torch.cat([NULL.states, NULL.states, TEXT.states]))
-    assert condition.pooled is not None and torch.equal(condition.pooled[2:], TEXT.pooled)
+    assert condition.pooled is not None and TEXT.pooled is not None and torch.equal(condition.pooled[2:], TEXT.pooled)
     assert torch.equal(guidance.inputs(LATENTS), torch.cat([LATENTS, LATENTS]))
     uncond, cond = torch.randn(2, 2, 4, 8, 8)
     assert torch.equal(guidance.combined(torch.cat([uncond, cond])), uncond + 3.0 * (cond - uncond))

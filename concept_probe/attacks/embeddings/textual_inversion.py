@@ -16,7 +16,7 @@ from concept_probe.attacks.optimise import BudgetedAdam
 from concept_probe.attacks.search.slots import check_room, in_place
 from concept_probe.attacks.search.vocabulary import Vocabulary, names_of
 from concept_probe.erasers.training.denoising import denoising_loss
-from concept_probe.families import DiffusionSubject, Subject
+from concept_probe.families import DiffusionSubject
 from concept_probe.types import CONTENT, Concept, Prompt
 
 
@@ -72,7 +72,7 @@ class EmbeddingInversion(Attack[DiffusionSubject]):
         )
 
     def repeated(
-        self, subject: Subject, concept: Concept, fit: tuple[Prompt, ...], test: tuple[Prompt, ...]
+        self, subject: DiffusionSubject, concept: Concept, fit: tuple[Prompt, ...], test: tuple[Prompt, ...]
     ) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
         """The prompts with `tokens` one-token words for the placeholder; as they are where that is 0.
 
@@ -88,7 +88,7 @@ class EmbeddingInversion(Attack[DiffusionSubject]):
         return made[0], made[1]
 
 
-def one_token_word(subject: Subject, concept: Concept, prompts: Sequence[Prompt]) -> str:
+def one_token_word(subject: DiffusionSubject, concept: Concept, prompts: Sequence[Prompt]) -> str:
     """A word that every text encoder reads as one token, and that stands nowhere beside the prompts' subjects.
 
     The first such of those subjects, else the first of the vocabulary. Raises ValueError where there is none.
