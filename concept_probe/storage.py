@@ -24,6 +24,8 @@ from torch import Tensor
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
 UNFINISHED = ".part"
 """How names of files end that are being written, or were when their writer was killed."""
+PART = 2**26
+"""Bytes of a tensor that are copied at a time to be hashed."""
 
 
 class CorruptFile(ValueError):
@@ -164,12 +166,14 @@ def file_sha256(path: Path) -> str:
 def tensors_sha256(tensors: Iterable[tuple[str, Tensor]], before: str = "") -> str:
     """Hex sha256 over `before`, then name, shape, type and bytes of each tensor in the order given: which weights.
 
-    One tensor at a time is in memory. `Subject.weight_hash` and `erasure.provenance.content_hash` are made of it.
+    What lies on another device, or scattered in memory, is copied in pieces of at most `PART` bytes.
+    `Subject.weight_hash` and `erasure.provenance.content_hash` are made of it.
     """
     sha = hashlib.sha256(before.encode())
     for name, tensor in tensors:
         sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        sha.update(_bytes_of(tensor))
+        for part in _parts_of(tensor):
+            sha.update(part)
     return sha.hexdigest()
 
 
@@ -179,13 +183,19 @@ def content_sha256(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(_bytes_of(tensor))
+        for part in _parts_of(tensor):
+            sha.update(part)
     return sha.hexdigest()
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
-    """The bytes of a tensor where Python can read them."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+def _parts_of(tensor: Tensor) -> Iterator[memoryview]:
+    """The bytes of a tensor where Python can read them: in place, or else copied in pieces of at most `PART` bytes."""
+    plain = tensor.detach()
+    size = plain.numel() * plain.element_size()
+    in_place = plain.device.type == "cpu" and plain.is_contiguous()
+    rows = len(plain) if plain.ndim and not in_place and size > PART else 1
+    for part in plain.split(max(1, rows * PART // size)) if rows > 1 else (plain,):
+        yield part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 @contextmanager

@@ -51,7 +51,8 @@ def capture(
         raise ValueError("no prompt was given to capture")
     wanted = chosen_sites(subject, roles, sites)
     check_names(kinds, options.branches)
-    header = _header(subject, wanted, queries, kinds, options)
+    weights = subject.weight_hash(whole=folder is not None)
+    header = _header(subject, weights, wanted, queries, kinds, options)
     if not all(subject.is_text(site) for site in wanted):
         header |= {
             "steps": None if options.steps is None else sorted(set(options.steps)),
@@ -73,6 +74,7 @@ def capture(
 
 def _header(
     subject: Subject,
+    weights: str,
     sites: Sequence[Site],
     queries: Sequence[Query],
     kinds: Sequence[str] | None,
@@ -81,7 +83,7 @@ def _header(
     asked = [row_of(q) for q in queries]
     return {
         "subject": subject.name,
-        "weight_hash": subject.weight_hash(),
+        "weight_hash": weights,
         "sites": [str(s) for s in sites],
         "dtype": str(options.dtype).removeprefix("torch."),
         "kinds": None if kinds is None else sorted(set(kinds)),

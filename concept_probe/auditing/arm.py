@@ -45,7 +45,7 @@ class Arm:
 def arm_of(name: Side, subject: Subject, erasure: Erasure | None = None) -> Arm:
     """The arm, with the hash of its weights as they are while the erasure is on."""
     with contextlib.nullcontext() if erasure is None else erasure.on(subject):
-        return Arm(name, subject, erasure, subject.weight_hash())
+        return Arm(name, subject, erasure, subject.weight_hash(whole=True))
 
 
 def arms_of(subject: Subject, erasure: Erasure | None, original: Subject | None, twin: Subject | None) -> Sides[Arm]:

@@ -67,7 +67,7 @@ def refuse_changed(arms: Sides[Arm]) -> None:
     """Raise RuntimeError if a subject does not hold the bytes that it held when the audit began, its erasure on."""
     for arm in arms:
         with arm.on():
-            now = arm.subject.weight_hash()
+            now = arm.subject.weight_hash(whole=True)
         if now != arm.hash:
             raise RuntimeError(
                 f"the audit changed the weights of {arm.subject.name!r} ({arm.name}): {arm.hash} became {now}; its "

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from concept_probe.families.kept_hash import KeptHash, identity_of
 from concept_probe.families.reading import Mismatch, ModelSource
 from concept_probe.families.state import State, with_gradients
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.tokens import Tokens
 from concept_probe.registry import UnknownName, look_up
-from concept_probe.storage import tensors_sha256
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 
 SAMPLING = Sampling()
@@ -46,6 +46,7 @@ class Subject(abc.ABC, Generic[Answers]):
         """The diffusers pipeline, or a language model with its tokenizer; `save_pretrained(folder)` writes it."""
         self.state = State()
         """What is switched on in it, and the pass under way."""
+        self._hash = KeptHash()
 
     @classmethod
     @abc.abstractmethod
@@ -124,12 +125,18 @@ class Subject(abc.ABC, Generic[Answers]):
         """Say that what runs inside belongs to `moment`."""
         return self.state.during(moment)
 
-    def weight_hash(self) -> str:
+    def weight_hash(self, *, whole: bool = False) -> str:
         """Hex sha256 over names, shapes, dtypes and bytes of every parameter and buffer as they are now.
+
+        It is taken once and kept for as long as the weights are the same (`identity_of` says how that is told): a
+        hash of weights that nobody touched costs a look at a sample of them. What is written to parameters is seen,
+        and what is written through `Tensor.data` where the sample meets it: each whole row or column of a matrix of
+        up to 4096 on a side, not each single value of a large one. `whole` reads every byte again, as audits, baked
+        edits and captures that are saved do.
 
         Raises ValueError for a tensor without bytes: one that is offloaded.
         """
-        return tensors_sha256(self._named_tensors())
+        return self._hash.sha256(list(self._named_tensors()), whole=whole)
 
     def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         for component in sorted(self.components):
@@ -145,12 +152,13 @@ class Subject(abc.ABC, Generic[Answers]):
     def stamp(self) -> tuple[object, ...]:
         """Of weights, taps, hooks and `pristine` blocks as they are now; equal stamps, equal answers to equal queries.
 
-        No weight is read: a write is noticed by what PyTorch counts, which a write through `Tensor.data` escapes.
+        No weight is read whole: a write is noticed as by `weight_hash`. Weights of which that can't be told have no
+        two equal stamps.
         """
+        weights = identity_of(list(self._named_tensors())) or object()
         modules = [module for root in self.components.values() for module in root.modules()]
-        weights = [(p.data_ptr(), p._version) for root in self.components.values() for p in root.parameters()]
         hooks = [key for module in modules for key in (*module._forward_pre_hooks, *module._forward_hooks)]
-        return self.state.depth, tuple(weights), tuple(hooks)
+        return self.state.depth, weights, tuple(hooks)
 
     def module(self, site: Site) -> nn.Module:
         """The module whose input, output or weight `site` names.

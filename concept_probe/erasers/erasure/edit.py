@@ -56,15 +56,18 @@ class Edit:
 
     def bake(self, subject: Subject) -> None:
         """Write the edit into the subject's weights for good. The hash of the subject changes."""
-        for parameter, edited in self._edited(subject):
+        for parameter, edited in self._edited(subject, whole=True):
             parameter.data = edited
 
-    def _edited(self, subject: Subject) -> list[tuple[torch.nn.Parameter, Tensor]]:
-        """Every edited parameter with its new tensor, all computed before the first is put in place."""
+    def _edited(self, subject: Subject, *, whole: bool = False) -> list[tuple[torch.nn.Parameter, Tensor]]:
+        """Every edited parameter with its new tensor, all computed before the first is put in place.
+
+        `whole` reads all weights once more to see that they are those that the edit was made for.
+        """
         deltas = {address: delta for address, delta in self.deltas.items() if not delta.is_empty()}
         if not deltas:
             return []
-        found = subject.weight_hash()
+        found = subject.weight_hash(whole=whole)
         if found != self.base_hash:
             raise WrongBase(
                 f"edit {self.name!r} was made for weights {self.base_hash}, but subject {subject.name!r} has weights "

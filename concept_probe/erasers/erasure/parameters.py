@@ -43,17 +43,10 @@ def find_parameter(components: Mapping[str, nn.Module], where: str) -> nn.Parame
     """
     component, name = split_address(where)
     module = look_up(components, component, "component", f"asked for parameter {where!r}")
-    known = dict(module.named_parameters(remove_duplicate=False))
-    if name not in known:
-        owner, _, leaf = name.rpartition(".")
-        if any(n == name for n, _ in module.named_buffers()) or _has_attribute(module, owner, leaf):
-            raise ValueError(
-                f"parameter {where!r} is not a plain parameter (quantised or fused); "
-                "load the subject without quantisation to edit it"
-            )
-        addresses = [f"{component}/{n.rpartition('.')[0]}:{n.rpartition('.')[2]}" for n in known]
-        raise UnknownName("parameter", where, addresses)
-    parameter = known[name]
+    try:
+        parameter = module.get_parameter(name)
+    except AttributeError:
+        raise _not_found(module, where, component, name) from None
     if not parameter.is_floating_point() or type(parameter.data) is not Tensor:
         raise ValueError(
             f"parameter {where!r} is quantised ({type(parameter.data).__name__}, {parameter.dtype}); "
@@ -62,6 +55,17 @@ def find_parameter(components: Mapping[str, nn.Module], where: str) -> nn.Parame
     if parameter.device.type == "meta":
         raise ValueError(f"parameter {where!r} is offloaded (meta device); load the subject without offloading")
     return parameter
+
+
+def _not_found(module: nn.Module, where: str, component: str, name: str) -> ValueError | UnknownName:
+    owner, _, leaf = name.rpartition(".")
+    if any(n == name for n, _ in module.named_buffers()) or _has_attribute(module, owner, leaf):
+        return ValueError(
+            f"parameter {where!r} is not a plain parameter (quantised or fused); "
+            "load the subject without quantisation to edit it"
+        )
+    known = (n.rpartition(".") for n, _ in module.named_parameters(remove_duplicate=False))
+    return UnknownName("parameter", where, [f"{component}/{owner}:{leaf}" for owner, _, leaf in known])
 
 
 def _has_attribute(module: nn.Module, owner: str, leaf: str) -> bool:
