@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import sys
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import UnionType
 from typing import Any, Generic, TypeVar
 
@@ -41,6 +44,37 @@ def look_up(table: Mapping[str, Named], name: str, what: str, where: str = "") -
     if name not in table:
         raise UnknownName(what, name, table, where) from None
     return table[name]
+
+
+def imported_object(name: str, what: str) -> Any:
+    """The object that `module:object` names; modules of the working directory are found too.
+
+    >>> imported_object("collections:OrderedDict", "class")
+    <class 'collections.OrderedDict'>
+
+    Raises ImportError where the module can't be imported, UnknownName where it has no such object.
+    """
+    module_name, _, path = name.partition(":")
+    if not path or not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
+        raise UnknownName(what, name, [], "an object of a module is named as module:object")
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.append(here)
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as problem:  # whatever a stranger's module does when it is imported
+        raise ImportError(
+            f"{what} {name!r}: module {module_name!r} can't be imported: {type(problem).__name__}: {problem}"
+        ) from problem
+    finally:
+        if added:
+            sys.path.remove(here)
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise UnknownName(what, name, [n for n in vars(found) if not n.startswith("_")], f"in {module_name}")
+        found = getattr(found, part)
+    return found
 
 
 class Registry(Mapping[str, Named], Generic[Named]):

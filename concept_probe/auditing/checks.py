@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import TYPE_CHECKING
+
 from concept_probe import detect
 from concept_probe.attacks import label_of
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.sides import Sides
+from concept_probe.detect.naming import labels_in
 from concept_probe.erasers.erasure.provenance import prompts_seen
 from concept_probe.registry import nearest
 from concept_probe.types import KINDS, Concept, Erasure, Judge, Kind, Split, fingerprint
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
 
 
 class UsedPrompts(ValueError):
@@ -42,15 +49,23 @@ def refuse_used(concept: Concept, erasure: Erasure | None) -> None:
         )
 
 
-def judge_of(concept: Concept, recogniser: Judge | str | None) -> tuple[str, Judge]:
-    """The label of the concept, and who judges whether an answer shows it.
+def judge_of(concept: Concept, recogniser: Judge | str | None, subject: Subject) -> tuple[str, Judge]:
+    """The label of the concept, and who judges whether an answer of the subject shows it.
 
-    Raises ValueError for a concept without target prompts to test, and where the recogniser has no such label: it would
+    Warns where the recogniser was made for pictures of other models. Raises LookupError where none is given and none
+    belongs to the subject.
+
+    ValueError for a concept without target prompts to test, and where the recogniser has no such label: it would
     call everything safe.
     """
     label = label_of(concept)
-    judge = detect.judge_for(concept) if recogniser is None else recogniser
-    judge = detect.recogniser(judge) if isinstance(judge, str) else judge
+    judge = detect.judge_for(concept, subject) if recogniser is None else recogniser
+    judge = detect.recogniser(judge, labels_in(concept)) if isinstance(judge, str) else judge
+    if detect.serves(judge, subject) is False:
+        warnings.warn(
+            f"recogniser {judge.name!r} was made for the pictures of other models: how often it is wrong on those of "
+            f"{subject.name!r} is not known; measure it first (evaluation.recogniser_rates)"
+        )
     if label not in judge.labels:
         near = nearest(label, judge.labels)
         hint = f"; nearest of its labels: {', '.join(map(repr, near))}" if near else ""

@@ -43,7 +43,7 @@ class Auditor:
     ) -> Report:  # fmt: skip
         """As `audit`."""
         refuse_used(concept, erasure)
-        label, judge = judge_of(concept, recogniser)
+        label, judge = judge_of(concept, recogniser, subject)
         if isinstance(twin, str):
             from concept_probe.families import load  # only a name needs the loader
 
@@ -78,13 +78,14 @@ def audit(
     `original` is the subject as it was before, where that is another model than `subject` without the
     erasure: a released checkpoint is audited with `erasure` None and `original` given. `twin` is a model
     by the same recipe that was never taught the concept (or its name for `load`); without one, the
-    report says what stands in for it. `recogniser` defaults to the first that has the concept's label, and for a
-    concept with answers, which language models are asked for, to those answers.
+    report says what stands in for it. `recogniser` defaults to the one that was made for the subject's pictures and
+    has the concept's label, and for a concept with answers, which language models are asked for, to those answers; a
+    name is looked up as `detect.recogniser` does.
     `found` holds the concept vectors and features to look for. `plan` says how much is asked.
 
     The erasure is on in everything that is measured of it. No weight is changed afterwards; that is checked.
-    Raises UsedPrompts (a ValueError) for test prompts that were fitted or selected on, ValueError for a
-    recogniser that can't see the concept and for a concept without target prompts to test, RuntimeError where an
-    attack or an erasure did not clean up.
+    Raises UsedPrompts (a ValueError) for test prompts that were fitted or selected on, LookupError where no recogniser
+    belongs to the subject and none is given, ValueError for one that can't see the concept and for a concept without
+    target prompts to test, RuntimeError where an attack or an erasure did not clean up.
     """
     return Auditor(plan)(subject, erasure, concept, original=original, twin=twin, recogniser=recogniser, found=found)

@@ -175,7 +175,11 @@ def find(
             found = find_features(saes_of(sae, subject), subject, about, count=count, seed=seed)
         else:
             found = find_vectors(
-                subject, about, recogniser=recogniser_of(recogniser, about), role=roles, selection=Selection(seed=seed)
+                subject,
+                about,
+                recogniser=recogniser_of(recogniser, about, subject),
+                role=roles,
+                selection=Selection(seed=seed),
             )
         if not found:
             err.print(f"nothing in {model} is both selective and causal for {concept!r}; nothing was written")

@@ -89,7 +89,7 @@ def attack(
         if name is not None:
             look_up(ATTACKS, name, "attack", "concept-probe info attacks")
         subject, about = subject_of(model), concept_of(concept, concept_file, model)
-        looks = recogniser_of(recogniser, about)
+        looks = recogniser_of(recogniser, about, subject)
         name = name or FIRST_TRIED[subject.answers]
         make = ATTACKS[name]
         if not make.suits(subject):
@@ -162,7 +162,7 @@ def audit(
         # Whatever a library prints while it works goes to standard error: standard output is the result's.
         with contextlib.redirect_stdout(sys.stderr):
             subject, about = subject_of(model), concept_of(concept, concept_file, model)
-            looks = recogniser_of(recogniser, about)
+            looks = recogniser_of(recogniser, about, subject)
             known = read_found(found, sae, subject)
             erasure = erasure_of(edit, method, known, subject, about, sae, looks)
             plan = AuditPlan(

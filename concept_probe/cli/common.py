@@ -36,7 +36,11 @@ Saes = Annotated[
     typer.Option("--sae", help="Folder of an autoencoder; may be repeated. Default: the shipped ones."),
 ]
 RecogniserName = Annotated[
-    str | None, typer.Option(help="A recogniser's name, or clip:FOLDER (or a hub id) for zero-shot naming.")
+    str | None,
+    typer.Option(
+        help="Who judges pictures: a name (see `info recognisers`), clip:FOLDER (or a hub id) for zero-shot naming, a "
+        "folder, or module:object. Default: the one that was made for the model's pictures."
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 Prompts = Annotated[int, typer.Option(min=1, help="Test prompts per kind.")]
@@ -108,19 +112,12 @@ def concept_of(name: str, file: Path | None, model: str) -> Concept:
     return found
 
 
-def recogniser_of(name: str | None, concept: Concept) -> Any:
-    """The named recogniser; by default the one that has the concept's label, or its gold answers."""
+def recogniser_of(name: str | None, concept: Concept, subject: Subject) -> Any:
+    """The named recogniser; by default the concept's gold answers, or who was made for the subject's pictures."""
     from concept_probe import detect
+    from concept_probe.detect.naming import labels_in
 
-    if name is None:
-        return detect.judge_for(concept)
-    if name.startswith("clip:"):
-        from concept_probe.detect.clip import zero_shot
-        from concept_probe.types import KINDS
-
-        labels = [p.label for kind in KINDS for p in getattr(concept, kind) if p.label]
-        return zero_shot(name.removeprefix("clip:"), labels)
-    return detect.recogniser(name)
+    return detect.judge_for(concept, subject) if name is None else detect.recogniser(name, labels_in(concept))
 
 
 def saes_of(folders: Sequence[Path] | None, subject: Subject) -> tuple[Sae, ...]:

@@ -82,7 +82,7 @@ def run(
         subject = subject_of(model)
         texts = subject.answers == "texts"
         eraser = eraser or FIRST_CHOICE[subject.answers]
-        looks = recogniser_of(recogniser, about)
+        looks = recogniser_of(recogniser, about, subject)
         untaught = twin_of(twin, model, about)
         control = subject_of(untaught) if untaught is not None else None
         step(f"{subject.name}: {len(subject.components)} components")

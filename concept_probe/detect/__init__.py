@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from concept_probe.detect.answers import GoldAnswers
-from concept_probe.registry import Registry, look_up
-from concept_probe.types import Classifier, Concept, Judge, Recogniser
+from concept_probe.registry import Registry
+from concept_probe.types import Classifier, Concept, Judge, OwnPictures, Recogniser
 
 if TYPE_CHECKING:
     from concept_probe.detect.clip import TextImage
@@ -54,48 +54,85 @@ def second_classifier(looks: Judge) -> Classifier | None:
     return None if pair is None else ZeroShot(pair, looks.labels, (SENTENCES[looks.name],), ("a picture",))
 
 
+def other_domain(looks: Judge) -> Recogniser | None:
+    """Who sees the rest of what `looks` judges: styles, of the embedded models' objects, and the reverse; else None."""
+    return recogniser(DOMAINS[looks.name]) if _is_embedded(looks) else None
+
+
 def pair_of(looks: Judge) -> TextImage | None:
     """The CLIP pair for the pictures that `looks` judges; None where there is none."""
-    return text_image() if looks.name in SENTENCES else None
+    return text_image() if _is_embedded(looks) else None
+
+
+def _is_embedded(looks: Judge) -> bool:
+    from concept_probe.detect.emoji import EmojiRecogniser
+
+    return isinstance(looks, EmojiRecogniser)
 
 
 SENTENCES = {"emoji": "a picture of {}", "emoji-style": "a picture in {} style"}
 """What a label of a recogniser is in words, for those whose pictures have a CLIP pair."""
+DOMAINS = {"emoji": "emoji-style", "emoji-style": "emoji"}
+"""The recognisers that look at the same pictures for something else."""
 
 
 RECOGNISERS: Registry[Callable[[], Recogniser]] = Registry(
     "recognisers", {"emoji": _emoji_objects, "emoji-style": _emoji_styles}
 )
-"""Name to what makes it. A concept is looked at by the first that has its label."""
+"""Name to what makes it. A concept is looked at by the first that has its label and serves the subject."""
 OPTIONAL: dict[str, Callable[[], Recogniser]] = {"nudenet": _nudenet}
 """Those that need a package of their own, and are taken only by name."""
 
 
-def recogniser(name: str) -> Recogniser:
-    """The recogniser called `name`; `recogniser_for` picks one by what it must see."""
-    known = {**RECOGNISERS, **OPTIONAL}
-    return look_up(known, name, "recogniser", "the lists: concept_probe.detect.RECOGNISERS and OPTIONAL")()
+def recogniser(name: str, labels: Sequence[str] = ()) -> Recogniser:
+    """The recogniser that `name` says, in any of the ways of `detect.naming`; `judge_for` picks one by what it must see.
+
+    >>> recogniser("emoji"), recogniser("my_package.looks:Mine"), recogniser("clip:my-clip", ["church", "castle"])
+
+    `labels` are for what has none of its own: a CLIP pair, which names pictures zero-shot.
+    Raises UnknownName for a name that nothing has, ValueError for what is no recogniser.
+    """
+    from concept_probe.detect.naming import named_recogniser
+
+    return named_recogniser({**RECOGNISERS, **OPTIONAL}, name, labels)
 
 
-def recogniser_for(concept: str) -> Recogniser:
-    """The first recogniser that has `concept` among its labels."""
+def serves(looks: Judge, subject: Any) -> bool | None:
+    """Whether `looks` was made for the pictures of a subject; None where it doesn't say."""
+    return looks.serves(subject) if isinstance(looks, OwnPictures) else None
+
+
+def recogniser_for(label: str, subject: Any = None) -> Recogniser:
+    """The first recogniser that has `label` among its labels and says that it serves `subject`.
+
+    Without a subject any that has the label. Raises LookupError, which says how to name one, where there is none.
+    """
     labels: list[str] = []
+    strangers: list[str] = []
     for make in RECOGNISERS.values():
         found = make()
-        if concept in found.labels[:-1]:
-            return found
         labels += found.labels[:-1]
+        if label in found.labels[:-1]:
+            if subject is None or serves(found, subject):
+                return found
+            strangers.append(found.name)
+    mend = "name one that can: --recogniser or recogniser= takes a name, clip:FOLDER, a folder or module:object"
+    if strangers:
+        raise LookupError(
+            f"no recogniser for {label!r} in pictures of {subject.name!r}: {' and '.join(map(repr, strangers))} has that "
+            f"label, but was made for the pictures of other models; {mend}"
+        )
     raise LookupError(
-        f"no recogniser can see {concept!r}; they see {len(labels)} labels, among them {', '.join(labels[:5])}; "
-        "pass one of your own (see types.Recogniser)"
+        f"no recogniser can see {label!r}; they see {len(labels)} labels, among them {', '.join(labels[:5])}; {mend}"
     )
 
 
-def judge_for(concept: Concept) -> Judge:
-    """Who judges answers to a concept's prompts: its gold answers where its target prompts have some, else a recogniser.
+def judge_for(concept: Concept, subject: Any = None) -> Judge:
+    """Who judges a subject's answers to a concept's prompts: its gold answers where its target prompts have some, else
+    the recogniser that has their label and serves the subject.
 
-    Raises LookupError where no recogniser sees the label of its prompts.
+    Raises LookupError where there is none.
     """
     if any(p.answers for p in concept.target):
         return GoldAnswers.of(concept)
-    return recogniser_for(next((p.label for p in concept.target if p.label), concept.name))
+    return recogniser_for(next((p.label for p in concept.target if p.label), concept.name), subject)

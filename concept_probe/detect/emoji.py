@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
+from concept_probe.detect.recipe import is_of_recipe
 from concept_probe.testbed.network import Network
 
 
@@ -43,6 +45,11 @@ class EmojiRecogniser:
     def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """images in 0..1 of any size -> what both heads of the network read."""
         return torch.cat([self.network.body(part) for part in self._parts(images)])
+
+    def serves(self, subject: Any) -> bool:
+        """Whether the subject draws with the autoencoder and the words of the embedded models: they, and what was
+        edited, erased or fine-tuned from them, whatever it is called."""
+        return is_of_recipe(subject)
 
     def _parts(self, images: Tensor) -> tuple[Tensor, ...]:
         """As the network takes them: 64 x 64, in -1..1, 128 at a time."""

@@ -57,6 +57,11 @@ class LearnedPrompts:
         return folder
 
 
+def pair_name(folder: Path) -> str:
+    """The name of the CLIP pair that prompts in a folder were learned with: where it was loaded from."""
+    return str(read_json(folder / "prompts.json", _MEND)["pair"])
+
+
 def load_prompts(folder: Path | str, pair: TextImage) -> LearnedPrompts:
     """Read what `save` wrote. Raises ValueError for another pair than the one that it was learned with."""
     folder = Path(folder)

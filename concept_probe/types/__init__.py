@@ -29,7 +29,7 @@ from concept_probe.types.prompts import (
     fingerprint,
     texts,
 )
-from concept_probe.types.recognition import AnswerReader, Classifier, Judge, Recogniser, Trial
+from concept_probe.types.recognition import AnswerReader, Classifier, Judge, OwnPictures, Recogniser, Trial
 from concept_probe.types.reports import (
     Curve,
     EvidenceKind,
@@ -76,6 +76,7 @@ __all__ = [
     "Kind",
     "Leaderboard",
     "Moment",
+    "OwnPictures",
     "Picture",
     "Prompt",
     "Query",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -55,6 +55,15 @@ class Classifier(Protocol):
 
     def logits(self, images: Tensor) -> Tensor:
         """images (n, 3, h, w) in 0..1 -> (n, len(labels)) before the softmax, with gradients in the images."""
+        ...
+
+
+@runtime_checkable
+class OwnPictures(Protocol):
+    """A recogniser that says whose pictures it was made for. Only one that does is ever taken without being named."""
+
+    def serves(self, subject: Any) -> bool:
+        """Whether pictures of `subject` (a `families.Subject`) are what it was trained and measured on."""
         ...
 
 

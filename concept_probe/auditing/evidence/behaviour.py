@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -10,9 +11,13 @@ from concept_probe.auditing.context import Context
 from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, compare, joined_evidence
 from concept_probe.auditing.observe import Observation
 from concept_probe.auditing.sides import Side
+from concept_probe.detect import serves
 from concept_probe.evaluation.bayesian import Draws, damage_score, residual_index
 from concept_probe.evaluation.rates import per_fact
 from concept_probe.types import FORGET_KINDS, RETAIN_KINDS, Judge, Kind
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
 
 KIND_NAMES: dict[str, str] = {
     "target": "prompts that name it",
@@ -114,14 +119,16 @@ def _false_detection(context: Context) -> Evidence:
     after = context.rate(context.false_hits(seen.after), "mistakes", "after")
     never = None if seen.control is None else float(context.false_hits(seen.control).mean())
     control = context.control_name if context.has_twin else ""
-    note = _about(context.questions.recogniser)
+    note = _about(context.questions.recogniser, context.arms.before.subject)
     where = "neighbours and unrelated"
     return Evidence((compare(FALSE_DETECTION, where, before, after, never, control=control, note=note),))
 
 
-def _about(recogniser: Judge) -> str:
-    """Which recogniser it is, and what it says of its own errors on clean pictures."""
+def _about(recogniser: Judge, subject: Subject) -> str:
+    """Which recogniser it is, and what it says of its own errors on clean pictures of models that it was made for."""
     about = f"recogniser {recogniser.name} {recogniser.version}; before: its false positives on the unedited model"
+    if serves(recogniser, subject) is False:
+        return f"{about}; it was made for the pictures of other models: its errors on these were not measured"
     own = [
         f"{name} {value:.1%}"
         for name, key in (("wrong", "error"), ("false positives", "false_positives"))

@@ -80,10 +80,11 @@ def find_vectors(
     count that removes most while they keep `selection.floor`. Columns are ranked in several ways (`COLUMN_RANKINGS`)
     until one gets there. Empty where nothing beats matched random ones. `search_vectors` gives the curve too.
 
-    `recogniser` None takes the one that sees the concept. ValueError for a role that holds no concept vectors.
+    `recogniser` None takes the one that was made for the subject's pictures and sees the concept.
+    ValueError for a role that holds no concept vectors.
     """
     ranked = vector_candidates(subject, concept, role)
-    sees = recogniser or recogniser_for(concept.name)
+    sees = recogniser or recogniser_for(concept.name, subject)
     searches: list[VectorSearch] = []
     for candidates in ranked:
         searches.append(
