@@ -63,7 +63,9 @@ def _zero_shot(source: str, labels: Sequence[str]) -> Recogniser:
     from concept_probe.detect.clip import zero_shot
 
     if not source:
-        raise ValueError("recogniser 'clip:' names no pair; give clip:FOLDER, a folder that save_pretrained wrote, or a hub id")
+        raise ValueError(
+            "recogniser 'clip:' names no pair; give clip:FOLDER, a folder that save_pretrained wrote, or a hub id"
+        )
     if not labels:
         raise ValueError(
             f"recogniser 'clip:{source}' needs labels to name pictures by; give the concept's prompts labels"
