@@ -12,7 +12,7 @@ from torch import Tensor
 
 from concept_probe.testbed import WEIGHTS
 
-ROUNDING = 0.05
+MOST_MOVED = 0.05
 """The most that the autoencoder's weights may differ from the recipe's, in norm: rounding to 8 bits and light training
 stay below, another training does not."""
 
@@ -35,7 +35,7 @@ def _is_near(found: dict[str, Tensor], own: dict[str, Tensor]) -> bool:
     if found.keys() != own.keys() or any(found[k].shape != own[k].shape or found[k].is_meta for k in own):
         return False
     moved = sum(float((found[k].float() - own[k].to(found[k].device)).square().sum()) for k in own)
-    return moved <= ROUNDING**2 * sum(float(x.square().sum()) for x in own.values())  # not for values that are NaN
+    return moved <= MOST_MOVED**2 * sum(float(x.square().sum()) for x in own.values())  # not for values that are NaN
 
 
 @cache
