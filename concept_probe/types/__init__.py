@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concept_probe.types.boards import Difference, Leaderboard, Standing
 from concept_probe.types.catalogue import Catalogue, Example, FeatureEntry
-from concept_probe.types.codes import Codes, SparseCoder
+from concept_probe.types.codes import Codes, RowUnits, SparseCoder
 from concept_probe.types.erasures import Erasure
 from concept_probe.types.evidence import Better, Score, Subspace, unit
 from concept_probe.types.places import BOS, BRANCHES, CONTENT, EOS, PAD, SUBJECT, TOKEN_KINDS, Branch, Moment, Site
@@ -82,6 +82,7 @@ __all__ = [
     "Query",
     "Recogniser",
     "Report",
+    "RowUnits",
     "Sampling",
     "Score",
     "Site",

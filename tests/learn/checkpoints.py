@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -90,5 +91,67 @@ def sae_lens(folder: Path, **options: Any) -> Written:
     return _centred(K)
 
 
-WRITERS: dict[str, Callable[[Path], Written]] = {"sae-lens": sae_lens, "sparsify": sparsify, "openai": openai}
+def dictionary_learning(folder: Path, **options: Any) -> Written:
+    w = weights()
+    trainer = {"dict_class": "AutoEncoderTopK", "activation_dim": D, "dict_size": F, "k": K, "layer": 3, **options}
+    write_json(folder / "config.json", trainer=trainer, buffer={"d_submodule": D, "io": "out", "ctx_len": 128})
+    tensors = {"encoder.weight": w["W"], "encoder.bias": w["b"], "decoder.weight": w["V"].mT.contiguous(), "b_dec": w["c"],
+               "k": torch.tensor(K), "threshold": torch.tensor(0.7)}  # fmt: skip
+    save_file(tensors, folder / "ae.safetensors")
+    return _centred(K)
+
+
+def _jumprelu(level: Tensor, factor: float = 1.0) -> Written:
+    """x itself is encoded, after a factor; what exceeds its level fires."""
+    w = {name: t.double() for name, t in weights().items()}
+    pre = rows().double() * factor @ w["W"].mT + w["b"]
+    codes = torch.where(pre > level.double(), pre.clamp_min(0), 0)
+    return Written(codes, (codes @ w["V"] + w["c"]) / factor)
+
+
+LEVELS = torch.linspace(0, 2, F)
+
+
+def gemma_scope(folder: Path) -> Written:
+    w = weights()
+    named = {"W_enc": w["W"].mT, "b_enc": w["b"], "W_dec": w["V"], "b_dec": w["c"], "threshold": LEVELS}
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "params.npz", **{name: t.numpy() for name, t in named.items()})
+    return _jumprelu(LEVELS)
+
+
+def gemma_scope_2(folder: Path, **options: Any) -> Written:
+    w = weights()
+    write_json(folder / "config.json", **{"architecture": "jump_relu", "width": F, "l0": 60, "model_name": "gemma-v3",
+                                          "hf_hook_point_in": "model.layers.1.output", **options})  # fmt: skip
+    tensors = {"w_enc": w["W"].mT.contiguous(), "b_enc": w["b"], "w_dec": w["V"], "b_dec": w["c"], "threshold": LEVELS}
+    save_file(tensors, folder / "params.safetensors")
+    return _jumprelu(LEVELS)
+
+
+def llama_scope(folder: Path, **options: Any) -> Written:
+    """Rows are brought to the dataset's norm first; decoder rows have norm 1."""
+    w = weights()
+    factor = D**0.5 / 5.0
+    config = {"d_model": D, "d_sae": F, "act_fn": "jumprelu", "jump_relu_threshold": 0.5, "norm_activation": "dataset-wise",
+              "dataset_average_activation_norm": {"in": 5.0, "out": 5.0}, "hook_point_in": "blocks.1.hook_resid_post",
+              "hook_point_out": "blocks.1.hook_resid_post", "top_k": 50, "use_decoder_bias": True,
+              "apply_decoder_bias_to_pre_encoder": False, "sparsity_include_decoder_norm": False}  # fmt: skip
+    write_json(folder / "hyperparams.json", **{**config, **options})
+    tensors = {"encoder.weight": w["W"], "encoder.bias": w["b"], "decoder.weight": w["V"].mT.contiguous(),
+               "decoder.bias": w["c"]}  # fmt: skip
+    (folder / "checkpoints").mkdir()
+    save_file(tensors, folder / "checkpoints" / "final.safetensors")
+    return _jumprelu(torch.tensor(0.5 * factor), factor)
+
+
+WRITERS: dict[str, Callable[[Path], Written]] = {
+    "sae-lens": sae_lens,
+    "sparsify": sparsify,
+    "openai": openai,
+    "dictionary_learning": dictionary_learning,
+    "gemma-scope": gemma_scope,
+    "gemma-scope-2": gemma_scope_2,
+    "llama-scope": llama_scope,
+}
 """By the names of `learn.interop.FORMATS`."""

@@ -125,8 +125,10 @@ def test_a_configuration_of_another_width_names_both(tmp_path):
 
 def test_options_that_would_change_the_codes_are_refused(tmp_path):
     save_sae(made(), tmp_path)
-    change(tmp_path, normalize_activations="layer_norm")
-    with pytest.raises(ValueError, match="normalize_activations is 'layer_norm'"):
+    change(tmp_path, normalize_activations="unit_sphere")
+    with pytest.raises(
+        ValueError, match="normalize_activations is 'unit_sphere', which is not known; known: none, exp"
+    ):
         load_sae(tmp_path)
 
 

@@ -16,12 +16,15 @@ from tests.learn import checkpoints as made
 from tests.learn.checkpoints import WRITERS, D, F, rows
 from tests.learn.planted import SITE
 
+EXACT = {"gemma-scope": 1e-5, "gemma-scope-2": 1e-5, "llama-scope": 1e-5}
+"""x itself is encoded there, so a bias is folded in the weights' float32."""
 
-def agrees(sae, written: made.Written) -> None:
+
+def agrees(sae, written: made.Written, exact: float = 1e-12) -> None:
     sae = sae.double()
     codes = sae.encode(rows().double())
-    torch.testing.assert_close(codes.dense(F), written.codes, rtol=0, atol=1e-12)
-    torch.testing.assert_close(sae.decode(codes), written.reconstruction, rtol=0, atol=1e-12)
+    torch.testing.assert_close(codes.dense(F), written.codes, rtol=0, atol=exact)
+    torch.testing.assert_close(sae.decode(codes), written.reconstruction, rtol=0, atol=exact)
     assert (codes.values > 0).any()
 
 
@@ -32,25 +35,27 @@ def test_every_format_is_tested():
 @pytest.mark.parametrize("name", FORMATS)
 def test_codes_and_reconstruction_are_those_of_the_formats_own_formula(name, tmp_path):
     written = WRITERS[name](tmp_path)
-    agrees(load_sae(tmp_path, site=SITE), written)
+    agrees(load_sae(tmp_path, site=SITE), written, EXACT.get(name, 1e-12))
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_was_read_can_be_written_and_read_again(name, tmp_path):
     written = WRITERS[name](tmp_path / "theirs")
-    agrees(load_sae(save_sae(load_sae(tmp_path / "theirs", site=SITE), tmp_path / "ours")), written)
+    agrees(load_sae(save_sae(load_sae(tmp_path / "theirs", site=SITE), tmp_path / "ours")), written, 1e-5)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_cut_weights_and_configurations_are_refused_naming_the_file(name, tmp_path):
     WRITERS[name](tmp_path)
     (weights,) = tmp_path.glob(FORMATS[name].weights)
-    config = tmp_path / FORMATS[name].config
+    config = tmp_path / (FORMATS[name].config or "none")
     content = weights.read_bytes()
     weights.write_bytes(content[:-10])
-    with pytest.raises(CorruptFile, match=rf"{weights.name}: not a whole safetensors file"):
+    with pytest.raises(CorruptFile, match=rf"{weights.name}: not a whole (safetensors|npz) file"):
         load_sae(tmp_path, site=SITE)
     weights.write_bytes(content)
+    if not config.is_file():
+        return
     for text, said in ((config.read_text()[:20], "not whole JSON"), ("[1]", "a JSON list, not an object")):
         config.write_text(text)
         with pytest.raises(CorruptFile, match=rf"{config.name}: {said}"):
@@ -85,10 +90,11 @@ def test_the_number_of_latents_may_stand_alone(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"normalize": True}, "normalize is true, which divides each row by its own size"),
+        ({"normalize": "rows"}, "normalize is 'rows' in the configuration; true or false is needed"),
+        ({"input_scale": 2.0}, "input_scale is 2.0, which no reader here knows and which may change the codes"),
         ({"activation": "JumpReLU"}, "activation is 'JumpReLU', and TopK or ReLU is known"),
-        ({"d_model": 17}, r"encoder.weight is \(48, 16\), config.json says d_model 17"),
-        ({"n_dirs_local": 49}, "config.json says n_dirs_local 49"),
+        ({"d_model": 17}, r"encoder.weight is \(48, 16\), the configuration says d_model 17"),
+        ({"n_dirs_local": 49}, "the configuration says n_dirs_local 49"),
     ],
 )
 def test_openai_refuses_what_would_give_other_codes(options, said, tmp_path):
@@ -119,7 +125,9 @@ def test_openai_with_tied_weights_decodes_with_the_encoder(tmp_path):
 def test_other_safetensors_are_no_autoencoder_of_openai(tmp_path):
     made.write_json(tmp_path / "config.json", model_type="clip")
     save_file({"embedding": torch.zeros(3)}, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"no matrix encoder.weight among its tensors \(embedding\)"):
+    with pytest.raises(
+        ValueError, match=r"by its tensors \(embedding\) and its configuration \(model_type\) it is none of openai"
+    ):
         load_sae(tmp_path, site=SITE)
 
 

@@ -19,6 +19,10 @@ MADE = [
     ("jumprelu", {"apply_b_dec_to_input": False}),
     ("gated", {}),
     ("gated", {"apply_b_dec_to_input": False}),
+    ("standard", {"normalize_activations": "layer_norm"}),
+    ("topk", {"k": 5, "normalize_activations": "layer_norm", "rescale_acts_by_decoder_norm": True}),
+    ("jumprelu", {"normalize_activations": "layer_norm", "apply_b_dec_to_input": False}),
+    ("standard", {"normalize_activations": "constant_norm_rescale"}),
 ]
 
 
@@ -30,7 +34,8 @@ def test_what_sae_lens_made_gives_the_same_codes_and_reconstruction_here(name, o
         x, codes = rows(), sae.encode(rows())
         theirs = module.encode(x).detach()
         if options.get("rescale_acts_by_decoder_norm"):  # there the codes are per unit of decoder norm
-            torch.testing.assert_close(codes.dense(F) @ sae.W_dec, theirs / module.W_dec.norm(dim=-1) @ module.W_dec)
+            written = theirs / module.W_dec.norm(dim=-1) @ module.W_dec
+            torch.testing.assert_close(codes.dense(F) @ sae.W_dec, written, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(codes.dense(F), theirs, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(sae.decode(codes), module.decode(theirs).detach(), rtol=1e-4, atol=1e-4)
         assert sae.site == SITE
@@ -137,10 +142,14 @@ def test_a_whitening_beside_the_checkpoint_is_folded_as_sae_lens_folds_it(name, 
 
 
 @pytest.mark.parametrize("kind", ["layer_norm", "constant_norm_rescale"])
-def test_what_differs_from_row_to_row_is_refused(kind, tmp_path):
-    lens_module("standard", normalize_activations=kind).save_model(tmp_path)
-    with pytest.raises(ValueError, match=rf"normalize_activations is '{kind}', which divides each row by its own size"):
-        load_sae(tmp_path, site=SITE)
+def test_what_differs_from_row_to_row_is_written_for_sae_lens_too(kind, tmp_path):
+    from sae_lens import SAE
+
+    module = lens_module("standard", normalize_activations=kind)
+    save_sae(from_sae_lens(module, SITE), tmp_path)
+    theirs, x = SAE.load_from_disk(tmp_path), rows()
+    torch.testing.assert_close(theirs(x), module(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(load_sae(tmp_path)(x), module(x).detach(), rtol=1e-4, atol=1e-4)
 
 
 def test_heads_side_by_side_are_the_rows_of_hook_z(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -92,8 +92,8 @@ class AblateFeatures(Eraser[Subject, Intervention]):
             shift = torch.where(fires, target - codes.values, 0)
             if self.error == "keep":
                 compact = Codes(shift, torch.where(ours, spot, len(features))).dense(len(features) + 1)[..., :-1]
-                return back((compact @ rows.to(compact)).to(x.dtype))
-            edited = codec.decode(Codes(codes.values + shift, codes.indices)).to(x.dtype)
+                return back(codes.in_row_units(compact @ rows.to(compact)).to(x.dtype))
+            edited = codec.decode(replace(codes, values=codes.values + shift)).to(x.dtype)
             return back(torch.where(fires.any(-1, keepdim=True), edited - flat, 0))
 
         return change

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -127,4 +127,4 @@ def rewritten(codec: SparseCoder, codes: Codes, features: Sequence[int], goal: T
         values = torch.where(codes.indices == j, goal[:, i, None], values)
     # A padded place names feature 0 with value 0: what does not fire is left alone.
     values = torch.where(codes.values == 0, codes.values, values)
-    return codec.decode(Codes(values, codes.indices)) - codec.decode(codes)
+    return codec.decode(replace(codes, values=values)) - codec.decode(codes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import torch
@@ -18,7 +18,7 @@ from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.find.features.contrast import prompt_firing
 from concept_probe.find.layout import token_mask
 from concept_probe.find.rows import concept_rows
-from concept_probe.types import Codes, Concept, Moment, Site, SparseCoder, Subspace
+from concept_probe.types import Concept, Moment, Site, SparseCoder, Subspace
 
 
 def only_of(firing: Float[Tensor, "p f"], own: Tensor, top: int) -> list[int]:
@@ -106,7 +106,7 @@ def reconstructed(
     """x̂ with the chosen features times `factor`, x̂ as it is, and which rows have one that fires (...)."""
     codes = codec.encode(x)
     ours = torch.isin(codes.indices, torch.tensor(list(chosen), device=codes.indices.device)) & (codes.values != 0)
-    turned = codec.decode(Codes(torch.where(ours, factor * codes.values, codes.values), codes.indices))
+    turned = codec.decode(replace(codes, values=torch.where(ours, factor * codes.values, codes.values)))
     return turned.to(x.dtype), codec.decode(codes).to(x.dtype), ours.any(-1)
 
 

@@ -117,11 +117,13 @@ class Saeuron(Eraser[DiffusionSubject, Intervention]):
         def change(x: Tensor, moment: Moment) -> Tensor | None:
             row = table.nearest(moment.timestep)
             features = table.features[row].to(x.device)
-            values = codec.encode(last(x)).dense(codec.width)[..., features]
+            codes = codec.encode(last(x))
+            values = codes.dense(codec.width)[..., features]
             fires = values > table.floor[row].to(values).clamp_min(0)
             if not fires.any():
                 return None
             shift = torch.where(fires, self.gamma * table.typical[row].to(values) - values, 0)
-            return back((shift @ codec.decoder.detach()[features].to(shift)).to(x.dtype))
+            written = codes.in_row_units(shift @ codec.decoder.detach()[features].to(shift))
+            return back(written.to(x.dtype))
 
         return change

@@ -42,7 +42,7 @@ class Steer(Eraser[DiffusionSubject, Intervention]):
         actions: dict[Site, Change] = {}
         for site, codec in codecs.items():
             codes = codec.encode(written[site][0])
-            vectors = codes.dense(codec.width) @ codec.decoder.detach().to(codes.values)
+            vectors = codes.in_row_units(codes.dense(codec.width) @ codec.decoder.detach().to(codes.values))
             vectors[0] = 0  # the beginning token is the same for every prompt
             actions[site] = _action(vectors)
         return self.guard(concept, actions, options={"text": text})

@@ -4,33 +4,42 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from concept_probe.learn.interop import lens, openai, sparsify
-from concept_probe.learn.interop.parts import Checkpoint, Format, finite
+from concept_probe.learn.interop import dictionary_learning, gemma_scope, lens_reader, llama_scope, openai, sparsify
+from concept_probe.learn.interop.context import warn_of_processing
+from concept_probe.learn.interop.keys import Keys
+from concept_probe.learn.interop.lens_dialects import ours_of
+from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, finite
 from concept_probe.learn.sae import Sae
-from concept_probe.storage import CorruptFile, check_file, read_json, read_tensors, refuse_pickle
+from concept_probe.storage import CorruptFile, check_file, read_arrays, read_json, read_tensors, refuse_pickle
 from concept_probe.types import Site
 
 FORMATS: dict[str, Format] = {
-    "sae-lens": lens.SAE_LENS,
+    "sae-lens": lens_reader.SAE_LENS,
     "sparsify": sparsify.SPARSIFY,
     "openai": openai.OPENAI,
+    "dictionary_learning": dictionary_learning.DICTIONARY_LEARNING,
+    "gemma-scope": gemma_scope.GEMMA_SCOPE,
+    "gemma-scope-2": gemma_scope.GEMMA_SCOPE_2,
+    "llama-scope": llama_scope.LLAMA_SCOPE,
 }
-"""In the order in which a folder is tried."""
+"""A folder is of the one whose files, tensors and configuration it has."""
 MEND = "get the file again, or train again"
 
 
 def load_sae(folder: str | Path, *, site: Site | None = None) -> Sae:
-    """Read an autoencoder that `save_sae`, sae-lens, sparsify or OpenAI's code wrote; the format is told by its files.
+    """Read an autoencoder that `save_sae` or somebody else's code wrote; the format is told by its files and tensors.
 
     `site` must be given where the folder does not name one, as with every format but our own.
 
     Raises FileNotFoundError where no format fits (saying what was looked for), CorruptFile for a file
     that was cut or altered (naming it and the check), ValueError for a pickle, another site or width
-    (naming both values), or an option that would change the codes.
+    (naming both values), a key or tensor that is not known, or an option that would change the codes.
     """
     folder = Path(folder)
     refuse_pickle(folder)
-    return _read(folder, _format(folder), site)
+    sae = parts_in(folder).build(site, str(folder))
+    warn_of_processing(sae.made_by, str(folder))
+    return sae
 
 
 def load_saes(folder: str | Path, *, component: str | None = None) -> dict[str, Sae]:
@@ -53,9 +62,8 @@ def _read_named(folder: Path, component: str | None) -> Sae:
         named = Site(owner, path) if dot else None
     else:
         named = Site(component, path if dot and owner == component else folder.name)
-    kind = _format(folder)
-    own = "site" in lens.ours_of(read_json(folder / FORMATS[kind].config, MEND))
-    return _read(folder, kind, None if own else named)
+    parts = parts_in(folder)
+    return parts.build(None if parts.site is not None else named, str(folder))
 
 
 def _fits(folder: Path) -> bool:
@@ -63,13 +71,16 @@ def _fits(folder: Path) -> bool:
 
 
 def _looked_for() -> str:
-    return ", ".join(f"{name} ({form.config} and {form.weights})" for name, form in FORMATS.items())
+    return ", ".join(
+        f"{name} ({form.weights if form.config is None else f'{form.config} and {form.weights}'})"
+        for name, form in FORMATS.items()
+    )
 
 
-def _format(folder: Path) -> str:
-    for name, form in FORMATS.items():
-        if form.found(folder):
-            return name
+def _candidates(folder: Path) -> dict[str, tuple[Path | None, Path]]:
+    """Formats whose files are in `folder`, with those files. FileNotFoundError where there are none."""
+    if found := {name: files for name, form in FORMATS.items() if (files := form.found(folder)) is not None}:
+        return found
     inside = sorted(folder.glob("*")) if folder.is_dir() else []
     for path in inside:
         refuse_pickle(path)
@@ -80,16 +91,28 @@ def _format(folder: Path) -> str:
     raise FileNotFoundError(f"no autoencoder in {folder}{missing}: looked for {_looked_for()}; found {held}{hint}")
 
 
-def _read(folder: Path, kind: str, site: Site | None) -> Sae:
-    form = FORMATS[kind]
-    files = form.found(folder)
-    assert files is not None, "the format was chosen because its files are there"
-    config_path, weights_path = files
-    config = read_json(config_path, MEND)
-    written = lens.ours_of(config).get("sha256")
-    if written is not None:
+def parts_in(folder: Path) -> Parts:
+    """What the folder holds, in our convention. Errors as of `load_sae`."""
+    candidates = _candidates(folder)
+    # The files of the first are read: those of sae-lens, where a folder has these and others.
+    config_path, weights_path = next(iter(candidates.values()))
+    config = {} if config_path is None else read_json(config_path, MEND)
+    if config_path is not None and (written := ours_of(config).get("sha256")) is not None:
         check_file(weights_path, written, config_path.name, MEND)
-    tensors, _ = read_tensors(weights_path, MEND)
+    npz = weights_path.suffix == ".npz"
+    tensors = read_arrays(weights_path, MEND) if npz else read_tensors(weights_path, MEND)[0]
     if (name := finite(tensors)) is not None:
         raise CorruptFile(weights_path, f"{name} holds NaN or infinity", MEND)
-    return form.read(Checkpoint(config, tensors, str(folder), folder)).build(site, str(folder))
+    names = frozenset(tensors)
+    same = [name for name, files in candidates.items() if files == (config_path, weights_path)]
+    told = [name for name in same if FORMATS[name].tells(names, Keys(config, str(folder)))]
+    if len(told) != 1:
+        held = ", ".join(sorted(names))
+        what = (
+            f"both {' and '.join(told)}" if told else "none of " + "; ".join(f"{n} ({FORMATS[n].needs})" for n in same)
+        )
+        raise ValueError(
+            f"{folder}: by its tensors ({held}) and its configuration ({', '.join(sorted(config)) or 'none'}) it is {what}; "
+            "nothing was loaded"
+        )
+    return FORMATS[told[0]].read(Checkpoint(Keys(config, str(folder)), tensors, str(folder), folder))

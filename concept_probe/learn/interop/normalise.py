@@ -1,4 +1,4 @@
-"""What sae-lens did to rows before it encoded them: taken into the weights where that is exact, else refused."""
+"""What sae-lens did to rows before it encoded them: taken into the weights where that is exact, else done to each row."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from concept_probe.learn.interop.parts import Checkpoint, refuse
+from concept_probe.learn.interop.parts import Checkpoint
+from concept_probe.learn.row_norm import RowNorm
 from concept_probe.storage import read_json, read_tensors
 
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 """Files that a training run of sae-lens leaves beside its checkpoints."""
 _MEND = "get the file again"
-PER_ROW = ("layer_norm", "constant_norm_rescale")
-"""Normalisations that differ from row to row, so that no weights can stand for them."""
-KNOWN = ("none", "expected_average_only_in", "covariance_whitening", *PER_ROW)
+KNOWN = ("none", "expected_average_only_in", "covariance_whitening", "layer_norm", "constant_norm_rescale")
 
 
 @dataclass(frozen=True)
@@ -31,40 +30,32 @@ class Whitening:
     """(d, d)"""
 
 
-def _kind(file: Checkpoint) -> str:
-    kind = str(file.config.get("normalize_activations", "none"))
-    what = f"normalize_activations is {kind!r}"
-    refuse(kind in PER_ROW, file.where, what, "which divides each row by its own size and can't be put into weights")
-    refuse(kind not in KNOWN, file.where, what, f"which is not known; known: {', '.join(KNOWN)}")
-    shape = file.config.get("reshape_activations", "none")
-    # Heads side by side are what sites give already, so flattening them changes nothing.
-    refuse(shape not in ("none", "hook_z"), file.where, f"reshape_activations is {shape!r}", "which is not known")
-    return kind
+def normalisation(file: Checkpoint) -> tuple[RowNorm, float, Whitening | None]:
+    """What rows went through in training and is not in the weights yet: per row, a factor, or a whitening.
 
-
-def norm_scale_of(file: Checkpoint) -> float:
-    """The factor that rows were multiplied by in training, where it is not in the weights yet; else 1.
-
-    ValueError where the factor is not beside the checkpoint, or the normalisation can't be folded.
+    ValueError for a kind that is not known, and where the factor or the matrices are not beside the checkpoint.
     """
-    if _kind(file) != "expected_average_only_in":
-        return 1.0
+    config = file.config
+    config.choice("reshape_activations", ("none", "hook_z"), "none")  # heads side by side are what sites give already
+    kind = config.choice("normalize_activations", KNOWN, "none")
+    if kind == "expected_average_only_in":
+        return "none", _factor(file), None
+    if kind == "covariance_whitening":
+        return "none", 1.0, _whitening(file)
+    return kind, 1.0, None  # pyright: ignore[reportReturnType] (one of RowNorm's, which KNOWN ends in)
+
+
+def _factor(file: Checkpoint) -> float:
     path = _beside(file, SCALER, "the factor that rows were multiplied by")
     factor: Any = read_json(path, _MEND).get("scaling_factor")
-    usable = isinstance(factor, int | float) and factor > 0
-    refuse(not usable, file.where, f"{SCALER} gives the factor {factor!r}", "which must be positive")
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < float("inf"):
+        raise ValueError(f"{file.where}: {SCALER} gives the factor {factor!r}, which must be positive")
     return float(factor)
 
 
-def whitening_of(file: Checkpoint) -> Whitening | None:
-    """The whitening that rows went through in training, where it is not in the weights yet; else None.
-
-    ValueError where its matrices are not beside the checkpoint.
-    """
-    if _kind(file) != "covariance_whitening":
-        return None
+def _whitening(file: Checkpoint) -> Whitening:
     tensors, _ = read_tensors(_beside(file, WHITENING, "the matrices that rows went through"), _MEND)
-    d = file.whole("d_in")
+    d = file.config.whole("d_in")
     beside = Checkpoint(file.config, tensors, f"{file.where}, {WHITENING}")
     shapes = {"mean": (d,), "matrix": (d, d), "inverse_matrix": (d, d)}
     mean, matrix, inverse = beside.take(shapes, f"d_in {d}")
@@ -74,7 +65,7 @@ def whitening_of(file: Checkpoint) -> Whitening | None:
 def _beside(file: Checkpoint, name: str, what: str) -> Path:
     path = None if file.folder is None else file.folder / name
     if path is None or not path.is_file():
-        kind = file.config.get("normalize_activations")
+        kind = file.config.peek("normalize_activations")
         raise ValueError(
             f"{file.where}: normalize_activations is {kind!r}, and {what} is not there as {name}; fold it into the "
             "weights with sae-lens first, or put the file of the training run beside the checkpoint"

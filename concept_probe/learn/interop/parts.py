@@ -10,8 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from concept_probe.learn.interop.keys import Keys
+from concept_probe.learn.row_norm import RowNorm
 from concept_probe.learn.sae import Activation, Sae
 from concept_probe.types import Site
+
+OURS = frozenset(("site", "scale", "subject", "weight_hash", "prompts", "k"))
+"""Names that `made_by` has a meaning for; a published configuration's own of these are kept with `their_` before them."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,13 @@ class Parts:
     b_dec: Tensor
     """(d,)"""
     scale: float = 1.0
+    row_norm: RowNorm = "none"
     site: Site | None = None
     """None where the file does not say."""
+    hook: str | None = None
+    """What the file calls its place in the words of other libraries: `blocks.8.hook_resid_post`, say."""
+    reads: str = "out"
+    """`change` for autoencoders of what a block adds to its input."""
     made_by: Mapping[str, object] = field(default_factory=dict)
 
     def build(self, site: Site | None, where: str) -> Sae:
@@ -39,29 +49,50 @@ class Parts:
                 f"{where}: the autoencoder is for site {self.site}, {site} was asked for; nothing was loaded"
             )
         if (place := site or self.site) is None:
-            raise ValueError(f"{where}: the file does not say which site it is for; pass site=Site(component, path)")
+            raise ValueError(
+                f"{where}: the file does not say which site it is for; pass site=Site(component, path)"
+                + ("" if self.hook is None else f", or subject= to look up its place {self.hook!r}")
+            )
+        if self.reads != place.side and self.reads == "change":
+            raise ValueError(
+                f"{where}: it reads what a block adds to its input, by its configuration, and {place} is another tensor; "
+                f'pass site=Site({place.component!r}, {place.path!r}, \'change\'), or put "reads": "out" into the '
+                "configuration if it was trained on the output itself"
+            )
+        kind = _common(self.W_enc, self.b_enc, self.W_dec, self.b_dec)
         return Sae(
             place,
-            self.activation,
-            W_enc=self.W_enc.contiguous(),
-            b_enc=self.b_enc,
-            W_dec=self.W_dec.contiguous(),
-            b_dec=self.b_dec,
+            self.activation.to(kind),
+            W_enc=self.W_enc.to(kind).contiguous(),
+            b_enc=self.b_enc.to(kind).contiguous(),
+            W_dec=self.W_dec.to(kind).contiguous(),
+            b_dec=self.b_dec.to(kind).contiguous(),
             scale=self.scale,
+            row_norm=self.row_norm,
             made_by=self.made_by,
         )
+
+
+def _common(*tensors: Tensor) -> torch.dtype:
+    """The widest dtype of the weights: products need one."""
+    kind = tensors[0].dtype
+    for tensor in tensors:
+        kind = torch.promote_types(kind, tensor.dtype)
+    return kind
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """The content of a checkpoint's folder."""
 
-    config: Mapping[str, Any]
+    config: Keys
     tensors: Mapping[str, Tensor]
     where: str
     """What messages call it."""
     folder: Path | None = None
     """None for a live module, which has no files beside it."""
+    taken: set[str] = field(default_factory=set)
+    """Tensors that were used."""
 
     def take(self, shapes: Mapping[str, Sequence[int]], says: str) -> tuple[Tensor, ...]:
         """The tensors called as in `shapes`, in that order. ValueError naming the first that lacks or is of another shape."""
@@ -69,30 +100,53 @@ class Checkpoint:
             found = tuple(self.tensors[name].shape) if name in self.tensors else None
             if found != tuple(shape):
                 raise ValueError(f"{self.where}: {name} is {found}, {says} asks for {tuple(shape)}")
+        self.taken.update(shapes)
         return tuple(self.tensors[name] for name in shapes)
 
-    def whole(self, key: str) -> int:
-        """The whole number under `key` of the configuration; ValueError naming what is there instead."""
-        value = self.config.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-            raise ValueError(f"{self.where}: {key} is {value!r} in the configuration; a whole number is needed")
-        return int(value)
+    def pass_over(self, *names: str) -> None:
+        """Say that these tensors, where they are there, hold nothing that codes depend on."""
+        self.taken.update(names)
+
+    def finish(self) -> None:
+        """ValueError naming the tensors that nothing was made of: what they do is not known."""
+        if left := sorted(set(self.tensors) - self.taken):
+            raise ValueError(
+                f"{self.where}: {', '.join(left)} would be left over, and what they do to the codes is not known; "
+                "nothing was loaded"
+            )
+
+
+def provenance(name: str, *sections: Keys) -> dict[str, Any]:
+    """`made_by` of a published autoencoder: its format, and every key of the configuration that no weight holds."""
+    out: dict[str, Any] = {"format": name}
+    for section in sections:
+        out |= {f"their_{key}" if key in OURS or key in out else key: value for key, value in section.kept().items()}
+    return out
 
 
 @dataclass(frozen=True)
 class Format:
     """How one kind of checkpoint is told from the others, and read."""
 
-    config: str
-    """Name of its JSON file."""
+    config: str | None
+    """Name of its JSON file; None where it has none."""
     weights: str
-    """Pattern of its file of weights; one file must fit."""
+    """Pattern of its file of weights, below the folder; one file must fit."""
+    tells: Callable[[frozenset[str], Keys], bool]
+    """Whether the names of the tensors, and then the configuration, are those of this format."""
     read: Callable[[Checkpoint], Parts]
+    needs: str = ""
+    """Its tensors, in words."""
+    elsewhere: tuple[tuple[str, str], ...] = ()
+    """Other names of its two files."""
 
-    def found(self, folder: Path) -> tuple[Path, Path] | None:
+    def found(self, folder: Path) -> tuple[Path | None, Path] | None:
         """Configuration and weights in `folder`, or None where one of the two is not there."""
-        config, weights = folder / self.config, sorted(folder.glob(self.weights))
-        return (config, weights[0]) if config.is_file() and len(weights) == 1 else None
+        for config, pattern in ((self.config, self.weights), *self.elsewhere):
+            weights = sorted(folder.glob(pattern))
+            if len(weights) == 1 and (config is None or (folder / config).is_file()):
+                return (None if config is None else folder / config), weights[0]
+        return None
 
 
 def centred(W_enc: Tensor, b_enc: Tensor, b_dec: Tensor) -> Tensor:
@@ -100,10 +154,13 @@ def centred(W_enc: Tensor, b_enc: Tensor, b_dec: Tensor) -> Tensor:
     return (b_enc.double() + b_dec.double() @ W_enc.double()).to(b_enc.dtype)
 
 
-def refuse(condition: object, where: str, what: str, why: str) -> None:
-    """ValueError where `condition` holds: an option under which our codes would differ from the original's."""
-    if condition:
-        raise ValueError(f"{where}: {what}, {why}; nothing was loaded")
+def widths(file: Checkpoint, name: str) -> tuple[int, int]:
+    """The shape of the matrix called `name`. ValueError where it is no matrix."""
+    matrix = file.tensors.get(name)
+    if matrix is None or matrix.ndim != 2:
+        shape = None if matrix is None else tuple(matrix.shape)
+        raise ValueError(f"{file.where}: {name} is {shape}; a matrix is asked for")
+    return matrix.shape[0], matrix.shape[1]
 
 
 def finite(tensors: Mapping[str, Tensor]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, refuse
+from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, provenance
 from concept_probe.learn.sae import TopK
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
@@ -13,31 +13,37 @@ def _read(file: Checkpoint) -> Parts:
 
     ReLU before the choice or after it gives the same codes: what is negative is 0 either way.
     """
-    config, where = file.config, file.where
-    refuse(config.get("transcode"), where, "transcode is true", "and a transcoder reads one site and writes another")
-    refuse(config.get("skip_connection"), where, "skip_connection is true", "and an autoencoder has no such path")
+    config = file.config
+    config.off("transcode", "and a transcoder reads one site and writes another")
+    config.off("skip_connection", "and an autoencoder has no such path")
     choice = config.get("activation", "topk")
-    refuse(choice != "topk", where, f"activation is {choice!r}", "and only 'topk' is known")
-    refuse(config.get("signed"), where, "signed is true", "and codes are never negative here")
-    refuse(
-        config.get("input_unit_norm"),
-        where,
-        "input_unit_norm is true",
-        "which divides each row by its own size and can't be put into weights",
+    if choice != "topk":
+        raise ValueError(f"{file.where}: activation is {choice!r}, and only 'topk' is known; nothing was loaded")
+    config.off("signed", "and codes are never negative here")
+    config.off(
+        "input_unit_norm", "which divides each row by its own size, in ways that differ between those who write it"
     )
     for option in ("batch_topk", "sample_topk"):
-        refuse(
-            config.get(option),
-            where,
-            f"{option} is true",
+        config.off(
+            option,
             "so which features of a row fire depends on other rows, and no threshold is stored; set it to false in "
             f"{CONFIG} to read the k largest of each row instead, which is another code",
         )
-    d = file.whole("d_in")
-    f = file.whole("num_latents") if config.get("num_latents") else d * file.whole("expansion_factor")
+    d = config.whole("d_in")
+    times = config.peek("expansion_factor")
+    f = config.whole("num_latents") if config.get("num_latents") else d * config.whole("expansion_factor")
     shapes = {"encoder.weight": (f, d), "encoder.bias": (f,), "W_dec": (f, d), "b_dec": (d,)}
     weight, b_enc, W_dec, b_dec = file.take(shapes, f"{CONFIG} (d_in {d}, {f} latents)")
-    return Parts(TopK(file.whole("k")), weight.mT, b_enc, W_dec, b_dec)
+    activation = TopK(config.whole("k"))
+    file.finish()
+    made_by = {**provenance("sparsify", config), "expansion_factor": times}
+    return Parts(activation, weight.mT, b_enc, W_dec, b_dec, made_by=made_by)
 
 
-SPARSIFY = Format(CONFIG, WEIGHTS, _read)
+SPARSIFY = Format(
+    CONFIG,
+    WEIGHTS,
+    lambda names, config: names >= {"encoder.weight", "W_dec"},
+    _read,
+    "encoder.weight, encoder.bias, W_dec, b_dec",
+)

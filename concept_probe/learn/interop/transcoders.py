@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from concept_probe.learn.activation import Activation, BatchTopK, TopK
-from concept_probe.learn.interop.lens import CONFIG, VERSION, WEIGHTS, ours_of
+from concept_probe.learn.interop.lens import VERSION
+from concept_probe.learn.interop.lens_dialects import ours_of
+from concept_probe.learn.interop.lens_reader import CONFIG, WEIGHTS
 from concept_probe.learn.transcoder import Transcoder
 from concept_probe.storage import (
     check_file,

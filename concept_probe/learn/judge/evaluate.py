@@ -105,7 +105,8 @@ def untrained(sae: Sae, k: int, seed: int) -> Sae:
     W_dec = unit(noise, dim=1).to(sae.W_dec)
     activation = TopK(min(max(1, k), sae.width))
     W_enc, b_enc, b_dec = W_dec.mT.contiguous(), torch.zeros_like(sae.b_enc), sae.b_dec.detach()
-    return Sae(sae.site, activation, W_enc=W_enc, b_enc=b_enc, W_dec=W_dec, b_dec=b_dec, scale=sae.scale)
+    weights = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec}
+    return Sae(sae.site, activation, **weights, scale=sae.scale, row_norm=sae.row_norm)
 
 
 @torch.no_grad()
