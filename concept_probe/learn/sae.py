@@ -39,12 +39,14 @@ class Sae(nn.Module):
         b_enc: Tensor,
         W_dec: Tensor,
         b_dec: Tensor,
-        scale: float = 1.0,
-        row_norm: RowNorm = "none",
+        scale: float | RowNorm = 1.0,
         made_by: Mapping[str, object] | None = None,
     ) -> None:
+        """`scale` is what rows are multiplied by before they are encoded: one number, or a rule for each row."""
         super().__init__()
-        check_choice(row_norm, RowNorm, "row_norm")
+        row_norm: RowNorm = scale if isinstance(scale, str) else "none"
+        check_choice(row_norm, RowNorm, "scale")
+        scale = 1.0 if isinstance(scale, str) else scale
         d, f = W_enc.shape
         for name, tensor, shape in (("b_enc", b_enc, (f,)), ("W_dec", W_dec, (f, d)), ("b_dec", b_dec, (d,))):
             if tuple(tensor.shape) != shape:

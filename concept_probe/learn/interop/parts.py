@@ -34,6 +34,7 @@ class Parts:
     """(d,)"""
     scale: float = 1.0
     row_norm: RowNorm = "none"
+    """One that is not `none` goes with a scale of 1."""
     site: Site | None = None
     """None where the file does not say."""
     hook: str | None = None
@@ -67,8 +68,7 @@ class Parts:
             b_enc=self.b_enc.to(kind).contiguous(),
             W_dec=self.W_dec.to(kind).contiguous(),
             b_dec=self.b_dec.to(kind).contiguous(),
-            scale=self.scale,
-            row_norm=self.row_norm,
+            scale=self.scale if self.row_norm == "none" else self.row_norm,
             made_by=self.made_by,
         )
 

@@ -106,7 +106,7 @@ def untrained(sae: Sae, k: int, seed: int) -> Sae:
     activation = TopK(min(max(1, k), sae.width))
     W_enc, b_enc, b_dec = W_dec.mT.contiguous(), torch.zeros_like(sae.b_enc), sae.b_dec.detach()
     weights = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec}
-    return Sae(sae.site, activation, **weights, scale=sae.scale, row_norm=sae.row_norm)
+    return Sae(sae.site, activation, **weights, scale=sae.scale if sae.row_norm == "none" else sae.row_norm)
 
 
 @torch.no_grad()
