@@ -10,7 +10,7 @@ from torch import Tensor
 
 from concept_probe.learn.interop.keys import Keys
 from concept_probe.learn.interop.lens_reader import gated_as_jumprelu
-from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, centred, provenance, widths
+from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, centred, told_by, widths
 from concept_probe.learn.sae import Activation, BatchTopK, JumpRelu, Relu, TopK
 from concept_probe.registry import look_up
 
@@ -134,7 +134,7 @@ def _read(file: Checkpoint) -> Parts:
     trainer.agrees("dict_size", f, f"the encoder has {f} features")
     file.finish()
     norm = trainer.get("norm_factor")  # of training's rows: its biases are multiplied by it before they are written
-    made_by = provenance("dictionary_learning", trainer, buffer, config)
+    made_by = told_by("dictionary_learning", trainer, buffer, config)
     made_by |= {"dict_class": trainer.get("dict_class"), "io": io} | ({} if norm is None else {"norm_factor": norm})
     hook = _hook(trainer.get("submodule_name"), trainer.get("layer")) if io == "out" else None
     return Parts(activation, W_enc, b_enc, W_dec, b_dec, hook=hook, made_by=made_by)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, centred, provenance, widths
+from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, centred, told_by, widths
 from concept_probe.learn.sae import JumpRelu
 
 TRANSCODER = re.compile(r"gemma-scope.*transcoder")
@@ -36,7 +36,7 @@ def _read_first(file: Checkpoint) -> Parts:
     layer, hook = re.search(r"layer_(\d+)(?=/)", place), re.search(r"gemma-scope[^/]*-(res|mlp|att)\b", place)
     named = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
     at = f"blocks.{layer[1]}.{named[hook[1]]}" if layer and hook else None
-    return _with(parts, at, provenance("gemma-scope", file.config))
+    return _with(parts, at, told_by("gemma-scope", file.config))
 
 
 def _read_second(file: Checkpoint) -> Parts:
@@ -54,7 +54,7 @@ def _read_second(file: Checkpoint) -> Parts:
         )
     parts, f = _weights(file, False)
     config.agrees("width", f, f"w_enc has {f} features")
-    made_by = provenance("gemma-scope-2", config) | {"hf_hook_point_in": source}
+    made_by = told_by("gemma-scope-2", config) | {"hf_hook_point_in": source}
     return _with(parts, source if isinstance(source, str) else None, made_by)
 
 

@@ -32,7 +32,7 @@ def save_sae(sae: Sae, folder: str | Path) -> Path:
     """Write the autoencoder where sae-lens can load it, and return the folder.
 
     The scale is folded into the weights (W_enc scale, W_dec / scale, b_dec / scale), so that codes and
-    reconstructions of raw rows are the same there; site, scale, provenance and the weights' sha256 are
+    reconstructions of raw rows are the same there; site, scale, told_by and the weights' sha256 are
     kept under metadata.concept_probe. Weights come first: a run killed in between leaves a
     configuration whose sha256 does not fit, which `load_sae` refuses.
     """

@@ -11,7 +11,7 @@ from torch import Tensor
 from concept_probe.learn.interop.keys import Keys
 from concept_probe.learn.interop.lens_dialects import in_todays_words, ours_of
 from concept_probe.learn.interop.normalise import Whitening, normalisation
-from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, centred, provenance
+from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, centred, told_by
 from concept_probe.learn.sae import Activation, BatchTopK, JumpRelu, Relu, TopK
 from concept_probe.registry import look_up
 from concept_probe.types import Site
@@ -116,7 +116,7 @@ def parts_of(config: Mapping[str, Any], file: Checkpoint) -> Parts:
         )
     made_by = ours.get("made_by") or {}
     if not ours:
-        made_by = {**_context(keys, hook), **provenance("sae-lens", keys)}
+        made_by = {**_context(keys, hook), **told_by("sae-lens", keys)}
         file.finish()
     return Parts(
         activation,

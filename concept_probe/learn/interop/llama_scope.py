@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.learn.interop.keys import Keys
-from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, centred, provenance, widths
+from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, centred, told_by, widths
 from concept_probe.learn.sae import Activation, JumpRelu, Relu, TopK
 
 ABOUT_ONE = 0.02
@@ -51,7 +51,7 @@ def _read(file: Checkpoint) -> Parts:
     if not config.flag("apply_decoder_bias_to_pre_encoder"):
         b_enc = centred(W_enc, b_enc, b_dec)
     file.finish()
-    made_by = provenance("llama-scope", config) | {"hook_name": source}
+    made_by = told_by("llama-scope", config) | {"hook_name": source}
     hook = source if isinstance(source, str) else None
     return Parts(activation, W_enc, b_enc, W_dec, b_dec, scale, hook=hook, made_by=made_by)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, provenance, widths
+from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, told_by, widths
 from concept_probe.learn.sae import Relu, TopK
 
 CONFIG, WEIGHTS = "config.json", "*.safetensors"
@@ -62,7 +62,7 @@ def _read(file: Checkpoint) -> Parts:
         b_dec,
         row_norm="layer_norm" if by_rows else "none",
         reads=reads,
-        made_by=provenance("openai", config, state),
+        made_by=told_by("openai", config, state),
     )
 
 

@@ -116,7 +116,7 @@ class Checkpoint:
             )
 
 
-def provenance(name: str, *sections: Keys) -> dict[str, Any]:
+def told_by(name: str, *sections: Keys) -> dict[str, Any]:
     """`made_by` of a published autoencoder: its format, and every key of the configuration that no weight holds."""
     out: dict[str, Any] = {"format": name}
     for section in sections:

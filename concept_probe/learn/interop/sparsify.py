@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, provenance
+from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, told_by
 from concept_probe.learn.sae import TopK
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
@@ -36,7 +36,7 @@ def _read(file: Checkpoint) -> Parts:
     weight, b_enc, W_dec, b_dec = file.take(shapes, f"{CONFIG} (d_in {d}, {f} latents)")
     activation = TopK(config.whole("k"))
     file.finish()
-    made_by = {**provenance("sparsify", config), "expansion_factor": times}
+    made_by = {**told_by("sparsify", config), "expansion_factor": times}
     return Parts(activation, weight.mT, b_enc, W_dec, b_dec, made_by=made_by)
 
 
