@@ -47,7 +47,7 @@ def browse(
         from concept_probe.types import Prompt, Site
 
         subject = subject_of(model)
-        loaded = load_sae(sae, site=None if site is None else Site.parse(site))
+        loaded = load_sae(sae, site=None if site is None else Site.parse(site), subject=subject)
         subject.module(loaded.site)
         if prompt_file is not None:
             asked = tuple(Prompt(line.strip()) for line in prompt_file.read_text().splitlines() if line.strip())

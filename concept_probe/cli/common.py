@@ -123,7 +123,7 @@ def recogniser_of(name: str | None, concept: Concept, subject: Subject) -> Any:
 def saes_of(folders: Sequence[Path] | None, subject: Subject) -> tuple[Sae, ...]:
     from concept_probe.learn import load_sae, shipped_saes
 
-    return tuple(load_sae(folder) for folder in folders) if folders else shipped_saes(subject.name)
+    return tuple(load_sae(folder, subject=subject) for folder in folders) if folders else shipped_saes(subject.name)
 
 
 def twin_of(name: str | None, model: str, concept: Concept) -> str | None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from concept_probe.learn.interop import dictionary_learning, gemma_scope, lens_reader, llama_scope, openai, sparsify
 from concept_probe.learn.interop.context import warn_of_processing
 from concept_probe.learn.interop.keys import Keys
 from concept_probe.learn.interop.lens_dialects import ours_of
 from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, finite
+from concept_probe.learn.interop.places import HOOK, check_width, is_foreign, site_named
 from concept_probe.learn.sae import Sae
 from concept_probe.storage import CorruptFile, check_file, read_arrays, read_json, read_tensors, refuse_pickle
 from concept_probe.types import Site
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
 
 FORMATS: dict[str, Format] = {
     "sae-lens": lens_reader.SAE_LENS,
@@ -26,44 +32,87 @@ FORMATS: dict[str, Format] = {
 MEND = "get the file again, or train again"
 
 
-def load_sae(folder: str | Path, *, site: Site | None = None) -> Sae:
+def load_sae(folder: str | Path, *, site: Site | None = None, subject: Subject | None = None) -> Sae:
     """Read an autoencoder that `save_sae` or somebody else's code wrote; the format is told by its files and tensors.
 
-    `site` must be given where the folder does not name one, as with every format but our own.
+    `site` must be given where the folder does not name one, as with every format but our own; with a `subject`, what
+    the file or the folder calls its place is looked up there: `blocks.8.hook_resid_pre`, `layers.5.mlp`.
 
     Raises FileNotFoundError where no format fits (saying what was looked for), CorruptFile for a file
     that was cut or altered (naming it and the check), ValueError for a pickle, another site or width
-    (naming both values), a key or tensor that is not known, or an option that would change the codes.
+    (naming both values), a key or tensor that is not known, or an option that would change the codes; UnknownName for
+    a place that the subject lacks.
     """
     folder = Path(folder)
     refuse_pickle(folder)
-    sae = parts_in(folder).build(site, str(folder))
-    warn_of_processing(sae.made_by, str(folder))
-    return sae
+    parts = parts_in(folder)
+    if site is None and subject is not None and parts.site is None:
+        site = _placed(parts, folder, subject, None)
+    return _built(parts, site, folder, subject)
 
 
-def load_saes(folder: str | Path, *, component: str | None = None) -> dict[str, Sae]:
+def load_saes(folder: str | Path, *, component: str | None = None, subject: Subject | None = None) -> dict[str, Sae]:
     """Every autoencoder below `folder`, by the path of its sub-folder: published sets have one per hook point.
 
-    Where a file does not name its site, it is taken from the sub-folder's name, which published sets give
-    the module's path: `unet.up_blocks.1.attentions.1` or, with `component` "unet", `up_blocks.1.attentions.1`.
-    Raises FileNotFoundError where there is none, and what `load_sae` raises.
+    Where a file does not name its site, it is taken from the sub-folder's name, which published sets give the module's
+    path or a hook point: `unet.up_blocks.1.attentions.1`, `layers.5.mlp`, `blocks.8.hook_resid_pre`. With a `subject`
+    the name is looked up there, whatever stands before it; without one it must be the path in `component`.
+    Raises FileNotFoundError where there is none, UnknownName for a place that the subject lacks, and what `load_sae`
+    raises.
     """
     folder = Path(folder)
     places = [p for p in sorted(p for p in folder.rglob("*") if p.is_dir()) if _fits(p)]
     if not places:
         raise FileNotFoundError(f"no sub-folder of {folder} holds an autoencoder; looked for {_looked_for()}")
-    return {str(p.relative_to(folder).as_posix()): _read_named(p, component) for p in places}
+    return {str(p.relative_to(folder).as_posix()): _read_named(p, component, subject) for p in places}
 
 
-def _read_named(folder: Path, component: str | None) -> Sae:
+def _read_named(folder: Path, component: str | None, subject: Subject | None) -> Sae:
+    parts = parts_in(folder)
+    if parts.site is not None:
+        return _built(parts, None, folder, subject)
+    if subject is not None:
+        return _built(parts, _placed(parts, folder, subject, component), folder, subject)
     owner, dot, path = folder.name.partition(".")
+    if is_foreign(folder.name) and component is None:
+        raise ValueError(f"{folder}: {folder.name!r} names no component; pass subject= to look it up, or component=")
+    if HOOK.fullmatch(folder.name):
+        raise ValueError(f"{folder}: {folder.name!r} is a hook point of transformer_lens; pass subject= to look it up")
     if component is None:
         named = Site(owner, path) if dot else None
     else:
         named = Site(component, path if dot and owner == component else folder.name)
-    parts = parts_in(folder)
-    return parts.build(None if parts.site is not None else named, str(folder))
+    return _built(parts, named, folder, None)
+
+
+def _placed(parts: Parts, folder: Path, subject: Subject, component: str | None) -> Site:
+    """Where an autoencoder belongs in a subject: what the file says, and what the folder is called.
+
+    ValueError where both are places of the subject and differ.
+    """
+    try:
+        by_folder = site_named(folder.name, subject, component)
+    except LookupError:
+        if parts.hook is None:
+            raise
+        by_folder = None
+    by_file = None if parts.hook is None else site_named(parts.hook, subject, component)
+    if by_file is not None and by_folder is not None and by_file != by_folder:
+        raise ValueError(
+            f"{folder}: the file says {parts.hook!r}, which is {by_file}, and the folder's name means {by_folder}; pass site="
+        )
+    site = by_file or by_folder
+    assert site is not None, "one of the two was found"
+    return replace(site, side="change") if parts.reads == "change" and site.side == "out" else site
+
+
+def _built(parts: Parts, site: Site | None, folder: Path, subject: Subject | None) -> Sae:
+    sae = parts.build(site, str(folder))
+    warn_of_processing(sae.made_by, str(folder))
+    if subject is not None:
+        subject.module(sae.site)
+        check_width(sae, subject, str(folder))
+    return sae
 
 
 def _fits(folder: Path) -> bool:
