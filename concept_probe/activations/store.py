@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import shard
+from concept_probe.activations.journal import with_journal
 from concept_probe.activations.sampler import StoredRows, draw_batches
 from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Query, Site
@@ -82,7 +83,7 @@ class Activations:
         if not path.is_file():
             raise FileNotFoundError(f"{folder} holds no {MANIFEST}; give the folder that capture wrote to")
         try:
-            acts = cls(Path(folder), json.loads(path.read_text(encoding="utf-8")))
+            acts = cls(path.parent, with_journal(path.parent, json.loads(path.read_text(encoding="utf-8"))))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is not a whole manifest of a capture ({error}); capture into a new folder"

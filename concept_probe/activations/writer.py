@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import shard
+from concept_probe.activations.journal import append_shard, remove_journal, with_journal
 from concept_probe.activations.store import COLUMNS, MANIFEST
 from concept_probe.storage import UNFINISHED, remove_unfinished, write_json
 from concept_probe.types import Site
@@ -34,6 +35,8 @@ class StoreWriter:
         self.shard_rows = shard_rows
         self._buffers: dict[Site, list[dict[str, Tensor]]] = {site: [] for site in sites}
         self._rows = dict.fromkeys(sites, 0)
+        self._told = True
+        """Whether the disk knows all that the last record says."""
 
     @classmethod
     def resume(cls, folder: Path, header: Mapping[str, Any], sites: tuple[Site, ...], shard_rows: int) -> StoreWriter:
@@ -65,7 +68,7 @@ class StoreWriter:
         if manifest["format"] != MANIFEST_FORMAT:
             raise ValueError(f"{path} has format {manifest['format']}; this version reads {MANIFEST_FORMAT}")
         _refuse_other(folder, manifest["header"], header)
-        writer = cls(folder, manifest, sites, shard_rows)
+        writer = cls(folder, with_journal(folder, manifest), sites, shard_rows)
         writer._drop_unfinished()
         return writer
 
@@ -111,6 +114,7 @@ class StoreWriter:
             self._flush(done, whole=True)
         elif shards and not pending:
             shards[-1] |= {"done": done, "whole": True}
+            self._told = False
         if finished:
             self.manifest["complete"] = True
             self._save()
@@ -126,13 +130,21 @@ class StoreWriter:
         name = f"{len(self.manifest['shards']):06d}.safetensors"
         record = shard.write_shard(self.folder / name, tensors)
         rows = {str(site): n for site, n in self._rows.items() if n}
+        if not self._told:
+            self._tell()
         self.manifest["shards"].append({"file": name, **record, "rows": rows, "done": done, "whole": whole})
         self._buffers = {site: [] for site in self.sites}
         self._rows = dict.fromkeys(self.sites, 0)
-        self._save()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say on disk what the last record says, at a cost that doesn't grow with the number of prompts."""
+        append_shard(self.folder, self.manifest["shards"][-1], self.manifest["widths"])
+        self._told = True
 
     def _save(self) -> None:
         write_json(self.folder / MANIFEST, self.manifest)
+        remove_journal(self.folder)
 
     def _refuse_without_room(self, done: int, total: int) -> None:
         held = sum(t.numel() * t.element_size() for parts in self._buffers.values() for p in parts for t in p.values())
