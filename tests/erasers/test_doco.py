@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from concept_probe.erasers import DoCo, Training
-from concept_probe.erasers.closed_form.destinations import prompts_by_destination
+from concept_probe.erasers.closed_form.destinations import destinations_of, prompts_by_destination
 from concept_probe.erasers.finetune.doco import Critic, CriticGame, critic_loss, deception_loss, without_conflict
 from concept_probe.erasers.finetune.parts import denoiser_parameters
 from concept_probe.erasers.training.loop import apply_surgery
@@ -93,9 +93,8 @@ def test_the_critic_learns_to_tell_them_apart_and_the_student_to_fool_it(family)
     subject = DIFFUSION[family]()
     eraser = DoCo(width=8, warmup=60, critic_rate=1e-2, training=SHORT)
     student = FullWeights(subject, denoiser_parameters(subject, "strict"))
-    game = CriticGame(
-        eraser, subject, prompts_by_destination(CONCEPT.target.fit, CONCEPT.anchor.fit), CONCEPT.unrelated.fit
-    )
+    led = prompts_by_destination(destinations_of(CONCEPT.target.fit, CONCEPT, None, "doco"))
+    game = CriticGame(eraser, subject, led, CONCEPT.unrelated.fit)
     assert sum(game.critics[-10:]) < 0.8 * sum(game.critics[:10])
     before = [x.clone() for x in game.critic.parameters()]
     with student.on(), torch.enable_grad():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from concept_probe.erasers import AdversarialPreservation, AdvUnlearn, Esd, Receler, Training
-from concept_probe.erasers.closed_form.destinations import nearest_destinations, prompts_by_destination
+from concept_probe.erasers.closed_form.destinations import destinations_of
 from concept_probe.erasers.finetune.negative_guidance import negative_guidance_target, negative_guidance_term
 from concept_probe.erasers.training.replay import collect, predictions
 from concept_probe.testing.concepts import tiny_concept
@@ -40,7 +40,7 @@ def test_the_goal_is_the_papers(met):
 
 def test_an_anchor_takes_the_place_of_the_base_alone(met):
     subject, pool, said = met
-    stands = nearest_destinations(CONCEPT.target.fit, CONCEPT.anchor.fit)
+    stands = destinations_of(CONCEPT.target.fit, CONCEPT, None, "esd")
     empty, anchor = said(dict.fromkeys(pool.prompts, "")), said({p: g.text for p, g in stands.items()})
     lesson = negative_guidance_term(subject, CONCEPT, CONCEPT.target.fit, 1.7, "anchor", "esd")
     torch.testing.assert_close(lesson.target(pool), anchor - 1.7 * (said({}) - empty))
@@ -70,12 +70,3 @@ def test_what_is_trained_depends_on_the_base_and_the_erasure_says_which():
     )
     one, other = (e.deltas[where].apply(weight) for e in edits)
     assert not torch.allclose(one, other, rtol=1e-3, atol=0)
-
-
-def test_each_prompt_is_led_to_the_anchor_that_shares_its_words():
-    led = prompts_by_destination(CONCEPT.target.fit, CONCEPT.anchor.fit)
-    assert {g.text: [p.text for p in own] for g, own in led.items()} == {
-        f"{rest} thing{more}": [f"{rest} cat{more}"]
-        for rest, more in (("a", ""), ("the", ""), ("the red", ""), ("a", " in the sun"))
-    }
-    assert nearest_destinations(CONCEPT.target.fit, CONCEPT.anchor.fit) == {p: g for g, own in led.items() for p in own}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.destinations import nearest_destinations
 from concept_probe.types import BOS, CONTENT, EOS, SUBJECT, Prompt
 
 if TYPE_CHECKING:
@@ -20,24 +19,25 @@ TokenPolicy = Literal["last_subject", "subject", "suffix", "context", "all"]
 def align(kinds: Tensor, destination: Tensor, policy: TokenPolicy) -> list[tuple[int, int]]:
     """Pairs (place in the prompt, place in the destination), given their token kinds (t,) each.
 
-    Tokens of the subject go to those of the destination's subject, counted from the last; where that
-    names none, and for all other tokens, a token at distance j from the end token goes to the one at
-    the same distance in the destination. No token ever goes to bos, whose state is the same for every
+    Tokens of the subject go to those of the destination's subject, mention by mention and counted from the last of each
+    (see `_mentions`); where that names none, and for all other tokens, a token at distance j from the end token goes
+    to the one at the same distance in the destination. No token ever goes to bos, whose state is the same for every
     prompt: a place before the destination's first word means its first word, or its end token where it is empty.
 
     Where the prompt names no subject, all its words are the subject.
     """
     own = _places(kinds, SUBJECT) or _places(kinds, CONTENT) or [_end(kinds)]
-    theirs = _places(destination, SUBJECT)
     end, last, length = _end(kinds), _end(destination), len(kinds)
+    mentions = _mentions(_runs(own), _runs(_places(destination, SUBJECT)), last - end)
 
     def by_end(place: int) -> int:
         return min(max(last + place - end, 1), len(destination) - 1)
 
     def by_subject(place: int) -> int:
-        if not theirs or place not in own:
-            return by_end(place)
-        return theirs[max(len(theirs) - (len(own) - own.index(place)), 0)]
+        for mine, theirs in mentions:
+            if place in mine:
+                return theirs[max(len(theirs) - (len(mine) - mine.index(place)), 0)]
+        return by_end(place)
 
     if policy == "last_subject":
         chosen = [own[-1]]
@@ -52,6 +52,33 @@ def align(kinds: Tensor, destination: Tensor, policy: TokenPolicy) -> list[tuple
     return [(place, by_subject(place)) for place in chosen]
 
 
+def _mentions(own: list[list[int]], theirs: list[list[int]], shift: int) -> list[tuple[list[int], list[int]]]:
+    """Each mention of a subject, with the one of the destination's that it goes to.
+
+    In their order where there are as many. Else the destination says its subject elsewhere too, and each goes to the one
+    nearest to its own distance from the end, which is `shift` places further on; nothing where there is none.
+    """
+    if len(own) == len(theirs) or not theirs:
+        return list(zip(own, theirs, strict=False))
+    longer = len(theirs[-1]) - len(own[-1])  # by how much each mention behind it is
+    behind = range(len(own) - 1, -1, -1)
+    return [
+        (mine, min(theirs, key=lambda run: abs(run[-1] - (mine[-1] + shift - longer * more))))
+        for mine, more in zip(own, behind, strict=True)
+    ]
+
+
+def _runs(places: list[int]) -> list[list[int]]:
+    """Rising places, in runs of neighbours."""
+    out: list[list[int]] = []
+    for place in places:
+        if out and place == out[-1][-1] + 1:
+            out[-1].append(place)
+        else:
+            out.append([place])
+    return out
+
+
 def _places(kinds: Tensor, kind: int) -> list[int]:
     return (kinds == kind).nonzero()[:, 0].tolist()
 
@@ -63,21 +90,16 @@ def _end(kinds: Tensor) -> int:
 @torch.no_grad()
 def paired_states(
     subject: Subject, prompts: Sequence[Prompt], destinations: Sequence[Prompt], policy: TokenPolicy
-) -> tuple[Tensor, Tensor, dict[str, str]]:
-    """States (n, d) of the concept's tokens, those (n, d) of their destinations, and each text's destination.
-
-    A prompt takes the destination that shares most words with it outside its subject.
-    """
+) -> tuple[Tensor, Tensor]:
+    """States (n, d) of the concept's tokens, and those (n, d) of their destinations; prompts are paired by place."""
     own, theirs = subject.encode(prompts), subject.encode(destinations)
     kinds, other_kinds = subject.tokenise(prompts).kinds, subject.tokenise(destinations).kinds
-    target, goal, texts, stands = [], [], {}, nearest_destinations(prompts, destinations)
-    for i, prompt in enumerate(prompts):
-        j = destinations.index(stands[prompt])
-        texts[prompt.text] = destinations[j].text
-        pairs = align(kinds[i], other_kinds[j], policy)
+    target, goal = [], []
+    for i in range(len(prompts)):
+        pairs = align(kinds[i], other_kinds[i], policy)
         target.append(own.states[i, [a for a, _ in pairs]])
-        goal.append(theirs.states[j, [b for _, b in pairs]])
-    return torch.cat(target).double(), torch.cat(goal).double(), texts
+        goal.append(theirs.states[i, [b for _, b in pairs]])
+    return torch.cat(target).double(), torch.cat(goal).double()
 
 
 @torch.no_grad()

@@ -1,47 +1,91 @@
-"""Which prompt stands in for each of a concept's prompts."""
+"""Which prompt each of a concept's prompts is led to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from concept_probe.types import Concept, Prompt
+from concept_probe.families.text.tokens import subject_spans
+from concept_probe.types import KINDS, Concept, Prompt
+
+WORD = re.compile(r"\w+")
 
 
-def destinations_of(prompts: Sequence[Prompt], concept: Concept, guide: str | None, method: str) -> list[Prompt]:
-    """The prompts that a concept's prompts may be led to: the concept's anchors, or `guide` in place of each subject.
+def destinations_of(
+    prompts: Sequence[Prompt], concept: Concept, guide: str | None, method: str
+) -> dict[Prompt, Prompt]:
+    """Each of a concept's fit prompts, with the prompt that it is led to.
 
-    Raises ValueError where there is neither.
+    >>> destinations_of([Prompt("a cat in a catalogue", "cat")], concept, "dog", "uce")
+    {Prompt('a cat in a catalogue', 'cat'): Prompt('a dog in a catalogue', 'dog')}
+
+    A `guide` stands where that prompt says its subject, whole words (see `renamed`); of a prompt that names no subject it
+    takes the place of all. Without one, anchors (fit split) are paired by place: with all `prompts` where they are as
+    many, else with each list of the concept's that is as long as theirs. What is left takes the anchor that shares
+    most words with it, subjects of both left out; the first of equals.
+
+    Raises ValueError where there is neither guide nor anchor, and for destinations that are the prompts themselves.
     """
-    if guide is None:
+    if guide is not None:
+        led = {p: renamed(p, guide.strip()) if p.subject else Prompt(guide.strip()) for p in prompts}
+    else:
         anchors = concept.prompts("anchor", "fit")
         if not anchors:
             raise ValueError(f"{method}: concept {concept.name!r} has no anchor prompts (fit split); give a `guide`")
-        return list(anchors)
-    words = guide.strip()
-    out = []
-    for prompt in prompts:
-        text = prompt.text.replace(prompt.subject, words) if prompt.subject else words
-        out.append(Prompt(" ".join(text.split()), words if words and words in text else None))
+        places = _places(prompts, concept, len(anchors))
+        led = {p: anchors[places[p]] if p in places else nearest(p, anchors) for p in prompts}
+    if prompts and all(p.text == to.text for p, to in led.items()):
+        what = f"guide {guide!r}" if guide is not None else f"the anchor of {concept.name!r}"
+        raise ValueError(
+            f"{method}: {what} leads every prompt to itself, as {prompts[0].text!r}; name something else than the concept"
+        )
+    return led
+
+
+def _places(prompts: Sequence[Prompt], concept: Concept, count: int) -> dict[Prompt, int]:
+    """Which of `count` anchors a prompt is led to, of those that are led by their place."""
+    lists = [prompts, *(concept.prompts(kind, "fit") for kind in KINDS if kind != "anchor")]
+    out: dict[Prompt, int] = {}
+    for one in lists:
+        if len(one) == count:
+            for i, prompt in enumerate(one):
+                out.setdefault(prompt, i)
     return out
 
 
-def nearest_destinations(prompts: Sequence[Prompt], destinations: Sequence[Prompt]) -> dict[Prompt, Prompt]:
-    """Each prompt, with the destination that shares most words with it outside its subject."""
-    rests = [p.text.replace(p.subject, " ") if p.subject else p.text for p in prompts]
-    return {
-        p: destinations[nearest_destination(set(t.lower().split()), destinations)]
-        for p, t in zip(prompts, rests, strict=True)
-    }
+def renamed(prompt: Prompt, name: str) -> Prompt:
+    """The prompt with another name wherever it says its subject; what it asks for is then another thing.
+
+    Whole words where there are some, in any case, as for the kinds of tokens: a name inside another word stays. With no
+    name the subject is left out.
+    """
+    text = prompt.text
+    for start, stop in reversed(subject_spans(prompt)):
+        text = text[:start] + name + text[stop:]
+    text = text if name else " ".join(text.split())
+    return replace(prompt, text=text, subject=name or None, label=None, answers=(), distractors=(), fact=None)
 
 
-def prompts_by_destination(prompts: Sequence[Prompt], destinations: Sequence[Prompt]) -> dict[Prompt, list[Prompt]]:
-    """Each destination that is nearest to some prompts, with those prompts."""
-    own, out = nearest_destinations(prompts, destinations), {}
-    for prompt in prompts:
-        out.setdefault(own[prompt], []).append(prompt)
+def nearest(prompt: Prompt, anchors: Sequence[Prompt]) -> Prompt:
+    """The anchor that shares most words with a prompt, subjects of both left out; the first of equals."""
+    own = _words(prompt)
+    return max(anchors, key=lambda anchor: len(own & _words(anchor)))
+
+
+def _words(prompt: Prompt) -> set[str]:
+    """The words of a prompt outside its subject."""
+    return set(WORD.findall((renamed(prompt, "") if prompt.subject else prompt).text.lower()))
+
+
+def texts_of(led: Mapping[Prompt, Prompt]) -> dict[str, str]:
+    """The text of each prompt, with that of its destination: what an erasure says under `guides`."""
+    return {prompt.text: destination.text for prompt, destination in led.items()}
+
+
+def prompts_by_destination(led: Mapping[Prompt, Prompt]) -> dict[Prompt, list[Prompt]]:
+    """Each destination, with the prompts that are led to it."""
+    out: dict[Prompt, list[Prompt]] = {}
+    for prompt, destination in led.items():
+        out.setdefault(destination, []).append(prompt)
     return out
-
-
-def nearest_destination(words: set[str], destinations: Sequence[Prompt]) -> int:
-    """The destination that shares most words; the first of equals."""
-    return max(range(len(destinations)), key=lambda i: (len(words & set(destinations[i].text.lower().split())), -i))

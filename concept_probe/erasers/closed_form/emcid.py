@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from concept_probe.activations import read_states
 from concept_probe.erasers.closed_form.alignment import TokenPolicy
-from concept_probe.erasers.closed_form.destinations import destinations_of, nearest_destinations
+from concept_probe.erasers.closed_form.destinations import destinations_of, texts_of
 from concept_probe.erasers.closed_form.key_values import solve_key_values
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.closed_form.value_offsets import Layers, Offsets, edited_layers, places_of
@@ -81,27 +81,31 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
         if not others:
             raise ValueError(f"emcid: concept {concept.name!r} has no prompts in {', '.join(self.preserve)} to keep")
         layers = edited_layers(subject, self.layers)
-        offsets, losses = self._distilled(subject, concept, prompts, layers)
+        led = destinations_of(every, concept, self.guide, self.name)
+        offsets, losses = self._distilled(subject, led, prompts, layers)
         deltas: dict[str, Delta] = {}
         gaps = {}
         for one in layers if self.strength else ():
             written, gap = self._written(subject, one, offsets, prompts, others)
             deltas |= {where: delta.scaled(self.strength) for where, delta in written.items()}
             gaps[one.streams[-1].component] = gap
-        shares = {"loss": loss_at_ends(losses), "gap_left": gaps}
+        shares = {"loss": loss_at_ends(losses), "gap_left": gaps, "guides": texts_of({p: led[p] for p in prompts})}
         return self.edit(subject, concept, deltas, layers=[str(s) for one in layers for s in one.values], **shares)
 
     def _distilled(
-        self, subject: DiffusionSubject, concept: Concept, prompts: Sequence[Prompt], layers: Sequence[Layers]
+        self,
+        subject: DiffusionSubject,
+        led: Mapping[Prompt, Prompt],
+        prompts: Sequence[Prompt],
+        layers: Sequence[Layers],
     ) -> tuple[Offsets, list[float]]:
         """Offsets at the last edited layer of each encoder that make the concept's prompts be drawn as their destinations."""
-        destinations = nearest_destinations(prompts, destinations_of(prompts, concept, self.guide, self.name))
         length = subject.tokenise(prompts).length
         offsets = Offsets(
             subject, [one.streams[-1] for one in layers], prompts, places_of(subject, prompts, self.policy, length)
         )
         pool = collect(subject, prompts, self.pictures, self.sampling, self.seed)
-        goals = {p: predictions(subject, pool, [destinations[p]] * len(pool)) for p in prompts}
+        goals = {p: predictions(subject, pool, [led[p]] * len(pool)) for p in prompts}
         own = predictions(subject, pool, pool.prompts)
         gap = float((own - torch.stack(list(goals.values()))).float().square().mean()) or 1.0
 

@@ -123,7 +123,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
         return self.stamped(self._fused_from(subject, concepts), subject, concepts, ())
 
     def _fused_from(self, subject: DiffusionSubject, concepts: Sequence[Concept]) -> Edit:
-        parts, notes, retained = [], [], []
+        parts, notes, retained, guides = [], [], [], {}
         for concept in concepts:
             states = gather(
                 subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
@@ -141,9 +141,10 @@ class Mace(Eraser[DiffusionSubject, Edit]):
             parts.append(Contribution(acts.target, refined.change, terms))
             retained.append(states.retained)
             notes.append({"condition": refined.condition, "loss": loss_at_ends(losses)})
+            guides |= states.texts
         deltas = self._fused(subject, sites, parts, torch.cat(retained)) if self.strength else {}
         names = [concept.name for concept in concepts]
-        measured = {"stages": notes, "concepts": names}
+        measured = {"stages": notes, "concepts": names, "guides": guides}
         return Edit(self.name, "+".join(names), deltas, subject.weight_hash(), measured)
 
     def _suppressed(

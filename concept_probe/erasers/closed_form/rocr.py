@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from concept_probe.activations import read_site
+from concept_probe.erasers.closed_form.destinations import renamed, texts_of
 from concept_probe.erasers.closed_form.solve import Solution, solve_uce
 from concept_probe.erasers.closed_form.states import TokenStates, fit_of, multiplied
 from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject
@@ -17,7 +18,6 @@ from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.families import CausalLMSubject
-from concept_probe.families.text.tokens import subject_spans
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace
 
 
@@ -64,7 +64,8 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
                 f"{len(edited)}, and some in {', '.join(self.preserve)} to keep, found {len(others)}"
             )
         guide = self.other_name(concept)
-        destinations = [renamed(prompt, guide) for prompt in edited]
+        led = {prompt: renamed(prompt, guide) for prompt in edited}
+        destinations = [led[prompt] for prompt in edited]
         deltas: dict[str, Delta] = {}
         solved: dict[str, dict[str, float]] = {}
         base = subject.weight_hash()
@@ -77,7 +78,9 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
             solved[str(value)] |= fit_of(solution.change, keys)
             deltas |= multiplied(subject, [value], solution.change, len(edited), 1.0)
         deltas = {where: delta.scaled(self.strength) for where, delta in deltas.items()}
-        return self.edit(subject, concept, deltas, guide=guide, layers=list(layers), solved=solved)
+        return self.edit(
+            subject, concept, deltas, guide=guide, layers=list(layers), solved=solved, guides=texts_of(led)
+        )
 
     def other_name(self, concept: Concept) -> str:
         """The name that stands in. Raises ValueError where none is given and no anchor or neighbour has one."""
@@ -110,14 +113,3 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
         alpha, beta = 1 / max(sums.count_edited, 1), self.beta / max(sums.count_retained, 1)
         size = float((alpha * sums.edited + beta * sums.retained).diagonal().mean())
         return solve_uce(sums, lam=self.lam * size, alpha=alpha, beta=beta, method=self.name)
-
-
-def renamed(prompt: Prompt, name: str) -> Prompt:
-    """The prompt with another name wherever it says its subject; what it asks for is then another thing.
-
-    Whole words where there are some, in any case, as for the kinds of tokens: a name inside another word stays.
-    """
-    text = prompt.text
-    for start, stop in reversed(subject_spans(prompt)):
-        text = text[:start] + name + text[stop:]
-    return replace(prompt, text=text, subject=name, label=None, answers=(), distractors=(), fact=None)

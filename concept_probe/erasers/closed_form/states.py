@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.erasers.closed_form.alignment import TokenPolicy, paired_states, retained_states
-from concept_probe.erasers.closed_form.destinations import destinations_of
+from concept_probe.erasers.closed_form.destinations import destinations_of, texts_of
 from concept_probe.erasers.closed_form.solve import Moments, factors
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
@@ -54,15 +54,15 @@ def gather(
 ) -> TokenStates:  # fmt: skip
     """The states that a closed form needs, all from the fit split.
 
-    `guide` None: each prompt is led to the anchor prompt that shares most of its words; a text stands in for the
-    subject in each prompt. ValueError where the concept has no prompts to erase, or no anchor.
+    Which prompt each is led to, `guide` or anchor, see `destinations_of`. ValueError where the concept has no prompts to
+    erase, or no anchor.
     """
     prompts = prompts_to_erase(concept, sources, method)
-    destinations = destinations_of(prompts, concept, guide, method)
-    target, destination, texts = paired_states(subject, prompts, destinations, policy)
+    led = destinations_of(prompts, concept, guide, method)
+    target, destination = paired_states(subject, prompts, [led[p] for p in prompts], policy)
     others = [prompt for kind in preserve for prompt in concept.prompts(kind, "fit")]
     retained = retained_states(subject, others) if others else target[:0]
-    return TokenStates(target, destination, retained, texts)
+    return TokenStates(target, destination, retained, texts_of(led))
 
 
 def readers(subject: Subject, roles: Sequence[str], within: Sequence[str], width: int, method: str) -> list[Site]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 
-from concept_probe.erasers.closed_form.destinations import destinations_of, prompts_by_destination
+from concept_probe.erasers.closed_form.destinations import destinations_of, prompts_by_destination, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
@@ -58,7 +58,8 @@ class ConceptAblation(Eraser[DiffusionSubject, Edit]):
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts in `sources`."""
         moved = prompts_to_erase(concept, self.sources, self.name)
-        led = prompts_by_destination(moved, destinations_of(moved, concept, self.guide, self.name))
+        anchors = destinations_of(moved, concept, self.guide, self.name)
+        led = prompts_by_destination(anchors)
         student = FullWeights(subject, denoiser_parameters(subject, self.part))
 
         def any_led_to(guide: Prompt, generator: torch.Generator) -> Prompt:
@@ -67,4 +68,5 @@ class ConceptAblation(Eraser[DiffusionSubject, Edit]):
 
         term = DistillationTerm(tuple(led), any_led_to, lambda buffer: predictions(subject, buffer, buffer.prompts))
         terms = [term, *retain_terms(subject, concept, self.preserve, self.training.retain)]
-        return distilled_edit(self, subject, concept, student, terms, self.training, self.strength)
+        edit = distilled_edit(self, subject, concept, student, terms, self.training, self.strength)
+        return replace(edit, made_by={**edit.made_by, "guides": texts_of(anchors)})

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from concept_probe.erasers.closed_form.destinations import destinations_of, prompts_by_destination
+from concept_probe.erasers.closed_form.destinations import destinations_of, prompts_by_destination, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
@@ -106,7 +106,8 @@ class DoCo(Eraser[DiffusionSubject, Edit]):
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts in `sources`, or none in `preserve`."""
         moved = prompts_to_erase(concept, self.sources, self.name)
-        led = prompts_by_destination(moved, destinations_of(moved, concept, self.guide, self.name))
+        anchors = destinations_of(moved, concept, self.guide, self.name)
+        led = prompts_by_destination(anchors)
         others = [prompt for kind in self.preserve for prompt in concept.prompts(kind, "fit")]
         if not others:
             raise ValueError(
@@ -123,7 +124,9 @@ class DoCo(Eraser[DiffusionSubject, Edit]):
             )  # fmt: skip
             measured = {"loss": loss_at_ends(losses), "critic": loss_at_ends(game.critics)}
         deltas = {w: d.scaled(self.strength) for w, d in student.deltas().items()} if self.strength else {}
-        return self.edit(subject, concept, deltas, trained=len(student.parameters), **measured)
+        return self.edit(
+            subject, concept, deltas, trained=len(student.parameters), guides=texts_of(anchors), **measured
+        )
 
     def _together(self, aim: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
         return [a + self.training.retain * k for a, k in zip(without_conflict(aim, kept), kept, strict=True)]

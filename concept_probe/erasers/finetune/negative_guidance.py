@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.destinations import destinations_of, nearest_destinations
+from concept_probe.erasers.closed_form.destinations import destinations_of
 from concept_probe.erasers.finetune.distillation import DistillationTerm, same_prompt
 from concept_probe.erasers.training.replay import LatentBuffer, null_predictions, predictions
 from concept_probe.types import Concept, Prompt
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from concept_probe.families import DiffusionSubject
 
 GuidanceBase = Literal["empty", "anchor"]
-"""What the opposite is reckoned from: the empty prompt, as in the papers, or the anchor that shares most words.
+"""What the opposite is reckoned from: the empty prompt, as in the papers, or the anchor that it is paired with.
 
 A model may draw the concept unasked; then the empty prompt leads back to it.
 """
@@ -29,7 +29,7 @@ def negative_guidance_term(
 
     Raises ValueError where the anchor is to be the base and the concept has none.
     """
-    bases = nearest_destinations(prompts, destinations_of(prompts, concept, None, method)) if base == "anchor" else None
+    bases = destinations_of(prompts, concept, None, method) if base == "anchor" else None
     return DistillationTerm(
         tuple(prompts), same_prompt, lambda buffer: negative_guidance_target(subject, buffer, eta, bases)
     )

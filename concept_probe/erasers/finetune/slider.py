@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.destinations import destinations_of, prompts_by_destination
+from concept_probe.erasers.closed_form.destinations import destinations_of, prompts_by_destination, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
@@ -65,7 +65,8 @@ class Slider(Eraser[DiffusionSubject, Edit]):
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts in `sources`."""
         moved = prompts_to_erase(concept, self.sources, self.name)
-        led = prompts_by_destination(moved, destinations_of(moved, concept, self.guide, self.name))
+        anchors = destinations_of(moved, concept, self.guide, self.name)
+        led = prompts_by_destination(anchors)
         student = LowRankAdapters(subject, weights_at(subject, self.roles), self.rank, self.training.seed)
 
         def towards_concept(buffer: LatentBuffer) -> Tensor:
@@ -77,4 +78,5 @@ class Slider(Eraser[DiffusionSubject, Edit]):
             DistillationTerm(tuple(led), same_prompt, towards_concept),
             *retain_terms(subject, concept, self.preserve, self.training.retain),
         ]
-        return distilled_edit(self, subject, concept, student, terms, self.training, -self.scale * self.strength)
+        edit = distilled_edit(self, subject, concept, student, terms, self.training, -self.scale * self.strength)
+        return replace(edit, made_by={**edit.made_by, "guides": texts_of(anchors)})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
-from concept_probe.erasers.closed_form.destinations import destinations_of, nearest_destinations
+from concept_probe.erasers.closed_form.destinations import destinations_of, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
@@ -59,8 +59,9 @@ class Spm(Eraser[DiffusionSubject, Edit]):
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts in `sources`."""
         moved = prompts_to_erase(concept, self.sources, self.name)
-        anchors = nearest_destinations(moved, destinations_of(moved, concept, self.guide, self.name))
+        anchors = destinations_of(moved, concept, self.guide, self.name)
         student = LowRankAdapters(subject, weights_at(subject, self.roles), self.rank, self.training.seed)
         terms = [past_anchor_term(subject, moved, anchors, self.eta)]
         terms += retain_terms(subject, concept, self.preserve, self.training.retain)
-        return distilled_edit(self, subject, concept, student, terms, self.training, self.strength)
+        edit = distilled_edit(self, subject, concept, student, terms, self.training, self.strength)
+        return replace(edit, made_by={**edit.made_by, "guides": texts_of(anchors)})

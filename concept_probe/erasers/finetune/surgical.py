@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.destinations import destinations_of, nearest_destinations
+from concept_probe.erasers.closed_form.destinations import destinations_of, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
@@ -106,15 +106,15 @@ class Surgical(Eraser[DiffusionSubject, Edit]):
                 f"{self.name}: window is {self.window}; it goes from a share of the trajectory to a later one"
             )
         moved = prompts_to_erase(concept, self.sources, self.name)
-        guides = destinations_of(moved, concept, self.guide, self.name)
+        led = destinations_of(moved, concept, self.guide, self.name)
         student = FullWeights(subject, denoiser_parameters(subject, self.part))
         terms = retain_terms(subject, concept, self.preserve, self.training.retain)
-        also = self._loss(subject, moved, guides) if self.strength else None
-        return distilled_edit(self, subject, concept, student, terms, retain_only(self.training), self.strength, also)
+        also = self._loss(subject, moved, led) if self.strength else None
+        edit = distilled_edit(self, subject, concept, student, terms, retain_only(self.training), self.strength, also)
+        return replace(edit, made_by={**edit.made_by, "guides": texts_of(led)})
 
-    def _loss(self, subject: DiffusionSubject, moved: Sequence[Prompt], guides: Sequence[Prompt]) -> StepLoss:
+    def _loss(self, subject: DiffusionSubject, moved: Sequence[Prompt], led: Mapping[Prompt, Prompt]) -> StepLoss:
         options = self.training
-        led = nearest_destinations(moved, guides)
         prompts = evenly(moved, options.pictures)
         buffer = in_window(collect(subject, prompts, options.pictures, options.sampling, options.seed), self.window)
         target = GuidanceTarget.of(subject, buffer, [led[p] for p in buffer.prompts], self.eta)

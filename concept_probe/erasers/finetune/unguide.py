@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.closed_form.destinations import destinations_of, nearest_destinations
+from concept_probe.erasers.closed_form.destinations import destinations_of, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Intervention
@@ -99,7 +99,7 @@ class Unguide(Eraser[DiffusionSubject, Intervention]):
         if self.watch < 1:
             raise ValueError(f"{self.name}: watch is {self.watch}; a trajectory is told by at least 1 of its steps")
         moved = prompts_to_erase(concept, self.sources, self.name)
-        anchors = nearest_destinations(moved, destinations_of(moved, concept, self.guide, self.name))
+        anchors = destinations_of(moved, concept, self.guide, self.name)
         lists = [
             [p for kind in kinds for p in concept.prompts(kind, "select")] for kinds in (self.sources, self.preserve)
         ]
@@ -120,7 +120,12 @@ class Unguide(Eraser[DiffusionSubject, Intervention]):
                 threshold, accuracy = separating_threshold(own, rest)
         action = Mixture(self, subject, student, threshold)
         return self.guard(
-            concept, {action.site: action}, loss=loss_at_ends(losses), divided_at=threshold, told_apart=accuracy
+            concept,
+            {action.site: action},
+            loss=loss_at_ends(losses),
+            divided_at=threshold,
+            told_apart=accuracy,
+            guides=texts_of(anchors),
         )
 
     def _influences(

@@ -15,10 +15,10 @@ from torch import Tensor
 from concept_probe.erasers import ERASERS, Edit, Intervention
 from concept_probe.families import Subject
 from concept_probe.testing import found
-from concept_probe.testing.law import Laws, about, shared_subject
+from concept_probe.testing.law import Laws, about, once, shared_subject
 from concept_probe.testing.models import TINY_MODELS
 from concept_probe.testing.reading import everything, hooks_on, states_of_parameters
-from concept_probe.types import Concept
+from concept_probe.types import Concept, Splits
 
 Anything = Any
 """An `Eraser`, as the dataclass of options that it is."""
@@ -97,6 +97,20 @@ class EraserLaws(Laws):
         assert told["method"] == eraser.name and told["subject"] == subject.name
         assert told["options"].keys() == {field.name for field in fields(eraser)}
         json.dumps(erasure.describe(), allow_nan=False)
+
+    @about(lambda eraser: hasattr(eraser, "guide"))
+    @once
+    def test_a_guide_stands_in_the_place_of_the_subject_of_each_prompt(
+        self, subject: Subject, eraser: Anything
+    ) -> None:
+        """Whole words, each prompt to its own destination, whatever words it shares with others."""
+        texts = ("a red cat", "cat", "the cat in a catalogue")
+        own = self.concept.target.fit[0]
+        asked = tuple(replace(own, text=text, subject="cat") for text in texts)
+        concept = replace(self.concept, target=replace(self.concept.target, fit=asked), paraphrases=Splits(),
+                          implicit=Splits())  # fmt: skip
+        told = replace(eraser, guide="dog", strength=0.0)(subject, concept).made_by["guides"]
+        assert told == {"a red cat": "a red dog", "cat": "dog", "the cat in a catalogue": "the dog in a catalogue"}
 
     def test_it_tells_which_prompts_it_may_have_seen(self, erasure: Any) -> None:
         """An audit refuses to ask any of these."""
