@@ -34,7 +34,7 @@ def destinations_of(
         if not anchors:
             raise ValueError(f"{method}: concept {concept.name!r} has no anchor prompts (fit split); give a `guide`")
         places = _places(prompts, concept, len(anchors))
-        led = {p: anchors[places[p]] if p in places else nearest(p, anchors) for p in prompts}
+        led = {p: anchors[places[p]] if p in places else closest_anchor(p, anchors) for p in prompts}
     if prompts and all(p.text == to.text for p, to in led.items()):
         what = f"guide {guide!r}" if guide is not None else f"the anchor of {concept.name!r}"
         raise ValueError(
@@ -67,7 +67,7 @@ def renamed(prompt: Prompt, name: str) -> Prompt:
     return replace(prompt, text=text, subject=name or None, label=None, answers=(), distractors=(), fact=None)
 
 
-def nearest(prompt: Prompt, anchors: Sequence[Prompt]) -> Prompt:
+def closest_anchor(prompt: Prompt, anchors: Sequence[Prompt]) -> Prompt:
     """The anchor that shares most words with a prompt, subjects of both left out; the first of equals."""
     own = _words(prompt)
     return max(anchors, key=lambda anchor: len(own & _words(anchor)))
