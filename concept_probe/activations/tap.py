@@ -50,6 +50,11 @@ def _awake(subject: Subject, look: Look) -> Look:
 def _hook(subject: Subject, module: nn.Module, site: Site, look: Look) -> Any:
     if site.side == "out":
         return module.register_forward_hook(lambda _m, _args, out: _after(subject, site, look, out))
+    if site.side == "change":
+        return module.register_forward_hook(
+            lambda _m, args, kwargs, out: _after(subject, site, _of_change(subject, site, look, args, kwargs), out),
+            with_kwargs=True,
+        )
     return module.register_forward_pre_hook(
         lambda _m, args, kwargs: _before(subject, site, look, args, kwargs), with_kwargs=True
     )
@@ -70,6 +75,24 @@ def _after(subject: Subject, site: Site, look: Look, out: Any) -> Any:
             out[name] = new
         return None
     raise TypeError(f"site {str(site)!r}: the output is a {type(out).__name__}, not a tensor or a tuple with that item")
+
+
+def _of_change(subject: Subject, site: Site, look: Look, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Look:
+    """A look at the output that shows `look` what the module adds to its input, and puts a replacement of that in."""
+    start = next((one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)), None)
+
+    def at_output(out: Tensor, moment: Moment) -> Tensor | None:
+        if start is None or start.shape != out.shape:
+            came = "no tensor" if start is None else f"{tuple(start.shape)}"
+            raise TypeError(
+                f"site {str(site)!r}: {came} goes in and {tuple(out.shape)} comes out, so the module adds nothing to its "
+                "input; ':out' is what it gives"
+            )
+        change = out - start
+        new = _seen(subject, site, look, change)
+        return None if new is None else out + (new - change)  # exact where nothing was replaced
+
+    return at_output
 
 
 def _item(site: Site, out: Any) -> int:

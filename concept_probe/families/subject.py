@@ -178,7 +178,7 @@ class Subject(abc.ABC, Generic[Answers]):
         Raises UnknownName with the nearest sites that have a weight.
         """
         if site.side != "weight":
-            raise ValueError(f"site {str(site)!r} is the {site.side}put of a module; a parameter has side 'weight'")
+            raise ValueError(f"site {str(site)!r} is no weight of a module; a parameter has side 'weight'")
         weight = getattr(self.module(site), "weight", None)
         if not isinstance(weight, nn.Parameter):
             modules = self.components[site.component].named_modules()

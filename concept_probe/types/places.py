@@ -27,9 +27,10 @@ class Site:
 
     component: str
     path: str
-    side: Literal["in", "out", "weight"] = "out"
+    side: Literal["in", "out", "change", "weight"] = "out"
+    """What goes into a module, what comes out, what it adds (its output minus its input), or its weight."""
     item: int | None = None
-    """Which element of a tuple output (`out`), or which column of a weight (`weight`): which input of its matrix
+    """Which element of a tuple output (`out`, `change`), or which column of a weight (`weight`): which input of its matrix
     (d_out, d_in), however the module stores it."""
 
     def __str__(self) -> str:
@@ -40,9 +41,9 @@ class Site:
         component, slash, rest = address.partition("/")
         path, colon, tail = rest.rpartition(":")
         side, bracket, item = tail.partition("[")
-        if not (component and slash and path and colon) or side not in ("in", "out", "weight"):
+        if not (component and slash and path and colon) or side not in ("in", "out", "change", "weight"):
             raise ValueError(
-                f"site {address!r} is not of the form component/path:in|out|weight, optionally with [item]"
+                f"site {address!r} is not of the form component/path:in|out|change|weight, optionally with [item]"
             )
         if bracket and not (item.endswith("]") and item[:-1].isdigit()):
             raise ValueError(f"site {address!r} ends in {bracket + item!r}, which is not [item] with a whole number")
