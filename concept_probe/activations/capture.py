@@ -43,7 +43,8 @@ def capture(
     model's padding does, give no rows.
 
     The same call into the same folder goes on from the last whole shard. Raises UnknownName for an unknown role or
-    site, ValueError if the folder holds another capture (or another model's), FloatingPointError naming site, prompt
+    site, ValueError if the folder holds another capture (or another model's), and for a site that is not met or gives
+    no row, FloatingPointError naming site, prompt
     and step of a value that is not finite (its shard is not written), OSError if the disk is too small.
     """
     queries = queries_of(prompts)
@@ -64,12 +65,20 @@ def capture(
     rows = RowCollector(subject, queries, kinds, options, writer.add, lost="the shard was not written")
     total, before = len(queries), writer.done
     shown = total if total > pass_size(subject, wanted, sampling) else 0
-    with progress("prompts captured", shown, before) as count:
+    with subject.state.alone(), progress("prompts captured", shown, before) as count:
         for done in rows.run(wanted, sampling, before) if not writer.complete else ():
             writer.end_batch(done, total)
             count(done - before)
             before = done
-    return Activations(place, writer.manifest, owner)
+    acts = Activations(place, writer.manifest, owner)
+    empty = [site for site in wanted if not acts.rows(site)]
+    if empty:
+        kept = "" if kinds is None else f" of kinds {', '.join(kinds)}"
+        raise ValueError(
+            f"site {str(empty[0])!r} gave no row{kept} in branch {', '.join(options.branches)}, so there is nothing to learn "
+            "from it: keep other kinds, or branches that the guidance runs"
+        )
+    return acts
 
 
 def _header(

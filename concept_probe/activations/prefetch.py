@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
+from concept_probe.families.users import for_this_thread
 from concept_probe.types import Prompt, Site
 
 _Batch = TypeVar("_Batch", Tensor, tuple[Tensor, ...])
@@ -37,7 +38,7 @@ def prefetch(
 
 
 def _consume(source: Iterable[_Batch], queue: _Queue[_Batch], move: _Mover) -> Generator[_Batch, None, None]:
-    thread = threading.Thread(target=_produce, args=(source, queue, move), name="prefetch")
+    thread = threading.Thread(target=for_this_thread(_produce), args=(source, queue, move), name="prefetch")
     thread.start()
     try:
         while (item := queue.get()) is not None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from concept_probe.families.reads import passed_over
+from concept_probe.families.state import uncheckpointed
 from concept_probe.types import Moment, Site
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ def tap(subject: Subject, looks: Mapping[Site, Look]) -> Iterator[None]:
     `x` is the tensor itself, attached to any graph. Taps on one site run in the order in which they were entered,
     each seeing what the one before it left; those entered before a `subject.pristine` sleep inside it. Raises UnknownName
     for a site that the subject lacks, before any hook is set; ValueError or TypeError, with the site, if a replacement
-    has another shape or dtype.
+    has another shape or dtype. At the end of the block, ValueError for a site that was never met though a forward pass
+    of its component ran to its end: what was looked for or put there had no part in the answer.
     """
     modules = {site: subject.module(site) for site in looks}
     for site in looks:
@@ -34,17 +37,34 @@ def tap(subject: Subject, looks: Mapping[Site, Look]) -> Iterator[None]:
             raise ValueError(f"site {str(site)!r} is a weight, which no forward pass produces; tap ':in' or ':out'")
         if site.side == "in" and site.item is not None:
             raise ValueError(f"site {str(site)!r} has an item; only outputs and weights have items")
+    unmet = set(looks)
+    components = {site.component: subject.components[site.component] for site in looks}
     with ExitStack() as stack:
+        ended = stack.enter_context(subject.state.ending(components))
+        stack.enter_context(uncheckpointed(components.values()))
         for site, look in looks.items():
-            stack.callback(_hook(subject, modules[site], site, _awake(subject, look)).remove)
+            stack.callback(_hook(subject, modules[site], site, _awake(subject, site, look, unmet)).remove)
             stack.enter_context(subject.state.tapped(site))
         yield
+    for site in looks:
+        if site in unmet and site.component in ended:
+            raise ValueError(
+                f"{subject.name}: a forward pass of {site.component!r} ran to its end and never met site {str(site)!r}; "
+                f"{passed_over(components[site.component], site.path)}"
+            )
 
 
-def _awake(subject: Subject, look: Look) -> Look:
-    """`look`, but for the blocks `subject.pristine` that are entered after it."""
+def _awake(subject: Subject, site: Site, look: Look, unmet: set[Site]) -> Look:
+    """`look`, but for the blocks `subject.pristine` that are entered after it; takes the site out of `unmet`."""
     state, depth = subject.state, subject.state.depth
-    return lambda x, moment: None if state.asleep(depth) else look(x, moment)
+
+    def awake(x: Tensor, moment: Moment) -> Tensor | None:
+        if state.asleep(depth):
+            return None
+        unmet.discard(site)
+        return look(x, moment)
+
+    return awake
 
 
 def _hook(subject: Subject, module: nn.Module, site: Site, look: Look) -> Any:

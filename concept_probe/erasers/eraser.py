@@ -158,8 +158,9 @@ class Eraser(ABC, Generic[On, Made]):
         Of `found`, what the method declares to work on is used. Raises TypeError for a subject that answers in another
         way, ValueError where concept or `found` lack what the method declares to need.
         """
-        used = self.checked(subject, concept, found)
-        return self.stamped(self.make(cast(On, subject), concept, used), subject, (concept,), used)
+        with subject.state.alone():
+            used = self.checked(subject, concept, found)
+            return self.stamped(self.make(cast(On, subject), concept, used), subject, (concept,), used)
 
     @abstractmethod
     def make(self, subject: On, concept: Concept, found: tuple[Subspace, ...]) -> Made:

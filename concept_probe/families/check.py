@@ -6,11 +6,12 @@ What holds for one family alone, such as which parts its pipeline has, stands in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from concept_probe.families.parts import check_parts
 from concept_probe.families.reading import Mismatch
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def check_subject(subject: Subject, mismatches: Sequence[Mismatch] = ()) -> None:
     """Raise ValueError, naming component and tensor, for a subject whose answers would not be the model's.
 
-    - a tensor is not in memory, or a hook of the library it comes from moves, casts or skips it during a pass;
+    - a part is wrapped, replaced or moved during a pass (see `check_parts`), or a tensor is not in memory;
     - a tensor is not in the files that the subject was read from, or one in them has no place in it (`mismatches`);
     - a parameter or a saved buffer holds a value that is no finite number.
     """
@@ -36,13 +37,8 @@ def check_subject(subject: Subject, mismatches: Sequence[Mismatch] = ()) -> None
                 f"{where} has no place for {_few(mismatch.left)} of its files, so the model is not what was saved; its "
                 "config.json is another model's: get both again"
             )
+    check_parts(subject.name, subject.components, subject.pipeline)
     for component, module in subject.components.items():
-        for path, part in module.named_modules():
-            for hook in _moving(part):
-                raise ValueError(
-                    f"{subject.name}: the hook {hook} is on at '{component}/{path}', which moves weights or changes what is "
-                    "computed during a pass; give the model without it (a smaller dtype needs less memory)"
-                )
         for name, tensor in _tensors(module):
             if tensor.is_meta:
                 raise ValueError(
@@ -74,13 +70,3 @@ def _finite(tensor: Tensor) -> bool:
     values = tensor.detach()
     values = values.float() if values.element_size() < 2 else values  # eight bits have no arithmetic
     return bool(torch.stack(torch.aminmax(values)).isfinite().all())
-
-
-def _moving(module: nn.Module) -> Iterator[str]:
-    """Hooks of the libraries that move, cast or leave out what a module computes, by name."""
-    hook: Any = getattr(module, "_hf_hook", None)  # accelerate's
-    for one in getattr(hook, "hooks", () if hook is None else (hook,)):
-        if getattr(one, "offload", False) or "Offload" in type(one).__name__ or "Casting" in type(one).__name__:
-            yield f"{type(one).__name__} of accelerate"
-    for name in getattr(getattr(module, "_diffusers_hook", None), "hooks", {}):
-        yield f"{name} of diffusers"

@@ -5,10 +5,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from concept_probe.families.holds import Change, Holds
+from concept_probe.families.reads import Reads
+from concept_probe.families.users import Users
 from concept_probe.types import Moment, Site
 
 
@@ -54,6 +59,27 @@ def with_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
             p.grad = None
 
 
+@contextmanager
+def uncheckpointed(components: Iterable[nn.Module]) -> Iterator[None]:
+    """Passes inside keep what their backward pass needs; gradient checkpointing is back at the end.
+
+    It would run parts of a pass a second time, when nobody knows whose rows they are and taps may be gone.
+    """
+    switched = [m for root in components for m in root.modules() if vars(m).get("gradient_checkpointing") is True]
+    try:
+        for module in switched:
+            vars(module)["gradient_checkpointing"] = False
+        yield
+    finally:
+        for module in switched:
+            vars(module)["gradient_checkpointing"] = True
+
+
+def eager() -> AbstractContextManager[Any]:
+    """Run what `torch.compile` has compiled as it is written, inside the block."""
+    return torch.compiler.set_stance("force_eager")
+
+
 class State:
     """What is on in one subject, and which pass is under way.
 
@@ -62,10 +88,16 @@ class State:
     """
 
     def __init__(self) -> None:
-        self._replaced: list[tuple[nn.Parameter, Tensor]] = []
+        self._holds = Holds()
         self._taps: Counter[Site] = Counter()
         self._depth = 0
         self._moments: list[Moment] = []
+        self._users = Users()
+        self._reads: list[Reads] = []
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other threads out until the end of the block. Raises RuntimeError where one is inside."""
+        return self._users.alone()
 
     @property
     def moment(self) -> Moment | None:
@@ -74,12 +106,48 @@ class State:
 
     @contextmanager
     def during(self, moment: Moment) -> Iterator[None]:
-        """Say that what runs inside belongs to `moment`."""
-        self._moments.append(moment)
+        """Say that what runs inside belongs to `moment`.
+
+        What `torch.compile` has compiled runs as it is written, for compiled code passes over hooks of its parts.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(self.alone())
+            stack.enter_context(eager())
+            for reads in self._reads:
+                if reads.unread:
+                    stack.enter_context(reads)
+            self._moments.append(moment)
+            try:
+                yield
+            finally:
+                self._moments.pop()
+
+    @contextmanager
+    def reading(self, weights: Mapping[str, nn.Parameter]) -> Iterator[Reads]:
+        """Watch which of `weights`, by their addresses, the passes inside read."""
+        reads = Reads(weights)
+        self._reads.append(reads)
         try:
-            yield
+            yield reads
         finally:
-            self._moments.pop()
+            self._reads.remove(reads)
+
+    @contextmanager
+    def ending(self, components: Mapping[str, nn.Module]) -> Iterator[set[str]]:
+        """The names of those components whose forward pass ran to its end inside, while not asleep: a set that fills."""
+        ended: set[str] = set()
+        depth = self._depth
+
+        def end(name: str) -> None:
+            if not self.asleep(depth):
+                ended.add(name)
+
+        handles = [m.register_forward_hook(lambda *_, name=name: end(name)) for name, m in components.items()]
+        try:
+            yield ended
+        finally:
+            for handle in handles:
+                handle.remove()
 
     @property
     def depth(self) -> int:
@@ -96,35 +164,33 @@ class State:
 
     def originals(self) -> list[tuple[nn.Parameter, Tensor]]:
         """The parameters that edits which are on have changed, each with the tensor that it held before the first."""
-        first: dict[int, tuple[nn.Parameter, Tensor]] = {}
-        for parameter, tensor in self._replaced:
-            first.setdefault(id(parameter), (parameter, tensor))
-        return list(first.values())
+        return self._holds.originals()
 
     @contextmanager
     def tapped(self, site: Site) -> Iterator[None]:
         """Count a tap at `site` as on."""
         self._taps[site] += 1
         try:
-            yield
+            with self.alone():
+                yield
         finally:
             self._taps[site] -= 1
 
     @contextmanager
-    def edited(self, tensors: Sequence[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
-        """`swapped`, as an edit that `unedited` and `pristine` put aside."""
-        own = [(parameter, parameter.data) for parameter, _ in tensors]
-        with swapped(tensors):
-            self._replaced += own
-            try:
-                yield
-            finally:
-                del self._replaced[len(self._replaced) - len(own) :]
+    def edited(
+        self, tensors: Sequence[tuple[nn.Parameter, Tensor]], changes: Sequence[Change | None] | None = None
+    ) -> Iterator[None]:
+        """`swapped`, as an edit that `unedited` and `pristine` put aside; blocks of edits may end in any order.
+
+        `changes` are how each tensor is made from what was there: for an edit that stays where one below it ends.
+        """
+        with self.alone(), self._holds.held(tensors, changes):
+            yield
 
     @contextmanager
     def unedited(self) -> Iterator[None]:
         """The weights as they were before any edit that is on; taps act as ever."""
-        with swapped(self.originals()):
+        with self.alone(), self._holds.held(self.originals()):
             yield
 
     @contextmanager

@@ -5,13 +5,14 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from concept_probe.families.kept_hash import KeptHash, identity_of
+from concept_probe.families.parts import check_parts, settle, unwrapped
 from concept_probe.families.reading import Mismatch, ModelSource
 from concept_probe.families.state import State, with_gradients
 from concept_probe.families.text.conditioning import Conditioning
@@ -41,7 +42,7 @@ class Subject(abc.ABC, Generic[Answers]):
 
     def __init__(self, name: str, components: Mapping[str, nn.Module], pipeline: Any = None) -> None:
         self.name = name
-        self.components: dict[str, nn.Module] = dict(components)
+        self.components: dict[str, nn.Module] = {name: unwrapped(module) for name, module in components.items()}
         self.pipeline = pipeline
         """The diffusers pipeline, or a language model with its tokenizer; `save_pretrained(folder)` writes it."""
         self.state = State()
@@ -106,6 +107,13 @@ class Subject(abc.ABC, Generic[Answers]):
         steps: Sequence[int] | None = None,
     ) -> None:
         """Run one batch just far enough for `sites` to have been met, at all of `steps`; taps do the looking."""
+
+    @final
+    def check(self) -> None:
+        """Back to evaluation mode. Raises ValueError where parts of the pipeline were replaced, wrapped or hooked since
+        the subject was made around it, so that a pass would not be one of the model that came in."""
+        check_parts(self.name, self.components, self.pipeline)
+        settle(self.components)
 
     @property
     def moment(self) -> Moment:

@@ -16,6 +16,7 @@ from concept_probe.erasers.erasure.files import read_deltas, write_deltas
 from concept_probe.erasers.erasure.lora import write_lora
 from concept_probe.erasers.erasure.parameters import find_parameter, refuse_shared
 from concept_probe.erasers.erasure.provenance import condensed
+from concept_probe.erasers.erasure.used import all_read, answer_shortly
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -49,18 +50,32 @@ class Edit:
         """The subject with the edit in place; its own tensors come back afterwards, also after an error.
 
         Raises `WrongBase` for other weights, UnknownName for a parameter that the subject lacks,
-        ValueError for tied, quantised or offloaded ones: in each case nothing is applied.
+        ValueError for tied, quantised or offloaded ones: in each case nothing is applied. At the end of the block,
+        ValueError for a weight that no pass inside has read, though one of its component ran to its end.
         """
-        with subject.state.edited(self._edited(subject)):
-            yield subject
+        with subject.state.alone():
+            edited = self._edited(subject)
+            parameters = {address: parameter for address, parameter, _ in edited}
+            changes = [self.deltas[address].apply for address in parameters]
+            with (
+                all_read(subject, parameters),
+                subject.state.edited([(parameter, tensor) for _, parameter, tensor in edited], changes),
+            ):
+                yield subject
 
     def bake(self, subject: Subject) -> None:
-        """Write the edit into the subject's weights for good. The hash of the subject changes."""
-        for parameter, edited in self._edited(subject, whole=True):
+        """Write the edit into the subject's weights for good. The hash of the subject changes.
+
+        Raises as `on` does, after one answer to a short prompt; nothing is written then.
+        """
+        with self.on(subject):
+            if not all(delta.is_empty() for delta in self.deltas.values()):
+                answer_shortly(subject)
+        for _, parameter, edited in self._edited(subject, whole=True):
             parameter.data = edited
 
-    def _edited(self, subject: Subject, *, whole: bool = False) -> list[tuple[torch.nn.Parameter, Tensor]]:
-        """Every edited parameter with its new tensor, all computed before the first is put in place.
+    def _edited(self, subject: Subject, *, whole: bool = False) -> list[tuple[str, torch.nn.Parameter, Tensor]]:
+        """Every edited parameter with its address and new tensor, all computed before the first is put in place.
 
         `whole` reads all weights once more to see that they are those that the edit was made for.
         """
@@ -76,7 +91,9 @@ class Edit:
             )
         parameters = {address: find_parameter(subject.components, address) for address in deltas}
         refuse_shared(subject.components, parameters)
-        return [(parameters[address], delta.apply(parameters[address].data)) for address, delta in deltas.items()]
+        return [
+            (address, parameters[address], delta.apply(parameters[address].data)) for address, delta in deltas.items()
+        ]
 
     def scaled(self, factor: float) -> Edit:
         """The same edit `factor` times as strong; 0 changes nothing."""

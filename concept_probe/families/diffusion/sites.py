@@ -42,4 +42,8 @@ def unet_sites(component: str, unet: nn.Module) -> dict[str, tuple[Site, ...]]:
 
 def _in_order(unet: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Modules in the order of the forward pass; U-Nets register their middle after their end."""
-    yield from sorted(unet.named_modules(), key=lambda pair: STAGES.get(pair[0].split(".")[0], -1))
+
+    def stage(path: str) -> int:  # its own stages come first in a path, whatever wraps it
+        return next((STAGES[name] for name in path.split(".") if name in STAGES), -1)
+
+    yield from sorted(unet.named_modules(), key=lambda pair: stage(pair[0]))

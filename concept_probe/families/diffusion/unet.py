@@ -11,6 +11,7 @@ from concept_probe.families.diffusion.guidance import Guidance, classifier_free
 from concept_probe.families.diffusion.schedulers import schedule_of
 from concept_probe.families.diffusion.sites import cross_attentions, unet_sites
 from concept_probe.families.diffusion.subject import DiffusionSubject
+from concept_probe.families.parts import unwrapped
 from concept_probe.families.text.clip import ClipEncoders
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.types import Sampling, Site
@@ -23,8 +24,10 @@ class UNetSubject(DiffusionSubject):
     denoiser = "unet"
 
     def __init__(self, name: str, pipeline: Any) -> None:
-        super().__init__(name, pipeline, ClipEncoders.of(pipeline), unet_sites("unet", pipeline.unet))
-        self._token_paths = {f"{p}.{key}" for p in cross_attentions(pipeline.unet) for key in ("to_k", "to_v")}
+        super().__init__(name, pipeline, ClipEncoders.of(pipeline), unet_sites("unet", unwrapped(pipeline.unet)))
+        self._token_paths = {
+            f"{p}.{key}" for p in cross_attentions(self.components[self.denoiser]) for key in ("to_k", "to_v")
+        }
 
     @classmethod
     def adopt(cls, name: str, pipeline: Any) -> Self:
@@ -58,7 +61,7 @@ class UNetSubject(DiffusionSubject):
     def _forward(self, latents: Tensor, timestep: Tensor, text: Conditioning) -> Tensor:
         added = None if text.pooled is None else {"text_embeds": text.pooled, "time_ids": self._sizes(latents)}
         states = text.states.to(latents.dtype)
-        return self.pipeline.unet(
+        return self.components[self.denoiser](
             latents, timestep, encoder_hidden_states=states, added_cond_kwargs=added, return_dict=False
         )[0]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from concept_probe.families.parts import unwrapped
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.encoders import TextEncoders
 from concept_probe.families.text.sites import final_norm, path_of, text_layers, text_sites
@@ -36,14 +37,14 @@ class ClipEncoders(TextEncoders):
     def of(cls, pipeline: Any) -> ClipEncoders:
         """Stable Diffusion reads one encoder's final norm; SDXL the last layer but one of two, and a projection."""
         if getattr(pipeline, "text_encoder_2", None) is None:
-            encoder = pipeline.text_encoder
+            encoder = unwrapped(pipeline.text_encoder)
             return cls(
                 {"text_encoder": encoder},
                 {"text_encoder": pipeline.tokenizer},
                 {"text_encoder": final_norm(encoder)},
                 None,
             )
-        encoders = {"text_encoder": pipeline.text_encoder, "text_encoder_2": pipeline.text_encoder_2}
+        encoders = {name: unwrapped(getattr(pipeline, name)) for name in ("text_encoder", "text_encoder_2")}
         tokenizers = {"text_encoder": pipeline.tokenizer, "text_encoder_2": pipeline.tokenizer_2}
         return cls(encoders, tokenizers, {c: _last_but_one(e) for c, e in encoders.items()}, "text_encoder_2")
 

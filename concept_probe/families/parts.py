@@ -1,0 +1,96 @@
+"""What a subject is made of when it runs: its own modules, called as they are written, and nothing in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch._dynamo.eval_frame import OptimizedModule
+
+PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def unwrapped(module: Any) -> Any:
+    """The module inside what `torch.compile(module)` gives; any other as it is."""
+    while isinstance(module, OptimizedModule):
+        module = module._orig_mod
+    return module
+
+
+def check_parts(name: str, components: Mapping[str, nn.Module], pipeline: Any) -> None:
+    """Raise ValueError, naming the place, where passes of a subject would not be those of its components.
+
+    - the pipeline holds another module than the subject was made around;
+    - a part is wrapped, so that its paths, or what can be seen of it, are others;
+    - a hook of the library it comes from moves, casts or skips it during a pass, or its `forward` was replaced.
+    """
+    for component, root in components.items():
+        held = getattr(pipeline, component, None)
+        if held is not None and unwrapped(held) is not root:
+            raise ValueError(
+                f"{name}: the pipeline's {component} was replaced after the subject was made around it; adopt the "
+                "pipeline again"
+            )
+        for module in root.modules():
+            for wrong in _wrong(module):
+                path = next(path for path, one in root.named_modules() if one is module)
+                raise ValueError(f"{name}: {wrong.format(place=repr(f'{component}/{path}'))}")
+
+
+def settle(components: Mapping[str, nn.Module]) -> None:
+    """Take out of training mode whatever was put there, an adapter that was added for one: dropout would draw anew at
+    every answer."""
+    for root in components.values():
+        for module in root.modules():
+            if module.training:
+                module.training = False
+
+
+def _wrong(module: nn.Module) -> Iterator[str]:
+    if isinstance(module, OptimizedModule):
+        yield (
+            "the part {place} was wrapped by torch.compile(part), which changes the paths of what is in it; put back its "
+            "`_orig_mod`, and call part.compile() where it should be compiled outside"
+        )
+    if isinstance(module, torch.jit.ScriptModule):
+        yield "{place} is a TorchScript module, in which nothing can be seen or changed; give the model as it is written"
+    if isinstance(module, PARALLEL):
+        yield "{place} is a " + type(module).__name__ + ", which copies the model in every pass; give its `module`"
+    own = vars(module)
+    for hook in _moving(own):
+        yield (
+            f"the hook {hook} is on at {{place}}, which moves weights or changes what is computed during a pass; give the "
+            "model without it (a smaller dtype needs less memory)"
+        )
+    if "forward" in own and not _own_forward(module, own):
+        yield (
+            "the forward pass of {place} was replaced by "
+            + _named(own["forward"])
+            + ", which may leave out or change what "
+            "the model computes; give the model without it"
+        )
+
+
+def _moving(own: Mapping[str, Any]) -> Iterator[str]:
+    """Hooks of the libraries that move, cast or leave out what a module computes, by name."""
+    hook: Any = own.get("_hf_hook")  # accelerate's
+    for one in getattr(hook, "hooks", () if hook is None else (hook,)):
+        if getattr(one, "offload", False) or "Offload" in type(one).__name__ or "Casting" in type(one).__name__:
+            yield f"{type(one).__name__} of accelerate"
+    for name in getattr(own.get("_diffusers_hook"), "hooks", {}):
+        yield f"{name} of diffusers"
+
+
+def _own_forward(module: nn.Module, own: Mapping[str, Any]) -> bool:
+    """Whether the `forward` that stands on a module itself comes to what its class says."""
+    forward = own["forward"]
+    forward = getattr(forward, "_torchdynamo_orig_callable", forward)
+    if "_hf_hook" in own:  # accelerate's hook calls what it found; those that move or cast are refused by name
+        forward = own.get("_old_forward", forward)
+    return getattr(forward, "__func__", None) is type(module).forward
+
+
+def _named(function: Any) -> str:
+    return repr(getattr(function, "__qualname__", type(function).__name__))
