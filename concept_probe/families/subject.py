@@ -17,12 +17,18 @@ from concept_probe.families.reading import Mismatch, ModelSource
 from concept_probe.families.state import State, with_gradients
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.tokens import Tokens
+from concept_probe.families.users import alone
 from concept_probe.registry import UnknownName, look_up
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 
 SAMPLING = Sampling()
 Answers = TypeVar("Answers", covariant=True)
 """What a family answers queries with: pictures, a Tensor (n, 3, h, w), or texts, a tuple of n strings."""
+RUNS = {
+    *("encode", "generate", "run_to", "next_logits", "log_probs"),
+    *("predict", "sample", "decode", "latents", "denoising_loss"),
+}
+"""Methods that run a subject, of whichever family: each is `alone` with it."""
 
 
 class Subject(abc.ABC, Generic[Answers]):
@@ -39,6 +45,11 @@ class Subject(abc.ABC, Generic[Answers]):
     reads_forward: bool = False
     """Whether each position sees only those before it. The first then knows nothing but itself, and attention comes to
     rest on it, often with activations a hundred times as long as others."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in RUNS & vars(cls).keys():
+            setattr(cls, name, alone(vars(cls)[name]))
 
     def __init__(self, name: str, components: Mapping[str, nn.Module], pipeline: Any = None) -> None:
         self.name = name

@@ -20,12 +20,10 @@ from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.families.diffusion.vae import decoded, encoded
 from concept_probe.families.progress import progress
 from concept_probe.families.reading import Mismatch, ModelSource
-from concept_probe.families.state import eager
 from concept_probe.families.subject import SAMPLING, Subject
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.encoders import TextEncoders
 from concept_probe.families.text.tokens import Tokens, prompts_of, queries_of
-from concept_probe.families.users import alone
 from concept_probe.registry import look_up
 from concept_probe.types import Branch, Moment, Prompt, Query, Sampling, Site
 
@@ -108,7 +106,6 @@ class DiffusionSubject(Subject[Tensor]):
         """
         return self.text.tokenise(prompts_of(prompts))
 
-    @alone
     def encode(self, prompts: Sequence[Prompt], *, batch: int = 64) -> Conditioning:
         """What the denoiser reads of `prompts`; neither it nor the autoencoder runs.
 
@@ -138,7 +135,6 @@ class DiffusionSubject(Subject[Tensor]):
             return Conditioning(torch.zeros_like(like.states[:1]), pooled, kinds)
         return self.text.encode(self, empty, [-1], "uncond")
 
-    @alone
     def predict(self, seen: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         """What the denoiser predicts of `seen` (n, ...) at `timesteps` (n,) under `condition` (n rows), with gradients.
 
@@ -199,7 +195,6 @@ class DiffusionSubject(Subject[Tensor]):
         schedule.set_steps(steps, self.patches, self.device)
         return Trajectory.start(schedule, seeds, self.latent_shape, device=self.device, dtype=self.dtype)
 
-    @alone
     def generate(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Tensor:
         """Pictures of `queries`, float32 (n, 3, h, w) in 0..1, on the subject's device; no gradients.
 
@@ -210,7 +205,6 @@ class DiffusionSubject(Subject[Tensor]):
             pictures = [self.decode(latents) for latents in self._batches(queries_of(queries), sampling)]
             return torch.cat(pictures) if pictures else torch.zeros(0, 3, *self.picture_size, device=self.device)
 
-    @alone
     def sample(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Tensor:
         """The latents (n, ...) that `generate` decodes, in the denoiser's units; no gradients."""
         with torch.no_grad():
@@ -259,7 +253,6 @@ class DiffusionSubject(Subject[Tensor]):
             done(len(rows))
         return trajectory.latents
 
-    @alone
     def run_to(
         self, sites: Sequence[Site], queries: Sequence[Query], sampling: Sampling = SAMPLING,
         steps: Sequence[int] | None = None,
@@ -282,20 +275,15 @@ class DiffusionSubject(Subject[Tensor]):
             trajectory = self.trajectory([q.seed for q in queries], sampling.steps)
             self._denoise(trajectory, rows, condition(rows), guidance, last=last)
 
-    @alone
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents (n, ...) in the denoiser's units to pictures, float32 (n, 3, h, w) in 0..1."""
-        with eager():
-            return decoded(self.components["vae"], latents)
+        return decoded(self.components["vae"], latents)
 
-    @alone
     def latents(self, images: Tensor, *, batch: int = 64) -> Tensor:
         """Encode pictures (n, 3, h, w) in 0..1 to latents in the denoiser's units: the mean of the posterior."""
         vae = self.components["vae"]
-        with eager():
-            return torch.cat([encoded(vae, part.to(self.device)).to(self.dtype) for part in images.split(batch)])
+        return torch.cat([encoded(vae, part.to(self.device)).to(self.dtype) for part in images.split(batch)])
 
-    @alone
     def denoising_loss(self, latents: Tensor, prompts: Sequence[Prompt], generator: torch.Generator) -> Tensor:
         """Mean squared error of the denoiser at random timesteps, a scalar with gradients.
 

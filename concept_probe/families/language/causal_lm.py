@@ -18,7 +18,6 @@ from concept_probe.families.reading import Mismatch, ModelSource
 from concept_probe.families.subject import SAMPLING, Subject
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.tokens import Tokens, TooLong, prompts_of, queries_of
-from concept_probe.families.users import alone
 from concept_probe.registry import look_up
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 
@@ -133,7 +132,6 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
         """
         return self._batch([self._spell(p) for p in prompts_of(prompts)]).tokens()
 
-    @alone
     def encode(self, prompts: Sequence[Prompt], *, batch: int = 64) -> Conditioning:
         """What the unembedding reads: states (n, t, d) after the final norm, zero where only padding is.
 
@@ -158,7 +156,6 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
             handle.remove()
         return Conditioning(torch.cat(states), None, whole.kinds)
 
-    @alone
     def next_logits(self, prompts: Sequence[Prompt], *, batch: int = 16) -> Tensor:
         """Logits (n, v) of the token that follows each prompt. Differentiable."""
         whole, out = self._batch([self._spell(p) for p in prompts_of(prompts)]), []
@@ -169,7 +166,6 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
             raise ValueError("there is no prompt to read")
         return torch.cat(out)
 
-    @alone
     def log_probs(self, pairs: Sequence[tuple[Prompt, str]], *, batch: int = 16) -> LogProbs:
         """How likely each text is as the continuation of its prompt, all its tokens together. Differentiable.
 
@@ -221,7 +217,6 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
                 scores[i] = scores[i] + logits[row, : len(ids)].gather(1, ids[:, None]).sum()
         return scores
 
-    @alone
     def generate(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> tuple[str, ...]:
         """What it writes after each prompt, at most `sampling.tokens` tokens, without marks; no gradients.
 
@@ -248,7 +243,6 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
                 done(len(rows))
         return tuple(texts)
 
-    @alone
     def run_to(
         self,
         sites: Sequence[Site],
