@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-Change = Callable[[Tensor], Tensor]
+Remake = Callable[[Tensor], Tensor]
 """The tensor below -> the one to put in its place."""
 
 
@@ -17,7 +17,7 @@ class _Hold:
     parameter: nn.Parameter
     below: Tensor
     """What the parameter holds once this is gone."""
-    change: Change | None
+    change: Remake | None
     """Makes its tensor from the one below; None where its tensor does not depend on that."""
 
 
@@ -41,7 +41,7 @@ class Holds:
 
     @contextmanager
     def held(
-        self, tensors: Sequence[tuple[nn.Parameter, Tensor]], changes: Sequence[Change | None] | None = None
+        self, tensors: Sequence[tuple[nn.Parameter, Tensor]], changes: Sequence[Remake | None] | None = None
     ) -> Iterator[None]:
         """Hold `tensors` in place; `changes` are how each is made from the one below, where it is."""
         mine: list[_Hold] = []

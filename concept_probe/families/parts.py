@@ -39,7 +39,7 @@ def check_parts(name: str, components: Mapping[str, nn.Module], pipeline: Any) -
                 raise ValueError(f"{name}: {wrong.format(place=repr(f'{component}/{path}'))}")
 
 
-def settle(components: Mapping[str, nn.Module]) -> None:
+def leave_training(components: Mapping[str, nn.Module]) -> None:
     """Take out of training mode whatever was put there, an adapter that was added for one: dropout would draw anew at
     every answer."""
     for root in components.values():

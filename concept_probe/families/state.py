@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from concept_probe.families.holds import Change, Holds
+from concept_probe.families.holds import Holds, Remake
 from concept_probe.families.reads import Reads
 from concept_probe.families.users import Users
 from concept_probe.types import Moment, Site
@@ -178,7 +178,7 @@ class State:
 
     @contextmanager
     def edited(
-        self, tensors: Sequence[tuple[nn.Parameter, Tensor]], changes: Sequence[Change | None] | None = None
+        self, tensors: Sequence[tuple[nn.Parameter, Tensor]], changes: Sequence[Remake | None] | None = None
     ) -> Iterator[None]:
         """`swapped`, as an edit that `unedited` and `pristine` put aside; blocks of edits may end in any order.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from concept_probe.families.kept_hash import KeptHash, identity_of
-from concept_probe.families.parts import check_parts, settle, unwrapped
+from concept_probe.families.parts import check_parts, leave_training, unwrapped
 from concept_probe.families.reading import Mismatch, ModelSource
 from concept_probe.families.state import State, with_gradients
 from concept_probe.families.text.conditioning import Conditioning
@@ -124,7 +124,7 @@ class Subject(abc.ABC, Generic[Answers]):
         """Back to evaluation mode. Raises ValueError where parts of the pipeline were replaced, wrapped or hooked since
         the subject was made around it, so that a pass would not be one of the model that came in."""
         check_parts(self.name, self.components, self.pipeline)
-        settle(self.components)
+        leave_training(self.components)
 
     @property
     def moment(self) -> Moment:
