@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 
 import pytest
 import torch
 
-from concept_probe import storage
 from concept_probe.storage import (
     UNFINISHED,
     CorruptFile,
@@ -55,14 +55,15 @@ def test_a_writer_makes_folders_and_leaves_the_file_alone(write, tmp_path):
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_what_fails_before_the_end_leaves_the_old_file_and_nothing_else(write, tmp_path, monkeypatch):
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_what_fails_before_the_end_leaves_the_old_file_and_nothing_else(call, write, tmp_path, monkeypatch):
     path = tmp_path / "file.safetensors"
     path.write_text("old")
 
-    def full(_):
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(storage, "_flush", full)
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(OSError, match="No space"):
         write(path)
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -109,7 +110,9 @@ def test_a_changed_byte_is_found(tmp_path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CorruptFile, match=r"x\.safetensors: sha256 of its tensors is .* was written; try again"):
+    with pytest.raises(
+        CorruptFile, match=r"x\.safetensors: altered: the seal of its tensors and metadata is .* was written; try again"
+    ):
         read_tensors(path, "try again")
     with pytest.raises(CorruptFile, match=r"truncated or altered: sha256 is .*, x\.json says 0; try again"):
         check_file(path, "0", "x.json", "try again")
@@ -157,27 +160,14 @@ def test_a_line_that_cannot_be_written_is_absent(tmp_path, monkeypatch):
     path = tmp_path / "rows.jsonl"
     append_line(path, "first")
 
-    class Full:
-        """A file on a disk that is full after three bytes."""
+    real = os.write
 
-        def __init__(self, file):
-            self.file = file
-
-        def write(self, data):
-            self.file.write(bytes(data[:3]))
+    def full(descriptor, data):
+        if len(data) < 7:
             raise OSError(28, "No space left on device")
+        return real(descriptor, data[:3])
 
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            self.file.close()
-
-    real = type(path).open
-    monkeypatch.setattr(type(path), "open", lambda self, *a, **k: Full(real(self, *a, **k)))
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="No space"):
         append_line(path, "second")
     monkeypatch.undo()

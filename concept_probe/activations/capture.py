@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from concept_probe.activations.manifest import prompts_sha256
 from concept_probe.activations.rows import CaptureOptions, RowCollector, check_names, chosen_sites, pass_size
 from concept_probe.activations.store import Activations, row_of
 from concept_probe.activations.writer import StoreWriter
 from concept_probe.families.progress import progress
 from concept_probe.families.subject import SAMPLING
 from concept_probe.families.text.tokens import queries_of
-from concept_probe.storage import text_sha256
+from concept_probe.storage import only_writer
 from concept_probe.types import Prompt, Query, Sampling, Site
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def capture(
     model's padding does, give no rows.
 
     The same call into the same folder goes on from the last whole shard. Raises UnknownName for an unknown role or
-    site, ValueError if the folder holds another capture (or another model's), and for a site that is not met or gives
-    no row, FloatingPointError naming site, prompt
+    site, ValueError if the folder holds another capture (or another model's) or another thing, and for a site that is
+    not met or gives no row, FolderInUse if another process or thread is writing there, FloatingPointError naming site, prompt
     and step of a value that is not finite (its shard is not written), OSError if the disk is too small.
     """
     queries = queries_of(prompts)
@@ -61,15 +61,16 @@ def capture(
         }
     owner = tempfile.TemporaryDirectory(prefix="concept_probe-") if folder is None else None
     place = Path(owner.name if owner else str(folder))
-    writer = StoreWriter.resume(place, header, wanted, options.shard_rows)
-    rows = RowCollector(subject, queries, kinds, options, writer.add, lost="the shard was not written")
-    total, before = len(queries), writer.done
-    shown = total if total > pass_size(subject, wanted, sampling) else 0
-    with subject.state.alone(), progress("prompts captured", shown, before) as count:
-        for done in rows.run(wanted, sampling, before) if not writer.complete else ():
-            writer.end_batch(done, total)
-            count(done - before)
-            before = done
+    with only_writer(place, "a capture"):
+        writer = StoreWriter.resume(place, header, wanted, options.shard_rows)
+        rows = RowCollector(subject, queries, kinds, options, writer.add, lost="the shard was not written")
+        total, before = len(queries), writer.done
+        shown = total if total > pass_size(subject, wanted, sampling) else 0
+        with subject.state.alone(), progress("prompts captured", shown, before) as count:
+            for done in rows.run(wanted, sampling, before) if not writer.complete else ():
+                writer.end_batch(done, total)
+                count(done - before)
+                before = done
     acts = Activations(place, writer.manifest, owner)
     empty = [site for site in wanted if not acts.rows(site)]
     if empty:
@@ -97,6 +98,6 @@ def _header(
         "dtype": str(options.dtype).removeprefix("torch."),
         "kinds": None if kinds is None else sorted(set(kinds)),
         "branches": sorted(set(options.branches)),
-        "prompts_sha256": text_sha256(json.dumps(asked)),
+        "prompts_sha256": prompts_sha256(asked),
         "prompts": asked,
     }

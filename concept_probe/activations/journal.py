@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from concept_probe.storage import CorruptFile, append_line, text_sha256
+from concept_probe.storage import CorruptFile, append_line, check_fields, parse_json, text_sha256
+from concept_probe.storage.schema import HASH, Fields, Free, Table, Text
 
 JOURNAL = "shards.jsonl"
+_LINE = Fields({"shard": Fields({"file": Text()}, open=True), "widths": Table(Free()), "sha256": HASH})
 
 
 def append_shard(folder: Path, record: Mapping[str, Any], widths: Mapping[str, int]) -> None:
@@ -28,20 +30,18 @@ def with_journal(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     What a killed writer left of a line is passed over. Raises CorruptFile for another line that is not what was
     written. A complete manifest is as it is.
     """
-    path = folder / JOURNAL
+    path, mend = folder / JOURNAL, "capture into a new folder"
     if manifest["complete"] or not path.is_file():
         return manifest
     shards, widths = {record["file"]: record for record in manifest["shards"]}, dict(manifest["widths"])
     *lines, _ = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
-        try:
-            said = json.loads(line)
-            record, more = said["shard"], said["widths"]
-            good = said["sha256"] == text_sha256(json.dumps([record, more]))
-        except (ValueError, TypeError, KeyError, RecursionError):
-            good, record, more = False, {}, {}
-        if not good:
-            raise CorruptFile(path, f"line {number} is not what was written", "capture into a new folder")
+        where = f"{path}, line {number}"
+        said = parse_json(line, where, mend)
+        check_fields(where, said, _LINE, mend, "the line")
+        record, more = said["shard"], said["widths"]
+        if said["sha256"] != text_sha256(json.dumps([record, more])):
+            raise CorruptFile(where, "it is not what was written", mend)
         shards[record["file"]] = record
         widths |= more
     return {**manifest, "widths": widths, "shards": list(shards.values())}

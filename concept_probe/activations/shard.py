@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from concept_probe.storage import CorruptFile, file_sha256, write_tensors
+from concept_probe.storage import CorruptFile, file_sha256, tensor_entries, write_tensors
 
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-}
 _MEND = "capture into a new folder, or go on without it: Activations.open(folder).good()"
 
 
@@ -79,17 +69,18 @@ class ShardContents:
 
 
 def map_shard(path: Path) -> ShardContents:
-    """Map a safetensors file into memory, without reading its tensors."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-    tensors, offsets = {}, {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        first, end = (8 + length + at for at in entry["data_offsets"])
-        tensors[name] = whole[first:end].view(_DTYPES[entry["dtype"]]).view(entry["shape"])
-        offsets[name] = first
-    return ShardContents(path, tensors, offsets)
+    """Map a safetensors file into memory, without reading its tensors. CorruptFile where its header is none."""
+    entries = tensor_entries(path, _MEND)
+    whole = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    tensors = {name: whole[one.first : one.end].view(one.dtype).view(one.shape) for name, one in entries.items()}
+    return ShardContents(path, tensors, {name: one.first for name, one in entries.items()})
+
+
+def check_rows(contents: ShardContents, at: int, rows: int, width: int, columns: Sequence[str]) -> None:
+    """DamagedShard where a file doesn't hold `rows` rows (rows, width) of site number `at`, and columns for each."""
+    shapes = {f"{at}.x": (rows, width), **{f"{at}.{column}": (rows,) for column in columns}}
+    for name, shape in shapes.items():
+        found = contents.tensors.get(name)
+        if found is None or tuple(found.shape) != shape:
+            says = "absent" if found is None else f"of shape {tuple(found.shape)}"
+            raise DamagedShard(contents.path, f"failed the check 'rows': {name} is {says}, the manifest says {shape}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,12 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import shard
-from concept_probe.activations.journal import with_journal
+from concept_probe.activations.manifest import read_manifest
 from concept_probe.activations.sampler import StoredRows, draw_batches
 from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Query, Site
 
 COLUMNS = ("prompt", "token", "kind", "step", "branch", "patch")
-MANIFEST = "manifest.json"
 WINDOW = 65536
 """Rows mixed at a time unless another number is given: 100 MB at a width of 768 in float16."""
 FOR_TEXTS = ("form", "answers", "distractors")
@@ -77,17 +75,10 @@ class Activations:
     def open(cls, folder: str | Path) -> Activations:
         """Open what `capture` wrote to `folder`; shards are checked against their hashes when first read.
 
-        Raises FileNotFoundError if there is no manifest, ValueError if it is damaged; warns if the capture was cut off.
+        Raises MissingFile if there is no manifest, CorruptFile if it was cut or altered, WrongFile if it is of another
+        thing or version; warns if the capture was cut off.
         """
-        path = Path(folder) / MANIFEST
-        if not path.is_file():
-            raise FileNotFoundError(f"{folder} holds no {MANIFEST}; give the folder that capture wrote to")
-        try:
-            acts = cls(path.parent, with_journal(path.parent, json.loads(path.read_text(encoding="utf-8"))))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} is not a whole manifest of a capture ({error}); capture into a new folder"
-            ) from None
+        acts = cls(Path(folder), read_manifest(Path(folder)))
         if not acts.complete:
             done = max((s["done"] for s in acts._shards), default=0)
             warnings.warn(
@@ -140,7 +131,11 @@ class Activations:
         name = record["file"]
         if name not in self._maps:
             shard.check_shard(self.folder / name, record)
-            self._maps[name] = shard.map_shard(self.folder / name)
+            contents = shard.map_shard(self.folder / name)
+            for address, rows in record["rows"].items():
+                at = self.sites.index(Site.parse(address))
+                shard.check_rows(contents, at, rows, self._manifest["widths"][address], COLUMNS)
+            self._maps[name] = contents
         return self._maps[name]
 
     def read(self, site: Site, *, columns: bool = True) -> Block:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +15,18 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import shard
-from concept_probe.activations.journal import append_shard, remove_journal, with_journal
-from concept_probe.activations.store import COLUMNS, MANIFEST
-from concept_probe.storage import UNFINISHED, remove_unfinished, write_json
+from concept_probe.activations.journal import append_shard, remove_journal
+from concept_probe.activations.manifest import (
+    MANIFEST,
+    MANIFEST_FORMAT,
+    SHARD_NAME,
+    ManifestFile,
+    prompts_sha256,
+    read_manifest,
+)
+from concept_probe.activations.store import COLUMNS
+from concept_probe.storage import UNFINISHED, WrongFile
 from concept_probe.types import Site
-
-MANIFEST_FORMAT = 1
 
 
 class StoreWriter:
@@ -33,6 +40,7 @@ class StoreWriter:
         self.manifest = manifest
         self.sites = sites
         self.shard_rows = shard_rows
+        self._file = ManifestFile(folder, manifest["header"]["prompts"])
         self._buffers: dict[Site, list[dict[str, Tensor]]] = {site: [] for site in sites}
         self._rows = dict.fromkeys(sites, 0)
         self._told = True
@@ -40,18 +48,19 @@ class StoreWriter:
 
     @classmethod
     def resume(cls, folder: Path, header: Mapping[str, Any], sites: tuple[Site, ...], shard_rows: int) -> StoreWriter:
-        """Begin a store, or go on with the one in `folder`.
+        """Begin a store in `folder`, which is there, or go on with the one in it; for the only writer of the folder.
 
-        Raises ValueError if that one is of another capture, naming what differs and both values.
+        Raises ValueError if that one is of another capture, naming what differs and both values; WrongFile if the
+        folder holds something else, CorruptFile if the store's manifest was cut or altered.
         """
         header = json.loads(json.dumps(header))
+        header.setdefault("prompts_sha256", prompts_sha256(header["prompts"]))
         path = folder / MANIFEST
         if not path.is_file():
-            strays = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-            strays = [name for name in strays if not name.endswith(UNFINISHED)]
+            strays = sorted(p.name for p in folder.iterdir() if not _unfinished(p.name))
             if strays:
-                raise ValueError(f"{folder} holds {strays[0]!r} but no {MANIFEST}; capture into an empty or new folder")
-            folder.mkdir(parents=True, exist_ok=True)
+                check = f"the folder holds {strays[0]!r} but no {MANIFEST}"
+                raise WrongFile(folder, check, "capture into an empty or new folder")
             versions = {name: _version(name) for name in ("torch", "safetensors", "transformers", "diffusers")}
             manifest = {
                 "format": MANIFEST_FORMAT,
@@ -62,13 +71,12 @@ class StoreWriter:
                 "shards": [],
             }
             writer = cls(folder, manifest, sites, shard_rows)
+            writer._clear()
             writer._save()
             return writer
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] != MANIFEST_FORMAT:
-            raise ValueError(f"{path} has format {manifest['format']}; this version reads {MANIFEST_FORMAT}")
+        manifest = read_manifest(folder)
         _refuse_other(folder, manifest["header"], header)
-        writer = cls(folder, with_journal(folder, manifest), sites, shard_rows)
+        writer = cls(folder, manifest, sites, shard_rows)
         writer._drop_unfinished()
         return writer
 
@@ -85,12 +93,18 @@ class StoreWriter:
         shards = self.manifest["shards"]
         while shards and not shards[-1]["whole"]:
             shards.pop()
-        kept = {s["file"] for s in shards}
-        remove_unfinished(self.folder)
-        for path in self.folder.iterdir():
-            if path.suffix == ".safetensors" and path.name not in kept:
-                path.unlink()
+        if shards and shards[-1]["done"] == len(self.manifest["header"]["prompts"]):
+            self.manifest["complete"] = True  # killed between its last shard and saying so
+        self._clear()
         self._save()
+
+    def _clear(self) -> None:
+        """Remove what a killed writer left: files cut in the middle, and shards that the manifest does not name."""
+        kept = {s["file"] for s in self.manifest["shards"]}
+        for path in self.folder.iterdir():
+            left = _unfinished(path.name) or (re.fullmatch(SHARD_NAME, path.name) and path.name not in kept)
+            if left and path.is_file() and not path.is_symlink():
+                path.unlink()
 
     def add(self, site: Site, x: Tensor, columns: Mapping[str, Tensor], done: int) -> None:
         """Take rows x (n, d) of one site; `done` prompts are whole so far."""
@@ -143,7 +157,7 @@ class StoreWriter:
         self._told = True
 
     def _save(self) -> None:
-        write_json(self.folder / MANIFEST, self.manifest)
+        self._file.write(self.manifest)
         remove_journal(self.folder)
 
     def _refuse_without_room(self, done: int, total: int) -> None:
@@ -155,6 +169,12 @@ class StoreWriter:
                 f"this capture needs about {need / 1e9:.1f} GB and {self.folder} has {free / 1e9:.1f} GB free; "
                 "keep fewer token kinds (kinds=) or denoising steps (options.steps), or store float16 (options.dtype)",
             )
+
+
+def _unfinished(name: str) -> bool:
+    """Whether a file is a manifest or a shard that was being written."""
+    own = rf"({re.escape(MANIFEST)}|{SHARD_NAME})"
+    return re.fullmatch(rf"{own}(\.[0-9a-f]{{1,12}})?{re.escape(UNFINISHED)}", name) is not None
 
 
 def _refuse_other(folder: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

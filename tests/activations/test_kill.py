@@ -25,34 +25,34 @@ OPTIONS = {
 VICTIM = """
 import os, signal, sys
 from concept_probe import storage
-from concept_probe.activations import capture, writer
+from concept_probe.activations import capture, manifest
+from concept_probe.storage import tensors
 from tests.activations.test_kill import OPTIONS, QUERIES
 from concept_probe.testing.models.diffusion import tiny_sd
 
 moment, left = sys.argv[2], int(sys.argv[3])
-save, write_json = storage.save_file, writer.write_json
+write_all, write_text = tensors.write_all, manifest.write_text
 
-def die_in_shard(tensors, path, metadata=None):
-    global left
-    left -= 1
-    save(tensors, path, metadata)
-    if left == 0:
-        with open(path, "r+b") as file:
-            file.truncate(path.stat().st_size // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def die_before_manifest(path, value):
+def die_in_shard(descriptor, data):
     global left
     left -= 1
     if left == 0:
-        path.with_name(path.name + storage.UNFINISHED).write_text(str(value)[:100])
+        write_all(descriptor, memoryview(data)[: len(data) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
-    write_json(path, value)
+    write_all(descriptor, data)
+
+def die_before_manifest(path, text):
+    global left
+    left -= 1
+    if left == 0:
+        path.with_name(path.name + storage.UNFINISHED).write_text(text[:100])
+        os.kill(os.getpid(), signal.SIGKILL)
+    write_text(path, text)
 
 if moment == "shard":
-    storage.save_file = die_in_shard
+    tensors.write_all = die_in_shard
 else:
-    writer.write_json = die_before_manifest
+    manifest.write_text = die_before_manifest
 capture(tiny_sd(), QUERIES, folder=sys.argv[1], **OPTIONS)
 """
 
@@ -65,7 +65,7 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment,count", [("shard", 5), ("manifest", 4)])
+@pytest.mark.parametrize("moment,count", [("shard", 40), ("manifest", 2)])
 def test_kill_9_and_rerun(undisturbed, tmp_path, moment, count):
     command = [sys.executable, "-c", VICTIM, str(tmp_path), moment, str(count)]
     ended = subprocess.run(

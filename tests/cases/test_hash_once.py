@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from concept_probe import storage
 from concept_probe.erasers import Edit, Uce
 from concept_probe.erasers.erasure.deltas import LowRank
 from concept_probe.families import kept_hash
 from concept_probe.families.kept_hash import KeptHash, identity_of, sampled
-from concept_probe.storage import tensors_sha256
+from concept_probe.storage import hashing, tensors_sha256
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models import TINY_MODELS
 
@@ -152,5 +151,5 @@ def test_bytes_are_hashed_alike_in_pieces_and_whole(monkeypatch, layout):
     x = torch.randn(50, 36)
     x = {"plain": x, "turned": x.mT, "every other": x[:, ::2]}[layout]
     whole = tensors_sha256([("x", x)])
-    monkeypatch.setattr(storage, "PART", 256)
+    monkeypatch.setattr(hashing, "PART", 256)
     assert whole == tensors_sha256([("x", x)]) == tensors_sha256([("x", x.contiguous())])

@@ -10,7 +10,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from concept_probe.storage import append_line, text_sha256
+from concept_probe.storage import (
+    SEAL,
+    append_line,
+    check_fields,
+    check_seal,
+    open_here,
+    parse_json,
+    sealed,
+    text_sha256,
+)
+from concept_probe.storage.schema import Fields, Free, Number, Table, Text, Whole
 
 Status = Literal["done", "failed"]
 
@@ -47,20 +57,27 @@ class RowStore:
         self.path = Path(path)
 
     def rows(self) -> dict[str, SweepRow]:
-        """Every row by key; the last one of a key counts. A line that is cut short or no JSON is left out."""
-        out: dict[str, SweepRow] = {}
+        """Every row by key; the last one of a key counts.
+
+        A last line that a killed process left cut short is left out; one that lacks its newline alone is a row. Raises
+        CorruptFile, with the number of the line, for any other line that is none or was altered.
+        """
         if not self.path.is_file():
-            return out
-        for line in self.path.read_bytes().split(b"\n"):
-            row = _parsed(line)
-            if row is not None:
-                out[row.key] = row
-        return out
+            return {}
+        *lines, last = self.path.read_bytes().split(b"\n")
+        found = [_row(line, self.path, number) for number, line in enumerate(lines, 1)]
+        if _is_row(last):
+            found.append(_row(last, self.path, len(lines) + 1))
+        return {row.key: row for row in found}
 
     def append(self, row: SweepRow) -> None:
-        """Write one line and flush it to the disk; what a killed process left of a line before it is cut off."""
+        """Write one line, sealed, and flush it to the disk; what a killed process left of a line before it is cut off.
+
+        Raises OSError where it can't be written: then the file ends as before. WrongFile for a file of other things.
+        """
+        line = json.dumps(sealed(asdict(row)), ensure_ascii=False, sort_keys=True)
         with self._lock(0, wait=True):
-            append_line(self.path, json.dumps(asdict(row), ensure_ascii=False, sort_keys=True))
+            append_line(self.path, line, ours=_is_row, begins=b'{"attack": ')
 
     @contextlib.contextmanager
     def claim(self, key: str, *, wait: bool = False) -> Iterator[bool]:
@@ -75,7 +92,7 @@ class RowStore:
         descriptor = self._descriptor()
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
-        except OSError:
+        except (BlockingIOError, PermissionError):  # another process has it, in the two words that systems have for it
             yield False
             return
         try:
@@ -88,7 +105,7 @@ class RowStore:
         lock = self.path.with_name(self.path.name + ".lock").absolute()
         if (os.getpid(), lock) not in _OPEN:
             lock.parent.mkdir(parents=True, exist_ok=True)
-            _OPEN[os.getpid(), lock] = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+            _OPEN[os.getpid(), lock] = open_here(lock)
         return _OPEN[os.getpid(), lock]
 
 
@@ -101,8 +118,33 @@ def _place(key: str) -> int:
     return 1 + int(text_sha256(key)[:14], 16)
 
 
-def _parsed(line: bytes) -> SweepRow | None:
+def _row(line: bytes, path: Path, number: int) -> SweepRow:
+    """The row that a line holds, unaltered. Lines of earlier versions have no seal."""
+    where, mend = f"{path}, line {number}", "delete the line, and its cell is measured again"
+    value = parse_json(line, where, mend)
+    check_fields(where, value, _ROW, mend, "the line")
+    return SweepRow(**check_seal(where, value, mend, needed=False))
+
+
+def _is_row(line: bytes) -> bool:
+    """Whether a line holds a row, whole, if perhaps altered."""
     try:
-        return SweepRow(**json.loads(line))
-    except (ValueError, TypeError):  # a line cut short, or one of another program
-        return None
+        return _ROW(json.loads(line), "") is None
+    except (ValueError, RecursionError):
+        return False
+
+
+_ROW = Fields(
+    {
+        "key": Text(),
+        "eraser": Text(),
+        "concept": Text(),
+        "attack": Text(),
+        "seed": Whole(least=None),
+        "status": Text(("done", "failed")),
+        "values": Table(Free()),
+        "error": Text(),
+        "seconds": Number(),
+    },
+    {SEAL: Text()},
+)

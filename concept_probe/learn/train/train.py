@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from concept_probe.learn.train.settings import PassOptions, Run, TrainingOptions
 from concept_probe.learn.train.snapshot import read_snapshot, write_snapshot
 from concept_probe.learn.train.source import RowsBySite, Source, only_site, open_source
 from concept_probe.learn.transcoder import Transcoder
-from concept_probe.storage import content_sha256
+from concept_probe.storage import content_sha256, inside, only_writer
 from concept_probe.types import Site
 
 SAMPLES = 2_000_000
@@ -59,7 +59,8 @@ def train_sae(
     process must be given the same batches, and returns the whole.
 
     Raises FloatingPointError, naming the step, for a row or loss that is not finite; ValueError for rows
-    of another width, a source that ends early, or a folder that holds another run.
+    of another width, a source that ends early, or a folder that holds another run or another thing; CorruptFile for a
+    state that was cut or altered; FolderInUse where another process or thread trains into the folder.
     """
     runs = {"": options.run(site, None, k, expansion)}
     made = _train(source, runs, samples, None if folder is None else Path(folder), on_step, options)[""]
@@ -109,7 +110,8 @@ def train_saes(
     >>> train_saes(acts, {f"k{k}": Run(site, k=k) for k in (16, 32, 64)}, folder="sweep")
 
     Each ends in the bits that `train_sae` gives it alone with the same rows; `options.seed` names the order of a store's
-    rows, `Run.seed` the start. With `folder`, each is kept in a folder of its name there. The rest is as in `train_sae`.
+    rows, `Run.seed` the start. With `folder`, each is kept in a folder of its name there, and a
+    name that leads out of it is refused. The rest is as in `train_sae`.
     """
     if not runs:
         raise ValueError("no run was given; pass runs={'name': Run(...)}")
@@ -124,8 +126,25 @@ def _train(
     on_step: Callable[[TrainingStep], None] | None,
     options: PassOptions,
 ) -> dict[str, Sae | Transcoder]:
-    batch = options.batch
     team = Team.here(options.split)
+    kept = {} if folder is None else {n: inside(folder, n, "the run") if n else folder for n in runs}
+    with ExitStack() as writers:
+        for place in kept.values() if team.leads else ():
+            writers.enter_context(only_writer(place, "an autoencoder"))
+        return _trained(source, runs, samples, kept, on_step, options, team)
+
+
+def _trained(
+    source: Source,
+    runs: Mapping[str, Run],
+    samples: int,
+    kept: Mapping[str, Path],
+    on_step: Callable[[TrainingStep], None] | None,
+    options: PassOptions,
+    team: Team,
+) -> dict[str, Sae | Transcoder]:
+    """What `_train` gives, each run kept in its folder of `kept`, if it has any."""
+    batch = options.batch
     places = {name: _places(source, run) for name, run in runs.items()}
     sites = tuple(dict.fromkeys(site for pair in places.values() for site in pair))
     paired = tuple(dict.fromkeys(site for pair in places.values() if pair[0] != pair[1] for site in pair))
@@ -139,7 +158,7 @@ def _train(
         marks[name] = content_sha256(
             {"first": first[site]} if site == target else {"first": first[site], "to": first[target]}
         )
-        done[name] = 0 if folder is None else read_snapshot(folder / name, learners[name], marks[name])
+        done[name] = 0 if not kept else read_snapshot(kept[name], learners[name], marks[name])
     steps = samples // batch
     with _progress(team) as progress:
         task = progress.add_task(_title(sites, runs), total=steps, completed=min(done.values()), note="")
@@ -150,20 +169,20 @@ def _train(
                     if number < done[name]:
                         continue
                     step = learner.step(rows, number)
-                    if folder is not None and ((number + 1) % options.save_every == 0 or number + 1 == steps):
-                        write_snapshot(folder / name, learner, marks[name], number + 1)
+                    if kept and ((number + 1) % options.save_every == 0 or number + 1 == steps):
+                        write_snapshot(kept[name], learner, marks[name], number + 1)
                     if on_step is not None:
                         on_step(TrainingStep(step.step, step.fvu, step.auxk, step.dead, name))
                     progress.update(task, note=f"{name} fvu {step.fvu:.4f}".strip())
                 progress.update(task, completed=number + 1)
     made = {"recipe": "concept_probe.train_sae", "torch": torch.__version__, **source_provenance(source)}
     results = {name: one.result({**made, "first_batch": marks[name]}) for name, one in learners.items()}
-    if folder is not None and team.leads:
+    if kept and team.leads:
         for name, sae in results.items():
             if isinstance(sae, Sae):
-                save_sae(sae, folder / name)
+                save_sae(sae, kept[name])
             else:
-                save_transcoder(sae, folder / name)
+                save_transcoder(sae, kept[name])
     team.wait()
     return results
 
