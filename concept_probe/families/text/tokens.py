@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from concept_probe.families.text.several_vectors import spelled_out
 from concept_probe.types import BOS, CONTENT, EOS, PAD, SUBJECT, Prompt, Query
 
 
@@ -81,11 +82,13 @@ def subject_spans(prompt: Prompt) -> list[tuple[int, int]]:
 def tokenise(tokenizer: Any, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, kinds and padding mask, each long (n, t), padded and cut to the tokenizer's length.
 
+    A word of several vectors (see `spelled_out`) is all of its tokens, as it is in the pipeline.
+
     Raises ValueError where the cut removes all of a subject, and warns where it removes anything else.
     """
     length = tokenizer.model_max_length
-    spans = [subject_spans(p) for p in prompts]
-    texts = [p.text for p in prompts]
+    spelled = [spelled_out(tokenizer, p.text, subject_spans(p)) for p in prompts]
+    texts, spans = [text for text, _ in spelled], [of for _, of in spelled]
     cut = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     ids, mask = cut.input_ids, cut.attention_mask
     kinds = torch.full_like(ids, CONTENT).masked_fill(mask == 0, PAD)
@@ -95,14 +98,14 @@ def tokenise(tokenizer: Any, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor,
     shortened: list[str] = []
     for i, prompt in enumerate(prompts):
         for start, end in spans[i]:
-            positions = [p for p in _positions(tokenizer, prompt.text, start, end) if p < int(last[i])]
+            positions = [p for p in _positions(tokenizer, texts[i], start, end) if p < int(last[i])]
             if not positions:
                 raise ValueError(
                     f"the subject {prompt.subject!r} of {prompt.text!r} lies behind the {length} tokens that the text "
                     "encoder reads; shorten the text before it"
                 )
             kinds[i, positions] = SUBJECT
-        if int(last[i]) == length - 1 and len(tokenizer(prompt.text, verbose=False).input_ids) > length:
+        if int(last[i]) == length - 1 and len(tokenizer(texts[i], verbose=False).input_ids) > length:
             shortened.append(prompt.text)
     if shortened:
         more = f", and of {len(shortened) - 1} more prompts," if len(shortened) > 1 else ""
