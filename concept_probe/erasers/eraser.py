@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, cast, final
 
 from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.erasure.gap import wide_gaps
 from concept_probe.erasers.erasure.intervention import Between, Change, Intervention
 from concept_probe.erasers.erasure.provenance import provenance
 from concept_probe.families import Subject
@@ -134,6 +136,9 @@ class Eraser(ABC, Generic[On, Made]):
     """Subjects that it can erase from: those that answer with pictures, with texts, or either."""
     needs: ClassVar[Needs] = NOTHING
     aims: ClassVar[Aim] = "prompts"
+    leads_by_guidance: ClassVar[bool] = False
+    """Whether it acts through what guidance asks for without the prompt: it can do nothing where guidance asks no such
+    thing, and says so when pictures are made that way."""
     origin: ClassVar[Literal["ours", "published", "control"]] = "published"
     """Whose method it is: this project's own, a published one or a part of it, or a control."""
 
@@ -160,7 +165,10 @@ class Eraser(ABC, Generic[On, Made]):
         """
         with subject.state.alone():
             used = self.checked(subject, concept, found)
-            return self.stamped(self.make(cast(On, subject), concept, used), subject, (concept,), used)
+            made = self.make(cast(On, subject), concept, used)
+            for gap in wide_gaps(made.made_by):
+                warnings.warn(f"{self.name} of {concept.name!r}: {gap}; see its `made_by`", stacklevel=2)
+            return self.stamped(made, subject, (concept,), used)
 
     @abstractmethod
     def make(self, subject: On, concept: Concept, found: tuple[Subspace, ...]) -> Made:
@@ -176,7 +184,8 @@ class Eraser(ABC, Generic[On, Made]):
         self, concept: Concept, actions: Mapping[Site, Change], between: Between | None = None, **measured: Any
     ) -> Intervention:
         """An intervention by this method, at its option `strength` where it has one."""
-        return Intervention(self.name, concept.name, actions, getattr(self, "strength", 1.0), measured, between)
+        strength = getattr(self, "strength", 1.0)
+        return Intervention(self.name, concept.name, actions, strength, measured, between, self.leads_by_guidance)
 
     @final
     def stamped(self, made: Made, subject: Subject, concepts: Sequence[Concept], found: Sequence[Subspace]) -> Made:

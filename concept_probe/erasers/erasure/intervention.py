@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,9 @@ class Intervention:
     between: Between | None = None
     """What is done to the latents between two denoising steps."""
 
+    leads_by_guidance: bool = False
+    """Whether it can act only where guidance asks for predictions without the prompt too."""
+
     @contextlib.contextmanager
     def on(self, subject: Subject) -> Iterator[Subject]:
         """The subject with the intervention acting; it ends with the block, also after an error."""
@@ -52,10 +56,31 @@ class Intervention:
             yield subject
             return
         with contextlib.ExitStack() as stack:
-            stack.enter_context(tap(subject, {site: self._added(change) for site, change in self.actions.items()}))
+            actions = self._watched() if self.leads_by_guidance else self.actions
+            stack.enter_context(tap(subject, {site: self._added(change) for site, change in actions.items()}))
             if self.between:
                 stack.enter_context(_denoising(subject, self.name).hooked(self._hook(self.between)))
             yield subject
+
+    def _watched(self) -> dict[Site, Change]:
+        """The actions; the first of them to meet a trajectory in which they can do nothing says so, once."""
+        said: list[bool] = []
+
+        def watched(change: Change) -> Change:
+            def acting(x: Tensor, moment: Moment) -> Tensor | None:
+                if not said and moment.step is not None and "uncond" not in moment.branches and not moment.nested:
+                    said.append(True)
+                    warnings.warn(
+                        f"{self.name} is on and changes nothing: it acts through guidance, and these pictures are made without "
+                        "(guidance 1 or less, or a model that reads its weight); sample with guidance above 1, or take a "
+                        "guard that needs none",
+                        stacklevel=2,
+                    )
+                return change(x, moment)
+
+            return acting
+
+        return {site: watched(change) for site, change in self.actions.items()}
 
     def _hook(self, between: Between) -> SamplingHook:
         def after(trajectory: Trajectory, step: int) -> None:

@@ -26,6 +26,7 @@ class NegativePrompt(Eraser[DiffusionSubject, Intervention]):
     makes = "guard"
     on = "pictures"
     aims = "text"
+    leads_by_guidance = True
     origin = "published"
     text: str | None = None
     """The negative prompt; None: the names in the concept's target prompts (fit split), joined by commas."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -14,9 +15,9 @@ from concept_probe.erasers import Edit
 from concept_probe.erasers.eraser import TINY_SAMPLING
 from concept_probe.families import Subject
 from concept_probe.testing import found
-from concept_probe.testing.checks.erasers import Anything, EraserLaws
+from concept_probe.testing.checks.erasers import Anything, EraserLaws, edits
 from concept_probe.testing.concepts import made_up_concept, tiny_concept
-from concept_probe.testing.law import about
+from concept_probe.testing.law import about, once
 from concept_probe.testing.reading import read_first
 from concept_probe.types import Prompt, Query, Site
 
@@ -79,6 +80,18 @@ class PictureErasers(EraserLaws):
             return apart / whole if whole else 0.0
 
         assert moved(erasure) > self.of_random(moved, eraser, subject, SOME)
+
+    @about(lambda eraser: not edits(eraser))
+    @once
+    def test_a_guard_acts_without_guidance_or_says_that_it_can_not(self, subject: Subject, erasure: Any) -> None:
+        asked = [Query(p, i) for i, p in enumerate(self.concept.target.fit[:2])]
+        plain = replace(TINY_SAMPLING, guidance=1.0)
+        before = subject.generate(asked, plain)
+        with warnings.catch_warnings(record=True) as said, erasure.on(subject):
+            warnings.simplefilter("always")
+            during = subject.generate(asked, plain)
+        told = [w for w in said if "changes nothing" in str(w.message)]
+        assert len(told) == (1 if torch.equal(before, during) else 0)
 
     @about(lambda eraser: eraser.aims == "text")
     def test_a_text_leads_away_from_the_prompts_that_say_it(self, subject: Subject, eraser: Anything) -> None:
