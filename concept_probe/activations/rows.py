@@ -30,7 +30,8 @@ class CaptureOptions:
     """Which rows of a site are kept, and how."""
 
     steps: Sequence[int] | None = None
-    """Denoising steps, 0 the first; None keeps all of `Sampling.steps`. A pass ends at the last of them."""
+    """Passes of the denoiser along a trajectory, 0 the first, as `Moment.step` counts them: not as many as
+    `Sampling.steps` for every scheduler. None keeps all. A trajectory ends at the last of them."""
     branches: Sequence[Branch] = ("cond",)
     """Of guidance: rows of the prompt, or of the empty prompt."""
     dtype: torch.dtype = torch.float32

@@ -34,10 +34,10 @@ class Places:
         return f"{sites} {self.steps} {[(str(f.site), f.features, content_hash(f)) for f in self.features]}"
 
 
-def places_in(subject: Subject, steps: int, found: Sequence[Subspace] = ()) -> Places:
+def places_in(subject: Subject, passes: int, found: Sequence[Subspace] = ()) -> Places:
     """Some layers of each text encoder and what the denoiser reads of them, some blocks of the denoiser, and features.
 
-    Blocks are read at some of the `steps` of a picture, evenly apart, first and last included.
+    Blocks are read in some of the `passes` of the denoiser, evenly apart, first and last included.
     """
     roles = subject.roles()
     layers: dict[str, list[Site]] = {}
@@ -47,7 +47,7 @@ def places_in(subject: Subject, steps: int, found: Sequence[Subspace] = ()) -> P
     chosen += [s for s in (subject.sites("text_out") if "text_out" in roles else ()) if s not in chosen]
     blocks = evenly_with_ends(subject.sites("block_out") if "block_out" in roles else (), INNER_SITES)
     watched = tuple(f for f in found if f.codec is not None and f.features)
-    return Places(tuple(chosen), tuple(blocks), tuple(evenly_with_ends(range(steps), STEPS)), watched)
+    return Places(tuple(chosen), tuple(blocks), tuple(evenly_with_ends(range(passes), STEPS)), watched)
 
 
 def text_stream(subject: Subject) -> tuple[Site, ...]:

@@ -18,6 +18,7 @@ from concept_probe.auditing.plan import AuditPlan
 from concept_probe.auditing.provenance import Clock
 from concept_probe.auditing.questions import Questions
 from concept_probe.auditing.report import report_of
+from concept_probe.families import DiffusionSubject
 from concept_probe.types import Concept, Erasure, EvidenceKind, Judge, Report, Subspace
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class Auditor:
         arms = arms_of(subject, erasure, original, twin)
         before = arms.before.subject
         questions = Questions.of(plan, concept, label, judge, before.answers)
-        places = places_in(before, plan.sampling.steps, found)
+        passes = before.passes(plan.sampling) if isinstance(before, DiffusionSubject) else plan.sampling.steps
+        places = places_in(before, passes, found)
         with clock.stage("answers"):
             seen = observe_sides(arms, questions, places, self.cache)
         context = Context(plan, questions, arms, seen, places, tuple(found), self.cache)

@@ -85,7 +85,7 @@ class RowQuery:
     limit: int | None = None
     """Most prompts of each list, evenly spaced; None for all. Sites in the denoising loop cost an image per prompt."""
     steps: Sequence[int] | None = None
-    """Denoising steps at which sites in the loop are read; None for all."""
+    """Passes of the denoiser in which sites in the loop are read, as `Moment.step` counts them; None for all."""
     sampling: Sampling = Sampling()
     """How images are made for sites in the loop."""
 

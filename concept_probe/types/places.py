@@ -52,7 +52,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Moment:
-    """When a tensor was seen: which denoising step, and whose rows these are.
+    """When a tensor was seen: in which pass of the denoiser, and whose rows these are.
 
     Row i of a tapped tensor's batch axis belongs to prompt `prompts[i]` in guidance branch
     `branches[i]`. Text encoders, language models that read a prompt, and anything else outside a loop have `step` None.
@@ -63,8 +63,11 @@ class Moment:
     branches: tuple[Branch, ...]
     """Per batch row, `cond` (the prompt) or `uncond` (the empty or negative prompt of guidance)."""
     step: int | None = None
-    """Of pictures, the denoising step: 0 is the first, noisiest. Of texts, how many tokens were written before."""
+    """Of pictures, the pass of the denoiser along the trajectory: 0 is the first, noisiest. Schedulers of second order
+    take two for a denoising step, see `DiffusionSubject.passes`. Of texts, how many tokens were written before."""
     timestep: int | None = None
+    timesteps: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
+    """The timestep of each pass of the whole trajectory; None outside one."""
     token_kinds: Tensor | None = field(default=None, compare=False, repr=False)
     """Per batch row and text token, an index into TOKEN_KINDS, long (b, t)."""
     places: Tensor | None = field(default=None, compare=False, repr=False)

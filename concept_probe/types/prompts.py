@@ -81,6 +81,12 @@ class Concept:
     examples: Tensor | None = field(default=None, compare=False, repr=False)
     """Pictures of the concept, float (n, 3, h, w) in 0..1; attacks that relearn need them."""
 
+    @property
+    def label(self) -> str:
+        """What a recogniser is to see where the concept is shown: the usual label of its target prompts, else its name."""
+        labels = [p.label for p in self.target if p.label is not None]
+        return max(dict.fromkeys(labels), key=labels.count) if labels else self.name
+
     def prompts(self, kind: Kind, split: Split) -> tuple[Prompt, ...]:
         """The prompts of one kind and split."""
         return getattr(getattr(self, kind), split)
@@ -91,7 +97,7 @@ class Sampling:
     """How answers are made: pictures from noise, or texts token by token."""
 
     steps: int = 15
-    """Denoising steps of a picture."""
+    """Denoising steps of a picture. Some schedulers ask the denoiser more often, see `DiffusionSubject.passes`."""
     guidance: float = 4.0
     """Weight of classifier-free guidance of a picture."""
     batch: int = 16

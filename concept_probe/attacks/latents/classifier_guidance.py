@@ -46,14 +46,14 @@ class ClassifierGuidance(Attack[DiffusionSubject]):
     def run(self, run: AttackRun[DiffusionSubject]) -> Attempt:
         subject, meter, guide = run.subject, run.meter, self.leader(run.label)
         kept, each = lay_out(run.budget, tuple(range(self.points)), self.pictures)
-        wanted = curve_points(self._most(run.budget, each, len(kept)), self.points)[-len(kept) :]
+        wanted = curve_points(self._most(subject, run.budget, each, len(kept)), self.points)[-len(kept) :]
         queries = run.queries(run.tests(), each)
         aim, others = guide.labels.index(run.label), [i for i, x in enumerate(guide.labels[:-1]) if x != run.label]
 
         def towards(steps: int, labels: Sequence[int]) -> Candidate:
             if not steps:
                 return Candidate(queries)
-            lead = Lead(subject, guide, self.scale, evenly(range(self.sampling.steps), steps), labels, meter)
+            lead = Lead(subject, guide, self.scale, evenly(range(subject.passes(self.sampling)), steps), labels, meter)
             return Candidate(queries, subject.hooked(SamplingHook(start=lead.begin, replace_prediction=lead)))
 
         def away() -> Candidate:
@@ -81,10 +81,10 @@ class ClassifierGuidance(Attack[DiffusionSubject]):
     def _own(self, guide: Classifier) -> str:
         return "(the judge itself)" if guide is self.recogniser else ""
 
-    def _most(self, budget: Budget, each: int, points: int) -> int:
+    def _most(self, subject: DiffusionSubject, budget: Budget, each: int, points: int) -> int:
         """Guided steps of the last point: as many as the budget pays for, each a gradient per batch and step."""
         batches = -(-each // self.sampling.batch)
-        for steps in range(self.sampling.steps, 0, -1):
+        for steps in range(subject.passes(self.sampling), 0, -1):
             asked = curve_points(steps, self.points)[-points:]
             if batches * (sum(asked) + steps) <= budget.gradient_steps:
                 return steps

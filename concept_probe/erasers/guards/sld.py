@@ -31,6 +31,21 @@ def safety_term(
     return torch.where(gap < threshold, weight, 0.0) * (concept - empty)
 
 
+def warming_up(moment: Moment, until: float) -> bool:
+    """Whether a pass is one of the warm-up, whose timesteps lie above `until`.
+
+    Each of these timesteps stands for one pass of the warm-up: where a scheduler repeats a few of them to get going, the
+    warm-up has no more passes for that, and ends at an earlier timestep.
+    """
+    if (moment.timestep or 0) <= until:
+        return False
+    times = moment.timesteps or ()
+    distinct = set(times)
+    if moment.step is None or len(times) >= 1.5 * len(distinct):  # of second order: every step is of two passes
+        return True
+    return moment.step < sum(t > until for t in distinct)
+
+
 @dataclass(frozen=True)
 class Sld(Eraser[DiffusionSubject, Intervention]):
     """Subtract from the prompt's prediction what leads to the concept; defaults are those of its strong setting.
@@ -42,6 +57,7 @@ class Sld(Eraser[DiffusionSubject, Intervention]):
     makes = "guard"
     on = "pictures"
     aims = "text"
+    leads_by_guidance = True
     origin = "published"
     text: str | None = None
     """What leads to the concept; None: the names in its target prompts (fit split), joined by commas."""
@@ -50,7 +66,8 @@ class Sld(Eraser[DiffusionSubject, Intervention]):
     threshold: float = 0.025
     """λ: an element counts where the prompt's prediction exceeds the concept's by less."""
     warmup: float = 0.14
-    """δ: share of the trajectory, from its start, in which nothing is subtracted; momentum is gathered all the while."""
+    """δ: share of the trajectory, from its start, in which nothing is subtracted; momentum is gathered all the while.
+    Where a scheduler asks once more for one of its timesteps, as PNDM does, that pass counts too, as in the paper's code."""
     momentum: float = 0.5
     """s_m: weight of the momentum."""
     decay: float = 0.7
@@ -94,7 +111,7 @@ class Sld(Eraser[DiffusionSubject, Intervention]):
             term = term + self.momentum * before
             after = self.decay * before + (1 - self.decay) * term
             gathered.update({moment.prompts[i]: after[j] for j, i in enumerate(cond)})
-            if (moment.timestep or 0) > (1 - self.warmup) * highest[0]:
+            if warming_up(moment, (1 - self.warmup) * highest[0]):
                 return None
             delta = torch.zeros_like(x)
             delta[cond] = -term

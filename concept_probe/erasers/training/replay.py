@@ -38,9 +38,9 @@ class LatentBuffer:
 def collect(
     subject: DiffusionSubject, prompts: Sequence[Prompt], count: int, sampling: Sampling, seed: int
 ) -> LatentBuffer:
-    """What the denoiser sees at every step of `count` trajectories, prompts in turn, seeds from `seed` on.
+    """What the denoiser sees in every pass of `count` trajectories, prompts in turn, seeds from `seed` on.
 
-    Every step of a trajectory is a latent at its timestep, so one of them serves `sampling.steps` latents.
+    Every pass of a trajectory is a latent at its timestep, so one of them serves `subject.passes(sampling)` latents.
     """
     queries = [Query(prompts[i % len(prompts)], seed + i) for i in range(count)]
     site = subject.sites("denoiser_in")[0]

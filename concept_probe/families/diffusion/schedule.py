@@ -58,7 +58,7 @@ class NoiseSchedule(abc.ABC):
 
     @property
     def timesteps(self) -> Tensor:
-        """(s,): the timestep that the denoiser is told at each denoising step, once steps have been set."""
+        """(s,): the timestep that the denoiser is told in each pass, once steps have been set; a step may take several."""
         return self.scheduler.timesteps
 
     @abc.abstractmethod

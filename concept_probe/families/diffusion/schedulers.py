@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any, final
@@ -16,6 +17,13 @@ from concept_probe.registry import look_up
 def schedule_of(scheduler: Any) -> NoiseSchedule:
     """The schedule of a diffusers scheduler. Raises UnknownName for a class that is not in SCHEDULES."""
     return look_up(SCHEDULES, type(scheduler).__name__, "scheduler class", "SCHEDULES lists them")(scheduler)
+
+
+def laid_out(scheduler: Any, steps: int, patches: int, device: torch.device) -> NoiseSchedule:
+    """The schedule of a copy of the scheduler, with `steps` laid out for a picture of so many patches."""
+    schedule = schedule_of(copy.deepcopy(scheduler))
+    schedule.set_steps(steps, patches, device)
+    return schedule
 
 
 def _of_share(share: Tensor) -> Level:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from concept_probe.families.diffusion.guidance import Guidance
 from concept_probe.families.diffusion.reading import read_pipeline
 from concept_probe.families.diffusion.schedule import NoiseSchedule
-from concept_probe.families.diffusion.schedulers import schedule_of
+from concept_probe.families.diffusion.schedulers import laid_out, schedule_of
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.families.diffusion.vae import decoded, encoded
 from concept_probe.families.progress import progress
@@ -191,9 +190,13 @@ class DiffusionSubject(Subject[Tensor]):
 
     def trajectory(self, seeds: Sequence[int], steps: int) -> Trajectory:
         """A fresh trajectory from the noise of `seeds`, one row each, in `steps` denoising steps."""
-        schedule = schedule_of(copy.deepcopy(self.pipeline.scheduler))
-        schedule.set_steps(steps, self.patches, self.device)
+        schedule = laid_out(self.pipeline.scheduler, steps, self.patches, self.device)
         return Trajectory.start(schedule, seeds, self.latent_shape, device=self.device, dtype=self.dtype)
+
+    def passes(self, sampling: Sampling = SAMPLING) -> int:
+        """How often a trajectory asks the denoiser, which `Moment.step` counts. PNDM asks once more than
+        `sampling.steps`, schedulers of second order (Heun, KDPM2) twice a step but for the last."""
+        return len(laid_out(self.pipeline.scheduler, sampling.steps, self.patches, self.device).timesteps)
 
     def generate(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Tensor:
         """Pictures of `queries`, float32 (n, 3, h, w) in 0..1, on the subject's device; no gradients.
@@ -215,7 +218,7 @@ class DiffusionSubject(Subject[Tensor]):
         if not queries:
             return
         guidance, condition = self._asked([q.prompt for q in queries], sampling)
-        total = len(queries) * sampling.steps if len(queries) > PICTURES_WITHOUT_PROGRESS else 0
+        total = len(queries) * self.passes(sampling) if len(queries) > PICTURES_WITHOUT_PROGRESS else 0
         with progress("denoising steps of pictures", total) as done:
             for start in range(0, len(queries), sampling.batch):
                 rows = tuple(range(start, min(start + sampling.batch, len(queries))))
@@ -235,15 +238,15 @@ class DiffusionSubject(Subject[Tensor]):
         self, trajectory: Trajectory, rows: tuple[int, ...], condition: Conditioning, guidance: Guidance,
         done: Callable[[int], None] = lambda n: None, last: tuple[int, Sequence[Site]] | None = None,
     ) -> Tensor:  # fmt: skip
-        """Latents (b, ...) of one batch; with `last` (step, sites), end once that step has met those sites."""
-        moment = Moment(guidance.rows(rows), guidance.branches(len(rows)), token_kinds=condition.kinds)
-        times = trajectory.timesteps.tolist()
+        """Latents (b, ...) of one batch; with `last` (pass, sites), end once that pass has met those sites."""
+        whole = tuple(map(int, trajectory.timesteps.tolist()))
+        moment = Moment(guidance.rows(rows), guidance.branches(len(rows)), token_kinds=condition.kinds, timesteps=whole)
         for hook in self.hooks:
             if hook.start:
                 hook.start(trajectory, rows)
-        for step in range(trajectory.first, len(times)):
+        for step in range(trajectory.first, len(whole)):
             latents = guidance.inputs(trajectory.model_input(step))
-            now = replace(moment, step=step, timestep=int(times[step]))
+            now = replace(moment, step=step, timestep=whole[step])
             ending = last[1] if last is not None and step == last[0] else None
             with self.during(now), nullcontext() if ending is None else self.stop_after(ending):
                 prediction = self._predict(latents, trajectory.timesteps[step], condition)
@@ -259,7 +262,7 @@ class DiffusionSubject(Subject[Tensor]):
     ) -> None:  # fmt: skip
         """Run one batch until `sites` have been met; without sites of the denoiser only the text encoders run.
 
-        `steps` are the denoising steps that matter (None: all); the trajectory ends in the last of them.
+        `steps` are the passes of the denoiser that matter, from 0 on (None: all); the trajectory ends in the last of them.
         """
         queries = queries_of(queries)
         prompts, rows = [q.prompt for q in queries], tuple(range(len(queries)))
@@ -267,12 +270,12 @@ class DiffusionSubject(Subject[Tensor]):
             if all(self.is_text(s) for s in sites):
                 self.text.run_to(self, sites, prompts, Moment(rows, ("cond",) * len(rows)))
                 return
-            wrong = [s for s in steps or () if not 0 <= s < sampling.steps]
-            if wrong:
-                raise ValueError(f"step {wrong[0]} was asked for; sampling has steps 0 to {sampling.steps - 1}")
-            guidance, condition = self._asked(prompts, sampling)
-            last = (max(steps) if steps else sampling.steps - 1, [s for s in sites if not self.is_text(s)])
             trajectory = self.trajectory([q.seed for q in queries], sampling.steps)
+            end = len(trajectory.timesteps) - 1
+            if wrong := [s for s in steps or () if not 0 <= s <= end]:
+                raise ValueError(f"step {wrong[0]} was asked for; sampling has steps 0 to {end}")
+            guidance, condition = self._asked(prompts, sampling)
+            last = (max(steps) if steps else end, [s for s in sites if not self.is_text(s)])
             self._denoise(trajectory, rows, condition(rows), guidance, last=last)
 
     def decode(self, latents: Tensor) -> Tensor:

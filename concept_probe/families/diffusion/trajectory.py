@@ -44,12 +44,14 @@ class Trajectory:
         # Drawn in float32 whatever the dtype, so that a seed names the same noise in every precision.
         noise = torch.stack([torch.randn(tuple(shape), generator=source) for source in sources]).to(device, dtype)
         takes = inspect.signature(schedule.scheduler.step).parameters
-        options = {"generator": sources} if "generator" in takes else {}
+        # As pipelines do it: each has an eta, 0 where nobody asks for another, and gives it to what takes one.
+        options: dict[str, Any] = {"generator": sources} if "generator" in takes else {}
+        options |= {"eta": 0.0} if "eta" in takes else {}
         return cls(schedule, noise * schedule.starting_std, sources, options)
 
     @property
     def timesteps(self) -> Tensor:
-        """(s,): the timestep that the denoiser is told at each step."""
+        """(s,): the timestep that the denoiser is told in each pass."""
         return self.schedule.timesteps
 
     def starts_at(self, step: int) -> None:
