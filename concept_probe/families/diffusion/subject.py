@@ -194,8 +194,7 @@ class DiffusionSubject(Subject[Tensor]):
         return Trajectory.start(schedule, seeds, self.latent_shape, device=self.device, dtype=self.dtype)
 
     def passes(self, sampling: Sampling = SAMPLING) -> int:
-        """How often a trajectory asks the denoiser, which `Moment.step` counts. PNDM asks once more than
-        `sampling.steps`, schedulers of second order (Heun, KDPM2) twice a step but for the last."""
+        """How often a trajectory asks the denoiser: n + 1 times for n steps of PNDM, 2n - 1 of second-order schedulers."""
         return len(laid_out(self.pipeline.scheduler, sampling.steps, self.patches, self.device).timesteps)
 
     def generate(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Tensor:
