@@ -19,7 +19,7 @@ def schedule_of(scheduler: Any) -> NoiseSchedule:
     return look_up(SCHEDULES, type(scheduler).__name__, "scheduler class", "SCHEDULES lists them")(scheduler)
 
 
-def laid_out(scheduler: Any, steps: int, patches: int, device: torch.device) -> NoiseSchedule:
+def with_steps(scheduler: Any, steps: int, patches: int, device: torch.device) -> NoiseSchedule:
     """The schedule of a copy of the scheduler, with `steps` laid out for a picture of so many patches."""
     schedule = schedule_of(copy.deepcopy(scheduler))
     schedule.set_steps(steps, patches, device)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from concept_probe.families.diffusion.guidance import Guidance
 from concept_probe.families.diffusion.reading import read_pipeline
 from concept_probe.families.diffusion.schedule import NoiseSchedule
-from concept_probe.families.diffusion.schedulers import laid_out, schedule_of
+from concept_probe.families.diffusion.schedulers import schedule_of, with_steps
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.families.diffusion.vae import decoded, encoded
 from concept_probe.families.progress import progress
@@ -190,12 +190,12 @@ class DiffusionSubject(Subject[Tensor]):
 
     def trajectory(self, seeds: Sequence[int], steps: int) -> Trajectory:
         """A fresh trajectory from the noise of `seeds`, one row each, in `steps` denoising steps."""
-        schedule = laid_out(self.pipeline.scheduler, steps, self.patches, self.device)
+        schedule = with_steps(self.pipeline.scheduler, steps, self.patches, self.device)
         return Trajectory.start(schedule, seeds, self.latent_shape, device=self.device, dtype=self.dtype)
 
     def passes(self, sampling: Sampling = SAMPLING) -> int:
         """How often a trajectory asks the denoiser: n + 1 times for n steps of PNDM, 2n - 1 of second-order schedulers."""
-        return len(laid_out(self.pipeline.scheduler, sampling.steps, self.patches, self.device).timesteps)
+        return len(with_steps(self.pipeline.scheduler, sampling.steps, self.patches, self.device).timesteps)
 
     def generate(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Tensor:
         """Pictures of `queries`, float32 (n, 3, h, w) in 0..1, on the subject's device; no gradients.
