@@ -8,7 +8,7 @@ from typing import Any
 GAPS = {"gap_left": 0.9, "residual": 1e-4}
 """Keys of `made_by` that say what a solve left over, and the bound above which that is said: the share of the way to
 their destinations that edited tokens were not moved, and |K M - R| / |R| of the linear system."""
-MEANING = {
+_SAID = {
     "gap_left": "of the way to their destinations is left to the tokens that were to be moved",
     "residual": "of the right-hand side is left over by the solve",
 }
@@ -24,7 +24,7 @@ def gaps_left(made_by: Mapping[str, Any]) -> dict[str, float]:
 
 def wide_gaps(made_by: Mapping[str, Any]) -> list[str]:
     """Those above their bound, in words."""
-    return [f"{value:.2g} {MEANING[name]}" for name, value in gaps_left(made_by).items() if not value <= GAPS[name]]
+    return [f"{value:.2g} {_SAID[name]}" for name, value in gaps_left(made_by).items() if not value <= GAPS[name]]
 
 
 def _found(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
