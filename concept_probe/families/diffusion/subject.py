@@ -127,12 +127,11 @@ class DiffusionSubject(Subject[Tensor]):
 
     def empty(self, like: Conditioning) -> Conditioning:
         """What guidance has for no prompt (one row): the empty prompt, or zeros where the pipeline was trained so."""
-        empty = [Prompt("")]
-        if self._zeroed:
-            pooled = None if like.pooled is None else torch.zeros_like(like.pooled[:1])
-            kinds = self.tokenise(empty).kinds.to(like.kinds.device)
-            return Conditioning(torch.zeros_like(like.states[:1]), pooled, kinds)
-        return self.text.encode(self, empty, [-1], "uncond")
+        if not self._zeroed:
+            return self.text.encode(self, [Prompt("")], [-1], "uncond")
+        pooled = None if like.pooled is None else torch.zeros_like(like.pooled[:1])
+        kinds = self.tokenise([Prompt("")]).kinds.to(like.kinds.device)
+        return Conditioning(torch.zeros_like(like.states[:1]), pooled, kinds)
 
     def predict(self, seen: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         """What the denoiser predicts of `seen` (n, ...) at `timesteps` (n,) under `condition` (n rows), with gradients.
