@@ -100,4 +100,5 @@ def _header(
         "branches": sorted(set(options.branches)),
         "prompts_sha256": prompts_sha256(asked),
         "prompts": asked,
+        **subject.conventions(),
     }

@@ -137,8 +137,10 @@ def _before(subject: Subject, site: Site, look: Look, args: tuple[Any, ...], kwa
 
 
 def _seen(subject: Subject, site: Site, look: Look, x: Tensor) -> Tensor | None:
-    new = look(x, subject.moment)
-    if new is None:
+    scale = subject.scale(site)
+    held = x if scale == 1 else x * scale
+    new = look(held, subject.moment)
+    if new is None or (new is held and scale != 1):
         return None
     if not isinstance(new, Tensor):
         raise TypeError(
@@ -151,4 +153,4 @@ def _seen(subject: Subject, site: Site, look: Look, x: Tensor) -> Tensor | None:
             f"the tap at {str(site)!r} returned {new.dtype} on {new.device} for {x.dtype} on {x.device}; "
             "return `.to(x)`"
         )
-    return new
+    return new if scale == 1 else new / scale

@@ -32,6 +32,8 @@ Aim = Literal["prompts", "text", "to_empty", "to_anchor", "patches", "latents", 
 - `latents`: the picture so far decides, between two steps;
 - `examples`: pictures of the concept are denoised worse.
 """
+KINDS_OF_MODEL = {"pictures": "a text-to-image pipeline", "texts": "a language model", "both": "either kind of model"}
+"""What answers so, in words."""
 TINY_SAMPLING = Sampling(steps=2, guidance=2.0, batch=8)
 """How `tiny` erasers make pictures where they make some."""
 On = TypeVar("On", bound=Subject)
@@ -197,8 +199,8 @@ class Eraser(ABC, Generic[On, Made]):
         """What of `found` the method works on. Raises as a call does."""
         if not self.suits(subject):
             raise TypeError(
-                f"{self.name} erases from models that answer with {self.on}, and {subject.name!r} is of family "
-                f"{subject.family!r}, which answers with {subject.answers}"
+                f"{self.name} erases from models that answer with {self.on}: it needs {KINDS_OF_MODEL[self.on]}, and "
+                f"{subject.name!r} is of family {subject.family!r}, which answers with {subject.answers}"
             )
         needs, options = self.needs, vars(self)
         used: tuple[Subspace, ...] = ()

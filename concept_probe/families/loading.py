@@ -81,6 +81,7 @@ def _admitted(family: type[Subject[Any]], name: str, pipeline: Any, mismatches: 
     check_subject(subject, mismatches)
     for module in subject.components.values():
         module.eval().requires_grad_(False)
+    subject.check_by_running()
     return subject
 
 

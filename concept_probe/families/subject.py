@@ -144,6 +144,21 @@ class Subject(abc.ABC, Generic[Answers]):
         """Say that what runs inside belongs to `moment`."""
         return self.state.during(moment)
 
+    def check_by_running(self) -> None:
+        """Raise ValueError where a short pass shows that its sites are not what their roles say; once, at the door."""
+        return None
+
+    def scale(self, site: Site) -> float:
+        """What the tensor at `site` is multiplied by to be what its role says; a tap sees it multiplied.
+
+        1 but for a part whose output the model multiplies before it is added to the residual stream.
+        """
+        return 1.0
+
+    def conventions(self) -> dict[str, Any]:
+        """What besides weights and prompts decides what is read, where it is not as usual; kept with captured rows."""
+        return {}
+
     def weight_hash(self, *, whole: bool = False) -> str:
         """Hex sha256 over names, shapes, dtypes and bytes of every parameter and buffer as they are now.
 

@@ -34,9 +34,10 @@ from concept_probe.find.language.columns import (
     search_lm_columns,
 )
 from concept_probe.find.language.enrichment import EnrichedColumns, concept_tokens, enriched_columns
+from concept_probe.find.language.gain import NormGain, norm_gain
 from concept_probe.find.language.knowledge import Knowledge, Weighed, knowledge, log_answers, log_odds, weigh
 from concept_probe.find.language.ranking import rank_by_effect, rank_by_reading
-from concept_probe.find.language.unembedding import NormGain, TokenReading, Unembedding, norm_gain, read_columns
+from concept_probe.find.language.unembedding import TokenReading, Unembedding, read_columns
 from concept_probe.find.readout import Readout, readouts
 from concept_probe.find.rows import ConceptRows, RowQuery, concept_rows
 from concept_probe.find.vectors.candidates import ColumnCandidates, DirectionCandidates, vector_candidates

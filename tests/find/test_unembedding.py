@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from concept_probe.find.language.unembedding import CHUNK, Unembedding, norm_gain, read_columns
+from concept_probe.find.language.gain import norm_gain
+from concept_probe.find.language.unembedding import CHUNK, Unembedding, read_columns
 from concept_probe.registry import UnknownName
 from concept_probe.testing.models.language import LANGUAGE, LM_HIDDEN, LM_WIDTH
 

@@ -17,6 +17,7 @@ from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
 from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.families import CausalLMSubject
+from concept_probe.find.language.writing import Writing
 from concept_probe.find.rows import gather_prompts
 from concept_probe.types import Codes, Concept, Site, SparseCoder, Subspace
 
@@ -93,9 +94,10 @@ class Pisces(Eraser[CausalLMSubject, Edit]):
 
     @torch.no_grad()
     def _edited(self, model: CausalLMSubject, site: Site, one: Dictionary, norm: float | None) -> Columns:
-        """What is added to the columns of one matrix."""
+        """What is added to the columns of one matrix; they are coded as they are written into the stream."""
         weight = model.matrix(site).detach()
-        rows = weight.mT.to(dtype_of(find_parameter(model.components, address(site))))
+        writing = Writing.of(model, site)
+        rows = writing(weight.to(dtype_of(find_parameter(model.components, address(site))))).mT
         lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
         factor = torch.ones_like(lengths) if norm is None else norm / lengths
         signs = (1, -1) if self.signs == "both" else (1,)
@@ -108,7 +110,7 @@ class Pisces(Eraser[CausalLMSubject, Edit]):
             goal = torch.where(acted, -self.mu * most, own)
             change += sign * rewritten(one.codec, codes, one.features, goal).to(rows) / factor
         touched = change.abs().amax(1).nonzero()[:, 0]
-        edited = self.strength * change[touched].mT
+        edited = self.strength * writing.back(change[touched].mT)
         return Columns(touched, edited.contiguous(), weight.shape[1], model.orientation(site))
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from concept_probe.activations import read_site
-from concept_probe.activations.tap import tap
+from concept_probe.erasers.closed_form.goals import OffsetSearch, with_offsets
 from concept_probe.erasers.closed_form.key_values import solve_key_values
 from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject
 from concept_probe.erasers.eraser import Eraser, Needs
@@ -21,7 +21,10 @@ from concept_probe.erasers.training.loop import loss_at_ends
 from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.erasers.unlearning.answer_sets import AnswerPair, answer_pairs, preferred_pairs
 from concept_probe.families import CausalLMSubject
-from concept_probe.types import OTHER_KINDS, Concept, Kind, Moment, Prompt, Site, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Site, Subspace
+
+GAP = 0.9
+"""Largest share of the way that an edit may leave and still be one."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Memit(Eraser[CausalLMSubject, Edit]):
         return cls(steps=12)
 
     def make(self, subject: CausalLMSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
-        """Raises ValueError where there is nothing to keep, or for a layer that the model lacks."""
+        """Raises ValueError where there is nothing to keep, for a layer that the model lacks, and for an edit that leaves more
+        than `GAP` of the way to what should be said."""
         layers = edited_blocks(subject, self.layers, self.name)
         goals: dict[str, AnswerPair] = {}
         for prompt, text in answer_pairs(concept, self.sources):
@@ -77,43 +81,35 @@ class Memit(Eraser[CausalLMSubject, Edit]):
         shares: dict[str, list[float]] = {"loss": [], "gap_left": []}
         if self.strength:
             prompts, places = [p for p, _ in pairs], last_of_subject(subject, [p for p, _ in pairs])
-            end = subject.sites("resid")[layers[-1]]
-            goal, losses = self.wanted(subject, end, preferred_pairs(pairs, self.instead, self.name), places)
-            deltas, left = self.written(subject, layers, prompts, places, goal, others)
+            preferred = preferred_pairs(pairs, self.instead, self.name)
+            values = [subject.sites("mlp_value")[layer] for layer in layers]
+            if any(subject.write_of(site).norm for site in values):
+                offsets, losses = self.search.run(subject, [given(site) for site in values], preferred, places)
+                deltas, left = self.given(subject, layers, prompts, places, offsets, others)
+            else:
+                goal, losses = self.wanted(subject, subject.sites("resid")[layers[-1]], preferred, places)
+                deltas, left = self.written(subject, layers, prompts, places, goal, others)
+            if not left <= GAP:
+                raise ValueError(
+                    f"memit: the edit of blocks {', '.join(map(str, layers))} leaves {left:.0%} of the way to what should be "
+                    f"said, more than {GAP:.0%}; lower `lam` ({self.lam:g}), keep fewer prompts, or edit other `layers`"
+                )
             deltas = {where: delta.scaled(self.strength) for where, delta in deltas.items()}
             shares = {"loss": loss_at_ends(losses), "gap_left": [left]}
         return self.edit(subject, concept, deltas, layers=list(layers), **shares)
 
+    @property
+    def search(self) -> OffsetSearch:
+        """How offsets are searched for."""
+        return OffsetSearch(self.steps, self.rate, self.decay, self.most)
+
     def wanted(
         self, model: CausalLMSubject, site: Site, pairs: Sequence[AnswerPair], places: Tensor
     ) -> tuple[Tensor, list[float]]:
-        """z = h + δ (n, d) float64: what `site` should give at `places`, δ, at most `most` times as long as h, the least of
-        -log P(o | x, h + δ) / |o| + decay |δ|² / |h|²; and the loss of each step."""
+        """z = h + δ (n, d) float64: what `site` should give at `places`; and the loss of each step."""
         begun = at_places(model, site, [p for p, _ in pairs], places)
-        offsets = nn.Parameter(torch.zeros_like(begun, dtype=torch.float32))
-        size = float(begun.float().square().mean().sqrt())
-        optimiser = torch.optim.Adam([offsets], lr=self.rate * size)
-        squares = begun.float().square().sum(1)
-        losses: list[float] = []
-
-        def add(x: Tensor, moment: Moment) -> Tensor:
-            assert moment.places is not None  # a language model says where each token stands
-            rows = torch.tensor(moment.prompts)
-            here = moment.places == places[rows].to(moment.places.device)[:, None]
-            return x + (offsets[rows][:, None] * here[..., None]).to(x)
-
-        with torch.enable_grad(), tap(model, {site: add}):
-            for _ in range(self.steps):
-                likelihood = model.log_probs(pairs, batch=len(pairs)).mean
-                loss = -likelihood.mean() + self.decay * (offsets.square().sum(1) / squares).mean()
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                optimiser.step()
-                with torch.no_grad():
-                    lengths = torch.linalg.vector_norm(offsets, dim=1)
-                    offsets *= (self.most * squares.sqrt() / lengths.clamp_min(1e-30)).clamp_max(1)[:, None]
-                losses.append(float(loss.detach()))
-        return begun.double() + offsets.detach().double(), losses
+        offsets, losses = self.search.run(model, [site], pairs, places)
+        return begun.double() + offsets[site], losses
 
     def written(
         self, model: CausalLMSubject, layers: Sequence[int], prompts: Sequence[Prompt], places: Tensor, goal: Tensor,
@@ -130,9 +126,40 @@ class Memit(Eraser[CausalLMSubject, Edit]):
                 gap = goal - at_places(model, end, prompts, places).double()
                 with torch.no_grad():
                     x, read = read_site(model, hidden, others)
-            solved = solve_key_values(keys, gap / (len(layers) - i), x[after_first_token(read)], self.lam)
+            share = gap / (len(layers) - i) / model.write_of(value).scale
+            solved = solve_key_values(keys, share, x[after_first_token(read)], self.lam)
             wide = dtype_of(find_parameter(model.components, address(value)))
             deltas[address(value)] = LowRank(solved.u.to(wide), solved.v.to(wide), model.orientation(value))
         with Edit(self.name, "", deltas, base).on(model):
             left = torch.linalg.matrix_norm(goal - at_places(model, end, prompts, places).double())
         return deltas, float(left) / (whole or 1.0)
+
+    def given(
+        self, model: CausalLMSubject, layers: Sequence[int], prompts: Sequence[Prompt], places: Tensor,
+        offsets: dict[Site, Tensor], others: Sequence[Prompt],
+    ) -> tuple[dict[str, Delta], float]:  # fmt: skip
+        """As `written`, where norms stand between the matrices and the stream: each matrix gives its own offset besides.
+
+        Most changes of the stream lie beyond what a norm lets through. What the matrices can give is wanted of them, all
+        together, so that it can be reached: with the edits of the blocks below, each reads what it read in the search.
+        """
+        end, base = model.sites("resid")[layers[-1]], model.weight_hash()
+        goal = with_offsets(model, end, prompts, places, offsets)
+        whole = float(torch.linalg.matrix_norm(goal - at_places(model, end, prompts, places).double()))
+        deltas: dict[str, Delta] = {}
+        for layer in layers:
+            hidden, value = model.sites("mlp_hidden")[layer], model.sites("mlp_value")[layer]
+            with Edit(self.name, "", deltas, base).on(model), torch.no_grad():
+                keys = at_places(model, hidden, prompts, places)
+                x, read = read_site(model, hidden, others)
+            solved = solve_key_values(keys, offsets[given(value)], x[after_first_token(read)], self.lam)
+            wide = dtype_of(find_parameter(model.components, address(value)))
+            deltas[address(value)] = LowRank(solved.u.to(wide), solved.v.to(wide), model.orientation(value))
+        with Edit(self.name, "", deltas, base).on(model):
+            left = torch.linalg.matrix_norm(goal - at_places(model, end, prompts, places).double())
+        return deltas, float(left) / (whole or 1.0)
+
+
+def given(matrix: Site) -> Site:
+    """The output of a down projection, before any norm."""
+    return Site(matrix.component, matrix.path)

@@ -74,6 +74,11 @@ def fold(subject: Subject, site: Site, projection: Projection, strength: float) 
 
 def _places(subject: Subject, site: Site) -> tuple[Sequence[Site], bool, int]:
     """Weight sites to fold into, whether they read (or else write) `site`, and the first column they read it in."""
+    if subject.answers == "texts":
+        raise ValueError(
+            f"a projection at {str(site)!r} can't be baked into {subject.name}: a language model has no matrix that only reads "
+            "or writes its text; use how='intervention'"
+        )
     roles = [role for role in FOLDABLE if role in subject.roles() and site in subject.sites(role)]
     if not roles:
         known = [str(s) for role in FOLDABLE if role in subject.roles() for s in subject.sites(role)]

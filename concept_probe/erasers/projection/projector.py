@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
@@ -21,6 +21,11 @@ from concept_probe.find.rows import ConceptRows, RowQuery
 from concept_probe.types import TOKEN_KINDS, Concept, Moment, Site, Subspace
 
 How = Literal["intervention", "bake"]
+SPOKEN: Mapping[str, Any] = {
+    "how": "intervention", "role": "resid", "kinds": ("subject", "content"), "tokens": ("subject", "content", "eos"),
+}  # fmt: skip
+"""What stands for the defaults on a language model, in which no matrix reads the text alone: after every block, at all
+tokens but the first, which knows nothing of the text and is many times as long as others."""
 SITES_AT_ONCE = 8
 """Sites whose rows are in memory at a time."""
 
@@ -37,7 +42,8 @@ class Projector(Eraser[Subject, Edit | Intervention]):
     oblique: ClassVar[bool] = False
     """Whether its directions are projected out along a dual, and not at right angles."""
     how: How = "bake"
-    """`intervention` projects while the subject runs; `bake` folds the projection into weights."""
+    """`intervention` projects while the subject runs; `bake` folds the projection into weights. Where the defaults of this
+    and of `role` meet a language model, they stand for `SPOKEN`."""
     strength: float = 1.0
     """Factor on what is taken out; 2 reflects."""
     role: str = "text_out"
@@ -56,6 +62,11 @@ class Projector(Eraser[Subject, Edit | Intervention]):
 
         ValueError for two subspaces at one site.
         """
+        settled = self._settled(subject)
+        if settled != self:
+            made = settled.make(subject, concept, found)
+            options = {name: getattr(settled, name) for name in SPOKEN}
+            return replace(made, made_by={**made.made_by, "options": options})
         spaces = [s for s in found if (s.dual is not None) == self.oblique]
         spaces = spaces or self._fitted(subject, concept)
         ranks = {str(space.site): space.rank for space in spaces}
@@ -75,6 +86,13 @@ class Projector(Eraser[Subject, Edit | Intervention]):
             deltas = _merged(deltas, folded.deltas)
             dropped += folded.affine_dropped
         return self.edit(subject, concept, deltas, ranks=ranks, affine_dropped=sorted(set(dropped)))
+
+    def _settled(self, subject: Subject) -> Self:
+        """Itself, or with `SPOKEN` where nobody chose what can't be on a language model."""
+        usual = {f.name: f.default for f in fields(type(self)) if f.name in SPOKEN}
+        if subject.answers != "texts" or any(getattr(self, name) != usual[name] for name in ("how", "role")):
+            return self
+        return replace(self, **{name: value for name, value in SPOKEN.items() if getattr(self, name) == usual[name]})
 
     def _fitted(self, subject: Subject, concept: Concept) -> list[Subspace]:
         """Directions of every site of `role`. The prompts are read once for `SITES_AT_ONCE` sites, not once for each."""

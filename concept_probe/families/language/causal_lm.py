@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from concept_probe.families.language.chat import ChatFrame
 from concept_probe.families.language.generate import Reader, TokenChoice, read_once, write
-from concept_probe.families.language.layout import LmLayout, lm_layout, lm_sites
+from concept_probe.families.language.layout import LmLayout, lm_layout
+from concept_probe.families.language.proof import prove, written_by
 from concept_probe.families.language.reading import COMPONENT, LanguageModel, read_language_model
+from concept_probe.families.language.stream import BlockWrites, Write, written_sites
 from concept_probe.families.language.tokens import Batch, Padding, Spelled, pad, spell
 from concept_probe.families.progress import progress
 from concept_probe.families.reading import Mismatch, ModelSource
 from concept_probe.families.subject import SAMPLING, Subject
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.tokens import Tokens, TooLong, prompts_of, queries_of
-from concept_probe.registry import look_up
+from concept_probe.registry import UnknownName, look_up
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 
 TEXTS_WITHOUT_PROGRESS = 64
@@ -62,8 +66,9 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
             )
         self.padding: Padding = padding
         """Side on which shorter prompts are filled up; changes no result beyond rounding."""
+        self.chat: ChatFrame = pipeline.chat
+        """How prompts of form `chat` are put: options of the template, and a system turn."""
         self.layout: LmLayout = lm_layout(self.model)
-        self._roles = lm_sites(COMPONENT, self.layout)
 
     @classmethod
     def read(cls, source: ModelSource) -> tuple[LanguageModel, list[Mismatch]]:
@@ -88,6 +93,48 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
     @property
     def dtype(self) -> torch.dtype:
         return self.model.get_input_embeddings().weight.dtype
+
+    @cached_property
+    def writes(self) -> tuple[BlockWrites, ...]:
+        """What each block writes into the residual stream, seen in one short pass when it is first asked for.
+
+        Raises ValueError for a block that does anything else with its stream.
+        """
+        with self.pristine():
+            return written_by(self.model, self.layout, self.tokenizer, self._fill)
+
+    @cached_property
+    def _roles(self) -> dict[str, tuple[Site, ...]]:
+        return written_sites(COMPONENT, self.layout, self.writes)
+
+    @cached_property
+    def _scales(self) -> dict[Site, float]:
+        parts = [
+            ("attn_out", [w.attention.scale for w in self.writes]),
+            ("mlp_out", [w.mlp.scale for w in self.writes]),
+        ]
+        each = [zip(self.sites(role), scales, strict=True) for role, scales in parts]
+        return {site: scale for pairs in each for site, scale in pairs if scale != 1}
+
+    def stamp(self) -> tuple[object, ...]:
+        return (*super().stamp(), repr(self.chat), self.padding)
+
+    def conventions(self) -> dict[str, Any]:
+        return {} if self.chat == ChatFrame() else {"chat": asdict(self.chat)}
+
+    def check_by_running(self) -> None:
+        prove(self.name, self.model, self.layout, self.tokenizer, self._fill)
+
+    def scale(self, site: Site) -> float:
+        return self._scales.get(site, 1.0) if site.side == "out" else 1.0
+
+    def write_of(self, site: Site) -> Write:
+        """How what the down projection at `site`, of role `mlp_value`, gives is written into the stream."""
+        paths = [block.down for block in self.layout.blocks]
+        if site.path not in paths:
+            known = [str(s) for s in self.sites("mlp_value")]
+            raise UnknownName("down projection", str(site), known, f"{self.name} has no other")
+        return self.writes[paths.index(site.path)].mlp
 
     def roles(self) -> tuple[str, ...]:
         return tuple(self._roles)
@@ -260,7 +307,7 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
         return Moment(tuple(rows), ("cond",) * len(rows), token_kinds=batch.kinds, places=batch.places)
 
     def _spell(self, prompt: Prompt, continuation: str = "", more: int = 0) -> Spelled:
-        out = spell(self.tokenizer, prompt, continuation)
+        out = spell(self.tokenizer, prompt, continuation, self.chat)
         if self.length is not None and len(out.ids) + more > self.length:
             follows = f" and {more} to be written" if more else ""
             raise TooLong(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,7 +25,11 @@ class Reader:
     model: nn.Module
     mask: Tensor
     """(b, t) long: positions read so far; 0 where one only fills the batch."""
-    cache: Any = field(default_factory=DynamicCache)
+    cache: Any = None
+
+    def __post_init__(self) -> None:
+        if self.cache is None:  # what a layer keeps is for its configuration to say: all, a window, or a state
+            self.cache = DynamicCache(config=self.model.config)  # pyright: ignore[reportArgumentType]
 
     def read(self, ids: Tensor, places: Tensor, at: Tensor | None = None) -> Tensor:
         """Logits after each of `ids` (b, t), which stand at `places` (b, t) of their texts: (b, t, v).
@@ -57,10 +61,12 @@ def _logits(
     model: nn.Module, ids: Tensor, mask: Tensor, places: Tensor, at: Tensor | None, options: dict[str, Any]
 ) -> Tensor:
     """One pass; the unembedding, which costs as much as several blocks, reads no more positions than are asked for."""
-    positions = None if at is None else at.unique()
-    if positions is not None and "logits_to_keep" in inspect.signature(model.forward).parameters:
+    positions, takes = None if at is None else at.unique(), inspect.signature(model.forward).parameters
+    if positions is not None and "logits_to_keep" in takes:
         options = {**options, "logits_to_keep": positions}
-    out = model(input_ids=ids, attention_mask=mask, position_ids=places.clamp_min(0), **options).logits
+    if "position_ids" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+        options = {**options, "position_ids": places.clamp_min(0)}
+    out = model(input_ids=ids, attention_mask=mask, **options).logits
     if at is None:
         return out
     column = at if "logits_to_keep" not in options else torch.searchsorted(positions, at)  # pyright: ignore[reportCallIssue, reportArgumentType]

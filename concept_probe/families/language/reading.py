@@ -9,6 +9,7 @@ from typing import Any
 import transformers
 from safetensors import SafetensorError
 
+from concept_probe.families.language.chat import AS_USUAL, ChatFrame
 from concept_probe.families.reading import Mismatch, ModelSource, quiet, refuse_pickles
 
 COMPONENT = "model"
@@ -22,6 +23,8 @@ class LanguageModel:
     """With `get_input_embeddings`, `get_output_embeddings` and a forward pass that gives `logits`."""
     tokenizer: Any
     """A fast one, which knows the characters of each token."""
+    chat: ChatFrame = AS_USUAL
+    """How prompts of form `chat` are put; a subject's can be changed later (`subject.chat = ...`)."""
 
     def save_pretrained(self, folder: str | Path, *, safe_serialization: bool = True) -> None:
         """Write both into `folder`, where `load` reads them."""

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from concept_probe.families.language.chat import AS_USUAL, ChatFrame
 from concept_probe.families.text.tokens import Tokens, subject_spans
 from concept_probe.registry import look_up
 from concept_probe.types import BOS, CONTENT, EOS, FORMS, PAD, SUBJECT, Prompt
 
 Padding = Literal["left", "right"]
-PLACEHOLDER = "{the user's text}"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Spelled:
         return Spelled(ids, self.kinds[start:stop], len(ids))
 
 
-def spell(tokenizer: Any, prompt: Prompt, continuation: str = "") -> Spelled:
+def spell(tokenizer: Any, prompt: Prompt, continuation: str = "", chat: ChatFrame = AS_USUAL) -> Spelled:
     """Token ids and kinds of a prompt and of a text that goes on from it.
 
     In form `plain` the text stands as it is, between the marks that the tokenizer adds. In form `chat` it is the
@@ -41,11 +41,11 @@ def spell(tokenizer: Any, prompt: Prompt, continuation: str = "") -> Spelled:
     stands after it of kind `eos`: it belongs to no word and can depend on all of them. A token that spells the end
     of the prompt and the beginning of the continuation counts as the continuation's.
 
-    Raises ValueError where the tokenizer has no chat template, or a prompt has no token.
+    Raises ValueError where a prompt has no token, and as `ChatFrame.around` does.
     """
     look_up(dict.fromkeys(FORMS), prompt.form, "form of prompt")
     spans = subject_spans(prompt)
-    before, after = _frame(tokenizer, prompt)
+    before, after = chat.around(tokenizer, prompt.text) if prompt.form == "chat" else ("", "")
     start = len(before)
     end = start + len(prompt.text)
     whole = before + prompt.text + after + continuation
@@ -73,22 +73,6 @@ def spell(tokenizer: Any, prompt: Prompt, continuation: str = "") -> Spelled:
     if not length:
         raise ValueError(f"prompt {prompt.text!r} has no token to answer after; give it at least one word")
     return Spelled(tuple(ids), tuple(kinds), length)
-
-
-def _frame(tokenizer: Any, prompt: Prompt) -> tuple[str, str]:
-    """What the chat template puts before and after the text; nothing in form `plain`."""
-    if prompt.form == "plain":
-        return "", ""
-    if not getattr(tokenizer, "chat_template", None):
-        raise ValueError(
-            f"the tokenizer has no chat template, so {prompt.text!r} can't be put as a user's turn; ask it in form 'plain'"
-        )
-    turn = [{"role": "user", "content": PLACEHOLDER}]
-    whole = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    before, found, after = whole.partition(PLACEHOLDER)
-    if not found:
-        raise ValueError("the tokenizer's chat template does not repeat what the user says, so no prompt fits into it")
-    return before, after
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.find.language.unembedding import Norm, Unembedding
+from concept_probe.find.language.writing import Writing
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Prompt, Site
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def enriched_columns(
     places: list[Site] = []
     real, random = [], []
     for site in sites if sites is not None else subject.sites("mlp_value"):
-        columns = subject.matrix(site).detach().float()
+        columns = Writing.of(subject, site)(subject.matrix(site).detach().float())
         real.append(moments.enrichment(head.through_norm(columns)))
         for _ in range(controls):
             random.append(moments.enrichment(head.through_norm(shuffled_columns(columns, generator))).abs())

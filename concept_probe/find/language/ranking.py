@@ -12,6 +12,7 @@ from concept_probe.activations import tap
 from concept_probe.evaluation.rates import per_fact
 from concept_probe.find.language.enrichment import EnrichedColumns
 from concept_probe.find.language.knowledge import log_answers, weigh, weighable
+from concept_probe.find.language.writing import Writing
 from concept_probe.find.vectors.columns import RankedColumns, hidden_site, matrix_site
 from concept_probe.registry import look_up
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Moment, Prompt, Site
@@ -155,7 +156,10 @@ def _coefficients(
     with torch.no_grad(), tap(subject, looks):
         for start in range(0, len(prompts), batch):
             subject.encode(prompts[start : start + batch], batch=batch)
-    lengths = {site: torch.linalg.vector_norm(subject.matrix(site).detach(), dim=0) for site in matrices}
+    lengths = {
+        site: torch.linalg.vector_norm(Writing.of(subject, site)(subject.matrix(site).detach()), dim=0)
+        for site in matrices
+    }
     return tuple(  # pyright: ignore[reportReturnType]
         {site: (sums[site] * lengths[site] / len(prompts)).float().cpu() for site in matrices} for sums in (total, size)
     )

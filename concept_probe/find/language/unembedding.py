@@ -1,8 +1,10 @@
 """Columns of a language model's feed-forwards, read through its unembedding.
 
-A column v of a down projection is what its coefficient adds to the residual stream; the unembedding U turns it into
-scores of tokens. With the final norm `folded`, v is first scaled by the norm's gain (and centred, where the norm
-centres), as the norm does to everything that it reads, up to one positive factor per position; `plain` reads U v.
+A column v of a down projection is what its coefficient adds to the residual stream, once it has passed what stands in
+between (`writing`: the norm and the factor that some models have there); the unembedding U turns it into scores of
+tokens. With the final norm `folded`, v is first scaled by the norm's gain (and centred, where the norm centres), as the
+norm does to everything that it reads, up to one positive factor per position; `plain` reads U v. Scores are those
+before a factor or a cap on the logits, which keep their order.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from concept_probe.find.language.gain import NormGain, norm_gain
+from concept_probe.find.language.writing import Writing
 from concept_probe.registry import look_up
 from concept_probe.types import Site
 
@@ -23,52 +27,6 @@ if TYPE_CHECKING:
 Norm = Literal["folded", "plain"]
 CHUNK = 256
 """Columns read at once: memory is this times the vocabulary."""
-
-
-@dataclass(frozen=True)
-class NormGain:
-    """What a norm does to a direction, up to one positive factor: x -> gain * (x - mean(x)) or gain * x."""
-
-    gain: Tensor
-    """(d,)"""
-    centres: bool
-    """Whether it takes the mean over the width away, as LayerNorm does and RMSNorm does not."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(..., d) -> (..., d)"""
-        return self.gain * (x - x.mean(-1, keepdim=True) if self.centres else x)
-
-
-def norm_gain(norm: nn.Module, width: int) -> NormGain:
-    """Measure a norm's gain instead of guessing it from its class: gains are kept as w, as 1 + w, or not at all.
-
-    Raises ValueError if the module is not of the form gain * (x - mean) / spread + bias.
-    """
-    weight = next((p for p in norm.parameters()), torch.zeros(()))
-    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    generator = torch.Generator().manual_seed(0)
-    sign = torch.randint(0, 2, (width,), generator=generator) * 2.0 - 1
-    x = sign * (1 + torch.rand(width, generator=generator))
-    x, y = (v - v.mean() for v in (x, torch.randn(width, generator=generator)))
-
-    def odd(v: Tensor) -> Tensor:
-        """What the norm does to v without its bias; v is large, so that epsilon does not count.
-
-        Its `forward` alone is asked: a tap on the norm has no part in what the norm is.
-        """
-        big = (1000 * v).to(weight)
-        with torch.no_grad():
-            return ((norm.forward(big) - norm.forward(-big)) / 2).to("cpu", dtype)
-
-    def scaled(v: Tensor) -> Tensor:
-        return (v / v.square().mean().sqrt()).to(dtype)
-
-    gain = odd(x) / scaled(x)
-    centres = bool(odd(torch.ones(width)).abs().max() < 1e-3 * gain.abs().max())
-    miss = (odd(y) - gain * scaled(y)).abs().max()
-    if not miss <= 0.02 * gain.abs().max() * scaled(y).abs().max():
-        raise ValueError(f"{type(norm).__name__} is no norm with a gain; read the columns with norm='plain'")
-    return NormGain(gain, centres)
 
 
 @dataclass(frozen=True)
@@ -88,14 +46,15 @@ class Unembedding:
         return cls(matrix, norm_gain(subject.final_norm, matrix.shape[1]) if norm == "folded" else None)
 
     def through_norm(self, columns: Tensor) -> Tensor:
-        """Columns (d, m) as the unembedding meets them, rows (m, d) float32."""
+        """Directions (d, m) of the stream as the unembedding meets them, rows (m, d) float32."""
         rows = columns.mT.to(self.matrix)
-        if self.norm is None:
-            return rows
-        return NormGain(self.norm.gain.to(self.matrix), self.norm.centres)(rows)
+        return rows if self.norm is None else self.norm.to(self.matrix)(rows)
 
     def scores(self, columns: Tensor) -> Tensor:
-        """Scores (m, v) of every token for columns (d, m)."""
+        """Scores (m, v) of every token for directions (d, m) of the residual stream.
+
+        Columns of a down projection are such once they are written: `Writing.of(subject, site)(columns)`.
+        """
         return self.through_norm(columns) @ self.matrix.mT
 
 
@@ -118,7 +77,7 @@ class TokenReading:
 def read_columns(
     subject: CausalLMSubject, *, norm: Norm = "folded", sites: Sequence[Site] | None = None, top: int = 20
 ) -> Iterator[TokenReading]:
-    """Read every column of every down projection through the unembedding, one matrix at a time.
+    """Read every column of every down projection, as it is written, through the unembedding, one matrix at a time.
 
     >>> for reading in read_columns(subject):
     ...     print(reading.site, subject.tokenizer.convert_ids_to_tokens(reading.promoted[0].tolist()))
@@ -129,7 +88,7 @@ def read_columns(
     if not 0 < top <= head.matrix.shape[0]:
         raise ValueError(f"top is {top}; the vocabulary has {head.matrix.shape[0]} tokens")
     for site in sites if sites is not None else subject.sites("mlp_value"):
-        columns = subject.matrix(site).detach()
+        columns = Writing.of(subject, site)(subject.matrix(site).detach())
         parts = [_extremes(head.scores(part), top) for part in columns.split(CHUNK, dim=1)]
         yield TokenReading(site, *(torch.cat(each) for each in zip(*parts, strict=True)))
 
