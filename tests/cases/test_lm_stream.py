@@ -120,7 +120,12 @@ def test_a_column_is_read_as_what_it_does_to_log_probabilities(model_of, name):
     """Against finite differences of the last block's coefficients; without what stands in between it is another one."""
     subject = model_of(name)
     hidden, site = subject.sites("mlp_hidden")[-1], subject.sites("mlp_value")[-1]
-    prompts = [Prompt("see the cat", "cat"), Prompt("a dog and the sun"), Prompt("red is the sun in the"), Prompt("one")]
+    prompts = [
+        Prompt("see the cat", "cat"),
+        Prompt("a dog and the sun"),
+        Prompt("red is the sun in the"),
+        Prompt("one"),
+    ]
     head, columns = Unembedding.of(subject, "folded"), subject.matrix(site).detach()
     chosen = range(0, columns.shape[1], 4)
     read = head.scores(Writing.of(subject, site)(columns[:, list(chosen)]))
@@ -170,5 +175,7 @@ def test_texts_longer_than_a_window_are_written_as_they_are_read(model_of, name)
     pair = (prompt, " sun red")
     whole, short = Prompt(prompt.text + " sun"), Prompt(prompt.text)
     sun, red = (subject.spelled_after(prompt, " sun")[0], subject.spelled_after(whole, " red")[0])
-    by_hand = subject.next_logits([short]).log_softmax(-1)[0, sun] + subject.next_logits([whole]).log_softmax(-1)[0, red]
+    by_hand = (
+        subject.next_logits([short]).log_softmax(-1)[0, sun] + subject.next_logits([whole]).log_softmax(-1)[0, red]
+    )
     torch.testing.assert_close(subject.log_probs([pair, pair]).total, by_hand.repeat(2), atol=1e-3, rtol=1e-3)

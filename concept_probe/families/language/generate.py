@@ -48,7 +48,7 @@ class Reader:
 
     def choose(self, rows: Tensor) -> None:
         """Go on with `rows` (m,) of the batch, repeats allowed."""
-        self.cache.batch_select_indices(rows)
+        self.cache.reorder_cache(rows)  # of any length, and known to layers that keep a state
         self.mask = self.mask[rows]
 
 

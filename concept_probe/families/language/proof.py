@@ -209,7 +209,9 @@ def _memory_is_free(model: Any, ids: list[int], fill: int, whole: Tensor) -> Non
             reader.extend(torch.ones_like(part))
             parts.append(reader.read(part, at)[0])
     except FAILURES as problem:
-        raise ValueError(f"going on from what was kept of a text fails ({type(problem).__name__}: {problem})") from problem
+        raise ValueError(
+            f"going on from what was kept of a text fails ({type(problem).__name__}: {problem})"
+        ) from problem
     off = _off(torch.cat(parts), whole[FIRST:])
     if not off <= _room(whole):
         raise ValueError(

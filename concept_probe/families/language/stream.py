@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from concept_probe.families.language.layout import BlockLayout, LmLayout
-from concept_probe.families.language.refused import described
+from concept_probe.families.language.refused import described, experts_in
 from concept_probe.types import Site
 
 
@@ -196,11 +196,11 @@ def _factors(
     change = inverse @ (design.mT @ off)
     miss = float((off - design @ change).square().mean().sqrt())
     if not miss <= unit:
-        beside = ", ".join(n for n, _ in module.named_children())
+        experts = experts_in(module)
+        perhaps = f", perhaps from a mixture of experts at {experts!r}" if experts else ""
         raise ValueError(
             f"block {block.block!r} ({type(module).__name__}) is not its stream and what {block.attention!r} and "
-            f"{block.mlp!r} add to it: {miss:.1%} of its output comes from elsewhere, perhaps from others of its "
-            f"children ({beside}). Found in it: {described(module)}"
+            f"{block.mlp!r} add to it: {miss:.1%} of its output comes from elsewhere{perhaps}. Found in it: {described(module)}"
         )
     slack = (4 * max(miss, 1e-7) * inverse.diagonal().clamp_min(0).sqrt() + 1e-4).tolist()
     kept, *scales = (1 + change).tolist()
