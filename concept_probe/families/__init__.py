@@ -13,8 +13,9 @@ the class. Another package declares that line as an entry point of `concept_prob
 
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.families.diffusion.unet import UNetSubject
-from concept_probe.families.language.causal_lm import CausalLMSubject, LogProbs
+from concept_probe.families.language.causal_lm import CausalLMSubject
 from concept_probe.families.language.chat import ChatFrame
+from concept_probe.families.language.likelihood import LogProbs
 from concept_probe.families.language.reading import LanguageModel
 from concept_probe.families.loading import FAMILIES, adopt, load
 from concept_probe.families.subject import Subject

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import glob
 import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from transformers import modeling_gguf_pytorch_utils
 
-from concept_probe.storage import file_sha256, write_tensors
+from concept_probe.storage import bytes_sha256, file_sha256, write_tensors, write_text
 
 FULL_SIZE = 8
 """Bytes on disk of a float32 conversion, at most, per byte of the GGUF file (4-bit weights)."""
+
+PIECES, PIECE = 64, 65536
+"""How many pieces of a file are hashed to know it again, and their bytes."""
+MET = "converted_from.txt"
+"""In the folder of a conversion: marks of the files that it is of."""
 
 
 def cache_folder() -> Path:
@@ -28,16 +39,22 @@ def converted(file: Path) -> Path:
     """The folder of safetensors that `file` was converted to, made now if there is none yet.
 
     The folder's name holds the file's hash and the library's version, and it is made beside and renamed: it is
-    whole or absent. Values are those of the file, dequantised to float32.
+    whole or absent. A file of the size, the time and a sampled hash of one that was hashed before is not hashed again.
+    Values are those of the file, dequantised to float32.
 
     Raises FileNotFoundError, ModuleNotFoundError for the reader that is missing, ValueError for a file that is no
     model, OSError where there is no room.
     """
     if not file.is_file():
         raise FileNotFoundError(f"GGUF file {str(file)!r} not found")
+    marks = _marks(file)
+    for known in sorted(cache_folder().glob(f"{glob.escape(file.stem)}-*-transformers-{transformers.__version__}")):
+        if marks in _met(known):
+            return known
     digest = file_sha256(file)[:16]
     place = cache_folder() / f"{file.stem}-{digest}-transformers-{transformers.__version__}"
     if place.is_dir():
+        _remember(place, marks)
         return place
     if importlib.util.find_spec("gguf") is None:
         raise ModuleNotFoundError(f"{file.name} is a GGUF file, which the package gguf reads: pip install gguf")
@@ -51,6 +68,7 @@ def converted(file: Path) -> Path:
     beside = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
     try:
         _convert(file, beside)
+        _remember(beside, marks)
         beside.chmod(0o755)
         try:
             beside.rename(place)
@@ -62,11 +80,48 @@ def converted(file: Path) -> Path:
     return place
 
 
+def _marks(file: Path) -> str:
+    """What tells a file from others without reading it whole: its size, its time, and a hash of pieces of it."""
+    about = file.stat()
+    pieces = []
+    with file.open("rb") as stream:
+        for k in range(PIECES):
+            stream.seek(max(about.st_size - PIECE, 0) * k // (PIECES - 1))
+            pieces.append(stream.read(PIECE))
+    return f"{about.st_size} {about.st_mtime_ns} {bytes_sha256(b''.join(pieces))}"
+
+
+def _met(place: Path) -> list[str]:
+    """Marks of the files whose whole hash was seen to be that of a conversion."""
+    try:
+        return (place / MET).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+
+
+def _remember(place: Path, marks: str) -> None:
+    """Note the marks of a file that was hashed; a cache that can't be written stays as it is."""
+    with contextlib.suppress(OSError):
+        write_text(place / MET, "\n".join([*_met(place), marks]) + "\n")
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Keep the bar of the GGUF reader off the terminal: it does not ask whether bars are wanted."""
+    own = modeling_gguf_pytorch_utils.tqdm  # pyright: ignore[reportPrivateImportUsage]
+    modeling_gguf_pytorch_utils.tqdm = partial(own, disable=True)  # pyright: ignore[reportPrivateImportUsage]
+    try:
+        yield
+    finally:
+        modeling_gguf_pytorch_utils.tqdm = own  # pyright: ignore[reportPrivateImportUsage]
+
+
 def _convert(file: Path, folder: Path) -> None:
     try:
-        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            str(file.parent), gguf_file=file.name, dtype=torch.float32, output_loading_info=True
-        )
+        with _without_bar():
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                str(file.parent), gguf_file=file.name, dtype=torch.float32, output_loading_info=True
+            )
         model, info = loaded
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     except Exception as problem:  # a damaged file fails wherever its reader stumbles

@@ -97,22 +97,20 @@ def test_a_stream_that_gets_more_than_attention_and_feed_forward_write_is_refuse
     with pytest.raises(ValueError, match=r"'model.layers.0' .* is not its stream and what .* add to it: \d"):
         adopt(LanguageModel(model, WORDS), "odd")
     block.forward = lambda x, **k: 0.5 * forward(x, **k)
-    with pytest.raises(ValueError, match=r"multiplies its whole stream by 0.5"):
+    with pytest.raises(ValueError, match=r"multiplies its whole stream by 0\.5"):
         adopt(LanguageModel(model, WORDS), "odd")
 
 
 def test_what_is_done_to_the_stream_between_blocks_or_behind_them_is_refused():
     model = llama()
     block = model.model.layers[1]
-    forward = block.forward
     block.register_forward_pre_hook(lambda m, args: (args[0] + 0.1 * args[0].roll(1, -1), *args[1:]), prepend=True)
     with pytest.raises(ValueError, match=r"what 'model.layers.0' gives is not what 'model.layers.1' reads"):
         adopt(LanguageModel(model, WORDS), "odd")
     model = llama()
     model.lm_head.register_forward_pre_hook(lambda m, args: (args[0].roll(1, -1),))
-    with pytest.raises(ValueError, match="between the final norm 'model.norm' and the unembedding 'lm_head'"):
+    with pytest.raises(ValueError, match=r"between the final norm 'model\.norm' and the unembedding 'lm_head'"):
         adopt(LanguageModel(model, WORDS), "odd")
-    assert forward is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -124,4 +122,4 @@ def test_rounding_of_smaller_dtypes_is_no_fault(dtype):
             if p.ndim > 1:
                 nn.init.normal_(p, std=0.3)
         subject = adopt(LanguageModel(model.to(dtype), WORDS), "half")
-        assert all(w.mlp.scale == w.attention.scale == 1 for w in subject.writes)
+        assert all(w.mlp.scale == w.attention.scale == 1 for w in subject.written.writes)

@@ -65,7 +65,8 @@ class Projector(Eraser[Subject, Edit | Intervention]):
         settled = self._settled(subject)
         if settled != self:
             made = settled.make(subject, concept, found)
-            options = {name: getattr(settled, name) for name in SPOKEN}
+            chosen = {name: getattr(settled, name) for name in SPOKEN}
+            options = {name: list(x) if isinstance(x, tuple) else x for name, x in chosen.items()}
             return replace(made, made_by={**made.made_by, "options": options})
         spaces = [s for s in found if (s.dual is not None) == self.oblique]
         spaces = spaces or self._fitted(subject, concept)

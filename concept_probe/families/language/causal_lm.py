@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from concept_probe.families.language.chat import ChatFrame
+from concept_probe.families.language.chat import AS_USUAL, ChatFrame
 from concept_probe.families.language.generate import Reader, TokenChoice, read_once, write
 from concept_probe.families.language.layout import LmLayout, lm_layout
+from concept_probe.families.language.likelihood import LogProbs
 from concept_probe.families.language.proof import prove, written_by
 from concept_probe.families.language.reading import COMPONENT, LanguageModel, read_language_model
-from concept_probe.families.language.stream import BlockWrites, Write, written_sites
+from concept_probe.families.language.sites import Write, WrittenSites
 from concept_probe.families.language.tokens import Batch, Padding, Spelled, pad, spell
 from concept_probe.families.progress import progress
 from concept_probe.families.reading import Mismatch, ModelSource
 from concept_probe.families.subject import SAMPLING, Subject
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.tokens import Tokens, TooLong, prompts_of, queries_of
-from concept_probe.registry import UnknownName, look_up
+from concept_probe.registry import look_up
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 
 TEXTS_WITHOUT_PROGRESS = 64
-
-
-@dataclass(frozen=True)
-class LogProbs:
-    """How likely texts are as continuations of prompts."""
-
-    total: Tensor
-    """(n,) float32: sum of log probabilities over the continuation's tokens, in nats"""
-    tokens: Tensor
-    """(n,) long: how many tokens the continuation has"""
-
-    @property
-    def mean(self) -> Tensor:
-        """(n,) log probability per token, in nats."""
-        return self.total / self.tokens
 
 
 class CausalLMSubject(Subject[tuple[str, ...]]):
@@ -95,52 +81,35 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
         return self.model.get_input_embeddings().weight.dtype
 
     @cached_property
-    def writes(self) -> tuple[BlockWrites, ...]:
-        """What each block writes into the residual stream, seen in one short pass when it is first asked for.
+    def written(self) -> WrittenSites:
+        """Its sites, and what each block writes into the residual stream, seen in one short pass when first asked for.
 
         Raises ValueError for a block that does anything else with its stream.
         """
         with self.pristine():
-            return written_by(self.model, self.layout, self.tokenizer, self._fill)
-
-    @cached_property
-    def _roles(self) -> dict[str, tuple[Site, ...]]:
-        return written_sites(COMPONENT, self.layout, self.writes)
-
-    @cached_property
-    def _scales(self) -> dict[Site, float]:
-        parts = [
-            ("attn_out", [w.attention.scale for w in self.writes]),
-            ("mlp_out", [w.mlp.scale for w in self.writes]),
-        ]
-        each = [zip(self.sites(role), scales, strict=True) for role, scales in parts]
-        return {site: scale for pairs in each for site, scale in pairs if scale != 1}
+            return WrittenSites(self.layout, written_by(self.model, self.layout, self.tokenizer, self._fill))
 
     def stamp(self) -> tuple[object, ...]:
         return (*super().stamp(), repr(self.chat), self.padding)
 
     def conventions(self) -> dict[str, Any]:
-        return {} if self.chat == ChatFrame() else {"chat": asdict(self.chat)}
+        return {} if self.chat == AS_USUAL else {"chat": asdict(self.chat)}
 
     def check_by_running(self) -> None:
-        prove(self.name, self.model, self.layout, self.tokenizer, self._fill)
+        self.written = WrittenSites(self.layout, prove(self.name, self.model, self.layout, self.tokenizer, self._fill))
 
     def scale(self, site: Site) -> float:
-        return self._scales.get(site, 1.0) if site.side == "out" else 1.0
+        return self.written.scale(site)
 
     def write_of(self, site: Site) -> Write:
         """How what the down projection at `site`, of role `mlp_value`, gives is written into the stream."""
-        paths = [block.down for block in self.layout.blocks]
-        if site.path not in paths:
-            known = [str(s) for s in self.sites("mlp_value")]
-            raise UnknownName("down projection", str(site), known, f"{self.name} has no other")
-        return self.writes[paths.index(site.path)].mlp
+        return self.written.write_of(site)
 
     def roles(self) -> tuple[str, ...]:
-        return tuple(self._roles)
+        return tuple(self.written.roles)
 
     def sites(self, role: str) -> tuple[Site, ...]:
-        return look_up(self._roles, role, "role", f"{self.name} is of family {self.family!r}")
+        return look_up(self.written.roles, role, "role", f"{self.name} is of family {self.family!r}")
 
     def axis(self, site: Site) -> Literal["token", "patch"]:
         return "token"
@@ -151,7 +120,7 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
     @property
     def tied(self) -> bool:
         """Whether the unembedding is the token embedding: one tensor in two places, so that an edit moves both."""
-        head, embedding = self.model.get_output_embeddings().weight, self.model.get_input_embeddings().weight
+        head, embedding = (get().weight for get in (self.model.get_output_embeddings, self.model.get_input_embeddings))
         return head.untyped_storage().data_ptr() == embedding.untyped_storage().data_ptr()
 
     @property
@@ -194,7 +163,7 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
         # Entered after every tap, so it sees what they leave.
         handle = self.module(site).register_forward_hook(lambda _m, _i, out: seen.append(out))  # pyright: ignore[reportArgumentType]
         try:
-            for rows, part in self._parts(whole, batch):
+            for rows, part in whole.parts(batch):
                 with self.during(self._moment(rows, part)), self.stop_after([site]):
                     read_once(self.model, part)
                 kept: Tensor = part.mask[..., None].to(self.dtype)
@@ -206,7 +175,7 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
     def next_logits(self, prompts: Sequence[Prompt], *, batch: int = 16) -> Tensor:
         """Logits (n, v) of the token that follows each prompt. Differentiable."""
         whole, out = self._batch([self._spell(p) for p in prompts_of(prompts)]), []
-        for rows, part in self._parts(whole, batch):
+        for rows, part in whole.parts(batch):
             with self.during(self._moment(rows, part)):
                 out.append(read_once(self.model, part, part.last))
         if not out:
@@ -324,12 +293,6 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
         """The token that fills a batch up."""
         fill = self.tokenizer.pad_token_id
         return fill if fill is not None else min(self.ends, default=0)
-
-    def _parts(self, whole: Batch, batch: int) -> Iterator[tuple[range, Batch]]:
-        for start in range(0, len(whole.ids), batch):
-            rows = range(start, min(start + batch, len(whole.ids)))
-            cut = slice(rows.start, rows.stop)
-            yield rows, Batch(whole.ids[cut], whole.mask[cut], whole.kinds[cut], whole.places[cut])
 
 
 def _added(spelled: Spelled, prompt: Prompt, text: str) -> tuple[int, ...]:

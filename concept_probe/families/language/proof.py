@@ -23,10 +23,10 @@ from concept_probe.types import CONTENT
 
 TOKENS, FIRST = 8, 5
 """Tokens of the longest text that is read, and of those that are filled up or read first."""
-ROUNDING = {torch.float32: 5e-3, torch.float64: 5e-3, torch.float16: 0.05}
+LOGIT_ROOM = {torch.float32: 5e-3, torch.float64: 5e-3, torch.float16: 0.05}
 """How far logits may differ, as a share of their spread, and be the same but for rounding; coarser dtypes: 0.15."""
 
-FAILURES = (
+MODEL_ERRORS = (
     TypeError, ValueError, RuntimeError, AttributeError, LookupError, NotImplementedError, AssertionError,
 )  # fmt: skip
 """What the code of a model raises where it is asked for what it can't do."""
@@ -39,8 +39,8 @@ def written_by(model: nn.Module, layout: LmLayout, tokenizer: Any, fill: int) ->
     return block_writes(model, layout, _row(seen, 0))
 
 
-def prove(name: str, model: nn.Module, layout: LmLayout, tokenizer: Any, fill: int) -> None:
-    """Raise ValueError, saying what was found, for a model of which one of these does not hold:
+def prove(name: str, model: nn.Module, layout: LmLayout, tokenizer: Any, fill: int) -> tuple[BlockWrites, ...]:
+    """As `written_by`, and raise ValueError, saying what was found, for a model of which one of these does not hold:
 
     - a block's output is its input and what attention and feed-forward write, and the next block's input;
     - the feed-forward's output is that of its last matrix;
@@ -52,12 +52,13 @@ def prove(name: str, model: nn.Module, layout: LmLayout, tokenizer: Any, fill: i
             ids = _ids(model, tokenizer)
             logits, seen = _side_by_side(model, layout, ids, fill)
             alone = _row(seen, 0)
-            block_writes(model, layout, alone)
+            writes = block_writes(model, layout, alone)
             _stream_goes_on(model, layout, alone)
             _last_matrix_gives_the_output(model, layout, alone)
             _logits_follow_the_unembedding(layout, alone, logits[0])
             _padding_is_free(logits)
             _memory_is_free(model, ids, fill, logits[0])
+            return writes
     except ValueError as problem:
         raise ValueError(f"{name} ({type(model).__name__}) is not supported: {problem}") from None
 
@@ -101,7 +102,7 @@ def _side_by_side(model: Any, layout: LmLayout, ids: list[int], fill: int) -> tu
     try:
         with watched(model, layout) as seen:
             return read_once(model, batch), seen
-    except FAILURES as problem:
+    except MODEL_ERRORS as problem:
         raise ValueError(f"a pass over {len(ids)} tokens fails ({type(problem).__name__}: {problem})") from problem
 
 
@@ -128,7 +129,7 @@ def _off(a: Tensor, b: Tensor) -> float:
 
 
 def _room(x: Tensor) -> float:
-    return ROUNDING.get(x.dtype, 0.15)
+    return LOGIT_ROOM.get(x.dtype, 0.15)
 
 
 def _stream_goes_on(model: nn.Module, layout: LmLayout, seen: Watched) -> None:
@@ -194,27 +195,31 @@ def _padding_is_free(logits: Tensor) -> None:
 
 
 def _memory_is_free(model: Any, ids: list[int], fill: int, whole: Tensor) -> None:
-    """Read in parts, each from what was kept of those before: as `log_probs` and `generate` do."""
+    """Read in parts, each from what was kept of those before, one row filled up: as `log_probs` and `generate` do."""
     device = model.get_input_embeddings().weight.device
-    begun = pad([_spelled(ids[:FIRST]), _spelled(ids[:1])], fill, "left", device)
-    rest = torch.tensor(ids[FIRST:], device=device)[None]
-    if not rest.numel():
+    count = len(ids) - FIRST
+    if count < 1:
         return
-    places, parts = torch.arange(FIRST, len(ids), device=device)[None], []
+    begun = pad([_spelled(ids[:1]), _spelled(ids[:FIRST])], fill, "left", device)
+    starts = torch.tensor([FIRST, 1], device=device)
+    places = starts[:, None] + torch.arange(count, device=device)
+    rest, parts = torch.tensor(ids, device=device)[places], []
     try:
         reader = Reader(model, begun.mask)
         reader.read(begun.ids, begun.places)
-        reader.choose(torch.tensor([0], device=device))
+        reader.choose(torch.tensor([1, 0], device=device))
         for part, at in zip(rest.split(2, dim=1), places.split(2, dim=1), strict=True):  # several tokens, then one
             reader.extend(torch.ones_like(part))
-            parts.append(reader.read(part, at)[0])
-    except FAILURES as problem:
+            parts.append(reader.read(part, at))
+    except MODEL_ERRORS as problem:
         raise ValueError(
             f"going on from what was kept of a text fails ({type(problem).__name__}: {problem})"
         ) from problem
-    off = _off(torch.cat(parts), whole[FIRST:])
-    if not off <= _room(whole):
-        raise ValueError(
-            f"going on from what was kept of a text gives logits that differ by {off:.0%} of their spread from those of the "
-            "text read at once"
-        )
+    read = torch.cat(parts, 1)
+    for row, what in enumerate(("a text", "a text that was filled up")):
+        off = _off(read[row], whole[places[row]])
+        if not off <= _room(whole):
+            raise ValueError(
+                f"going on from what was kept of {what} gives logits that differ by {off:.0%} of their spread from those of "
+                "the text read at once"
+            )

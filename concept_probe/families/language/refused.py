@@ -8,7 +8,7 @@ import re
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-CHOICE = re.compile(r"(expert|router|moe)s?(block|layer|mlp)?$", re.IGNORECASE)
+NAMES_OF_EXPERTS = re.compile(r"(expert|router|moe)s?(block|layer|mlp)?$", re.IGNORECASE)
 """Names by which a mixture of experts gives itself away; only the words of a refusal depend on them."""
 
 
@@ -36,7 +36,7 @@ def shape_of(matrix: nn.Module) -> tuple[int, int]:
 def experts_in(block: nn.Module) -> str | None:
     """The path of what looks like experts in a block; None where nothing does."""
     for path, module in block.named_modules():
-        if path and any(CHOICE.search(name) for name in (path.rsplit(".", 1)[-1], type(module).__name__)):
+        if path and any(NAMES_OF_EXPERTS.search(name) for name in (path.rsplit(".", 1)[-1], type(module).__name__)):
             return path
     return None
 

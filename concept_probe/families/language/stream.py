@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from concept_probe.families.language.layout import BlockLayout, LmLayout
 from concept_probe.families.language.refused import described, experts_in
-from concept_probe.types import Site
 
 
 @dataclass(frozen=True)
@@ -217,18 +216,3 @@ def _named(module: nn.Module, factor: float, room: float) -> float:
     """A fitted factor, or the number that it is meant to be: 1, or one that the block keeps."""
     kept = [v for v in vars(module).values() if isinstance(v, float)]
     return next((v for v in (1.0, *kept) if abs(v - factor) <= room), factor)
-
-
-def written_sites(component: str, layout: LmLayout, writes: tuple[BlockWrites, ...]) -> dict[str, tuple[Site, ...]]:
-    """Roles to sites."""
-    blocks = layout.blocks
-    return {
-        "token_embedding": (Site(component, layout.embedding),),
-        "resid": tuple(Site(component, b.block, "out", w.item) for b, w in zip(blocks, writes, strict=True)),
-        "attn_out": tuple(Site(component, w.attention.path, "out", w.attention.item) for w in writes),
-        "mlp_hidden": tuple(Site(component, b.down, "in") for b in blocks),
-        "mlp_out": tuple(Site(component, w.mlp.path, "out", w.mlp.item) for w in writes),
-        "text_out": (Site(component, layout.norm),),
-        "mlp_value": tuple(Site(component, b.down, "weight") for b in blocks),
-        "unembed": (Site(component, layout.unembed, "weight"),),
-    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -92,6 +92,13 @@ class Batch:
     def last(self) -> Tensor:
         """(n,) long: position of each row's last token."""
         return self.places.argmax(-1)
+
+    def parts(self, size: int) -> Iterator[tuple[range, Batch]]:
+        """At most `size` rows after another, each part with the places of its rows."""
+        for start in range(0, len(self.ids), size):
+            rows = range(start, min(start + size, len(self.ids)))
+            cut = slice(rows.start, rows.stop)
+            yield rows, Batch(self.ids[cut], self.mask[cut], self.kinds[cut], self.places[cut])
 
     def tokens(self) -> Tokens:
         return Tokens((self.ids,), (self.kinds,), (self.mask,))
