@@ -53,7 +53,6 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
         self.padding: Padding = padding
         """Side on which shorter prompts are filled up; changes no result beyond rounding."""
         self.chat: ChatFrame = pipeline.chat
-        """How prompts of form `chat` are put: options of the template, and a system turn."""
         self.layout: LmLayout = lm_layout(self.model)
 
     @classmethod
@@ -166,8 +165,7 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
             for rows, part in whole.parts(batch):
                 with self.during(self._moment(rows, part)), self.stop_after([site]):
                     read_once(self.model, part)
-                kept: Tensor = part.mask[..., None].to(self.dtype)
-                states.append(seen.pop() * kept)
+                states.append(seen.pop() * part.mask[..., None].to(self.dtype))
         finally:
             handle.remove()
         return Conditioning(torch.cat(states), None, whole.kinds)
