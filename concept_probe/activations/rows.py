@@ -46,13 +46,19 @@ class CaptureOptions:
 def chosen_sites(subject: Subject, roles: Sequence[str], sites: Sequence[Site]) -> tuple[Site, ...]:
     """Every site of `roles`, then `sites`, each once.
 
-    Raises UnknownName for a role or site that the subject lacks; ValueError if there is none.
+    Raises UnknownName for a role or site that the subject lacks; ValueError if there is none, or one is a weight.
     """
     wanted = tuple(dict.fromkeys((*(s for role in roles for s in subject.sites(role)), *sites)))
+    passed = [role for role in subject.roles() if all(site.side != "weight" for site in subject.sites(role))]
     if not wanted:
-        raise ValueError(f"no site was given to capture; name roles ({', '.join(subject.roles())}) or sites")
+        raise ValueError(f"no site was given to capture; name roles ({', '.join(passed)}) or sites")
     for site in wanted:
         subject.module(site)
+        if site.side == "weight":
+            raise ValueError(
+                f"site {str(site)!r} is a weight, so nothing passes there to be captured; roles that can be: "
+                f"{', '.join(passed)}"
+            )
     return wanted
 
 

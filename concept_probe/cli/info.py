@@ -150,8 +150,9 @@ def _roles(model: str) -> Table:
     from concept_probe.families import load
 
     subject = load(model)
-    table = Table("role", "sites", "first", title=f"{model} ({subject.family})")
+    table = Table("role", "sites", "captured", "first", title=f"{model} ({subject.family})")
     for role in subject.roles():
         sites = subject.sites(role)
-        table.add_row(role, str(len(sites)), str(sites[0]))
+        captured = "no: weights" if any(site.side == "weight" for site in sites) else "yes"
+        table.add_row(role, str(len(sites)), captured, str(sites[0]))
     return table
