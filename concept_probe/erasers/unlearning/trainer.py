@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -20,6 +20,7 @@ from concept_probe.erasers.erasure.parameters import address
 from concept_probe.erasers.training.loop import DrawnLoss, descend, loss_at_ends
 from concept_probe.erasers.training.trainable import FullWeights, LowRankAdapters, Student
 from concept_probe.erasers.unlearning.answer_sets import AnswerPair, answer_pairs
+from concept_probe.erasers.unlearning.costs import told
 from concept_probe.erasers.unlearning.retention import RetainLoss, Retention
 from concept_probe.families import CausalLMSubject
 from concept_probe.registry import UnknownName
@@ -74,7 +75,10 @@ class Unlearner(Trainer, ABC):
 
     @final
     def make(self, subject: CausalLMSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
-        """Raises FloatingPointError for a loss that is no number; the subject has its own bytes in every case."""
+        """Raises FloatingPointError for a loss that is no number; the subject has its own bytes in every case.
+
+        Warns where right answers about neighbours fall further than those about the target, see `costs`.
+        """
         deltas: dict[str, Delta] = {}
         losses: list[float] = []
         if self.strength:
@@ -82,7 +86,10 @@ class Unlearner(Trainer, ABC):
             with torch.no_grad():
                 terms = self.terms(subject, student, concept, answer_pairs(concept, self.sources))
             deltas, losses = self.train(student, terms)
-        return self.edit(subject, concept, deltas, loss=losses, trained=len(deltas))
+        edit = self.edit(subject, concept, deltas, loss=losses, trained=len(deltas))
+        mend = "keep more (`retain`, keep='nll'), or train longer and choose the strength by what is kept (choose_strength)"
+        fell = told(subject, edit, concept, mend) if deltas else {}
+        return replace(edit, made_by={**edit.made_by, **fell})
 
     def _student(self, model: CausalLMSubject) -> Student:
         sites = self.sites(model)
