@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MOST = 16
 """Prompts of each list that are asked."""
-FAINT = 0.05
+WORTH_TELLING = 0.05
 """Nats per token below which a fall of neighbours is none."""
 
 
@@ -32,7 +32,7 @@ class AnswersFell:
     @property
     def backwards(self) -> bool:
         """Whether neighbours fell further than the target."""
-        return self.neighbours > max(self.target, FAINT)
+        return self.neighbours > max(self.target, WORTH_TELLING)
 
 
 @torch.no_grad()
