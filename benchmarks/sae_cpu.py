@@ -1,6 +1,6 @@
 """One training step of a TopK autoencoder: this package beside other trainers, same rows, in one process.
 
-    python benchmarks/sae_cpu.py [--width 768] [--expansion 16] [--batch 4096] [--k 32] [--steps 5] [--learn 12] [--grow FILE.png]
+    python benchmarks/sae_cpu.py [--width 768] [--expansion 16] [--batch 4096] [--k 32] [--steps 5] [--learn 12] [--busy] [--grow FILE.png]
 
 Trainers that are not installed are left out: sae-lens comes with the test extra, `pip install eai-sparsify` adds
 sparsify. The floor is the encoder's product alone. Times are medians over `--steps` steps that follow `--learn` of
@@ -8,7 +8,8 @@ them, because a trained encoder is harder to search than a random one; the loss 
 `--learn` steps, from one start for all, at one constant rate. Peak memory is the largest growth of the process during
 a trainer's steps, its libraries loaded and its kernels made by a small step before. `--grow` times our step for
 growing numbers of rows and features instead, and draws both.
-Ends with one line of JSON.
+`--busy` times each step again beside a process per core that does nothing but count: keys that end in `_busy`.
+Ends with one line of JSON, which names the processor.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ import ctypes
 import gc
 import itertools
 import json
+import os
+import platform
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +37,7 @@ from plotly.subplots import make_subplots
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from trainers import at_constant_rate, random_start
+from trainers import Start, Trainer, at_constant_rate, random_start
 
 RATE = 2e-4
 
@@ -119,64 +124,114 @@ def grow(o: argparse.Namespace) -> None:
     figure.write_image(o.grow)
 
 
+@contextmanager
+def other_work(count: int) -> Iterator[None]:
+    """As many processes that do nothing but count, at the priority of this one."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    time.sleep(0.5)
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def processor() -> str:
+    """Its name, and which of the short products it has."""
+    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    lines = dict(line.split(":", 1) for line in told.splitlines() if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in lines.items()}
+    has = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in facts.get("flags", "").split()]
+    return f"{facts.get('model name', platform.processor() or platform.machine())} ({', '.join(has) or 'no avx'})"
+
+
+def floor(rows: Tensor, features: int, dtype: torch.dtype) -> float:
+    """Milliseconds of the encoder's product alone."""
+    x, w = rows.to(dtype), torch.randn(features, rows.shape[1]).to(dtype)
+    return min(milliseconds(lambda: x @ w.mT, 5), milliseconds(lambda: x @ w.mT, 5))
+
+
+@dataclass(frozen=True)
+class Measured:
+    ms: float
+    ms_busy: float
+    peak_mb: float
+    fvu: float
+
+
+def measure(
+    make: Callable[..., Trainer], start: Start, task: Task, rows: list[Tensor], o: argparse.Namespace
+) -> Measured:
+    """ImportError where the trainer is not installed."""
+    small = Task(64, 4, 64, 4)
+    make(random_start(small.rows(0), small.features, small.k, 0), small.rows(0)).step(small.rows(0))
+    held = task.rows(10_000)
+    with peak() as grown:
+        trainer, turn = make(start, rows[0]), itertools.cycle(rows)
+        for _ in range(o.learn):
+            trainer.step(next(turn))
+    fvu = float((held - trainer.written(held)).square().sum() / (held - held.mean(0)).square().sum())
+    ms, busy = milliseconds(lambda: trainer.step(next(turn)), o.steps), float("nan")
+    if o.busy:
+        with other_work(os.cpu_count() or 1):
+            busy = milliseconds(lambda: trainer.step(next(turn)), o.steps)
+    return Measured(ms, busy, grown[0], fvu)
+
+
+def told(floors: dict[str, float], ours: Measured, peers: dict[str, Measured], busy: bool) -> dict[str, object]:
+    """The line of JSON."""
+
+    def least(of: Callable[[Measured], float], which: str = "") -> float | None:
+        return min((of(m) for name, m in peers.items() if which in name), default=None)
+
+    lines: dict[str, object] = {"processor": processor(), "threads": torch.get_num_threads(), **floors}
+    for ending, ms in [("", lambda m: m.ms), *([("_busy", lambda m: m.ms_busy)] if busy else [])]:
+        lines |= {
+            f"ours_ms{ending}": ms(ours),
+            f"best_peer_f32_ms{ending}": least(ms, "float32"),
+            f"best_peer_ms{ending}": least(ms),
+            f"sae_lens_ms{ending}": least(ms, "sae-lens, float32"),
+        }
+    lines |= {"ours_fvu": ours.fvu, "best_peer_fvu": least(lambda m: m.fvu)}
+    return lines | {"ours_peak_mb": ours.peak_mb, "best_peer_peak_mb": least(lambda m: m.peak_mb)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (("width", 768), ("expansion", 16), ("batch", 4096), ("k", 32), ("steps", 5), ("learn", 12)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--busy", action="store_true", help="time each also beside a spinning process per core")
     parser.add_argument("--grow", type=Path)
     o = parser.parse_args()
     if o.grow:
         return grow(o)
     task = Task(o.width, o.expansion, o.batch, o.k)
     rows = [task.rows(i) for i in range(8)]
-    held = task.rows(10_000)
-    W = torch.randn(task.features, task.d)
-    floors = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        x, w = rows[0].to(dtype), W.to(dtype)
-        floors[dtype] = min(milliseconds(lambda x=x, w=w: x @ w.mT, 5), milliseconds(lambda x=x, w=w: x @ w.mT, 5))
-    f32, bf16 = floors[torch.float32], floors[torch.bfloat16]
-    del W
-    table = Table("trainer", "ms per step", "x float32 floor", "x bfloat16 floor", "peak MB", "held-out FVU")
-    table.add_row("encoder product alone", f"{f32:.0f} / {bf16:.0f}", "", "", "", "")
+    short = {"f32": torch.float32, "bf16": torch.bfloat16}
+    floors = {f"floor_{name}_ms": floor(rows[0], task.features, dtype) for name, dtype in short.items()}
+    if o.busy:
+        with other_work(os.cpu_count() or 1):
+            floors |= {f"floor_{name}_ms_busy": floor(rows[0], task.features, dtype) for name, dtype in short.items()}
+    f32, bf16 = floors["floor_f32_ms"], floors["floor_bf16_ms"]
+    busy = ("ms, busy",) if o.busy else ()
+    table = Table("trainer", "ms per step", *busy, "x float32 floor", "x bfloat16 floor", "peak MB", "held-out FVU")
+    table.title = processor()
+    beside = (f"{floors['floor_f32_ms_busy']:.0f} / {floors['floor_bf16_ms_busy']:.0f}",) if o.busy else ()
+    table.add_row("encoder product alone", f"{f32:.0f} / {bf16:.0f}", *beside, "", "", "", "")
     start = random_start(rows[0], task.features, task.k, seed=0)
-    results: dict[str, tuple[float, float, float]] = {}
-    small = Task(64, 4, 64, 4)
+    results: dict[str, Measured] = {}
     for name, make in at_constant_rate(RATE).items():
         try:
-            make(random_start(small.rows(0), small.features, small.k, 0), small.rows(0)).step(small.rows(0))
+            m = results[name] = measure(make, start, task, rows, o)
         except ImportError as error:
-            table.add_row(name, f"not installed ({error.name})", "", "", "", "")
+            table.add_row(name, f"not installed ({error.name})", *("" for _ in busy), "", "", "", "")
             continue
-        with peak() as grown:
-            trainer = make(start, rows[0])
-            turn = itertools.cycle(rows)
-            for _ in range(o.learn):
-                trainer.step(next(turn))
-        fvu = float((held - trainer.written(held)).square().sum() / (held - held.mean(0)).square().sum())
-        ms = milliseconds(lambda trainer=trainer, turn=turn: trainer.step(next(turn)), o.steps)
-        del trainer
-        results[name] = (ms, grown[0], fvu)
-        table.add_row(name, f"{ms:.0f}", f"{ms / f32:.2f}", f"{ms / bf16:.2f}", f"{grown[0]:.0f}", f"{fvu:.4f}")
+        beside = (f"{m.ms_busy:.0f}",) if o.busy else ()
+        whole = (f"{m.ms / f32:.2f}", f"{m.ms / bf16:.2f}", f"{m.peak_mb:.0f}", f"{m.fvu:.4f}")
+        table.add_row(name, f"{m.ms:.0f}", *beside, *whole)
     Console(width=120).print(table)
-    ours = results.pop("concept_probe")
-    full = {n: r for n, r in results.items() if "float32" in n}
-    print(
-        json.dumps(
-            {
-                "floor_f32_ms": f32,
-                "floor_bf16_ms": bf16,
-                "ours_ms": ours[0],
-                "best_peer_f32_ms": min((r[0] for r in full.values()), default=None),
-                "best_peer_ms": min((r[0] for r in results.values()), default=None),
-                "sae_lens_ms": results["sae-lens, float32"][0] if "sae-lens, float32" in results else None,
-                "ours_fvu": ours[2],
-                "best_peer_fvu": min((r[2] for r in results.values()), default=None),
-                "ours_peak_mb": ours[1],
-                "best_peer_peak_mb": min((r[1] for r in results.values()), default=None),
-            }
-        )
-    )
+    print(json.dumps(told(floors, results.pop("concept_probe"), results, o.busy)))
 
 
 if __name__ == "__main__":
