@@ -48,10 +48,8 @@ def test_what_each_feature_writes_stays_what_it_was():
 def test_adam_s_moments_are_those_of_the_scaled_weights():
     """A gradient by w is n times the one by w n; its square n squared times."""
     learner = learned(20)
-    state, n = learner.optimiser.state, norms(learner).clone()
-    before = {
-        k: {m: state[p][m].clone() for m in ("exp_avg", "exp_avg_sq")} for k, p in learner.weights.parameters().items()
-    }
+    adam, n = learner.adam, norms(learner).clone()
+    first, second = ({name: x.clone() for name, x in moments.items()} for moments in (adam.first, adam.second))
     learner._fold()
     for name, factor in (
         ("decoder", n[:, None]),
@@ -59,9 +57,8 @@ def test_adam_s_moments_are_those_of_the_scaled_weights():
         ("b_enc", 1 / n),
         ("b_dec", n.new_ones(1)),
     ):
-        adam = state[learner.weights.parameters()[name]]
-        torch.testing.assert_close(adam["exp_avg"], before[name]["exp_avg"] * factor)
-        torch.testing.assert_close(adam["exp_avg_sq"], before[name]["exp_avg_sq"] * factor.square())
+        torch.testing.assert_close(adam.first[name], first[name] * factor)
+        torch.testing.assert_close(adam.second[name], second[name] * factor.square())
 
 
 def test_rows_are_free_until_the_rate_falls_and_held_afterwards():

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from concept_probe.learn.train.adam import normalise_rows, remove_radial
 from concept_probe.learn.train.initialise import geometric_median
-from concept_probe.learn.train.learner import normalise_rows, remove_radial
 from concept_probe.learn.train.objective import Objective, backward
 from concept_probe.learn.train.weights import DictionaryWeights
 from concept_probe.types import unit

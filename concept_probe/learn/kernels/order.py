@@ -28,6 +28,15 @@ class Order:
         """(f,) int32: entries per feature."""
         return self.offsets.diff()
 
+    def part(self, features: slice) -> Order:
+        """That of some features alone; itself for all."""
+        first, last, _ = features.indices(self.features)
+        if (first, last) == (0, self.features):
+            return self
+        offsets = self.offsets[first : last + 1]
+        entries = slice(int(offsets[0]), int(offsets[-1]))
+        return Order(self.entries[entries], self.rows[entries], offsets - offsets[0])
+
 
 def by_feature(indices: Tensor, features: int) -> Order:
     """Sort the entries of `indices` (n, k) once, for several sums over the same codes."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from concept_probe.learn.activation import Activation, BatchTopK, TopK
 from concept_probe.learn.sae import Sae
+from concept_probe.learn.train.adam import Adam, row_norms
 from concept_probe.learn.train.initialise import check_batch, initial_weights, power_of_two_scale
 from concept_probe.learn.train.objective import BatchOutcome, Objective, backward
 from concept_probe.learn.train.parallel import Team
@@ -21,8 +22,6 @@ from concept_probe.learn.train.topk_search import CandidateCount, Precision, fas
 from concept_probe.learn.transcoder import Transcoder
 from concept_probe.types import Site
 
-CLIP = 1.0
-"""Largest norm of the gradient of all weights together."""
 MEMORY = 0.99
 """Weight of the past in BatchTopK's running mean of the smallest value that fires."""
 
@@ -54,9 +53,7 @@ class Learner:
         )
         measured = precision or fastest_precision(x.device, x.shape[1], f)
         self.precision: Precision = "full" if x.dtype == torch.float64 else team.agree(measured)  # pyright: ignore
-        self.optimiser = torch.optim.Adam(
-            list(self.weights.parameters().values()), lr=settings.rate, betas=(0.9, 0.999), eps=6.25e-10, fused=True
-        )
+        self.adam = Adam(self.weights, team)
         self.candidates = CandidateCount()
         held = len(self.weights.b_enc)
         self.idle = torch.zeros(held, dtype=torch.long, device=x.device)
@@ -85,40 +82,21 @@ class Learner:
             raise FloatingPointError(f"sae over {self.site}: loss is {loss} at step {number}; {why}")
         if number == self.settings.falls:
             self._fold()
-        self._descend(self.settings.rate_at(number), held=number >= self.settings.falls)
+        # While learning, decoder rows are free, which finds features faster; at the end they are held at norm 1, so
+        # that codes compete by what they write and features that write little come back.
+        self.adam.step(self.settings.rate_at(number), held=number >= self.settings.falls)
         self.idle += self.settings.batch
         self.idle[outcome.counts > 0] = 0
         self._remember(outcome)
         silent = self.team.sum_features((self.idle >= self.settings.dead_after).sum())
         return TrainingStep(number, outcome.fvu, outcome.auxk, int(silent))
 
-    def _descend(self, rate: float, held: bool) -> None:
-        """One step of Adam. While learning, decoder rows are free, which finds features faster; at the end they are
-        held at norm 1, so that codes compete by what they write and features that write little come back."""
-        decoder = self.weights.decoder
-        if held:
-            remove_radial(decoder)
-        gradients = [p.grad for p in self.weights.parameters().values() if p.grad is not None]
-        *sharded, b_dec = (torch.linalg.vector_norm(g).square() for g in gradients)
-        norm = (self.team.sum_features(torch.stack(sharded).sum()) + b_dec).sqrt()
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        if norm > CLIP:
-            torch._foreach_mul_(gradients, CLIP / norm)
-        self.optimiser.step()
-        if held:
-            normalise_rows(decoder)
-
     def _fold(self) -> None:
         """Bring decoder rows to norm 1; codes take the norms over, and so do Adam's moments."""
-        w, norms = self.weights, _norms(self.weights.decoder)
-        for parameter, factor in ((w.decoder, 1 / norms[:, None]), (w.encoder, norms[:, None]), (w.b_enc, norms)):
-            parameter.mul_(factor)
-            adam = self.optimiser.state[parameter]
-            if not adam:
-                continue
-            adam["exp_avg"].div_(factor)
-            adam["exp_avg_sq"].div_(factor.square())
+        w, norms = self.weights, row_norms(self.weights.decoder)
+        for name, factor in (("decoder", 1 / norms[:, None]), ("encoder", norms[:, None]), ("b_enc", norms)):
+            w.parameters()[name].mul_(factor)
+            self.adam.fold(name, factor)
 
     def _remember(self, outcome: BatchOutcome) -> None:
         if self.settings.rule == "batchtopk":
@@ -130,10 +108,10 @@ class Learner:
         """Everything that a step changes, whole: what other processes hold is gathered (every process must ask)."""
         tensors: dict[str, Tensor] = {"idle": self.team.gather_features(self.idle), "threshold": self.threshold}
         for name, parameter in self.weights.parameters().items():
-            adam = self.optimiser.state[parameter]
-            for suffix, tensor in (("", parameter), (".first", adam["exp_avg"]), (".second", adam["exp_avg_sq"])):
+            parts = (("", parameter), (".first", self.adam.first[name]), (".second", self.adam.second[name]))
+            for suffix, tensor in parts:
                 tensors[name + suffix] = tensor if name == "b_dec" else self.team.gather_features(tensor)
-            tensors[f"{name}.step"] = adam["step"]
+            tensors[f"{name}.step"] = self.adam.steps
         return tensors
 
     @torch.no_grad()
@@ -146,15 +124,15 @@ class Learner:
         for name, parameter in self.weights.parameters().items():
             mine = slice(None) if name == "b_dec" else part
             parameter.copy_(tensors[name][mine])
-            moments = (tensors[f"{name}.{which}"][mine].to(parameter, copy=True) for which in ("first", "second"))
-            step = tensors[f"{name}.step"].to(parameter.device, copy=True)
-            self.optimiser.state[parameter] = dict(zip(("exp_avg", "exp_avg_sq"), moments, strict=True), step=step)
+            self.adam.first[name].copy_(tensors[f"{name}.first"][mine])
+            self.adam.second[name].copy_(tensors[f"{name}.second"][mine])
+        self.adam.steps.copy_(tensors["b_dec.step"])
 
     @torch.no_grad()
     def result(self, made_by: Mapping[str, object]) -> Sae | Transcoder:
         """What was learned, whole, on the device where it was learned. A run that is not over is folded for it."""
         whole = {n: p if n == "b_dec" else self.team.gather_features(p) for n, p in self.weights.parameters().items()}
-        norms = _norms(whole["decoder"])
+        norms = row_norms(whole["decoder"])
         k, made_by = self.settings.k, {**json.loads(json.dumps(asdict(self.settings))), **made_by}
         activation: Activation = TopK(k)
         if self.settings.rule == "batchtopk":
@@ -173,23 +151,3 @@ class Learner:
 
 def _floating(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
-
-
-def _norms(rows: Tensor) -> Tensor:
-    """(f,) norms of rows (f, d); 1 for a row of zeros, which no factor changes."""
-    norms = torch.linalg.vector_norm(rows, dim=1)
-    return torch.where(norms > 0, norms, 1.0)
-
-
-@torch.no_grad()
-def remove_radial(W_dec: Tensor) -> None:
-    """Take out of W_dec.grad (f, d) its component along each unit-norm row, which renormalising would undo."""
-    if W_dec.grad is not None:
-        along = torch.einsum("fd,fd->f", W_dec.grad, W_dec)
-        W_dec.grad.addcmul_(along[:, None], W_dec, value=-1)
-
-
-@torch.no_grad()
-def normalise_rows(W_dec: Tensor) -> None:
-    """Scale each row of W_dec (f, d) to norm 1, in place."""
-    W_dec /= _norms(W_dec)[:, None]

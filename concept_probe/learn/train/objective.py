@@ -11,13 +11,14 @@ of that are what these are tested against.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from concept_probe.learn.kernels import by_feature, row_products, scatter_rows, weighted_rows
+from concept_probe.learn.kernels.parts import in_parts, part_size
 from concept_probe.learn.train.activation_rules import Fired, Rule, fire
 from concept_probe.learn.train.dead_features import revive
 from concept_probe.learn.train.parallel import Team
@@ -88,12 +89,15 @@ def backward(
 
     auxk = revive(weights, u, errors[-1], dead, objective.auxk, variance, team) if objective.auxk else 0.0
     if weights.tied:
-        weights.b_dec.grad -= team.sum_features(weights.b_enc.grad @ weights.encoder)
+        to_bias = weights.b_enc.grad
+        weights.b_dec.grad -= team.sum_features(
+            _sum(lambda part: to_bias[part] @ weights.encoder[part], weights.encoder)
+        )
     for parameter in weights.parameters().values():
         assert parameter.grad is not None
         team.sum_rows(parameter.grad)
     counts = team.sum_rows(scatter_rows((fired.values > 0).to(x.dtype), order, ones)[:, 0])
-    fvu = float(team.sum_rows(errors[-1].square().sum()) / variance)
+    fvu = float(team.sum_rows(_squares(errors[-1])) / variance)
     return BatchOutcome(fvu, auxk, counts, fired.least)
 
 
@@ -101,7 +105,17 @@ def _variance(y: Tensor, team: Team) -> Tensor:
     """Σ|y - mean y|² over all rows of the batch."""
     total = team.sum_rows(y.sum(0))
     count = team.sum_rows(torch.tensor(len(y), device=y.device))
-    return team.sum_rows((y - total / count).square().sum())
+    return team.sum_rows(_squares(y, total / count))
+
+
+def _squares(y: Tensor, mean: Tensor | float = 0.0) -> Tensor:
+    """Σ|y - mean|² over the rows of y (n, d)."""
+    return _sum(lambda part: (y[part] - mean).square().sum(), y)
+
+
+def _sum(work: Callable[[slice], Tensor], rows: Tensor) -> Tensor:
+    """What `work` makes of parts of `rows`, added up in an order that no number of threads changes."""
+    return torch.stack(in_parts(len(rows), part_size(*rows.shape), work, rows.device)).sum(0)
 
 
 @dataclass(frozen=True)

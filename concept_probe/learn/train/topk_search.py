@@ -17,6 +17,7 @@ from torch import Tensor
 
 from concept_probe.learn.kernels import row_products
 from concept_probe.learn.kernels.largest import row_topk
+from concept_probe.learn.kernels.parts import PARTS, in_parts
 
 Precision = Literal["full", "bfloat16"]
 CPU_BLOCK_BYTES = 6 << 20
@@ -116,9 +117,13 @@ def _blocks(u: Tensor, rows: Tensor, bias: Tensor, m: int) -> tuple[Tensor, Tens
     size = CUDA_BLOCK_BYTES if u.is_cuda else CPU_BLOCK_BYTES
     step = max(BLOCK_ROWS, size // (f * u.element_size()))
     values, indices = u.new_empty(len(u), m), torch.empty(len(u), m, dtype=torch.int32, device=u.device)
-    for start in range(0, len(u), step):
-        here = slice(start, start + step)
-        values[here], indices[here] = row_topk(torch.addmm(bias, u[here], rows.mT), m)
+
+    def some(part: slice) -> None:
+        for start in range(part.start, part.stop, step):
+            here = slice(start, min(start + step, part.stop))
+            values[here], indices[here] = row_topk(torch.addmm(bias, u[here], rows.mT), m)
+
+    in_parts(len(u), max(1, min(step, -(-len(u) // PARTS))), some, u.device)
     return values, indices
 
 
