@@ -100,7 +100,7 @@ def remove_radial(decoder: Tensor, part: slice = slice(None)) -> None:
         gradient.addcmul_(torch.einsum("fd,fd->f", gradient, rows)[:, None], rows, value=-1)
 
 
-def row_norms(rows: Tensor) -> Tensor:
+def norms_or_one(rows: Tensor) -> Tensor:
     """(f,) norms of rows (f, d); 1 for a row of zeros, which no factor changes."""
     norms = torch.linalg.vector_norm(rows, dim=1)
     return torch.where(norms > 0, norms, 1.0)
@@ -109,4 +109,4 @@ def row_norms(rows: Tensor) -> Tensor:
 @torch.no_grad()
 def normalise_rows(rows: Tensor) -> None:
     """Scale each of `rows` (f, d) to norm 1, in place."""
-    rows /= row_norms(rows)[:, None]
+    rows /= norms_or_one(rows)[:, None]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from concept_probe.learn.activation import Activation, BatchTopK, TopK
 from concept_probe.learn.sae import Sae
-from concept_probe.learn.train.adam import Adam, row_norms
+from concept_probe.learn.train.adam import Adam, norms_or_one
 from concept_probe.learn.train.initialise import check_batch, initial_weights, power_of_two_scale
 from concept_probe.learn.train.objective import BatchOutcome, Objective, backward
 from concept_probe.learn.train.parallel import Team
@@ -93,7 +93,7 @@ class Learner:
 
     def _fold(self) -> None:
         """Bring decoder rows to norm 1; codes take the norms over, and so do Adam's moments."""
-        w, norms = self.weights, row_norms(self.weights.decoder)
+        w, norms = self.weights, norms_or_one(self.weights.decoder)
         for name, factor in (("decoder", 1 / norms[:, None]), ("encoder", norms[:, None]), ("b_enc", norms)):
             w.parameters()[name].mul_(factor)
             self.adam.fold(name, factor)
@@ -132,7 +132,7 @@ class Learner:
     def result(self, made_by: Mapping[str, object]) -> Sae | Transcoder:
         """What was learned, whole, on the device where it was learned. A run that is not over is folded for it."""
         whole = {n: p if n == "b_dec" else self.team.gather_features(p) for n, p in self.weights.parameters().items()}
-        norms = row_norms(whole["decoder"])
+        norms = norms_or_one(whole["decoder"])
         k, made_by = self.settings.k, {**json.loads(json.dumps(asdict(self.settings))), **made_by}
         activation: Activation = TopK(k)
         if self.settings.rule == "batchtopk":
