@@ -48,7 +48,10 @@ def test_a_system_turn_stands_before_the_users(subject):
     subject.chat = ChatFrame(system="Be long.")
     assert subject.stamp() != before
     again = adopt(LanguageModel(subject.model, subject.tokenizer, told), "again")
-    assert again.tokenise([PROMPT]).ids[0].shape == subject.tokenise([PROMPT]).ids[0].shape
+    read_again, read_otherwise = (one.tokenise([PROMPT]).ids[0].tolist() for one in (again, subject))
+    assert read_again != read_otherwise
+    subject.chat = told
+    assert read_again == subject.tokenise([PROMPT]).ids[0].tolist()
 
 
 @pytest.mark.parametrize(
