@@ -43,7 +43,7 @@ def answers_fell(
 
     Two passes over at most `MOST` prompts of each list.
     """
-    asked = [_answered(concept, kinds) for kinds in (("target",), others)]
+    asked = [_answered(concept, ["target"]), _answered(concept, others)]
     if not all(asked):
         return None
     pairs = [(p, continuation(p, p.answers[0])) for prompts in asked for p in prompts]

@@ -250,7 +250,7 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
                 written = write(
                     self.model, batch, choose, tokens=sampling.tokens, ends=self.ends,
                     step=lambda k, kinds, places, rows=rows: self.during(
-                        Moment(tuple(rows), ("cond",) * len(rows), k or None, None, kinds, places)
+                        Moment(tuple(rows), ("cond",) * len(rows), k or None, token_kinds=kinds, places=places)
                     ),
                 )  # fmt: skip
                 texts += [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]

@@ -151,11 +151,12 @@ def _last_matrix_gives_the_output(model: nn.Module, layout: LmLayout, seen: Watc
     for block in layout.blocks:
         down, module = seen.one(block.down, "the matrix"), model.get_submodule(block.down)
         whole = seen.one(block.mlp, "the feed-forward").gave
-        matrix, bias = module.weight, module.bias  # pyright: ignore[reportAttributeAccessIssue]
+        matrix: Any = module.weight
+        bias: Any = module.bias
         if down.given is None or not isinstance(whole, Tensor):
             raise ValueError(f"feed-forward {block.mlp!r} does not give one tensor")
         rows = matrix.mT if isinstance(module, Conv1D) else matrix
-        product = functional.linear(down.given.to(rows), rows, bias)  # pyright: ignore[reportArgumentType]
+        product = functional.linear(down.given.to(rows), rows, bias)
         if product.shape != whole.shape or _off(product, whole) > _room(whole):
             raise ValueError(
                 f"what the feed-forward {block.mlp!r} ({type(model.get_submodule(block.mlp)).__name__}) gives is not what "

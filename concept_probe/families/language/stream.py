@@ -165,7 +165,7 @@ def _written(
             f"{path!r} gives {told} where the stream has three axes (prompts, tokens, {shape[-1]}), so no prompt's rows can be "
             "told in it"
         )
-    where, norm = (path, item), None
+    norm = None
     rest = seen.order[seen.order.index(call) + 1 :]
     for after in rest:
         outside = not after.path.startswith(f"{block.block}.") or after.path == block.block
@@ -173,8 +173,8 @@ def _written(
         if outside or given is None or not isinstance(gave, Tensor):
             continue
         if given.shape == x.shape and torch.equal(given, x) and gave.shape == shape and not torch.equal(gave, x):
-            where, norm, x = (after.path, None), after.path, gave
-    return (*where, norm), x
+            path, item, norm, x = after.path, None, after.path, gave
+    return (path, item, norm), x
 
 
 def _factors(
