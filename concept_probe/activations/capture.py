@@ -59,6 +59,8 @@ def capture(
             "steps": None if options.steps is None else sorted(set(options.steps)),
             "sampling": {"steps": sampling.steps, "guidance": sampling.guidance},
         }
+    if subject.reads_forward:
+        header["reads_forward"] = True
     owner = tempfile.TemporaryDirectory(prefix="concept_probe-") if folder is None else None
     place = Path(owner.name if owner else str(folder))
     with only_writer(place, "a capture"):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.families.text.kinds import kind_numbers
-from concept_probe.types import Query
+from concept_probe.types import TOKEN_KINDS, Query
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -46,28 +46,34 @@ class RowCounts:
         return lambda epoch, place: epoch * self.total + (int(sums(epoch)[place - 1]) if place else 0)
 
     @classmethod
-    def of(cls, subject: Subject, queries: Sequence[Query], first: Tensor, kinds: Sequence[str] | None) -> RowCounts:
-        """From the rows `first` (n, d) of the first prompt alone.
+    def of(
+        cls, subject: Subject, queries: Sequence[Query], one: Tensor, kinds: Sequence[str] | None, *, first: bool = True
+    ) -> RowCounts:
+        """From the rows `one` (n, d) of the first prompt alone; `first` says whether first positions are among them.
 
-        Where all tokens are kept, every prompt gives as many; where `kinds` choose, tokenising says how many. Raises
+        Where all tokens of filled-up texts are kept, every prompt gives as many; else tokenising says how many. Raises
         ValueError if no row of the first prompt is of these kinds.
         """
-        rows, width = first.shape
+        rows, width = one.shape
         if not rows:
             what = f" of kinds {', '.join(kinds)}" if kinds else ""
             raise ValueError(f"the first prompt, {queries[0].prompt.text!r}, gives no row{what}; put another first")
-        if kinds is None:
+        if kinds is None and not subject.reads_forward:
             return cls((rows,) * len(queries), width)
-        wanted = torch.tensor(kind_numbers(kinds))
+        wanted = torch.tensor(kind_numbers(TOKEN_KINDS if kinds is None else kinds))
         parts: list[Tensor] = []
         for at in range(0, len(queries), _PART):
             tokens = subject.tokenise([q.prompt for q in queries[at : at + _PART]])
-            parts.append(torch.isin(tokens.kinds, wanted).sum(1))
+            kept = torch.isin(tokens.kinds, wanted.to(tokens.kinds.device))
+            if subject.reads_forward:  # positions that only fill a batch give no rows there
+                read = tokens.masks[0]
+                kept = kept & (read > 0) & (torch.ones_like(kept) if first else read.cumsum(1) > 1)
+            parts.append(kept.sum(1).cpu())
         tokens = torch.cat(parts)
         passes, rest = divmod(rows, max(1, int(tokens[0])))
         if rest or not int(tokens[0]):
             raise ValueError(
-                f"the first prompt gives {rows} rows and has {int(tokens[0])} tokens of kinds {', '.join(kinds)}, so "
+                f"the first prompt gives {rows} rows and has {int(tokens[0])} tokens of kinds {', '.join(kinds or TOKEN_KINDS)}, so "
                 "rows cannot be counted ahead; capture to a store, or keep every kind"
             )
         return cls(tuple((tokens * passes).tolist()), width)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from concept_probe.activations.counts import RowCounts
 from concept_probe.activations.mixing_buffer import MixingSchedule
+from concept_probe.activations.positions import leaves_first
 from concept_probe.activations.rows import CaptureOptions, RowCollector, check_names, chosen_sites
 from concept_probe.activations.shuffle import cpu_generator, permuted
 from concept_probe.activations.store import COLUMNS
@@ -34,7 +35,8 @@ class Live:
     >>> sae = train_sae(rows, site=rows.sites[0])
 
     A draw runs the subject over the prompts in a seeded order, as far as the sites drawn, and holds about `rows`
-    rows of each on `options.device` (twice that while it refills). Options as for `capture`.
+    rows of each on `options.device` (twice that while it refills). Options as for `capture`; first positions of texts
+    that are read forward are left out unless `kinds` has `bos`, as training leaves them out of a store.
 
     The subject must stay as it is while a draw goes on. Raises UnknownName for an unknown role or site; ValueError
     if text sites, which need no sampling, are given together with others.
@@ -69,6 +71,7 @@ class Live:
         self._running = subject
         self._sampling = sampling
         self._kinds = None if kinds is None else tuple(kinds)
+        self._first = not leaves_first(subject.reads_forward, kinds)
         self._device = subject.device if options.device is None else options.device
         self._options = replace(options, device=self._device)
         self._counts: dict[Site, RowCounts] = {}
@@ -138,7 +141,7 @@ class Live:
             got = self._run((site,), [0])[site]
             pooled = bool((got["token"] < 0).any())
             chosen = self._kinds if self._running.axis(site) == "token" and not pooled else None
-            self._counts[site] = RowCounts.of(self._running, self.queries, got["x"], chosen)
+            self._counts[site] = RowCounts.of(self._running, self.queries, got["x"], chosen, first=self._first)
         return self._counts[site]
 
     def _run(self, sites: tuple[Site, ...], numbers: Sequence[int]) -> dict[Site, dict[str, Tensor]]:
@@ -150,7 +153,9 @@ class Live:
             parts[site].append({"x": x, **columns})
 
         lost = "no row of this pass was given out"
-        here = RowCollector(self._running, queries, self._kinds, self._options, take, lost=lost, numbers=numbers)
+        here = RowCollector(
+            self._running, queries, self._kinds, self._options, take, lost=lost, numbers=numbers, first=self._first
+        )
         for _ in here.run(sites, self._sampling):
             pass
         return {site: _sorted(parts.pop(site)) for site in sites}

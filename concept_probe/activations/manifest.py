@@ -50,6 +50,7 @@ _HEADER = Fields(
         "branches": Items(Text(BRANCHES)),
         "steps": Maybe(Items(Whole())),
         "sampling": Free(),
+        "reads_forward": Flag(),
     },
 )
 _SHARD = Fields({

@@ -212,6 +212,11 @@ class Prefetched:
     def weight_hash(self) -> str:
         return self.source.weight_hash
 
+    def learnable(self) -> Prefetched:
+        """The rows that a dictionary is learned from, as the source says."""
+        chosen = getattr(self.source, "learnable", lambda: self.source)()
+        return self if chosen is self.source else Prefetched(chosen, ahead=self.ahead, device=self.device)
+
     def width(self, site: Site) -> int:
         """Numbers per row, d."""
         return self.source.width(site)

@@ -87,9 +87,10 @@ class RowCollector:
         *,
         lost: str,
         numbers: Sequence[int] | None = None,
+        first: bool = True,
     ) -> None:
-        """A message calls query i number `numbers[i]` (None: i), and says with `lost` what became of a value that is
-        not finite."""
+        """`first` says whether rows of the first position of a text are kept. A message calls query i number
+        `numbers[i]` (None: i), and says with `lost` what became of a value that is not finite."""
         self.subject = subject
         self.queries = queries
         self.options = options
@@ -100,6 +101,7 @@ class RowCollector:
         self.steps = None if options.steps is None else frozenset(options.steps)
         self.kinds = None if kinds is None else torch.tensor(kind_numbers(kinds))
         self.branches = frozenset(options.branches)
+        self.first = first
 
     def run(self, sites: Sequence[Site], sampling: Sampling, first: int = 0) -> Iterator[int]:
         """Take the queries from number `first` on through the subject, a pass at a time; yields how many are done."""
@@ -171,6 +173,8 @@ class RowCollector:
         chosen = read
         if axis == "token" and self.kinds is not None:
             chosen = read & torch.isin(kinds, self.kinds)
+        if axis == "token" and not self.first:
+            chosen = chosen & (place != 0)
         rows = x[chosen.to(x.device)].to(device=self.device, dtype=self.options.dtype)
         return rows, {c: grid[c][chosen].to(torch.int32) for c in COLUMNS}
 

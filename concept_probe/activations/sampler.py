@@ -56,8 +56,43 @@ class StoredRows:
         return out
 
 
+@dataclass(frozen=True)
+class ChosenRows:
+    """Some rows of one site, drawn from as if there were no others."""
+
+    stored: StoredRows
+    numbers: Tensor
+    """Of the rows that are there, long (rows,), rising."""
+
+    @property
+    def rows(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def width(self) -> int:
+        return self.stored.width
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.stored.dtype
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows with these numbers (m,), one by one: (m, d)."""
+        return self.stored.gather(self.numbers[rows])
+
+    def read(self, spans: Sequence[tuple[int, int]]) -> Tensor:
+        """The rows of ascending runs (first, end), end to end: (n, d)."""
+        return self.gather(torch.cat([torch.arange(first, end) for first, end in spans]))
+
+
 def draw_batches(
-    stored: Sequence[StoredRows], size: int, *, seed: int, epochs: int | None, start: int, window: int | None
+    stored: Sequence[StoredRows | ChosenRows],
+    size: int,
+    *,
+    seed: int,
+    epochs: int | None,
+    start: int,
+    window: int | None,
 ) -> Iterator[tuple[Tensor, ...]]:
     """Batches (size, d) of the same rows of every site, without return within an epoch.
 
@@ -82,7 +117,7 @@ def draw_batches(
 class _Held:
     """One window of every site in memory."""
 
-    def __init__(self, stored: Sequence[StoredRows], window: int) -> None:
+    def __init__(self, stored: Sequence[StoredRows | ChosenRows], window: int) -> None:
         self.stored = stored
         self.window = window
         self.total = stored[0].rows

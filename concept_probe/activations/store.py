@@ -14,7 +14,8 @@ from torch import Tensor
 
 from concept_probe.activations import shard
 from concept_probe.activations.manifest import read_manifest
-from concept_probe.activations.sampler import StoredRows, draw_batches
+from concept_probe.activations.positions import leaves_first
+from concept_probe.activations.sampler import ChosenRows, StoredRows, draw_batches
 from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Query, Site
 
@@ -58,8 +59,9 @@ class Activations:
     >>> for x in acts.batches(acts.sites[0], 1024, epochs=1): ...
     """
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any], owner: object = None) -> None:
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], owner: object = None, *, first: bool = True) -> None:
         self.folder = folder
+        self._first = first
         self._manifest = manifest
         self._owner = owner  # a temporary folder lives as long as its store
         self._maps: dict[str, shard.ShardContents] = {}
@@ -109,7 +111,20 @@ class Activations:
     def rows(self, site: Site) -> int:
         """Rows at `site`, over all shards."""
         self._index(site)
+        if not self._first:
+            return sum(len(part) for part in self._columns(site, "token"))
         return sum(s["rows"].get(str(site), 0) for s in self._shards)
+
+    def learnable(self) -> Activations:
+        """The rows that a dictionary is learned from and judged on: this store, but for first positions of texts that
+        are read forward, unless `kinds` of the capture had `bos`.
+
+        A first position knows nothing but itself, and is so long that it would decide every error.
+        """
+        header = self._manifest["header"]
+        if not leaves_first(header.get("reads_forward", False), header["kinds"]):
+            return self
+        return Activations(self.folder, self._manifest, self._owner, first=False)
 
     def damaged(self) -> dict[str, str]:
         """File name to what is wrong with it, for every shard that fails its check; reads all of them."""
@@ -125,7 +140,7 @@ class Activations:
         """The same store without its damaged shards."""
         bad = self.damaged()
         kept = [s for s in self._shards if s["file"] not in bad]
-        return Activations(self.folder, {**self._manifest, "shards": kept}, self._owner)
+        return Activations(self.folder, {**self._manifest, "shards": kept}, self._owner, first=self._first)
 
     def _open(self, record: Mapping[str, Any]) -> shard.ShardContents:
         name = record["file"]
@@ -145,7 +160,8 @@ class Activations:
         """
         at, address = self._index(site), str(site)
         wanted = COLUMNS if columns else ()
-        parts = [self._open(s).tensors for s in self._shards if s["rows"].get(address)]
+        names = [f"{at}.{name}" for name in ("x", *wanted)]
+        parts = [self._kept(s, at, names) for s in self._shards if s["rows"].get(address)]
         if not parts:
             empty = torch.zeros(0, self._manifest["widths"].get(address, 0), dtype=self.dtype)
             return Block(empty, {c: torch.zeros(0, dtype=torch.long) for c in wanted})
@@ -160,7 +176,7 @@ class Activations:
         at, address = self._index(site), str(site)
         for record in self._shards:
             if record["rows"].get(address):
-                part = self._open(record).tensors
+                part = self._kept(record, at, [f"{at}.{name}" for name in ("x", *COLUMNS)])
                 yield Block(part[f"{at}.x"], {c: part[f"{at}.{c}"].long() for c in COLUMNS})
 
     def batches(
@@ -213,11 +229,23 @@ class Activations:
         stored = [self._stored(site) for site in sites]
         return draw_batches(stored, size, seed=seed, epochs=epochs, start=start, window=window)
 
-    def _stored(self, site: Site) -> StoredRows:
+    def _kept(self, record: Mapping[str, Any], at: int, names: Sequence[str]) -> dict[str, Tensor]:
+        """These tensors of a shard, without the rows that this store leaves out."""
+        tensors = self._open(record).tensors
+        if self._first:
+            return {name: tensors[name] for name in names}
+        keep = tensors[f"{at}.token"] != 0
+        return {name: tensors[name][keep] for name in names}
+
+    def _stored(self, site: Site) -> StoredRows | ChosenRows:
         at, address = self._index(site), str(site)
         held = [s for s in self._shards if s["rows"].get(address)]
         ends = torch.tensor([s["rows"][address] for s in held], dtype=torch.long).cumsum(0)
-        return StoredRows(f"{at}.x", [partial(self._open, s) for s in held], ends, self.width(site), self.dtype)
+        rows = StoredRows(f"{at}.x", [partial(self._open, s) for s in held], ends, self.width(site), self.dtype)
+        if self._first:
+            return rows
+        tokens = [self._open(s).tensors[f"{at}.token"] for s in held]
+        return ChosenRows(rows, torch.cat(tokens).ne(0).nonzero()[:, 0])
 
     def _check_aligned(self, site: Site, other: Site) -> None:
         """Compare the columns of two sites, a shard at a time."""
@@ -238,7 +266,7 @@ class Activations:
         at, address = self._index(site), str(site)
         for record in self._shards:
             if record["rows"].get(address):
-                yield self._open(record).tensors[f"{at}.{column}"]
+                yield self._kept(record, at, [f"{at}.{column}"])[f"{at}.{column}"]
 
 
 def _pieces(one: Iterator[Tensor], two: Iterator[Tensor]) -> Iterator[tuple[int, Tensor, Tensor]]:

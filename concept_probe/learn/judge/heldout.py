@@ -11,6 +11,7 @@ from torch import Tensor
 
 from concept_probe.learn.sae import Sae
 from concept_probe.learn.train.seen_prompts import prompt_text, seen_texts
+from concept_probe.learn.train.source import Selective
 from concept_probe.types import Prompt, Query, Site
 
 _VALUES = 2**25
@@ -80,6 +81,7 @@ def hold(sae: Sae, activations: HeldOut, queries: Sequence[Prompt | Query] = (),
     Raises ValueError where site or width differ (naming both), where fewer than two prompts have rows, or
     where a prompt was in training; FloatingPointError for a row that is not finite.
     """
+    activations = activations.learnable() if isinstance(activations, Selective) else activations
     _matches(sae, activations)
     _unseen(sae, (*activations.prompts, *queries))
     texts = [*map(prompt_text, activations.prompts), ""]  # rows of guidance's empty prompt have number -1: the last

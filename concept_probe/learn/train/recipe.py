@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,16 +33,26 @@ def train_on_subject(
 ) -> Sae:
     """Capture `site` over `prompts` (in a temporary store) and train an autoencoder on what is seen there.
 
-    With `folder` the training resumes after an interruption and the result is written there.
+    The first token of a text is left out. With `folder` the training resumes after an interruption and the result is written there.
     """
     kinds = READ_KINDS if site.component.startswith("text_encoder") else None
     store = capture(subject, prompts, sites=[site], kinds=kinds)
+    if (rows := store.learnable().rows(site)) < options.batch:  # few prompts are learned from in fewer rows at a time
+        options = replace(options, batch=max(1, rows))
     return train_sae(store, site=site, k=k, expansion=expansion, samples=samples, folder=folder, options=options)
 
 
 def default_site(subject: Subject) -> Site:
-    """The residual stream behind the text encoder's first layer, where feed-forward memory has been read.
+    """The residual stream where a concept has been read and is not yet spent.
 
-    Later layers only move what is there to the end token; see the causal trace in the model card.
+    Of a text encoder, behind the first layer, where feed-forward memory has been read: later layers only move what is
+    there to the end token; see the causal trace in the model card. Of a language model, behind the block in the middle:
+    earlier ones spell words, later ones choose the next. ValueError for a subject with neither.
     """
-    return subject.sites("text_stream")[0]
+    for role, place in (("text_stream", 0.0), ("resid", 0.5)):
+        if role in subject.roles():
+            sites = subject.sites(role)
+            return sites[int(place * (len(sites) - 1))]
+    raise ValueError(
+        f"{subject.name} has neither a text encoder nor blocks of a language model; name a site to train on"
+    )

@@ -38,6 +38,13 @@ class JointActivationStore(ActivationStore, Protocol):
     ) -> Iterator[tuple[Tensor, ...]]: ...
 
 
+@runtime_checkable
+class Selective(Protocol):
+    """A store that says which of its rows a dictionary is learned from and judged on."""
+
+    def learnable(self) -> Any: ...
+
+
 Source = ActivationStore | Iterable[Tensor] | Iterable[RowsBySite]
 
 
@@ -65,7 +72,7 @@ def open_source(
     rows each time a run is started again; it can be read once. The first batch is None if there is none.
     """
     if isinstance(source, ActivationStore):
-        store = source
+        store = source.learnable() if isinstance(source, Selective) else source
 
         def from_store(start: int) -> Generator[RowsBySite]:
             alone = [site for site in sites if site not in paired]
