@@ -11,13 +11,16 @@ from torch import Tensor
 
 import concept_probe as cp
 from concept_probe.activations import tap
-from concept_probe.erasers import Memit
+from concept_probe.erasers import Memit, Pisces
+from concept_probe.erasers.projection.leace import Leace
 from concept_probe.families import CausalLMSubject, LanguageModel, adopt
 from concept_probe.find.language.unembedding import Unembedding, read_columns
 from concept_probe.find.language.writing import Writing
+from concept_probe.learn.sae import Relu, Sae
 from concept_probe.testing.concepts import tiny_facts
+from concept_probe.testing.found import CERTAIN
 from concept_probe.testing.models.language import _sizes, lm_tokenizer
-from concept_probe.types import Prompt, Query, Sampling
+from concept_probe.types import Prompt, Query, Sampling, Subspace
 
 WORDS = lm_tokenizer(begins="<s>", pads="<pad>")
 SIZES = _sizes(num_key_value_heads=1, tie_word_embeddings=False, pad_token_id=256)
@@ -153,6 +156,25 @@ def centred_cosine(a: Tensor, b: Tensor) -> Tensor:
     return torch.nn.functional.cosine_similarity(a, b, dim=-1)
 
 
+@pytest.mark.parametrize("name", ["gemma2", "olmo2", "granite", "phi"])
+def test_a_feature_is_taken_out_of_columns_as_they_are_written(model_of, name):
+    """One direction of the stream, coded with either sign: nothing of it is left in what any column writes."""
+    subject = model_of(name)
+    site, values = subject.sites("mlp_out")[0], subject.sites("mlp_value")[0]
+    direction = torch.nn.functional.normalize(torch.randn(1, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    sae = Sae(site, Relu(), W_enc=direction.mT, b_enc=torch.zeros(1), W_dec=direction, b_dec=torch.zeros(16))
+    space = Subspace(site, direction.mT, "activation", CERTAIN, features=(0,), codec=sae)
+    edit = Pisces(tau=0.0)(subject, tiny_facts(), [space])
+    writing, before = Writing.of(subject, values), subject.matrix(values).detach().clone()
+    with edit.on(subject):
+        after = writing(subject.matrix(values).detach())
+    assert (direction @ writing(before)).abs().max() > 0.1
+    assert (direction @ after).abs().max() < 1e-4
+    torch.testing.assert_close(
+        after, writing(before) - direction.mT @ (direction @ writing(before)), atol=1e-4, rtol=1e-4
+    )
+
+
 @pytest.mark.parametrize("name", [*POST_NORM, *FACTOR, "gpt_neo"])
 def test_a_closed_form_edit_reaches_what_it_asks_of_the_blocks(model_of, name):
     subject, concept = model_of(name), tiny_facts()
@@ -179,3 +201,30 @@ def test_texts_longer_than_a_window_are_written_as_they_are_read(model_of, name)
         subject.next_logits([short]).log_softmax(-1)[0, sun] + subject.next_logits([whole]).log_softmax(-1)[0, red]
     )
     torch.testing.assert_close(subject.log_probs([pair, pair]).total, by_hand.repeat(2), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["leace", "difference", "rlace", "repit"])
+def test_directions_are_taken_out_by_default_while_the_model_runs(model_of, method):
+    subject, concept = model_of("gpt_neo"), tiny_facts()
+    erasure = cp.erase(method, subject, concept)
+    assert set(erasure.actions) == set(subject.sites("resid"))
+    options = erasure.made_by["options"]
+    assert (options["how"], options["role"], options["kinds"]) == ("intervention", "resid", ["subject", "content"])
+    prompts = concept.target.fit
+    before = subject.next_logits(prompts)
+    with erasure.on(subject):
+        assert not torch.allclose(subject.next_logits(prompts), before, atol=1e-4)
+    assert torch.equal(subject.next_logits(prompts), before)
+
+
+def test_baking_into_a_language_model_and_methods_for_pictures_are_refused_in_words(model_of):
+    with pytest.raises(ValueError, match=r"can't be baked into phi: a language model has no matrix"):
+        Leace(how="bake", role="resid")(model_of("phi"), tiny_facts())
+    with pytest.raises(TypeError, match=r"uce erases .* it needs a text-to-image pipeline"):
+        cp.erase("uce", model_of("phi"), tiny_facts())
+
+
+def test_roles_that_can_be_captured_are_told(model_of):
+    subject = model_of("phi")
+    with pytest.raises(ValueError, match=r"is a weight, so nothing passes there .*: token_embedding, resid, attn_out"):
+        cp.capture(subject, [Prompt("the cat")], roles=["mlp_value"])

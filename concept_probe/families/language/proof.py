@@ -82,7 +82,7 @@ def _ids(model: Any, tokenizer: Any) -> list[int]:
     plain = [i for i in range(count) if i not in special] if count < 4096 else None
     if plain is None:  # of a large vocabulary, no more are looked at than are taken
         step = count // (TOKENS + 1)
-        plain = [next(i for i in range(k * step, count) if i not in special) for k in range(1, TOKENS + 1)]
+        plain = [next((i for i in range(k * step, count) if i not in special), 0) for k in range(1, TOKENS + 1)]
     if not plain:
         raise ValueError("its tokenizer has no ordinary token")
     length = getattr(model.config, "max_position_embeddings", None) or TOKENS
