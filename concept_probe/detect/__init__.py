@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from concept_probe.detect.answers import GoldAnswers
 from concept_probe.registry import Registry
-from concept_probe.types import Classifier, Concept, Judge, OwnPictures, Recogniser
+from concept_probe.types import KINDS, SPLITS, Classifier, Concept, Judge, OwnPictures, Recogniser
 
 if TYPE_CHECKING:
     from concept_probe.detect.clip import TextImage
@@ -131,8 +131,15 @@ def judge_for(concept: Concept, subject: Any = None) -> Judge:
     """Who judges a subject's answers to a concept's prompts: its gold answers where its target prompts have some, else
     the recogniser that has their label and serves the subject.
 
-    Raises LookupError where there is none.
+    Raises LookupError where there is none; of what writes texts, only answers can judge.
     """
     if any(p.answers for p in concept.target):
         return GoldAnswers.of(concept)
+    if getattr(subject, "answers", "pictures") == "texts":
+        kinds = [kind for kind in KINDS if any(p.answers for split in SPLITS for p in concept.prompts(kind, split))]
+        raise LookupError(
+            f"no target prompt of {concept.name!r} has `answers`, so whether what {subject.name!r} writes is right can't be "
+            f"judged (lists with answers: {', '.join(kinds) or 'none'}); give target prompts answers, or ask without a judge "
+            "how likely texts are: subject.log_probs"
+        )
     return recogniser_for(next((p.label for p in concept.target if p.label), concept.name), subject)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
+from concept_probe import detect
 from concept_probe.concepts.benchmarks import concept_vectors, muse_knowmem, muse_verbmem, tofu
 
 
@@ -83,3 +85,12 @@ def test_rows_that_are_no_authors_are_told(tmp_path):
     for count in (60, 33):
         with pytest.warns(UserWarning, match=r"does not look like a file of TOFU.*muse_knowmem"):
             tofu(rows(tmp_path / "forget_qa.json", *books[:count]))
+
+
+def test_texts_of_a_concept_without_answers_have_no_judge_and_the_reason_is_said(folder):
+    with pytest.warns(UserWarning, match="no gold answers"):
+        concept = concept_vectors(folder, "Italy")
+    with pytest.raises(
+        LookupError, match=r"no target prompt of 'Italy' has `answers`.*lists with answers: none.*log_probs"
+    ):
+        detect.judge_for(concept, SimpleNamespace(name="a model", answers="texts"))
