@@ -89,15 +89,23 @@ def test_a_feed_forward_that_gives_more_than_its_last_matrix_is_refused():
         adopt(LanguageModel(model, WORDS), "odd")
 
 
-def test_a_stream_that_gets_more_than_attention_and_feed_forward_write_is_refused():
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda x: x + 0.1 * x.roll(1, -1), r"'model.layers.0' .* is not its stream and what .* add to it: \d"),
+        (lambda x: 0.5 * x, r"multiplies its whole stream by 0\.5"),
+    ],
+)
+def test_a_stream_that_gets_more_than_attention_and_feed_forward_write_is_refused(change, why):
     model = llama()
-    block = model.model.layers[0]
-    forward = block.forward
-    block.forward = lambda x, **k: forward(x, **k) + 0.1 * x.roll(1, -1)
-    with pytest.raises(ValueError, match=r"'model.layers.0' .* is not its stream and what .* add to it: \d"):
-        adopt(LanguageModel(model, WORDS), "odd")
-    block.forward = lambda x, **k: 0.5 * forward(x, **k)
-    with pytest.raises(ValueError, match=r"multiplies its whole stream by 0\.5"):
+    plain = type(model.model.layers[0])
+
+    class Other(plain):
+        def forward(self, *given: Any, **more: Any) -> Any:
+            return change(super().forward(*given, **more))
+
+    model.model.layers[0].__class__ = Other
+    with pytest.raises(ValueError, match=why):
         adopt(LanguageModel(model, WORDS), "odd")
 
 
