@@ -43,12 +43,14 @@ def cut_off(subject, folder, passes):
 
 
 def test_prompts_are_written_at_the_beginning_and_at_the_end_alone(subject, tmp_path, monkeypatch):
-    written: list[str] = []
-    write_json = writer.write_json
-    monkeypatch.setattr(writer, "write_json", lambda path, *more: (written.append(path.name), write_json(path, *more)))
+    written: list[bool] = []
+    write = writer.ManifestFile.write
+    monkeypatch.setattr(
+        writer.ManifestFile, "write", lambda file, said: (written.append(said["complete"]), write(file, said))
+    )
     acts = store(subject, tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) >= 6 and acts.complete
-    assert written == ["manifest.json"] * 2 and not (tmp_path / JOURNAL).exists()
+    assert written == [False, True] and not (tmp_path / JOURNAL).exists()
 
 
 def test_what_was_cut_off_ends_as_if_it_had_not_been(subject, tmp_path):
@@ -71,7 +73,7 @@ def test_a_line_that_was_altered_is_named(subject, tmp_path):
     cut_off(subject, tmp_path, 4)
     path = tmp_path / JOURNAL
     path.write_bytes(path.read_bytes().replace(b'"done": 64', b'"done": 65', 1))
-    with pytest.raises(ValueError, match=r"shards.jsonl: line 1 is not what was written"):
+    with pytest.raises(ValueError, match=r"shards.jsonl, line 1: it is not what was written"):
         Activations.open(tmp_path)
     with pytest.raises(CorruptFile, match="line 1"):
         store(subject, tmp_path)

@@ -89,8 +89,10 @@ def tokenise(tokenizer: Any, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor,
     length = tokenizer.model_max_length
     spelled = [spelled_out(tokenizer, p.text, subject_spans(p)) for p in prompts]
     texts, spans = [text for text, _ in spelled], [of for _, of in spelled]
-    cut = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    more = {"return_offsets_mapping": True} if tokenizer.is_fast else {}
+    cut = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt", **more)
     ids, mask = cut.input_ids, cut.attention_mask
+    offsets = cut.offset_mapping.tolist() if tokenizer.is_fast else None
     kinds = torch.full_like(ids, CONTENT).masked_fill(mask == 0, PAD)
     last = mask.sum(-1) - 1
     kinds[:, 0] = BOS
@@ -98,7 +100,11 @@ def tokenise(tokenizer: Any, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor,
     shortened: list[str] = []
     for i, prompt in enumerate(prompts):
         for start, end in spans[i]:
-            positions = [p for p in _positions(tokenizer, texts[i], start, end) if p < int(last[i])]
+            if offsets is not None:
+                spelled_by = [p for p, (a, b) in enumerate(offsets[i]) if a < b and a < end and b > start]
+            else:
+                spelled_by = _positions(tokenizer, texts[i], start, end)
+            positions = [p for p in spelled_by if p < int(last[i])]
             if not positions:
                 raise ValueError(
                     f"the subject {prompt.subject!r} of {prompt.text!r} lies behind the {length} tokens that the text "
@@ -114,10 +120,7 @@ def tokenise(tokenizer: Any, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor,
 
 
 def _positions(tokenizer: Any, text: str, start: int, end: int) -> list[int]:
-    """The token positions, bos counted, that spell text[start:end]."""
-    if tokenizer.is_fast:
-        offsets = tokenizer(text, return_offsets_mapping=True, verbose=False).offset_mapping
-        return [i for i, (a, b) in enumerate(offsets) if a < b and a < end and b > start]
-    # Without offsets: byte-pair pieces never cross a word, so what stands before a word has the same pieces alone.
+    """The token positions, bos counted, that spell text[start:end], by a tokenizer that gives no offsets."""
+    # Byte-pair pieces never cross a word, so what stands before a word has the same pieces alone.
     before = len(tokenizer(text[:start], verbose=False).input_ids) - 1
     return list(range(before, len(tokenizer(text[:end], verbose=False).input_ids) - 1))
