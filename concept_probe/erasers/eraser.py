@@ -14,6 +14,7 @@ from concept_probe.erasers.erasure.intervention import Between, Change, Interven
 from concept_probe.erasers.erasure.provenance import provenance
 from concept_probe.families import Subject
 from concept_probe.find.layout import has_tokens
+from concept_probe.learn.belongs import check_belongs
 from concept_probe.registry import check_choices
 from concept_probe.types import Concept, Sampling, Site, Subspace
 
@@ -196,7 +197,7 @@ class Eraser(ABC, Generic[On, Made]):
 
     @final
     def checked(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> tuple[Subspace, ...]:
-        """What of `found` the method works on. Raises as a call does."""
+        """What of `found` the method works on. Raises as a call does, and for an autoencoder of another model."""
         if not self.suits(subject):
             raise TypeError(
                 f"{self.name} erases from models that answer with {self.on}: it needs {KINDS_OF_MODEL[self.on]}, and "
@@ -212,6 +213,8 @@ class Eraser(ABC, Generic[On, Made]):
                     f"{self.name} needs {material.what}; {len(found)} subspaces were given, none of them such. "
                     f"{material.finder}"
                 )
+        for codec in {id(space.codec): space.codec for space in used if space.codec is not None}.values():
+            check_belongs(codec, subject)
         sources = options.get("sources", ("target", "paraphrases"))
         if needs.answers and not any(p.answers for kind in sources for p in concept.prompts(kind, "fit")):
             raise ValueError(

@@ -5,6 +5,7 @@ writes them, `kernels` are the sparse products that they run on. The same call a
 bits; codes and reconstructions are those of sae-lens for the same files.
 """
 
+from concept_probe.learn.belongs import accept_subject
 from concept_probe.learn.card import card
 from concept_probe.learn.interop import (
     from_sae_lens,
@@ -47,6 +48,7 @@ __all__ = [
     "TrainingSettings",
     "TrainingStep",
     "Transcoder",
+    "accept_subject",
     "card",
     "checkpoint_folder",
     "decoder_neighbours",

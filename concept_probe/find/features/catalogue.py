@@ -18,6 +18,7 @@ from concept_probe.families.text.token_strings import pieces
 from concept_probe.families.text.tokens import prompts_of
 from concept_probe.find.features.firing import PromptFiring, firing_per_prompt, prompt_label, values_at
 from concept_probe.find.layout import has_tokens
+from concept_probe.learn.belongs import check_belongs
 from concept_probe.types import (
     Catalogue,
     Example,
@@ -73,6 +74,7 @@ def catalogue(
 
     Raises ValueError for a feature that is not there, or for more prompts than can be held at once.
     """
+    check_belongs(sae, subject)
     wrong = [j for j in features if not 0 <= j < sae.width]
     if wrong:
         raise ValueError(f"feature {wrong[0]} was asked for; the autoencoder over {sae.site} has 0 to {sae.width - 1}")

@@ -13,6 +13,7 @@ from concept_probe.evaluation.auroc import auroc_scores
 from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.find.layout import has_tokens
 from concept_probe.find.rows import ConceptRows, RowQuery, concept_rows
+from concept_probe.learn.belongs import check_belongs
 from concept_probe.registry import check_choice
 from concept_probe.types import KINDS, TOKEN_KINDS, Codes, Concept, Sampling, Score, SparseCoder, Subspace
 
@@ -138,6 +139,8 @@ def find_features(
     `coverage` of the contrast of all that were kept; a site with none gives no Subspace. With a
     `count`, that many of largest contrast, whatever their AUROC.
 
+    An autoencoder that was trained on other weights is refused (see `accept_subject`).
+
     `which` rows are read: sites in the denoising loop make an image per prompt, so give them a `limit`.
     """
     codecs = list(sae) if isinstance(sae, Sequence) else [sae]
@@ -145,6 +148,8 @@ def find_features(
         raise ValueError("no autoencoder was given")
     if count is not None and count < 1:
         raise ValueError(f"count is {count}; at least 1, or None to let the select split decide")
+    for codec in codecs:
+        check_belongs(codec, subject)
     sites = [codec.site for codec in codecs]
     fit, held = (concept_rows(subject, concept, sites, split, which) for split in ("fit", "select"))
     found = []

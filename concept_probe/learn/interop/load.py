@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from concept_probe.learn.belongs import check_belongs
+from concept_probe.learn.context import warn_of_processing
 from concept_probe.learn.interop import dictionary_learning, gemma_scope, lens_reader, llama_scope, openai, sparsify
-from concept_probe.learn.interop.context import warn_of_processing
 from concept_probe.learn.interop.keys import Keys
 from concept_probe.learn.interop.lens_dialects import ours_of
 from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, finite
@@ -108,10 +109,12 @@ def _placed(parts: Parts, folder: Path, subject: Subject, component: str | None)
 
 def _built(parts: Parts, site: Site | None, folder: Path, subject: Subject | None) -> Sae:
     sae = parts.build(site, str(folder))
-    warn_of_processing(sae.made_by, str(folder))
-    if subject is not None:
-        subject.module(sae.site)
-        check_width(sae, subject, str(folder))
+    if subject is None:
+        warn_of_processing(sae.made_by, str(folder))
+        return sae
+    subject.module(sae.site)
+    check_width(sae, subject, str(folder))
+    check_belongs(sae, subject)
     return sae
 
 

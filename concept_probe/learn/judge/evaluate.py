@@ -11,6 +11,7 @@ from torch import Tensor
 
 from concept_probe.evaluation.bootstrap import bootstrap_counts
 from concept_probe.evaluation.intervals import ratio_percentiles
+from concept_probe.learn.belongs import check_belongs
 from concept_probe.learn.judge.heldout import HeldOut, HeldOutRows, hold
 from concept_probe.learn.sae import Sae, TopK
 from concept_probe.learn.train.seen_prompts import prompt_text
@@ -74,9 +75,11 @@ def evaluate_sae(
     Intervals are percentiles of `draws` bootstrap samples of prompts. Rows are read shard by shard, twice:
     memory grows neither with their number nor with that of the prompts.
 
-    Raises ValueError where site or width differ (naming both), where fewer than two prompts have rows, or
+    Raises ValueError where site or width differ (naming both), for rows of another model, where fewer than two prompts have rows, or
     where a prompt was in training; FloatingPointError for a row that is not finite.
     """
+    if subject is not None:
+        check_belongs(sae, subject)
     held = hold(sae, activations, queries, seed=seed)
     here = sums(sae, held)
     control = sums(untrained(sae, round(here.l0), seed), held)

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from concept_probe.learn.belongs import check_rows
 from concept_probe.learn.sae import Sae
 from concept_probe.learn.train.seen_prompts import prompt_text, seen_texts
 from concept_probe.learn.train.source import Selective
@@ -78,11 +79,13 @@ class HeldOutRows:
 def hold(sae: Sae, activations: HeldOut, queries: Sequence[Prompt | Query] = (), *, seed: int = 0) -> HeldOutRows:
     """Read the rows of the autoencoder's site once: mean, prompts that have rows, values of the columns.
 
-    Raises ValueError where site or width differ (naming both), where fewer than two prompts have rows, or
+    Raises ValueError where site or width differ (naming both), for rows of another model, where fewer than two prompts
+    have rows, or
     where a prompt was in training; FloatingPointError for a row that is not finite.
     """
     activations = activations.learnable() if isinstance(activations, Selective) else activations
     _matches(sae, activations)
+    check_rows(sae, activations)
     _unseen(sae, (*activations.prompts, *queries))
     texts = [*map(prompt_text, activations.prompts), ""]  # rows of guidance's empty prompt have number -1: the last
     ids = {text: i for i, text in enumerate(dict.fromkeys(texts))}
