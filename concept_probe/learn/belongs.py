@@ -66,7 +66,7 @@ def check_belongs(codec: object, subject: Subject) -> None:
         return
     raise ValueError(
         f"{said}: its features are those of another model. Train one on this model, or say that you mean it with "
-        "accept_subject(sae, subject)"
+        "concept_probe.learn.accept_subject(sae, subject)"
     )
 
 
@@ -78,7 +78,7 @@ def check_rows(codec: Sae, activations: object) -> None:
     raise ValueError(
         f"the autoencoder over {codec.site} was trained on {codec.made_by.get('subject', 'a model')!r} with weights "
         f"{str(own)[:12]}, and the activations are of {getattr(activations, 'subject', 'a model')!r} with weights "
-        f"{str(theirs)[:12]}: capture them on its own model, or say that you mean it with accept_subject(sae, subject)"
+        f"{str(theirs)[:12]}: capture them on its own model, or say that you mean it with concept_probe.learn.accept_subject(sae, subject)"
     )
 
 

@@ -80,8 +80,7 @@ def hold(sae: Sae, activations: HeldOut, queries: Sequence[Prompt | Query] = (),
     """Read the rows of the autoencoder's site once: mean, prompts that have rows, values of the columns.
 
     Raises ValueError where site or width differ (naming both), for rows of another model, where fewer than two prompts
-    have rows, or
-    where a prompt was in training; FloatingPointError for a row that is not finite.
+    have rows, or where a prompt was in training; FloatingPointError for a row that is not finite.
     """
     activations = activations.learnable() if isinstance(activations, Selective) else activations
     _matches(sae, activations)
