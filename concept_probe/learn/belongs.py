@@ -70,7 +70,7 @@ def check_belongs(codec: object, subject: Subject) -> None:
     )
 
 
-def check_rows(codec: Sae, activations: object) -> None:
+def check_rows_belong(codec: Sae, activations: object) -> None:
     """ValueError for rows of other weights than those that the autoencoder was trained on."""
     own, theirs = codec.made_by.get("weight_hash"), getattr(activations, "weight_hash", None)
     if not own or not theirs or theirs in {own, *_accepted(codec.made_by)}:

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from concept_probe.learn.belongs import check_rows
+from concept_probe.learn.belongs import check_rows_belong
 from concept_probe.learn.sae import Sae
 from concept_probe.learn.train.seen_prompts import prompt_text, seen_texts
 from concept_probe.learn.train.source import Selective
@@ -84,7 +84,7 @@ def hold(sae: Sae, activations: HeldOut, queries: Sequence[Prompt | Query] = (),
     """
     activations = activations.learnable() if isinstance(activations, Selective) else activations
     _matches(sae, activations)
-    check_rows(sae, activations)
+    check_rows_belong(sae, activations)
     _unseen(sae, (*activations.prompts, *queries))
     texts = [*map(prompt_text, activations.prompts), ""]  # rows of guidance's empty prompt have number -1: the last
     ids = {text: i for i, text in enumerate(dict.fromkeys(texts))}
