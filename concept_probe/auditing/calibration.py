@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from concept_probe.auditing.verdict import Thresholds
+from concept_probe.storage import SEAL, WrongFile, check_fields, check_seal, read_json
+from concept_probe.storage.schema import Fields, Items, Number, Table, Text, Tuple, Whole
 
 CALIBRATION_FILE = Path(__file__).parent / "calibration.json"
 CALIBRATION_FORMAT = "concept_probe.calibration/1"
+_MEND = "calibrate again"
+_SHARE = Number(any=True)
+_RATE = Fields({"value": _SHARE, "low": _SHARE, "high": _SHARE, "n": Whole()})
+_ROC = Fields({
+    "auroc": _SHARE,
+    "threshold": _SHARE,
+    "between": Tuple((_SHARE, _SHARE)),
+    "false_positive": _RATE,
+    "false_negative": _RATE,
+})  # fmt: skip
+_CALIBRATION = Fields(
+    {
+        "format": Text(),
+        "subjects": Items(Text()),
+        "cases": Whole(),
+        "thresholds": Fields({}, {f.name: Number() for f in fields(Thresholds)}),
+        "residual": _ROC,
+        "evidence": Table(_ROC),
+        "false_positive": _RATE,
+        "false_negative": _RATE,
+        "undecided": _RATE,
+        "samples": Table(_SHARE),
+        "asked": Text(),
+    },
+    {SEAL: Text()},
+)
 
 
 @dataclass(frozen=True)
@@ -96,12 +123,12 @@ def stored_calibration() -> Calibration | None:
 
 
 def read_calibration(path: Path) -> Calibration:
-    """The calibration in a JSON file. Raises ValueError for a file of another format."""
-    data = json.loads(path.read_text(encoding="utf-8"))
+    """The calibration in a JSON file. MissingFile; WrongFile for another format, CorruptFile for a damaged one."""
+    data = read_json(path, _MEND)
     if data.get("format") != CALIBRATION_FORMAT:
-        raise ValueError(
-            f"{path} has format {data.get('format')!r}, this version reads {CALIBRATION_FORMAT!r}; calibrate again"
-        )
+        raise WrongFile(path, f"it has format {data.get('format')!r}, this version reads {CALIBRATION_FORMAT!r}", _MEND)
+    check_fields(path, data, _CALIBRATION, _MEND)
+    data = check_seal(path, data, _MEND, needed=False)
     return Calibration(
         tuple(data["subjects"]),
         data["cases"],

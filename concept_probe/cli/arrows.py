@@ -56,6 +56,7 @@ def capture(
         from concept_probe.activations import capture as run_capture
         from concept_probe.concepts.embedded import prompts as embedded
         from concept_probe.registry import look_up
+        from concept_probe.storage import read_text
         from concept_probe.types import Prompt, Site, evenly
 
         stored = look_up({name: getattr(torch, name) for name in DTYPES}, dtype, "dtype")
@@ -64,7 +65,7 @@ def capture(
         if prompt_file is None:
             asked = embedded(model)
         elif prompt_file.is_file():
-            lines = prompt_file.read_text(encoding="utf-8").splitlines()
+            lines = read_text(prompt_file, "give a text file with one prompt a line").splitlines()
             asked = tuple(Prompt(line.strip()) for line in lines if line.strip())
         else:
             raise FileNotFoundError(f"prompt file {prompt_file} not found; give a text file with one prompt a line")

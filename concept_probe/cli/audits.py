@@ -195,12 +195,13 @@ def report(
     """
     with plain_errors():
         from concept_probe.report import from_json
+        from concept_probe.storage import read_text
 
         source = source / "report.json" if source.is_dir() else source
         if not source.is_file():
             raise FileNotFoundError(f"report {source} not found; give the report.json that audit or run wrote")
         writable(output)
-        found = from_json(source.read_text(encoding="utf-8"))
+        found = from_json(read_text(source, "give the report.json that audit or run wrote"), source)
         place = output or source.parent
         write_report(found, place)
         print_verdict(found, place)

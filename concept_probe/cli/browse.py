@@ -43,14 +43,15 @@ def browse(
         from concept_probe.find import Examples, catalogue, evenly_by_label, find_features
         from concept_probe.learn import load_sae
         from concept_probe.report import to_browser
-        from concept_probe.storage import write_text
+        from concept_probe.storage import read_text, write_text
         from concept_probe.types import Prompt, Site
 
         subject = subject_of(model)
         loaded = load_sae(sae, site=None if site is None else Site.parse(site), subject=subject)
         subject.module(loaded.site)
         if prompt_file is not None:
-            asked = tuple(Prompt(line.strip()) for line in prompt_file.read_text().splitlines() if line.strip())
+            lines = read_text(prompt_file, "give a text file with one prompt a line")
+            asked = tuple(Prompt(line.strip()) for line in lines.splitlines() if line.strip())
         else:
             asked = embedded(model, "test")
         if limit is None:

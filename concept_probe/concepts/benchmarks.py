@@ -11,7 +11,6 @@ gives the same splits and no fact is in two.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections import Counter
@@ -20,11 +19,25 @@ from pathlib import Path
 from typing import Any
 
 from concept_probe.registry import UnknownName
+from concept_probe.storage import MissingFile, check_fields, parse_json, read_json, read_text
+from concept_probe.storage.schema import Fields, Free, Items, Table, Text, Tuple
 from concept_probe.types import SPLITS, Concept, Prompt, Splits, fingerprint
 
 NOISY_RELATIONS = ("P373", "P1448")
 """Relations of ConceptVectors' triples whose objects are the subject's own name: nothing can be learned from them."""
 MOST_DISTRACTORS = 3
+_MEND = "get the file again"
+_TEXTS = Items(Text())
+_ROW_OF = Fields(
+    {},
+    {
+        "Concept": Text(), "QA": _TEXTS, "unrelated_QA": _TEXTS, "subject": Text(),
+        "text_completion": Items(Fields({"First_half": Text(), "Second_half": Text()}, open=True)),
+        "relation": Items(Tuple((Text(), Text()))), "question": Text(), "choices": Items(Free()), "paraphrased_question": Text(),
+    },
+    open=True,
+)  # fmt: skip
+"""What fields of these files have to be, where a row has them."""
 TOFU_QUESTIONS = 20
 """Questions on one author, one after the other."""
 
@@ -96,7 +109,8 @@ def _clozes(folder: Path, name: str, templates: str | Path | None) -> list[Promp
             stacklevel=3,
         )
         return []
-    wordings = json.loads(place.read_text(encoding="utf-8"))
+    wordings = read_json(place, _MEND)
+    check_fields(place, wordings, Table(Fields({}, {"template": Text()}, open=True)), _MEND)
     facts: dict[str, dict[str, list[str]]] = {}
     for row in _rows(_one(folder, "*_relation_object_*.json"), ("subject", "relation")):
         for relation, thing in row["relation"]:
@@ -138,6 +152,12 @@ def tofu(path: str | Path, author: int = 0, name: str | None = None) -> Concept:
     """
     path = Path(path)
     rows = _rows(path, ("question", "answer"))
+    for i, row in enumerate(rows):
+        check_fields(f"{path}, row {i}", row, Fields({"answer": Text()}, open=True), _MEND, "the row")
+        wrong = row.get("perturbed_answer", "")
+        check_fields(
+            f"{path}, row {i}", [wrong] if isinstance(wrong, str) else wrong, _TEXTS, _MEND, "perturbed_answer"
+        )
     authors = -(-len(rows) // TOFU_QUESTIONS)
     if not 0 <= author < authors:
         raise IndexError(f"author {author} was asked for; {path} holds {authors}, of {TOFU_QUESTIONS} questions each")
@@ -244,16 +264,17 @@ def _rows(path: Path, fields: Sequence[str]) -> list[Mapping[str, Any]]:
     Raises FileNotFoundError, or ValueError naming the row and what it lacks.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"benchmark file {path} not found")
-    text = path.read_text(encoding="utf-8")
-    try:
-        rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(x) for x in text.splitlines() if x]
-    except json.JSONDecodeError as problem:
-        raise ValueError(f"{path} is neither a JSON list nor JSON lines: {problem.msg}") from None
+        raise MissingFile(f"benchmark file {path} not found")
+    text, mend = read_text(path, _MEND), f"it should be a JSON list or JSON lines; {_MEND}"
+    one_list = text.lstrip().startswith("[")
+    rows = (
+        parse_json(text, path, mend) if one_list else [parse_json(x, path, mend) for x in text.split("\n") if x.strip()]
+    )
     for i, row in enumerate(rows):
         lacks = [f for f in fields if not isinstance(row, Mapping) or f not in row]
         if lacks:
             raise ValueError(f"{path}: row {i} lacks {', '.join(lacks)}")
+        check_fields(f"{path}, row {i}", row, _ROW_OF, _MEND, "the row")
     if not rows:
         raise ValueError(f"{path} has no rows")
     return rows

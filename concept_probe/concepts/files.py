@@ -17,27 +17,27 @@ folder of pictures (PNG or JPEG, of one size).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from concept_probe.registry import look_up
-from concept_probe.storage import write_json
+from concept_probe.storage import MissingFile, parse_json, read_picture, read_text, write_json
 from concept_probe.types import FORMS, KINDS, SPLITS, Concept, Prompt, Splits
 
 _PLAIN = Prompt("")
+_MEND = "mend it, or write one with save_concept"
 
 
 def load_concept(path: str | Path) -> Concept:
-    """The concept in a JSON file; ValueError says which entry is wrong, or which sentence stands in two splits."""
+    """The concept in a JSON file; ValueError says which entry is wrong, or which sentence stands in two splits.
+
+    MissingFile; CorruptFile where it is no JSON, or a picture is none.
+    """
     path = Path(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"concept file {path} not found") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"concept file {path} is not JSON: {error.msg} at line {error.lineno}") from None
+    if not path.is_file():
+        raise MissingFile(f"concept file {path} not found")
+    data = parse_json(read_text(path, _MEND), f"concept file {path} is not JSON", _MEND)
     if not isinstance(data, dict) or not isinstance(data.get("name"), str) or "target" not in data:
         raise ValueError(f"concept file {path} needs at least a name and target prompts")
     unknown = sorted(set(data) - {"name", "examples", *KINDS})
@@ -53,6 +53,8 @@ def load_concept(path: str | Path) -> Concept:
     _refuse_overlap(kinds, path)
     examples = None
     if "examples" in data:
+        if not isinstance(data["examples"], str) or not data["examples"]:
+            raise ValueError(f"{path}: examples should be the name of a folder, not {data['examples']!r:.60}")
         examples = _pictures((path.parent / data["examples"]).resolve())
     return Concept(name=data["name"], examples=examples, **kinds)
 
@@ -76,6 +78,9 @@ def save_concept(concept: Concept, path: str | Path) -> None:
 def _splits(data: Any, name: str | None, where: str) -> Splits:
     if not isinstance(data, Mapping) or set(data) - set(SPLITS):
         raise ValueError(f"{where} should be an object with the lists {', '.join(SPLITS)}")
+    for split, prompts in data.items():
+        if not isinstance(prompts, list):
+            raise ValueError(f"{where}, {split} should be a list of prompts, not {prompts!r:.60}")
     return Splits(
         **{split: tuple(_prompt(p, name, f"{where}, {split}") for p in data.get(split, [])) for split in SPLITS}
     )
@@ -87,6 +92,11 @@ def _prompt(data: Any, name: str | None, where: str) -> Prompt:
     if not isinstance(data, Mapping) or not isinstance(data.get("text"), str) or set(data) - set(vars(_PLAIN)):
         fields = ", ".join(vars(_PLAIN))
         raise ValueError(f"{where}: a prompt is a text, or an object with {fields}; found {str(data)[:80]!r}")
+    for key in ("subject", "label", "fact"):
+        if not isinstance(data.get(key), str | None):
+            raise ValueError(f"{where}: {key} should be a text, not {data[key]!r:.60}")
+    if not isinstance(data.get("form", "plain"), str):
+        raise ValueError(f"{where}: form should be one of {', '.join(FORMS)}, not {data['form']!r:.60}")
     lists = {key: _texts(data.get(key, []), f"{where}, {key}") for key in ("answers", "distractors")}
     look_up(dict.fromkeys(FORMS), data.get("form", "plain"), "form of prompt", where)
     prompt = Prompt(
@@ -124,12 +134,11 @@ def _refuse_overlap(kinds: Mapping[str, Splits], path: Path) -> None:
 def _pictures(folder: Path):
     import numpy as np
     import torch
-    from PIL import Image
 
     files = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
     if not files:
         raise FileNotFoundError(f"examples: no PNG or JPEG pictures in {folder}")
-    pictures = [np.asarray(Image.open(p).convert("RGB")) for p in files]
+    pictures = [np.asarray(read_picture(p, "give PNG or JPEG pictures of one size")) for p in files]
     if len({p.shape for p in pictures}) > 1:
         raise ValueError(f"examples in {folder} differ in size: {sorted({p.shape[:2] for p in pictures})}")
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255

@@ -12,9 +12,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.detect.clip import TextImage
-from concept_probe.storage import bytes_sha256, read_json, read_tensors, write_json, write_tensors
+from concept_probe.storage import (
+    CorruptFile,
+    bytes_sha256,
+    check_fields,
+    check_seal,
+    read_json,
+    read_tensors,
+    write_sealed,
+    write_sealed_json,
+)
+from concept_probe.storage.schema import Fields, Items, Number, Text, Whole
 
 _MEND = "learn them again"
+_SHARE = Number(any=True)
+_CARD = Fields(
+    {
+        "name": Text(), "version": Text(), "labels": Items(Text()), "pair": Text(),
+        "error": _SHARE, "false_positives": _SHARE, "held": Whole(),
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +65,12 @@ class LearnedPrompts:
     def save(self, folder: Path | str) -> Path:
         """Write `prompts.safetensors` and `prompts.json`; the pair stays where it is. Returns the folder."""
         folder = Path(folder)
-        write_tensors(folder / "prompts.safetensors", {"prompts": self.prompts.detach().float()})
+        write_sealed(folder / "prompts.safetensors", {"prompts": self.prompts.detach().float()}, {})
         card = {
             "name": self.name, "version": self.version, "labels": list(self.labels), "pair": self.pair.name,
             "error": self.error, "false_positives": self.false_positives, "held": self.held,
         }  # fmt: skip
-        write_json(folder / "prompts.json", card)
+        write_sealed_json(folder / "prompts.json", card)
         return folder
 
 
@@ -65,8 +82,14 @@ def pair_name(folder: Path) -> str:
 def load_prompts(folder: Path | str, pair: TextImage) -> LearnedPrompts:
     """Read what `save` wrote. Raises ValueError for another pair than the one that it was learned with."""
     folder = Path(folder)
-    card = read_json(folder / "prompts.json", _MEND)
+    path = folder / "prompts.json"
+    card = check_seal(path, read_json(path, _MEND), _MEND, needed=False)
+    check_fields(path, card, _CARD, _MEND)
     learned, _ = read_tensors(folder / "prompts.safetensors", _MEND)
+    if set(learned) != {"prompts"} or learned["prompts"].ndim != 2 or len(learned["prompts"]) != len(card["labels"]):
+        raise CorruptFile(
+            folder / "prompts.safetensors", f"it does not hold a prompt for each label of {path.name}", _MEND
+        )
     found = LearnedPrompts(
         pair, tuple(card["labels"]), learned["prompts"], card["error"],
         card["false_positives"], card["held"], card["name"],

@@ -6,31 +6,44 @@ import base64
 import dataclasses
 import json
 import math
+import sys
 import types
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+from concept_probe.storage import SEAL, CorruptFile, WrongFile, check_seal, parse_json, seal_of
 from concept_probe.types import Report
 
-SCHEMA = "concept_probe.report/1"
+SCHEMA = "concept_probe.report/2"
+WITHOUT_SEAL = "concept_probe.report/1"
+"""The schema before: it is read where every field is as it has to be."""
+_MEND = "give the report.json that audit wrote"
 
 
 def to_json(report: Report) -> str:
     """`report` as JSON text: keys in the order of the fields, pictures as base64, NaN and infinities as strings."""
-    return json.dumps({"schema": SCHEMA, **_encode(report)}, ensure_ascii=False, indent=1, allow_nan=False)
+    data = {"schema": SCHEMA, **_encode(report)}
+    return json.dumps({**data, SEAL: seal_of(data)}, ensure_ascii=False, indent=1, allow_nan=False)
 
 
-def from_json(text: str) -> Report:
-    """The report that `to_json` wrote; ValueError says what is not one, and where."""
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"this is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+def from_json(text: str, where: str | Path = "this") -> Report:
+    """The report that `to_json` wrote. `where` is what errors call the text.
+
+    Raises WrongFile for what is not a report, or one of another version, CorruptFile for one that was cut or altered,
+    with the place where it can be told.
+    """
+    data = parse_json(text, f"{where} is not JSON", _MEND)
+    if not isinstance(data, dict) or data.get("schema") not in (SCHEMA, WITHOUT_SEAL):
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        raise ValueError(f"this is not a report: its schema is {found!r}, not {SCHEMA!r}")
-    del data["schema"]
-    return _decode(Report, data, "report")
+        raise WrongFile(where, f"it is not a report: its schema is {found!r}, not {SCHEMA!r}", _MEND)
+    whole = data["schema"] == SCHEMA
+    try:
+        report = _decode(Report, {name: one for name, one in data.items() if name not in ("schema", SEAL)}, "report")
+    except ValueError as error:
+        raise CorruptFile(where, str(error), _MEND) from None
+    check_seal(where, data, _MEND, needed=whole)
+    return report
 
 
 def _encode(value: Any) -> Any:
@@ -73,7 +86,8 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where} is not base64 text") from None
     if kind is float:
         named = isinstance(value, str) and value in ("nan", "inf", "-inf")
-        _expect(named or (isinstance(value, (int, float)) and not isinstance(value, bool)), where, "a number", value)
+        small = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        _expect(named or small, where, "a number", value)
         return float(value)
     plain = cast(type, kind)
     _expect(isinstance(value, plain) and not (plain is int and isinstance(value, bool)), where, plain.__name__, value)

@@ -12,7 +12,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from concept_probe.storage import read_tensors, remove_unfinished, write_tensors
+from concept_probe.storage import read_tensors, remove_unfinished, write_sealed
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -116,11 +116,11 @@ def _save(path, parameters, mean, optimiser, step, history) -> None:
             f"{i}.first": state["exp_avg"],
             f"{i}.second": state["exp_avg_sq"],
         }
-    write_tensors(path, tensors, {"step": str(step), "history": json.dumps(history)})
+    write_sealed(path, tensors, {"step": str(step), "history": json.dumps(history)})
 
 
 def _restore(path, parameters, mean, optimiser) -> tuple[int, list[float]]:
-    held, metadata = read_tensors(path, "delete it to train this stage from the start")
+    held, metadata = read_tensors(path, "delete it to train this stage from the start", sealed=True)
     with torch.no_grad():
         for i, (parameter, averaged) in enumerate(zip(parameters, mean, strict=True)):
             parameter.copy_(held[f"{i}.value"])

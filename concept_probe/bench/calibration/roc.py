@@ -16,6 +16,7 @@ from concept_probe.auditing.calibration import CALIBRATION_FORMAT, Calibration, 
 from concept_probe.bench.sweep.store import SweepRow
 from concept_probe.evaluation.auroc import auroc
 from concept_probe.evaluation.rates import success_rate
+from concept_probe.storage import sealed
 
 HOLDS = ("present", "suppressed")
 """Truths of subjects that know the concept; `damaged` ones are left out of every ROC."""
@@ -120,7 +121,7 @@ def residuals(rows: Sequence[SweepRow]) -> dict[str, list[float]]:
 
 def calibration_to_json(found: Calibration) -> str:
     """The file that `audit.calibration.read` reads."""
-    return json.dumps({"format": CALIBRATION_FORMAT, **asdict(found)}, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(sealed({"format": CALIBRATION_FORMAT, **asdict(found)}), indent=1, ensure_ascii=False) + "\n"
 
 
 def _residual(values: Mapping[str, Any]) -> float:

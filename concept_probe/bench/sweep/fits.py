@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +15,36 @@ from concept_probe.bench.sweep.methods import PREPARATIONS, FitContext
 from concept_probe.bench.sweep.peak_memory import Peak
 from concept_probe.bench.sweep.store import RowStore
 from concept_probe.erasers import ERASERS, Edit, Erasure
-from concept_probe.find.files import load_found, save_found
+from concept_probe.find.files import has_features, load_found, save_found
 from concept_probe.registry import look_up
-from concept_probe.storage import write_json
+from concept_probe.storage import (
+    CorruptFile,
+    MissingFile,
+    WrongFile,
+    check_fields,
+    check_seal,
+    read_json,
+    write_sealed_json,
+)
+from concept_probe.storage.schema import Fields, Free, Maybe, Number, Table, Text, Whole
 from concept_probe.types import Concept, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-FIT_FORMAT = "concept_probe.fit/1"
+FIT_FORMAT = "concept_probe.fit/2"
+_NOTE = Fields(
+    {
+        "format": Text(),
+        "eraser": Text(),
+        "kind": Text(("nothing", "edit", "intervention")),
+        "seconds": Number(0.0),
+        "peak": Maybe(Number(any=True)),
+        "numbers": Whole(),
+        "change": Number(any=True),
+    },
+    {"describe": Fields({"made_by": Table(Free())}, open=True)},
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +86,7 @@ def _make(place: Path, method: MethodSetting, subject: Subject, concept: Concept
     erasure, found = prepare(method, subject, concept, bench)
     seconds, used = time.perf_counter() - start, peak.above()
     fit = Fit(erasure, seconds, used, *_size(erasure, subject))
+    (place / "fit.json").unlink(missing_ok=True)  # of an earlier fit, whose files are about to be replaced
     if isinstance(erasure, Edit):
         erasure.save(place / "edit")
     elif erasure is not None:
@@ -71,7 +94,7 @@ def _make(place: Path, method: MethodSetting, subject: Subject, concept: Concept
     note = asdict_of(fit) | {"format": FIT_FORMAT, "eraser": method.name, "kind": _kind(erasure)}
     if erasure is not None:
         note |= {"describe": erasure.describe()}
-    write_json(place / "fit.json", note, default=str)  # the last file: without it nothing counts as kept
+    write_sealed_json(place / "fit.json", note, default=str)  # the last file: without it nothing counts as kept
     return fit
 
 
@@ -81,13 +104,23 @@ def asdict_of(fit: Fit) -> dict[str, Any]:
 
 
 def _read(place: Path, subject: Subject, concept: Concept, bench: FitContext) -> Fit | None:
-    """None where nothing is kept, or what is remade from it is not what was kept."""
-    try:
-        note = json.loads((place / "fit.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    """None where nothing is kept, or what is remade from it is not what was kept; a warning where it was damaged."""
+    if not (place / "fit.json").is_file():
         return None
+    try:
+        return _kept(place, subject, concept, bench)
+    except (CorruptFile, MissingFile, WrongFile) as problem:
+        warnings.warn(f"{problem}; it is fitted anew", stacklevel=2)
+        return None
+
+
+def _kept(place: Path, subject: Subject, concept: Concept, bench: FitContext) -> Fit | None:
+    path, mend = place / "fit.json", "the fit is damaged"
+    note = read_json(path, mend)
     if note.get("format") != FIT_FORMAT:
         return None
+    note = check_seal(path, note, mend)
+    check_fields(path, note, _NOTE, mend)
     erasure: Erasure | None = None
     if note["kind"] == "edit":
         erasure = Edit.load(place / "edit")
@@ -102,8 +135,7 @@ def _read(place: Path, subject: Subject, concept: Concept, bench: FitContext) ->
 
 def _codecs(place: Path, subject: Subject, bench: FitContext) -> tuple:
     """The autoencoders that the found features need; none where nothing found has one."""
-    index = json.loads((place / "found" / "found.json").read_text(encoding="utf-8"))
-    return bench.autoencoders(subject) if any(s["has_codec"] for s in index["subspaces"]) else ()
+    return bench.autoencoders(subject) if has_features(place / "found") else ()
 
 
 def _again(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from concept_probe.bench.sweep.grid import key_digest, key_of_concept
 from concept_probe.bench.sweep.store import RowStore
 from concept_probe.find import rank_by_effect
-from concept_probe.storage import write_text
+from concept_probe.storage import CorruptFile, check_fields, check_seal, read_json, write_sealed_json
+from concept_probe.storage.schema import Number, Parsed, Table, Tuple
 from concept_probe.types import Concept, Score, Site, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.families import CausalLMSubject
 
+_MEND = "columns are ranked anew"
+_COLUMNS = Table(Tuple((Number(any=True), Number(any=True))), keys=Parsed(Site.parse, "the address of a site"))
 RANKED_ON = 12
 """Fit prompts that rank columns, at most."""
 
@@ -34,14 +37,26 @@ class WatchedColumns:
         name = f"columns-{key_digest(base, key_of_concept(concept), self.count)}"
         place = self.folder / f"{name}.json"
         with self.store.claim(name, wait=True):
-            if not place.is_file():
+            columns = _kept(place)
+            if columns is None:
                 ranked = rank_by_effect(subject, concept, most=RANKED_ON)
                 typical = float(ranked.scores.median())
-                best = {str(s): [float(ranked.scores[i]), typical] for i, s in enumerate(ranked.sites[: self.count])}
-                self.folder.mkdir(parents=True, exist_ok=True)
-                write_text(place, json.dumps(best))
-            columns = json.loads(place.read_text(encoding="utf-8"))
+                columns = {str(s): [float(ranked.scores[i]), typical] for i, s in enumerate(ranked.sites[: self.count])}
+                write_sealed_json(place, columns)
         return tuple(_column(subject, concept, Site.parse(site), *scores) for site, scores in columns.items())
+
+
+def _kept(place: Path) -> dict[str, list[float]] | None:
+    """What was ranked and kept, unaltered; None where nothing is, so that it is ranked (again)."""
+    if not place.is_file():
+        return None
+    try:
+        columns = check_seal(place, read_json(place, _MEND), _MEND, needed=False)
+        check_fields(place, columns, _COLUMNS, _MEND)
+    except CorruptFile as problem:
+        warnings.warn(str(problem), stacklevel=2)
+        return None
+    return columns
 
 
 def _column(subject: CausalLMSubject, concept: Concept, site: Site, value: float, typical: float) -> Subspace:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,8 +11,9 @@ from torch import Tensor
 from concept_probe.learn.interop.keys import Keys
 from concept_probe.learn.interop.lens_reader import CONFIG, WEIGHTS, parts_of
 from concept_probe.learn.interop.parts import Checkpoint
+from concept_probe.learn.interop.sealing import WITH_SEAL, write_config
 from concept_probe.learn.sae import BatchTopK, Sae, TopK
-from concept_probe.storage import file_sha256, write_sealed, write_text
+from concept_probe.storage import file_sha256, only_writer, write_sealed
 from concept_probe.types import Site
 
 VERSION = "6.0.0"
@@ -33,10 +33,16 @@ def save_sae(sae: Sae, folder: str | Path) -> Path:
 
     The scale is folded into the weights (W_enc scale, W_dec / scale, b_dec / scale), so that codes and
     reconstructions of raw rows are the same there; site, scale, told_by and the weights' sha256 are
-    kept under metadata.concept_probe. Weights come first: a run killed in between leaves a
+    kept under metadata.concept_probe, with a seal over the whole configuration. Weights come first: a run killed in between leaves a
     configuration whose sha256 does not fit, which `load_sae` refuses.
     """
     folder = Path(folder)
+    with only_writer(folder, "an autoencoder"):
+        _write(sae, folder)
+    return folder
+
+
+def _write(sae: Sae, folder: Path) -> None:
     tensors = {"W_enc": sae.W_enc * sae.scale, "b_enc": sae.b_enc, "W_dec": sae.decoder, "b_dec": sae.bias}
     config: dict[str, Any] = {
         "architecture": sae.activation.architecture,
@@ -53,14 +59,12 @@ def save_sae(sae: Sae, folder: str | Path) -> Path:
     threshold = getattr(sae.activation, "threshold", None)
     if threshold is not None:  # one per feature there, whether ours has one for each or one for all
         tensors["threshold"] = threshold.detach().to(sae.W_enc.dtype).expand(sae.width)
-    write_sealed(folder / WEIGHTS, tensors, {})
+    write_sealed(folder / WEIGHTS, tensors, WITH_SEAL)
     ours = {"site": str(sae.site), "scale": sae.scale, "sha256": file_sha256(folder / WEIGHTS), "made_by": sae.made_by}
     if isinstance(sae.activation, BatchTopK):
         ours["batch_topk"] = sae.activation.k
     config["metadata"] = {"sae_lens_version": VERSION, "hook_name": sae.site.path, "concept_probe": ours}
-    # Escaped, since sae-lens reads it in whatever encoding its machine has.
-    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-    return folder
+    write_config(folder / CONFIG, config)
 
 
 def from_sae_lens(module: SaeLensModule, site: Site) -> Sae:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from concept_probe.learn.belongs import check_belongs
 from concept_probe.learn.context import warn_of_processing
@@ -13,7 +16,9 @@ from concept_probe.learn.interop.keys import Keys
 from concept_probe.learn.interop.lens_dialects import ours_of
 from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, finite
 from concept_probe.learn.interop.places import HOOK, check_width, is_foreign, site_named
+from concept_probe.learn.interop.sealing import broken_seal
 from concept_probe.learn.sae import Sae
+from concept_probe.registry import UnknownName
 from concept_probe.storage import CorruptFile, check_file, read_arrays, read_json, read_tensors, refuse_pickle
 from concept_probe.types import Site
 
@@ -152,7 +157,27 @@ def parts_in(folder: Path) -> Parts:
     if config_path is not None and (written := ours_of(config).get("sha256")) is not None:
         check_file(weights_path, written, config_path.name, MEND)
     npz = weights_path.suffix == ".npz"
-    tensors = read_arrays(weights_path, MEND) if npz else read_tensors(weights_path, MEND)[0]
+    tensors, metadata = (read_arrays(weights_path, MEND), {}) if npz else read_tensors(weights_path, MEND)
+    broken = None if config_path is None else broken_seal(config, metadata)
+    if config_path is None or broken is None:
+        return _parts(folder, candidates, config, tensors)
+    try:
+        _parts(folder, candidates, config, tensors)
+    except UnknownName:
+        raise
+    except Exception as error:  # an altered configuration fails wherever its reader stumbles
+        raise CorruptFile(config_path, f"altered since it was written ({error})", MEND) from None
+    raise CorruptFile(config_path, broken, MEND)
+
+
+def _parts(
+    folder: Path,
+    candidates: Mapping[str, tuple[Path | None, Path]],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+) -> Parts:
+    """What a configuration and its tensors say together."""
+    config_path, weights_path = next(iter(candidates.values()))
     if (name := finite(tensors)) is not None:
         raise CorruptFile(weights_path, f"{name} holds NaN or infinity", MEND)
     names = frozenset(tensors)

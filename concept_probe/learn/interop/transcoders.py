@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,17 @@ from concept_probe.learn.activation import Activation, BatchTopK, TopK
 from concept_probe.learn.interop.lens import VERSION
 from concept_probe.learn.interop.lens_dialects import ours_of
 from concept_probe.learn.interop.lens_reader import CONFIG, WEIGHTS
+from concept_probe.learn.interop.sealing import WITH_SEAL, broken_seal, write_config
 from concept_probe.learn.transcoder import Transcoder
 from concept_probe.storage import (
+    CorruptFile,
     check_file,
     file_sha256,
+    only_writer,
     read_json,
     read_tensors,
     refuse_pickle,
     write_sealed,
-    write_text,
 )
 from concept_probe.types import Site
 
@@ -31,7 +32,14 @@ def save_transcoder(transcoder: Transcoder, folder: str | Path) -> Path:
     Scales are folded into the weights. One of BatchTopK is sae-lens's `jumprelu_transcoder` and loads there; sae-lens
     has no reader for one of TopK, whose architecture is written as `topk_transcoder`.
     """
-    folder, activation = Path(folder), transcoder.activation
+    folder = Path(folder)
+    with only_writer(folder, "an autoencoder"):
+        _write(transcoder, folder)
+    return folder
+
+
+def _write(transcoder: Transcoder, folder: Path) -> None:
+    activation = transcoder.activation
     tensors = {
         "W_enc": transcoder.W_enc * transcoder.scale,
         "b_enc": transcoder.b_enc,
@@ -56,7 +64,7 @@ def save_transcoder(transcoder: Transcoder, folder: str | Path) -> Path:
         config["k"] = activation.k
     else:
         raise ValueError(f"a transcoder with {type(activation).__name__} is not written; TopK and BatchTopK are")
-    write_sealed(folder / WEIGHTS, tensors, {})
+    write_sealed(folder / WEIGHTS, tensors, WITH_SEAL)
     ours = {
         "site": str(transcoder.site),
         "target": str(transcoder.target),
@@ -67,8 +75,7 @@ def save_transcoder(transcoder: Transcoder, folder: str | Path) -> Path:
         "made_by": transcoder.made_by,
     }
     config["metadata"] = {"sae_lens_version": VERSION, "hook_name": transcoder.site.path, "concept_probe": ours}
-    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-    return folder
+    write_config(folder / CONFIG, config)
 
 
 def load_transcoder(folder: str | Path) -> Transcoder:
@@ -89,8 +96,13 @@ def load_transcoder(folder: str | Path) -> Transcoder:
         raise ValueError(
             f"{folder}: {CONFIG} names no target site, so it is no transcoder; load_sae reads autoencoders"
         )
+    tensors, metadata = read_tensors(weights, _MEND)
+    if (wrong := broken_seal(config, metadata)) is not None:
+        raise CorruptFile(path, wrong, _MEND)
     check_file(weights, ours["sha256"], CONFIG, _MEND)
-    tensors, _ = read_tensors(weights, _MEND)
+    lacking = sorted({"target_scale", "k"} - set(ours)) + sorted({"W_enc", "b_enc", "W_dec", "b_dec"} - set(tensors))
+    if lacking:
+        raise CorruptFile(path, f"it or {WEIGHTS} lacks {', '.join(lacking)}", _MEND)
     activation: Activation = TopK(ours["k"])
     if "threshold" in tensors:
         activation = BatchTopK(ours["k"], tensors["threshold"])
