@@ -34,6 +34,8 @@ def read_picture(path: Path, mend: str) -> Image:
                     return picture.convert("RGB")
     except MemoryError:
         raise
+    except Image.DecompressionBombError as error:
+        raise CorruptFile(path, f"a picture of more than {MOST_PIXELS:,} pixels ({error})", mend) from None
     except Exception as error:  # a damaged picture fails wherever its decoder stumbles
         raise CorruptFile(path, f"not a whole picture ({error})", mend) from None
-    raise CorruptFile(path, f"a picture of {width} x {height}, more than {MOST_PIXELS:,} pixels", mend)
+    raise CorruptFile(path, f"a picture of more than {MOST_PIXELS:,} pixels, {width} x {height}", mend)
