@@ -8,7 +8,7 @@ import glob
 import importlib.util
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -65,11 +65,11 @@ def converted(file: Path) -> Path:
             f"converting {file.name} takes up to {need / 1e9:.1f} GB in {place.parent}, which has {free / 1e9:.1f} GB "
             "free; make room, or set XDG_CACHE_HOME to a folder on a larger disk"
         )
-    beside = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
+    beside = place.with_name(f"{place.name}.{uuid.uuid4().hex[:12]}")
+    beside.mkdir()
     try:
         _convert(file, beside)
         _remember(beside, marks)
-        beside.chmod(0o755)
         try:
             beside.rename(place)
         except OSError:

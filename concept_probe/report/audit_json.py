@@ -16,7 +16,7 @@ from concept_probe.storage import SEAL, CorruptFile, WrongFile, check_seal, pars
 from concept_probe.types import Report
 
 SCHEMA = "concept_probe.report/2"
-WITHOUT_SEAL = "concept_probe.report/1"
+REPORT_WITHOUT_SEAL = "concept_probe.report/1"
 """The schema before: it is read where every field is as it has to be."""
 _MEND = "give the report.json that audit wrote"
 
@@ -34,7 +34,7 @@ def from_json(text: str, where: str | Path = "this") -> Report:
     with the place where it can be told.
     """
     data = parse_json(text, f"{where} is not JSON", _MEND)
-    if not isinstance(data, dict) or data.get("schema") not in (SCHEMA, WITHOUT_SEAL):
+    if not isinstance(data, dict) or data.get("schema") not in (SCHEMA, REPORT_WITHOUT_SEAL):
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
         raise WrongFile(where, f"it is not a report: its schema is {found!r}, not {SCHEMA!r}", _MEND)
     whole = data["schema"] == SCHEMA

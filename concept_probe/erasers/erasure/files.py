@@ -28,7 +28,7 @@ from concept_probe.storage import (
 from concept_probe.storage.schema import HASH, Fields, Free, Parsed, Table, Text
 
 EDIT_FORMAT = "concept_probe.edit/2"
-WITHOUT_SEAL = "concept_probe.edit/1"
+EDIT_WITHOUT_SEAL = "concept_probe.edit/1"
 """The format before: it is read where all that it says is as it has to be."""
 _MEND = "the edit has to be made again"
 _NOTE = Fields({
@@ -66,7 +66,7 @@ def read_deltas(folder: Path) -> tuple[dict[str, Delta], dict[str, Any]]:
         if not path.is_file():
             raise MissingFile(f"no edit in {folder}: {path.name} is missing (Edit.save writes both files)")
     data = read_json(note, _MEND)
-    if data.get("format") not in (EDIT_FORMAT, WITHOUT_SEAL):
+    if data.get("format") not in (EDIT_FORMAT, EDIT_WITHOUT_SEAL):
         check = f"it has format {data.get('format')!r}, this version reads {EDIT_FORMAT!r}"
         raise WrongFile(note, check, "update concept-probe, or make the edit again")
     data = check_seal(note, data, _MEND, needed=data["format"] == EDIT_FORMAT)
