@@ -13,6 +13,7 @@ from torch import Tensor
 
 from concept_probe.detect.clip import TextImage
 from concept_probe.storage import (
+    SEAL,
     CorruptFile,
     bytes_sha256,
     check_fields,
@@ -83,7 +84,8 @@ def load_prompts(folder: Path | str, pair: TextImage) -> LearnedPrompts:
     """Read what `save` wrote. Raises ValueError for another pair than the one that it was learned with."""
     folder = Path(folder)
     path = folder / "prompts.json"
-    card = check_seal(path, read_json(path, _MEND), _MEND, needed=False)
+    written = read_json(path, _MEND)
+    card = {name: one for name, one in written.items() if name != SEAL}
     check_fields(path, card, _CARD, _MEND)
     learned, _ = read_tensors(folder / "prompts.safetensors", _MEND)
     if set(learned) != {"prompts"} or learned["prompts"].ndim != 2 or len(learned["prompts"]) != len(card["labels"]):
@@ -99,6 +101,7 @@ def load_prompts(folder: Path | str, pair: TextImage) -> LearnedPrompts:
             f"learned prompts in {folder} have version {card['version']}, with this pair it is {found.version}: they "
             f"were learned with another pair ({card['pair']!r}), or the file was changed"
         )
+    check_seal(path, written, _MEND, needed=False)
     return found
 
 
