@@ -13,13 +13,12 @@ def label_of(concept: Concept) -> str:
 
     Raises ValueError where the target prompts have none.
     """
-    labels = [p.label for p in concept.target if p.label is not None]
-    if not labels:
+    if all(p.label is None for p in concept.target):
         raise ValueError(
             f"concept {concept.name!r}: no target prompt has a label, so no picture can be said to show it; "
             "give its prompts `label=`, one of the recogniser's labels"
         )
-    return max(dict.fromkeys(labels), key=labels.count)
+    return concept.label
 
 
 def decoys(concept: Concept) -> tuple[Prompt, ...]:

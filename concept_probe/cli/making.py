@@ -51,11 +51,13 @@ def made(
 
     kind = look_up(ERASERS, name, "eraser", "concept-probe info erasers")
     if found or not needs_features(kind):
-        return erase(name, subject, concept, found)
+        return erase(name, subject, concept, found, judge=looks, sampling=sampling_of(subject))
     saes = saes_of(sae, subject)
     if subject.answers == "pictures" and is_chosen(kind, "features"):
         return choose_features(subject, concept, over_text(saes), recogniser=looks).erasure
-    return erase(name, subject, concept, find_features(saes, subject, concept))
+    return erase(
+        name, subject, concept, find_features(saes, subject, concept), judge=looks, sampling=sampling_of(subject)
+    )
 
 
 def found_and_made(
@@ -86,7 +88,7 @@ def _from_pictures(
         if choice is not None:
             step(f"chosen of {len(choice.screened)}: {choice.name}")
             return (*found, *choice.found), choice.erasure
-    return found, erase(name, subject, concept, found)
+    return found, erase(name, subject, concept, found, judge=looks, sampling=sampling_of(subject))
 
 
 def _from_texts(
@@ -94,6 +96,7 @@ def _from_texts(
 ) -> tuple[tuple[Subspace, ...], Erasure]:
     """The strength is chosen on the select split. Columns are looked for where they are worked on."""
     from concept_probe.erasers import ERASERS, choose_strength, erase
+    from concept_probe.erasers.effect import NothingSeen
     from concept_probe.erasers.select.strength import STRENGTH_CHOICE
     from concept_probe.find import find_features, find_lm_columns
 
@@ -113,7 +116,11 @@ def _from_texts(
     erasure = erase(eraser, subject, concept, found)
     step("choosing its strength")
     selection = replace(STRENGTH_CHOICE, sampling=sampling_of(subject), seed=seed)
-    choice = choose_strength(subject, concept, erasure, recogniser=looks, selection=selection)
+    try:
+        choice = choose_strength(subject, concept, erasure, recogniser=looks, selection=selection)
+    except NothingSeen as problem:
+        step(f"no strength can be chosen, so it stays as it is: {problem}")
+        return found, erasure
     for tried in choice.tried:
         step(
             f"{tried.name}: {tried.residual():.0%} of the concept's answers right, others keep {tried.retention():.0%}"

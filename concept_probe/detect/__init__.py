@@ -142,4 +142,4 @@ def judge_for(concept: Concept, subject: Any = None) -> Judge:
             f"judged (lists with answers: {', '.join(kinds) or 'none'}); give target prompts answers, or ask without a judge "
             "how likely texts are: subject.log_probs"
         )
-    return recogniser_for(next((p.label for p in concept.target if p.label), concept.name), subject)
+    return recogniser_for(concept.label, subject)

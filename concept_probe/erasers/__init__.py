@@ -21,6 +21,7 @@ from concept_probe.erasers.closed_form.rece import Rece
 from concept_probe.erasers.closed_form.rocr import Rocr
 from concept_probe.erasers.closed_form.speed import Speed
 from concept_probe.erasers.closed_form.uce import Uce
+from concept_probe.erasers.effect import ErasureEffect, state_effect, with_effect
 from concept_probe.erasers.eraser import Eraser, Made, Needs
 from concept_probe.erasers.erasure.combine import combine
 from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
@@ -64,8 +65,9 @@ from concept_probe.erasers.unlearning.needle import Needle
 from concept_probe.erasers.unlearning.npo import Npo, SimNpo
 from concept_probe.erasers.unlearning.rmu import Rmu
 from concept_probe.families import Subject
+from concept_probe.families.subject import SAMPLING
 from concept_probe.registry import Registry, look_up
-from concept_probe.types import Concept, Erasure, Subspace
+from concept_probe.types import Concept, Erasure, Judge, Sampling, Subspace
 
 ERASERS = Registry[type[Eraser[Any, Any]]](
     "erasers",
@@ -119,22 +121,38 @@ ERASERS = Registry[type[Eraser[Any, Any]]](
 
 
 @overload
-def erase(method: str, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Erasure: ...
-@overload
-def erase(method: Eraser[Any, Made], subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Made: ...
 def erase(
-    method: str | Eraser[Any, Any], subject: Subject, concept: Concept, found: Sequence[Subspace] = ()
-) -> Erasure:
+    method: str,
+    subject: Subject,
+    concept: Concept,
+    found: Sequence[Subspace] = (),
+    *,
+    judge: Judge | None = None,
+    sampling: Sampling = SAMPLING,
+) -> Erasure: ...
+@overload
+def erase(
+    method: Eraser[Any, Made], subject: Subject, concept: Concept, found: Sequence[Subspace] = (),
+    *, judge: Judge | None = None, sampling: Sampling = SAMPLING,
+) -> Made: ...  # fmt: skip
+def erase(
+    method: str | Eraser[Any, Any], subject: Subject, concept: Concept, found: Sequence[Subspace] = (),
+    *, judge: Judge | None = None, sampling: Sampling = SAMPLING,
+) -> Erasure:  # fmt: skip
     """Make an erasure with a method's default options (by name) or with options of your own (an instance).
 
     Nothing is applied until `with erasure.on(subject)` or, for an edit, `bake`.
 
     >>> edit = erase("uce", subject, concept)
     >>> guard = erase(AblateFeatures(strength=2.0), subject, concept, found)
+
+    What it did to a few select prompts stands under `effect` of its `made_by`, and is warned of where it is nothing, or
+    more to others than to the concept. With a `judge`, what answers made by `sampling` show too: what is left of the
+    concept, what others keep, and pictures in which nothing is seen. A method that is called itself says none of it.
     """
     if isinstance(method, str):
         method = look_up(ERASERS, method, "eraser", "the list: concept_probe.erasers.ERASERS")()
-    return method(subject, concept, found)
+    return with_effect(method(subject, concept, found), subject, concept, judge, sampling)
 
 
 __all__ = [
@@ -144,6 +162,7 @@ __all__ = [
     "Delta",
     "Edit",
     "Eraser",
+    "ErasureEffect",
     "Intervention",
     "LowRank",
     "Needs",
@@ -157,4 +176,5 @@ __all__ = [
     "choose_vectors",
     "combine",
     "erase",
+    "state_effect",
 ]

@@ -139,6 +139,8 @@ class Eraser(ABC, Generic[On, Made]):
     """Subjects that it can erase from: those that answer with pictures, with texts, or either."""
     needs: ClassVar[Needs] = NOTHING
     aims: ClassVar[Aim] = "prompts"
+    solves: ClassVar[bool] = False
+    """Whether it is a linear solve, which says how far it came: `gap_left` in its `made_by`."""
     leads_by_guidance: ClassVar[bool] = False
     """Whether it acts through what guidance asks for without the prompt: it can do nothing where guidance asks no such
     thing, and says so when pictures are made that way."""

@@ -62,7 +62,7 @@ def panel(
     what = f"{concept.name!r}, {split} split"
     own, own_lists = _queries([concept.prompts(kind, split) for kind in forget], images, seed, what)
     rest, rest_lists = _queries([concept.prompts(kind, split) for kind in retain], others or images, seed + 1000, what)
-    return Panel(own, rest, concept.name, own_lists, rest_lists)
+    return Panel(own, rest, concept.label, own_lists, rest_lists)
 
 
 def _queries(

@@ -59,6 +59,16 @@ class Selection:
         """
         return max(tried.residual() - self.goal, 0.0) + 2 * max(self.retain - tried.retention(), 0.0)
 
+    def missed(self, tried: Outcome) -> tuple[str, ...]:
+        """Which marks an outcome does not reach, in words; empty where it reaches both."""
+        out = []
+        if tried.residual() > self.goal:
+            out.append(f"{tried.residual():.0%} of answers still show the concept (goal {self.goal:.0%})")
+        if tried.retention() < self.retain:
+            under = "" if self.keeps_floor(tried) else f", under the floor of {self.floor:.0%}"
+            out.append(f"others keep {tried.retention():.0%} of their recognition (asked: {self.retain:.0%}{under})")
+        return tuple(out)
+
     def best(self, tried: Sequence[AnyOutcome]) -> AnyOutcome | None:
         """The first of least `shortfall` among those that keep `floor`; None where none does.
 

@@ -175,7 +175,9 @@ def test_directions_of_cross_attention(make):
     torch.testing.assert_close(removal.dual.mT @ removal.basis, torch.eye(3, dtype=torch.float64), atol=1e-6, rtol=1e-6)
     candidates = DirectionCandidates(subject, CONCEPT, directions)
     few = Selection(images=6, sampling=SAMPLING)
-    search = search_vectors(candidates, tiny_recogniser(), counts=(1, 2), selection=few)
+    tested = panel(CONCEPT, split="fit", images=9)
+    looks = Remembers.of(subject, 0.0015)
+    search = search_vectors(candidates, looks, counts=(1, 2), tested=tested, selection=few)
     assert len(search.curve.removals) >= 1
     chosen = search.curve.chosen()
     assert len(search.subspaces) == (0 if chosen is None else 2 * len(subject.sites("cross_value_weight")))

@@ -37,6 +37,7 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
     on = "pictures"
     needs = Needs(anchor=True)
     aims = "prompts"
+    solves = True
     origin = "published"
     layers: tuple[int, ...] = ()
     """Layers of each text encoder whose MLPs are edited; empty: all that what is read depends on, but the last."""

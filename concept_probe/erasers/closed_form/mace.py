@@ -12,7 +12,7 @@ from torch import Tensor
 
 from concept_probe.erasers.closed_form.alignment import SUBJECT, TokenPolicy
 from concept_probe.erasers.closed_form.solve import Balance, Moments, solve_uce
-from concept_probe.erasers.closed_form.states import READERS, gather, multiplied, prompts_to_erase, readers
+from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, multiplied, prompts_to_erase, readers
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
@@ -72,6 +72,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
     on = "pictures"
     needs = Needs(anchor=True)
     aims = "prompts"
+    solves = True
     origin = "published"
     policy: TokenPolicy = "context"
     """Which tokens the first stage edits; `context` are all that follow or stand between those of the subject."""
@@ -140,7 +141,8 @@ class Mace(Eraser[DiffusionSubject, Edit]):
             )
             parts.append(Contribution(acts.target, refined.change, terms))
             retained.append(states.retained)
-            notes.append({"condition": refined.condition, "loss": loss_at_ends(losses)})
+            note = {"condition": refined.condition, "residual": refined.residual, "loss": loss_at_ends(losses)}
+            notes.append(note | fit_of(refined.change, states))
             guides |= states.texts
         deltas = self._fused(subject, sites, parts, torch.cat(retained)) if self.strength else {}
         names = [concept.name for concept in concepts]

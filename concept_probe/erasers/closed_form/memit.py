@@ -39,6 +39,7 @@ class Memit(Eraser[CausalLMSubject, Edit]):
     on = "texts"
     needs = Needs(answers=True)
     aims = "prompts"
+    solves = True
     origin = "published"
     layers: tuple[int, ...] = ()
     """Blocks whose down projections are edited, rising; empty: the four up to the middle. Later tokens read what

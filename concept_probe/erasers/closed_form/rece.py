@@ -99,6 +99,7 @@ class Rece(Eraser[DiffusionSubject, Edit]):
     on = "pictures"
     needs = Needs(anchor=True)
     aims = "prompts"
+    solves = True
     origin = "published"
     rounds: int = 2
     """How often embeddings are derived and led away after the first edit."""

@@ -33,6 +33,7 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
     makes = "edit"
     on = "texts"
     aims = "prompts"
+    solves = True
     origin = "published"
     guide: str | None = None
     """The name that stands in; None: that of the concept's first anchor, or of its first neighbour."""

@@ -83,6 +83,7 @@ class Speed(Eraser[DiffusionSubject, Edit]):
     on = "pictures"
     needs = Needs(anchor=True)
     aims = "prompts"
+    solves = True
     origin = "published"
     null: float = 0.03
     """Share of the retained states' energy that the directions left for the edit may hold: 0 leaves exactly those

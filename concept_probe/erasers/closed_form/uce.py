@@ -25,6 +25,7 @@ class Uce(Eraser[DiffusionSubject, Edit]):
     on = "pictures"
     needs = Needs(anchor=True)
     aims = "prompts"
+    solves = True
     origin = "published"
     policy: TokenPolicy = "suffix"
     """Which tokens of the concept's prompts are edited: `last_subject`, `subject` (all tokens that name it),

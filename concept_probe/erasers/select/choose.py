@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from concept_probe.erasers.effect import NothingSeen, refuse_unseen, with_note
 from concept_probe.evaluation.panel import Panel, panel, recognition, share_of_control, worst_residual, worst_retention
 from concept_probe.evaluation.selection import Selection
 from concept_probe.types import Concept, Erasure, Judge, Recogniser, Sampling, Score, Subspace
@@ -63,6 +65,25 @@ class Choice:
     """All of them on few pictures of few steps, in the order given; empty where there were too few to screen."""
     found: tuple[Subspace, ...] = ()
     """What the chosen erasure was made from, where the chooser knows."""
+    missed: tuple[str, ...] = ()
+    """Which marks the chosen one does not reach, in words; empty where it reaches both."""
+
+    @classmethod
+    def of(
+        cls, chosen: Tried, erasures: Mapping[str, Erasure], tried: Sequence[Tried], screened: Sequence[Tried],
+        selection: Selection,
+    ) -> Choice:  # fmt: skip
+        """The choice of one that was tried, which says what it did under `effect` of its `made_by`.
+
+        Warns where it misses a mark.
+        """
+        missed = selection.missed(chosen)
+        if missed:
+            best = "none reaches both marks, and the best is no good choice" if len(tried) > 1 else "it misses a mark"
+            warnings.warn(f"chosen {chosen.name!r}: {best}: {'; '.join(missed)}", stacklevel=3)
+        effect = {"before": chosen.forget.control, "left": chosen.residual(), "others_keep": chosen.retention()}
+        erasure = with_note(erasures[chosen.name], effect=effect | {"missed": list(missed)})
+        return cls(chosen.name, erasure, tuple(tried), tuple(screened), missed=missed)
 
 
 @dataclass(frozen=True)
@@ -81,8 +102,10 @@ class PanelJudge:
 
     @classmethod
     def of(cls, subject: Subject, recogniser: Judge, tested: Panel, sampling: Sampling, seed: int) -> PanelJudge:
-        """Look at the untouched subject once."""
+        """Look at the untouched subject once. Raises NothingSeen where it shows nothing of the concept."""
         forget = recognition(subject, tested.forget, recogniser, sampling, tested.concept)
+        if not forget[:, 0].any():
+            refuse_unseen(tested.concept, len(forget))
         retain = recognition(subject, tested.retain, recogniser, sampling, None)
         return cls(subject, recogniser, tested, sampling, forget, retain, seed)
 
@@ -119,7 +142,8 @@ def choose(
     Best: the first whose detection is at most the goal while others retain their recognition,
     in order of certainty after a screening (see `surest`), in the given order without one; those behind it get no
     careful look. Where none reaches both marks: of those that keep the floor, the one that is least short of them
-    (see `Selection.shortfall`); else the one that keeps most.
+    (see `Selection.shortfall`); else the one that keeps most. Then `missed` of the choice says by how much, and a
+    warning. Raises ValueError where the untouched subject shows nothing of the concept: everything would erase it.
     """
     if not erasures:
         raise ValueError("no erasure was given to choose from")
@@ -128,7 +152,11 @@ def choose(
     if len(names) > FINALISTS:
         few = panel(concept, images=SCREENED, others=SCREENED * 4 // 3, seed=seed + 7000)
         fast = replace(sampling, steps=max(1, round(sampling.steps / FEWER_STEPS)))
-        judge = PanelJudge.of(subject, recogniser, few, fast, seed)
+        try:
+            judge = PanelJudge.of(subject, recogniser, few, fast, seed)
+        except NothingSeen:
+            # So few steps show nothing. The careful look refuses where as many as asked for do not either.
+            judge = PanelJudge.of(subject, recogniser, few, sampling, seed)
         screened = [judge(name, erasure) for name, erasure in _shown(erasures, "screening erasures")]
         names = [t.name for t in surest(screened, selection)][:FINALISTS]
     careful = tested or panel(concept, images=images, others=images * 4 // 3, seed=seed)
@@ -139,7 +167,7 @@ def choose(
         if selection.reached(tried[-1:]):
             break  # nothing later in the order can be chosen over it
     chosen = selection.best(tried) or max(tried, key=Tried.retention)
-    return Choice(chosen.name, erasures[chosen.name], tuple(tried), tuple(screened))
+    return Choice.of(chosen, erasures, tried, screened, selection)
 
 
 def surest(tried: Sequence[Tried], selection: Selection) -> list[Tried]:

@@ -42,7 +42,10 @@ def choose_strength(
     is halved `halvings` times. Where none reaches both marks: of those that keep the floor, the one least short of them
     (see `Selection.shortfall`); else the one that keeps most.
 
-    Raises ValueError without a strength above 0, or without select prompts of both sides.
+    Then `missed` of the choice says so, and a warning.
+
+    Raises ValueError without a strength above 0, without select prompts of both sides, or where the untouched subject
+    gives no right answer.
     """
     if not strengths or min(strengths) <= 0:
         raise ValueError(f"strengths are {tuple(strengths)}; give some above 0")
@@ -73,7 +76,7 @@ def choose_strength(
             break
         kept = strength
     chosen = selection.reached(tried) or selection.best(tried) or max(tried, key=Tried.retention)
-    return Choice(chosen.name, names[chosen.name], tuple(tried))
+    return Choice.of(chosen, names, tried, (), selection)
 
 
 def written_panel(concept: Concept, texts: int, seed: int) -> Panel:

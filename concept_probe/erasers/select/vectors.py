@@ -59,7 +59,7 @@ def choose_vectors(
     seen = []
     for erasure in (eraser(subject, concept, ranked.random(count, seed)), choice.erasure):
         with erasure.on(subject):
-            seen.append(recognised(subject, tested.forget, recogniser, sampling, concept.name))
+            seen.append(recognised(subject, tested.forget, recogniser, sampling, tested.concept))
     drop = mean_score(seen[0] - seen[1], "drop against matched random ones", control=0.0, better="higher", seed=seed)
     if drop.low <= 0:
         return None

@@ -90,6 +90,11 @@ def removal_curve(
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"removing candidates for {name}", total=len(counts) + 1)
         before, untouched = target(), rest()
+        if not before.any():
+            raise ValueError(
+                f"{name!r}, the label of the concept's target prompts, is seen in none of {len(before)} pictures of the "
+                "untouched subject, so nothing can be found to cause it; check the label, the recogniser and the sampling"
+            )
         progress.advance(task)
         curve = RemovalCurve(mean_score(before, "detection before", better="lower", seed=seed), (), selection)
         for count in sorted(counts):

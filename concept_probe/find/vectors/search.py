@@ -84,7 +84,7 @@ def find_vectors(
     ValueError for a role that holds no concept vectors.
     """
     ranked = vector_candidates(subject, concept, role)
-    sees = recogniser or recogniser_for(concept.name, subject)
+    sees = recogniser or recogniser_for(concept.label, subject)
     searches: list[VectorSearch] = []
     for candidates in ranked:
         searches.append(

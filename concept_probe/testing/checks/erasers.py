@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.erasers import ERASERS, Edit, Intervention
+from concept_probe.erasers.erasure.gap import gaps_left
 from concept_probe.families import Subject
 from concept_probe.testing import found
 from concept_probe.testing.law import Laws, about, once, shared_subject
@@ -111,6 +112,11 @@ class EraserLaws(Laws):
                           implicit=Splits())  # fmt: skip
         told = replace(eraser, guide="dog", strength=0.0)(subject, concept).made_by["guides"]
         assert told == {"a red cat": "a red dog", "cat": "dog", "the cat in a catalogue": "the dog in a catalogue"}
+
+    @about(lambda eraser: eraser.solves)
+    @once
+    def test_a_solve_says_what_it_left(self, erasure: Any) -> None:
+        assert gaps_left(erasure.made_by)["gap_left"] >= 0
 
     def test_it_tells_which_prompts_it_may_have_seen(self, erasure: Any) -> None:
         """An audit refuses to ask any of these."""
