@@ -75,7 +75,7 @@ class Unguide(Eraser[DiffusionSubject, Intervention]):
     absent: float = 2.0
     """w of other trajectories; 1 leaves the base model alone."""
     watch: int = 3
-    """Steps of a trajectory, from its start, that are measured; w goes by those so far, and is settled after the last."""
+    """Passes of a trajectory, from its start, that are measured; w goes by those so far, and is settled after the last."""
     threshold: float | None = None
     """Adapters' change of a prompt's predictions over that of the empty prompt's, above which a trajectory is one of the
     concept; None: what divides the concept's prompts of the select split from the others."""
@@ -134,8 +134,8 @@ class Unguide(Eraser[DiffusionSubject, Intervention]):
         """The adapters' influence at each of the first steps of the base model's trajectories for prompts."""
         count = self.training.pictures
         buffer = collect(subject, evenly(prompts, count), count, self.training.sampling, self.training.seed + 500)
-        firsts = buffer.timesteps.unique(sorted=True)[-self.watch :]
-        buffer = buffer.rows(torch.isin(buffer.timesteps, firsts).nonzero()[:, 0])
+        assert buffer.passes is not None  # they were collected, so it is known
+        buffer = buffer.rows((buffer.passes < self.watch).nonzero()[:, 0])
         changes = []
         for asked in (list(buffer.prompts), [Prompt("")] * len(buffer)):
             base = predictions(subject, buffer, asked)

@@ -26,9 +26,13 @@ class LatentBuffer:
     """(n,), whole numbers: those of schedulers that step between them are cut"""
     prompts: tuple[Prompt, ...]
     """What each trajectory was asked for, n of them."""
+    passes: Tensor | None = None
+    """(n,): the pass of its trajectory that each was met in, where that is known."""
 
     def rows(self, index: Tensor) -> LatentBuffer:
-        return LatentBuffer(self.inputs[index], self.timesteps[index], tuple(self.prompts[i] for i in index.tolist()))
+        prompts = tuple(self.prompts[i] for i in index.tolist())
+        passes = None if self.passes is None else self.passes[index]
+        return LatentBuffer(self.inputs[index], self.timesteps[index], prompts, passes)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -44,7 +48,7 @@ def collect(
     """
     queries = [Query(prompts[i % len(prompts)], seed + i) for i in range(count)]
     site = subject.sites("denoiser_in")[0]
-    inputs, timesteps, asked = [], [], []
+    inputs, timesteps, passes, asked = [], [], [], []
     for start in range(0, len(queries), sampling.batch):
         batch = queries[start : start + sampling.batch]
 
@@ -52,11 +56,12 @@ def collect(
             rows = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
             inputs.append(x[rows].clone())
             timesteps.append(torch.full((len(rows),), moment.timestep or 0, device=x.device))
+            passes.append(torch.full((len(rows),), moment.step or 0, device=x.device))
             asked.extend(batch[moment.prompts[i]].prompt for i in rows)
 
         with tap(subject, {site: look}):
             subject.run_to([site], batch, sampling)
-    return LatentBuffer(torch.cat(inputs), torch.cat(timesteps), tuple(asked))
+    return LatentBuffer(torch.cat(inputs), torch.cat(timesteps), tuple(asked), torch.cat(passes))
 
 
 @torch.no_grad()
