@@ -81,9 +81,10 @@ class PictureErasers(EraserLaws):
 
         assert moved(erasure) > self.of_random(moved, eraser, subject, SOME)
 
-    @about(lambda eraser: not edits(eraser))
+    @about(lambda eraser: not edits(eraser) and eraser.aims != "to_anchor")
     @once
     def test_a_guard_acts_without_guidance_or_says_that_it_can_not(self, subject: Subject, erasure: Any) -> None:
+        """Those that tell trajectories of the concept from others may take these for others, and are left out."""
         asked = [Query(p, i) for i, p in enumerate(self.concept.target.fit[:2])]
         plain = replace(TINY_SAMPLING, guidance=1.0)
         before = subject.generate(asked, plain)
