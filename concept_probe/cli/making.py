@@ -97,7 +97,7 @@ def _from_texts(
     """The strength is chosen on the select split. Columns are looked for where they are worked on."""
     from concept_probe.erasers import ERASERS, choose_strength, erase
     from concept_probe.erasers.effect import NothingSeen
-    from concept_probe.erasers.select.strength import STRENGTH_CHOICE
+    from concept_probe.erasers.select.strength import STRENGTH_CHOICE, STRENGTHS
     from concept_probe.find import find_features, find_lm_columns
 
     found = tuple(find_features(autoencoders, subject, concept, seed=seed)) if autoencoders else ()
@@ -119,8 +119,8 @@ def _from_texts(
     try:
         choice = choose_strength(subject, concept, erasure, recogniser=looks, selection=selection)
     except NothingSeen as problem:
-        step(f"no strength can be chosen, so it stays as it is: {problem}")
-        return found, erasure
+        step(f"no strength can be chosen, so the gentlest is taken: {problem}")
+        return found, erasure.scaled(min(STRENGTHS))
     for tried in choice.tried:
         step(
             f"{tried.name}: {tried.residual():.0%} of the concept's answers right, others keep {tried.retention():.0%}"

@@ -35,7 +35,7 @@ def test_run_erases_audits_and_writes_a_report(files, tmp_path):
     assert report.concept == "cat" and report.erasure == "npo" and report.writings
     assert {f.metric for f in report.findings} >= {"success of in_context", "success of temperature"}
     assert (out / "edit" / "edit.json").is_file() and (out / "report.html").is_file()
-    assert "no strength can be chosen, so it stays as it is: 'cat'" in " ".join(shown.output.split())
+    assert "no strength can be chosen, so the gentlest is taken: 'cat'" in " ".join(shown.output.split())
     assert "tokens=8" in report.provenance["sampling"]
 
 
