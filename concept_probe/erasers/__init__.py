@@ -21,7 +21,7 @@ from concept_probe.erasers.closed_form.rece import Rece
 from concept_probe.erasers.closed_form.rocr import Rocr
 from concept_probe.erasers.closed_form.speed import Speed
 from concept_probe.erasers.closed_form.uce import Uce
-from concept_probe.erasers.effect import ErasureEffect, state_effect, with_effect
+from concept_probe.erasers.effect import StatedEffect, state_effect, with_effect
 from concept_probe.erasers.eraser import Eraser, Made, Needs
 from concept_probe.erasers.erasure.combine import combine
 from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
@@ -162,11 +162,11 @@ __all__ = [
     "Delta",
     "Edit",
     "Eraser",
-    "ErasureEffect",
     "Intervention",
     "LowRank",
     "Needs",
     "Shift",
+    "StatedEffect",
     "Training",
     "Tried",
     "WrongBase",

@@ -30,7 +30,7 @@ ASKED, BRIEFLY = 2, Sampling(steps=2, guidance=4.0)
 
 
 @dataclass(frozen=True)
-class ErasureEffect:
+class StatedEffect:
     """What answers to prompts of the select split show under an erasure; shares, 0..1."""
 
     label: str
@@ -72,7 +72,7 @@ def state_effect(
     answers: int = 12,
     sampling: Sampling = Sampling(),
     seed: int = 0,
-) -> ErasureEffect:
+) -> StatedEffect:
     """Look at about `answers` answers to the concept's select prompts, and as many to others, before and under an erasure.
 
     >>> state_effect(edit, subject, concept, detect.recogniser("emoji")).faults()
@@ -100,7 +100,7 @@ def state_effect(
         for kind, rows in kinds.items()
     }
     blank = [_share([t.seen in ("none", "error") for t in trials]) for trials in (before, after)]
-    return ErasureEffect(asked.concept, start, left, kept, (blank[0], blank[1]), len(queries))
+    return StatedEffect(asked.concept, start, left, kept, (blank[0], blank[1]), len(queries))
 
 
 class NothingSeen(ValueError):
