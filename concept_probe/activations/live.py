@@ -81,6 +81,11 @@ class Live:
         return tuple(q.prompt for q in self.queries)
 
     @property
+    def skips_first(self) -> bool:
+        """Whether first positions of texts are left out."""
+        return not self._first
+
+    @property
     def weight_hash(self) -> str:
         """Of the subject as it is now; reads every weight."""
         return self._running.weight_hash()

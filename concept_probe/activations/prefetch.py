@@ -209,6 +209,11 @@ class Prefetched:
         return self.source.subject
 
     @property
+    def skips_first(self) -> bool:
+        """Whether the source leaves first positions of texts out."""
+        return bool(getattr(self.source, "skips_first", False))
+
+    @property
     def weight_hash(self) -> str:
         return self.source.weight_hash
 

@@ -42,7 +42,7 @@ def test_training_and_judging_leave_first_tokens_out(subject, tmp_path):
     drawn = next(learned.batches(site, len(behind), window=None))
     torch.testing.assert_close(sorted_rows(drawn), sorted_rows(behind))
     sae = train_sae(store, site=site, k=2, expansion=2, samples=64 * 8, options=TrainingOptions(batch=64))
-    assert sae.made_by["weight_hash"] == subject.weight_hash()
+    assert sae.made_by["weight_hash"] == subject.weight_hash() and sae.made_by["first_token"] == "left out"
 
 
 def test_who_asks_for_first_tokens_gets_them(subject):

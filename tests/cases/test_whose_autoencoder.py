@@ -73,7 +73,7 @@ def test_who_means_it_says_so(sae, other, tmp_path):
 def test_an_erased_subject_is_still_its_own(sae, subject):
     weight = subject.sites("mlp_value")[0]
     matrix = subject.parameter(weight)
-    delta = LowRank(torch.ones(matrix.shape[0], 1) * 0.01, torch.ones(1, matrix.shape[1]) * 0.01)
+    delta = LowRank(torch.ones(matrix.shape[0], 1) * 0.01, torch.ones(matrix.shape[1], 1) * 0.01)
     edit = Edit("probe", CONCEPT.name, {f"{weight.component}/{weight.path}:weight": delta}, subject.weight_hash())
     with edit.on(subject):
         assert subject.weight_hash() != sae.made_by["weight_hash"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from concept_probe.learn.belongs import check_rows_belong
 from concept_probe.learn.sae import Sae
-from concept_probe.learn.train.seen_prompts import prompt_text, seen_texts
+from concept_probe.learn.train.seen_prompts import FIRST_TOKEN, prompt_text, seen_texts
 from concept_probe.learn.train.source import Selective
 from concept_probe.types import Prompt, Query, Site
 
@@ -82,7 +82,8 @@ def hold(sae: Sae, activations: HeldOut, queries: Sequence[Prompt | Query] = (),
     Raises ValueError where site or width differ (naming both), for rows of another model, where fewer than two prompts
     have rows, or where a prompt was in training; FloatingPointError for a row that is not finite.
     """
-    activations = activations.learnable() if isinstance(activations, Selective) else activations
+    if FIRST_TOKEN in sae.made_by and isinstance(activations, Selective):
+        activations = activations.learnable()  # what it never saw is no part of what it can be judged on
     _matches(sae, activations)
     check_rows_belong(sae, activations)
     _unseen(sae, (*activations.prompts, *queries))

@@ -8,6 +8,8 @@ from concept_probe.storage import text_sha256
 from concept_probe.types import Prompt, Query
 
 MARK_DIGITS = 12
+FIRST_TOKEN = "first_token"
+"""Key of `made_by` of a dictionary that was learned without the first position of every text."""
 
 
 def prompt_text(prompt: Prompt | Query | str) -> str:
@@ -29,7 +31,14 @@ def prompt_marks(prompts: Iterable[Prompt | Query | str]) -> str:
 def source_provenance(source: object) -> dict[str, str]:
     """What a store says about itself: its subject, the subject's weight hash, and marks of its prompts."""
     known = {name: str(getattr(source, name)) for name in ("subject", "weight_hash") if hasattr(source, name)}
+    known |= {FIRST_TOKEN: "left out"} if _skips_first(source) else {}
     return {**known, "prompts": prompt_marks(getattr(source, "prompts", ()))}
+
+
+def _skips_first(source: object) -> bool:
+    """Whether training leaves out the first position of every text of this source."""
+    chosen = getattr(source, "learnable", None)
+    return bool(getattr(source, "skips_first", False) or (callable(chosen) and chosen() is not source))
 
 
 def seen_texts(marks: object, prompts: Iterable[Prompt | Query | str]) -> list[str]:
