@@ -11,7 +11,7 @@ from torch import Tensor
 
 import concept_probe as cp
 from concept_probe.activations import tap
-from concept_probe.erasers import Memit, Pisces
+from concept_probe.erasers import Memit, Pisces, Rocr
 from concept_probe.erasers.projection.leace import Leace
 from concept_probe.families import CausalLMSubject, LanguageModel, adopt
 from concept_probe.find.language.unembedding import Unembedding, read_columns
@@ -185,6 +185,8 @@ def test_a_closed_form_edit_reaches_what_it_asks_of_the_blocks(model_of, name):
 def test_an_edit_that_does_not_reach_its_goal_is_an_error(model_of):
     with pytest.raises(ValueError, match=r"leaves \d+% of the way .* lower `lam`"):
         Memit(lam=1e9, steps=2)(model_of("gemma2"), tiny_facts())
+    with pytest.raises(ValueError, match=r"leaves \d+% of the way .* lower `beta`"):
+        Rocr(beta=1e6)(model_of("gemma2"), tiny_facts())
 
 
 @pytest.mark.parametrize("name", ["gemma3", "mistral", "gpt_neo", "xglm", "granite"])

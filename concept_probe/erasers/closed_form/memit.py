@@ -12,7 +12,7 @@ from torch import Tensor
 from concept_probe.activations import read_site
 from concept_probe.erasers.closed_form.goals import OffsetSearch, with_offsets
 from concept_probe.erasers.closed_form.key_values import solve_key_values
-from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject
+from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject, refuse_gap
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
@@ -22,9 +22,6 @@ from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.erasers.unlearning.answer_sets import AnswerPair, answer_pairs, preferred_pairs
 from concept_probe.families import CausalLMSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Site, Subspace
-
-GAP = 0.9
-"""Largest share of the way that an edit may leave and still be one."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,8 @@ class Memit(Eraser[CausalLMSubject, Edit]):
         return cls(steps=12)
 
     def make(self, subject: CausalLMSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
-        """Raises ValueError where there is nothing to keep, for a layer that the model lacks, and for an edit that leaves more
-        than `GAP` of the way to what should be said."""
+        """Raises ValueError where there is nothing to keep, for a layer that the model lacks, and for an edit that leaves
+        nearly all of the way to what should be said."""
         layers = edited_blocks(subject, self.layers, self.name)
         goals: dict[str, AnswerPair] = {}
         for prompt, text in answer_pairs(concept, self.sources):
@@ -90,11 +87,9 @@ class Memit(Eraser[CausalLMSubject, Edit]):
             else:
                 goal, losses = self.wanted(subject, subject.sites("resid")[layers[-1]], preferred, places)
                 deltas, left = self.written(subject, layers, prompts, places, goal, others)
-            if not left <= GAP:
-                raise ValueError(
-                    f"memit: the edit of blocks {', '.join(map(str, layers))} leaves {left:.0%} of the way to what should be "
-                    f"said, more than {GAP:.0%}; lower `lam` ({self.lam:g}), keep fewer prompts, or edit other `layers`"
-                )
+            refuse_gap(
+                self.name, left, layers, f"lower `lam` ({self.lam:g}), keep fewer prompts, or edit other `layers`"
+            )
             deltas = {where: delta.scaled(self.strength) for where, delta in deltas.items()}
             shares = {"loss": loss_at_ends(losses), "gap_left": [left]}
         return self.edit(subject, concept, deltas, layers=list(layers), **shares)

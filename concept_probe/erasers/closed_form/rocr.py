@@ -12,7 +12,7 @@ from concept_probe.activations import read_site
 from concept_probe.erasers.closed_form.destinations import renamed, texts_of
 from concept_probe.erasers.closed_form.solve import Solution, solve_uce
 from concept_probe.erasers.closed_form.states import TokenStates, fit_of, multiplied
-from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject
+from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject, refuse_gap
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
@@ -53,8 +53,8 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
     """Factor on the change of the weights; at 0 nothing is solved."""
 
     def make(self, subject: CausalLMSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
-        """Raises ValueError where no fit prompt names its subject, there is no other name or nothing to keep, or for a layer
-        that the model lacks.
+        """Raises ValueError where no fit prompt names its subject, there is no other name or nothing to keep, for a layer that
+        the model lacks, and for an edit that leaves nearly all of the way to the other name.
         """
         layers = edited_blocks(subject, self.layers, self.name)
         edited = [p for kind in self.sources for p in concept.prompts(kind, "fit") if p.subject]
@@ -77,6 +77,9 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
             solution = self.solved(keys)
             solved[str(value)] = {"condition": solution.condition, "residual": solution.residual}
             solved[str(value)] |= fit_of(solution.change, keys)
+            refuse_gap(
+                self.name, solved[str(value)]["gap_left"], [layer], "lower `beta` or `lam`, or keep fewer prompts"
+            )
             deltas |= multiplied(subject, [value], solution.change, len(edited), 1.0)
         deltas = {where: delta.scaled(self.strength) for where, delta in deltas.items()}
         return self.edit(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import read_site
+from concept_probe.erasers.erasure.gap import GAPS
 from concept_probe.families import CausalLMSubject
 from concept_probe.types import PAD, SUBJECT, Prompt, Site
 
@@ -25,6 +26,15 @@ def edited_blocks(model: CausalLMSubject, layers: Sequence[int], method: str) ->
             f"{method}: layers are {chosen}; give rising numbers of blocks, {model.name} has 0 to {count - 1}"
         )
     return chosen
+
+
+def refuse_gap(method: str, left: float, layers: Sequence[int], mend: str) -> None:
+    """Raise ValueError for a solve that leaves more of the way to its goal than an edit may: it would be none, or a wrong one."""
+    if not left <= GAPS["gap_left"]:
+        raise ValueError(
+            f"{method}: the edit of blocks {', '.join(map(str, layers))} leaves {left:.0%} of the way to what should be given "
+            f"instead, more than {GAPS['gap_left']:.0%}; {mend}"
+        )
 
 
 def last_of_subject(model: CausalLMSubject, prompts: Sequence[Prompt]) -> Tensor:
