@@ -2,15 +2,18 @@
 
     python benchmarks/sae_resume.py [--kills 20]
 
-Each kill hits a run in a process of its own, wherever it happens to be: in a step, in writing a snapshot, in starting
-up. Ends with one line of JSON: how often it was killed, and whether the finished weights were identical each time.
+Each kill hits a run in a process of its own. Every second one hits wherever the run happens to be: in a step, in starting
+up; the others hit in the middle of writing a snapshot, with half of one of its tensors on the disk. Ends with
+one line of JSON: how often it was killed, and whether the finished weights were identical each time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from concept_probe.learn import TrainingOptions, load_sae, train_sae
+from concept_probe.storage import tensors
 from concept_probe.threads import use_threads
 from concept_probe.types import Site
 
@@ -57,9 +61,14 @@ def killed_run(folder: Path, chance: random.Random, longest: float) -> int:
     """Start and kill until the run is whole; each life lasts a random time. Returns how often it was killed."""
     kills = 0
     while True:
-        process = subprocess.Popen([sys.executable, __file__, "--worker", str(folder)])
+        writing = kills % 2 == 1 and kills < 4
+        after = ["--dies-in-write", str(chance.randrange(1, 60))] if writing else []
+        process = subprocess.Popen([sys.executable, __file__, "--worker", str(folder), *after])
         try:
-            process.wait(timeout=chance.uniform(0.2, longest) if kills < 4 else None)
+            process.wait(timeout=chance.uniform(0.2, longest) if kills < 4 and not writing else None)
+            if writing and process.returncode == -signal.SIGKILL:
+                kills += 1
+                continue
             if process.returncode:
                 raise SystemExit(f"the run failed with exit status {process.returncode}")
             return kills
@@ -69,12 +78,30 @@ def killed_run(folder: Path, chance: random.Random, longest: float) -> int:
             kills += 1
 
 
+def die_in_write(number: int) -> None:
+    """Kill this process in the middle of the `number`-th piece of a file of tensors that it writes."""
+    write_all, left = tensors.write_all, number
+
+    def dying(descriptor: int, data: bytes | memoryview) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.write(descriptor, memoryview(data)[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        write_all(descriptor, data)
+
+    tensors.write_all = dying
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="how many kills there must be at least")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--dies-in-write", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
+        if options.dies_in_write:
+            die_in_write(options.dies_in_write)
         train(options.worker)
         return
     start = time.perf_counter()

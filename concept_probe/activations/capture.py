@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from concept_probe.activations.writer import StoreWriter
 from concept_probe.families.progress import progress
 from concept_probe.families.subject import SAMPLING
 from concept_probe.families.text.tokens import queries_of
-from concept_probe.storage import only_writer
+from concept_probe.storage import only_writer, text_sha256
 from concept_probe.types import Prompt, Query, Sampling, Site
 
 if TYPE_CHECKING:
@@ -58,9 +59,12 @@ def capture(
         header |= {
             "steps": None if options.steps is None else sorted(set(options.steps)),
             "sampling": {"steps": sampling.steps, "guidance": sampling.guidance},
+            **_scheduler(subject),
         }
     if subject.reads_forward:
         header["reads_forward"] = True
+    if on := subject.state.on():
+        header["on"] = on
     owner = tempfile.TemporaryDirectory(prefix="concept_probe-") if folder is None else None
     place = Path(owner.name if owner else str(folder))
     with only_writer(place, "a capture"):
@@ -82,6 +86,16 @@ def capture(
             "from it: keep other kinds, or branches that the guidance runs"
         )
     return acts
+
+
+def _scheduler(subject: Subject) -> dict[str, Any]:
+    """The pipeline's scheduler, whose settings shape every trajectory and stand in no weight."""
+    scheduler = getattr(subject.pipeline, "scheduler", None)
+    if scheduler is None:
+        return {}
+    told = {name: value for name, value in dict(scheduler.config).items() if not name.startswith("_")}
+    digest = text_sha256(json.dumps(told, sort_keys=True, default=str))
+    return {"scheduler": [type(scheduler).__name__, digest]}
 
 
 def _header(

@@ -50,6 +50,8 @@ _HEADER = Fields(
         "branches": Items(Text(BRANCHES)),
         "steps": Maybe(Items(Whole())),
         "sampling": Free(),
+        "scheduler": Tuple((Text(), HASH)),
+        "on": Items(Text()),
         "reads_forward": Flag(),
     },
 )

@@ -94,6 +94,21 @@ class State:
         self._moments: list[Moment] = []
         self._users = Users()
         self._reads: list[Reads] = []
+        self._acting: list[tuple[int, str]] = []
+
+    @contextmanager
+    def acting(self, what: str) -> Iterator[None]:
+        """Say that `what`, which changes what the subject does and no weight, is on inside."""
+        entry = (self._depth, what)
+        self._acting.append(entry)
+        try:
+            yield
+        finally:
+            self._acting.remove(entry)
+
+    def on(self) -> list[str]:
+        """What is on and awake that no hash of weights tells: each as `acting` was told it."""
+        return [what for depth, what in self._acting if not self.asleep(depth)]
 
     def alone(self) -> AbstractContextManager[None]:
         """Keep other threads out until the end of the block. Raises RuntimeError where one is inside."""

@@ -357,3 +357,35 @@ def test_a_huge_picture_is_not_decoded(tmp_path):
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(CorruptFile, match=r"huge\.png: not a whole picture"):
         read_picture(path, "take a smaller one")
+
+
+def test_a_store_is_of_the_state_of_its_subject(subject, tmp_path):
+    from diffusers import DDIMScheduler
+
+    from concept_probe.erasers.erasure.intervention import Intervention
+    from concept_probe.types import Query, Sampling
+
+    site = subject.sites("text_stream")[0]
+    bare = capture(subject, PROMPTS, sites=[site], folder=tmp_path / "text")
+    guard = Intervention("guard", "camel", {site: lambda x, moment: torch.ones_like(x)}, made_by={"method": "guard"})
+    with guard.on(subject):
+        with pytest.raises(ValueError, match=r"holds another capture: its on is null, asked for is .*guard of camel"):
+            capture(subject, PROMPTS, sites=[site], folder=tmp_path / "text")
+        guarded = capture(subject, PROMPTS, sites=[site], folder=tmp_path / "guarded")
+        with subject.state.pristine():
+            assert torch.equal(
+                capture(subject, PROMPTS, sites=[site], folder=tmp_path / "text").read(site).x, bare.read(site).x
+            )
+    assert not torch.equal(guarded.read(site).x, bare.read(site).x)
+    with pytest.raises(ValueError, match="another capture: its on is"), guard.scaled(2).on(subject):
+        capture(subject, PROMPTS, sites=[site], folder=tmp_path / "guarded")
+
+    more = {"roles": ["cross_out"], "sampling": Sampling(steps=2), "folder": tmp_path / "pictures"}
+    capture(subject, [Query(PROMPTS[0], 0)], **more)
+    own = subject.pipeline.scheduler
+    try:
+        subject.pipeline.scheduler = DDIMScheduler.from_config(own.config, beta_end=0.5)
+        with pytest.raises(ValueError, match="its scheduler is"):
+            capture(subject, [Query(PROMPTS[0], 0)], **more)
+    finally:
+        subject.pipeline.scheduler = own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from concept_probe.activations import tap
 from concept_probe.erasers.erasure.provenance import condensed
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.families.diffusion.trajectory import SamplingHook
+from concept_probe.storage import text_sha256
 from concept_probe.types import Moment, Site
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Intervention:
             yield subject
             return
         with contextlib.ExitStack() as stack:
+            stack.enter_context(subject.state.acting(self._told()))
             actions = self._watched() if self.leads_by_guidance else self.actions
             stack.enter_context(tap(subject, {site: self._added(change) for site, change in actions.items()}))
             if self.between:
@@ -81,6 +84,11 @@ class Intervention:
             return acting
 
         return {site: watched(change) for site, change in self.actions.items()}
+
+    def _told(self) -> str:
+        """What tells it from others, as far as it says how it was made."""
+        told = {**self.describe(), "made_by": dict(self.made_by)}
+        return f"{self.name} of {self.concept} ({text_sha256(json.dumps(told, sort_keys=True, default=str))[:16]})"
 
     def _hook(self, between: Between) -> SamplingHook:
         def after(trajectory: Trajectory, step: int) -> None:
