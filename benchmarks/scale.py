@@ -4,9 +4,10 @@
     python benchmarks/scale.py --summary
 
 Weights are random, in the shape of the real ones: U-Net, autoencoder and CLIP-L text encoder, 4.3 GB in float32; nothing
-is downloaded. The model is written to a temporary folder by one process and measured by another, so that the peak of
-memory is that of using it. Each number stands beside what it can't be faster than. The row is appended to FILE, and ends
-the output as one line of JSON.
+is downloaded. UCE moves the last subject token of each prompt: what an edit costs to switch on grows with its rank. The
+model is written to a temporary folder by one process and measured by another, so that the peak of memory is that of
+using it. Each number stands beside what it can't be faster than. The row is appended to FILE, and ends the output as one
+line of JSON.
 """
 
 from __future__ import annotations
@@ -140,15 +141,20 @@ def measure(folder: str, count: int, shape: str) -> dict[str, Any]:
     begin = time.perf_counter()
     subject = load(folder)
     assert isinstance(subject, DiffusionSubject)
-    found: dict[str, Any] = {"shape": shape, "prompts": count, "load_s": time.perf_counter() - begin}
+    found: dict[str, Any] = {
+        "shape": shape,
+        "prompts": count,
+        "policy": "last_subject",
+        "load_s": time.perf_counter() - begin,
+    }
     tensors = [x for c in subject.components.values() for x in (*c.parameters(), *c.buffers())]
     found["weights_mb"] = sum(x.numel() * x.element_size() for x in tensors) / 1e6
     found["hash_s"] = timed(subject.weight_hash)
     found["plain_sha256_s"] = timed(lambda: plain_sha256(subject))
     found["again_s"] = timed(subject.weight_hash, 3)
-    concept, method = tiny_concept(), Uce()
-    edit = erase("uce", subject, concept)
-    found["erase_s"] = timed(lambda: erase("uce", subject, concept), 2)
+    concept, method = tiny_concept(), Uce(policy="last_subject")
+    edit = erase(method, subject, concept)
+    found["erase_s"] = timed(lambda: erase(method, subject, concept), 2)
     asked = {name: getattr(method, name) for name in ("policy", "guide", "sources", "preserve")}
     states = gather(subject, concept, method="uce", **asked)
     found["states_s"] = timed(lambda: gather(subject, concept, method="uce", **asked), 2)

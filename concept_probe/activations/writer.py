@@ -28,9 +28,12 @@ from concept_probe.activations.store import COLUMNS
 from concept_probe.storage import UNFINISHED, WrongFile
 from concept_probe.types import Site
 
+MOST_HELD = 2**27
+"""Bytes of all sites together that wait at the end of a batch without a shard being written: 128 MiB."""
+
 
 class StoreWriter:
-    """Rows come in by site; a shard goes out when any site has `shard_rows` of them.
+    """Rows come in by site; a shard goes out when any site has `shard_rows` of them, or all together `MOST_HELD` bytes.
 
     Shards written in the middle of a batch are marked as such, and dropped by a rerun, which starts at a batch.
     """
@@ -124,7 +127,8 @@ class StoreWriter:
         pending = any(self._rows.values())
         shards = self.manifest["shards"]
         split = bool(shards) and not shards[-1]["whole"]
-        if pending and (finished or split or max(self._rows.values()) >= self.shard_rows // 2):
+        enough = max(self._rows.values()) >= self.shard_rows // 2 or self._held() >= MOST_HELD
+        if pending and (finished or split or enough):
             self._flush(done, whole=True)
         elif shards and not pending:
             shards[-1] |= {"done": done, "whole": True}
@@ -160,9 +164,12 @@ class StoreWriter:
         self._file.write(self.manifest)
         remove_journal(self.folder)
 
+    def _held(self) -> int:
+        """Bytes that wait to be written."""
+        return sum(t.numel() * t.element_size() for parts in self._buffers.values() for p in parts for t in p.values())
+
     def _refuse_without_room(self, done: int, total: int) -> None:
-        held = sum(t.numel() * t.element_size() for parts in self._buffers.values() for p in parts for t in p.values())
-        need, free = held * total // max(done, 1), shutil.disk_usage(self.folder).free
+        need, free = self._held() * total // max(done, 1), shutil.disk_usage(self.folder).free
         if need > free:
             raise OSError(
                 errno.ENOSPC,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from concept_probe.activations import Activations, CaptureOptions, capture, writer
 from concept_probe.activations.journal import JOURNAL
@@ -77,3 +78,13 @@ def test_a_line_that_was_altered_is_named(subject, tmp_path):
         Activations.open(tmp_path)
     with pytest.raises(CorruptFile, match="line 1"):
         store(subject, tmp_path)
+
+
+def test_rows_of_many_sites_do_not_pile_up(subject, tmp_path, monkeypatch):
+    one = capture(subject, PROMPTS, roles=["text_stream"])
+    monkeypatch.setattr(writer, "MOST_HELD", 200_000)
+    many = capture(subject, PROMPTS, roles=["text_stream"], folder=tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) >= 3
+    assert max(path.stat().st_size for path in tmp_path.glob("*.safetensors")) < 1_000_000
+    for site in one.sites:
+        assert torch.equal(one.read(site).x, many.read(site).x)
