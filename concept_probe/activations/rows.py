@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from concept_probe.activations.store import COLUMNS
-from concept_probe.activations.tap import tap
+from concept_probe.activations.tap import refuse_shared_modules, tap
 from concept_probe.families.text.kinds import kind_numbers
 from concept_probe.registry import look_up
 from concept_probe.types import BRANCHES, Branch, Moment, Query, Sampling, Site
@@ -46,7 +46,8 @@ class CaptureOptions:
 def chosen_sites(subject: Subject, roles: Sequence[str], sites: Sequence[Site]) -> tuple[Site, ...]:
     """Every site of `roles`, then `sites`, each once.
 
-    Raises UnknownName for a role or site that the subject lacks; ValueError if there is none, or one is a weight.
+    Raises UnknownName for a role or site that the subject lacks; ValueError if there is none, or for one that is a weight
+    or stands for several.
     """
     wanted = tuple(dict.fromkeys((*(s for role in roles for s in subject.sites(role)), *sites)))
     passed = [role for role in subject.roles() if all(site.side != "weight" for site in subject.sites(role))]
@@ -59,6 +60,7 @@ def chosen_sites(subject: Subject, roles: Sequence[str], sites: Sequence[Site]) 
                 f"site {str(site)!r} is a weight, so nothing passes there to be captured; roles that can be: "
                 f"{', '.join(passed)}"
             )
+    refuse_shared_modules(subject, wanted)
     return wanted
 
 

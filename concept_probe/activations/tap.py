@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,21 @@ def tap(subject: Subject, looks: Mapping[Site, Look]) -> Iterator[None]:
             raise ValueError(
                 f"{subject.name}: a forward pass of {site.component!r} ran to its end and never met site {str(site)!r}; "
                 f"{passed_over(components[site.component], site.path)}"
+            )
+
+
+def refuse_shared_modules(subject: Subject, sites: Iterable[Site]) -> None:
+    """Raise ValueError for a site whose module stands at several paths: what passes at one is seen at the other too."""
+    paths: dict[nn.Module, set[str]] = defaultdict(set)
+    for name, root in subject.components.items():
+        for path, module in root.named_modules(remove_duplicate=False):
+            paths[module].add(f"{name}/{path}")
+    for site in sites:
+        others = paths[subject.module(site)] - {f"{site.component}/{site.path}"}
+        if others:
+            raise ValueError(
+                f"{subject.name}: the module at site {str(site)!r} is the one at {sorted(others)[0]!r} too, so nobody can tell "
+                "what passes at which; give each place a module of its own (a deep copy)"
             )
 
 

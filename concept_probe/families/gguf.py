@@ -120,10 +120,16 @@ def _convert(file: Path, folder: Path) -> None:
     try:
         with _without_bar():
             loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                str(file.parent), gguf_file=file.name, dtype=torch.float32, output_loading_info=True
+                str(file.parent),
+                gguf_file=file.name,
+                dtype=torch.float32,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
         model, info = loaded
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+            str(file.parent), gguf_file=file.name, trust_remote_code=False
+        )
     except Exception as problem:  # a damaged file fails wherever its reader stumbles
         raise ValueError(f"GGUF file {str(file)!r} could not be read as a language model: {problem}") from problem
     if info["missing_keys"]:

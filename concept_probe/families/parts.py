@@ -13,10 +13,28 @@ PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def unwrapped(module: Any) -> Any:
-    """The module inside what `torch.compile(module)` gives; any other as it is."""
-    while isinstance(module, OptimizedModule):
-        module = module._orig_mod
-    return module
+    """The module inside what `torch.compile(module)`, data parallelism or peft gives; any other as it is.
+
+    A peft model only calls the module in which its adapters are, unless it puts tokens of its own before the prompt.
+    """
+    while True:
+        if isinstance(module, OptimizedModule):
+            module = module._orig_mod
+        elif isinstance(module, PARALLEL):
+            module = module.module
+        elif _is_peft(module) and not _prompts(module):
+            module = module.get_base_model()
+        else:
+            return module
+
+
+def _is_peft(module: Any) -> bool:
+    return isinstance(module, nn.Module) and hasattr(type(module), "get_base_model") and hasattr(module, "peft_config")
+
+
+def _prompts(module: Any) -> bool:
+    """Whether a peft model puts tokens, or keys and values, of its own before the prompt."""
+    return any(getattr(config, "is_prompt_learning", False) for config in module.peft_config.values())
 
 
 def check_parts(name: str, components: Mapping[str, nn.Module], pipeline: Any) -> None:
@@ -53,6 +71,12 @@ def _wrong(module: nn.Module) -> Iterator[str]:
         yield (
             "the part {place} was wrapped by torch.compile(part), which changes the paths of what is in it; put back its "
             "`_orig_mod`, and call part.compile() where it should be compiled outside"
+        )
+    if _is_peft(module):
+        yield (
+            "{place} is a "
+            + type(module).__name__
+            + ", which puts tokens of its own before the prompt; give the model alone"
         )
     if isinstance(module, torch.jit.ScriptModule):
         yield "{place} is a TorchScript module, in which nothing can be seen or changed; give the model as it is written"

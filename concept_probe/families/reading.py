@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,10 +28,21 @@ class ModelSource:
     device: torch.device | str | None = None
     """None: where it was read to."""
 
+    def foreign(self, what: str) -> ValueError:
+        """The error for a model that can't be read without code that it brings."""
+        return ValueError(
+            f"{self.place!r} brings code of its own ({what}), which is never run here, for it could do anything; give a model "
+            "that the installed library knows, or load it yourself where you trust it, and adopt it"
+        )
+
     def unreadable(self, problem: Exception) -> FileNotFoundError:
         """The error for what could not be read, with the mend."""
-        said = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-        if self.local:
+        said = str(problem).strip().splitlines()[0] if str(problem).strip() else ""
+        if not isinstance(problem, OSError | ValueError) or not said:
+            said = f"{type(problem).__name__} {said}".strip()
+        if isinstance(problem, ImportError):
+            mend = "install what is missing, or give the model as it was before it was quantised"
+        elif self.local:
             mend = (
                 "it must hold model_index.json and a folder of safetensors per component, or config.json, a tokenizer "
                 "and safetensors of a language model, as save_pretrained writes"
@@ -58,6 +70,43 @@ class Mismatch:
     def of(cls, component: str, info: Mapping[str, Any]) -> Mismatch:
         """From what `from_pretrained(..., output_loading_info=True)` tells."""
         return cls(component, *(tuple(sorted(info[key])) for key in ("missing_keys", "unexpected_keys")))
+
+
+@contextmanager
+def opened(source: ModelSource) -> Iterator[None]:
+    """Let a library read `source` inside, without bars; whatever it stumbles over is told in words.
+
+    Raises FileNotFoundError for what can't be read, ValueError where that takes foreign code.
+    """
+    try:
+        with quiet():
+            yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as problem:  # a library fails wherever a strange file leads it
+        if "trust_remote_code" in str(problem):
+            raise source.foreign("auto_map, or a module file") from problem
+        raise source.unreadable(problem) from problem
+
+
+WEIGHTS = re.compile(r"(?:model|diffusion_pytorch_model)(?:\.(?P<variant>[\w-]+?))?(?:-\d+-of-\d+)?\.safetensors")
+
+
+def variant_of(folder: Path) -> str | None:
+    """The variant that the weights in `folder` are of; None for those without a name, and where there are none.
+
+    Raises ValueError where there are several, none of them without a name.
+    """
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    found = {match["variant"] for match in map(WEIGHTS.fullmatch, names) if match}
+    if None in found or not found:
+        return None
+    if len(found) > 1:
+        raise ValueError(
+            f"{folder} holds the weights in several variants ({', '.join(sorted(filter(None, found)))}) and none without a "
+            "name; keep the files of one, or rename them to names without a variant"
+        )
+    return found.pop()
 
 
 def refuse_pickles(folder: Path, parts: Iterable[str]) -> None:

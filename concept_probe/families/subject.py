@@ -18,6 +18,7 @@ from concept_probe.families.state import State, with_gradients
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.tokens import Tokens
 from concept_probe.families.users import alone
+from concept_probe.families.weights import refuse_composed
 from concept_probe.registry import UnknownName, look_up
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 
@@ -209,10 +210,13 @@ class Subject(abc.ABC, Generic[Answers]):
     def parameter(self, site: Site) -> nn.Parameter:
         """The weight that a site of side `weight` names, whole and as it is stored, whatever its item.
 
-        Raises UnknownName with the nearest sites that have a weight.
+        Raises UnknownName with the nearest sites that have a weight, ValueError for one that is under an adapter, or made
+        from others.
         """
         if site.side != "weight":
             raise ValueError(f"site {str(site)!r} is no weight of a module; a parameter has side 'weight'")
+        self.module(site)
+        refuse_composed(self.components[site.component], site.path, str(site))
         weight = getattr(self.module(site), "weight", None)
         if not isinstance(weight, nn.Parameter):
             modules = self.components[site.component].named_modules()

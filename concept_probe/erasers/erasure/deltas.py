@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,6 +13,24 @@ from torch import Tensor
 def _wide(x: Tensor) -> Tensor:
     """At least float32: the sum is rounded once, when it is put into the parameter's dtype."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def _check_numbers(what: str, **tensors: Tensor) -> None:
+    """Raise ValueError for what is no real finite number."""
+    for name, x in tensors.items():
+        if not x.is_floating_point():
+            raise ValueError(f"{what}: {name} is of {x.dtype}; a change of weights is made of floating-point numbers")
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError(
+                f"{what}: {name} {tuple(x.shape)} holds {int((~torch.isfinite(x)).sum())} values that are not finite"
+            )
+
+
+def _check_shape(what: str, found: Sequence[int], base: Tensor, wanted: Sequence[int]) -> None:
+    if tuple(found) != tuple(wanted):
+        raise ValueError(
+            f"{what}: a change of {tuple(found)} does not fit a parameter of {tuple(base.shape)}, which needs {tuple(wanted)}"
+        )
 
 
 def _transposed(stored: str) -> dict[str, Any]:
@@ -28,10 +47,20 @@ class LowRank:
     stored: Literal["out_in", "in_out"] = "out_in"
     """How the parameter holds the matrix: as it is, or transposed."""
 
+    def __post_init__(self) -> None:
+        _check_numbers("low-rank change", u=self.u, v=self.v)
+        if self.u.ndim != 2 or self.v.ndim != 2 or self.u.shape[1] != self.v.shape[1]:
+            raise ValueError(
+                f"low-rank change: u is {tuple(self.u.shape)} and v {tuple(self.v.shape)}; they are (d_out, r) and (d_in, r)"
+            )
+
     def is_empty(self) -> bool:
         return self.u.shape[1] == 0
 
     def apply(self, base: Tensor) -> Tensor:
+        sides = (base.shape[0], base[0].numel()) if base.ndim and len(base) else tuple(base.shape)
+        wanted = sides[::-1] if self.stored == "in_out" else sides
+        _check_shape("low-rank change", (len(self.u), len(self.v)), base, wanted)
         wide = _wide(base)
         u, v = self.u.to(wide), self.v.to(wide)
         change = v @ u.mT if self.stored == "in_out" else u @ v.mT
@@ -62,12 +91,32 @@ class Columns:
     stored: Literal["out_in", "in_out"] = "out_in"
     """How the parameter holds the matrix: as it is, or transposed."""
 
+    def __post_init__(self) -> None:
+        _check_numbers("change of columns", values=self.values)
+        which = self.indices
+        if which.ndim != 1 or which.is_floating_point() or which.dtype == torch.bool:
+            raise ValueError(
+                f"change of columns: indices are {tuple(which.shape)} of {which.dtype}; give whole numbers (m,)"
+            )
+        if self.values.ndim < 2 or self.values.shape[1] != len(which):
+            raise ValueError(
+                f"change of columns: {len(which)} indices and values {tuple(self.values.shape)}; give (d_out, m)"
+            )
+        if len(which.unique()) != len(which):
+            raise ValueError("change of columns: a column is named twice; add its changes up")
+        if len(which) and not 0 <= int(which.min()) <= int(which.max()) < self.width:
+            raise ValueError(
+                f"change of columns: indices run from {int(which.min())} to {int(which.max())}, and there are columns 0 to "
+                f"{self.width - 1}"
+            )
+
     def is_empty(self) -> bool:
         return self.indices.numel() == 0
 
     def apply(self, base: Tensor) -> Tensor:
         edited = base.clone()
         matrix = edited.mT if self.stored == "in_out" else edited
+        _check_shape("change of columns", (len(self.values), self.width), base, matrix.shape[:2])
         indices = self.indices.to(base.device)
         wide = _wide(matrix[:, indices])
         matrix[:, indices] = (wide + self.values.to(wide)).to(base.dtype)
@@ -96,10 +145,14 @@ class Shift:
     stored: Literal["out_in", "in_out"] = "out_in"
     """How the parameter holds a matrix, and `values` with it: as it is, or transposed."""
 
+    def __post_init__(self) -> None:
+        _check_numbers("shift", values=self.values)
+
     def is_empty(self) -> bool:
         return self.values.numel() == 0
 
     def apply(self, base: Tensor) -> Tensor:
+        _check_shape("shift", self.values.shape, base, base.shape)
         wide = _wide(base)
         return (wide + self.values.to(wide)).to(base.dtype)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from concept_probe.erasers.erasure.deltas import Delta, Sum
 from concept_probe.erasers.erasure.files import read_deltas, write_deltas
 from concept_probe.erasers.erasure.lora import write_lora
-from concept_probe.erasers.erasure.parameters import find_parameter, refuse_shared
-from concept_probe.erasers.erasure.provenance import condensed
+from concept_probe.erasers.erasure.parameters import find_parameter, refuse_shared, split_address
+from concept_probe.erasers.erasure.provenance import check_strength, condensed
 from concept_probe.erasers.erasure.used import all_read, answer_shortly
 
 if TYPE_CHECKING:
@@ -44,6 +44,13 @@ class Edit:
     """`subject.weight_hash()` of the weights it was made for."""
     made_by: Mapping[str, Any] = field(default_factory=dict)
     """Method, options, and what its solve reported; values that JSON can hold."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no address, TypeError for what is no delta; deltas check their own numbers."""
+        for where, delta in self.deltas.items():
+            split_address(where)
+            if not isinstance(delta, Delta):
+                raise TypeError(f"edit {self.name!r}: the change of {where!r} is a {type(delta).__name__}, not a delta")
 
     @contextlib.contextmanager
     def on(self, subject: Subject) -> Iterator[Subject]:
@@ -91,12 +98,24 @@ class Edit:
             )
         parameters = {address: find_parameter(subject.components, address) for address in deltas}
         refuse_shared(subject.components, parameters)
-        return [
-            (address, parameters[address], delta.apply(parameters[address].data)) for address, delta in deltas.items()
-        ]
+        return [(address, parameters[address], self._applied(address, parameters[address].data)) for address in deltas]
+
+    def _applied(self, address: str, base: Tensor) -> Tensor:
+        """The new tensor of one parameter. Raises ValueError where it does not fit, or overflows."""
+        try:
+            edited = self.deltas[address].apply(base)
+        except ValueError as problem:
+            raise ValueError(f"edit {self.name!r}, {address!r}: {problem}; nothing was applied") from None
+        if not bool(torch.isfinite(edited).all()):
+            raise ValueError(
+                f"edit {self.name!r} takes {address!r} beyond what {base.dtype} holds; nothing was applied. Make it weaker "
+                "(`scaled`), or load the subject in a wider dtype"
+            )
+        return edited
 
     def scaled(self, factor: float) -> Edit:
-        """The same edit `factor` times as strong; 0 changes nothing."""
+        """The same edit `factor` times as strong; 0 changes nothing. Raises ValueError for a factor that is not finite."""
+        check_strength(self.name, factor)
         deltas = {address: delta.scaled(factor) for address, delta in self.deltas.items()} if factor else {}
         total = self.made_by.get("scaled", 1.0) * factor
         return replace(self, deltas=deltas, made_by={**self.made_by, "scaled": total})

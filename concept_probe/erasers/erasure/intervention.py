@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from concept_probe.activations import tap
-from concept_probe.erasers.erasure.provenance import condensed
+from concept_probe.activations.tap import refuse_shared_modules, tap
+from concept_probe.erasers.erasure.provenance import check_strength, condensed
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.families.diffusion.trajectory import SamplingHook
 from concept_probe.storage import text_sha256
@@ -51,12 +51,16 @@ class Intervention:
     leads_by_guidance: bool = False
     """Whether it can act only where guidance asks for predictions without the prompt too."""
 
+    def __post_init__(self) -> None:
+        check_strength(self.name, self.strength)
+
     @contextlib.contextmanager
     def on(self, subject: Subject) -> Iterator[Subject]:
         """The subject with the intervention acting; it ends with the block, also after an error."""
         if self.strength == 0 or not (self.actions or self.between):
             yield subject
             return
+        refuse_shared_modules(subject, self.actions)
         with contextlib.ExitStack() as stack:
             stack.enter_context(subject.state.acting(self._told()))
             actions = self._watched() if self.leads_by_guidance else self.actions

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from concept_probe.families.weights import refuse_composed
 from concept_probe.registry import UnknownName, look_up
 from concept_probe.types import Site
 
@@ -38,11 +39,17 @@ def split_address(where: str) -> tuple[str, str]:
 def find_parameter(components: Mapping[str, nn.Module], where: str) -> nn.Parameter:
     """The parameter at an address.
 
-    Raises UnknownName where there is none, ValueError where it can't be edited in place
-    (quantised, or offloaded to the meta device).
+    Raises UnknownName where there is none, ValueError where it can't be edited in place (quantised, offloaded to the
+    meta device, under an adapter, or made from others).
     """
     component, name = split_address(where)
     module = look_up(components, component, "component", f"asked for parameter {where!r}")
+    owner = name.rpartition(".")[0]
+    try:
+        module.get_submodule(owner)
+    except AttributeError:
+        raise _not_found(module, where, component, name) from None
+    refuse_composed(module, owner, where)
     try:
         parameter = module.get_parameter(name)
     except AttributeError:

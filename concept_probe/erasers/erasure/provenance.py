@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -65,3 +66,9 @@ def condensed(made_by: Mapping[str, Any]) -> dict[str, Any]:
         key: len(value) if key == SEEN else condensed(value) if isinstance(value, Mapping) else value
         for key, value in made_by.items()
     }
+
+
+def check_strength(name: str, strength: float) -> None:
+    """Raise ValueError for a factor on an erasure that is no finite number."""
+    if not math.isfinite(strength):
+        raise ValueError(f"{name}: a strength of {strength} was asked for; it is a finite number")

@@ -12,21 +12,30 @@ import torch
 import transformers
 from torch import nn
 
-from concept_probe.families.reading import Mismatch, ModelSource, quiet, refuse_pickles
+from concept_probe.families.reading import Mismatch, ModelSource, opened, refuse_pickles, variant_of
 
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 """Components that no picture from a text needs."""
 COMPONENT_LIBRARIES = ("diffusers", "transformers")
+LIBRARIES = (*COMPONENT_LIBRARIES, "stable_diffusion", "k_diffusion")
+"""Those that a pipeline's components may be of: the last two are modules of diffusers itself."""
 
 
 def pipeline_index(source: ModelSource) -> Mapping[str, Any]:
-    """model_index.json: the pipeline's class, `_class_name`, and per component its library and class."""
-    try:
+    """model_index.json: the pipeline's class, `_class_name`, and per component its library and class.
+
+    Raises ValueError where one of them is code that the pipeline brings, FileNotFoundError for what can't be read.
+    """
+    with opened(source):
         index = diffusers.DiffusionPipeline.load_config(source.place, local_files_only=source.local)
-    except (OSError, ValueError) as problem:
-        raise source.unreadable(problem) from problem
     if not isinstance(index, Mapping):
         raise ValueError(f"{source.place}: model_index.json holds a {type(index).__name__}, not a table of components")
+    if not isinstance(index.get("_class_name"), str):
+        raise source.foreign(f"the pipeline {index.get('_class_name')!r} in model_index.json")
+    for component, entry in index.items():
+        library = entry[0] if isinstance(entry, list | tuple) and len(entry) == 2 else None
+        if isinstance(library, str) and library not in LIBRARIES and component not in LEFT_OUT:
+            raise source.foreign(f"{component!r} in model_index.json is {entry[1]} of {library}")
     return index
 
 
@@ -40,22 +49,20 @@ def read_pipeline(source: ModelSource) -> tuple[Any, list[Mismatch]]:
         refuse_pickles(Path(source.place), [str(c) for c in index if (Path(source.place) / str(c)).is_dir()])
     models: dict[str, Any] = {name: None for name in LEFT_OUT if name in index}
     found: list[Mismatch] = []
-    try:
-        with quiet():
-            folder = source.place if source.local else _downloaded(source.place)
-            for component, entry in index.items():
-                model = _model_class(entry) if component not in models else None
-                if model is not None:
-                    models[component], info = model.from_pretrained(
-                        Path(folder) / component, dtype=source.dtype, use_safetensors=True, local_files_only=True,
-                        output_loading_info=True,
-                    )  # fmt: skip
-                    found.append(Mismatch.of(component, info))
-            pipeline = _pipeline_class(str(index["_class_name"])).from_pretrained(
-                folder, dtype=source.dtype, local_files_only=True, **models
-            )
-    except (OSError, ValueError) as problem:
-        raise source.unreadable(problem) from problem
+    with opened(source):
+        folder = Path(source.place if source.local else _downloaded(source.place))
+    variants = {c: variant_of(folder / c) for c in index if (folder / c).is_dir()}
+    own_code: dict[str, Any] = {"dtype": source.dtype, "local_files_only": True, "trust_remote_code": False}
+    with opened(source):
+        for component, entry in index.items():
+            model = _model_class(entry) if component not in models else None
+            if model is not None:
+                options = own_code | {"variant": variants[component]} if variants.get(component) else own_code
+                models[component], info = model.from_pretrained(
+                    folder / component, use_safetensors=True, output_loading_info=True, **options
+                )
+                found.append(Mismatch.of(component, info))
+        pipeline = _pipeline_class(str(index["_class_name"])).from_pretrained(folder, **own_code, **models)
     if source.dtype == torch.float16 and pipeline.vae.config.force_upcast:
         pipeline.vae.to(torch.float32)  # its activations overflow in float16
     return (pipeline if source.device is None else pipeline.to(source.device)), found
@@ -63,7 +70,15 @@ def read_pipeline(source: ModelSource) -> tuple[Any, list[Mismatch]]:
 
 def _downloaded(hub_id: str) -> str:
     """The folder in the local cache that the hub's files are in."""
-    return str(diffusers.DiffusionPipeline.download(hub_id, use_safetensors=True))
+    options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+    try:
+        return str(diffusers.DiffusionPipeline.download(hub_id, **options))
+    except (OSError, ValueError):
+        try:  # what many publish instead of files without a variant
+            return str(diffusers.DiffusionPipeline.download(hub_id, variant="fp16", **options))
+        except (OSError, ValueError):
+            pass
+        raise
 
 
 def _model_class(entry: Any) -> Any:

@@ -59,6 +59,7 @@ class UNetSubject(DiffusionSubject):
         return classifier_free(sampling.guidance)
 
     def _forward(self, latents: Tensor, timestep: Tensor, text: Conditioning) -> Tensor:
+        _refuse_inputs(self.name, self.pipeline.unet.config)  # an adapter may have come since
         added = None if text.pooled is None else {"text_embeds": text.pooled, "time_ids": self._sizes(latents)}
         states = text.states.to(latents.dtype)
         return self.components[self.denoiser](
@@ -81,16 +82,43 @@ def _refuse(name: str, pipeline: Any) -> None:
                 f"{name}: the pipeline has no {part}, which this family needs (refiners have no text_encoder)"
             )
     unet, vae = pipeline.unet.config, pipeline.vae.config
-    if unet.time_cond_proj_dim is not None:
-        raise ValueError(f"{name}: the U-Net reads a guidance embedding (time_cond_proj_dim), which is not supported")
-    if unet.encoder_hid_dim_type is not None:
-        raise ValueError(
-            f"{name}: the U-Net reads pictures or another projection beside the text (encoder_hid_dim_type "
-            f"{unet.encoder_hid_dim_type!r}), as with an IP-adapter, which is not supported; unload it first"
-        )
+    _refuse_inputs(name, unet)
     if unet.in_channels != vae.latent_channels:
         raise ValueError(
             f"{name}: the U-Net reads {unet.in_channels} channels and the autoencoder has {vae.latent_channels}: it is "
             "made for inpainting or the like, or the two belong to different models"
         )
+    encoders = [e for e in (pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)) if e is not None]
+    width, read = sum(e.config.hidden_size for e in encoders), unet.cross_attention_dim
+    if set(read if isinstance(read, list | tuple) else [read]) != {width}:
+        raise ValueError(
+            f"{name}: the U-Net reads a text {read} wide and the text encoders give {width}: they belong to different models"
+        )
+    if (unet.addition_embed_type is not None) != (len(encoders) > 1):
+        raise ValueError(
+            f"{name}: the U-Net reads {'a' if unet.addition_embed_type else 'no'} pooled text and the pipeline has "
+            f"{len(encoders)} text encoder{'s' * (len(encoders) > 1)}: they belong to different models"
+        )
     schedule_of(pipeline.scheduler)
+
+
+def _refuse_inputs(name: str, unet: Any) -> None:
+    """Raise ValueError where a U-Net, by its configuration, asks for more than latents, time and text."""
+    if unet.time_cond_proj_dim is not None:
+        raise ValueError(f"{name}: the U-Net reads a guidance embedding (time_cond_proj_dim), which is not supported")
+    if unet.encoder_hid_dim_type is not None:
+        raise ValueError(
+            f"{name}: the U-Net reads pictures or another projection beside the text (encoder_hid_dim_type "
+            f"{unet.encoder_hid_dim_type!r}), as with an IP-adapter, which is not supported; unload it first "
+            "(pipeline.unload_ip_adapter())"
+        )
+    if unet.class_embed_type is not None or unet.num_class_embeds is not None:
+        raise ValueError(
+            f"{name}: the U-Net reads a class label (class_embed_type {unet.class_embed_type!r}, num_class_embeds "
+            f"{unet.num_class_embeds!r}), which is not supported"
+        )
+    if unet.addition_embed_type not in (None, "text_time"):
+        raise ValueError(
+            f"{name}: the U-Net reads something beside the text (addition_embed_type {unet.addition_embed_type!r}), which is "
+            "not supported"
+        )

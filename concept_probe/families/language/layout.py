@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from concept_probe.families.language.refused import described, shape_of, why_no_block
 from concept_probe.families.text.sites import path_of
+from concept_probe.families.weights import base_of
 
 NO_NORMS = (nn.Linear, Conv1D, nn.Embedding, nn.Dropout, nn.Identity)
 
@@ -105,9 +106,13 @@ def _block(path: str, block: nn.Module, width: int) -> BlockLayout:
 
 
 def _matrices(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Matrices with their paths; one with an adapter around it counts as itself, at the path of the whole."""
+    inside: set[nn.Module] = set()
     for path, child in module.named_modules():
-        if isinstance(child, nn.Linear | Conv1D):
-            yield path, child
+        base = base_of(child)
+        if child not in inside and isinstance(base, nn.Linear | Conv1D):
+            inside |= set(child.modules())
+            yield path, base
 
 
 def _mlps(block: nn.Module, width: int) -> list[tuple[str, str]]:

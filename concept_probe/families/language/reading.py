@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import transformers
-from safetensors import SafetensorError
 
 from concept_probe.families.language.chat import AS_USUAL, ChatFrame
-from concept_probe.families.reading import Mismatch, ModelSource, quiet, refuse_pickles
+from concept_probe.families.reading import Mismatch, ModelSource, opened, refuse_pickles, variant_of
 
 COMPONENT = "model"
 
@@ -37,19 +37,38 @@ class LanguageModel:
 def read_language_model(source: ModelSource) -> tuple[LanguageModel, list[Mismatch]]:
     """The model at a place, and how it differs from its files.
 
-    Raises ValueError for weights in a pickle, FileNotFoundError for what can't be read.
+    Raises ValueError for weights in a pickle and for a model that needs code of its own, FileNotFoundError for what
+    can't be read.
     """
     if source.local:
         refuse_pickles(Path(source.place), ["."])
-    try:
-        with quiet():
-            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                source.place, dtype=source.dtype, use_safetensors=True, local_files_only=source.local,
-                output_loading_info=True,
-            )  # fmt: skip
-            model, info = loaded
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source.place, local_files_only=source.local)
-    except (OSError, ValueError, SafetensorError) as problem:
-        raise source.unreadable(problem) from problem
+    variant = variant_of(Path(source.place)) if source.local else None
+    own_code: dict[str, Any] = {"local_files_only": source.local, "trust_remote_code": False}
+    with opened(source):
+        said, _ = transformers.PreTrainedConfig.get_config_dict(source.place, local_files_only=source.local)
+    if not isinstance(said, Mapping):
+        raise source.unreadable(ValueError(f"config.json holds a {type(said).__name__}, not a table"))
+    _refuse_foreign(source, said)
+    with opened(source):
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            source.place,
+            dtype=source.dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            variant=variant,
+            **own_code,
+        )
+        model, info = loaded
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source.place, **own_code)
     model = model if source.device is None else model.to(source.device)
     return LanguageModel(model, tokenizer), [Mismatch.of(COMPONENT, info)]
+
+
+def _refuse_foreign(source: ModelSource, config: Mapping[str, Any]) -> None:
+    """Raise ValueError for a configuration that asks for code which the installed library does not have."""
+    kind = config.get("model_type")
+    if "auto_map" in config and kind not in transformers.CONFIG_MAPPING:
+        raise source.foreign(f"auto_map of model_type {kind!r} in config.json")
+    for key in ("attn_implementation", "_attn_implementation"):
+        if "/" in str(config.get(key, "")):
+            raise source.foreign(f"{key} {config[key]!r} in config.json, a kernel from the hub")
