@@ -127,7 +127,7 @@ def _mlps(block: nn.Module, width: int) -> list[tuple[str, str]]:
             found.append((name, f"{name}.{matrices[-1][0]}"))
     if found:
         return found
-    bare = [(name, child) for name, child in block.named_children() if isinstance(child, nn.Linear | Conv1D)]
+    bare = [(n, base_of(c)) for n, c in block.named_children() if isinstance(base_of(c), nn.Linear | Conv1D)]
     if len(bare) in (2, 3) and _leads_back([m for _, m in bare], width):
         return [(bare[-1][0], bare[-1][0])]
     return []
@@ -141,8 +141,9 @@ def _leads_back(matrices: list[nn.Module], width: int) -> bool:
 
 
 def _holds_more(child: nn.Module, matrices: list[tuple[str, nn.Module]]) -> bool:
-    """Whether a child has weights beside its matrices and its norms, as the experts of a mixture are."""
-    known = {id(p) for _, m in matrices for p in m.parameters()}
+    """Whether a child has weights beside its matrices, their adapters and its norms, as the experts of a mixture are."""
+    adapters = [m for m in child.modules() if base_of(m) is not m]
+    known = {id(p) for m in (*adapters, *(m for _, m in matrices)) for p in m.parameters()}
     return any(p.ndim > 1 and id(p) not in known for p in child.parameters())
 
 
