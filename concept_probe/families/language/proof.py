@@ -19,6 +19,8 @@ from concept_probe.families.language.generate import Reader, read_once
 from concept_probe.families.language.layout import LmLayout
 from concept_probe.families.language.stream import BlockWrites, Watched, block_writes, watched
 from concept_probe.families.language.tokens import Batch, Spelled, pad
+from concept_probe.families.state import eager
+from concept_probe.families.weights import base_of
 from concept_probe.types import CONTENT
 
 TOKENS, FIRST = 8, 5
@@ -65,10 +67,10 @@ def prove(name: str, model: nn.Module, layout: LmLayout, tokenizer: Any, fill: i
 
 @contextmanager
 def _settled(model: nn.Module) -> Iterator[None]:
-    """No gradients, and dropout off, for a while."""
+    """No gradients, dropout off, and everything run as it is written, for a while."""
     training = model.training
     try:
-        with torch.no_grad():
+        with torch.no_grad(), eager():
             model.eval()
             yield
     finally:
@@ -155,8 +157,11 @@ def _last_matrix_gives_the_output(model: nn.Module, layout: LmLayout, seen: Watc
         bias: Any = module.bias
         if down.given is None or not isinstance(whole, Tensor):
             raise ValueError(f"feed-forward {block.mlp!r} does not give one tensor")
-        rows = matrix.mT if isinstance(module, Conv1D) else matrix
-        product = functional.linear(down.given.to(rows), rows, bias)
+        if base_of(module) is module:
+            rows = matrix.mT if isinstance(module, Conv1D) else matrix
+            product: Any = functional.linear(down.given.to(rows), rows, bias)
+        else:  # an adapter adds to it; what the two give together is what stands here
+            product = down.gave
         if product.shape != whole.shape or _off(product, whole) > _room(whole):
             raise ValueError(
                 f"what the feed-forward {block.mlp!r} ({type(model.get_submodule(block.mlp)).__name__}) gives is not what "
