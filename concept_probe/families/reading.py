@@ -89,7 +89,9 @@ def opened(source: ModelSource) -> Iterator[None]:
         raise source.unreadable(problem) from problem
 
 
-WEIGHTS = re.compile(r"(?:model|diffusion_pytorch_model)(?:\.(?P<variant>[\w-]+?))?(?:-\d+-of-\d+)?\.safetensors")
+_FILES_OF_WEIGHTS = re.compile(
+    r"(?:model|diffusion_pytorch_model)(?:\.(?P<variant>[\w-]+?))?(?:-\d+-of-\d+)?\.safetensors"
+)
 
 
 def variant_of(folder: Path) -> str | None:
@@ -98,7 +100,7 @@ def variant_of(folder: Path) -> str | None:
     Raises ValueError where there are several, none of them without a name.
     """
     names = sorted(path.name for path in folder.glob("*.safetensors"))
-    found = {match["variant"] for match in map(WEIGHTS.fullmatch, names) if match}
+    found = {match["variant"] for match in map(_FILES_OF_WEIGHTS.fullmatch, names) if match}
     if None in found or not found:
         return None
     if len(found) > 1:

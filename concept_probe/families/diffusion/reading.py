@@ -17,7 +17,7 @@ from concept_probe.families.reading import Mismatch, ModelSource, opened, refuse
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 """Components that no picture from a text needs."""
 COMPONENT_LIBRARIES = ("diffusers", "transformers")
-LIBRARIES = (*COMPONENT_LIBRARIES, "stable_diffusion", "k_diffusion")
+_KNOWN_LIBRARIES = (*COMPONENT_LIBRARIES, "stable_diffusion", "k_diffusion")
 """Those that a pipeline's components may be of: the last two are modules of diffusers itself."""
 
 
@@ -34,7 +34,7 @@ def pipeline_index(source: ModelSource) -> Mapping[str, Any]:
         raise source.foreign(f"the pipeline {index.get('_class_name')!r} in model_index.json")
     for component, entry in index.items():
         library = entry[0] if isinstance(entry, list | tuple) and len(entry) == 2 else None
-        if isinstance(library, str) and library not in LIBRARIES and component not in LEFT_OUT:
+        if isinstance(library, str) and library not in _KNOWN_LIBRARIES and component not in LEFT_OUT:
             raise source.foreign(f"{component!r} in model_index.json is {entry[1]} of {library}")
     return index
 
