@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from concept_probe.auditing.sides import Side, Sides
+from concept_probe.content import digest_of
 from concept_probe.storage import text_sha256
 from concept_probe.types import Erasure
 
@@ -25,6 +26,8 @@ class Arm:
     erasure: Erasure | None
     hash: str
     """Of the weights with the erasure on."""
+    content: str = ""
+    """Digest of the erasure itself: its tensors, and what its hooks hold, as they were when the arm was made."""
 
     def on(self) -> AbstractContextManager[Any]:
         return contextlib.nullcontext(self.subject) if self.erasure is None else self.erasure.on(self.subject)
@@ -33,19 +36,19 @@ class Arm:
     def state(self) -> str:
         """Hash of the weights, and of what the erasure is made of: equal states answer alike.
 
-        An erasure is known by its description and by its `made_by`, which holds method, options, fingerprints of the
-        prompts that it was made from, and hashes of the subspaces and autoencoders that it works with.
+        An erasure is known by its content, whatever it is called and says of itself.
         """
         if self.erasure is None:
             return self.hash
         made = json.dumps([self.erasure.describe(), self.erasure.made_by], default=str, sort_keys=True)
-        return f"{self.hash} {text_sha256(made)}"
+        return f"{self.hash} {self.content} {text_sha256(made)}"
 
 
 def arm_of(name: Side, subject: Subject, erasure: Erasure | None = None) -> Arm:
     """The arm, with the hash of its weights as they are while the erasure is on."""
     with contextlib.nullcontext() if erasure is None else erasure.on(subject):
-        return Arm(name, subject, erasure, subject.weight_hash(whole=True))
+        found = subject.weight_hash(whole=True)
+    return Arm(name, subject, erasure, found, "" if erasure is None else digest_of(erasure))
 
 
 def arms_of(subject: Subject, erasure: Erasure | None, original: Subject | None, twin: Subject | None) -> Sides[Arm]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.plan import AuditPlan
+from concept_probe.content import digest_of
 from concept_probe.evaluation.thinning import most_varied, most_varied_facts
 from concept_probe.storage import text_sha256
 from concept_probe.types import (
@@ -46,6 +47,8 @@ class Questions:
     sampling: Sampling
     fit_images: int
     """Images per side whose activations train probes inside the denoiser."""
+    judge: str
+    """Digest of the recogniser: of what it is, not of its name."""
 
     @classmethod
     def of(
@@ -55,7 +58,7 @@ class Questions:
         fixed = answers == "texts" and plan.sampling.temperature == 0  # without chance every seed gives the same text
         seeds = plan.seeds[:1] if fixed else plan.seeds
         few = thinned(concept, plan.prompts)
-        return cls(few, label, recogniser, answers, tuple(seeds), plan.sampling, plan.fit_images)
+        return cls(few, label, recogniser, answers, tuple(seeds), plan.sampling, plan.fit_images, digest_of(recogniser))
 
     def prompts(self, kind: Kind) -> tuple[Prompt, ...]:
         """The test prompts of one kind."""
@@ -94,8 +97,7 @@ class Questions:
             self.seeds,
             asdict(self.sampling),
             self.fit_images,
-            self.recogniser.name,
-            self.recogniser.version,
+            self.judge,
         )
         return text_sha256(json.dumps(parts, default=str))
 

@@ -17,13 +17,13 @@ from concept_probe.cli.common import (
     Saes,
     Seed,
     concept_of,
-    err,
     plain_errors,
     recogniser_of,
     saes_of,
     subject_of,
     writable,
 )
+from concept_probe.cli.console import err
 
 Roles = Annotated[list[str] | None, typer.Option("--role", help="Role of the sites to capture; may be repeated.")]
 DTYPES = ("float32", "float16", "bfloat16")

@@ -23,7 +23,6 @@ from concept_probe.cli.common import (
     Seed,
     command,
     concept_of,
-    out,
     plain_errors,
     recogniser_of,
     sampling_of,
@@ -31,6 +30,7 @@ from concept_probe.cli.common import (
     twin_of,
     writable,
 )
+from concept_probe.cli.console import out
 from concept_probe.cli.making import made
 
 EditFolder = Annotated[Path | None, typer.Option("--edit", help="Folder of an edit that `erase` wrote.")]
@@ -81,8 +81,6 @@ def attack(
     `concept-probe attack mathematics --model smollm2 --method npo --attack quantisation`
     """
     with plain_errors():
-        from rich.markup import escape
-
         from concept_probe.attacks import ATTACKS, Budget
         from concept_probe.registry import look_up
 
@@ -107,7 +105,7 @@ def attack(
         if attempt.control is not None:
             out.print(f"control, a random candidate under the same budget: {attempt.control}")
         if attempt.note:
-            out.print(escape(attempt.note))
+            out.print(attempt.note)
         spent = attempt.spent
         out.print(
             f"spent: {spent.queries} {subject.answers}, {spent.gradient_steps} gradient steps, "
@@ -228,26 +226,28 @@ def write_report(report, folder: Path) -> None:
 def print_verdict(report, folder: Path | None) -> None:
     """The verdict, its reasons and the indices, in the terminal."""
     from rich.console import Group
-    from rich.markup import escape
     from rich.panel import Panel
+    from rich.text import Text
 
     from concept_probe.report.format import EVIDENCE_NAMES, VERDICTS, samples, score
+    from concept_probe.types.plain_text import visible
 
     colours = {"erased": "green", "suppressed": "yellow", "undecided": "white", "intact": "red", "damaged": "red"}
     verdict = report.verdict
     reasons = Table.grid(padding=(0, 1))
     for reason in verdict.reasons:
-        reasons.add_row("·", escape(reason))
+        reasons.add_row("·", reason)
     if verdict.samples_needed is not None:
         reasons.add_row("·", f"samples needed for a decision: {samples(verdict.samples_needed)}")
-    parts = [f"[bold {colours[verdict.name]}]{verdict.name}[/]  {VERDICTS[verdict.name]}", "", reasons]
+    head = Text.assemble((verdict.name, f"bold {colours[verdict.name]}"), f"  {VERDICTS[verdict.name]}")
+    parts = [head, "", reasons]
     if folder is not None:
-        parts += ["", f"report: {escape(str(folder / 'report.html'))}"]
-    title = escape(f"{report.concept} in {report.subject}, {report.erasure}")
+        parts += ["", f"report: {folder / 'report.html'}"]
+    title = Text(visible(f"{report.concept} in {report.subject}, {report.erasure}", keep=""))
     mark = "calibrated" if verdict.calibrated else "thresholds uncalibrated"
     out.print(Panel(Group(*parts), title=title, subtitle=mark, title_align="left", subtitle_align="right"))
     table = Table("evidence", "index (0 never taught, 1 untouched)", "n", box=None)
     for name, value in report.indices.items():
-        table.add_row(EVIDENCE_NAMES[name][0], escape(score(value)), str(value.n))
+        table.add_row(EVIDENCE_NAMES[name][0], score(value), str(value.n))
     if report.indices:
         out.print(table)

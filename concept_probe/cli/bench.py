@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from concept_probe.cli.common import Model, Output, command, concept_of, err, out, plain_errors, twin_of, writable
+from concept_probe.cli.common import (
+    Model,
+    Output,
+    RecogniserName,
+    Saes,
+    command,
+    concept_of,
+    plain_errors,
+    twin_of,
+    writable,
+)
+from concept_probe.cli.console import bold, err, out, say
 from concept_probe.threads import use_threads
+from concept_probe.types.plain_text import visible
 
 Concepts = Annotated[list[str], typer.Argument(help="Concepts of the embedded models (see `info concepts`), or files.")]
 
@@ -40,6 +52,8 @@ def bench(
         str | None,
         typer.Option(help="Put the workers on a Ray cluster: its address, `auto`, or `local` to start one here."),
     ] = None,
+    recogniser: RecogniserName = None,
+    sae: Saes = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch per process.")] = None,
     retry: Annotated[bool, typer.Option("--retry-failed", help="Measure failed cells again.")] = False,
     summary: Annotated[
@@ -56,7 +70,7 @@ def bench(
         from concept_probe.bench import RowStore
 
         order = _order(concepts, output, model, erasers, attacks, seeds, twin, steps, queries, gradient_steps)
-        order = _with(order, retry, threads)
+        order = replace(order, retry=retry, threads=threads, recogniser=recogniser, saes=tuple(sae or ()))
         writable(output)
         use_threads(threads)
         sweep = order.sweep()
@@ -65,8 +79,11 @@ def bench(
             _run(order, sweep, len(keys), workers, ray)
         rows = [row for key, row in RowStore(order.rows).rows().items() if key in keys]
         failed = sum(row.status == "failed" for row in rows)
+        apart = sum(row.status == "does not apply" for row in rows)
         err.print(
-            f"{len(rows)} of {len(keys)} cells in {order.rows}" + (f", {failed} of them failed" if failed else "")
+            f"{len(rows)} of {len(keys)} cells in {order.rows}"
+            + (f", {failed} of them failed" if failed else "")
+            + (f", {apart} do not apply" if apart else "")
         )
         _write(rows, order, output)
 
@@ -82,12 +99,9 @@ def _run(order, sweep, total: int, workers: int, ray: str | None) -> None:
         rows = sweep.run(retry=order.retry) if ray is None else over_ray(order, ray, workers=workers, sweep=sweep)
         for row in rows:
             if row.status == "failed":
-                bar.console.print(
-                    f"[yellow]failed:[/] {escape(row.eraser)}, {escape(row.concept)}, {escape(row.attack)}: "
-                    f"{escape(row.error)}", soft_wrap=True, highlight=False,
-                )  # fmt: skip
+                say("failed", "yellow", f"{row.eraser}, {row.concept}, {row.attack}: {row.error}")
             finished = len(RowStore(order.rows).rows().keys() & keys)
-            bar.update(task, completed=finished, description=f"{row.eraser}, {row.concept}, {row.attack}")
+            bar.update(task, completed=finished, description=visible(f"{row.eraser}, {row.concept}, {row.attack}"))
 
 
 def _write(rows, order, output: Path) -> None:
@@ -100,7 +114,7 @@ def _write(rows, order, output: Path) -> None:
     board = leaderboard(rows, subject=order.subject, ours=ours, provenance=told)
     write_board(output, board)
     print_board(board)
-    err.print(f"leaderboard: {escape(str(output / 'leaderboard.html'))}")
+    err.print(f"leaderboard: {output / 'leaderboard.html'}")
 
 
 def print_board(board) -> None:
@@ -111,8 +125,8 @@ def print_board(board) -> None:
         return "–" if s is None else f"{s.value:.0%}"
 
     for s in board.standings:
-        name = f"[bold]{escape(s.name)}[/]" if s.part == "ours" else escape(s.name)
-        worst = "–" if s.worst is None else f"{percent(s.worst)} {escape(s.worst.name)}"
+        name = bold(s.name) if s.part == "ours" else s.name
+        worst = "–" if s.worst is None else f"{percent(s.worst)} {s.worst.name}"
         fit = f"{s.costs.get('seconds', 0.0):.1f}"
         table.add_row(name, *map(percent, (s.erased, s.general, s.kept, s.recovered)), worst, fit)
     out.print(table)
@@ -136,14 +150,8 @@ def _order(concepts, output: Path, model, erasers, attacks, seeds, twin, steps, 
     return SweepOrder(grid, model, control, output, output / "rows.jsonl")
 
 
-def _with(order, retry: bool, threads: int | None):
-    from dataclasses import replace
-
-    return replace(order, retry=retry, threads=threads)
-
-
 @contextlib.contextmanager
 def _bar():
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         yield bar

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from concept_probe.cli.common import ConceptFile, Model, Seed, command, concept_of, err, plain_errors, subject_of
+from concept_probe.cli.common import ConceptFile, Model, Seed, command, concept_of, plain_errors, subject_of
+from concept_probe.cli.console import err
 
 TEXT_LIMIT, PICTURE_LIMIT = 1500, 240
 """Prompts read by default: sites in the denoising loop need a picture for each."""

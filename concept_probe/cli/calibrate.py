@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from concept_probe.cli.common import Output, err, out, plain_errors, writable
+from concept_probe.cli.common import Output, plain_errors, writable
+from concept_probe.cli.console import err, out
 from concept_probe.threads import use_threads
 
 
@@ -36,14 +36,14 @@ def calibrate(
         store = RowStore(output / "rows.jsonl")
         if not summary:
             for row in CalibrationRun(store).rows():
-                err.print(escape(line_of(row)), highlight=False, soft_wrap=True)
+                err.print(line_of(row), soft_wrap=True)
         rows = list(store.rows().values())
         found = calibration(rows)
         write_text(output / "calibration.json", calibration_to_json(found))
         print_calibration(found, rows, out)
         for row in wrong(rows):
-            out.print(f"wrong: {escape(line_of(row))}", highlight=False)
-        err.print(f"calibration: {escape(str(output / 'calibration.json'))}")
+            out.print(f"wrong: {line_of(row)}")
+        err.print(f"calibration: {output / 'calibration.json'}")
 
 
 def print_calibration(found, rows, console: Console) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shlex
 import sys
 import tempfile
@@ -12,16 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+
+from concept_probe.cli.console import say
+from concept_probe.registry import UnknownName
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
-    from concept_probe.learn import Sae
     from concept_probe.types import Concept, Sampling
-
-err = Console(stderr=True)
-out = Console()
 
 ConceptName = Annotated[
     str, typer.Argument(help="A concept of the embedded models (see `info`), or any name with --concept-file.")
@@ -32,8 +31,12 @@ Model = Annotated[
 ConceptFile = Annotated[Path | None, typer.Option(help="JSON file with the concept's prompts, for models of your own.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")]
 Saes = Annotated[
-    list[Path] | None,
-    typer.Option("--sae", help="Folder of an autoencoder; may be repeated. Default: the shipped ones."),
+    list[str] | None,
+    typer.Option(
+        "--sae",
+        help="An autoencoder: its folder, module:object, or a name whose autoencoders are known; may be repeated. "
+        "Default: the shipped ones.",
+    ),
 ]
 RecogniserName = Annotated[
     str | None,
@@ -47,29 +50,42 @@ Prompts = Annotated[int, typer.Option(min=1, help="Test prompts per kind.")]
 PicturesPerPrompt = Annotated[int, typer.Option("--seeds", min=1, help="Pictures, or drawn texts, per prompt.")]
 
 
+DEBUG = "CONCEPT_PROBE_DEBUG"
+"""An environment variable; set to anything, errors keep their tracebacks."""
+EXPECTED = (ValueError, LookupError, OSError, RuntimeError, FloatingPointError, TypeError, MemoryError, ImportError)
+"""What the library refuses with; anything else is named with its class, since it may be a fault of ours."""
+
+
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """What the library refuses is said in one line, with exit code 2; an interruption exits with 130."""
+    """What is refused, or fails, is said in one line, with exit code 2; `CONCEPT_PROBE_DEBUG=1` shows the traceback."""
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _say
+            warnings.showwarning = _say_warning
             yield
     except typer.Exit:  # a RuntimeError that already says how to exit
         raise
-    except (ValueError, LookupError, OSError, RuntimeError, FloatingPointError, TypeError, MemoryError) as error:
-        err.print(f"[bold red]error:[/] {escape(str(error) or type(error).__name__)}", soft_wrap=True, highlight=False)
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        say("error", "bold red", _told(error))
         raise typer.Exit(2) from error
-    except KeyboardInterrupt:
-        err.print(
-            "interrupted; no file is half-written. capture, train and run --retrain go on from their last checkpoint "
-            "when the command is repeated, bench and calibrate from their last row; other verbs begin again"
-        )
-        raise typer.Exit(130) from None
 
 
-def _say(message: Warning | str, *_: object) -> None:
+def _told(error: Exception) -> str:
+    """An error in words: its own where it is one of ours, and what can be done about it where it isn't."""
+    said = str(error).strip()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{said}: the disk is full; nothing is half-written. Make room, or give another --output, and repeat"
+    ours = isinstance(error, EXPECTED) and not (isinstance(error, KeyError) and not isinstance(error, UnknownName))
+    if ours and said:
+        return said
+    return f"{type(error).__name__}: {said or 'no more was said'}; {DEBUG}=1 shows where"
+
+
+def _say_warning(message: Warning | str, *_: object) -> None:
     """A warning as one line, without the source that raised it."""
-    err.print(f"[yellow]warning:[/] {escape(str(message))}", soft_wrap=True, highlight=False)
+    say("warning", "yellow", message)
 
 
 def writable(folder: Path | None) -> None:
@@ -120,10 +136,11 @@ def recogniser_of(name: str | None, concept: Concept, subject: Subject) -> Any:
     return detect.judge_for(concept, subject) if name is None else detect.recogniser(name, labels_in(concept))
 
 
-def saes_of(folders: Sequence[Path] | None, subject: Subject) -> tuple[Sae, ...]:
-    from concept_probe.learn import load_sae, shipped_saes
+def saes_of(names: Sequence[str] | None, subject: Subject) -> tuple[Any, ...]:
+    """The named autoencoders, or those that are shipped for the subject."""
+    from concept_probe.learn import named_saes, shipped_saes
 
-    return tuple(load_sae(folder, subject=subject) for folder in folders) if folders else shipped_saes(subject.name)
+    return named_saes(names, subject) if names else shipped_saes(subject.name)
 
 
 def twin_of(name: str | None, model: str, concept: Concept) -> str | None:

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
-from concept_probe.cli.common import out, plain_errors
+from concept_probe.cli.common import plain_errors
+from concept_probe.cli.console import out
 from concept_probe.registry import Registry
 
 TOPICS = ("models", "concepts", "erasers", "attacks", "recognisers", "families", "saes", "roles")
@@ -70,12 +72,13 @@ def _objects() -> Table:
     table = Table("group", "concepts (bold: the twin was never taught)")
     groups = dict.fromkeys(o.group for o in objects())
 
-    def bold(n):
-        return f"[bold]{n}[/]" if n in (*REMOVED_OBJECTS, REMOVED_STYLE) else n
+    def shown(names):
+        untaught = (*REMOVED_OBJECTS, REMOVED_STYLE)
+        return Text(", ").join(Text(n, style="bold" if n in untaught else "") for n in names)
 
     for group in groups:
-        table.add_row(group, ", ".join(bold(o.name) for o in objects() if o.group == group))
-    table.add_row("styles", ", ".join(map(bold, STYLES)))
+        table.add_row(group, shown(o.name for o in objects() if o.group == group))
+    table.add_row("styles", shown(STYLES))
     return table
 
 
@@ -123,8 +126,10 @@ def _recognisers() -> Group:
 
     others = Table("recogniser", "how to get it", title="for the asking", title_justify="left")
     for name in OPTIONAL:
-        others.add_row(name, f"pip install 'concept-probe\\[{name}]'")
+        others.add_row(name, f"pip install 'concept-probe[{name}]'")
     others.add_row("clip:FOLDER", "zero-shot: the labels of the concept's prompts")
+    others.add_row("FOLDER", "learned prompts that were saved, or a CLIP pair")
+    others.add_row("module:object", "a recogniser of your own, or what makes one")
     return Group(_by_package(RECOGNISERS, ("recogniser", "version", "labels"), row), others)
 
 

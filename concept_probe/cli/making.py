@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concept_probe.cli.common import err, saes_of, sampling_of
+from concept_probe.cli.common import saes_of, sampling_of
+from concept_probe.cli.console import err
 
 if TYPE_CHECKING:
     from concept_probe.erasers import Eraser

@@ -19,7 +19,6 @@ from concept_probe.cli.common import (
     Saes,
     Seed,
     concept_of,
-    err,
     plain_errors,
     recogniser_of,
     saes_of,
@@ -28,6 +27,7 @@ from concept_probe.cli.common import (
     twin_of,
     writable,
 )
+from concept_probe.cli.console import err
 from concept_probe.cli.making import FIRST_CHOICE, found_and_made, needs_features, step
 
 PICTURES, TEXTS = 12, 20

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from concept_probe.cli.common import err, plain_errors
+from concept_probe.cli.common import plain_errors
+from concept_probe.cli.console import err
 
 testbed_app = typer.Typer(no_args_is_help=True, help="Train or look at the embedded models.")
 

@@ -22,6 +22,6 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
 
 def bars() -> Progress:
     """A place for bars on standard error that leaves nothing behind; a log or a pipe gets nothing at all."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -20,6 +20,7 @@ from concept_probe.learn.judge.density import Density, feature_density
 from concept_probe.learn.judge.evaluate import evaluate_sae
 from concept_probe.learn.judge.neighbours import Neighbours, decoder_neighbours
 from concept_probe.learn.judge.stability import Stability, stability
+from concept_probe.learn.named import AUTOENCODERS, named_saes
 from concept_probe.learn.sae import Activation, BatchTopK, JumpRelu, Relu, Sae, TopK
 from concept_probe.learn.shipped import checkpoint_folder, over_text, shipped_saes
 from concept_probe.learn.train.estimate import TrainingEstimate, estimate_training
@@ -30,6 +31,7 @@ from concept_probe.learn.transcoder import Transcoder
 from concept_probe.storage import CorruptFile
 
 __all__ = [
+    "AUTOENCODERS",
     "Activation",
     "ActivationStore",
     "BatchTopK",
@@ -59,6 +61,7 @@ __all__ = [
     "load_sae",
     "load_saes",
     "load_transcoder",
+    "named_saes",
     "over_text",
     "push_to_hub",
     "save_sae",

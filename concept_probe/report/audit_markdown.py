@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from concept_probe.report.format import ARROWS, EVIDENCE_NAMES, VERDICTS, interval, number, samples, score
 from concept_probe.report.glossary import CONTROL, meaning, meanings
+from concept_probe.report.markdown import cell, code, escaped
 from concept_probe.types import Curve, Report
 
 
 def to_markdown(report: Report) -> str:
     """`report` as Markdown text that reads well in a terminal, an issue or a model card."""
     verdict = report.verdict
-    out = [f"# {_flat(report.concept)} in {_flat(report.subject)}: {verdict.name}", ""]
+    out = [f"# {escaped(report.concept)} in {escaped(report.subject)}: {verdict.name}", ""]
     mark = "" if verdict.calibrated else " Thresholds are uncalibrated."
-    out += [f"Erasure: `{report.erasure}`. {VERDICTS[verdict.name]}{mark}", ""]
-    out += [f"- {_flat(reason)}" for reason in verdict.reasons]
+    out += [f"Erasure: {code(report.erasure)}. {VERDICTS[verdict.name]}{mark}", ""]
+    out += [f"- {escaped(reason)}" for reason in verdict.reasons]
     if "calibration" in report.provenance:
-        out += ["", f"Calibration: {_flat(report.provenance['calibration'])}."]
+        out += ["", f"Calibration: {escaped(report.provenance['calibration'])}."]
     if verdict.residual is not None:
         out += ["", f"Residual (largest index): **{score(verdict.residual)}** with n = {verdict.residual.n}."]
     if verdict.samples_needed is not None:
@@ -38,19 +39,23 @@ def to_markdown(report: Report) -> str:
             )  # fmt: skip
         heads = ("evidence", "metric", "on", "before", "after", "95 % interval", "control", "index", "n")
         out += _table(heads, rows, "lllrrrrrr")
-        notes = [f"- {f.metric}, {f.split}: {_flat(f.note)}" for f in report.findings if f.note]
+        notes = [f"- {escaped(f.metric)}, {escaped(f.split)}: {escaped(f.note)}" for f in report.findings if f.note]
         out += ["", *notes] if notes else []
         known = meanings(f.metric for f in report.findings)
-        out += ["", "What each metric is:", "", *[f"- {name}: {said}" for name, said in known.items()]] if known else []
+        out += (
+            ["", "What each metric is:", "", *[f"- {escaped(name)}: {said}" for name, said in known.items()]]
+            if known
+            else []
+        )
     if report.writings:
         heads = ("kind", "prompt", "arm", "text", "shows")
         rows = [(w.kind, w.prompt, w.name, w.text, w.seen) for w in report.writings]
         out += ["", "## Texts", "", *_table(heads, rows, "lllll")]
     for curve in report.curves:
         about = meaning(f"success of {curve.name}")
-        out += ["", f"## Recovery: {_flat(curve.name)}", "", *([about, ""] if about else []), *_curve(curve)]
+        out += ["", f"## Recovery: {escaped(curve.name)}", "", *([about, ""] if about else []), *_curve(curve)]
     if report.not_measured:
-        out += ["", "## What was not measured", "", *[f"- {_flat(line)}" for line in report.not_measured]]
+        out += ["", "## What was not measured", "", *[f"- {escaped(line)}" for line in report.not_measured]]
     if report.provenance:
         out += ["", "## Provenance", "", *_table(("what", "value"), list(report.provenance.items()), "ll")]
     return "\n".join(out) + "\n"
@@ -67,14 +72,10 @@ def _curve(curve: Curve) -> list[str]:
 
 def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]], align: str) -> list[str]:
     def line(cells):
-        return "| " + " | ".join(_flat(c).replace("|", "\\|") for c in cells) + " |"
+        return "| " + " | ".join(map(cell, cells)) + " |"
 
     rule = "| " + " | ".join("---:" if a == "r" else "---" for a in align) + " |"
     return [line(heads), rule, *[line(row) for row in rows]]
-
-
-def _flat(text: str) -> str:
-    return " ".join(str(text).split())
 
 
 def _evidence(name: str) -> str:

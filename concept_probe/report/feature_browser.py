@@ -8,6 +8,7 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
+from concept_probe.report.page import POLICY
 from concept_probe.types import Catalogue, Example, FeatureEntry
 
 SORTS = (("order", "as chosen"), ("selectivity", "most selective"), ("frequency", "most frequent"),
@@ -24,7 +25,7 @@ def to_browser(catalogue: Catalogue) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(title)}</title><style>{_file('feature_browser.css')}</style></head><body>"
+        f"{POLICY}<title>{escape(title)}</title><style>{_file('feature_browser.css')}</style></head><body>"
         f"<header><h1>{escape(title)}</h1>{_facts(catalogue)}</header>"
         '<nav><input id="search" type="search" placeholder="Search number, name or prompt" aria-label="Search">'
         f'<label>Sort <select id="sort">{options}</select></label><output id="count"></output></nav>'

@@ -8,8 +8,10 @@ from dataclasses import asdict
 from html import escape
 
 from concept_probe import figures
+from concept_probe.report.markdown import cell, escaped
 from concept_probe.report.page import Charts, page
 from concept_probe.types import Leaderboard, Score, Standing
+from concept_probe.types.plain_text import visible
 
 STANDING_HEADS = ("eraser", "erased ↑", "in other words ↑", "kept ↑", "other domain ↑", "harmonic mean ↑", "recovered ↓",
          "worst attack ↓", "recovery area ↓", "pixels moved", "mmd", "fit", "numbers")  # fmt: skip
@@ -66,9 +68,9 @@ def board_to_json(board: Leaderboard) -> str:
 def board_to_markdown(board: Leaderboard) -> str:
     """Tables that read well in a terminal or on a page."""
     out = [
-        f"# {board_title(board)}",
+        f"# {escaped(board_title(board))}",
         "",
-        _about(board),
+        escaped(_about(board)),
         "",
         *_table(STANDING_HEADS, [_cells(s) for s in board.standings]),
     ]
@@ -85,7 +87,7 @@ def board_to_markdown(board: Leaderboard) -> str:
             "",
             "## Recovered, by attack",
             "",
-            f"Success above the control: {board.control}.",
+            f"Success above the control: {escaped(board.control)}.",
             "",
             *_table(heads, rows),
         ]
@@ -95,11 +97,11 @@ def board_to_markdown(board: Leaderboard) -> str:
         out += ["", "## Quality of pictures", "", *_table(QUALITY_HEADS, [_quality(s) for s in board.standings])]
         out += ["", *[f"- **{name}**: {said}" for name, said in QUALITY_MEANINGS.items()]]
     out += ["", "## Differences that hold", "", _tested(board), ""]
-    out += [f"- {line}" for line in _differences(board)] or ["None."]
+    out += [f"- {escaped(line)}" for line in _differences(board)] or ["None."]
     if board.notes:
-        out += ["", "## What is missing", "", *[f"- {note}" for note in board.notes]]
+        out += ["", "## What is missing", "", *[f"- {escaped(note)}" for note in board.notes]]
     if board.provenance:
-        out += ["", "## Provenance", "", *[f"- {k}: {v}" for k, v in board.provenance.items()]]
+        out += ["", "## Provenance", "", *[f"- {escaped(k)}: {escaped(v)}" for k, v in board.provenance.items()]]
     return "\n".join(out) + "\n"
 
 
@@ -217,7 +219,8 @@ def _against(values: Mapping[str, float], name: str, control: str, form: str) ->
 
 
 def _marked(s: Standing) -> str:
-    return {"ours": f"**{s.name}**", "control": f"*{s.name}*"}.get(s.part, s.name)
+    name = escaped(s.name)
+    return {"ours": f"**{name}**", "control": f"*{name}*"}.get(s.part, name)
 
 
 def _front(board: Leaderboard) -> list[str]:
@@ -236,10 +239,11 @@ def _interval(s: Score | None) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    def line(cells):
-        return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+    def line(first, rest):
+        return " | ".join(("| " + visible(first, "").replace("|", "\\|"), *map(cell, rest))) + " |"
 
-    return [line(heads), "|---|" + "---:|" * (len(heads) - 1), *[line(row) for row in rows]]
+    made = [line(row[0], row[1:]) for row in rows]  # a row's name is marked already
+    return [line(escaped(heads[0]), heads[1:]), "|---|" + "---:|" * (len(heads) - 1), *made]
 
 
 def _html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], board: Leaderboard) -> str:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from concept_probe.attacks import Budget
 from concept_probe.bench import AttackSetting, Grid, MethodSetting, RowStore, Sweep, SweepSettings
@@ -19,6 +23,23 @@ SETTINGS = SweepSettings(
 )
 METHODS = (MethodSetting("blocklist", Blocklist()), MethodSetting("uce", Uce()))
 ATTACK_SETTINGS = (AttackSetting("paraphrases", "paraphrases"),)
+
+
+@dataclass(frozen=True)
+class SeesAll:
+    """Sees what a picture's shade says, whoever drew it."""
+
+    name: str = "shades"
+    version: str = "1"
+    labels: tuple[str, ...] = ("cat", "dog", "sun", "none")
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        seen = torch.zeros(len(images), len(self.labels))
+        seen[torch.arange(len(images)), torch.arange(len(images)) % 3] = 1.0
+        return seen
+
+
+SEES_ALL = SeesAll()
 
 
 def judges(_: Concept) -> tuple[Judge, None]:

@@ -25,7 +25,13 @@ def order(tmp_path) -> SweepOrder:
     """Two erasers that anybody can load: a saved tiny model, judged by the recogniser of the embedded ones."""
     asked = Grid((tiny_concept(),), (MethodSetting("blocklist", Blocklist()),), ATTACK_SETTINGS, (0,), SETTINGS)
     return SweepOrder(
-        asked, str(save_model(tiny_sd(), tmp_path / "model")), None, tmp_path, tmp_path / "rows.jsonl", threads=1
+        asked,
+        str(save_model(tiny_sd(), tmp_path / "model")),
+        None,
+        tmp_path,
+        tmp_path / "rows.jsonl",
+        threads=1,
+        recogniser="tests.bench.cases:SEES_ALL",
     )
 
 

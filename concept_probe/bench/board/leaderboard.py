@@ -248,6 +248,7 @@ def _notes(
     short = [name for name, m in found.items() if set(m.values) != wanted]
     if short:
         out.append(f"Not measured on every concept and seed yet: {', '.join(short)}.")
+    out += _without_meaning(rows)
     failed: dict[str, list[SweepRow]] = {}
     for row in rows:
         if row.status == "failed":
@@ -276,3 +277,12 @@ def _notes(
         if concepts:
             out.append(f"{name} found nothing to erase for {', '.join(dict.fromkeys(concepts))}: counted as untouched.")
     return out
+
+
+def _without_meaning(rows: Sequence[SweepRow]) -> list[str]:
+    """Cells that do not apply, by reason."""
+    why: dict[str, int] = {}
+    for row in rows:
+        if row.status == "does not apply":
+            why[row.error] = why.get(row.error, 0) + 1
+    return [f"{count} cell{'s do' if count > 1 else ' does'} not apply: {error}." for error, count in why.items()]

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from concept_probe import testbed
 from concept_probe.erasers import Blocklist, Edit, Erasure, LowRank, NegativePrompt, Uce
 from concept_probe.erasers.erasure.parameters import address
 from concept_probe.families import DiffusionSubject
 from concept_probe.families.state import with_gradients
+from concept_probe.storage import file_sha256, text_sha256
 from concept_probe.testbed.icons import icons
 from concept_probe.testbed.vocabulary import NOT_TAUGHT, REMOVED_OBJECTS, STYLES, TEMPLATES, objects
 from concept_probe.types import Concept, Prompt
@@ -93,6 +95,11 @@ class Subjects:
 
     def __init__(self) -> None:
         self._made: dict[tuple[str, Condition], Subject] = {}
+
+    def digest(self) -> str:
+        """Of the weights that all of them are made of."""
+        files = sorted(f for model in testbed.EMBEDDED for f in testbed.folder(model).glob("*/*.safetensors"))
+        return text_sha256(" ".join(map(file_sha256, files)))
 
     def get(self, model: str, state: Condition) -> Subject:
         if (model, state) not in self._made:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from concept_probe.attacks import STANDARD, Budget
 from concept_probe.auditing import Auditor, AuditPlan, MeasurementCache
 from concept_probe.bench.calibration.ground_truth import ERASE, Case, Subjects, cases
-from concept_probe.bench.sweep.grid import key_digest
+from concept_probe.bench.sweep.keys import EDITIONS, short_digest, with_rest
 from concept_probe.bench.sweep.store import RowStore, SweepRow
+from concept_probe.content import digest_of
+from concept_probe.detect import judge_for
 from concept_probe.find import RowQuery, find_features, vector_candidates
 from concept_probe.learn import over_text, shipped_saes
 from concept_probe.testbed.concepts import emoji_concept as embedded
@@ -72,7 +74,7 @@ class CalibrationRun:
     _found: dict[str, Sequence[Subspace]] = field(default_factory=dict)
 
     def key(self, case: Case) -> str:
-        """Names an audit in the store, by the names that rows have had from the first."""
+        """Names an audit in the store by what is asked of whom, and by all that decides its numbers."""
         plan, usual = self.plan, AuditPlan()
         asked = {
             "prompts": plan.prompts,
@@ -84,7 +86,11 @@ class CalibrationRun:
         }
         rest = ("styles", "resamples", "seed")
         asked |= {name: getattr(plan, name) for name in rest if getattr(plan, name) != getattr(usual, name)}
-        return key_digest("calibration", asdict(case), asked, asdict(plan.thresholds))
+        first = short_digest("calibration", asdict(case), asked, asdict(plan.thresholds))
+        concepts = [self.known(case.concept, model) for model in dict.fromkeys((case.model, "emoji"))]
+        judge = self.recogniser or judge_for(concepts[0])
+        rest = digest_of(EDITIONS["audit"], plan, concepts, judge, self.find, self.subjects)
+        return with_rest(first, rest)
 
     def rows(self, chosen: Sequence[Case] | None = None) -> Iterator[SweepRow]:
         """Audit what has no row yet, and yield each row once it is on disk. An audit that raises is a failed row."""

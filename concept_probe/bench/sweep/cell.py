@@ -145,6 +145,17 @@ def compare_answers(
     return out
 
 
+def refuse_unseen(before: JudgedAnswers, concept: Concept, looks: Judge, subject: str) -> None:
+    """ValueError where the untouched subject shows the concept in none of the answers that ask for it by name: nothing
+    could be erased, and every eraser would look perfect."""
+    trials = before.trials.get("target", ())
+    if trials and not any(t.seen == t.query.prompt.label for t in trials):
+        raise ValueError(
+            f"{subject!r}, untouched, shows {label_of(concept)!r} in none of {len(trials)} answers that ask for it, by "
+            f"recogniser {looks.name!r}, so there is nothing to erase; check the label of its prompts, and the recogniser"
+        )
+
+
 def hits_of(trials: Sequence[Trial]) -> list[int]:
     """[hits, n]; where the concept was asked for, a recogniser that failed counts as if it had been seen."""
     return [sum(t.seen == t.query.prompt.label for t in trials), len(trials)]

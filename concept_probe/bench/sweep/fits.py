@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concept_probe.bench.sweep.grid import MethodSetting, key_digest, key_of_concept, key_of_method
+from concept_probe.bench.sweep.grid import MethodSetting
 from concept_probe.bench.sweep.methods import PREPARATIONS, FitContext
 from concept_probe.bench.sweep.peak_memory import Peak
 from concept_probe.bench.sweep.store import RowStore
@@ -71,9 +71,11 @@ class Fits:
     store: RowStore
     """Whose claims keep two processes from fitting the same thing."""
 
-    def get(self, method: MethodSetting, subject: Subject, concept: Concept, bench: FitContext, base: str) -> Fit:
-        """The kept fit, or a new one that is then kept. What another process is fitting is waited for."""
-        name = key_digest(base, key_of_method(method), key_of_concept(concept))
+    def get(self, method: MethodSetting, subject: Subject, concept: Concept, bench: FitContext, name: str) -> Fit:
+        """The kept fit of the name that `keys.fit_key` gives, or a new one that is then kept.
+
+        What another process is fitting is waited for.
+        """
         place = self.folder / f"{_plain(method.name)}-{_plain(concept.name)}-{name}"
         with self.store.claim(f"fit {name}", wait=True):
             kept = _read(place, subject, concept, bench)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from concept_probe.attacks import ATTACKS, Budget
 from concept_probe.erasers import Eraser
 from concept_probe.registry import look_up
-from concept_probe.storage import text_sha256
-from concept_probe.types import KINDS, SPLITS, Concept, Sampling, fingerprint
+from concept_probe.types import Concept, Sampling
 
 NONE = "none"
 """The cell of an eraser that is evaluated and not attacked."""
@@ -35,6 +33,11 @@ class MethodSetting:
     def ours(self) -> bool:
         """Whether it is this project's own method."""
         return self.eraser.origin == "ours"
+
+    @property
+    def works_with_features(self) -> bool:
+        """Whether what it erases with depends on autoencoders."""
+        return any("features" in e.needs.found for e in (self.eraser, *self.others)) or "features" in self.prepare
 
 
 @dataclass(frozen=True)
@@ -136,39 +139,3 @@ class Grid:
                 for name in self.names():
                     for attack in (None, *self.attacks):
                         yield Cell(name, concept, attack, seed)
-
-    def key(self, cell: Cell, base: str) -> str:
-        """Names what a cell measures, `base` being the hashes of the subjects' weights; 20 hexadecimal digits."""
-        control = cell.method in CONTROLS
-        return key_digest(
-            base,
-            cell.method if control else key_of_method(self.method(cell.method)),
-            key_of_concept(cell.concept),
-            None if cell.attack is None else _plain(cell.attack, ("name", "attack", "options")),
-            cell.seed,
-            _plain(self.settings, ("sampling", "counts", "budget")),
-        )
-
-
-def _plain(value: AttackSetting | SweepSettings, always: tuple[str, ...]) -> dict[str, Any]:
-    """The fields that name cells: `always` these, others where they are not at their default.
-
-    So a field can be added, and cells that were measured before it keep their names.
-    """
-    changed = {f.name for f in fields(value) if f.name in always or getattr(value, f.name) != f.default}
-    return {name: part for name, part in asdict(value).items() if name in changed}
-
-
-def key_of_method(method: MethodSetting) -> list[Any]:
-    """What makes a method's erasure what it is, as values that JSON can hold."""
-    options = [asdict(e) for e in (method.eraser, *method.others)]  # pyright: ignore[reportArgumentType]
-    return [method.eraser.name, options, method.prepare]
-
-
-def key_of_concept(concept: Concept) -> list[str]:
-    """What makes a concept what it is: its name and every prompt."""
-    return [concept.name, *(fingerprint(p.text) for k in KINDS for s in SPLITS for p in concept.prompts(k, s))]
-
-
-def key_digest(*parts: Any) -> str:
-    return text_sha256(json.dumps(parts, sort_keys=True, default=str))[:20]

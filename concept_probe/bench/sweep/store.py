@@ -22,7 +22,7 @@ from concept_probe.storage import (
 )
 from concept_probe.storage.schema import Fields, Free, Number, Table, Text, Whole
 
-Status = Literal["done", "failed"]
+Status = Literal["done", "failed", "does not apply"]
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class SweepRow:
     seed: int
     status: Status
     values: Mapping[str, Any] = field(default_factory=dict)
-    """What was measured, as values that JSON can hold; empty where the cell failed."""
+    """What was measured, as values that JSON can hold; empty where nothing was."""
     error: str = ""
-    """Why the cell failed."""
+    """Why the cell failed, or does not apply."""
     seconds: float = 0.0
     """Wall time of the cell, without the fit."""
 

@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concept_probe import detect
 from concept_probe.attacks import label_of
+from concept_probe.bench.sweep.applies import why_not
 from concept_probe.bench.sweep.asking import queries
 from concept_probe.bench.sweep.attack_cell import attack_suits, measure_attack
-from concept_probe.bench.sweep.cell import OTHER_NOISE, JudgedAnswers, ask_and_judge, compare_answers, unreadable
+from concept_probe.bench.sweep.cell import (
+    OTHER_NOISE,
+    JudgedAnswers,
+    ask_and_judge,
+    compare_answers,
+    refuse_unseen,
+    unreadable,
+)
 from concept_probe.bench.sweep.fits import Fit, Fits, asdict_of
 from concept_probe.bench.sweep.grid import CONTROLS, UNTOUCHED, Cell, Grid
+from concept_probe.bench.sweep.judging import Recognisers, recognisers_of
+from concept_probe.bench.sweep.keys import SweepIdentity, cell_key, columns_key, fit_key, how_it_reads
 from concept_probe.bench.sweep.methods import FitContext
 from concept_probe.bench.sweep.peak_memory import Peak
 from concept_probe.bench.sweep.store import RowStore, SweepRow
 from concept_probe.bench.sweep.watched import WatchedColumns, mean_cosine
-from concept_probe.types import Concept, Judge, Kind, Query, Subspace
+from concept_probe.content import digest_of
+from concept_probe.learn import shipped_saes
+from concept_probe.registry import UnknownName
+from concept_probe.types import Concept, Judge, Kind, Query, SparseCoder, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.detect.clip import TextImage
     from concept_probe.families import Subject
 
 QueriesByKind = dict[Kind, tuple[Query, ...]]
-Recognisers = Callable[[Concept], tuple[Judge, Judge | None]]
-"""A concept to who judges its answers, and who judges the other domain in them (styles, of an object), if anybody."""
-
-
-def recognisers(concept: Concept) -> tuple[Judge, Judge | None]:
-    """The recogniser of the concept's label, or its gold answers; and one of the other domain for embedded models."""
-    looks = detect.judge_for(concept)
-    pairs = {"emoji": "emoji-style", "emoji-style": "emoji"}
-    return looks, detect.recogniser(pairs[looks.name]) if looks.name in pairs else None
 
 
 @dataclass(eq=False)
@@ -53,12 +57,18 @@ class Sweep:
     """Fits are kept in `FOLDER/fits`."""
     store: RowStore
     twin: Subject | None = None
-    judges: Recognisers = recognisers
+    judges: Recognisers | None = None
+    """None: `recogniser` for every concept, else who belongs to the subject."""
     pairs: Callable[[Judge], TextImage | None] = detect.pair_of
     """A judge to the CLIP pair for the same pictures, if there is one."""
     copy: Subject | None = None
     """The subject loaded again, for attackers who hold a copy of it while an edit is on."""
-    _base: str = ""
+    recogniser: Judge | str | None = None
+    """Who judges, where that is one for all concepts; a name is looked up as `detect.recogniser` does."""
+    saes: Sequence[SparseCoder] = ()
+    """Autoencoders of the subject, for erasers that work with features; empty: those that are shipped for it, if any."""
+    _identity: SweepIdentity | None = None
+    _keys: dict[str, Cell] = field(default_factory=dict)
     _watched: dict[str, tuple[Subspace, ...]] = field(default_factory=dict)
     _before: dict[tuple[str, int], tuple[JudgedAnswers, JudgedAnswers]] = field(default_factory=dict)
     _fitted: dict[tuple[str, str], Fit] = field(default_factory=dict)
@@ -67,21 +77,49 @@ class Sweep:
     def __post_init__(self) -> None:
         if self.grid.twin != (self.twin is not None):
             raise ValueError("the grid and the sweep disagree on whether there is a never-taught twin")
-        self._base = self.subject.weight_hash() + (self.twin.weight_hash() if self.twin is not None else "")
+        if not self.saes and any(m.works_with_features for m in self.grid.methods):
+            with contextlib.suppress(UnknownName):  # none is shipped: their cells do not apply
+                self.saes = shipped_saes(self.subject.name)
+
+    @property
+    def looks(self) -> Recognisers:
+        """Who judges the answers to a concept. Raises LookupError or ValueError where nobody can."""
+        if self.judges is None:
+            self.judges = recognisers_of(self.subject, self.recogniser)
+        return self.judges
+
+    @property
+    def identity(self) -> SweepIdentity:
+        """What names rows and fits besides the grid: taken once, before anything is measured."""
+        if self._identity is None:
+            both = [s for s in (self.subject, self.twin) if s is not None]
+            judges = {}
+            for concept in self.grid.concepts:
+                looks, across = self.looks(concept)
+                judges[concept.name] = digest_of(looks, across, self.pairs(looks))
+            concepts = {c.name: digest_of(c) for c in self.grid.concepts}
+            dictionaries = digest_of(*self.saes) if self.saes else ""
+            weights = "".join(s.weight_hash() for s in both)
+            self._identity = SweepIdentity(weights, tuple(map(how_it_reads, both)), judges, concepts, dictionaries)
+        return self._identity
 
     def keys(self) -> dict[str, Cell]:
         """Every cell by the key of its row, in the order in which they are measured.
 
         Attacks on subjects that answer otherwise (with texts, where this one makes pictures) have none.
         """
+        if self._keys:
+            return dict(self._keys)
         able = [c for c in self.grid.cells() if c.attack is None or attack_suits(c.attack, self.subject)]
-        return {self.grid.key(cell, self._base): cell for cell in able}
+        self._keys = {cell_key(self.grid, cell, self.identity): cell for cell in able}
+        return dict(self._keys)
 
     def run(self, *, retry: bool = False) -> Iterator[SweepRow]:
         """Measure what has no row yet, and yield each row once it is on disk.
 
         Cells that other processes have claimed are left to them. With `retry`, failed cells are measured again; else
-        they count as finished. A cell that raises becomes a row with its error; an interruption ends the sweep, and
+        they count as finished. A cell that can't apply (an eraser without the autoencoder that it needs, say) is a row
+        that says why, and no failure. A cell that raises becomes a row with its error; an interruption ends the sweep, and
         the cell that it hit has no row.
         """
         finished = self.store.rows()
@@ -102,6 +140,8 @@ class Sweep:
         """The row of one cell, whatever the store holds of it; nothing is written. An error becomes a failed row."""
         start = time.perf_counter()
         names = (key, cell.method, cell.concept.name, cell.attack_name, cell.seed)
+        if reason := why_not(cell, self.grid, self.subject, self.saes):
+            return SweepRow(*names, "does not apply", {}, reason)
         try:
             values = self._measure(cell)
         except Exception as error:  # any cell may fail in its own way, and none may stop the others
@@ -109,7 +149,7 @@ class Sweep:
         return SweepRow(*names, "done", values, "", time.perf_counter() - start - values.pop("waited", 0.0))
 
     def _measure(self, cell: Cell) -> dict[str, Any]:
-        looks, across = self.judges(cell.concept)
+        looks, across = self.looks(cell.concept)
         began = time.perf_counter()
         watched = self._columns(cell.concept)
         subject, fit = self._side(cell, looks)
@@ -124,6 +164,7 @@ class Sweep:
             else:
                 assert before is not None  # for the type checker: made above for cells without an attack
                 asked = queries(cell.concept, self.grid.settings, cell.seed)
+                refuse_unseen(before[0], cell.concept, looks, self.subject.name)
                 after = ask_and_judge(subject, asked, self.grid.settings, looks, across, label_of(cell.concept))
                 values = compare_answers(before[0], after, before[1], looks, cell.concept, self.pairs(looks))
                 values |= {"fit": asdict_of(fit), "found": fit.erasure is not None, "errors": unreadable(after)}
@@ -143,8 +184,10 @@ class Sweep:
         if place not in self._fitted:
             fits = Fits(self.folder / "fits", self.store)
             try:
-                context = FitContext(looks, columns=self._columns(cell.concept))
-                fit = fits.get(self.grid.method(cell.method), self.subject, cell.concept, context, self._base[:64])
+                method = self.grid.method(cell.method)
+                context = FitContext(looks, tuple(self.saes), self._columns(cell.concept))
+                name = fit_key(method, cell.concept, self.identity, self.grid.settings)
+                fit = fits.get(method, self.subject, cell.concept, context, name)
             except Exception as error:  # kept, so that no other cell of this eraser fits in vain
                 self._unfit[place] = error
                 raise
@@ -171,7 +214,8 @@ class Sweep:
             return ()
         if concept.name not in self._watched:
             watched = WatchedColumns(self.folder / "fits", self.store, self.grid.settings.columns)
-            columns = watched.get(self.subject, concept, self._base[:64])  # pyright: ignore[reportArgumentType]
+            key = columns_key(concept, self.identity, self.grid.settings.columns)
+            columns = watched.get(self.subject, concept, key)  # pyright: ignore[reportArgumentType]
             self._watched = {concept.name: columns}
         return self._watched[concept.name]
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from concept_probe.bench.sweep.grid import key_digest, key_of_concept
 from concept_probe.bench.sweep.store import RowStore
 from concept_probe.find import rank_by_effect
 from concept_probe.storage import CorruptFile, check_fields, check_seal, read_json, write_sealed_json
@@ -32,9 +31,9 @@ class WatchedColumns:
     """Whose claims keep two processes from ranking the same thing."""
     count: int
 
-    def get(self, subject: CausalLMSubject, concept: Concept, base: str) -> tuple[Subspace, ...]:
-        """The columns as they are in the subject, the strongest first."""
-        name = f"columns-{key_digest(base, key_of_concept(concept), self.count)}"
+    def get(self, subject: CausalLMSubject, concept: Concept, key: str) -> tuple[Subspace, ...]:
+        """The columns as they are in the subject, the strongest first, under the key that `keys.columns_key` gives."""
+        name = f"columns-{key}"
         place = self.folder / f"{name}.json"
         with self.store.claim(name, wait=True):
             columns = _kept(place)

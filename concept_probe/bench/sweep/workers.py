@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 from concept_probe.bench.sweep.grid import Grid
 from concept_probe.bench.sweep.store import RowStore, SweepRow
 from concept_probe.bench.sweep.sweep import Sweep
+from concept_probe.learn import named_saes
 from concept_probe.threads import use_threads
 
 if TYPE_CHECKING:
@@ -34,6 +37,10 @@ class SweepOrder:
     """Of torch, per process; None leaves it as it is."""
     copy: bool = False
     """Whether the subject is loaded twice, for attackers who hold a copy."""
+    recogniser: str | None = None
+    """A name for `detect.recogniser`; None takes who belongs to the subject, or a concept's gold answers."""
+    saes: tuple[str, ...] = ()
+    """Names for `learn.named_saes`; empty: those that are shipped for the subject, if any."""
 
     def sweep(self) -> Sweep:
         """The sweep with its models loaded."""
@@ -45,7 +52,11 @@ class SweepOrder:
         subject = made(self.subject)
         assert subject is not None  # for the type checker: only the twin may be None
         copy = made(self.subject) if self.copy else None
-        return Sweep(self.grid, subject, self.folder, RowStore(self.rows), made(self.twin), copy=copy)
+        saes = named_saes(self.saes, subject) if self.saes else ()
+        return Sweep(
+            self.grid, subject, self.folder, RowStore(self.rows), made(self.twin), copy=copy,
+            recogniser=self.recogniser, saes=saes,
+        )  # fmt: skip
 
 
 def work(order: SweepOrder, tell: Callable[[SweepRow], None] | None = None) -> None:
@@ -65,8 +76,9 @@ def helpers(order: SweepOrder, count: int) -> Iterator[list[BaseProcess]]:
     """`count` processes that work beside this one; on leaving the block they are waited for, after an error ended."""
     context = multiprocessing.get_context("spawn")
     started: list[BaseProcess] = [context.Process(target=work, args=(order,), daemon=True) for _ in range(count)]
-    for process in started:
-        process.start()
+    with _deaf_to_interruptions():
+        for process in started:
+            process.start()
     try:
         yield started
         for process in started:
@@ -76,3 +88,16 @@ def helpers(order: SweepOrder, count: int) -> Iterator[list[BaseProcess]]:
             if process.is_alive():
                 process.terminate()
             process.join()
+
+
+@contextmanager
+def _deaf_to_interruptions() -> Iterator[None]:
+    """Processes that are started inside leave an interruption to the one that started them, which ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    own = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, own)

@@ -25,10 +25,10 @@ from concept_probe.types import Site
 SAMPLES = 2_000_000
 """Rows that are learned from unless another number is given."""
 _PROGRESS = (
-    TextColumn("{task.description}"),
+    TextColumn("{task.description}", markup=False),
     BarColumn(),
     MofNCompleteColumn(),
-    TextColumn("{task.fields[note]}"),
+    TextColumn("{task.fields[note]}", markup=False),
     TimeRemainingColumn(),
 )
 
