@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from concept_probe.cli.console import say
+from concept_probe.cli.console import err, say
 from concept_probe.registry import UnknownName
+from concept_probe.signals import INTERRUPTED, was_told
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -63,6 +64,10 @@ def plain_errors() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.showwarning = _say_warning
             yield
+    except KeyboardInterrupt:
+        if not was_told():
+            err.print(INTERRUPTED, soft_wrap=True)
+        raise typer.Exit(130) from None
     except typer.Exit:  # a RuntimeError that already says how to exit
         raise
     except Exception as error:
