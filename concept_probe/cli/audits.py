@@ -230,7 +230,7 @@ def print_verdict(report, folder: Path | None) -> None:
     from rich.text import Text
 
     from concept_probe.report.format import EVIDENCE_NAMES, VERDICTS, samples, score
-    from concept_probe.types.plain_text import visible
+    from concept_probe.types.plain_text import shown_plainly
 
     colours = {"erased": "green", "suppressed": "yellow", "undecided": "white", "intact": "red", "damaged": "red"}
     verdict = report.verdict
@@ -243,7 +243,7 @@ def print_verdict(report, folder: Path | None) -> None:
     parts = [head, "", reasons]
     if folder is not None:
         parts += ["", f"report: {folder / 'report.html'}"]
-    title = Text(visible(f"{report.concept} in {report.subject}, {report.erasure}", keep=""))
+    title = Text(shown_plainly(f"{report.concept} in {report.subject}, {report.erasure}", keep=""))
     mark = "calibrated" if verdict.calibrated else "thresholds uncalibrated"
     out.print(Panel(Group(*parts), title=title, subtitle=mark, title_align="left", subtitle_align="right"))
     table = Table("evidence", "index (0 never taught, 1 untouched)", "n", box=None)

@@ -24,7 +24,7 @@ from concept_probe.cli.common import (
 )
 from concept_probe.cli.console import bold, err, out, say
 from concept_probe.threads import use_threads
-from concept_probe.types.plain_text import visible
+from concept_probe.types.plain_text import shown_plainly
 
 Concepts = Annotated[list[str], typer.Argument(help="Concepts of the embedded models (see `info concepts`), or files.")]
 
@@ -101,7 +101,9 @@ def _run(order, sweep, total: int, workers: int, ray: str | None) -> None:
             if row.status == "failed":
                 say("failed", "yellow", f"{row.eraser}, {row.concept}, {row.attack}: {row.error}")
             finished = len(RowStore(order.rows).rows().keys() & keys)
-            bar.update(task, completed=finished, description=visible(f"{row.eraser}, {row.concept}, {row.attack}"))
+            bar.update(
+                task, completed=finished, description=shown_plainly(f"{row.eraser}, {row.concept}, {row.attack}")
+            )
 
 
 def _write(rows, order, output: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from concept_probe.types.plain_text import visible
+from concept_probe.types.plain_text import shown_plainly
 
 
 class PlainConsole(Console):
@@ -18,7 +18,7 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """As rich does, of `text` with its control characters written out."""
-        return super().render_str(visible(text), **options)
+        return super().render_str(shown_plainly(text), **options)
 
 
 err = PlainConsole(stderr=True)
@@ -27,9 +27,9 @@ out = PlainConsole()
 
 def say(head: str, style: str, text: object) -> None:
     """One line on standard error: a styled word, and what it is about."""
-    one_line = " ".join(visible(text).split())
+    one_line = " ".join(shown_plainly(text).split())
     err.print(Text.assemble((f"{head}:", style), " ", one_line), soft_wrap=True)
 
 
 def bold(text: object) -> Text:
-    return Text(visible(text), style="bold")
+    return Text(shown_plainly(text), style="bold")

@@ -11,7 +11,7 @@ from concept_probe import figures
 from concept_probe.report.markdown import cell, escaped
 from concept_probe.report.page import Charts, page
 from concept_probe.types import Leaderboard, Score, Standing
-from concept_probe.types.plain_text import visible
+from concept_probe.types.plain_text import shown_plainly
 
 STANDING_HEADS = ("eraser", "erased ↑", "in other words ↑", "kept ↑", "other domain ↑", "harmonic mean ↑", "recovered ↓",
          "worst attack ↓", "recovery area ↓", "pixels moved", "mmd", "fit", "numbers")  # fmt: skip
@@ -240,7 +240,7 @@ def _interval(s: Score | None) -> str:
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     def line(first, rest):
-        return " | ".join(("| " + visible(first, "").replace("|", "\\|"), *map(cell, rest))) + " |"
+        return " | ".join(("| " + shown_plainly(first, "").replace("|", "\\|"), *map(cell, rest))) + " |"
 
     made = [line(row[0], row[1:]) for row in rows]  # a row's name is marked already
     return [line(escaped(heads[0]), heads[1:]), "|---|" + "---:|" * (len(heads) - 1), *made]

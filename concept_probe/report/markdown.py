@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from concept_probe.types.plain_text import visible
+from concept_probe.types.plain_text import shown_plainly
 
 _ACTS = re.compile(
     r"""\\(?=[!-/:-@\[-`{-~])   # a backslash that would eat the one before what follows
@@ -28,7 +28,7 @@ def escaped(text: object) -> str:
     >>> escaped("[a](http://b) <b>c</b>\n# d")
     '[a\\](http\\://b) \\<b>c\\</b> # d'
     """
-    flat = " ".join(visible(text).split())
+    flat = " ".join(shown_plainly(text).split())
     plain = _ACTS.sub(lambda found: "\\" + found.group(), flat)
     begun = _BEGINS.match(plain)
     if begun is None:
@@ -44,5 +44,5 @@ def cell(text: object) -> str:
 
 def code(text: object) -> str:
     """`text` as code on one line."""
-    flat = " ".join(visible(text).split()).replace("`", "'")
+    flat = " ".join(shown_plainly(text).split()).replace("`", "'")
     return f"`{flat}`"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from concept_probe import figures
-from concept_probe.types.plain_text import visible
+from concept_probe.types.plain_text import shown_plainly
 
 # Colours of the page go into the figures as they are drawn, so that one file serves light and dark screens.
 _DRAW = """
@@ -54,12 +54,12 @@ def page(title: str, body: str, charts: Charts) -> str:
         f'<script type="application/json" id="{name}">{_in_script(figure.to_json() or "null")}</script>'
         for name, figure in charts.figures.items()
     )
-    body = visible(body)
+    body = shown_plainly(body)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"{POLICY}<title>{escape(visible(title))}</title><style>{style()}</style></head>"
+        f"{POLICY}<title>{escape(shown_plainly(title))}</title><style>{style()}</style></head>"
         f'<body class="cp-report page"><main>{body}</main>{data}'
         f"<script>{figures.script()}</script><script>{_DRAW}</script></body></html>\n"
     )
