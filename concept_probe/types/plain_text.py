@@ -8,10 +8,10 @@ TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 """Characters that change the direction of what follows, or end a line unseen."""
 
 
-def visible(text: object, keep: str = "\n\t") -> str:
+def shown_plainly(text: object, keep: str = "\n\t") -> str:
     r"""`text` with control characters written out, those in `keep` aside.
 
-    >>> visible("\x1b[2Jcamel")
+    >>> shown_plainly("\x1b[2Jcamel")
     '\\x1b[2Jcamel'
     """
     return "".join(c if c in keep or not _acts(c) else _written(c) for c in str(text))
