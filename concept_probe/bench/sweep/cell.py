@@ -145,7 +145,7 @@ def compare_answers(
     return out
 
 
-def refuse_unseen(before: JudgedAnswers, concept: Concept, looks: Judge, subject: str) -> None:
+def refuse_never_shown(before: JudgedAnswers, concept: Concept, looks: Judge, subject: str) -> None:
     """ValueError where the untouched subject shows the concept in none of the answers that ask for it by name: nothing
     could be erased, and every eraser would look perfect."""
     trials = before.trials.get("target", ())

@@ -19,7 +19,7 @@ from concept_probe.bench.sweep.cell import (
     JudgedAnswers,
     ask_and_judge,
     compare_answers,
-    refuse_unseen,
+    refuse_never_shown,
     unreadable,
 )
 from concept_probe.bench.sweep.fits import Fit, Fits, asdict_of
@@ -164,7 +164,7 @@ class Sweep:
             else:
                 assert before is not None  # for the type checker: made above for cells without an attack
                 asked = queries(cell.concept, self.grid.settings, cell.seed)
-                refuse_unseen(before[0], cell.concept, looks, self.subject.name)
+                refuse_never_shown(before[0], cell.concept, looks, self.subject.name)
                 after = ask_and_judge(subject, asked, self.grid.settings, looks, across, label_of(cell.concept))
                 values = compare_answers(before[0], after, before[1], looks, cell.concept, self.pairs(looks))
                 values |= {"fit": asdict_of(fit), "found": fit.erasure is not None, "errors": unreadable(after)}
