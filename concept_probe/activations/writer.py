@@ -56,8 +56,7 @@ class StoreWriter:
         Raises ValueError if that one is of another capture, naming what differs and both values; WrongFile if the
         folder holds something else, CorruptFile if the store's manifest was cut or altered.
         """
-        header = json.loads(json.dumps(header))
-        header.setdefault("prompts_sha256", prompts_sha256(header["prompts"]))
+        header = {"prompts_sha256": prompts_sha256(header["prompts"]), **json.loads(json.dumps(header))}
         path = folder / MANIFEST
         if not path.is_file():
             strays = sorted(p.name for p in folder.iterdir() if not _unfinished(p.name))
