@@ -13,6 +13,7 @@ from concept_probe.cli.common import (
     ConceptName,
     Model,
     Output,
+    PromptFile,
     RecogniserName,
     Saes,
     Seed,
@@ -35,9 +36,7 @@ def capture(
     model: Model = "emoji",
     role: Roles = None,
     site: Annotated[list[str] | None, typer.Option(help="Address of a site; may be repeated.")] = None,
-    prompt_file: Annotated[
-        Path | None, typer.Option(help="Text file, one prompt a line. Default: the embedded prompts.")
-    ] = None,
+    prompt_file: PromptFile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts, evenly spread.")] = None,
     kind: Annotated[list[str] | None, typer.Option(help="Token kind to keep; may be repeated. Default: all.")] = None,
     step: Annotated[
@@ -54,37 +53,29 @@ def capture(
 
         from concept_probe.activations import CaptureOptions, estimate_capture
         from concept_probe.activations import capture as run_capture
+        from concept_probe.activations.rows import chosen_sites
         from concept_probe.concepts.embedded import prompts as embedded
+        from concept_probe.concepts.prompt_files import PromptList, read_prompts
+        from concept_probe.families.subject import SAMPLING
         from concept_probe.registry import look_up
-        from concept_probe.storage import read_text
-        from concept_probe.types import Prompt, Site, evenly
+        from concept_probe.types import Site, evenly
 
         stored = look_up({name: getattr(torch, name) for name in DTYPES}, dtype, "dtype")
         writable(output)
         subject = subject_of(model)
-        if prompt_file is None:
-            asked = embedded(model)
-        elif prompt_file.is_file():
-            lines = read_text(prompt_file, "give a text file with one prompt a line").splitlines()
-            asked = tuple(Prompt(line.strip()) for line in lines if line.strip())
-        else:
-            raise FileNotFoundError(f"prompt file {prompt_file} not found; give a text file with one prompt a line")
-        asked = asked if limit is None else evenly(asked, limit)
+        listed = PromptList.of(embedded(model)) if prompt_file is None else read_prompts(prompt_file)
+        listed = listed if limit is None else listed.chosen(evenly(range(len(listed.queries)), limit))
+        asked = listed.queries
         sites = [Site.parse(s) for s in site or ()]
         roles = role or ([] if sites else ["text_stream"])
         options = CaptureOptions(steps=step or None, dtype=stored)
-        expected = estimate_capture(subject, asked, roles=roles, sites=sites, kinds=kind or None, options=options)
+        drawn = not all(subject.is_text(s) for s in chosen_sites(subject, roles, sites))
+        sampling = listed.sampling(SAMPLING) if drawn else SAMPLING  # texts are read without guidance
+        wanted = {"roles": roles, "sites": sites, "kinds": kind or None, "sampling": sampling, "options": options}
+        expected = estimate_capture(subject, asked, **wanted)
         err.print(str(expected), highlight=False)
         expected.check_room(output)
-        store = run_capture(
-            subject,
-            asked,
-            roles=roles,
-            sites=sites,
-            kinds=kind or None,
-            folder=output,
-            options=options,
-        )
+        store = run_capture(subject, asked, folder=output, **wanted)
         table = Table("site", "rows", "width")
         for s in store.sites:
             table.add_row(str(s), f"{store.rows(s):,}", str(store.width(s)))

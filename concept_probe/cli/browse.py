@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from concept_probe.cli.common import ConceptFile, Model, Seed, command, concept_of, plain_errors, subject_of
+from concept_probe.cli.common import ConceptFile, Model, PromptFile, Seed, command, concept_of, plain_errors, subject_of
 from concept_probe.cli.console import err
 
 TEXT_LIMIT, PICTURE_LIMIT = 1500, 240
@@ -23,9 +23,7 @@ def browse(
     feature: Annotated[list[int] | None, typer.Option(help="Number of a feature; may be repeated.")] = None,
     concept: Annotated[str | None, typer.Option(help="Show the features of this concept.")] = None,
     count: Annotated[int, typer.Option(help="How many features, if none is named.")] = 64,
-    prompt_file: Annotated[
-        Path | None, typer.Option(help="Text file, one prompt a line. Default: embedded prompts not trained on.")
-    ] = None,
+    prompt_file: PromptFile = None,
     limit: Annotated[
         int | None,
         typer.Option(help=f"At most so many prompts. Default: {TEXT_LIMIT}, or {PICTURE_LIMIT} with pictures."),
@@ -41,23 +39,21 @@ def browse(
     """
     with plain_errors():
         from concept_probe.concepts.embedded import prompts as embedded
+        from concept_probe.concepts.prompt_files import PromptList, read_prompts
         from concept_probe.find import Examples, catalogue, evenly_by_label, find_features
         from concept_probe.learn import load_sae
         from concept_probe.report import to_browser
-        from concept_probe.storage import read_text, write_text
-        from concept_probe.types import Prompt, Site
+        from concept_probe.storage import write_text
+        from concept_probe.types import Sampling, Site
 
         subject = subject_of(model)
         loaded = load_sae(sae, site=None if site is None else Site.parse(site), subject=subject)
         subject.module(loaded.site)
-        if prompt_file is not None:
-            lines = read_text(prompt_file, "give a text file with one prompt a line")
-            asked = tuple(Prompt(line.strip()) for line in lines.splitlines() if line.strip())
-        else:
-            asked = embedded(model, "test")
-        if limit is None:
-            limit = TEXT_LIMIT if subject.is_text(loaded.site) else PICTURE_LIMIT
-        asked = evenly_by_label(asked, limit)
+        listed = PromptList.of(embedded(model, "test")) if prompt_file is None else read_prompts(prompt_file)
+        read = subject.is_text(loaded.site)
+        limit = limit if limit is not None else TEXT_LIMIT if read else PICTURE_LIMIT
+        sampling = Sampling() if read and not pictures else listed.sampling(Sampling())
+        asked = evenly_by_label(listed.queries, limit)
         wanted = tuple(feature or ())
         if concept is not None:
             found = find_features(loaded, subject, concept_of(concept, concept_file, model), seed=seed)
@@ -66,7 +62,9 @@ def browse(
                 raise typer.Exit(1)
             wanted += found[0].features
         shown = Examples(examples, pictures)
-        seen = catalogue(loaded, subject, asked, features=wanted, count=count, examples=shown, seed=seed)
+        seen = catalogue(
+            loaded, subject, asked, features=wanted, count=count, examples=shown, sampling=sampling, seed=seed
+        )
         made = {**seen.provenance, "autoencoder": str(sae), "command": command()}
         write_text(output, to_browser(replace(seen, provenance=made)))
         err.print(f"{len(seen.features)} features of {loaded.site} in {output}")

@@ -30,6 +30,13 @@ Model = Annotated[
     str, typer.Option("--model", "-m", help="A model by name (see `info models`), a hub id, a folder, or a GGUF file.")
 ]
 ConceptFile = Annotated[Path | None, typer.Option(help="JSON file with the concept's prompts, for models of your own.")]
+PromptFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Text file with one prompt a line, or a table (.csv, .tsv, .jsonl) with a column `prompt` and perhaps each "
+        "prompt's own seed and guidance. Default: the embedded prompts."
+    ),
+]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")]
 Saes = Annotated[
     list[str] | None,

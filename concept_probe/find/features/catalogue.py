@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from concept_probe.activations import Activations, capture
 from concept_probe.evaluation.auroc import auroc_scores
 from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.families.text.token_strings import pieces
-from concept_probe.families.text.tokens import prompts_of
+from concept_probe.families.text.tokens import queries_of
 from concept_probe.find.features.firing import PromptFiring, firing_per_prompt, prompt_label, values_at
 from concept_probe.find.layout import has_tokens
 from concept_probe.learn.belongs import check_belongs
@@ -39,6 +39,7 @@ NAMES, DIRECTIONS = 5, 512
 """Names per feature, and random directions that the cosine of a nearest name is compared with."""
 OCCASIONS = 3
 """Prompts of one half on which a feature must fire to be chosen."""
+Asked = TypeVar("Asked", Prompt, Query)
 EACH = 6
 """Prompts of one label that `evenly_by_label` leaves at least."""
 
@@ -57,7 +58,7 @@ class Examples:
 def catalogue(
     sae: SparseCoder,
     subject: Subject,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | Sequence[Query],
     *,
     features: Sequence[int] = (),
     count: int = 64,
@@ -70,7 +71,7 @@ def catalogue(
     What a feature prefers is chosen on every other prompt of each label, and its selectivity measured on the
     rest. Names are labels whose mean activation at the site (at the subject's tokens), less the mean of all
     labels, points where the feature's decoder row points. `examples` are the prompts of largest firing; sites in the
-    denoising loop are captured while images are made, from seed 0 of each prompt.
+    denoising loop are captured while images are made, from seed 0 of each prompt, or a query's own.
 
     Raises ValueError for a feature that is not there, or for more prompts than can be held at once.
     """
@@ -78,9 +79,11 @@ def catalogue(
     wrong = [j for j in features if not 0 <= j < sae.width]
     if wrong:
         raise ValueError(f"feature {wrong[0]} was asked for; the autoencoder over {sae.site} has 0 to {sae.width - 1}")
-    prompts = list(dict.fromkeys(prompts_of(prompts)))
+    asked = list(dict.fromkeys(queries_of(prompts)))
+    if subject.is_text(sae.site):  # a text is read alike whatever is drawn from it
+        asked = list({q.prompt: q for q in reversed(asked)}.values())[::-1]
+    prompts = [q.prompt for q in asked]
     tokens = has_tokens(subject, sae.site)
-    asked = prompts if subject.is_text(sae.site) else [Query(p, 0) for p in prompts]
     store = capture(subject, asked, sites=[sae.site], kinds=NAMED_KINDS if tokens else None, sampling=sampling)
     labels = sorted({prompt_label(p) for p in prompts} - {""})
     seen = firing_per_prompt(sae, store, labels)
@@ -90,7 +93,7 @@ def catalogue(
     chosen, why = _choose(seen, preference, list(features), count)
     names, chance = _names(sae, seen, labels, chosen, seed)
     selectivity = _selectivity(seen, about, halves, preference[0], chosen, seed)
-    shown = _examples(sae, subject, store, prompts, seen, chosen, examples, sampling)
+    shown = _examples(sae, subject, store, asked, seen, chosen, examples, sampling)
     entries = tuple(
         FeatureEntry(
             j,
@@ -110,16 +113,16 @@ def catalogue(
     )
 
 
-def evenly_by_label(prompts: Sequence[Prompt], limit: int) -> tuple[Prompt, ...]:
-    """At most `limit` prompts, evenly spread; fewer labels rather than fewer than EACH prompts of one.
+def evenly_by_label(prompts: Sequence[Asked], limit: int) -> tuple[Asked, ...]:
+    """At most `limit` prompts or queries, evenly spread; fewer labels rather than fewer than EACH prompts of one.
 
     What a feature prefers can only be judged on labels that several prompts share.
     """
     if limit >= len(prompts):
         return tuple(prompts)
-    of: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        of.setdefault(prompt_label(prompt), []).append(prompt)
+    of: dict[str, list[Asked]] = {}
+    for one in prompts:
+        of.setdefault(prompt_label(one.prompt if isinstance(one, Query) else one), []).append(one)
     if set(of) == {""}:
         return evenly(prompts, limit)
     labels = list(of)
@@ -205,7 +208,7 @@ def _examples(
     sae: SparseCoder,
     subject: Subject,
     store: Activations,
-    prompts: list[Prompt],
+    queries: list[Query],
     seen: PromptFiring,
     chosen: list[int],
     asked: Examples,
@@ -213,13 +216,13 @@ def _examples(
 ) -> list[tuple[Example, ...]]:
     tokens = has_tokens(subject, sae.site)
     strongest = seen.strongest[:, chosen].float()
-    top = strongest.topk(min(asked.count, len(prompts)), dim=0)
+    top = strongest.topk(min(asked.count, len(queries)), dim=0)
     kept = [
         [p for p, v in zip(ids, values, strict=True) if v > 0]
         for ids, values in zip(top.indices.mT.tolist(), top.values.mT.tolist(), strict=True)
     ]
     everywhere = values_at(sae, store, sorted({p for ids in kept for p in ids}), chosen)
-    drawn = _draw(subject, prompts, sorted({p for ids in kept for p in ids[: asked.images]}), sampling)
+    drawn = _draw(subject, queries, sorted({p for ids in kept for p in ids[: asked.images]}), sampling)
     out = []
     for i, ids in enumerate(kept):
         some = []
@@ -227,9 +230,9 @@ def _examples(
             values = everywhere[p][:, i]
             some.append(
                 Example(
-                    prompts[p].text,
+                    queries[p].prompt.text,
                     float(strongest[p, i]),
-                    pieces(subject, sae.site.component, prompts[p], values.tolist()) if tokens else (),
+                    pieces(subject, sae.site.component, queries[p].prompt, values.tolist()) if tokens else (),
                     () if tokens else _grid(values),
                     drawn.get(p) if rank < asked.images else None,
                 )
@@ -245,12 +248,12 @@ def _grid(values: Tensor) -> tuple[tuple[float, ...], ...]:
     return tuple(map(tuple, values.nan_to_num(0).view(shape).tolist()))
 
 
-def _draw(subject: Subject, prompts: list[Prompt], which: list[int], sampling: Sampling) -> dict[int, bytes]:
+def _draw(subject: Subject, queries: list[Query], which: list[int], sampling: Sampling) -> dict[int, bytes]:
     from concept_probe.families.diffusion.subject import DiffusionSubject
 
     if not which or not isinstance(subject, DiffusionSubject):
         return {}
-    images = subject.generate([Query(prompts[p], 0) for p in which], sampling)
+    images = subject.generate([queries[p] for p in which], sampling)
     return {p: _png(image) for p, image in zip(which, images, strict=True)}
 
 
