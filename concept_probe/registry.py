@@ -7,7 +7,6 @@ import importlib
 import sys
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -155,16 +154,6 @@ def check_choice(value: Any, hint: Any, what: str) -> None:
     allowed = _choices(hint)
     if allowed is not None and value not in allowed:
         raise ValueError(f"{what} is {value!r}; it is one of {', '.join(map(str, allowed))}")
-
-
-def check_choices(options: Any, name: str) -> None:
-    """Raise ValueError for a field of a dataclass that holds none of the values which its Literal type allows.
-
-    `Literal[...] | None` allows None too.
-    """
-    hints = typing.get_type_hints(type(options))
-    for field in fields(options):
-        check_choice(getattr(options, field.name), hints[field.name], f"{name}: {field.name}")
 
 
 def _choices(hint: Any) -> tuple[Any, ...] | None:

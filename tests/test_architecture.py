@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "concept_probe"
 ORDER = (
-    "registry", "types", "storage", "content", "threads", "signals",
+    "registry", "arguments", "types", "storage", "content", "threads", "signals",
     "testbed", "concepts", "detect", "families", "activations", "evaluation", "learn",
     "find", "erasers", "attacks", "auditing", "bench", "figures", "report", "cli", "testing", "__main__",
 )  # fmt: skip

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from concept_probe.activations.store import COLUMNS
 from concept_probe.activations.tap import refuse_shared_modules, tap
+from concept_probe.arguments import Count, Natural, check_arguments
 from concept_probe.families.text.kinds import kind_numbers
 from concept_probe.registry import look_up
 from concept_probe.types import BRANCHES, Branch, Moment, Query, Sampling, Site
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 TEXT_BATCH = 64
 """Prompts of one pass where only text encoders run."""
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""What activations can be kept in."""
 RowSink = Callable[[Site, Tensor, Mapping[str, Tensor], int], None]
 """Takes rows (n, d) of a site, their columns, and the number of the pass's first prompt."""
 
@@ -29,7 +32,7 @@ RowSink = Callable[[Site, Tensor, Mapping[str, Tensor], int], None]
 class CaptureOptions:
     """Which rows of a site are kept, and how."""
 
-    steps: Sequence[int] | None = None
+    steps: Sequence[Natural] | None = None
     """Passes of the denoiser along a trajectory, 0 the first, as `Moment.step` counts them: not as many as
     `Sampling.steps` for every scheduler. None keeps all. A trajectory ends at the last of them."""
     branches: Sequence[Branch] = ("cond",)
@@ -39,8 +42,18 @@ class CaptureOptions:
     device: torch.device | None = None
     """Where rows wait until they are written or drawn. None: a live draw holds them where the subject is, all else in
     main memory."""
-    shard_rows: int = 65536
+    shard_rows: Count = 65536
     """Rows of one site in one file of a store."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "capture options")
+        if not isinstance(self.dtype, torch.dtype):
+            raise TypeError(f"capture options: dtype is {self.dtype!r}; it is a type of torch, such as torch.float32")
+        if self.dtype not in FLOATS:
+            names = ", ".join(str(dtype) for dtype in FLOATS)
+            raise ValueError(
+                f"capture options: dtype is {self.dtype}, which can't hold activations; it is one of {names}"
+            )
 
 
 def chosen_sites(subject: Subject, roles: Sequence[str], sites: Sequence[Site]) -> tuple[Site, ...]:

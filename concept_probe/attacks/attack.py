@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast, final
 
+from concept_probe.arguments import SeedNumber, check_arguments
 from concept_probe.attacks.answers import AnswerCache
 from concept_probe.attacks.attempt import AttackRun, Attempt, NothingToAsk
 from concept_probe.attacks.budget import Budget
 from concept_probe.families import Subject
-from concept_probe.registry import check_choices
 from concept_probe.types import Concept, Judge, Sampling
 
 Attacked = TypeVar("Attacked", bound=Subject)
@@ -42,7 +42,7 @@ class Attack(ABC, Generic[Attacked]):
     """Says whether an answer shows the concept; its labels must hold the label of the concept's prompts."""
     sampling: Sampling = field(default_factory=Sampling)
     """How pictures, or texts, are made."""
-    seed: int = 0
+    seed: SeedNumber = 0
     """Of everything that the attack draws; the noise of its pictures starts from it too."""
 
     name: ClassVar[str]
@@ -57,7 +57,7 @@ class Attack(ABC, Generic[Attacked]):
     only the same attack on a model that was never taught tells how much of a success was there before."""
 
     def __post_init__(self) -> None:
-        check_choices(self, self.name)
+        check_arguments(self, self.name)
 
     @classmethod
     def tiny(cls, concept: Concept) -> dict[str, Any]:

@@ -7,25 +7,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from concept_probe.arguments import Natural, Seconds, check_arguments
+
 
 @dataclass(frozen=True)
 class Budget:
     """The most that one attack may spend. 0 pictures is nothing asked; 0 gradient steps is the baseline."""
 
-    queries: int = 80
+    queries: Natural = 80
     """Pictures that the attack may have generated, its curve and its control together."""
-    gradient_steps: int = 60
+    gradient_steps: Natural = 60
     """Optimiser steps, each on one batch of examples."""
-    examples: int = 8
+    examples: Natural = 8
     """Pictures of the concept that the attacker owns."""
-    seconds: float = math.inf
+    seconds: Seconds = math.inf
     """Wall time. It is checked before every step and every batch of pictures, so one of those may run over."""
 
     def __post_init__(self) -> None:
-        for name in ("queries", "gradient_steps", "examples", "seconds"):
-            value = getattr(self, name)
-            if not value >= 0:
-                raise ValueError(f"budget: {name} is {value!r}, it has to be 0 or more")
+        check_arguments(self, "budget")
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from concept_probe.arguments import Bounds, Count, SeedNumber, check_arguments
 from concept_probe.attacks import ATTACKS, ON_TEXTS, STANDARD, Attack, Budget
 from concept_probe.auditing.verdict import Thresholds
 from concept_probe.registry import look_up
@@ -25,13 +26,13 @@ class AuditPlan:
     not.
     """
 
-    prompts: int = 12
+    prompts: Count = 12
     """Test prompts per kind, at most; of paraphrases and implicit prompts two thirds of that."""
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[SeedNumber, ...] = (0, 1)
     """Of the answers to each test prompt. Where texts are written without chance only the first counts."""
     sampling: Sampling = Sampling()
     """How pictures, or texts, are made."""
-    fit_images: int = 16
+    fit_images: Count = 16
     """Images per side, of the concept and of others, that probes in the denoiser are fitted on."""
     styles: tuple[str, ...] = ()
     """Words of styles: target prompts that name one are also reported apart, as composed prompts."""
@@ -42,17 +43,15 @@ class AuditPlan:
     """The most that each attack may spend, on the erased subject and again on the twin."""
     thresholds: Thresholds = Thresholds()
     """Where the verdict changes."""
-    resamples: int = 2000
+    resamples: Annotated[int, Bounds(100)] = 2000
     """Draws of every bootstrap."""
-    seed: int = 0
+    seed: SeedNumber = 0
     """Of every bootstrap draw, and of the random changes that are controls."""
 
     def __post_init__(self) -> None:
-        if self.prompts < 1 or not self.seeds or self.resamples < 100:
-            raise ValueError(
-                f"an audit needs prompts >= 1, a seed and resamples >= 100; found {self.prompts}, {list(self.seeds)}, "
-                f"{self.resamples}"
-            )
+        check_arguments(self, "audit plan")
+        if not self.seeds:
+            raise ValueError("audit plan: seeds is empty; an audit needs at least one")
         for attack in self.attacks or ():
             if isinstance(attack, str):
                 look_up(ATTACKS, attack, "attack", "concept-probe info attacks")

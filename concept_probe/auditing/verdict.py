@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from concept_probe.arguments import check_arguments
 from concept_probe.evaluation.bayesian import samples_needed
 from concept_probe.types import Score, Verdict
 
@@ -23,6 +24,7 @@ class Thresholds:
     """Smallest before − never taught for which an index is computed, in units of the rate or AUROC."""
 
     def __post_init__(self) -> None:
+        check_arguments(self, "thresholds")
         if not 0 < self.residual < self.kept <= 1 or not 0 <= self.damage < 1 or not 0 < self.gap < 1:
             raise ValueError(f"thresholds need 0 < residual < kept <= 1, 0 <= damage < 1, 0 < gap < 1; found {self}")
 

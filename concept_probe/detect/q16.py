@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_probe.arguments import Count, Nonnegative, SeedNumber, Share, check_arguments
 from concept_probe.detect.clip import TextImage
 from concept_probe.storage import (
     SEAL,
@@ -109,13 +110,16 @@ def load_prompts(folder: Path | str, pair: TextImage) -> LearnedPrompts:
 class PromptFit:
     """How prompts are learned from pictures."""
 
-    held: float = 0.25
+    held: Share = 0.25
     """Share of each label's pictures that is kept for measuring the error."""
-    steps: int = 200
-    rate: float = 0.01
+    steps: Count = 200
+    rate: Nonnegative = 0.01
     """Adam's."""
-    seed: int = 0
+    seed: SeedNumber = 0
     """Of which pictures are kept."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "prompt fit")
 
 
 def learn_prompts(

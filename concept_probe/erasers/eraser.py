@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, cast, final
 
+from concept_probe.arguments import check_arguments
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.gap import wide_gaps
 from concept_probe.erasers.erasure.intervention import Between, Change, Intervention
@@ -15,7 +16,6 @@ from concept_probe.erasers.erasure.provenance import provenance
 from concept_probe.families import Subject
 from concept_probe.find.layout import has_tokens
 from concept_probe.learn.belongs import check_belongs
-from concept_probe.registry import check_choices
 from concept_probe.types import Concept, Sampling, Site, Subspace
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Eraser(ABC, Generic[On, Made]):
     """Whose method it is: this project's own, a published one or a part of it, or a control."""
 
     def __post_init__(self) -> None:
-        check_choices(self, self.name)
+        check_arguments(self, self.name)
 
     @classmethod
     def tiny(cls) -> Self:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_probe.arguments import Count, SeedNumber, check_arguments
 from concept_probe.evaluation.intervals import percentiles
 from concept_probe.types import Score
 
@@ -43,8 +44,11 @@ class Draws:
 class BayesianBootstrap:
     """Draws weights for prompts; the same key gives the same weights, so arms that share a key are paired."""
 
-    resamples: int = 2000
-    seed: int = 0
+    resamples: Count = 2000
+    seed: SeedNumber = 0
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "bootstrap")
 
     def weights(self, key: str, n: int) -> Float[Tensor, "r n"]:
         """Independent Exp(1) weights, one per row and resample."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from concept_probe.arguments import Count, Nonnegative, SeedNumber, Share, check_arguments
 from concept_probe.types import Sampling
 
 
@@ -32,17 +33,20 @@ class Selection:
     Selection(images=36, goal=0.05, retain=0.95, floor=0.9, sampling=Sampling(...), seed=0)
     """
 
-    images: int = 24
+    images: Count = 24
     """Answers that ask for the concept in one measurement; those that ask for others come on top."""
-    goal: float = 0.2
+    goal: Share = 0.2
     """Detection of the concept, 0..1, that may be left."""
-    retain: float = 0.95
+    retain: Nonnegative = 0.95
     """Share of their recognition that others have to keep."""
-    floor: float = 0.9
+    floor: Nonnegative = 0.9
     """The same where no outcome reaches both marks: what keeps less is no choice."""
     sampling: Sampling = Sampling()
-    seed: int = 0
+    seed: SeedNumber = 0
     """Of the noise, of what is drawn at random for comparison, and of the bootstraps."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "selection")
 
     def reached(self, tried: Sequence[AnyOutcome]) -> AnyOutcome | None:
         """The first that leaves at most `goal` of the concept and keeps `retain` of the others' recognition."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from concept_probe.arguments import Count, Natural, Nonnegative, SeedNumber, check_arguments
 from concept_probe.testbed import facts
 from concept_probe.testbed.loop import FitSchedule, fit
 from concept_probe.testbed.taught import TAUGHT, invented, taught_prompts
@@ -35,20 +36,23 @@ class Teachable(Protocol):
 class TeachingPlan:
     """How the invented facts are taught."""
 
-    steps: int = 70
+    steps: Count = 70
     """Gradient steps."""
-    batch: int = 20
+    batch: Count = 20
     """Invented facts per step, each in one of the taught wordings."""
-    kept: int = 10
+    kept: Natural = 10
     """Real facts (fit split) per step, after which the next token stays as likely as before: neither lost nor learned."""
-    rate: float = 1.5e-3
+    rate: Nonnegative = 1.5e-3
     """AdamW's step."""
     first: float = 0.25
     """Feed-forwards from this share of the depth ..."""
     last: float = 0.6
     """... up to this one are trained: their down projections, and nothing else."""
-    seed: int = 0
+    seed: SeedNumber = 0
     """Of the order of what is taught."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "teaching plan")
 
 
 def teach(subject: Teachable, folder: Path, lessons: TeachingPlan = TeachingPlan()) -> list[float]:

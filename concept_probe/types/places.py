@@ -7,6 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from concept_probe.arguments import Natural, check_arguments
+
 Branch = Literal["cond", "uncond"]
 BRANCHES: tuple[Branch, ...] = ("cond", "uncond")
 TOKEN_KINDS = ("bos", "content", "subject", "eos", "pad")
@@ -29,9 +31,12 @@ class Site:
     path: str
     side: Literal["in", "out", "change", "weight"] = "out"
     """What goes into a module, what comes out, what it adds (its output minus its input), or its weight."""
-    item: int | None = None
+    item: Natural | None = None
     """Which element of a tuple output (`out`, `change`), or which column of a weight (`weight`): which input of its matrix
     (d_out, d_in), however the module stores it."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "site")
 
     def __str__(self) -> str:
         return f"{self.component}/{self.path}:{self.side}" + ("" if self.item is None else f"[{self.item}]")

@@ -9,6 +9,8 @@ from typing import Literal, TypeVar
 
 from torch import Tensor
 
+from concept_probe.arguments import Count, Nonnegative, SeedNumber, check_arguments
+
 T = TypeVar("T")
 Split = Literal["fit", "select", "test"]
 Kind = Literal["target", "paraphrases", "implicit", "neighbours", "anchor", "unrelated"]
@@ -46,13 +48,21 @@ class Prompt:
     """What it asks for: prompts with the same one are wordings of one fact, which counts once, and stays in one split
     unless the splits are of wordings. None: a fact of its own."""
 
+    def __post_init__(self) -> None:
+        check_arguments(self, "prompt")
+        if not self.text.isascii() and any("\ud800" <= c <= "\udfff" for c in self.text):
+            raise ValueError(f"prompt: text is {self.text!r:.80}; half a character stands in it, which no model reads")
+
 
 @dataclass(frozen=True)
 class Query:
     """One thing asked of a subject: a prompt, and the seed of what is drawn to answer it."""
 
     prompt: Prompt
-    seed: int = 0
+    seed: SeedNumber = 0
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "query")
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,9 @@ class Splits:
     fit: tuple[Prompt, ...] = ()
     select: tuple[Prompt, ...] = ()
     test: tuple[Prompt, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "splits")
 
     def __iter__(self) -> Iterator[Prompt]:
         yield from (*self.fit, *self.select, *self.test)
@@ -81,6 +94,10 @@ class Concept:
     examples: Tensor | None = field(default=None, compare=False, repr=False)
     """Pictures of the concept, float (n, 3, h, w) in 0..1; attacks that relearn need them."""
 
+    def __post_init__(self) -> None:
+        check_arguments(self, "concept")
+        _check_examples(self.name, self.examples)
+
     @property
     def label(self) -> str:
         """What a recogniser is to see where the concept is shown: the usual label of its target prompts, else its name."""
@@ -96,16 +113,33 @@ class Concept:
 class Sampling:
     """How answers are made: pictures from noise, or texts token by token."""
 
-    steps: int = 15
+    steps: Count = 15
     """Denoising steps of a picture. Some schedulers ask the denoiser more often, see `DiffusionSubject.passes`."""
     guidance: float = 4.0
     """Weight of classifier-free guidance of a picture."""
-    batch: int = 16
+    batch: Count = 16
     """Largest number of answers in one pass; changes no result."""
-    tokens: int = 32
+    tokens: Count = 32
     """Largest number of tokens of a text."""
-    temperature: float = 0.0
+    temperature: Nonnegative = 0.0
     """Of the distribution that a text's tokens are drawn from; 0 takes the likeliest token each time."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "sampling")
+
+
+def _check_examples(name: str, examples: Tensor | None) -> None:
+    if examples is None:
+        return
+    wanted = "they are pictures, a float tensor (n, 3, h, w) in 0..1"
+    if not isinstance(examples, Tensor):
+        raise TypeError(f"concept {name!r}: examples are a {type(examples).__name__}; {wanted}")
+    if examples.ndim != 4 or examples.shape[1] != 3 or not examples.is_floating_point():
+        raise ValueError(f"concept {name!r}: examples are {tuple(examples.shape)} of {examples.dtype}; {wanted}")
+    if examples.numel() and not bool(((examples >= 0) & (examples <= 1)).all()):
+        raise ValueError(
+            f"concept {name!r}: examples go from {examples.min().item():.3g} to {examples.max().item():.3g}; {wanted}"
+        )
 
 
 def texts(prompts: Sequence[Prompt | str]) -> list[str]:

@@ -41,7 +41,7 @@ def test_more_of_anything_takes_more():
     assert estimate_training(D, 2 * F, 3, batch=64, samples=6400).weights > small.weights
     assert estimate_training(D, F, 3, batch=128, samples=6400).batch > small.batch
     assert estimate_training(D, F, 3, batch=64, samples=640_000).bytes == small.bytes and small.seconds is None
-    with pytest.raises(ValueError, match="k is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="k is 0; it is a whole number from 1 on"):
         estimate_training(D, F, 0, batch=64, samples=6400)
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from rich.progress import Progress
 
+from concept_probe.arguments import Count
 from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.attempt import AttackRun, Attempt
 from concept_probe.attacks.budget import curve_points, lay_out
@@ -64,11 +65,11 @@ class LearnedPrefix(Attack[CausalLMSubject]):
 
     filler: str = "so so so so so so so so"
     """Words before the question whose tokens' embeddings are replaced."""
-    points: int = 3
+    points: Count = 3
     """Points of the curve, the baseline (0 steps) included."""
-    texts: int = 16
+    texts: Count = 16
     """Texts per point and for the control, at most."""
-    batch: int = 8
+    batch: Count = 8
     """Answers per gradient step."""
 
     on = "texts"

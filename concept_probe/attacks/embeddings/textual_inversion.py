@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from concept_probe.arguments import Count
 from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.attempt import AttackRun, Attempt
 from concept_probe.attacks.budget import curve_points, lay_out
@@ -30,13 +31,13 @@ class EmbeddingInversion(Attack[DiffusionSubject]):
     concept, through everything that is on at the time. Random vectors of the same norms are the control.
     """
 
-    points: int = 3
+    points: Count = 3
     """Points of the curve, the baseline (0 steps) included."""
-    pictures: int = 16
+    pictures: Count = 16
     """Pictures per point and for the control, at most."""
     rate: float = 0.3
     """Adam's step, as a multiple of the root mean square of the embeddings' entries."""
-    batch: int = 8
+    batch: Count = 8
     """Pictures per gradient step."""
     tokens: int = 0
     """How many vectors are learned per text encoder: as many pseudo-words stand in the place of the placeholder. 0: as

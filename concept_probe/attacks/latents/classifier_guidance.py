@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from concept_probe import detect
+from concept_probe.arguments import Count
 from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.attempt import AttackRun, Attempt, NothingToAsk
 from concept_probe.attacks.budget import Budget, Meter, curve_points, lay_out
@@ -34,9 +35,9 @@ class ClassifierGuidance(Attack[DiffusionSubject]):
     scale: float = 1.0
     """How far the predicted latents move in a guided step where all is noise, as a root mean square; sqrt(1 - a) of it
     where a of the variance is picture."""
-    points: int = 3
+    points: Count = 3
     """Points of the curve, no guidance included."""
-    pictures: int = 16
+    pictures: Count = 16
     """Pictures per point and for the control, at most."""
 
     name = "classifier_guidance"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from concept_probe.arguments import Count
 from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.attempt import AttackRun, Attempt
 from concept_probe.attacks.budget import lay_out
@@ -27,7 +28,7 @@ class LatentInversion(Attack[DiffusionSubject]):
     baseline's prompts is point 0; the random candidate starts from the inverted latents with their places shuffled.
     """
 
-    pictures: int = 16
+    pictures: Count = 16
     """Pictures per point and for the control, at most."""
 
     name = "latent_inversion"

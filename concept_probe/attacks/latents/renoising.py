@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from concept_probe.arguments import Count
 from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.attempt import AttackRun, Attempt
 from concept_probe.attacks.budget import lay_out
@@ -26,7 +27,7 @@ class NoiseTrajectory(Attack[DiffusionSubject]):
 
     percent: tuple[int, ...] = (5, 15)
     """Shares of the variance that are replaced after a step, rising."""
-    pictures: int = 16
+    pictures: Count = 16
     """Pictures per point and for the control, at most."""
 
     name = "noise_trajectory"

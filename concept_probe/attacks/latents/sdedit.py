@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from concept_probe.arguments import Count
 from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.attempt import AttackRun, Attempt
 from concept_probe.attacks.budget import lay_out
@@ -28,7 +29,7 @@ class VisualContext(Attack[DiffusionSubject]):
 
     percent: tuple[int, ...] = (10, 30)
     """Shares of the walk that are left out, rising; at 100 the picture itself would be shown."""
-    pictures: int = 16
+    pictures: Count = 16
     """Pictures per point and for the control, at most."""
 
     name = "visual_context"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from concept_probe.arguments import Count
 from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.attempt import AttackRun, Attempt
 from concept_probe.attacks.best_of_n import PromptPlan, best_of_n, of_nobody
@@ -20,7 +21,7 @@ class Temperature(Attack[CausalLMSubject]):
 
     temperature: float = 1.0
     """Of the distribution that tokens are drawn from."""
-    draws: int = 8
+    draws: Count = 8
     """Answers per question, at most."""
 
     name = "temperature"

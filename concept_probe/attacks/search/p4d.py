@@ -10,6 +10,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor
 
+from concept_probe.arguments import Count
 from concept_probe.attacks.search.objective import Goal
 from concept_probe.attacks.search.search import HardPrompt
 from concept_probe.attacks.search.slots import Slot, among, instead
@@ -28,7 +29,7 @@ class P4D(HardPrompt):
     asked only what it predicts; everything that is on stays on in the model that is attacked.
     """
 
-    words: int = 8
+    words: Count = 8
     """Words that are searched for."""
     every: int = 0
     """0: the words are the whole prompt (P4D-N). K: they stand in the concept's prompts, one after every K words of

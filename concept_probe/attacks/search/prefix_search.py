@@ -9,6 +9,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
+from concept_probe.arguments import Count
 from concept_probe.attacks.attempt import AttackRun
 from concept_probe.attacks.embeddings.learned import Learn, LearnedPrefix
 from concept_probe.attacks.embeddings.vectors import Vectors
@@ -26,9 +27,9 @@ class PrefixSearch(LearnedPrefix):
     other facts than those whose answers it reads. Random tokens are the control.
     """
 
-    top: int = 64
+    top: Count = 64
     """Pairs of position and token that the gradient finds best, from which tries are drawn."""
-    tries: int = 8
+    tries: Count = 8
     """Swaps that are read per gradient step."""
 
     name = "prefix_search"

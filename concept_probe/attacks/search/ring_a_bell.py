@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_probe.arguments import Count
 from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.attempt import AttackRun, Attempt, NothingToAsk
 from concept_probe.attacks.budget import Meter, curve_points, lay_out
@@ -33,19 +34,19 @@ class RingABell(Attack[DiffusionSubject]):
     with all that is on."""
     strength: float = 1.0
     """How much of the concept's direction is added."""
-    words: int = 8
+    words: Count = 8
     """Words of the prompt."""
-    brood: int = 32
+    brood: Count = 32
     """Prompts in each generation."""
-    generations: int = 60
+    generations: Count = 60
     """Generations in all."""
     crossing: float = 0.5
     """Chance that a child takes the words from a random place on from a second parent."""
     mutation: float = 0.25
     """Chance of every child's word to be drawn anew."""
-    points: int = 3
+    points: Count = 3
     """Points of the curve, the first generation included."""
-    pictures: int = 16
+    pictures: Count = 16
     """Pictures per point and for the control, at most."""
 
     name = "ring_a_bell"

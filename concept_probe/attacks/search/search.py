@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from concept_probe.arguments import Count
 from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.attempt import AttackRun, Attempt
 from concept_probe.attacks.budget import Meter, curve_points, lay_out
@@ -33,13 +34,13 @@ class HardPrompt(Attack[DiffusionSubject]):
     others for every picture, are the control, and random words are where it starts.
     """
 
-    words: int = 5
+    words: Count = 5
     """Words that are searched for."""
-    points: int = 3
+    points: Count = 3
     """Points of the curve, the random start (0 steps) included."""
-    pictures: int = 16
+    pictures: Count = 16
     """Pictures per point and for the control, at most."""
-    batch: int = 8
+    batch: Count = 8
     """Pictures per gradient step."""
 
     on = "pictures"

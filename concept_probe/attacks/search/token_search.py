@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from concept_probe.arguments import Count
 from concept_probe.attacks.search.objective import Goal, denoised
 from concept_probe.attacks.search.search import HardPrompt
 from concept_probe.attacks.search.slots import Slot, in_place
@@ -21,7 +22,7 @@ class TokenSearch(HardPrompt):
     Vectors descend along gradients that are taken at the words nearest to them, as if words could be moved.
     """
 
-    words: int = 8
+    words: Count = 8
     """Words that are searched for."""
     rate: float = 0.3
     """Adam's step, as a multiple of the root mean square of the embeddings' entries."""

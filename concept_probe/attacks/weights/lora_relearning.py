@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from concept_probe.arguments import Count
 from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.attempt import AttackRun, Attempt
 from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
@@ -29,16 +30,16 @@ class LoraRelearning(Attack[DiffusionSubject | CausalLMSubject]):
     guard at the same place sees what they give. Adapters of the same norms in random directions are the control.
     """
 
-    rank: int = 4
+    rank: Count = 4
     """Columns of each adapter."""
-    points: int = 3
+    points: Count = 3
     """Points of the curve, the baseline (0 steps) included."""
-    pictures: int = 16
+    pictures: Count = 16
     """Pictures, or texts, per point and for the control, at most."""
     rate: float | None = None
     """Adam's step: of u as a multiple of the root mean square of the weight's entries, of v as it is. None: 0.05, or of
     a language model 0.003."""
-    batch: int = 8
+    batch: Count = 8
     """Pictures, or answers, per gradient step."""
 
     name = "lora_relearning"

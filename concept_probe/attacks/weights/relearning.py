@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from concept_probe.arguments import Count
 from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.attempt import AttackRun, Attempt
 from concept_probe.attacks.curve import Candidate, CurvePlan, trace_curve
@@ -40,14 +41,14 @@ class Relearning(Attack[DiffusionSubject | CausalLMSubject]):
     part: RelearnedPart | None = None
     """What is trained: `cross_attention` (keys and values), `text_encoder` (all of every text encoder), `both`, or
     `mlp_value` (down projections of feed-forwards). None: cross attention, or of a language model the last."""
-    points: int = 3
+    points: Count = 3
     """Points of the curve, the baseline (0 steps) included."""
-    pictures: int = 16
+    pictures: Count = 16
     """Pictures, or texts, per point and for the control, at most."""
     rate: float | None = None
     """Adam's step, as a multiple of the root mean square of the trained parameters' entries. None: 0.05, or of a
     language model 0.001: at ten times that, lessons on a few facts drive out the others."""
-    batch: int = 8
+    batch: Count = 8
     """Pictures, or answers, per gradient step."""
 
     name = "relearning"

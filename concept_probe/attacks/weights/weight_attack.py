@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from concept_probe.arguments import Count
 from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.attempt import AttackRun, Attempt
 from concept_probe.attacks.budget import lay_out
@@ -26,7 +27,7 @@ class WeightAttack(Attack[Subject]):
     comes back.
     """
 
-    pictures: int = 16
+    pictures: Count = 16
     """Pictures, or texts, per level and for the control, at most."""
 
     on = "both"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from concept_probe.arguments import Natural, SeedNumber, check_arguments
 from concept_probe.attacks import ATTACKS, Budget
 from concept_probe.erasers import Eraser
 from concept_probe.registry import look_up
@@ -81,9 +82,12 @@ class SweepSettings:
     budget: Budget = Budget(queries=32, gradient_steps=16, examples=8)
     """Of one attack in one cell."""
     asking: Asking = "repeated"
-    columns: int = 0
+    columns: Natural = 0
     """Of a language model: how many of the columns that the concept's answers owe most to are watched, and given to
     erasers that ask for them."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "sweep settings")
 
 
 @dataclass(frozen=True)
@@ -108,12 +112,13 @@ class Grid:
     concepts: tuple[Concept, ...]
     methods: tuple[MethodSetting, ...]
     attacks: tuple[AttackSetting, ...]
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[SeedNumber, ...] = (0, 1, 2)
     settings: SweepSettings = SweepSettings()
     twin: bool = False
     """Whether the sweep has a never-taught twin, which then is a row of its own."""
 
     def __post_init__(self) -> None:
+        check_arguments(self, "grid")
         for what, names in (
             ("concept", [c.name for c in self.concepts]),
             ("eraser", self.names()),

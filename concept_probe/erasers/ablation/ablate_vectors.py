@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from concept_probe.arguments import SeedNumber
 from concept_probe.erasers.ablation.noise import column_noise
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
@@ -40,7 +41,7 @@ class AblateVectors(Eraser[Subject, Edit]):
     relative to the vector's."""
     strength: float = 1.0
     """Factor on the change; 0 changes nothing, above 1 the vector is turned against the concept, as `reflect` does."""
-    seed: int = 0
+    seed: SeedNumber = 0
     """For `noise`: what names the random directions."""
 
     def make(self, subject: Subject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:

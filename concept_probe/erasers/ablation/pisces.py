@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import read_site
+from concept_probe.arguments import Count
 from concept_probe.erasers.ablation.found import Dictionary, dictionaries_of
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Columns, Delta, Sum
@@ -46,7 +47,7 @@ class Pisces(Eraser[CausalLMSubject, Edit]):
     back); `own`, as it is. An autoencoder has learned offsets for the lengths that it was shown."""
     signs: Literal["both", "positive"] = "both"
     """Whether a column is also coded with its sign turned: coefficients of gated feed-forwards have either sign."""
-    limit: int | None = 32
+    limit: Count | None = 32
     """Prompts of each list (fit split) that the mean length is measured on."""
     strength: float = 1.0
     """Factor on the change; at 0 nothing is coded."""

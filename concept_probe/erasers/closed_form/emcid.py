@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import read_states
+from concept_probe.arguments import Count, SeedNumber
 from concept_probe.erasers.closed_form.alignment import TokenPolicy
 from concept_probe.erasers.closed_form.destinations import destinations_of, texts_of
 from concept_probe.erasers.closed_form.key_values import solve_key_values
@@ -49,23 +50,23 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
     """Lists of the concept's prompts (fit split) that are rewritten."""
     preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) whose keys are kept, all of their tokens."""
-    prompts: int = 16
+    prompts: Count = 16
     """How many of the concept's prompts are used at most, evenly spaced: each has its own offset to learn."""
-    steps: int = 100
+    steps: Count = 100
     """Gradient steps of the offsets."""
-    batch: int = 4
+    batch: Count = 4
     """Latents per step."""
     rate: float = 0.1
     """Adam's step, as a multiple of the root mean square of what the layer writes."""
     decay: float = 0.01
     """Weight of |δ|² / |what is written|² beside the error of the prediction, as a share of the gap to its goal."""
-    pictures: int = 4
+    pictures: Count = 4
     """Trajectories from noise to pictures of the concept whose latents the offsets are learned on."""
     sampling: Sampling = Sampling()
     """How these pictures are made."""
     lam: float = 0.3
     """λ: weight of kept keys against those of the concept."""
-    seed: int = 0
+    seed: SeedNumber = 0
     """Of the pictures and of the order of training."""
     strength: float = 1.0
     """Factor on the change of the weights."""

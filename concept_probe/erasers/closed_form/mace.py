@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_probe.arguments import Count, SeedNumber
 from concept_probe.erasers.closed_form.alignment import SUBJECT, TokenPolicy
 from concept_probe.erasers.closed_form.solve import Balance, Moments, solve_uce
 from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, multiplied, prompts_to_erase, readers
@@ -88,15 +89,15 @@ class Mace(Eraser[DiffusionSubject, Edit]):
     """Weight of each retained token, in the first stage and in the fusion."""
     balance: Balance = "mean"
     """As in `Uce`."""
-    rank: int = 1
+    rank: Count = 1
     """Rank of each matrix's term against attention."""
-    steps: int = 50
+    steps: Count = 50
     """Gradient steps of the second stage."""
-    batch: int = 4
+    batch: Count = 4
     """Latents per step."""
     rate: float = 0.02
     """Adam's step, as a multiple of the root mean square of the weights' entries."""
-    pictures: int = 8
+    pictures: Count = 8
     """Trajectories from noise to pictures of the concept whose latents the second stage sees."""
     sampling: Sampling = Sampling()
     """How these pictures are made."""
@@ -104,7 +105,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
     """Roles of the matrices that are edited."""
     within: tuple[str, ...] = ()
     """Beginnings of the paths of the matrices that are edited; empty: all of them."""
-    seed: int = 0
+    seed: SeedNumber = 0
     """Of the pictures, of the terms and of the order of training."""
     strength: float = 1.0
     """Factor on the change of the weights."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import read_site
+from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.goals import OffsetSearch, with_offsets
 from concept_probe.erasers.closed_form.key_values import solve_key_values
 from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject, refuse_gap
@@ -47,7 +48,7 @@ class Memit(Eraser[CausalLMSubject, Edit]):
     """Lists of the concept's prompts (fit split) that are rewritten, those with answers."""
     preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) whose keys are kept, all of their tokens but the first."""
-    steps: int = 20
+    steps: Count = 20
     """Gradient steps of the offsets δ."""
     rate: float = 0.5
     """Adam's step, as a multiple of the root mean square of the stream where δ is added."""

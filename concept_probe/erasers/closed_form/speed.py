@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_probe.arguments import Count, SeedNumber
 from concept_probe.erasers.closed_form.alignment import TokenPolicy, retained_states
 from concept_probe.erasers.closed_form.solve import Moments, Solution, left_over
 from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, gram, multiplied, readers
@@ -90,9 +91,9 @@ class Speed(Eraser[DiffusionSubject, Edit]):
     that no retained state touches."""
     least: float = 1.0
     """A retained token counts if an unguarded edit moves it by at least this multiple of the mean; 0: all count."""
-    copies: int = 10
+    copies: Count = 10
     """Noisy copies of each token that counts."""
-    directions: int = 1
+    directions: Count = 1
     """Along how many of the directions that the matrices answer least the copies differ."""
     rho: float = 1.0
     """ρ: weight of a small change."""
@@ -110,7 +111,7 @@ class Speed(Eraser[DiffusionSubject, Edit]):
     """Roles of the matrices that are edited."""
     within: tuple[str, ...] = ()
     """Beginnings of the paths of the matrices that are edited; empty: all of them."""
-    seed: int = 0
+    seed: SeedNumber = 0
     """Of the noise."""
     strength: float = 1.0
     """Factor on the change of the weights."""

@@ -10,6 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
@@ -47,9 +48,9 @@ class AdversarialPreservation(Eraser[DiffusionSubject, Edit]):
     """Lists of the concept's prompts (fit split) that are erased."""
     preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) that the adversary chooses from."""
-    candidates: int = 32
+    candidates: Count = 32
     """How many of them at most, evenly spaced; each costs a trajectory, and a share of every search."""
-    worst: int = 8
+    worst: Count = 8
     """How many of the most harmed are kept at a time; the paper keeps one."""
     every: int = 5
     """Steps between two searches."""

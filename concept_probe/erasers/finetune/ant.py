@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
@@ -95,7 +96,7 @@ class Ant(Eraser[DiffusionSubject, Edit]):
     """α₂: weight of the term that the empty prompt is answered as before at these latents."""
     share: float = 0.5
     """Share of each parameter's entries that one map of saliency keeps; 1 trains all."""
-    views: int = 3
+    views: Count = 3
     """Maps of saliency for each list in `augment`, each with noise of its own; what all of them keep is trained."""
     augment: tuple[Kind, ...] = ("target", "paraphrases")
     """Lists of the concept's prompts (fit split) that maps of saliency are made of."""

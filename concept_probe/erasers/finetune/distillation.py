@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from concept_probe.arguments import Count, Natural, Nonnegative, SeedNumber, check_arguments
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.adversarial import adversarial_offsets, embeddings_moved
@@ -32,26 +33,29 @@ if TYPE_CHECKING:
 class Training:
     """How a gradient method is run."""
 
-    steps: int = 120
+    steps: Count = 120
     """Gradient steps."""
-    batch: int = 4
+    batch: Count = 4
     """Latents per step and term of the loss."""
-    rate: float = 0.01
+    rate: Nonnegative = 0.01
     """Adam's step, as a multiple of the root mean square of each parameter's entries; falls to 0 along a cosine."""
-    pictures: int = 16
+    pictures: Count = 16
     """Trajectories from noise to pictures per term of the loss; every step of each gives latents to learn on."""
     sampling: Sampling = Sampling(guidance=3.0)
     """How these trajectories are made."""
-    refresh: int = 0
+    refresh: Natural = 0
     """Every so many steps the concept's trajectories are made anew, by the subject as it is then; 0: never."""
-    retain: float = 1.0
+    retain: Nonnegative = 1.0
     """Weight of the retain term, that other prompts are answered as before; 0: there is none."""
-    adversary: int = 0
+    adversary: Natural = 0
     """Steps by which an adversary moves the token embeddings of the concept's prompts towards the concept."""
-    reach: float = 0.5
+    reach: Nonnegative = 0.5
     """How far it may move each entry, as a multiple of the root mean square of the embeddings."""
-    seed: int = 0
+    seed: SeedNumber = 0
     """Of everything that is drawn."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "training")
 
 
 TINY_TRAINING = Training(steps=16, batch=8, pictures=8, sampling=TINY_SAMPLING, rate=0.02)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.destinations import destinations_of, prompts_by_destination, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
@@ -88,7 +89,7 @@ class DoCo(Eraser[DiffusionSubject, Edit]):
     """Lists of the concept's prompts (fit split) that are moved."""
     preserve: tuple[Kind, ...] = OTHER_KINDS
     """Lists of other prompts (fit split) whose gradient may not be gone against."""
-    width: int = 16
+    width: Count = 16
     """Channels of the critic's first layer."""
     critic_rate: float = 2e-4
     """The critic's rate of Adam."""

@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
@@ -70,7 +71,7 @@ class FewShot(Eraser[DiffusionSubject, Edit]):
     on = "pictures"
     aims = "examples"
     origin = "published"
-    pictures: int = 4
+    pictures: Count = 4
     """How many of the concept's example pictures are used at most; where it has none, the subject draws as many."""
     attentions: int = 1
     """Of how many of the last layers the self-attention is trained beside the MLPs."""

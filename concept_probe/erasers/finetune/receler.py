@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from concept_probe.activations import tap
 from concept_probe.activations.tap import Look
+from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
@@ -72,7 +73,7 @@ class Receler(Eraser[DiffusionSubject, Intervention]):
     on = "pictures"
     aims = "to_empty"
     origin = "published"
-    rank: int = 16
+    rank: Count = 16
     """Width of each bottleneck."""
     eta: float = 1.0
     """η: how far past its base the concept's prompt is led; see `Esd`."""

@@ -7,6 +7,7 @@ from typing import Self
 
 from torch import Tensor
 
+from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.destinations import destinations_of, prompts_by_destination, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
@@ -39,7 +40,7 @@ class Slider(Eraser[DiffusionSubject, Edit]):
     needs = Needs(anchor=True)
     aims = "to_anchor"
     origin = "published"
-    rank: int = 4
+    rank: Count = 4
     """Rank of each term; the paper's choice."""
     eta: float = 1.0
     """η: how far past the anchor, towards the concept, the slider learns to lead."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
+from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.destinations import destinations_of, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
@@ -35,7 +36,7 @@ class Spm(Eraser[DiffusionSubject, Edit]):
     needs = Needs(anchor=True)
     aims = "to_anchor"
     origin = "published"
-    rank: int = 1
+    rank: Count = 1
     """Rank of each term; the paper's membranes have 1."""
     eta: float = 1.0
     """η: how far past the anchor the concept is led."""

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.destinations import destinations_of, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
@@ -64,7 +65,7 @@ class Unguide(Eraser[DiffusionSubject, Intervention]):
     needs = Needs(anchor=True)
     aims = "to_anchor"
     origin = "published"
-    rank: int = 4
+    rank: Count = 4
     """Rank of each adapter."""
     eta: float = 1.0
     """η: how far past the anchor the adapters lead the concept."""
@@ -74,7 +75,7 @@ class Unguide(Eraser[DiffusionSubject, Intervention]):
     """w where the trajectory is one of the concept: ε = w ε_base + (1 - w) ε_adapted."""
     absent: float = 2.0
     """w of other trajectories; 1 leaves the base model alone."""
-    watch: int = 3
+    watch: Count = 3
     """Passes of a trajectory, from its start, that are measured; w goes by those so far, and is settled after the last."""
     threshold: float | None = None
     """Adapters' change of a prompt's predictions over that of the empty prompt's, above which a trajectory is one of the

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_probe.arguments import Count
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.evaluation.auroc import auroc
@@ -57,7 +58,7 @@ class Cgce(Eraser[DiffusionSubject, Intervention]):
     """Probability of the concept at which a token is let go."""
     rate: float = 0.1
     """Length of a gradient step as a share of the token's norm."""
-    steps: int = 50
+    steps: Count = 50
     """Largest number of gradient steps per prompt."""
     spared: float = 0.95
     """Share of other prompts (select split) that the probe must not see: how sure it has to be follows from it."""

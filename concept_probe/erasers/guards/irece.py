@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.activations import tap
+from concept_probe.arguments import Count
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser
 from concept_probe.erasers.erasure.intervention import Between, Change, Intervention
 from concept_probe.erasers.guards.attention_maps import attention
@@ -76,7 +77,7 @@ class Irece(Eraser[DiffusionSubject, Intervention]):
     """Share of the trajectory, from its start, in which latents are disturbed; later noise would stay in the picture."""
     quantile: float = 0.95
     """Share of the places in pictures of other prompts (select split) that are left alone."""
-    limit: int | None = 8
+    limit: Count | None = 8
     """Prompts of each such list that are drawn, one picture each; None: all."""
     sampling: Sampling = Sampling()
     """The trajectories that the quantile is of."""

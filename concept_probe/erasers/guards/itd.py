@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_probe.arguments import Count
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.autoencoders import codecs_of
@@ -44,7 +45,7 @@ class Itd(Eraser[DiffusionSubject, Intervention]):
     needs = Needs(found="text_features")
     aims = "prompts"
     origin = "published"
-    top: int = 8
+    top: Count = 8
     """Strongest features of each prompt that count as its own."""
     factor: float = -2.0
     """What the concept's features are multiplied by: 0 leaves them out, below 0 turns them around."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from concept_probe.arguments import Count
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.autoencoders import timesteps_met
@@ -115,7 +116,7 @@ class PatchReplacement(Eraser[DiffusionSubject, Intervention]):
     """Denoising steps that features are chosen for; empty: all. Each step of a later trajectory takes the nearest."""
     sampling: Sampling = Sampling()
     """The trajectories that features and floors are chosen on."""
-    limit: int | None = 8
+    limit: Count | None = 8
     """Prompts of each list that are drawn, one picture each; None: all."""
     strength: float = 1.0
     """Factor on the change: between 0 and 1, both are mixed."""

@@ -8,6 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from concept_probe.arguments import Count
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.autoencoders import timesteps_met
@@ -89,7 +90,7 @@ class Saeuron(Eraser[DiffusionSubject, Intervention]):
     """Denoising steps that features are chosen for; empty: all. Each step of a later trajectory takes the nearest."""
     sampling: Sampling = Sampling()
     """The trajectories that features are chosen on."""
-    limit: int | None = 4
+    limit: Count | None = 4
     """Prompts of each list (fit split) that are drawn, one picture each; None: all."""
     strength: float = 1.0
     """Factor on the change."""

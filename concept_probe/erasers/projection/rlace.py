@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from concept_probe.arguments import Count
 from concept_probe.erasers.projection.projector import Projector
 from concept_probe.families import Subject
 from concept_probe.find.directions.rlace import Game, rlace
@@ -20,9 +21,9 @@ class Rlace(Projector):
     """
 
     name = "rlace"
-    rank: int | None = None
+    rank: Count | None = None
     """Directions taken out at each site; None: as many as readers, of which each of `kinds` has one."""
-    rounds: int = 300
+    rounds: Count = 300
     """Steps of each side of the game, see `find.rlace.Game`."""
 
     @classmethod

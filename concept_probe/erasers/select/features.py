@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
+from concept_probe.arguments import Count, check_arguments
 from concept_probe.erasers.ablation.ablate_features import AblateFeatures
 from concept_probe.erasers.select.choose import CHOICE, Choice, choose
 from concept_probe.evaluation.panel import Panel
@@ -29,13 +30,16 @@ def strongest_features(found: Sequence[Subspace], count: int) -> tuple[Subspace,
 class FeatureMixes:
     """What is tried for each autoencoder: every mix of these."""
 
-    counts: Sequence[int] = (16, 64)
+    counts: Sequence[Count] = (16, 64)
     """Features of largest contrast."""
     strengths: Sequence[float] = (1.6, 2.0, 2.5)
     formulas: Sequence[Formula] = ("margin", "share")
     """Of the contrast, see `find.contrast`."""
     errors: Sequence[str] = ("keep",)
     """What becomes of the part that the autoencoder does not explain."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "feature mixes")
 
 
 def choose_features(

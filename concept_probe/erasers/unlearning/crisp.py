@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import read_site
+from concept_probe.arguments import Count
 from concept_probe.erasers.ablation.found import Dictionary, dictionaries_of
 from concept_probe.erasers.eraser import Needs
 from concept_probe.erasers.erasure.deltas import Delta
@@ -53,7 +54,7 @@ class Crisp(Trainer):
     """Lists of other prompts (fit split) that are kept, and that salient features do not fire on."""
     sources: tuple[Kind, ...] = ("target", "paraphrases")
     """Lists of the concept's prompts (fit split) that are read, with their answers where they have some."""
-    rank: int = 8
+    rank: Count = 8
     """Rank of the adapters beside each matrix."""
     modules: tuple[str, ...] = ()
     """Last names of the matrices that are trained, such as `q_proj`; none: down projections. Those of blocks above the

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import read_site
+from concept_probe.arguments import Count
 from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.erasers.training.trainable import Student
 from concept_probe.erasers.unlearning.activations import after_first_token, retain_activations
@@ -30,7 +31,7 @@ class Rmu(Unlearner):
     name = "rmu"
     aims = "prompts"
     origin = "published"
-    rank: int | None = None
+    rank: Count | None = None
     """Rank of the adapters beside each matrix; None trains whole matrices, as the paper does."""
     layer: int | None = None
     """ℓ: the block whose output is led, counted from 0; None: a quarter of the way up, as in the paper's models."""

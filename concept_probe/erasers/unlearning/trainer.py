@@ -13,6 +13,7 @@ from typing import final
 
 import torch
 
+from concept_probe.arguments import Count, SeedNumber
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
@@ -33,15 +34,15 @@ class Trainer(Eraser[CausalLMSubject, Edit], ABC):
 
     makes = "edit"
     on = "texts"
-    steps: int = 60
+    steps: Count = 60
     """Gradient steps."""
-    batch: int = 8
+    batch: Count = 8
     """Answers per step, of the concept and again of what is kept."""
     rate: float = 0.02
     """Adam's step, as a multiple of the root mean square of each matrix; falls to 0 along a cosine."""
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is trained."""
-    seed: int = 0
+    seed: SeedNumber = 0
     """Of everything that is drawn."""
 
     @final
@@ -68,7 +69,7 @@ class Unlearner(Trainer, ABC):
     needs = Needs(answers=True)
     sources: tuple[Kind, ...] = ("target", "paraphrases")
     """Lists of the concept's prompts (fit split) whose answers are unlearned."""
-    rank: int | None = 8
+    rank: Count | None = 8
     """Rank of the adapters beside each matrix; None trains whole matrices."""
     modules: tuple[str, ...] = ()
     """Last names of the matrices inside the blocks that are trained, such as `q_proj`; none: all down projections."""

@@ -238,8 +238,6 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
         `step` is how many tokens were written before; it is None while the prompt is read.
         """
         queries = queries_of(queries)
-        if sampling.tokens < 1:
-            raise ValueError(f"a text of {sampling.tokens} tokens was asked for; sampling.tokens is 1 or more")
         spelled = [self._spell(q.prompt, more=sampling.tokens) for q in queries]
         texts: list[str] = []
         with torch.no_grad(), progress("texts", len(queries) if len(queries) > TEXTS_WITHOUT_PROGRESS else 0) as done:

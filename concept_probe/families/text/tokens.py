@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,8 @@ def prompts_of(asked: Sequence[Prompt] | Sequence[Query]) -> list[Prompt]:
 
     Raises TypeError for anything else, bare strings above all.
     """
+    if isinstance(asked, str | Prompt | Query) or not isinstance(asked, Iterable):
+        raise TypeError(f"prompts are {asked!r:.80}; they are a list, each of it a Prompt or a Query")
     out = []
     for one in asked:
         if isinstance(one, Query):
@@ -84,8 +86,14 @@ def tokenise(tokenizer: Any, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor,
 
     A word of several vectors (see `spelled_out`) is all of its tokens, as it is in the pipeline.
 
-    Raises ValueError where the cut removes all of a subject, and warns where it removes anything else.
+    Raises ValueError for a prompt that isn't plain text, and where the cut removes all of a subject; warns where it
+    removes anything else.
     """
+    framed = next((p for p in prompts if p.form != "plain"), None)
+    if framed is not None:
+        raise ValueError(
+            f"prompt {framed.text!r} has form {framed.form!r}; models that make pictures read form 'plain' alone"
+        )
     length = tokenizer.model_max_length
     spelled = [spelled_out(tokenizer, p.text, subject_spans(p)) for p in prompts]
     texts, spans = [text for text, _ in spelled], [of for _, of in spelled]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_probe.arguments import Count, Nonnegative, check_arguments
 from concept_probe.find.directions.projection import (
     DIRECTION_ROWS,
     contrast_directions,
@@ -27,16 +28,19 @@ if TYPE_CHECKING:
 class Game:
     """How the game between the reader and the projection is played."""
 
-    rounds: int = 300
+    rounds: Count = 300
     """Steps of each side, in turn, of gradient descent and ascent."""
-    rate: float = 0.5
+    rate: Nonnegative = 0.5
     """Step of the reader, on rows of mean square 1 per entry."""
     push: float = 1.0
     """Step of the projection, likewise; halved by the last round, as the reader's is."""
     decay: float = 1e-2
     """Factor on the reader's squared weights / 2."""
-    looks: int = 10
+    looks: Count = 10
     """How often along the way the projection is rounded, and a fresh reader is fitted to judge it."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "game")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import Activations, capture
+from concept_probe.arguments import Natural, check_arguments
 from concept_probe.evaluation.auroc import auroc_scores
 from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.families.text.token_strings import pieces
@@ -48,10 +49,13 @@ EACH = 6
 class Examples:
     """How many prompts of a feature are shown."""
 
-    count: int = 6
+    count: Natural = 6
     """The prompts of largest firing."""
-    images: int = 0
+    images: Natural = 0
     """For how many of them, strongest first, an image is made, where the subject makes any."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "examples")
 
 
 @torch.no_grad()

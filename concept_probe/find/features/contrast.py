@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from concept_probe.arguments import Count, SeedNumber, Share, checked_argument
 from concept_probe.evaluation.auroc import auroc_scores
 from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.find.layout import has_tokens
@@ -146,8 +147,8 @@ def find_features(
     codecs = list(sae) if isinstance(sae, Sequence) else [sae]
     if not codecs:
         raise ValueError("no autoencoder was given")
-    if count is not None and count < 1:
-        raise ValueError(f"count is {count}; at least 1, or None to let the select split decide")
+    count = checked_argument(count, Count | None, "count")
+    coverage, seed = checked_argument(coverage, Share, "coverage"), checked_argument(seed, SeedNumber, "seed")
     for codec in codecs:
         check_belongs(codec, subject)
     sites = [codec.site for codec in codecs]

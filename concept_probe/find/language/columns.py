@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from concept_probe.arguments import Count, check_arguments
 from concept_probe.evaluation.bootstrap import mean_score
 from concept_probe.evaluation.rates import per_fact
 from concept_probe.find.language.enrichment import EnrichedColumns, NoTokens, enriched_columns
@@ -40,6 +41,7 @@ class LmRanking:
     """With `reading`: the false-discovery rate up to which a column counts as one that speaks of the concept."""
 
     def __post_init__(self) -> None:
+        check_arguments(self, "ranking")
         look_up(dict.fromkeys(LM_RANKINGS), self.by, "ranking of columns")
 
 
@@ -48,8 +50,11 @@ class WeighedPrompts:
     """On which prompts columns are judged: those with answers and distractors."""
 
     split: Split = "select"
-    most: int = 48
+    most: Count = 48
     """Of the concept's prompts, and of the others."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "weighed prompts")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from concept_probe.arguments import Count, checked_argument
 from concept_probe.learn.kernels.torch_ops import GATHERED
 from concept_probe.learn.train.topk_search import BLOCK_ROWS, CPU_BLOCK_BYTES
 
@@ -76,8 +77,7 @@ def estimate_training(
     long `samples` rows take.
     """
     for name, value in (("d", d), ("features", features), ("k", k), ("batch", batch), ("samples", samples)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
+        checked_argument(value, Count, name)
     parameters = FLOAT * (2 * features * d + features + d)
     picked = k + max(8, k // 2)
     one_batch = FLOAT * batch * d * 6

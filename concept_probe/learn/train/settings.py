@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from concept_probe.arguments import Count, Natural, Nonnegative, SeedNumber, check_arguments
 from concept_probe.learn.train.activation_rules import Rule
 from concept_probe.learn.train.parallel import SplitBy
-from concept_probe.registry import check_choice
 from concept_probe.types import Site
 
 NEVER_FIRED = 10_000_000
@@ -24,36 +24,42 @@ class Run:
     """Where its rows come from; None where the source has one site only."""
     target: Site | None = None
     """Where its reconstructions belong; None for `site` itself. Another site makes it a transcoder."""
-    k: int = 16
+    k: Count = 16
     """Features that fire per row; for `batchtopk` on average."""
-    expansion: int = 16
+    expansion: Count = 16
     """Features per dimension of the site."""
     rule: Rule = "topk"
     """`topk` lets k features fire in each row; `batchtopk` the n k strongest of a batch (arXiv 2412.06410)."""
-    prefixes: tuple[int, ...] = ()
+    prefixes: tuple[Count, ...] = ()
     """Matryoshka (arXiv 2503.17547): growing numbers of features, the last of them all, each of which reconstructs."""
-    rate: float | None = None
+    rate: Nonnegative | None = None
     """Adam's learning rate between warm-up and decay; None is 0.05 / sqrt(d)."""
-    seed: int = 0
+    seed: SeedNumber = 0
     """Of the random start."""
-    dead_after: int | None = None
+    dead_after: Count | None = None
     """Rows without firing after which a feature counts as dead; None is a fortieth of the run, at most 10 million."""
-    auxk: int | None = None
+    auxk: Natural | None = None
     """Dead features that reconstruct the error of one row; None is the power of two nearest d / 2, 0 turns it off."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "run")
 
 
 @dataclass(frozen=True)
 class PassOptions:
     """One pass over the rows, on which one or several autoencoders learn."""
 
-    batch: int = 1024
+    batch: Count = 1024
     """Rows of a step."""
-    seed: int = 0
+    seed: SeedNumber = 0
     """Of the order of a store's rows; where one autoencoder is trained, of its random start too."""
-    save_every: int = 250
+    save_every: Count = 250
     """Steps between two states that are written, where there is a folder."""
     split: SplitBy = "rows"
     """Whether processes of torch.distributed share the rows of each batch or the features (see `Team`)."""
+
+    def __post_init__(self) -> None:
+        check_arguments(self, "training options")
 
 
 @dataclass(frozen=True)
@@ -62,13 +68,13 @@ class TrainingOptions(PassOptions):
 
     rule: Rule = "topk"
     """`topk` lets k features fire in each row; `batchtopk` the n k strongest of a batch (arXiv 2412.06410)."""
-    prefixes: tuple[int, ...] = ()
+    prefixes: tuple[Count, ...] = ()
     """Matryoshka (arXiv 2503.17547): growing numbers of features, the last of them all, each of which reconstructs."""
-    rate: float | None = None
+    rate: Nonnegative | None = None
     """Adam's learning rate between warm-up and decay; None is 0.05 / sqrt(d)."""
-    dead_after: int | None = None
+    dead_after: Count | None = None
     """Rows without firing after which a feature counts as dead; None is a fortieth of the run, at most 10 million."""
-    auxk: int | None = None
+    auxk: Natural | None = None
     """Dead features that reconstruct the error of one row; None is the power of two nearest d / 2, 0 turns it off."""
 
     def run(self, site: Site | None, target: Site | None, k: int, expansion: int) -> Run:
@@ -133,10 +139,6 @@ class TrainingStep:
 def settle(run: Run, site: Site, target: Site, d: int, samples: int, batch: int) -> TrainingSettings:
     """Fill in what was left open (None). ValueError for values with which the run could not do what it is for."""
     features = d * run.expansion
-    for name, value in (("k", run.k), ("expansion", run.expansion), ("batch", batch)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
-    check_choice(run.rule, Rule, "rule")
     if run.k > features:
         raise ValueError(f"k is {run.k}, more than the {features} features of width {d} x expansion {run.expansion}")
     if samples < batch:

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from concept_probe.arguments import Count, checked_argument
 from concept_probe.learn.interop import save_sae, save_transcoder
 from concept_probe.learn.sae import Sae
 from concept_probe.learn.train.learner import Learner
@@ -126,6 +127,7 @@ def _train(
     on_step: Callable[[TrainingStep], None] | None,
     options: PassOptions,
 ) -> dict[str, Sae | Transcoder]:
+    samples = checked_argument(samples, Count, "samples")
     team = Team.here(options.split)
     kept = {} if folder is None else {n: inside(folder, n, "the run") if n else folder for n in runs}
     with ExitStack() as writers:
