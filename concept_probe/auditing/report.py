@@ -9,7 +9,7 @@ from dataclasses import replace
 from concept_probe.auditing.calibration import covered, outcome
 from concept_probe.auditing.context import Context
 from concept_probe.auditing.evidence.finding import Evidence, joined_evidence
-from concept_probe.auditing.provenance import Clock, command_line, versions
+from concept_probe.auditing.provenance import Clock, versions
 from concept_probe.auditing.verdict import decide, largest_of_each
 from concept_probe.types import EvidenceKind, Picture, Report, Written
 
@@ -89,6 +89,6 @@ def _provenance(context: Context, clock: Clock) -> dict[str, str]:
         "thresholds": str(plan.thresholds),
         "calibration": outcome(),
         "versions": ", ".join(f"{k} {v}" for k, v in versions().items()),
-        "command": command_line(),
+        "command": "audit(), called from Python",
     }
     return out | {f"seconds: {stage}": f"{s:.1f}" for stage, s in clock.seconds.items()}

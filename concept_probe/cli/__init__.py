@@ -5,24 +5,25 @@ from __future__ import annotations
 import typer
 
 from concept_probe.cli import arrows, audits, bench, browse, calibrate, info, run, train_testbed
+from concept_probe.cli.command_line import Verb
 
 app = typer.Typer(
     name="concept-probe", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
     help="Find a concept inside a generative model, remove it, and audit what is left.\n\n"
          "    concept-probe run camel --output camel-report\n\n    concept-probe info concepts",
 )  # fmt: skip
-app.command("run")(run.run)
-app.command("capture")(arrows.capture)
-app.command("train")(arrows.train)
-app.command("browse")(browse.browse)
-app.command("find")(arrows.find)
-app.command("erase")(arrows.erase)
-app.command("attack")(audits.attack)
-app.command("audit")(audits.audit)
-app.command("bench")(bench.bench)
-app.command("calibrate")(calibrate.calibrate)
-app.command("report")(audits.report)
-app.command("info")(info.info)
+app.command("run", cls=Verb)(run.run)
+app.command("capture", cls=Verb)(arrows.capture)
+app.command("train", cls=Verb)(arrows.train)
+app.command("browse", cls=Verb)(browse.browse)
+app.command("find", cls=Verb)(arrows.find)
+app.command("erase", cls=Verb)(arrows.erase)
+app.command("attack", cls=Verb)(audits.attack)
+app.command("audit", cls=Verb)(audits.audit)
+app.command("bench", cls=Verb)(bench.bench)
+app.command("calibrate", cls=Verb)(calibrate.calibrate)
+app.command("report", cls=Verb)(audits.report)
+app.command("info", cls=Verb)(info.info)
 app.add_typer(train_testbed.testbed_app, name="testbed")
 
 __all__ = ["app"]

@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from concept_probe.cli.arrows import read_found
+from concept_probe.cli.command_line import command
 from concept_probe.cli.common import (
     ConceptFile,
     ConceptName,
@@ -21,7 +22,6 @@ from concept_probe.cli.common import (
     RecogniserName,
     Saes,
     Seed,
-    command,
     concept_of,
     plain_errors,
     recogniser_of,

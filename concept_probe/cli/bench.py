@@ -11,12 +11,12 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from concept_probe.cli.command_line import command
 from concept_probe.cli.common import (
     Model,
     Output,
     RecogniserName,
     Saes,
-    command,
     concept_of,
     plain_errors,
     twin_of,

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from concept_probe.cli.common import ConceptFile, Model, PromptFile, Seed, command, concept_of, plain_errors, subject_of
+from concept_probe.cli.command_line import command
+from concept_probe.cli.common import ConceptFile, Model, PromptFile, Seed, concept_of, plain_errors, subject_of
 from concept_probe.cli.console import err
 
 TEXT_LIMIT, PICTURE_LIMIT = 1500, 240

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shlex
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -171,7 +169,3 @@ def sampling_of(subject: Subject) -> Sampling:
     from concept_probe.types import Sampling
 
     return Sampling(tokens=8, batch=32) if subject.answers == "texts" else Sampling()
-
-
-def command() -> str:
-    return shlex.join(["concept-probe", *sys.argv[1:]])

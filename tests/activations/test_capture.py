@@ -157,7 +157,7 @@ def test_wrong_requests(subject, tmp_path):
         capture(subject, PROMPTS, roles=["text_outs"])
     with pytest.raises(UnknownName, match="token kind 'subjects' not found; nearest: 'subject'"):
         capture(subject, PROMPTS, roles=["text_out"], kinds=["subjects"])
-    with pytest.raises(UnknownName, match="branch 'both' not found"):
+    with pytest.raises(ValueError, match=r"branches is .*'both'.*; it is a tuple, each of it one of cond, uncond"):
         capture(subject, PROMPTS, roles=["text_out"], options=CaptureOptions(branches=["both"]))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="is a weight"):
         capture(subject, PROMPTS, roles=["mlp_value"], folder=tmp_path / "a")
