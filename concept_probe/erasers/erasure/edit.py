@@ -168,9 +168,16 @@ class Edit:
         deltas, note = read_deltas(Path(folder))
         return cls(note["name"], note["concept"], deltas, note["base_hash"], note["made_by"])
 
-    def export_lora(self, folder: str | Path) -> tuple[Path, ...]:
+    def export_lora(
+        self, folder: str | Path, subject: Subject | None = None, *, leave_out: bool = False
+    ) -> tuple[Path, ...]:
         """One adapter folder per component, loadable with `peft.PeftModel.from_pretrained(component, folder)`.
 
-        Raises ValueError where a bias was changed: an adapter of low-rank matrices can't hold that.
+        Beside them, for a pipeline, `pytorch_lora_weights.safetensors`: `pipe.load_lora_weights(folder)` loads it, and so
+        do web interfaces. Changes of matrices and of convolutions are held whole, at scale 1. Returns the folders.
+
+        Raises ValueError naming the first change of a bias, a norm or an embedding, which an adapter of low-rank matrices
+        can't hold. With `leave_out` such changes are left out, and a warning says how much of the edit they are. `subject` is
+        needed where a convolution's change is low-rank: it tells the kernel.
         """
-        return write_lora(self.deltas, Path(folder))
+        return write_lora(self.deltas, Path(folder), subject, leave_out=leave_out)

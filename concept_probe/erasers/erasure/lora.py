@@ -1,49 +1,46 @@
-"""Edits as adapters that peft loads."""
+"""Edits as adapters: a folder per component that peft loads, and one file for pipelines and web interfaces."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from concept_probe.erasers.erasure.deltas import Delta, transposed
+from concept_probe.erasers.erasure.lora_factors import Factors, lora_factors
 from concept_probe.erasers.erasure.parameters import split_address
 from concept_probe.storage import write_json, write_tensors
 
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
 
-def write_lora(deltas: Mapping[str, Delta], folder: Path) -> tuple[Path, ...]:
+PIPELINE_FILE = "pytorch_lora_weights.safetensors"
+"""The name under which diffusers looks for the adapter of a pipeline."""
+OF_A_PIPELINE = ("unet", "transformer", "text_encoder", "text_encoder_2")
+"""Components whose adapters stand in that file."""
+
+
+def write_lora(
+    deltas: Mapping[str, Delta], folder: Path, subject: Subject | None = None, *, leave_out: bool = False
+) -> tuple[Path, ...]:
     """One peft adapter per component, with the rank of each matrix in `rank_pattern` and scale 1. Returns the folders.
 
-    Raises ValueError for the change of a bias.
+    Components of a pipeline stand once more in `PIPELINE_FILE`, beside the folders. Raises as `lora_factors` does.
     """
-    factors: dict[str, dict[str, tuple[Tensor, Tensor]]] = defaultdict(dict)
-    for where, delta in deltas.items():
-        component, name = split_address(where)
-        path, _, leaf = name.rpartition(".")
-        if leaf != "weight":
-            raise ValueError(f"the edit changes {where!r}: an adapter of low-rank matrices can't hold a bias; use save")
-        if not delta.is_empty():
-            factors[component][path] = delta.factors()
+    factors = lora_factors(deltas, subject, leave_out=leave_out)
     out = []
     for component, matrices in factors.items():
         place = folder / component
         tensors = {}
-        for path, (u, v) in matrices.items():
-            tensors[f"base_model.model.{path}.lora_A.weight"] = v.mT
-            tensors[f"base_model.model.{path}.lora_B.weight"] = u
-        ranks = {path: u.shape[1] for path, (u, _) in matrices.items()}
+        for path, (a, b) in matrices.items():
+            tensors[f"base_model.model.{path}.lora_A.weight"] = a
+            tensors[f"base_model.model.{path}.lora_B.weight"] = b
         config = {
+            **_ranks(matrices),
             "peft_type": "LORA",
             "base_model_name_or_path": None,
-            "target_modules": sorted(matrices),
-            "r": max(ranks.values()),
-            "lora_alpha": max(ranks.values()),
-            "rank_pattern": ranks,
-            "alpha_pattern": ranks,
-            "lora_dropout": 0.0,
-            "bias": "none",
             "inference_mode": True,
             "fan_in_fan_out": any(
                 transposed(delta) for where, delta in deltas.items() if split_address(where)[0] == component
@@ -53,4 +50,45 @@ def write_lora(deltas: Mapping[str, Delta], folder: Path) -> tuple[Path, ...]:
         write_tensors(place / "adapter_model.safetensors", tensors)
         write_json(place / "adapter_config.json", config, indent=2, sort_keys=True)
         out.append(place)
+    _write_for_pipelines(factors, folder)
     return tuple(out)
+
+
+def _ranks(matrices: Mapping[str, Factors]) -> dict[str, Any]:
+    """The part of an adapter's configuration that follows from its matrices: their ranks, and a scale of 1."""
+    ranks = {path: len(a) for path, (a, _) in matrices.items()}
+    return {
+        "target_modules": sorted(matrices),
+        "r": max(ranks.values()),
+        "lora_alpha": max(ranks.values()),
+        "rank_pattern": ranks,
+        "alpha_pattern": ranks,
+        "lora_dropout": 0.0,
+        "bias": "none",
+    }
+
+
+def _write_for_pipelines(factors: Mapping[str, Mapping[str, Factors]], folder: Path) -> None:
+    """What `load_lora_weights` of a pipeline takes, the configuration of each component among its metadata."""
+    held = {component: matrices for component, matrices in factors.items() if component in OF_A_PIPELINE}
+    if not held:
+        return
+    left = sorted(set(factors) - set(held))
+    if left:
+        warnings.warn(
+            f"a pipeline's adapter has no place for {', '.join(left)}, so {PIPELINE_FILE} is only a part of the edit; load "
+            "that component's folder with peft as well",
+            stacklevel=4,
+        )
+    tensors, told = {}, {}
+    for component, matrices in held.items():
+        for path, (a, b) in matrices.items():
+            name = f"{component}.{_usual(component, path)}"
+            tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a, b
+        told |= {f"{component}.{key}": value for key, value in _ranks(matrices).items()}
+    write_tensors(folder / PIPELINE_FILE, tensors, {"format": "pt", "lora_adapter_metadata": json.dumps(told)})
+
+
+def _usual(component: str, path: str) -> str:
+    """A module's path as adapters of pipelines have it: CLIP's layers below `text_model`, wherever a release keeps them."""
+    return f"text_model.{path}" if component.startswith("text_encoder") and path.startswith("encoder.") else path
