@@ -86,7 +86,7 @@ def _between(stored: Any, now: Any, where: str) -> Iterator[str]:
         for place, (old, new) in enumerate(zip(stored, now, strict=True)):
             yield from _between(old, new, f"{where} {place}")
     elif isinstance(stored, float) and isinstance(now, float):
-        if not math.isclose(stored, now, rel_tol=5e-5, abs_tol=1e-6):
+        if not math.isclose(stored, now, rel_tol=5e-5, abs_tol=1.5e-5):
             yield f"{where}: {stored} became {now}"
     elif stored is not None and now != stored:
         yield f"{where}: {stored} became {now}"

@@ -77,9 +77,9 @@ def test_batches_change_nothing_and_each_picture_is_led_to_its_own_label(make):
 
 
 def test_the_budget_says_how_many_steps_are_guided():
-    attack = ClassifierGuidance(tiny_recogniser(), Sampling(steps=10, batch=8))
-    assert [attack._most(Budget(gradient_steps=n), 8, 3) for n in (0, 2, 3, 16, 30)] == [0, 1, 1, 6, 10]
-    assert attack._most(Budget(gradient_steps=16), 16, 3) == 3  # two batches
+    attack, subject = ClassifierGuidance(tiny_recogniser(), Sampling(steps=10, batch=8)), tiny_sd()
+    assert [attack._most(subject, Budget(gradient_steps=n), 8, 3) for n in (0, 2, 3, 16, 30)] == [0, 1, 1, 6, 10]
+    assert attack._most(subject, Budget(gradient_steps=16), 16, 3) == 3  # two batches
     attempt = replace(attack, sampling=SAMPLING)(tiny_sd(), CONCEPT, Budget(queries=12, gradient_steps=10))
     assert [x for x, _ in attempt.curve] == [0, 2, 4] and attempt.spent.gradient_steps == 2 + 4 + 4
     assert attempt.control is not None and attempt.control.name == "guidance towards other labels"
