@@ -11,6 +11,7 @@ from concept_probe.auditing.context import Context
 from concept_probe.auditing.evidence.finding import Evidence, joined_evidence
 from concept_probe.auditing.provenance import Clock, versions
 from concept_probe.auditing.verdict import decide, largest_of_each
+from concept_probe.erasers.erasure.provenance import shown_name
 from concept_probe.types import EvidenceKind, Picture, Report, Written
 
 
@@ -41,7 +42,7 @@ def _erasure(context: Context) -> str:
     """What was audited: an erasure, a checkpoint, or the subject as it is."""
     arms = context.arms
     if arms.after.erasure is not None:
-        return arms.after.erasure.name
+        return shown_name(arms.after.erasure)
     if arms.after.subject is arms.before.subject:
         return "none"
     return f"the checkpoint itself, from {arms.before.subject.name}"

@@ -203,6 +203,7 @@ def erase(
     with plain_errors():
         from concept_probe.erasers import Edit
         from concept_probe.erasers import erase as make
+        from concept_probe.erasers.erasure.provenance import shown_name
 
         writable(output)
         subject, about = subject_of(model), concept_of(concept, concept_file, model)
@@ -213,7 +214,7 @@ def erase(
                 f"use it with: concept-probe audit {concept} --method {method}"
             )
         erasure.save(output)
-        err.print(f"edit {erasure.name} of {len(erasure.deltas)} parameters in {output}")
+        err.print(f"edit {shown_name(erasure)} of {len(erasure.deltas)} parameters in {output}")
 
 
 def read_found(folder: Path | None, sae: list[Path] | None, subject) -> tuple:

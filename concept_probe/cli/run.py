@@ -72,6 +72,7 @@ def run(
         from concept_probe.attacks import Budget
         from concept_probe.auditing import AuditPlan, audit
         from concept_probe.erasers import ERASERS
+        from concept_probe.erasers.erasure.provenance import shown_name
         from concept_probe.registry import look_up
 
         started = time.perf_counter()
@@ -88,7 +89,7 @@ def run(
         step(f"{subject.name}: {len(subject.components)} components")
         autoencoders = _retrained(subject, about, model, output) if retrain else _known(sae, subject, eraser)
         found, erasure = found_and_made(eraser, subject, about, looks, autoencoders, seed)
-        step(f"erasure: {erasure.name}")
+        step(f"erasure: {shown_name(erasure)}")
         plan = AuditPlan(
             prompts=prompts or (TEXTS if texts else PICTURES), seeds=tuple(range(seeds)), seed=seed,
             sampling=sampling_of(subject),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.intervention import Intervention
+from concept_probe.erasers.erasure.provenance import shown_name
 from concept_probe.evaluation.panel import panel
 from concept_probe.evaluation.trials import judge_answers
 from concept_probe.families import DiffusionSubject
@@ -181,7 +182,7 @@ def with_effect(
         else:
             told |= asdict(effect)
             said += effect.faults()
-    warn_of(erasure.name, said)
+    warn_of(shown_name(erasure), said)
     return with_note(erasure, effect=told) if told else erasure
 
 

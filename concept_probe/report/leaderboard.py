@@ -47,6 +47,11 @@ QUALITY_MEANINGS = {
     "m3, m4": "What must stay: CLIP score as a share of that before, and 1 − discrepancy of CLIP embeddings.",
     "EraseEval": "Harmonic mean of m1 to m4.",
 }
+WITHOUT_CONTROL = (
+    "No attack of this sweep has a control, so a success can't be told from chance: nothing says what is recovered. Run it "
+    "with a never-taught twin, or with attacks that bring a control of their own."
+)
+"""Said in place of what is recovered."""
 DIFFERENCES_LISTED = 15
 """At most so many differences of a measure are listed."""
 
@@ -80,7 +85,9 @@ def board_to_markdown(board: Leaderboard) -> str:
             "",
             f"On the front (no other is as good in recovered and kept, and better in one): {', '.join(_front(board))}.",
         ]
-    if board.attacks:
+    if board.attacks and not _has_recovered(board):
+        out += ["", "## Recovered, by attack", "", WITHOUT_CONTROL]
+    elif board.attacks:
         heads = ("eraser", *board.attacks)
         rows = [(_marked(s), *(_percent(s.attacks.get(a)) for a in board.attacks)) for s in board.standings]
         out += [
@@ -113,13 +120,15 @@ def board_to_html(board: Leaderboard) -> str:
 
 def _sections(board: Leaderboard, chart: Charts) -> Iterable[str]:
     yield f"<h1>{escape(board_title(board))}</h1><p class=intro>{escape(_about(board))}</p>"
-    if board.attacks:
+    if any(s.recovered is not None for s in board.standings):
         yield "<h2>What is erased, kept and recovered</h2><p class=intro>Up and right is better. The dotted line joins the "
         yield "erasers that no other beats: as good in both, and better in one.</p>" + chart(figures.pareto(board))
     known = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in COLUMN_MEANINGS.items())
     yield "<h2>Leaderboard</h2>" + _html_table(STANDING_HEADS, [_cells(s) for s in board.standings], board)
     yield f"<details><summary>What each column is</summary><dl class=words>{known}</dl></details>"
-    if board.attacks:
+    if board.attacks and not _has_recovered(board):
+        yield f"<h2>Recovered, by attack</h2><p class=intro>{escape(WITHOUT_CONTROL)}</p>"
+    elif board.attacks:
         rows = [(_marked(s), *(_percent(s.attacks.get(a)) for a in board.attacks)) for s in board.standings]
         yield f"<h2>Recovered, by attack</h2><p class=intro>Success above the control: {escape(board.control)}.</p>"
         yield _html_table(("eraser", *board.attacks), rows, board)
@@ -204,6 +213,11 @@ def _quality(s: Standing) -> tuple[str, ...]:
         _against(q, "fid kept", "fid control", "{:.1f}"), _against(q, "cmmd kept", "cmmd control", "{:.2f}"),
         *("–" if m not in q else f"{q[m]:.2f}" for m in ("m1", "m2", "m3", "m4")), _interval(s.criteria),
     )  # fmt: skip
+
+
+def _has_recovered(board: Leaderboard) -> bool:
+    """Whether any attack on any eraser has a control to be above."""
+    return any(s.attacks for s in board.standings)
 
 
 def _has_quality(s: Standing) -> bool:

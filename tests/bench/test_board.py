@@ -158,6 +158,30 @@ def test_guards_are_named_since_attacks_on_weights_miss_them():
     assert any("change no weight" in n and n.endswith(": weak.") for n in leaderboard(free, subject="emoji").notes)
 
 
+def test_attacks_without_a_control_make_a_page_that_says_so():
+    bare = [replace(r, values={"success": r.values["success"]}) if r.attack != NONE else r for r in rows()]
+    alone = [r for r in bare if r.eraser != NEVER_TAUGHT]
+    unattacked = [r for r in bare if r.eraser != NEVER_TAUGHT or r.attack == NONE]
+    for of in (alone, unattacked):
+        board = leaderboard(of, subject="emoji")
+        assert all(s.recovered is None and s.worst is None and not s.attacks for s in board.standings)
+        assert not board.front and not board.compared and "No control was measured for relearning" in board.notes[0]
+        assert not any("too few" in note for note in board.notes)
+        for page in (board_to_html(board), board_to_markdown(board)):
+            assert "No attack of this sweep has a control" in page and "good" in page
+
+
+def test_an_attack_without_a_control_takes_nothing_from_the_others():
+    bare = [
+        replace(r, key=f"{r.key}/bare", attack="bare", values={"success": [8, 8]}) for r in rows() if r.attack != NONE
+    ]
+    alone = [r for r in rows() if r.eraser != NEVER_TAUGHT]
+    before = leaderboard(alone, subject="emoji")
+    after = leaderboard([*alone, *(r for r in bare if r.eraser != NEVER_TAUGHT)], subject="emoji")
+    assert after.standings == before.standings and after.differences == before.differences
+    assert after.compared == ("relearning",) and "No control was measured for bare" in after.notes[0]
+
+
 def test_renderings_name_every_eraser_and_hold_its_numbers(board):
     page, text = board_to_html(board), board_to_markdown(board)
     for standing in board.standings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import torch
@@ -18,6 +19,7 @@ from concept_probe.bench.board.scores import (
     control_of,
     pooled,
     table,
+    with_control,
 )
 from concept_probe.bench.board.secondary import QUALITY, area_above, criteria_mean, unnamed_share
 from concept_probe.bench.quality.criteria import CRITERIA
@@ -47,7 +49,8 @@ def leaderboard(
     if not found:
         raise ValueError("no finished cell without attack among the rows: run the sweep first")
     attacks = tuple(dict.fromkeys(row.attack for row in rows if row.attack != "none" and row.status == "done"))
-    common = common_ground(found, attacks)
+    judged = {name: replace(m, attacks=with_control(found, m)) for name, m in found.items()}
+    common = common_ground(judged, attacks)
     standings = [_standing(name, found, attacks, common, ours, bootstrap) for name in found]
     erasers = sorted(
         (s for s in standings if s.part != "control"), key=lambda s: (s.name not in common.erasers, -s.harmonic.value)
@@ -238,10 +241,17 @@ def _notes(
     rows: Sequence[SweepRow], found: Mapping[str, BlockScores], attacks: Sequence[str], common: Common
 ) -> list[str]:
     out = []
-    behind = [n for n, m in found.items() if m.attacks and n not in (*common.erasers, UNTOUCHED, NEVER_TAUGHT)]
+    judged = {n: with_control(found, m) for n, m in found.items()}
+    behind = [n for n, of in judged.items() if of and n not in (*common.erasers, UNTOUCHED, NEVER_TAUGHT)]
     if behind:
         out.append(f"Attacked on too few concepts and seeds to be compared in what is recovered: {', '.join(behind)}.")
-    apart = [a for a in attacks if a not in common.attacks]
+    bare = [a for a in attacks if not any(a in of for of in judged.values())]
+    if bare:
+        out.append(
+            f"No control was measured for {', '.join(bare)}, so a success can't be told from chance, and nothing says what "
+            "is recovered: run the sweep with a never-taught twin, or with attacks that bring a control of their own."
+        )
+    apart = [a for a in attacks if a not in common.attacks and a not in bare]
     if apart:
         out.append(f"Not run on every eraser yet, so part of no mean and no worst attack: {', '.join(apart)}.")
     wanted = {b for m in found.values() for b in m.values}

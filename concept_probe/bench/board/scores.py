@@ -111,6 +111,12 @@ def table(several: Sequence[HitsOfN]) -> Tensor:
     return torch.tensor([[h / n] * width for h, n in several], dtype=torch.float64)
 
 
+def with_control(everything: Mapping[str, BlockScores], mine: BlockScores) -> dict[str, dict[ConceptAndSeed, HitsOfN]]:
+    """Attacks on an eraser in the blocks where there is something to compare a success with; others are left out."""
+    both = {a: {b: x for b, x in of.items() if b in control_of(everything, mine, a)} for a, of in mine.attacks.items()}
+    return {a: of for a, of in both.items() if of}
+
+
 def control_of(everything: Mapping[str, BlockScores], mine: BlockScores, attack: str) -> dict[ConceptAndSeed, HitsOfN]:
     """What a success of `attack` is compared with: the twin's where the sweep has one, else the attack's own control."""
     twin = everything.get(NEVER_TAUGHT)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from concept_probe.storage import tensors_sha256
-from concept_probe.types import KINDS, Concept, Subspace, fingerprint
+from concept_probe.types import KINDS, Concept, Erasure, Subspace, fingerprint
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -66,6 +66,36 @@ def condensed(made_by: Mapping[str, Any]) -> dict[str, Any]:
         key: len(value) if key == SEEN else condensed(value) if isinstance(value, Mapping) else value
         for key, value in made_by.items()
     }
+
+
+def shown_name(erasure: Erasure) -> str:
+    """The name of an erasure as people read it: with its strength, where that is not 1. Keys and files hold `name`.
+
+    >>> shown_name(uce.scaled(20))
+    'uce × 20'
+    """
+    strength = getattr(erasure, "strength", None)
+    if strength is not None:
+        return _with_strength(erasure.name, strength)
+    strengths, names = _strengths(erasure.made_by), erasure.name.split("+")
+    if len(names) == len(strengths) and any(s != 1 for s in strengths):
+        return " + ".join(_with_strength(name, s) for name, s in zip(names, strengths, strict=True))
+    return _with_strength(erasure.name, strengths[0]) if len(set(strengths)) == 1 else erasure.name
+
+
+def _strengths(made_by: Mapping[str, Any], factor: float = 1.0) -> list[float]:
+    """How strong each edit is that one was put together from: its own option, times all that it was scaled by."""
+    factor *= made_by.get("scaled", 1.0)
+    parts = made_by.get("parts", {"first": made_by.get("first"), "second": made_by.get("second")})
+    if isinstance(parts, Mapping) and parts and all(isinstance(part, Mapping) for part in parts.values()):
+        return [strength for part in parts.values() for strength in _strengths(part, factor)]
+    option = made_by.get("options", {}).get("strength", 1.0)
+    return [factor * option if isinstance(option, int | float) else factor]
+
+
+def _with_strength(name: str, strength: float) -> str:
+    shown = f"{strength:.4g}"
+    return name if shown == "1" else f"{name} × {shown}"
 
 
 def check_strength(name: str, strength: float) -> None:
