@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 
-def use_threads(count: int | None) -> None:
-    """Compute with `count` threads of torch in this process from now on; None leaves it as it is."""
-    if count is None:
-        return
-    import torch  # the command line reads its options before it needs torch
+def use_threads(count: int | None) -> int | None:
+    """Compute with `count` threads of torch in this process from now on; None leaves it as it is. Returns `count`."""
+    if count is not None:
+        import torch  # the command line reads its options before it needs torch
 
-    torch.set_num_threads(count)
+        torch.set_num_threads(count)
+    return count

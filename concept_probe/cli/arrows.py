@@ -17,6 +17,7 @@ from concept_probe.cli.common import (
     RecogniserName,
     Saes,
     Seed,
+    Threads,
     concept_of,
     plain_errors,
     recogniser_of,
@@ -43,6 +44,7 @@ def capture(
         list[int] | None, typer.Option(help="Denoising step to keep; may be repeated. Default: all.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16, in which rows are stored.")] = "float32",
+    threads: Threads = None,
 ) -> None:
     """Store activations of a model over prompts; says first what that takes.
 
@@ -92,6 +94,7 @@ def train(
     samples: Annotated[int, typer.Option(min=1, help="Rows to train on.")] = 2_000_000,
     batch: Annotated[int, typer.Option(min=1, help="Rows of one step.")] = 1024,
     seed: Seed = 0,
+    threads: Threads = None,
 ) -> None:
     """Train a sparse autoencoder on stored activations; says first what that takes, goes on where it was interrupted.
 
@@ -142,6 +145,7 @@ def find(
     concept_file: ConceptFile = None,
     recogniser: RecogniserName = None,
     seed: Seed = 0,
+    threads: Threads = None,
 ) -> None:
     """Find where a concept lives: features of an autoencoder, or concept vectors that pictures or answers need.
 
@@ -192,6 +196,7 @@ def erase(
     found: Annotated[Path | None, typer.Option(help="Folder that `find` wrote, for methods that need one.")] = None,
     sae: Saes = None,
     concept_file: ConceptFile = None,
+    threads: Threads = None,
 ) -> None:
     """Make an edit of the weights that removes a concept, and save it.
 

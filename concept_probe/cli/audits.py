@@ -22,6 +22,7 @@ from concept_probe.cli.common import (
     RecogniserName,
     Saes,
     Seed,
+    Threads,
     concept_of,
     plain_errors,
     recogniser_of,
@@ -71,6 +72,7 @@ def attack(
     recogniser: RecogniserName = None,
     queries: Queries = 80,
     steps: Steps = 60,
+    threads: Threads = None,
 ) -> None:
     """Try to bring a concept back from an erased model within a budget.
 
@@ -141,6 +143,7 @@ def audit(
         typer.Option("--attack", help="Attacks to run; `none` for none."),
     ] = None,
     seed: Seed = 0,
+    threads: Threads = None,
 ) -> None:
     """Measure what is left of a concept, and give a verdict.
 

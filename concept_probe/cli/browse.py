@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from concept_probe.cli.command_line import command
-from concept_probe.cli.common import ConceptFile, Model, PromptFile, Seed, concept_of, plain_errors, subject_of
+from concept_probe.cli.common import ConceptFile, Model, PromptFile, Seed, Threads, concept_of, plain_errors, subject_of
 from concept_probe.cli.console import err
 
 TEXT_LIMIT, PICTURE_LIMIT = 1500, 240
@@ -33,6 +33,7 @@ def browse(
     pictures: Annotated[int, typer.Option(help="How many of them are drawn.")] = 3,
     concept_file: ConceptFile = None,
     seed: Seed = 0,
+    threads: Threads = None,
 ) -> None:
     """Write a page of features: the prompts they fire on, what they prefer, how often they fire.
 

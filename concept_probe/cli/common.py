@@ -16,6 +16,7 @@ import typer
 from concept_probe.cli.console import err, say
 from concept_probe.registry import UnknownName
 from concept_probe.signals import INTERRUPTED, was_told
+from concept_probe.threads import use_threads
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -52,6 +53,15 @@ RecogniserName = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        callback=use_threads,
+        help="Threads of torch. Default: as many as torch takes; on a busy machine one is often quicker.",
+    ),
+]
 Prompts = Annotated[int, typer.Option(min=1, help="Test prompts per kind.")]
 PicturesPerPrompt = Annotated[int, typer.Option("--seeds", min=1, help="Pictures, or drawn texts, per prompt.")]
 

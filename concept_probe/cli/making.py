@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from concept_probe.cli.console import err
 
 if TYPE_CHECKING:
     from concept_probe.erasers import Eraser
+    from concept_probe.evaluation.selection import Selection
     from concept_probe.families import Subject
     from concept_probe.learn import Sae
     from concept_probe.types import Concept, Erasure, Judge, Subspace
@@ -20,6 +21,27 @@ FIRST_CHOICE = {"pictures": "ablate_features", "texts": "npo"}
 """The eraser where none is named, by what a subject answers with."""
 GENTLE: dict[str, dict[str, Any]] = {"npo": {"steps": 16, "rate": 0.003, "keep": "kl"}}
 """Options under which `run` makes an eraser: few small steps, with other texts held where they are; minutes, no wreck."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured where something is chosen; None leaves the default."""
+
+    images: int | None = None
+    """Answers that ask for the concept in one measurement."""
+    steps: int | None = None
+    """Denoising steps of a picture."""
+
+    def of(self, selection: Selection) -> Selection:
+        """`selection` with this effort: a screening makes no more answers than the careful look."""
+        images = self.images or selection.images
+        steps = self.steps or selection.sampling.steps
+        return replace(
+            selection,
+            images=images,
+            screening=min(selection.screening, images) if self.images else selection.screening,
+            sampling=replace(selection.sampling, steps=steps),
+        )
 
 
 def step(text: str) -> None:
@@ -62,23 +84,24 @@ def made(
 
 
 def found_and_made(
-    name: str, subject: Subject, concept: Concept, looks: Judge, autoencoders: Sequence[Sae], seed: int
-) -> tuple[tuple[Subspace, ...], Erasure]:
+    name: str, subject: Subject, concept: Concept, looks: Judge, autoencoders: Sequence[Sae], seed: int,
+    effort: Effort = Effort(),
+) -> tuple[tuple[Subspace, ...], Erasure]:  # fmt: skip
     """What of the concept was found, for the erasure and for an audit, and the erasure as strong as it should be."""
     make = _from_texts if subject.answers == "texts" else _from_pictures
-    return make(name, subject, concept, looks, autoencoders, seed)
+    return make(name, subject, concept, looks, autoencoders, seed, effort)
 
 
 def _from_pictures(
-    name: str, subject: Any, concept: Concept, looks: Any, autoencoders: Sequence[Sae], seed: int
-) -> tuple[tuple[Subspace, ...], Erasure]:
+    name: str, subject: Any, concept: Concept, looks: Any, autoencoders: Sequence[Sae], seed: int, effort: Effort,
+) -> tuple[tuple[Subspace, ...], Erasure]:  # fmt: skip
     """What can be chosen is chosen by pictures of the select split."""
     from concept_probe.erasers import ERASERS, choose_features, choose_vectors, erase
     from concept_probe.erasers.select.choose import CHOICE
     from concept_probe.find import find_features
     from concept_probe.learn import over_text
 
-    saes, selection = over_text(autoencoders), replace(CHOICE, seed=seed)
+    saes, selection = over_text(autoencoders), effort.of(replace(CHOICE, seed=seed))
     found = tuple(find_features(saes, subject, concept, seed=seed)) if saes else ()
     if is_chosen(ERASERS[name], "features"):
         choice = choose_features(subject, concept, saes, recogniser=looks, selection=selection)
@@ -93,8 +116,8 @@ def _from_pictures(
 
 
 def _from_texts(
-    name: str, subject: Any, concept: Concept, looks: Any, autoencoders: Sequence[Sae], seed: int
-) -> tuple[tuple[Subspace, ...], Erasure]:
+    name: str, subject: Any, concept: Concept, looks: Any, autoencoders: Sequence[Sae], seed: int, effort: Effort,
+) -> tuple[tuple[Subspace, ...], Erasure]:  # fmt: skip
     """The strength is chosen on the select split. Columns are looked for where they are worked on."""
     from concept_probe.erasers import ERASERS, choose_strength, erase
     from concept_probe.erasers.effect import NothingSeen
@@ -116,7 +139,7 @@ def _from_texts(
     eraser = ERASERS[name](**GENTLE[name], seed=seed) if name in GENTLE else name  # pyright: ignore[reportCallIssue]
     erasure = erase(eraser, subject, concept, found)
     step("choosing its strength")
-    selection = replace(STRENGTH_CHOICE, sampling=sampling_of(subject), seed=seed)
+    selection = effort.of(replace(STRENGTH_CHOICE, sampling=sampling_of(subject), seed=seed))
     try:
         choice = choose_strength(subject, concept, erasure, recogniser=looks, selection=selection)
     except NothingSeen as problem:

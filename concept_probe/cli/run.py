@@ -18,6 +18,7 @@ from concept_probe.cli.common import (
     RecogniserName,
     Saes,
     Seed,
+    Threads,
     concept_of,
     plain_errors,
     recogniser_of,
@@ -28,7 +29,7 @@ from concept_probe.cli.common import (
     writable,
 )
 from concept_probe.cli.console import err
-from concept_probe.cli.making import FIRST_CHOICE, found_and_made, needs_features, step
+from concept_probe.cli.making import FIRST_CHOICE, Effort, found_and_made, needs_features, step
 
 PICTURES, TEXTS = 12, 20
 """Test prompts per kind: a text costs less than a picture, and facts are few."""
@@ -56,7 +57,15 @@ def run(
         int | None, typer.Option(min=1, help="Test prompts per kind. Default: 12, or 20 for a language model.")
     ] = None,
     seeds: PicturesPerPrompt = 2,
+    choice_images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Answers for the concept in one measurement of what is chosen; fewer are quicker."),
+    ] = None,
+    choice_steps: Annotated[
+        int | None, typer.Option(min=1, help="Denoising steps of the pictures that a choice is made by. Default: 15.")
+    ] = None,
     seed: Seed = 0,
+    threads: Threads = None,
 ) -> None:
     """Capture, learn, find, erase, attack, audit and report, for one concept.
 
@@ -83,12 +92,17 @@ def run(
         subject = subject_of(model)
         texts = subject.answers == "texts"
         eraser = eraser or FIRST_CHOICE[subject.answers]
+        if texts and choice_steps is not None:
+            raise ValueError(
+                f"--choice-steps is of pictures, and {model} answers with texts; --choice-images is of both"
+            )
+        effort = Effort(choice_images, choice_steps)
         looks = recogniser_of(recogniser, about, subject)
         untaught = twin_of(twin, model, about)
         control = subject_of(untaught) if untaught is not None else None
         step(f"{subject.name}: {len(subject.components)} components")
         autoencoders = _retrained(subject, about, model, output) if retrain else _known(sae, subject, eraser)
-        found, erasure = found_and_made(eraser, subject, about, looks, autoencoders, seed)
+        found, erasure = found_and_made(eraser, subject, about, looks, autoencoders, seed, effort)
         step(f"erasure: {shown_name(erasure)}")
         plan = AuditPlan(
             prompts=prompts or (TEXTS if texts else PICTURES), seeds=tuple(range(seeds)), seed=seed,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from concept_probe.cli.common import plain_errors
+from concept_probe.cli.common import Threads, plain_errors
 from concept_probe.cli.console import err
 
 testbed_app = typer.Typer(no_args_is_help=True, help="Train or look at the embedded models.")
@@ -21,6 +21,7 @@ def train_models(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the finished models.")] = Path(
         "runs/weights"
     ),
+    threads: Threads = None,
 ) -> None:
     """Train the embedded models from the icons; can be stopped and started again at any time.
 

@@ -30,7 +30,7 @@ class Selection:
     """What a choice by measurement asks for, and with what it measures.
 
     >>> Selection(images=36, goal=0.05)
-    Selection(images=36, goal=0.05, retain=0.95, floor=0.9, sampling=Sampling(...), seed=0)
+    Selection(images=36, goal=0.05, retain=0.95, floor=0.9, sampling=Sampling(...), screening=24, seed=0)
     """
 
     images: Count = 24
@@ -42,6 +42,8 @@ class Selection:
     floor: Nonnegative = 0.9
     """The same where no outcome reaches both marks: what keeps less is no choice."""
     sampling: Sampling = Sampling()
+    screening: Count = 24
+    """Answers that ask for the concept in the quick look at each of many; a third more of others."""
     seed: SeedNumber = 0
     """Of the noise, of what is drawn at random for comparison, and of the bootstraps."""
 

@@ -24,8 +24,6 @@ CHOICE = Selection(images=36, goal=0.05)
 """How an erasure is chosen where nothing else is asked for; stricter than a finder, which only has to find."""
 FINALISTS = 3
 """How many of the screened erasures get the careful look."""
-SCREENED = 24
-"""Pictures of the concept that a screening makes of each erasure; a third more of others."""
 FEWER_STEPS = 3
 """A screening takes one denoising step where the careful look takes this many."""
 
@@ -137,7 +135,8 @@ def choose(
 
     More than `FINALISTS` are screened first, on few pictures of few denoising steps; the surest of them
     get a careful look at other noise: `selection.images` of the concept, a third more of others, or the
-    panel `tested`. Each list of prompts is judged alone, and the worst one counts.
+    panel `tested`. `selection.screening` and the steps of its sampling make both smaller.
+    Each list of prompts is judged alone, and the worst one counts.
 
     Best: the first whose detection is at most the goal while others retain their recognition,
     in order of certainty after a screening (see `surest`), in the given order without one; those behind it get no
@@ -150,7 +149,8 @@ def choose(
     names, screened = list(erasures), []
     images, sampling, seed = selection.images, selection.sampling, selection.seed
     if len(names) > FINALISTS:
-        few = panel(concept, images=SCREENED, others=SCREENED * 4 // 3, seed=seed + 7000)
+        quick = selection.screening
+        few = panel(concept, images=quick, others=quick * 4 // 3, seed=seed + 7000)
         fast = replace(sampling, steps=max(1, round(sampling.steps / FEWER_STEPS)))
         try:
             judge = PanelJudge.of(subject, recogniser, few, fast, seed)
