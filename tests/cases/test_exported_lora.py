@@ -37,13 +37,14 @@ def change(shape: torch.Size, kind: int, g: torch.Generator) -> Delta:
 
 
 def of_every_kind(subject) -> Edit:
-    """An edit of all that adapters can hold, convolutions among it."""
-    g, deltas = torch.Generator().manual_seed(0), {}
+    """An edit of every fifth weight that adapters can hold, convolutions among it."""
+    g, weights = torch.Generator().manual_seed(0), []
     for component in sorted({*subject.components} - {"vae"}):
         for name, x in subject.components[component].named_parameters():
             path, _, leaf = name.rpartition(".")
             if leaf == "weight" and x.ndim > 1 and not path.endswith("embedding"):
-                deltas[f"{component}/{path}:{leaf}"] = change(x.shape, len(deltas) % 4, g)
+                weights.append((f"{component}/{path}:{leaf}", x.shape))
+    deltas = {where: change(shape, i % 4, g) for i, (where, shape) in enumerate(weights[::5])}
     return Edit("every-kind", "cat", deltas, subject.weight_hash())
 
 
@@ -85,8 +86,8 @@ def test_names_are_those_of_pipelines(exported):
     _, edit, folder = exported
     names = tensor_entries(folder / "pytorch_lora_weights.safetensors", "export it again")
     assert len(names) == 2 * len(edit.deltas)
-    assert "unet.conv_in.lora_A.weight" in names
-    assert "text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_B.weight" in names
+    assert any(name.startswith("text_encoder.text_model.encoder.layers.") for name in names)
+    assert any(len(entry.shape) == 4 for entry in names.values())
     assert {name.partition(".")[0] for name in names} == {f.name for f in folder.iterdir() if f.is_dir()}
 
 
