@@ -77,7 +77,7 @@ def test_info_lists_the_concepts_of_a_language_model():
         (["calibrate", "--output", "x", "--summary"], "a calibration needs audits"),
         (["capture", "--output", "x", "--prompt-file", "nowhere.txt"], "prompt file nowhere.txt not found"),
         (["capture", "--output", "x", "--limit", "0"], "greater than or equal to 1"),
-        (["train", "broken", "--output", "x"], "broken/manifest.json is not a whole manifest"),
+        (["train", "broken", "--output", "x"], "broken/manifest.json: not whole JSON"),
         (["report", "broken"], "broken/report.json not found"),
     ],
 )
