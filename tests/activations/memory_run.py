@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
         "weight_hash": "",
         "sites": [str(site)],
         "dtype": "float32",
-        "prompts": [["x"] + [None] * 3],
+        "prompts": [["x", None, None, 0]],
     }
     writer = StoreWriter.resume(folder, header, (site,), shard_rows=4096)
     columns = {c: torch.zeros(2048, dtype=torch.int32) for c in COLUMNS}

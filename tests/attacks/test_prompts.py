@@ -118,7 +118,7 @@ def test_random_words_are_the_start_and_the_control_and_each_picture_of_it_has_o
     assert all(q.prompt.label == "cat" for part in asked for q in part)
     with pytest.raises(ValueError, match="needs pictures of concept"):
         search(tiny_recogniser(), SAMPLING)(subject, replace(CONCEPT, examples=None), Budget())
-    with pytest.raises(ValueError, match="give 1 or more"):
+    with pytest.raises(ValueError, match="it is a whole number from 1 on"):
         search(tiny_recogniser(), SAMPLING, words=0)
 
 
