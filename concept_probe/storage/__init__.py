@@ -35,7 +35,7 @@ from concept_probe.storage.json_files import (
     sealed,
     write_sealed_json,
 )
-from concept_probe.storage.lines import append_line, open_here
+from concept_probe.storage.lines import append_line, holds_whole_object, open_here, without_mark
 from concept_probe.storage.pictures import read_picture
 from concept_probe.storage.schema import check_fields
 from concept_probe.storage.tensors import read_arrays, read_tensors, tensor_entries, write_sealed, write_tensors
@@ -56,6 +56,7 @@ __all__ = [
     "check_seal",
     "content_sha256",
     "file_sha256",
+    "holds_whole_object",
     "inside",
     "only_writer",
     "open_here",
@@ -72,6 +73,7 @@ __all__ = [
     "tensor_entries",
     "tensors_sha256",
     "text_sha256",
+    "without_mark",
     "write_bytes",
     "write_json",
     "write_sealed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import stat
@@ -21,12 +22,27 @@ def is_json(line: bytes) -> bool:
     return True
 
 
+def without_mark(line: bytes) -> bytes:
+    """A line without a mark of byte order before it and blanks around it, which editors leave and which say nothing."""
+    return line.strip().removeprefix(codecs.BOM_UTF8).strip()
+
+
+def holds_whole_object(line: bytes) -> bool:
+    """Whether a line begins with an object of JSON, whole, that says something. What was cut short never does."""
+    try:
+        value, _ = json.JSONDecoder().raw_decode(without_mark(line).decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and bool(value)
+
+
 def append_line(path: Path, line: str, *, ours: Callable[[bytes], bool] = is_json, begins: bytes = b"") -> None:
     """Add one line to a file of lines, whole or not at all, and flush it to the disk.
 
     A last line that lacks its newline alone, as editors leave one, is kept: `ours` tells whether it is whole. What a
     killed writer left of one is cut off, where the line before it is `ours` or it begins as lines here do, with
-    `begins`. Anything else is not cut: WrongFile. So is a symbolic link, and what is no plain file.
+    `begins`. Anything else is not cut, whole objects of other things least of all: WrongFile. So is a symbolic link,
+    and what is no plain file. Blanks behind the last line, and a mark of byte order, are no line.
 
     Processes that append to one file take turns by a lock of their own. ValueError for more than one line. OSError
     where it can't be written, on a full disk for one: then the file ends as before.
@@ -40,10 +56,12 @@ def append_line(path: Path, line: str, *, ours: Callable[[bytes], bool] = is_jso
         size = os.fstat(descriptor).st_size
         last, before = _last_lines(path, size)
         start, end = b"", size
-        if last and ours(last):
+        said = without_mark(last)
+        if said and ours(said):
             start = b"\n"
         elif last:
-            if not (before and ours(before)) and not (last.startswith(begins) or begins.startswith(last)):
+            known = not said or (before and ours(before)) or said.startswith(begins) or begins.startswith(said)
+            if not known or holds_whole_object(said):
                 raise WrongFile(path, "its last line is none that was written here, and is not cut off", mend)
             end = size - len(last)
         os.ftruncate(descriptor, end)
@@ -73,7 +91,7 @@ def open_here(path: Path) -> int:
 
 
 def _last_lines(path: Path, size: int) -> tuple[bytes, bytes]:
-    """What stands behind the last newline of a file, and, where something does, the line before."""
+    """What stands behind the last newline of a file, and, where something does, the last line before that is not blank."""
     if not size:
         return b"", b""
     with path.open("rb") as file:
@@ -83,4 +101,4 @@ def _last_lines(path: Path, size: int) -> tuple[bytes, bytes]:
         file.seek(0)
         whole = file.read(size)
     *rest, last = whole.split(b"\n")
-    return last, rest[-1] if rest else b""
+    return last, next((said for line in reversed(rest) if (said := without_mark(line))), b"")

@@ -8,17 +8,19 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from concept_probe.storage import (
     SEAL,
     append_line,
     check_fields,
     check_seal,
+    holds_whole_object,
     open_here,
     parse_json,
     sealed,
     text_sha256,
+    without_mark,
 )
 from concept_probe.storage.schema import Fields, Free, Number, Table, Text, Whole
 
@@ -59,23 +61,25 @@ class RowStore:
     def rows(self) -> dict[str, SweepRow]:
         """Every row by key; the last one of a key counts.
 
-        A last line that a killed process left cut short is left out; one that lacks its newline alone is a row. Raises
-        CorruptFile, with the number of the line, for any other line that is none or was altered.
+        A last line that a killed process left cut short is left out; one that lacks its newline alone is a row. Blank
+        lines and a mark of byte order, as editors leave them, are passed over. Raises CorruptFile, with the number of
+        the line, for any other line that is none or was altered.
         """
         if not self.path.is_file():
             return {}
-        *lines, last = self.path.read_bytes().split(b"\n")
-        found = [_row(line, self.path, number) for number, line in enumerate(lines, 1)]
-        if _is_row(last):
-            found.append(_row(last, self.path, len(lines) + 1))
+        lines = [without_mark(line) for line in self.path.read_bytes().split(b"\n")]
+        if not holds_whole_object(lines[-1]):
+            lines.pop()
+        found = [_row(line, self.path, number) for number, line in enumerate(lines, 1) if line]
         return {row.key: row for row in found}
 
     def append(self, row: SweepRow) -> None:
         """Write one line, sealed, and flush it to the disk; what a killed process left of a line before it is cut off.
 
-        Raises OSError where it can't be written: then the file ends as before. WrongFile for a file of other things.
+        Raises ValueError, and writes nothing, for a row that could not be read again. OSError where it can't be written:
+        then the file ends as before. WrongFile for a file of other things.
         """
-        line = json.dumps(sealed(asdict(row)), ensure_ascii=False, sort_keys=True)
+        line = line_of(row)
         with self._lock(0, wait=True):
             append_line(self.path, line, ours=_is_row, begins=b'{"attack": ')
 
@@ -113,6 +117,27 @@ _OPEN: dict[tuple[int, Path], int] = {}
 """Lock files that a process holds open, by process."""
 
 
+def line_of(row: SweepRow) -> str:
+    """The line of a file that a row is, sealed. ValueError for a row that could not be read again."""
+    try:
+        value = sealed(asdict(row), _refuse)
+    except (TypeError, ValueError, RuntimeError) as error:  # a copy of a tensor, or what lies too deep: RuntimeError
+        raise ValueError(f"the row can't be written: {error}") from None
+    wrong = _ROW(value, "")
+    if wrong is not None:
+        raise ValueError(f"the row can't be written: {wrong.removeprefix('.')}")
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _refuse(value: Any) -> Any:
+    kind = type(value)
+    text = " ".join(repr(value).split())
+    raise TypeError(
+        f"{text if len(text) <= 60 else text[:57] + '...'} is of {kind.__module__}.{kind.__qualname__}, which JSON can't "
+        "hold; give numbers, texts, lists and tables of Python"
+    )
+
+
 def _place(key: str) -> int:
     """A byte of the lock file for a key; byte 0 is that of appends."""
     return 1 + int(text_sha256(key)[:14], 16)
@@ -141,7 +166,7 @@ _ROW = Fields(
         "concept": Text(),
         "attack": Text(),
         "seed": Whole(least=None),
-        "status": Text(("done", "failed")),
+        "status": Text(get_args(Status)),
         "values": Table(Free()),
         "error": Text(),
         "seconds": Number(),

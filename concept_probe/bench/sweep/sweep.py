@@ -28,7 +28,7 @@ from concept_probe.bench.sweep.judging import Recognisers, recognisers_of
 from concept_probe.bench.sweep.keys import SweepIdentity, cell_key, columns_key, fit_key, how_it_reads
 from concept_probe.bench.sweep.methods import FitContext
 from concept_probe.bench.sweep.peak_memory import Peak
-from concept_probe.bench.sweep.store import RowStore, SweepRow
+from concept_probe.bench.sweep.store import RowStore, SweepRow, line_of
 from concept_probe.bench.sweep.watched import WatchedColumns, mean_cosine
 from concept_probe.content import digest_of
 from concept_probe.learn import shipped_saes
@@ -137,16 +137,22 @@ class Sweep:
             yield row
 
     def measured(self, key: str, cell: Cell) -> SweepRow:
-        """The row of one cell, whatever the store holds of it; nothing is written. An error becomes a failed row."""
+        """The row of one cell, whatever the store holds of it; nothing is written.
+
+        An error becomes a failed row, and so does a value that a row can't hold.
+        """
         start = time.perf_counter()
         names = (key, cell.method, cell.concept.name, cell.attack_name, cell.seed)
         if reason := why_not(cell, self.grid, self.subject, self.saes):
             return SweepRow(*names, "does not apply", {}, reason)
         try:
             values = self._measure(cell)
+            row = SweepRow(*names, "done", values, "", time.perf_counter() - start - values.pop("waited", 0.0))
+            line_of(row)
         except Exception as error:  # any cell may fail in its own way, and none may stop the others
-            return SweepRow(*names, "failed", {}, f"{type(error).__name__}: {error}", time.perf_counter() - start)
-        return SweepRow(*names, "done", values, "", time.perf_counter() - start - values.pop("waited", 0.0))
+            said = f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace").decode()
+            return SweepRow(*names, "failed", {}, said, time.perf_counter() - start)
+        return row
 
     def _measure(self, cell: Cell) -> dict[str, Any]:
         looks, across = self.looks(cell.concept)
