@@ -48,7 +48,7 @@ def blocks_of(rows: Iterable[SweepRow]) -> dict[str, BlockScores]:
             of.attacks[row.attack][block] = _pair(row.values["success"])
             if "curve" in row.values:
                 of.areas[row.attack][block] = area(row.values["curve"])
-            if "control" in row.values:
+            if row.values.get("control") is not None:
                 of.own[row.attack][block] = _pair(row.values["control"])
             continue
         of.values[block] = row  # pyright: ignore[reportIndexIssue]  a dict, made above
