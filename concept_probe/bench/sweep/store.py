@@ -79,7 +79,7 @@ class RowStore:
         Raises ValueError, and writes nothing, for a row that could not be read again. OSError where it can't be written:
         then the file ends as before. WrongFile for a file of other things.
         """
-        line = line_of(row)
+        line = row_as_line(row)
         with self._lock(0, wait=True):
             append_line(self.path, line, ours=_is_row, begins=b'{"attack": ')
 
@@ -117,7 +117,7 @@ _OPEN: dict[tuple[int, Path], int] = {}
 """Lock files that a process holds open, by process."""
 
 
-def line_of(row: SweepRow) -> str:
+def row_as_line(row: SweepRow) -> str:
     """The line of a file that a row is, sealed. ValueError for a row that could not be read again."""
     try:
         value = sealed(asdict(row), _refuse)

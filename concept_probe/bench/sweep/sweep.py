@@ -28,7 +28,7 @@ from concept_probe.bench.sweep.judging import Recognisers, recognisers_of
 from concept_probe.bench.sweep.keys import SweepIdentity, cell_key, columns_key, fit_key, how_it_reads
 from concept_probe.bench.sweep.methods import FitContext
 from concept_probe.bench.sweep.peak_memory import Peak
-from concept_probe.bench.sweep.store import RowStore, SweepRow, line_of
+from concept_probe.bench.sweep.store import RowStore, SweepRow, row_as_line
 from concept_probe.bench.sweep.watched import WatchedColumns, mean_cosine
 from concept_probe.content import digest_of
 from concept_probe.learn import shipped_saes
@@ -148,7 +148,7 @@ class Sweep:
         try:
             values = self._measure(cell)
             row = SweepRow(*names, "done", values, "", time.perf_counter() - start - values.pop("waited", 0.0))
-            line_of(row)
+            row_as_line(row)
         except Exception as error:  # any cell may fail in its own way, and none may stop the others
             said = f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace").decode()
             return SweepRow(*names, "failed", {}, said, time.perf_counter() - start)
