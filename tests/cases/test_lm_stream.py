@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 import concept_probe as cp
 from concept_probe.activations import tap
 from concept_probe.erasers import Memit, Pisces, Rocr
+from concept_probe.erasers.closed_form.subject_keys import refuse_gap
 from concept_probe.erasers.projection.leace import Leace
 from concept_probe.families import CausalLMSubject, LanguageModel, adopt
 from concept_probe.find.language.unembedding import Unembedding, read_columns
@@ -187,6 +189,18 @@ def test_an_edit_that_does_not_reach_its_goal_is_an_error(model_of):
         Memit(lam=1e9, steps=2)(model_of("gemma2"), tiny_facts())
     with pytest.raises(ValueError, match=r"leaves \d+% of the way .* lower `beta`"):
         Rocr(beta=1e6)(model_of("gemma2"), tiny_facts())
+
+
+def test_an_edit_that_goes_half_of_its_way_is_an_error_and_one_that_lacks_a_third_is_said():
+    with pytest.raises(ValueError, match=r"blocks 0 leaves 70% of the way .* more than 60%; lower it"):
+        refuse_gap("memit", 0.7, [0], "lower it")
+    with pytest.raises(ValueError, match="leaves nan%"):
+        refuse_gap("memit", float("nan"), [0], "lower it")
+    with pytest.warns(UserWarning, match=r"leaves 33% of the way .* more than 25%, .*; lower it"):
+        refuse_gap("memit", 0.33, [0], "lower it")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refuse_gap("memit", 0.2, [0], "lower it")
 
 
 @pytest.mark.parametrize("name", ["gemma3", "mistral", "gpt_neo", "xglm", "granite"])

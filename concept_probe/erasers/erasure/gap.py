@@ -8,6 +8,9 @@ from typing import Any
 GAPS = {"gap_left": 0.9, "residual": 1e-4}
 """Keys of `made_by` that say what a solve left over, and the bound above which that is said: the share of the way to
 their destinations that edited tokens were not moved, and |K M - R| / |R| of the linear system."""
+OF_TEXTS = (0.25, 0.6)
+"""Edits of language models: the share of the way left above which it is said, and above which it is an error, as every
+later token reads what such an edit writes."""
 _SAID = {
     "gap_left": "of the way to their destinations is left to the tokens that were to be moved",
     "residual": "of the right-hand side is left over by the solve",
