@@ -64,6 +64,22 @@ def test_what_leads_nowhere_is_refused():
         led(cats("a cat"), None)
 
 
+@pytest.mark.parametrize(
+    ("text", "word"), [("a catalogue", "catalogue"), ("a bobcat", "bobcat"), ("a wildcats", "wildcats")]
+)
+def test_a_subject_inside_another_word_is_refused(text, word):
+    with pytest.raises(ValueError, match=f"only inside the word '{word}'"):
+        led(cats(text), "dog")
+
+
+def test_plurals_and_scripts_without_spaces_are_renamed_and_case_is_no_other_thing():
+    assert led([*cats("two cats"), Prompt("\u4e24\u53ea\u732b\u5728\u7761", "\u732b")], "dog") == [
+        "two dogs", "\u4e24\u53eadog\u5728\u7761",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="guide 'Cat' leads every prompt to itself"):
+        led(cats("a cat", "the cat"), "Cat")
+
+
 def test_each_mention_goes_to_its_own():
     own = torch.tensor([BOS, SUBJECT, CONTENT, SUBJECT, EOS])
     twice = torch.tensor([BOS, SUBJECT, SUBJECT, CONTENT, SUBJECT, SUBJECT, EOS])

@@ -122,6 +122,15 @@ def test_openai_with_tied_weights_decodes_with_the_encoder(tmp_path):
         load_sae(tmp_path, site=SITE)
 
 
+@pytest.mark.parametrize("k", [0, float("nan"), float("inf"), -1, 2.5, True, "3"])
+def test_a_k_that_counts_nothing_is_refused(tmp_path, k):
+    made.openai(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"k": k}))
+    with pytest.raises(ValueError, match=r"k is .* a whole number is needed"):
+        load_sae(tmp_path, site=SITE)
+
+
 def test_other_safetensors_are_no_autoencoder_of_openai(tmp_path):
     made.write_json(tmp_path / "config.json", model_type="clip")
     save_file({"embedding": torch.zeros(3)}, tmp_path / "model.safetensors")

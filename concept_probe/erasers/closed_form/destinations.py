@@ -10,6 +10,9 @@ from concept_probe.families.text.tokens import subject_spans
 from concept_probe.types import KINDS, Concept, Prompt
 
 WORD = re.compile(r"\w+")
+LETTERS = r"[^\W\u0e00-\u109f\u1780-\u17ff\u2e80-\U0010ffff]+"
+BEGUN, GOES_ON = re.compile(rf"{LETTERS}$"), re.compile(LETTERS)
+"""What of a word stands before a place, and after it, in a script that parts words."""
 
 
 def destinations_of(
@@ -35,7 +38,7 @@ def destinations_of(
             raise ValueError(f"{method}: concept {concept.name!r} has no anchor prompts (fit split); give a `guide`")
         places = _places(prompts, concept, len(anchors))
         led = {p: anchors[places[p]] if p in places else closest_anchor(p, anchors) for p in prompts}
-    if prompts and all(p.text == to.text for p, to in led.items()):
+    if prompts and all(p.text.casefold() == to.text.casefold() for p, to in led.items()):
         what = f"guide {guide!r}" if guide is not None else f"the anchor of {concept.name!r}"
         raise ValueError(
             f"{method}: {what} leads every prompt to itself, as {prompts[0].text!r}; name something else than the concept"
@@ -58,13 +61,30 @@ def renamed(prompt: Prompt, name: str) -> Prompt:
     """The prompt with another name wherever it says its subject; what it asks for is then another thing.
 
     Whole words where there are some, in any case, as for the kinds of tokens: a name inside another word stays. With no
-    name the subject is left out.
+    name the subject is left out. ValueError for a name that stands only inside other words.
     """
     text = prompt.text
+    if name:
+        _refuse_parts_of_words(prompt)
     for start, stop in reversed(subject_spans(prompt)):
         text = text[:start] + name + text[stop:]
     text = text if name else " ".join(text.split())
     return replace(prompt, text=text, subject=name or None, label=None, answers=(), distractors=(), fact=None)
+
+
+def _refuse_parts_of_words(prompt: Prompt) -> None:
+    """ValueError where the text says its subject only inside longer words, its plural aside.
+
+    Scripts that part no words, from Thai on, are read as ever.
+    """
+    for start, stop in subject_spans(prompt):
+        before, after = BEGUN.search(prompt.text[:start]), GOES_ON.match(prompt.text[stop:])
+        if before or (after and after[0].lower() not in ("s", "es")):
+            word = f"{before[0] if before else ''}{prompt.text[start:stop]}{after[0] if after else ''}"
+            raise ValueError(
+                f"the subject {prompt.subject!r} stands in {prompt.text!r} only inside the word {word!r}, so no other name can "
+                "stand there; name whole words of the text, or leave the subject None"
+            )
 
 
 def closest_anchor(prompt: Prompt, anchors: Sequence[Prompt]) -> Prompt:

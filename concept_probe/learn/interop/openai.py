@@ -5,6 +5,7 @@ config.json and one file of weights. As published the weights are a pickle; the 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, told_by, widths
@@ -29,13 +30,14 @@ def _read(file: Checkpoint) -> Parts:
     config, where = file.config, file.where
     state = config.section("activation_state_dict")
     k = config.get("k", state.get("k"))
-    choice = str(config.get("activation", "TopK" if k else "ReLU"))
+    count = None if k is None else _count(file, k)
+    choice = str(config.get("activation", "TopK" if count else "ReLU"))
     if choice.lower() not in ("topk", "relu"):
         raise ValueError(f"{where}: activation is {choice!r}, and TopK or ReLU is known; nothing was loaded")
     topk = choice.lower() == "topk"
     if (after := state.get("postact_fn", config.get("postact_fn"))) and str(after).lower() != "relu":
         raise ValueError(f"{where}: postact_fn is {after!r}, and ReLU is known; nothing was loaded")
-    if not topk and k:
+    if not topk and count:
         raise ValueError(f"{where}: activation is {choice!r} and k is {k!r}, which contradict each other")
     f, d = widths(file, "encoder.weight")
     file.pass_over("encoder.weight")
@@ -49,7 +51,7 @@ def _read(file: Checkpoint) -> Parts:
     else:
         config.get("tied")
         W_dec = file.take({"decoder.weight": (d, f)}, f"encoder.weight {(f, d)}")[0].mT
-    activation = TopK(_count(file, k)) if topk else Relu()
+    activation = TopK(_count(file, count)) if topk else Relu()
     by_rows = config.flag("normalize", topk and COUNTED in file.tensors)
     reads = config.choice("reads", ("out", "change"), "change" if config.peek(OF_CHANGES) and topk else "out")
     file.pass_over(*STATISTICS)
@@ -67,7 +69,7 @@ def _read(file: Checkpoint) -> Parts:
 
 
 def _count(file: Checkpoint, k: Any) -> int:
-    if isinstance(k, bool) or not isinstance(k, int | float) or k != int(k) or k < 1:
+    if isinstance(k, bool) or not isinstance(k, int | float) or not 1 <= k < math.inf or k != int(k):
         raise ValueError(f"{file.where}: k is {k!r} in the configuration; a whole number is needed")
     return int(k)
 
