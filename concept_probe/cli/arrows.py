@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -222,7 +223,7 @@ def erase(
         err.print(f"edit {shown_name(erasure)} of {len(erasure.deltas)} parameters in {output}")
 
 
-def read_found(folder: Path | None, sae: list[Path] | None, subject) -> tuple:
+def read_found(folder: Path | None, sae: Sequence[str] | None, subject) -> tuple:
     """What `find` wrote; its autoencoders are loaded only if it needs any."""
     if folder is None:
         return ()

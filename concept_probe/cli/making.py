@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concept_probe.cli.common import saes_of, sampling_of
@@ -64,7 +63,7 @@ def is_chosen(kind: type[Eraser[Any, Any]], what: str) -> bool:
 
 
 def made(
-    name: str, subject: Subject, concept: Concept, looks: Any, found: Sequence[Subspace], sae: list[Path] | None
+    name: str, subject: Subject, concept: Concept, looks: Any, found: Sequence[Subspace], sae: Sequence[str] | None
 ) -> Erasure:
     """The erasure of a named eraser, from what was found; features that it needs and lacks are found first."""
     from concept_probe.erasers import ERASERS, choose_features, erase

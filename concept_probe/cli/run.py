@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -116,7 +117,7 @@ def run(
         err.print(f"{time.perf_counter() - started:.0f} s")
 
 
-def _known(sae: list[Path] | None, subject, eraser: str):
+def _known(sae: Sequence[str] | None, subject, eraser: str):
     """Autoencoders by folder or shipped ones; an eraser that needs none runs without."""
     from concept_probe.erasers import ERASERS
 

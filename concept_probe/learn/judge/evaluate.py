@@ -107,9 +107,9 @@ def untrained(sae: Sae, k: int, seed: int) -> Sae:
     noise = torch.randn(sae.width, sae.d, generator=torch.Generator().manual_seed(seed))
     W_dec = unit(noise, dim=1).to(sae.W_dec)
     activation = TopK(min(max(1, k), sae.width))
+    scale = sae.scale if sae.row_norm == "none" else sae.row_norm
     W_enc, b_enc, b_dec = W_dec.mT.contiguous(), torch.zeros_like(sae.b_enc), sae.b_dec.detach()
-    weights = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec}
-    return Sae(sae.site, activation, **weights, scale=sae.scale if sae.row_norm == "none" else sae.row_norm)
+    return Sae(sae.site, activation, W_enc=W_enc, b_enc=b_enc, W_dec=W_dec, b_dec=b_dec, scale=scale)
 
 
 @torch.no_grad()
