@@ -53,7 +53,7 @@ OTHERS = {
     "border of two splits": lambda: about(
         target=Splits(MADE.target.fit[:-1], (MADE.target.fit[-1], *MADE.target.select), MADE.target.test)
     ),
-    "example pictures": lambda: about(examples=MADE.examples + 0.01),
+    "example pictures": lambda: about(examples=MADE.examples * 0.99),
     "option": lambda: replace(grid(), methods=(MethodSetting("blocklist", Blocklist()), MethodSetting("uce", Uce(beta=2.0)))),
     "sampling": lambda: replace(grid(), settings=replace(SETTINGS, sampling=Sampling(steps=3))),
 }  # fmt: skip
