@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from concept_probe.arguments import Count, Nonnegative, SeedNumber, Share, check_arguments
+from concept_probe.arguments import Count, Nonnegative, SeedNumber, check_arguments
 from concept_probe.types import Sampling
 
 
@@ -35,8 +35,8 @@ class Selection:
 
     images: Count = 24
     """Answers that ask for the concept in one measurement; those that ask for others come on top."""
-    goal: Share = 0.2
-    """Detection of the concept, 0..1, that may be left."""
+    goal: float = 0.2
+    """Detection of the concept, 0..1, that may be left; below 0 nothing is little enough."""
     retain: Nonnegative = 0.95
     """Share of their recognition that others have to keep."""
     floor: Nonnegative = 0.9

@@ -128,9 +128,9 @@ def test_without_weight_nobody_is_asked():
 def test_bad_input_is_refused_before_anything_is_trained():
     subject = tiny_sd()
     weights = subject.weight_hash()
-    for wrong in (AdversarialPreservation(every=0), AdversarialPreservation(worst=0)):
-        with pytest.raises(ValueError, match="both are 1 or more"):
-            wrong(subject, CONCEPT)
+    for wrong in ({"every": 0}, {"worst": 0}):
+        with pytest.raises(ValueError, match=r"both are 1 or more|worst is 0; it is a whole number from 1 on"):
+            AdversarialPreservation(**wrong)(subject, CONCEPT)
     with pytest.raises(ValueError, match="20 candidates are to be kept"):
         AdversarialPreservation(worst=20)(subject, CONCEPT)
     with pytest.raises(ValueError, match="no prompts in target"):

@@ -135,7 +135,7 @@ def test_what_cannot_be_suppressed_is_refused():
     with pytest.raises(ValueError, match="features is 'all'"):
         Crisp(features="all")(subject, CONCEPT, [space(sae, 1)])  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"no feature over .* lower `ratio`"):
-        Crisp(ratio=float("inf"))(subject, replace(CONCEPT, neighbours=CONCEPT.target), [space(sae, 1)])
+        Crisp(ratio=1e30)(subject, replace(CONCEPT, neighbours=CONCEPT.target), [space(sae, 1)])
     with pytest.raises(ValueError, match="to compare with, found 0"):
         Crisp()(subject, replace(CONCEPT, neighbours=Splits()), [space(sae, 1)])
     quiet = [j for j in range(sae.width) if not dense(subject, sae, OWN)[:, j].any()][:1]

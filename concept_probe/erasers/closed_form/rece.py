@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.arguments import Count
+from concept_probe.arguments import Natural
 from concept_probe.erasers.closed_form.alignment import TokenPolicy
 from concept_probe.erasers.closed_form.solve import Balance, Moments, Solution, solve_uce
 from concept_probe.erasers.closed_form.states import READERS, TokenStates, fit_of, gather, gram, multiplied, readers
@@ -102,7 +102,7 @@ class Rece(Eraser[DiffusionSubject, Edit]):
     aims = "prompts"
     solves = True
     origin = "published"
-    rounds: Count = 2
+    rounds: Natural = 2
     """How often embeddings are derived and led away after the first edit."""
     ridge: float = 0.01
     """λ of the derived embeddings as a share of the mean eigenvalue of Σ WᵀW: the larger, the nearer to 0 they

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from concept_probe.arguments import Count
+from concept_probe.arguments import Natural
 from concept_probe.erasers.ablation.found import columns_of
 from concept_probe.erasers.ablation.noise import column_noise
 from concept_probe.erasers.eraser import Needs
@@ -36,7 +36,7 @@ class Needle(Trainer):
     origin = "published"
     factor: float = 2.0
     """Length of the noise, as a multiple of the column's own."""
-    steps: Count = 40
+    steps: Natural = 40
     """Gradient steps on the columns; 0: noise alone."""
     rate: float = 0.05
     """Adam's step, as a multiple of the root mean square of each matrix; falls to 0 along a cosine. Larger than where
