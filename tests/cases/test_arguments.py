@@ -55,7 +55,7 @@ SITE = Site("text_encoder", "text_model.encoder.layers.0")
     (AuditPlan, "resamples", (99,), "a whole number from 100 on"),
     (Thresholds, "residual", (math.nan, None), "a finite number"),
     (SweepSettings, "budget", (None, 80), "a Budget"),
-    (Selection, "goal", (-0.1, 1.1), "a number from 0 to 1"),
+    (Selection, "goal", (float("nan"), float("inf")), "a finite number"),
     (Game, "rounds", (0, None), "a whole number from 1 on"),
     (Training, "steps", (0, 1.5), "a whole number from 1 on"),
     (ERASERS["esd"], "strength", (math.inf, None, "1"), "a finite number"),
