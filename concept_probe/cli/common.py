@@ -85,7 +85,7 @@ def plain_errors() -> Iterator[None]:
         raise typer.Exit(130) from None
     except typer.Exit:  # a RuntimeError that already says how to exit
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a library raises, a person reads one line
         if os.environ.get(DEBUG):
             raise
         say("error", "bold red", _told(error))

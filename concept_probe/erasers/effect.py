@@ -54,7 +54,9 @@ class StatedEffect:
         if self.left > MOST_LEFT * self.before:
             out.append(f"{self.label!r} is still seen in {self.left:.0%} of its answers ({self.before:.0%} before)")
         for kind, (before, after) in self.kept.items():
-            if after < LEAST_KEPT * before:
+            if not before:
+                out.append(f"{kind} are recognised in none of their answers before, so what they keep can't be said")
+            elif after < LEAST_KEPT * before:
                 out.append(f"{kind} are recognised in {after:.0%} of theirs ({before:.0%} before)")
         if self.nothing_seen[1] > self.nothing_seen[0] + MOST_UNSEEN:
             out.append(

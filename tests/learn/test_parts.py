@@ -27,7 +27,10 @@ def trained(threads: int, steps: int = 6) -> dict[str, torch.Tensor]:
     torch.set_num_threads(threads)
     g = torch.Generator().manual_seed(0)
     f, d = 1200, 96
-    make = lambda *shape: torch.randn(*shape, generator=g) / shape[-1] ** 0.5  # noqa: E731
+
+    def make(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=g) / shape[-1] ** 0.5
+
     weights = DictionaryWeights(make(f, d), torch.zeros(f), make(f, d), torch.zeros(d))
     adam, x = Adam(weights, Team()), torch.randn(700, d, generator=g)
     dead = torch.zeros(f, dtype=torch.bool)
@@ -75,7 +78,10 @@ def test_what_a_part_raises_is_raised_and_the_rest_is_left():
 
 def test_parts_cover_everything_in_order_and_may_hold_parts():
     torch.set_num_threads(2)
-    inner = lambda part: sum(in_parts(part.stop - part.start, 1, lambda _: 1, CPU))  # noqa: E731
+
+    def inner(part: slice) -> int:
+        return sum(in_parts(part.stop - part.start, 1, lambda _: 1, CPU))
+
     assert in_parts(10, 4, inner, CPU) == [4, 4, 2] and in_parts(0, 4, inner, CPU) == []
 
 
