@@ -15,7 +15,7 @@ import functools
 import inspect
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path, PurePath
 from typing import Any
@@ -28,6 +28,8 @@ from concept_probe.storage import file_sha256, tensors_sha256, text_sha256
 EMPTY: tuple[Any, ...] = (None, False, 0, "", ())
 """A field that is at its default, and that one of these, is left out: so a class may gain an option that is off, and
 everything else keeps its digest. Any other default is written out, so that another default is another digest."""
+NO_CONTENT = frozenset({*vars(nn.Module()), "made_by"})
+"""Attributes of a module that decide no number besides its tensors: torch's own, and where it is from."""
 OPAQUE = (types.ModuleType, torch.device, torch.dtype, torch.Generator)
 """Counted by what they print as, or not at all."""
 
@@ -80,9 +82,10 @@ def _of_object(value: Any, above: tuple[int, ...]) -> Any:
     if isinstance(value, types.FunctionType):
         return _of_function(value, above)
     if isinstance(value, nn.Module):
-        held = {k: v for k, v in vars(value).items() if not k.startswith("_") and k != "training"}
-        plain = {k: _content(v, above) for k, v in held.items() if _is_plain(v) or dataclasses.is_dataclass(v)}
-        return [_name(type(value)), _code(type(value)), plain, tensors_sha256(sorted(value.state_dict().items()))]
+        left_out = NO_CONTENT | _cached(type(value))
+        own = {k: _content(v, above) for k, v in vars(value).items() if k not in left_out}
+        tensors = {**value.state_dict(), **dict(value.named_buffers())}  # some buffers are not saved
+        return [_name(type(value)), _code(type(value)), own, tensors_sha256(sorted(tensors.items()))]
     if callable(getattr(value, "get_vocab", None)):
         return [_name(type(value)), tokenizer_content(value)]
     if dataclasses.is_dataclass(value):
@@ -91,11 +94,20 @@ def _of_object(value: Any, above: tuple[int, ...]) -> Any:
         return "" if isinstance(value, torch.Generator) else str(value)
     if hasattr(value, "tolist") and hasattr(value, "dtype"):  # an array of numpy
         return ["array", str(value.dtype), _content(value.tolist(), above)]
-    held = getattr(value, "__dict__", {})
-    lazy = {
-        k for kind in type(value).__mro__ for k, v in vars(kind).items() if isinstance(v, functools.cached_property)
-    }
+    slots = (k for kind in type(value).__mro__ for k in _slots(kind))
+    held = {k: getattr(value, k) for k in slots if hasattr(value, k)} | getattr(value, "__dict__", {})
+    lazy = _cached(type(value))
     return [_name(type(value)), _code(type(value)), {k: _content(v, above) for k, v in held.items() if k not in lazy}]
+
+
+def _cached(kind: type) -> set[str]:
+    """Attributes that are worked out from the others when they are asked for."""
+    return {k for base in kind.__mro__ for k, v in vars(base).items() if isinstance(v, functools.cached_property)}
+
+
+def _slots(kind: type) -> Sequence[str]:
+    names = vars(kind).get("__slots__", ())
+    return [n for n in ([names] if isinstance(names, str) else names) if n not in ("__dict__", "__weakref__")]
 
 
 def _fields(value: Any, above: tuple[int, ...]) -> dict[str, Any]:

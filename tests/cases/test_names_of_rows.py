@@ -128,6 +128,33 @@ def test_digests_tell_things_apart(one, other):
     assert digest_of(one) == digest_of(one) != digest_of(other)
 
 
+class Module(torch.nn.Module):
+    """A recogniser that is a module, told apart by attributes that its `state_dict` doesn't hold."""
+
+    def __init__(self, **own) -> None:
+        super().__init__()
+        self.register_buffer("scale", own.pop("scale", torch.ones(2)), persistent=False)
+        vars(self).update(own)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"labels": ("dog", "cat")},
+        {"labels": ("cat", "dog"), "least": [0.2]},
+        {"labels": ("cat", "dog"), "_hidden": {"a": 1}},
+        {"labels": ("cat", "dog"), "centre": torch.ones(3)},
+        {"labels": ("cat", "dog"), "rule": lambda x: x > 0.5},
+        {"labels": ("cat", "dog"), "scale": torch.ones(2) * 2},
+    ],
+)
+def test_a_module_is_told_by_all_that_it_holds(other):
+    assert digest_of(Module(labels=("cat", "dog"))) == digest_of(
+        Module(labels=("cat", "dog"), made_by={"run": 2}).eval()
+    )
+    assert digest_of(Module(labels=("cat", "dog"))) != digest_of(Module(**other))
+
+
 def test_stored_rows_are_found_by_their_benchmark():
     """Rows of the leaderboard have the names that it asks for now."""
     import sys
