@@ -13,7 +13,8 @@ import diffusers
 import torch
 import transformers
 
-from concept_probe.storage import PICKLES
+from concept_probe.families.files import damaged_file
+from concept_probe.storage import PICKLES, WrongFile
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,12 @@ class ModelSource:
             "that the installed library knows, or load it yourself where you trust it, and adopt it"
         )
 
-    def unreadable(self, problem: Exception) -> FileNotFoundError:
-        """The error for what could not be read, with the mend."""
+    def unreadable(self, problem: Exception) -> FileNotFoundError | WrongFile:
+        """The error for what could not be read, with the mend; it names the file that is damaged, where one is."""
+        damaged = damaged_file(Path(self.place)) if self.local else None
+        if isinstance(damaged, WrongFile):
+            return damaged
+        problem = damaged or problem
         said = str(problem).strip().splitlines()[0] if str(problem).strip() else ""
         if not isinstance(problem, OSError | ValueError) or not said:
             said = f"{type(problem).__name__} {said}".strip()

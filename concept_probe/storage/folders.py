@@ -23,18 +23,18 @@ FOLDER_MARKS = {
 _held = threading.local()
 
 
-def inside(folder: Path, name: str, what: str) -> Path:
+def inside(folder: Path, name: str, what: str, *, links: bool = False) -> Path:
     """The place called `name` in `folder`; WrongFile, calling it `what`, where the name leads anywhere else.
 
     A name is one or more parts with `/` between them, none of them `..` or empty. Links are followed to see where they
-    lead.
+    lead, unless `links` lets them lead anywhere.
     """
     parts = PurePosixPath(name).parts if isinstance(name, str) else ()
     plain = bool(parts) and "/".join(parts) == name and not {"..", "/"} & set(parts)
     if not plain or any(c in name for c in "\\\0") or (os.name == "nt" and ":" in name):
         raise WrongFile(folder, f"{what} {name!r} is no name inside the folder", "give a plain name")
     place = folder / name
-    if not place.resolve().is_relative_to(folder.resolve()):
+    if not links and not place.resolve().is_relative_to(folder.resolve()):
         raise WrongFile(folder, f"{what} {name!r} is a link that leads out of the folder", "give a plain name")
     return place
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from concept_probe.families import load
+from concept_probe.storage import WrongFile
 from concept_probe.testing.models import save_model
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE
@@ -107,4 +110,74 @@ def test_a_configuration_that_is_no_table_is_told_in_words(folder):
     place = folder("llama")
     (place / "config.json").write_text("[1]")
     with pytest.raises(FileNotFoundError, match=r"config.json holds a list, not a table"):
+        load(place)
+
+
+OUTSIDE = ["../out.safetensors", "{top}/out.safetensors", "..\\out.safetensors", 3]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("model", ["sd", "llama"])
+def test_an_index_that_names_a_file_outside_the_folder_is_refused(folder, tmp_path, model, name):
+    place = folder(model)
+    weights = next((place / "unet" if model == "sd" else place).glob("*.safetensors"))
+    shutil.move(weights, weights.parent.parent / "out.safetensors")
+    named = name.format(top=weights.parent.parent) if isinstance(name, str) else name
+    index = weights.with_name(weights.name + ".index.json")
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {"x.weight": named}}))
+    with pytest.raises(
+        WrongFile, match=r"index\.json: the file in weight_map .* is no name inside the folder; get the"
+    ):
+        load(place)
+
+
+def test_a_component_outside_the_folder_is_refused(folder):
+    place = folder("sd")
+    index = json.loads((place / "model_index.json").read_text())
+    change(place / "model_index.json", **{"../unet": index["unet"]})
+    with pytest.raises(WrongFile, match=r"component in model_index.json '../unet' is no name inside the folder"):
+        load(place)
+
+
+def test_files_that_are_links_are_read_as_from_the_cache_of_the_hub(folder, tmp_path):
+    place = folder("llama")
+    (tmp_path / "blobs").mkdir()
+    name = "model-00001-of-00001.safetensors"
+    shutil.move(place / "model.safetensors", tmp_path / "blobs" / "0a")
+    (place / name).symlink_to("../blobs/0a")
+    with safe_open(place / name, "pt") as file:
+        weights = dict.fromkeys(file.keys(), name)
+    (place / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
+    assert load(place).weight_hash() == LANGUAGE["llama"]().weight_hash()
+
+
+DAMAGE = {
+    "cut": (lambda data: data[:-100], FileNotFoundError, "not a whole safetensors file"),
+    "empty": (lambda data: b"", FileNotFoundError, "not a whole safetensors file"),
+    "pickle": (lambda data: b"\x80\x02}q\x00.", WrongFile, "is a pickle, which can run code"),
+    "zip": (lambda data: b"PK\x03\x04" + bytes(60), WrongFile, "is a pickle, which can run code"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(("model", "part"), [("sd", "unet"), ("sd", "text_encoder"), ("llama", ".")])
+def test_a_damaged_file_of_weights_is_named_with_the_check(folder, model, part, damage):
+    change_bytes, error, said = DAMAGE[damage]
+    weights = next((folder(model) / part).glob("*.safetensors"))
+    weights.write_bytes(change_bytes(weights.read_bytes()))
+    with pytest.raises(error, match=rf"{re.escape(str(weights))}.*{said}"):
+        load(weights.parent if part == "." else weights.parent.parent)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[" * 200_000, "lists and objects within one another|not whole JSON"), ("", "not whole JSON"), ("\xff", "UTF-8")],
+)
+@pytest.mark.parametrize(
+    ("model", "file"), [("sd", "unet/config.json"), ("sd", "model_index.json"), ("llama", "config.json")]
+)
+def test_a_damaged_configuration_is_named_with_the_check(folder, model, file, text, said):
+    place = folder(model)
+    (place / file).write_text(text + "]" * text.count("["), "latin-1")
+    with pytest.raises(FileNotFoundError, match=rf"{re.escape(str(place / file))}: .*({said})"):
         load(place)

@@ -12,7 +12,9 @@ import torch
 import transformers
 from torch import nn
 
+from concept_probe.families.files import refuse_outside
 from concept_probe.families.reading import Mismatch, ModelSource, opened, refuse_pickles, variant_of
+from concept_probe.storage import inside
 
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 """Components that no picture from a text needs."""
@@ -42,7 +44,7 @@ def pipeline_index(source: ModelSource) -> Mapping[str, Any]:
 def read_pipeline(source: ModelSource) -> tuple[Any, list[Mismatch]]:
     """The pipeline at a place, and how each of its components differs from its files.
 
-    Raises ValueError for weights in a pickle, FileNotFoundError for what can't be read.
+    Raises ValueError for weights in a pickle, WrongFile where a file outside the folder is named, FileNotFoundError for what can't be read.
     """
     index = pipeline_index(source)
     if source.local:
@@ -51,6 +53,9 @@ def read_pipeline(source: ModelSource) -> tuple[Any, list[Mismatch]]:
     found: list[Mismatch] = []
     with opened(source):
         folder = Path(source.place if source.local else _downloaded(source.place))
+    for component in index:
+        if not component.startswith("_"):
+            refuse_outside(inside(folder, component, "the component in model_index.json", links=True))
     variants = {c: variant_of(folder / c) for c in index if (folder / c).is_dir()}
     own_code: dict[str, Any] = {"dtype": source.dtype, "local_files_only": True, "trust_remote_code": False}
     with opened(source):

@@ -9,6 +9,7 @@ from typing import Any
 
 import transformers
 
+from concept_probe.families.files import refuse_outside
 from concept_probe.families.language.chat import AS_USUAL, ChatFrame
 from concept_probe.families.reading import Mismatch, ModelSource, opened, refuse_pickles, variant_of
 
@@ -42,6 +43,7 @@ def read_language_model(source: ModelSource) -> tuple[LanguageModel, list[Mismat
     """
     if source.local:
         refuse_pickles(Path(source.place), ["."])
+        refuse_outside(Path(source.place))
     variant = variant_of(Path(source.place)) if source.local else None
     own_code: dict[str, Any] = {"local_files_only": source.local, "trust_remote_code": False}
     with opened(source):
@@ -49,6 +51,13 @@ def read_language_model(source: ModelSource) -> tuple[LanguageModel, list[Mismat
     if not isinstance(said, Mapping):
         raise source.unreadable(ValueError(f"config.json holds a {type(said).__name__}, not a table"))
     _refuse_foreign(source, said)
+    if not source.local:
+        with opened(source):
+            index = transformers.utils.cached_file(
+                source.place, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False
+            )
+        if index is not None:
+            refuse_outside(Path(index).parent)
     with opened(source):
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             source.place,
