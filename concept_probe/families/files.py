@@ -25,7 +25,7 @@ def refuse_outside(folder: Path) -> None:
         files = said.get("weight_map") if isinstance(said, dict) else None
         if not isinstance(files, dict):
             raise CorruptFile(index, "no table of files by weight (weight_map)", _MEND)
-        for name in sorted(set(map(_text, files.values()))):
+        for name in files.values():
             try:
                 inside(folder, name, "the file in weight_map", links=True)
             except WrongFile as wrong:
@@ -58,7 +58,3 @@ def _json(path: Path) -> Any:
     with suppress(RecursionError, ValueError):
         text = json.dumps(json.loads(text))  # a key that stands twice is no damage
     return parse_json(text, path, _MEND)
-
-
-def _text(name: Any) -> str:
-    return name if isinstance(name, str) else json.dumps(name)

@@ -155,7 +155,7 @@ DAMAGE = {
     "cut": (lambda data: data[:-100], FileNotFoundError, "not a whole safetensors file"),
     "empty": (lambda data: b"", FileNotFoundError, "not a whole safetensors file"),
     "pickle": (lambda data: b"\x80\x02}q\x00.", WrongFile, "is a pickle, which can run code"),
-    "zip": (lambda data: b"PK\x03\x04" + bytes(60), WrongFile, "is a pickle, which can run code"),
+    "zip": (lambda data: b"PK\x03\x04\x00\x00\x08\x08" + bytes(60), WrongFile, "is a pickle, which can run code"),
 }
 
 
