@@ -26,7 +26,7 @@ def subject():
     return tiny_llama()
 
 
-def read(subject, template: str, chat: ChatFrame = PLAIN) -> str:
+def read(subject, template: str | dict[str, str], chat: ChatFrame = PLAIN) -> str:
     subject.tokenizer.chat_template, subject.chat = template, chat
     return subject.tokenizer.decode(subject.tokenise([PROMPT]).ids[0][0])
 
@@ -36,6 +36,10 @@ def test_a_model_that_can_think_first_is_told_not_to_unless_asked(subject, templ
     assert read(subject, template).endswith("(no thought)")
     assert "thought" not in read(subject, template, ChatFrame({"enable_thinking": True}))
     assert read(subject, TURNS) == "<start>user: the cat<end>"
+
+
+def test_of_several_templates_the_default_one_is_told(subject):
+    assert read(subject, {"default": THINKS, "rag": TURNS}).endswith("(no thought)")
 
 
 def test_a_system_turn_stands_before_the_users(subject):
@@ -66,6 +70,9 @@ def test_a_system_turn_stands_before_the_users(subject):
             r"knows no option 'enable_thinkin'; it asks for enable_thinking",
         ),
         ("hello", ChatFrame(), "does not repeat what the user says"),
+        (TURNS + TURNS, ChatFrame(), "says the user's text 2 times, and a prompt is put into one place"),
+        ("{{ 1 / 0 }}" + TURNS, ChatFrame(), "refuses a user's turn: division by zero"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", ChatFrame(), "refuses a user's turn"),
         ("{% if %}", ChatFrame(), "refuses a user's turn: .*or ask in form 'plain'"),
     ],
 )

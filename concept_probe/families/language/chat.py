@@ -14,6 +14,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 PLACEHOLDER = "{the user's text}"
 THINKING = "enable_thinking"
 """The option by which templates of models that think before they answer are told not to."""
+TEMPLATE_ERRORS = (
+    jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError,
+)  # fmt: skip
+"""What a template may raise: it is a program of its own."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class ChatFrame:
     def around(self, tokenizer: Any, text: str) -> tuple[str, str]:
         """What stands before and after a user's words `text`.
 
-        Raises ValueError for a tokenizer without a template, a template that does not repeat what it is given or refuses
-        it, and an option that it does not know.
+        Raises ValueError for a tokenizer without a template, a template that does not repeat what it is given, repeats it
+        twice or refuses it, and an option that it does not know.
         """
         template = getattr(tokenizer, "chat_template", None)
         if not template:
@@ -53,7 +57,7 @@ class ChatFrame:
             whole = tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=True, **{**usual, **self.options}
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as problem:
+        except TEMPLATE_ERRORS as problem:
             said = "a user's turn" if self.system is None else "a system turn and a user's"
             mend = (
                 "give a system turn (`subject.chat = ChatFrame(system=...)`)" if self.system is None else "leave it out"
@@ -66,6 +70,11 @@ class ChatFrame:
             raise ValueError(
                 "the tokenizer's chat template does not repeat what the user says, so no prompt fits into it"
             )
+        if PLACEHOLDER in after:
+            raise ValueError(
+                f"the tokenizer's chat template says the user's text {whole.count(PLACEHOLDER)} times, and a prompt is put "
+                "into one place; ask it in form 'plain'"
+            )
         if self.system is not None and self.system.strip() not in before:
             raise ValueError("the tokenizer's chat template leaves the system turn out; give none")
         return before, after
@@ -75,7 +84,8 @@ AS_USUAL = ChatFrame()
 
 
 def _names_in(template: Any) -> set[str] | None:
-    """Names that a template asks for; None for several templates, or one that is read in another way."""
+    """Names that a template asks for, of several the default one; None for one that is read in another way."""
+    template = template.get("default") if isinstance(template, Mapping) else template
     if not isinstance(template, str):
         return None
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols", "jinja2.ext.do"])
