@@ -92,3 +92,15 @@ def test_a_sampler_with_a_share_of_fresh_noise_gets_the_pipelines_own():
     z = torch.randn(1, *subject.latent_shape, generator=torch.Generator().manual_seed(0))
     own = pipe("a cat", latents=z, num_inference_steps=3, guidance_scale=3.0, output_type="pt").images
     torch.testing.assert_close(subject.generate(QUERIES, Sampling(steps=3, guidance=3.0)), own, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "IPNDMScheduler"])
+def test_a_sampler_whose_levels_are_not_known_draws_as_its_pipeline_and_says_what_it_can_not(kind):
+    subject = subject_with(kind)
+    pipe = subject.pipeline
+    pipe.set_progress_bar_config(disable=True)
+    z = torch.randn(1, *subject.latent_shape, generator=torch.Generator().manual_seed(QUERIES[0].seed))
+    own = pipe("a cat", latents=z, num_inference_steps=4, guidance_scale=3.0, output_type="pt").images
+    torch.testing.assert_close(subject.generate(QUERIES, Sampling(steps=4, guidance=3.0)), own, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match=f"how much noise {kind} has at a step is not known here"):
+        subject.schedule.level_at(torch.tensor([1]))

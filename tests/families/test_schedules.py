@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from concept_probe.attacks.latents.ddim_inversion import invert
-from concept_probe.families.diffusion.schedulers import SCHEDULES, schedule_of
+from concept_probe.families.diffusion.schedulers import SCHEDULES, SamplerOnly, schedule_of
 from concept_probe.families.diffusion.trajectory import SamplingHook
 from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Query, Sampling
@@ -26,7 +26,7 @@ def options(name: str) -> dict[str, Any]:
 
 
 MADE: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, options(name)) for name in SCHEDULES},
+    **{name: (name, options(name)) for name, kind in SCHEDULES.items() if kind is not SamplerOnly},
     "karras": ("DPMSolverMultistepScheduler", {**BETAS, "use_karras_sigmas": True}),
     "solver of a flow": (
         "DPMSolverMultistepScheduler",
@@ -124,8 +124,10 @@ def test_what_is_inverted_starts_as_fresh_noise_does_and_comes_back(name):
 
 
 def test_an_unknown_scheduler_is_refused_with_those_that_are_known():
-    with pytest.raises(UnknownName, match=r"scheduler class 'EDMEulerScheduler' not found; nearest: .*SCHEDULES lists"):
-        schedule_of(diffusers.EDMEulerScheduler())
+    with pytest.raises(
+        UnknownName, match=r"scheduler class 'CMStochasticIterativeScheduler' not found; nearest: .*SCHEDULES lists"
+    ):
+        schedule_of(diffusers.CMStochasticIterativeScheduler())
 
 
 def test_a_flow_needs_the_sigmas_of_one():

@@ -180,6 +180,50 @@ def _shift(config: Any, patches: int) -> float:
     return low + (patches - few) * (high - low) / (many - few)
 
 
+@final
+class SamplerOnly(NoiseSchedule):
+    """A sampler whose levels in the units of this arithmetic aren't known: it draws pictures, as its pipeline does, and
+    whatever asks how much noise there is in them is refused."""
+
+    def __init__(self, scheduler: Any) -> None:
+        super().__init__(scheduler, scheduler.config.get("prediction_type", "epsilon"))
+
+    def set_steps(self, steps: int, patches: int, device: torch.device) -> None:
+        self.scheduler.set_timesteps(steps, device=device)
+
+    @property
+    def starting_std(self) -> Tensor | float:
+        return self.scheduler.init_noise_sigma
+
+    def begin_at(self, step: int) -> None:
+        self.scheduler.set_begin_index(step)
+
+    def level(self, step: int) -> Level:
+        raise self._unknown()
+
+    def level_at(self, timesteps: Tensor) -> Level:
+        raise self._unknown()
+
+    def drawn(self, index: Tensor) -> Tensor:
+        raise self._unknown()
+
+    def cleanest(self) -> Level:
+        raise self._unknown()
+
+    def scaled(self, latents: Tensor, step: int) -> Tensor:
+        return self.scheduler.scale_model_input(latents, self.timesteps[step])
+
+    def unscaled(self, x: Tensor, step: int) -> Tensor:
+        raise self._unknown()
+
+    def _unknown(self) -> ValueError:
+        name = type(self.scheduler).__name__
+        return ValueError(
+            f"how much noise {name} has at a step is not known here, so it draws pictures, and nothing learns from them or "
+            "inverts them; give the pipeline another scheduler (SCHEDULES lists them)"
+        )
+
+
 def _solver(scheduler: Any) -> NoiseSchedule:
     return Flow(scheduler) if scheduler.config.get("use_flow_sigmas") else BySigma(scheduler)
 
@@ -201,6 +245,9 @@ SCHEDULES: dict[str, Callable[[Any], NoiseSchedule]] = {
     "KDPM2AncestralDiscreteScheduler": partial(SigmaSpace, halfway="sigmas_interpol", lag=1),
     "KDPM2DiscreteScheduler": partial(SigmaSpace, halfway="sigmas_interpol"),
     "LMSDiscreteScheduler": SigmaSpace,
+    "EDMDPMSolverMultistepScheduler": SamplerOnly,
+    "EDMEulerScheduler": SamplerOnly,
+    "IPNDMScheduler": SamplerOnly,
     "FlowMatchEulerDiscreteScheduler": Flow,
     "FlowMatchHeunDiscreteScheduler": Flow,
 }
