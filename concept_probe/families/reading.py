@@ -61,6 +61,10 @@ class ModelSource:
         return FileNotFoundError(f"{what} {self.place!r} could not be loaded: {said}; {mend}")
 
 
+CONSTANTS = ("masked_bias",)
+"""Names of tensors in files of earlier versions of transformers (GPT-2 and its kin) that hold a constant and no weight."""
+
+
 @dataclass(frozen=True)
 class Mismatch:
     """Where a component and the files that it was read from differ."""
@@ -74,7 +78,8 @@ class Mismatch:
     @classmethod
     def of(cls, component: str, info: Mapping[str, Any]) -> Mismatch:
         """From what `from_pretrained(..., output_loading_info=True)` tells."""
-        return cls(component, *(tuple(sorted(info[key])) for key in ("missing_keys", "unexpected_keys")))
+        missing, left = (tuple(sorted(info[key])) for key in ("missing_keys", "unexpected_keys"))
+        return cls(component, missing, tuple(name for name in left if name.rsplit(".", 1)[-1] not in CONSTANTS))
 
 
 @contextmanager

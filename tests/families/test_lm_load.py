@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from concept_probe.families import CausalLMSubject, LanguageModel, gguf, load
 from concept_probe.registry import UnknownName
@@ -42,6 +42,18 @@ def test_a_folder_comes_back_as_it_was(saved, capfd):
     assert again.generate(QUERIES, SAMPLING) == subject.generate(QUERIES, SAMPLING)
     assert not any(p.requires_grad for p in again.model.parameters()) and not again.model.training
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_constant_of_an_earlier_version_is_no_weight(tmp_path):
+    subject = LANGUAGE["gpt2"](seed=2)
+    folder = save_model(subject, tmp_path / "gpt2")
+    weights = load_file(folder / "model.safetensors")
+    extra = {"transformer.h.0.attn.masked_bias": torch.tensor(-1e4), "transformer.h.0.attn.lost": torch.ones(2)}
+    save_file({**weights, **dict([*extra.items()][:1])}, folder / "model.safetensors", {"format": "pt"})
+    assert load(folder).weight_hash() == subject.weight_hash()
+    save_file({**weights, **extra}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"no place for 'transformer\.h\.0\.attn\.lost'"):
+        load(folder)
 
 
 def test_dtype(saved):
