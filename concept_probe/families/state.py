@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,18 @@ def uncheckpointed(components: Iterable[nn.Module]) -> Iterator[None]:
 def eager() -> AbstractContextManager[Any]:
     """Run what `torch.compile` has compiled as it is written, inside the block."""
     return torch.compiler.set_stance("force_eager")
+
+
+_STATES: WeakKeyDictionary[nn.Module, State] = WeakKeyDictionary()
+
+
+def state_of(modules: Iterable[nn.Module]) -> State:
+    """The state of these modules: subjects around the same ones share it, since what is on in one is on in all."""
+    modules = tuple(modules)
+    state = next((_STATES[m] for m in modules if m in _STATES), None) or State()
+    for module in modules:
+        _STATES.setdefault(module, state)
+    return state
 
 
 class State:

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from concept_probe.families.kept_hash import KeptHash, identity_of
 from concept_probe.families.parts import check_parts, leave_training, unwrapped
 from concept_probe.families.reading import Mismatch, ModelSource
-from concept_probe.families.state import State, with_gradients
+from concept_probe.families.state import State, state_of, with_gradients
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.tokens import Tokens
 from concept_probe.families.users import alone
@@ -57,7 +57,7 @@ class Subject(abc.ABC, Generic[Answers]):
         self.components: dict[str, nn.Module] = {name: unwrapped(module) for name, module in components.items()}
         self.pipeline = pipeline
         """The diffusers pipeline, or a language model with its tokenizer; `save_pretrained(folder)` writes it."""
-        self.state = State()
+        self.state: State = state_of(self.components.values())
         """What is switched on in it, and the pass under way."""
         self._hash = KeptHash()
 

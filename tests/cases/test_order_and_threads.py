@@ -146,3 +146,26 @@ def test_a_state_lets_the_next_thread_in_after_an_error():
     with pytest.raises(KeyError), state.alone(), state.alone():
         raise KeyError
     assert said_elsewhere(lambda: state.alone().__enter__()) == ""
+
+
+def test_subjects_around_one_pipeline_are_one_to_use():
+    subject = tiny_sd()
+    other = cp.families.adopt(subject.pipeline, "again")
+    plain, refused = other.generate(QUERIES, SAMPLING), []
+
+    def use() -> None:
+        try:
+            other.generate(QUERIES, SAMPLING)
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    with shift_of(subject, 0.5).on(subject):
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+        edited = other.generate(QUERIES, SAMPLING)  # reads what is edited, whichever of the two it is asked of
+        with other.pristine():
+            assert torch.equal(other.generate(QUERIES, SAMPLING), plain)
+    assert len(refused) == 1 and "is using" in refused[0]
+    assert not torch.equal(edited, plain) and torch.equal(other.generate(QUERIES, SAMPLING), plain)
+    assert tiny_sd().state is not subject.state
