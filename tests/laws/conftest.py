@@ -1,4 +1,5 @@
-"""Which laws are quick: methods meet one model of each kind, and of those that train or search one stands for the rest."""
+"""Which laws run where: all of them on one model of each kind, those that a model's layout decides on every model; and
+which are quick: of methods that train or search, one stands for the rest."""
 
 from __future__ import annotations
 
@@ -17,6 +18,19 @@ TRAINING = "test_training_leads_the_target_to_its_goal_and_random_words_do_not"
 EXAMPLES = ("esd", "p4d", "prefix_search")
 """Of the erasers that train a denoiser, and of the attacks that search for words: the laws of the others come with the
 slow tests."""
+LAYOUT = (
+    "test_it_acts_and_then_every_byte_is_back",
+    "test_batch_size_and_order_change_nothing",
+    "test_saved_and_baked_it_is_the_same",
+    "test_the_target_moves_more_than_under_a_random_aim",
+    TRAINING,
+    "test_pictures_fit_the_target_worse_than_after_training_on_random_words",
+    "test_a_text_leads_away_from_the_prompts_that_say_it",
+    "test_same_seed_same_result_and_every_byte_comes_back",
+    "test_it_runs_with_an_erasure_on_and_leaves_it_as_it_was",
+)
+"""Laws of methods that a model's layout can break: where weights and taps are, how they are stored, how prompts are filled
+up. What a method says of itself, its seed, its budget and its refusals are the same on every model of a kind."""
 
 
 def takes_long(name: str) -> bool:
@@ -38,8 +52,22 @@ def is_slow(item: pytest.Item) -> bool:
     return model not in QUICK and not hasattr(law, "once")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def is_said_already(item: pytest.Item) -> bool:
+    """Whether a law of methods that no layout decides meets another model than that of its kind."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    model, law = parameters.get("model"), getattr(item, "function", None)
+    of_methods = getattr(getattr(item, "cls", None), "registry", None) in (ERASERS, ATTACKS)
+    if model in (None, *QUICK) or not of_methods or hasattr(law, "once"):
+        return False
+    return getattr(law, "__name__", "") not in LAYOUT
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
-    for item in items:
-        if item.path.parent == here and is_slow(item):
+    own = [item for item in items if item.path.parent == here]
+    said = {id(item) for item in own if is_said_already(item)}
+    for item in own:
+        if is_slow(item):
             item.add_marker(pytest.mark.slow)
+    config.hook.pytest_deselected(items=[item for item in items if id(item) in said])
+    items[:] = [item for item in items if id(item) not in said]
