@@ -32,7 +32,7 @@ def test_run_erases_audits_and_writes_a_report(files, tmp_path):
     shown = call("run", "cat", "--model", model, "--concept-file", concept, "--output", str(out), "--prompts", "3")
     assert shown.exit_code == 0, shown.output
     report = from_json((out / "report.json").read_text(encoding="utf-8"))
-    assert report.concept == "cat" and report.erasure == "npo" and report.writings
+    assert report.concept == "cat" and report.erasure == "npo × 0.35" and report.writings
     assert {f.metric for f in report.findings} >= {"success of in_context", "success of temperature"}
     assert (out / "edit" / "edit.json").is_file() and (out / "report.html").is_file()
     assert "no strength can be chosen, so the gentlest is taken: 'cat'" in " ".join(shown.output.split())

@@ -174,13 +174,14 @@ def test_what_cannot_be_read_is_refused():
         (Prompt(""), ValueError, "has no token to answer after"),
         (Prompt("a" * (LM_LENGTH + 1)), ValueError, rf"has {LM_LENGTH + 1} tokens, and .* at most {LM_LENGTH}"),
         (Prompt("the cat", "dog"), ValueError, "the subject 'dog' is not in the text"),
-        (Prompt("the cat", form="chatty"), UnknownName, "form of prompt 'chatty' not found; nearest: 'chat'"),  # pyright: ignore[reportArgumentType]
     ]
     for prompt, error, said in wrongs:
         with pytest.raises(error, match=said):
             subject.tokenise([prompt])
     with pytest.raises(ValueError, match=r"the continuation '' of 'the cat' has no token"):
         subject.log_probs([(Prompt("the cat"), "")])
+    with pytest.raises(ValueError, match="form is 'chatty'; it is one of plain, chat"):
+        Prompt("the cat", form="chatty")  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="write Prompt"):
         subject.next_logits(["the cat"])  # pyright: ignore[reportArgumentType]
     with pytest.raises(UnknownName, match="side of padding 'middle'"):

@@ -99,6 +99,6 @@ def test_what_cannot_be_written_is_refused():
     subject = LANGUAGE["gpt2"]()
     with pytest.raises(ValueError, match=rf"has 1 tokens and {LM_LENGTH} to be written, and .* at most {LM_LENGTH}"):
         subject.generate([Query(Prompt("a"))], Sampling(tokens=LM_LENGTH))
-    with pytest.raises(ValueError, match="a text of 0 tokens"):
-        subject.generate([Query(Prompt("a"))], Sampling(tokens=0))
+    with pytest.raises(ValueError, match="tokens is 0; it is a whole number from 1 on"):
+        Sampling(tokens=0)
     assert subject.generate([]) == ()

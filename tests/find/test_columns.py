@@ -205,5 +205,5 @@ def test_the_other_ranking_is_searched_alike(subject):
     assert search_lm_columns(subject, CONCEPT, LmRanking("odds"), counts=(4,)).ranked.effect == "odds"
     with pytest.raises(UnknownName, match="what is owed to columns"):
         rank_by_effect(subject, CONCEPT, on="odd")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(UnknownName, match="ranking of columns 'read' not found; nearest: 'reading'"):
+    with pytest.raises(ValueError, match="by is 'read'; it is one of reading, attribution, odds"):
         LmRanking("read")  # pyright: ignore[reportArgumentType]
