@@ -25,7 +25,8 @@ from concept_probe.erasers.effect import StatedEffect, state_effect, with_effect
 from concept_probe.erasers.eraser import Eraser, Made, Needs
 from concept_probe.erasers.erasure.combine import combine
 from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
-from concept_probe.erasers.erasure.edit import Edit, WrongBase
+from concept_probe.erasers.erasure.base import WrongBase
+from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.intervention import Intervention
 from concept_probe.erasers.finetune.adv_unlearn import AdvUnlearn
 from concept_probe.erasers.finetune.adversarial_preservation import AdversarialPreservation

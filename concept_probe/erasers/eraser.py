@@ -144,6 +144,8 @@ class Eraser(ABC, Generic[On, Made]):
     leads_by_guidance: ClassVar[bool] = False
     """Whether it acts through what guidance asks for without the prompt: it can do nothing where guidance asks no such
     thing, and says so when pictures are made that way."""
+    asks: ClassVar[bool] = False
+    """Whether what it makes asks more of the subject that it was made on, or reads from it, while it acts."""
     origin: ClassVar[Literal["ours", "published", "control"]] = "published"
     """Whose method it is: this project's own, a published one or a part of it, or a control."""
 
@@ -194,8 +196,11 @@ class Eraser(ABC, Generic[On, Made]):
 
     @final
     def stamped(self, made: Made, subject: Subject, concepts: Sequence[Concept], found: Sequence[Subspace]) -> Made:
-        """`made`, with what it was made by, from and of."""
-        return replace(made, made_by=provenance(self, subject, concepts, found, made.made_by))
+        """`made`, with what it was made by, from, of and for."""
+        made_by = provenance(self, subject, concepts, found, made.made_by)
+        if isinstance(made, Edit):
+            return replace(made, made_by=made_by)
+        return replace(made, made_by=made_by, base_hash=subject.weight_hash(), asks=subject if self.asks else None)
 
     @final
     def checked(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> tuple[Subspace, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from concept_probe.erasers.erasure.base import WrongBase, moved
 from concept_probe.erasers.erasure.deltas import Delta, Sum
 from concept_probe.erasers.erasure.files import read_deltas, write_deltas
 from concept_probe.erasers.erasure.lora import write_lora
@@ -20,10 +21,6 @@ from concept_probe.erasers.erasure.used import all_read, answer_shortly
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
-
-
-class WrongBase(ValueError):
-    """The weights at hand are not those that the edit was made for. Nothing was applied."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,8 @@ class Edit:
             raise WrongBase(
                 f"edit {self.name!r} was made for weights {self.base_hash}, but subject {subject.name!r} has weights "
                 f"{found}; nothing was applied. Load the subject the edit was made for, or make the edit again "
-                "(an edit made on top of another one is switched on inside that other's `on`, or merged with `then`)"
+                "(an edit made on top of another one is switched on inside that other's `on`, or merged with `then`; "
+                "`edit.meant_for(subject)` says that these weights are meant)"
             )
         parameters = {address: find_parameter(subject.components, address) for address in deltas}
         refuse_shared(subject.components, parameters)
@@ -119,6 +117,15 @@ class Edit:
         deltas = {address: delta.scaled(factor) for address, delta in self.deltas.items()} if factor else {}
         total = self.made_by.get("scaled", 1.0) * factor
         return replace(self, deltas=deltas, made_by={**self.made_by, "scaled": total})
+
+    def meant_for(self, subject: Subject) -> Edit:
+        """The same change, meant for these weights although it was made for others: a finetuned model's, say.
+
+        >>> with edit.meant_for(finetuned).on(finetuned): ...
+
+        What it does there is for you to show. Shapes have to fit: `on` looks.
+        """
+        return replace(self, base_hash=subject.weight_hash(), made_by=moved(self.made_by, self.base_hash))
 
     def then(self, second: Edit, subject: Subject) -> Edit:
         """One edit that does what `second` does after this one; `subject` holds this one's base weights.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations.tap import refuse_shared_modules, tap
+from concept_probe.erasers.erasure.base import check_base, moved
 from concept_probe.erasers.erasure.provenance import check_strength, condensed
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.families.diffusion.trajectory import SamplingHook
@@ -50,16 +51,25 @@ class Intervention:
 
     leads_by_guidance: bool = False
     """Whether it can act only where guidance asks for predictions without the prompt too."""
+    base_hash: str = ""
+    """`subject.weight_hash()` of the weights that it was fitted on; empty where nobody says."""
+    asks: Subject | None = field(default=None, repr=False, compare=False)
+    """The subject that it asks more of while it acts, or reads from; None where it needs none."""
 
     def __post_init__(self) -> None:
         check_strength(self.name, self.strength)
 
     @contextlib.contextmanager
     def on(self, subject: Subject) -> Iterator[Subject]:
-        """The subject with the intervention acting; it ends with the block, also after an error."""
+        """The subject with the intervention acting; it ends with the block, also after an error.
+
+        Raises `WrongBase` for weights that it was not fitted on, edits that are on put aside; in half precision, where the
+        bytes of one model differ from those in full, it warns. `meant_for` says that another model is meant.
+        """
         if self.strength == 0 or not (self.actions or self.between):
             yield subject
             return
+        check_base(self, "guard", subject)
         refuse_shared_modules(subject, self.actions)
         with contextlib.ExitStack() as stack:
             stack.enter_context(subject.state.acting(self._told()))
@@ -92,6 +102,7 @@ class Intervention:
     def _told(self) -> str:
         """What tells it from others, as far as it says how it was made."""
         told = {**self.describe(), "made_by": dict(self.made_by)}
+        told.pop("base_hash", None)  # whoever keeps this keeps the hash of the weights beside it
         return f"{self.name} of {self.concept} ({text_sha256(json.dumps(told, sort_keys=True, default=str))[:16]})"
 
     def _hook(self, between: Between) -> SamplingHook:
@@ -117,6 +128,21 @@ class Intervention:
         """The same intervention `factor` times as strong."""
         return replace(self, strength=self.strength * factor)
 
+    def meant_for(self, subject: Subject) -> Intervention:
+        """The same intervention, meant for these weights although it was fitted on others: a finetuned model's, say.
+
+        >>> with guard.meant_for(finetuned).on(finetuned): ...
+
+        What it does there is for you to show. ValueError for one that asks the subject it was made on while it acts, or reads
+        from it: it has to be made again.
+        """
+        if self.asks is not None and self.asks.state is not subject.state:
+            raise ValueError(
+                f"guard {self.name!r} asks {self.asks.name!r}, which it was made on, while it acts, so it can't be meant for "
+                f"{subject.name!r}; make it again there: erase({self.name!r}, subject, concept)"
+            )
+        return replace(self, base_hash=subject.weight_hash(), made_by=moved(self.made_by, self.base_hash))
+
     def describe(self) -> dict[str, Any]:
         """What it is, as values that JSON can hold."""
         return {
@@ -125,6 +151,7 @@ class Intervention:
             "concept": self.concept,
             "strength": self.strength,
             "sites": [str(site) for site in self.actions],
+            **({"base_hash": self.base_hash} if self.base_hash else {}),
             "made_by": condensed(self.made_by),
         }
 

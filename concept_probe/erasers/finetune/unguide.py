@@ -61,6 +61,7 @@ class Unguide(Eraser[DiffusionSubject, Intervention]):
 
     name = "unguide"
     makes = "guard"
+    asks = True
     on = "pictures"
     needs = Needs(anchor=True)
     aims = "to_anchor"

@@ -26,6 +26,7 @@ class Blocklist(Eraser[DiffusionSubject, Intervention]):
 
     name = "blocklist"
     makes = "guard"
+    asks = True
     on = "pictures"
     aims = "prompts"
     origin = "control"

@@ -66,6 +66,7 @@ class Irece(Eraser[DiffusionSubject, Intervention]):
 
     name = "irece"
     makes = "guard"
+    asks = True
     on = "pictures"
     aims = "latents"
     origin = "published"

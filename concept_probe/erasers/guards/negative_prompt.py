@@ -24,6 +24,7 @@ class NegativePrompt(Eraser[DiffusionSubject, Intervention]):
 
     name = "negative_prompt"
     makes = "guard"
+    asks = True
     on = "pictures"
     aims = "text"
     leads_by_guidance = True

@@ -99,6 +99,7 @@ class PatchReplacement(Eraser[DiffusionSubject, Intervention]):
 
     name = "patch_replacement"
     makes = "guard"
+    asks = True
     on = "pictures"
     needs = Needs(found="patch_features")
     aims = "patches"

@@ -50,6 +50,7 @@ class Safree(Eraser[DiffusionSubject, Intervention]):
 
     name = "safree"
     makes = "guard"
+    asks = True
     on = "pictures"
     aims = "prompts"
     origin = "published"

@@ -55,6 +55,7 @@ class Sld(Eraser[DiffusionSubject, Intervention]):
 
     name = "sld"
     makes = "guard"
+    asks = True
     on = "pictures"
     aims = "text"
     leads_by_guidance = True
