@@ -23,9 +23,9 @@ from concept_probe.erasers.closed_form.speed import Speed
 from concept_probe.erasers.closed_form.uce import Uce
 from concept_probe.erasers.effect import StatedEffect, state_effect, with_effect
 from concept_probe.erasers.eraser import Eraser, Made, Needs
+from concept_probe.erasers.erasure.base import WrongBase
 from concept_probe.erasers.erasure.combine import combine
 from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
-from concept_probe.erasers.erasure.base import WrongBase
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.intervention import Intervention
 from concept_probe.erasers.finetune.adv_unlearn import AdvUnlearn

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from concept_probe.erasers.erasure.deltas import Delta, Sum
 from concept_probe.erasers.erasure.base import WrongBase
+from concept_probe.erasers.erasure.deltas import Delta, Sum
 from concept_probe.erasers.erasure.edit import Edit
 
 
