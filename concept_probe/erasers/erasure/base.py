@@ -6,13 +6,12 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
+from concept_probe.learn.belongs import HALF
 
 if TYPE_CHECKING:
     from concept_probe.erasers.erasure.intervention import Intervention
     from concept_probe.families import Subject
 
-HALF = (torch.float16, torch.bfloat16)
 MOVED = "moved_from"
 """Key of `made_by` for the hash of the weights that an erasure was made for before it was meant for others."""
 
