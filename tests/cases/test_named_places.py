@@ -105,3 +105,27 @@ def test_the_place_that_a_file_names_is_looked_up_and_must_agree_with_the_folder
         load_sae(tmp_path / "any")
     with pytest.raises(LookupError, match=r"site .model/layers\.1:out. not found"):
         load_sae(tmp_path / "any", site=Site("model", "layers.1"), subject=llama)
+
+
+def test_the_place_that_a_file_names_must_agree_with_the_site_asked_for(llama, tmp_path):
+    made.sae_lens(tmp_path / "any", hook_name="blocks.1.hook_resid_pre")
+    first, second = llama.sites("resid")
+    for site in (first, Site(second.component, second.path, "in")):
+        assert load_sae(tmp_path / "any", site=site, subject=llama).site == site
+    with pytest.raises(ValueError, match=r"says 'blocks.1.hook_resid_pre', which is .*layers.0:out of .* asked for"):
+        load_sae(tmp_path / "any", site=second, subject=llama)
+    assert load_sae(tmp_path / "any", site=second).site == second
+
+
+def test_nested_sets_are_named_by_the_folders_above(llama, tmp_path):
+    inside = "layer_1/width_16k/average_l0_20"
+    made.gemma_scope(tmp_path / "gemma-scope-2b-pt-mlp" / inside)
+    (sae,) = load_saes(tmp_path / "gemma-scope-2b-pt-mlp", subject=llama).values()
+    assert sae.site == llama.sites("mlp_out")[1]
+    made.gemma_scope(tmp_path / "mine" / inside)
+    with pytest.warns(UserWarning, match=r"whether it reads the residual stream; it is taken for model/model.layers.1:out"):
+        found = load_saes(tmp_path / "mine", subject=llama)
+    assert {name: sae.site for name, sae in found.items()} == {inside: llama.sites("resid")[1]}
+    for root in ("gemma-scope-2b-pt-mlp", "mine"):
+        with pytest.raises(ValueError, match="doesn't say what stands before it in 'model'"):
+            load_saes(tmp_path / root, component="model")

@@ -103,8 +103,11 @@ def test_openai_refuses_what_would_give_other_codes(options, said, tmp_path):
         load_sae(tmp_path, site=SITE)
 
 
-def test_openai_without_k_is_relu(tmp_path):
-    written = made.openai(tmp_path, k=None)
+def test_openai_without_k_is_relu_where_it_says_so(tmp_path):
+    made.openai(tmp_path, k=None)
+    with pytest.raises(ValueError, match=r'neither k nor activation, .* put "k": N or "activation": "ReLU" into it'):
+        load_sae(tmp_path, site=SITE)
+    written = made.openai(tmp_path, k=None, activation="ReLU")
     sae = load_sae(tmp_path, site=SITE)
     assert sae.k is None and sae.activation.architecture == "standard"
     agrees(sae, written)
@@ -179,12 +182,16 @@ def test_a_folder_of_hook_points_points_to_load_saes(tmp_path):
         FileNotFoundError, match=r"load_saes reads the 2 in its sub-folders, load_sae\('layers.10.mlp'\)"
     ):
         load_sae(tmp_path)
+    with pytest.raises(ValueError, match=r"'layers.10.mlp' doesn't say what stands before it in 'model', .* subject="):
+        load_saes(tmp_path, component="model")
+    for name in ("layers.3.mlp", "layers.10.mlp"):
+        (tmp_path / name).rename(tmp_path / f"encoder.{name}")
     found = load_saes(tmp_path, component="model")
     assert {name: str(sae.site) for name, sae in found.items()} == {
-        "layers.10.mlp": "model/layers.10.mlp:out",
-        "layers.3.mlp": "model/layers.3.mlp:out",
+        "encoder.layers.10.mlp": "model/encoder.layers.10.mlp:out",
+        "encoder.layers.3.mlp": "model/encoder.layers.3.mlp:out",
     }
-    agrees(found["layers.3.mlp"], written)
+    agrees(found["encoder.layers.3.mlp"], written)
 
 
 def test_sites_come_from_the_names_of_sub_folders_unless_the_file_says_otherwise(tmp_path):

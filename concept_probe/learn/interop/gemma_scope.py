@@ -8,6 +8,10 @@ from dataclasses import replace
 from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, centred, told_by, widths
 from concept_probe.learn.sae import JumpRelu
 
+UNNAMED = (
+    "no folder above it is called as the published sets are (gemma-scope-2b-pt-res, -mlp or -att), so nobody knows whether "
+    "it reads the residual stream"
+)
 TRANSCODER = re.compile(r"gemma-scope.*transcoder")
 
 
@@ -36,6 +40,7 @@ def _read_first(file: Checkpoint) -> Parts:
     layer, hook = re.search(r"layer_(\d+)(?=/)", place), re.search(r"gemma-scope[^/]*-(res|mlp|att)\b", place)
     named = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
     at = f"blocks.{layer[1]}.{named[hook[1]]}" if layer and hook else None
+    parts = parts if hook else replace(parts, layer_of=UNNAMED)
     return _with(parts, at, told_by("gemma-scope", file.config))
 
 

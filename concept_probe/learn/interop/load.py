@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from concept_probe.learn.interop import dictionary_learning, gemma_scope, lens_r
 from concept_probe.learn.interop.keys import Keys
 from concept_probe.learn.interop.lens_dialects import ours_of
 from concept_probe.learn.interop.parts import Checkpoint, Format, Parts, finite
-from concept_probe.learn.interop.places import HOOK, check_width, is_foreign, site_named
+from concept_probe.learn.interop.places import BEGINS_WITH_LAYER, HOOK, check_width, is_foreign, same_tensor, site_named
 from concept_probe.learn.interop.sealing import broken_seal
 from concept_probe.learn.sae import Sae
 from concept_probe.registry import UnknownName
@@ -46,14 +47,17 @@ def load_sae(folder: str | Path, *, site: Site | None = None, subject: Subject |
 
     Raises FileNotFoundError where no format fits (saying what was looked for), CorruptFile for a file
     that was cut or altered (naming it and the check), ValueError for a pickle, another site or width
-    (naming both values), a key or tensor that is not known, or an option that would change the codes; UnknownName for
+    (naming both values; with a `subject` also where the file's own name for its place says another), a key or tensor that is not known, or an option that would change the codes; UnknownName for
     a place that the subject lacks.
     """
     folder = Path(folder)
     refuse_pickle(folder)
     parts = parts_in(folder)
-    if site is None and subject is not None and parts.site is None:
-        site = _placed(parts, folder, subject, None)
+    if subject is not None and parts.site is None:
+        if site is None:
+            site = _placed(parts, folder, subject, None)
+        else:
+            _check_asked(parts, site, folder, subject)
     return _built(parts, site, folder, subject)
 
 
@@ -62,7 +66,9 @@ def load_saes(folder: str | Path, *, component: str | None = None, subject: Subj
 
     Where a file does not name its site, it is taken from the sub-folder's name, which published sets give the module's
     path or a hook point: `unet.up_blocks.1.attentions.1`, `layers.5.mlp`, `blocks.8.hook_resid_pre`. With a `subject`
-    the name is looked up there, whatever stands before it; without one it must be the path in `component`.
+    the name is looked up there, whatever stands before it, and where it says nothing the folders above it are asked, as in
+    `layer_1/width_16k/average_l0_20`. Without one it must be the whole path in `component`: ValueError for a name that
+    begins with a block's number.
     Raises FileNotFoundError where there is none, UnknownName for a place that the subject lacks, and what `load_sae`
     raises.
     """
@@ -70,46 +76,76 @@ def load_saes(folder: str | Path, *, component: str | None = None, subject: Subj
     places = [p for p in sorted(p for p in folder.rglob("*") if p.is_dir()) if _fits(p)]
     if not places:
         raise FileNotFoundError(f"no sub-folder of {folder} holds an autoencoder; looked for {_looked_for()}")
-    return {str(p.relative_to(folder).as_posix()): _read_named(p, component, subject) for p in places}
+    return {str(p.relative_to(folder).as_posix()): _read_named(p, folder, component, subject) for p in places}
 
 
-def _read_named(folder: Path, component: str | None, subject: Subject | None) -> Sae:
+def _read_named(folder: Path, root: Path, component: str | None, subject: Subject | None) -> Sae:
     parts = parts_in(folder)
     if parts.site is not None:
         return _built(parts, None, folder, subject)
     if subject is not None:
-        return _built(parts, _placed(parts, folder, subject, component), folder, subject)
+        return _built(parts, _placed(parts, folder, subject, component, root), folder, subject)
     owner, dot, path = folder.name.partition(".")
     if is_foreign(folder.name) and component is None:
         raise ValueError(f"{folder}: {folder.name!r} names no component; pass subject= to look it up, or component=")
     if HOOK.fullmatch(folder.name):
         raise ValueError(f"{folder}: {folder.name!r} is a hook point of transformer_lens; pass subject= to look it up")
     if component is None:
-        named = Site(owner, path) if dot else None
-    else:
-        named = Site(component, path if dot and owner == component else folder.name)
-    return _built(parts, named, folder, None)
+        return _built(parts, Site(owner, path) if dot else None, folder, None)
+    inside = path if dot and owner == component else folder.name
+    if parts.hook is not None or BEGINS_WITH_LAYER.match(inside) or folder.parent != root:
+        told = inside if parts.hook is None else parts.hook
+        raise ValueError(
+            f"{folder}: {told!r} doesn't say what stands before it in {component!r}, so nobody knows which site it is; pass "
+            "subject= to look it up"
+        )
+    return _built(parts, Site(component, inside), folder, None)
 
 
-def _placed(parts: Parts, folder: Path, subject: Subject, component: str | None) -> Site:
-    """Where an autoencoder belongs in a subject: what the file says, and what the folder is called.
+def _placed(
+    parts: Parts, folder: Path, subject: Subject, component: str | None, root: Path | None = None
+) -> Site:
+    """Where an autoencoder belongs in a subject: what the file says, and what the folder is called, or one of those
+    between it and `root`: the nearest that the subject has a place for.
 
-    ValueError where both are places of the subject and differ.
+    ValueError where file and folder both name places of the subject and differ.
     """
-    try:
-        by_folder = site_named(folder.name, subject, component)
-    except LookupError:
-        if parts.hook is None:
-            raise
-        by_folder = None
+    above = folder.relative_to(root).parts[-2::-1] if root is not None else ()
     by_file = None if parts.hook is None else site_named(parts.hook, subject, component)
+    by_folder, unknown = None, None
+    for name in (folder.name, *(above if by_file is None else ())):
+        try:
+            by_folder = site_named(name, subject, component)
+            break
+        except LookupError as error:
+            unknown = unknown or error
+    if by_folder is None and unknown is not None and by_file is None:
+        raise unknown
     if by_file is not None and by_folder is not None and by_file != by_folder:
         raise ValueError(
             f"{folder}: the file says {parts.hook!r}, which is {by_file}, and the folder's name means {by_folder}; pass site="
         )
+    if parts.layer_of is not None and by_file is None:
+        warnings.warn(f"{folder}: {parts.layer_of}; it is taken for {by_folder}", stacklevel=4)
     site = by_file or by_folder
     assert site is not None, "one of the two was found"
     return replace(site, side="change") if parts.reads == "change" and site.side == "out" else site
+
+
+def _check_asked(parts: Parts, site: Site, folder: Path, subject: Subject) -> None:
+    """ValueError where a site is asked for and the file names another place of the subject."""
+    subject.module(site)
+    if parts.hook is None:
+        return
+    try:
+        told = site_named(parts.hook, subject)
+    except (LookupError, ValueError):
+        return  # a name that says nothing here contradicts nothing
+    if not same_tensor(told, site, subject):
+        raise ValueError(
+            f"{folder}: the file says {parts.hook!r}, which is {told} of {subject.name}, and site {site} was asked for; leave "
+            "site= out, or load it without subject= where you know better than the file"
+        )
 
 
 def _built(parts: Parts, site: Site | None, folder: Path, subject: Subject | None) -> Sae:

@@ -24,14 +24,20 @@ OF_CHANGES = "n_dirs"
 def _read(file: Checkpoint) -> Parts:
     """z = activation((n(x) - pre_bias) Wᵀ + latent_bias), x̂ = n⁻¹(z W_decᵀ + pre_bias).
 
-    The activation is TopK where the configuration gives `k`, else ReLU. n is LayerNorm without parameters where
+    The activation is TopK where the configuration gives `k`; ValueError where it names neither. n is LayerNorm without parameters where
     `normalize` is true, and where the configuration does not say and the file is one whose own loader does it.
     """
     config, where = file.config, file.where
     state = config.section("activation_state_dict")
     k = config.get("k", state.get("k"))
     count = None if k is None else _count(file, k)
-    choice = str(config.get("activation", "TopK" if count else "ReLU"))
+    choice = config.get("activation", None if count is None else "TopK")
+    if choice is None:
+        raise ValueError(
+            f"{where}: the configuration gives neither k nor activation, so it may be TopK, whose k no weight tells, or ReLU; "
+            'put "k": N or "activation": "ReLU" into it. Nothing was loaded'
+        )
+    choice = str(choice)
     if choice.lower() not in ("topk", "relu"):
         raise ValueError(f"{where}: activation is {choice!r}, and TopK or ReLU is known; nothing was loaded")
     topk = choice.lower() == "topk"

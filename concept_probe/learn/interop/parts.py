@@ -39,6 +39,8 @@ class Parts:
     """None where the file does not say."""
     hook: str | None = None
     """What the file calls its place in the words of other libraries: `blocks.8.hook_resid_post`, say."""
+    layer_of: str | None = None
+    """Why the folder's name alone may not say which of a layer's tensors it reads; None where it does."""
     reads: str = "out"
     """`change` for autoencoders of what a block adds to its input."""
     made_by: Mapping[str, object] = field(default_factory=dict)

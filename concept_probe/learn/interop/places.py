@@ -16,6 +16,8 @@ HOOK = re.compile(r"blocks\.(\d+)\.(.+)")
 """A hook point of transformer_lens."""
 LAYER = re.compile(r"(?:(resid_post|resid_pre|resid|mlp_out|mlp|attn_out|attn|att)_)?layers?[._](\d+)")
 """A layer by number alone is what it writes to the residual stream."""
+BEGINS_WITH_LAYER = re.compile(r"(?:layers?|blocks?|h)[._]\d+(?:\.|$)")
+"""A path inside the list of blocks, whatever that list is called and stands in."""
 LAYER_HOOKS = {
     None: "hook_resid_post",
     "resid": "hook_resid_post",
@@ -61,6 +63,19 @@ def site_named(name: str, subject: Subject, component: str | None = None) -> Sit
 def is_foreign(name: str) -> bool:
     """Whether only a subject can say which site `name` means: a hook point, or a layer by number alone."""
     return bool(HOOK.fullmatch(name) or LAYER.fullmatch(name)) or name == "hook_embed"
+
+
+def same_tensor(one: Site, other: Site, subject: Subject) -> bool:
+    """Whether two sites are one tensor, or what a block makes of it: its change, or one item of what it returns."""
+
+    def told(site: Site) -> tuple[str, str, str]:
+        blocks = subject.sites("resid") if "resid" in subject.roles() else ()
+        paths = [(block.component, block.path) for block in blocks]
+        if site.side == "in" and (site.component, site.path) in paths[1:]:  # what a block reads, the one before wrote
+            site = blocks[paths.index((site.component, site.path)) - 1]
+        return site.component, site.path, "out" if site.side == "change" else site.side
+
+    return told(one) == told(other)
 
 
 def _known(subject: Subject) -> list[Site]:
