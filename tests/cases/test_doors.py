@@ -184,3 +184,20 @@ def test_what_the_pipeline_has_switched_on_goes_on_working():
     assert torch.allclose(adopt(subject.pipeline, "sliced").generate(QUERIES, SAMPLING), plain, atol=1e-5)
     rows = cp.capture(subject, QUERIES, roles=["cross_value"], sampling=SAMPLING)
     assert all(rows.rows(site) for site in rows.sites)
+
+
+@pytest.mark.parametrize("component", ["unet", "text_encoder", "vae"])
+def test_a_component_of_several_dtypes_is_refused(component):
+    pipeline = tiny_sd().pipeline
+    next(m for m in getattr(pipeline, component).modules() if isinstance(m, nn.Linear)).half()
+    with pytest.raises(
+        ValueError, match=rf"{component} holds matrices of several dtypes, \d+ in .*{component}.to\(torch.float32\)"
+    ):
+        adopt(pipeline, "mixed")
+
+
+def test_adapters_in_full_are_no_mixture():
+    held = LANGUAGE["llama"]().pipeline
+    model = get_peft_model(held.model.half(), lora("q_proj", "v_proj"))
+    assert {p.dtype for p in model.parameters()} == {torch.float16, torch.float32}
+    assert adopt(LanguageModel(model, held.tokenizer), "half").dtype == torch.float16

@@ -123,7 +123,9 @@ def test_nested_sets_are_named_by_the_folders_above(llama, tmp_path):
     (sae,) = load_saes(tmp_path / "gemma-scope-2b-pt-mlp", subject=llama).values()
     assert sae.site == llama.sites("mlp_out")[1]
     made.gemma_scope(tmp_path / "mine" / inside)
-    with pytest.warns(UserWarning, match=r"whether it reads the residual stream; it is taken for model/model.layers.1:out"):
+    with pytest.warns(
+        UserWarning, match=r"whether it reads the residual stream; it is taken for model/model.layers.1:out"
+    ):
         found = load_saes(tmp_path / "mine", subject=llama)
     assert {name: sae.site for name, sae in found.items()} == {inside: llama.sites("resid")[1]}
     for root in ("gemma-scope-2b-pt-mlp", "mine"):

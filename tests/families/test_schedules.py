@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from concept_probe.attacks.latents.ddim_inversion import invert
+from concept_probe.families import adopt
 from concept_probe.families.diffusion.schedulers import SCHEDULES, SamplerOnly, schedule_of
 from concept_probe.families.diffusion.trajectory import SamplingHook
 from concept_probe.registry import UnknownName
+from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Prompt, Query, Sampling
 from tests.families.gaussian import MEAN, STD, Gaussian
 
@@ -146,3 +148,21 @@ def test_a_flow_is_trained_at_the_timesteps_of_its_scheduler(name, shift):
     at = scheduler.timesteps[[0, 300, 700, 999]]
     wanted = scheduler.scale_noise(x0, at, noise)
     torch.testing.assert_close(schedule.noised(x0, noise, schedule.level_at(at)), wanted)
+
+
+def test_a_denoiser_that_predicts_no_flow_is_not_drawn_along_one():
+    subject = tiny_sd()
+    own = subject.pipeline.scheduler.config
+    asked = [Query(Prompt("a cat"), 0)]
+    for scheduler, said in (
+        (diffusers.FlowMatchEulerDiscreteScheduler(), "FlowMatchEulerDiscreteScheduler is made for .* predict a flow"),
+        (diffusers.FlowMatchHeunDiscreteScheduler.from_config(own), "nothing says that this unet does"),
+        (diffusers.UniPCMultistepScheduler.from_config(own, use_flow_sigmas=True), "says prediction_type 'epsilon'"),
+    ):
+        subject.pipeline.scheduler = scheduler
+        for run in (lambda: subject.generate(asked, Sampling(steps=2)), lambda: adopt(subject.pipeline, "flow")):
+            with pytest.raises(ValueError, match=said):
+                run()
+    subject.pipeline.scheduler = flow = diffusers.FlowMatchEulerDiscreteScheduler()
+    flow.register_to_config(prediction_type="flow_prediction")
+    assert adopt(subject.pipeline, "flow").generate(asked, Sampling(steps=2)).isfinite().all()

@@ -19,6 +19,22 @@ def schedule_of(scheduler: Any) -> NoiseSchedule:
     return look_up(SCHEDULES, type(scheduler).__name__, "scheduler class", "SCHEDULES lists them")(scheduler)
 
 
+def refuse_unsaid_flow(schedule: NoiseSchedule, name: str, denoiser: str) -> None:
+    """Raise ValueError for a schedule of flows where the scheduler's configuration doesn't say that flows are predicted."""
+    scheduler = schedule.scheduler
+    if schedule.prediction == "flow_prediction" and _told(scheduler) is None:
+        raise ValueError(
+            f"{name}: {type(scheduler).__name__} is made for denoisers that predict a flow, and nothing says that this "
+            f"{denoiser} does; give the pipeline a scheduler of its own kind (DDIMScheduler, say), or, where it was trained to "
+            'predict flows, say so: scheduler.register_to_config(prediction_type="flow_prediction")'
+        )
+
+
+def _told(scheduler: Any) -> str | None:
+    """What a scheduler's configuration says that the denoiser predicts."""
+    return scheduler.config.get("prediction_type")
+
+
 def with_steps(scheduler: Any, steps: int, patches: int, device: torch.device) -> NoiseSchedule:
     """The schedule of a copy of the scheduler, with `steps` laid out for a picture of so many patches."""
     schedule = schedule_of(copy.deepcopy(scheduler))
@@ -129,6 +145,11 @@ class Flow(NoiseSchedule):
 
     def __init__(self, scheduler: Any) -> None:
         super().__init__(scheduler, "flow_prediction")
+        if _told(scheduler) not in (None, "flow_prediction"):
+            raise ValueError(
+                f"{type(scheduler).__name__} draws along flows, and its configuration says prediction_type "
+                f"{scheduler.config.prediction_type!r}; give the pipeline a scheduler for what its denoiser predicts"
+            )
         if scheduler.config.get("invert_sigmas"):
             raise ValueError(f"{type(scheduler).__name__} counts its sigmas up (invert_sigmas), which is not supported")
 

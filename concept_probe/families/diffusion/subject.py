@@ -11,6 +11,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
+from concept_probe.families.diffusion.finite import watched
 from concept_probe.families.diffusion.guidance import Guidance
 from concept_probe.families.diffusion.reading import read_pipeline
 from concept_probe.families.diffusion.schedule import NoiseSchedule
@@ -99,10 +100,7 @@ class DiffusionSubject(Subject[Tensor]):
         return site.component in self.text.encoders
 
     def tokenise(self, prompts: Sequence[Prompt]) -> Tokens:
-        """Token ids and kinds (n, t).
-
-        Raises ValueError for a subject that is not in its text or that lies behind the last token read.
-        """
+        """Token ids and kinds (n, t). ValueError for a subject not in its text, or behind the last token read."""
         return self.text.tokenise(prompts_of(prompts))
 
     def encode(self, prompts: Sequence[Prompt], *, batch: int = 64) -> Conditioning:
@@ -189,27 +187,29 @@ class DiffusionSubject(Subject[Tensor]):
 
     def trajectory(self, seeds: Sequence[int], steps: int) -> Trajectory:
         """A fresh trajectory from the noise of `seeds`, one row each, in `steps` denoising steps."""
-        schedule = with_steps(self.pipeline.scheduler, steps, self.patches, self.device)
+        schedule = with_steps(self.schedule.scheduler, steps, self.patches, self.device)
         return Trajectory.start(schedule, seeds, self.latent_shape, device=self.device, dtype=self.dtype)
 
     def passes(self, sampling: Sampling = SAMPLING) -> int:
         """How often a trajectory asks the denoiser: n + 1 times for n steps of PNDM, 2n - 1 of second-order schedulers."""
-        return len(with_steps(self.pipeline.scheduler, sampling.steps, self.patches, self.device).timesteps)
+        return len(with_steps(self.schedule.scheduler, sampling.steps, self.patches, self.device).timesteps)
 
     def generate(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Tensor:
         """Pictures of `queries`, float32 (n, 3, h, w) in 0..1, on the subject's device; no gradients.
 
         A query's noise comes from its seed alone. Equal prompts share one pass through the text encoders, where the
-        moment names the first of them; the empty prompt, where guidance asks for it, is row -1.
+        moment names the first of them; the empty prompt, where guidance asks for it, is row -1. A pixel
+        that overflows is NaN, and warned of.
         """
         with torch.no_grad():
-            pictures = [self.decode(latents) for latents in self._batches(queries_of(queries), sampling)]
+            batches = self._batches(queries_of(queries), sampling)
+            pictures = [watched(self.name, x, self.decode(x)) for x in batches]
             return torch.cat(pictures) if pictures else torch.zeros(0, 3, *self.picture_size, device=self.device)
 
     def sample(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Tensor:
         """The latents (n, ...) that `generate` decodes, in the denoiser's units; no gradients."""
         with torch.no_grad():
-            latents = list(self._batches(queries_of(queries), sampling))
+            latents = [watched(self.name, x) for x in self._batches(queries_of(queries), sampling)]
             return torch.cat(latents) if latents else torch.zeros(0, *self.latent_shape, device=self.device)
 
     def _batches(self, queries: Sequence[Query], sampling: Sampling) -> Iterator[Tensor]:

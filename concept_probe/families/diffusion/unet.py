@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from concept_probe.families.diffusion.guidance import Guidance, classifier_free
-from concept_probe.families.diffusion.schedulers import schedule_of
+from concept_probe.families.diffusion.schedule import NoiseSchedule
+from concept_probe.families.diffusion.schedulers import refuse_unsaid_flow
 from concept_probe.families.diffusion.sites import cross_attentions, unet_sites
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.families.parts import unwrapped
@@ -32,10 +33,19 @@ class UNetSubject(DiffusionSubject):
     @classmethod
     def adopt(cls, name: str, pipeline: Any) -> Self:
         _refuse(name, pipeline)
-        return cls(name, pipeline)
+        subject = cls(name, pipeline)
+        subject.schedule  # noqa: B018  (raises for one that is not of the U-Net's kind)
+        return subject
 
     def axis(self, site: Site) -> Literal["token", "patch"]:
         return "token" if self.is_text(site) or site.path in self._token_paths else "patch"
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """As of every pipeline; ValueError for a scheduler of flows where nothing says that the U-Net predicts one."""
+        schedule = super().schedule
+        refuse_unsaid_flow(schedule, self.name, self.denoiser)
+        return schedule
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -75,7 +85,7 @@ class UNetSubject(DiffusionSubject):
 
 def _refuse(name: str, pipeline: Any) -> None:
     """Raise ValueError for a pipeline that lacks a part, or whose U-Net reads or predicts anything else than this
-    family gives it; UnknownName for a scheduler whose levels of noise nobody knows."""
+    family gives it."""
     for part in ("text_encoder", "unet", "vae"):
         if getattr(pipeline, part, None) is None:
             raise ValueError(
@@ -99,7 +109,6 @@ def _refuse(name: str, pipeline: Any) -> None:
             f"{name}: the U-Net reads {'a' if unet.addition_embed_type else 'no'} pooled text and the pipeline has "
             f"{len(encoders)} text encoder{'s' * (len(encoders) > 1)}: they belong to different models"
         )
-    schedule_of(pipeline.scheduler)
 
 
 def _refuse_inputs(name: str, unet: Any) -> None:

@@ -12,10 +12,11 @@ from concept_probe.families.state import eager
 
 
 def decoded(vae: Any, latents: Tensor) -> Tensor:
-    """Latents (n, c, h, w) in the denoiser's units to pictures, float32 (n, 3, h, w) in 0..1."""
+    """Latents (n, c, h, w) in the denoiser's units to pictures, float32 (n, 3, h, w) in 0..1; NaN where it overflows."""
     shift, scale = _units(vae, latents)
-    pixels = _run(vae, "decode", latents * scale + shift)
-    return (pixels.float() / 2 + 0.5).clamp(0, 1)
+    pixels = _run(vae, "decode", latents * scale + shift).float()
+    pixels = pixels + 0 * pixels  # an infinity becomes NaN; the clamp would make it black or white
+    return (pixels / 2 + 0.5).clamp(0, 1)
 
 
 def encoded(vae: Any, images: Tensor) -> Tensor:

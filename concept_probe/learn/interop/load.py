@@ -47,8 +47,8 @@ def load_sae(folder: str | Path, *, site: Site | None = None, subject: Subject |
 
     Raises FileNotFoundError where no format fits (saying what was looked for), CorruptFile for a file
     that was cut or altered (naming it and the check), ValueError for a pickle, another site or width
-    (naming both values; with a `subject` also where the file's own name for its place says another), a key or tensor that is not known, or an option that would change the codes; UnknownName for
-    a place that the subject lacks.
+    (naming both values; with a `subject` also where the file's own name for its place says another), a key or tensor
+    that is not known, or an option that would change the codes; UnknownName for a place that the subject lacks.
     """
     folder = Path(folder)
     refuse_pickle(folder)
@@ -102,9 +102,7 @@ def _read_named(folder: Path, root: Path, component: str | None, subject: Subjec
     return _built(parts, Site(component, inside), folder, None)
 
 
-def _placed(
-    parts: Parts, folder: Path, subject: Subject, component: str | None, root: Path | None = None
-) -> Site:
+def _placed(parts: Parts, folder: Path, subject: Subject, component: str | None, root: Path | None = None) -> Site:
     """Where an autoencoder belongs in a subject: what the file says, and what the folder is called, or one of those
     between it and `root`: the nearest that the subject has a place for.
 
