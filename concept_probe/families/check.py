@@ -17,7 +17,7 @@ from concept_probe.families.reading import Mismatch
 if TYPE_CHECKING:
     from concept_probe.families.subject import Subject
 
-FULL = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+_KEPT_IN_FULL = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
 """Attributes of a model that name parts which its library leaves in float32."""
 
 
@@ -62,7 +62,11 @@ def _check_dtypes(name: str, component: str, root: nn.Module) -> None:
     or fewer is quantised."""
     adapted = tuple(f"{path}." for path, m in root.named_modules() if path and hasattr(m, "base_layer"))
     kept = tuple(
-        part for m in root.modules() for key in FULL for part in (getattr(m, key, None) or ()) if isinstance(part, str)
+        part
+        for m in root.modules()
+        for key in _KEPT_IN_FULL
+        for part in (getattr(m, key, None) or ())
+        if isinstance(part, str)
     )
     found: dict[torch.dtype, list[str]] = {}
     for where, x in root.named_parameters():

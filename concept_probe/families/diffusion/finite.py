@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def watched(name: str, latents: Tensor, pictures: Tensor | None = None) -> Tensor:
+def finite_or_warned(name: str, latents: Tensor, pictures: Tensor | None = None) -> Tensor:
     """The last of the two, with a warning where a row of either (n, ...) holds a value that is no finite number."""
     made = latents if pictures is None else pictures
     broken = ~made.flatten(1).isfinite().all(1)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from concept_probe.families.diffusion.finite import watched
+from concept_probe.families.diffusion.finite import finite_or_warned
 from concept_probe.families.diffusion.guidance import Guidance
 from concept_probe.families.diffusion.reading import read_pipeline
 from concept_probe.families.diffusion.schedule import NoiseSchedule
@@ -203,13 +203,13 @@ class DiffusionSubject(Subject[Tensor]):
         """
         with torch.no_grad():
             batches = self._batches(queries_of(queries), sampling)
-            pictures = [watched(self.name, x, self.decode(x)) for x in batches]
+            pictures = [finite_or_warned(self.name, x, self.decode(x)) for x in batches]
             return torch.cat(pictures) if pictures else torch.zeros(0, 3, *self.picture_size, device=self.device)
 
     def sample(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Tensor:
         """The latents (n, ...) that `generate` decodes, in the denoiser's units; no gradients."""
         with torch.no_grad():
-            latents = [watched(self.name, x) for x in self._batches(queries_of(queries), sampling)]
+            latents = [finite_or_warned(self.name, x) for x in self._batches(queries_of(queries), sampling)]
             return torch.cat(latents) if latents else torch.zeros(0, *self.latent_shape, device=self.device)
 
     def _batches(self, queries: Sequence[Query], sampling: Sampling) -> Iterator[Tensor]:
