@@ -119,8 +119,8 @@ def _from_texts(
 ) -> tuple[tuple[Subspace, ...], Erasure]:  # fmt: skip
     """The strength is chosen on the select split. Columns are looked for where they are worked on."""
     from concept_probe.erasers import ERASERS, choose_strength, erase
-    from concept_probe.erasers.effect import NothingSeen
     from concept_probe.erasers.select.strength import STRENGTH_CHOICE, STRENGTHS
+    from concept_probe.evaluation.panel import NothingSeen
     from concept_probe.find import find_features, find_lm_columns
 
     found = tuple(find_features(autoencoders, subject, concept, seed=seed)) if autoencoders else ()

@@ -13,7 +13,7 @@ from torch import Tensor
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.intervention import Intervention
 from concept_probe.erasers.erasure.provenance import shown_name
-from concept_probe.evaluation.panel import panel
+from concept_probe.evaluation.panel import NothingSeen, panel
 from concept_probe.evaluation.trials import judge_answers
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Erasure, Judge, Kind, Prompt, Query, Sampling, Trial
@@ -104,10 +104,6 @@ def state_effect(
     }
     blank = [_share([t.seen in ("none", "error") for t in trials]) for trials in (before, after)]
     return StatedEffect(asked.concept, start, left, kept, (blank[0], blank[1]), len(queries))
-
-
-class NothingSeen(ValueError):
-    """What is looked for is seen in no answer of the untouched subject: whatever is done, it then seems erased."""
 
 
 def refuse_unseen(label: str, count: int) -> None:

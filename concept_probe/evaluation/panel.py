@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -97,8 +98,33 @@ def recognised(
 
 
 def share_of_control(score: Score) -> float:
-    """`value` as a share of `control`; 1 where there is nothing to lose."""
-    return score.value / score.control if score.control else 1.0
+    """`value` as a share of `control`; NaN where that is 0: what was never there can't be kept."""
+    return score.value / score.control if score.control else math.nan
+
+
+def unrecognised(tested: Panel, before: Tensor) -> tuple[str, ...]:
+    """Which lists of others show what they were asked for in none of their answers, in words; `before` (m,) is of the
+    untouched subject.
+
+    `worst_retention` leaves these lists out. Raises NothingSeen where that is every list.
+    """
+    place = torch.tensor(tested.retain_lists or (0,) * len(tested.retain))
+    dead = [i for i in place.unique().tolist() if not before[place == i].any()]
+    firsts = [next(q.prompt for q, j in zip(tested.retain, place.tolist(), strict=True) if j == i) for i in dead]
+    if dead and len(dead) == len(place.unique()):
+        raise NothingSeen(
+            f"of what others ask for, {firsts[0].label!r} in {firsts[0].text!r} among it, nothing is seen in {len(before)} answers "
+            "of the untouched subject, so what they keep can't be said; check their labels, the recogniser and the sampling"
+        )
+    return tuple(
+        f"{p.label!r} and what else the list of {p.text!r} asks for is seen in none of {int((place == i).sum())} answers of the "
+        "untouched subject, so what that list keeps can't be said and it counts for nothing"
+        for i, p in zip(dead, firsts, strict=True)
+    )
+
+
+class NothingSeen(ValueError):
+    """What is looked for is seen in no answer of the untouched subject: whatever is done, nothing can be said of it."""
 
 
 def worst_residual(
@@ -114,8 +140,12 @@ def worst_residual(
 def worst_retention(
     tested: Panel, after: Tensor, before: Tensor, seed: int, name: str = "recognition of others"
 ) -> Score:
-    """Recognition, after over before, on the list of others that keeps least: neighbours hide behind no one."""
-    return min(_per_list(tested.retain_lists, after, before, name, "higher", seed), key=share_of_control)
+    """Recognition, after over before, on the list of others that keeps least: neighbours hide behind no one.
+
+    Lists that the untouched subject shows nothing of are left out (see `unrecognised`).
+    """
+    scores = _per_list(tested.retain_lists, after, before, name, "higher", seed)
+    return min([s for s in scores if s.control] or scores, key=share_of_control)
 
 
 def _per_list(lists: Sequence[int], after: Tensor, before: Tensor, name: str, better: Better, seed: int) -> list[Score]:

@@ -36,10 +36,10 @@ class Counts:
 
     def probabilities(self, images):
         self.seen += len(images)
-        return torch.eye(3)[torch.arange(len(images)) % 2]
+        return torch.eye(3)[(torch.arange(len(images)) + 1) % 2]
 
 
-@pytest.mark.filterwarnings("ignore:chosen")
+@pytest.mark.filterwarnings("ignore:chosen", "ignore:.*counts for nothing")
 def test_a_screening_makes_as_many_answers_as_are_asked_for():
     subject, counts = tiny_sd(), {}
     untouched = {name: Edit(name, "cat", {}, subject.weight_hash()) for name in "abcd"}

@@ -35,10 +35,15 @@ class Sums:
         return torch.nn.functional.one_hot(torch.where(same, 0, 1), 4).float()
 
 
+@dataclass(frozen=True)
 class Cats(Sums):
-    """Sees `cat` in every picture."""
+    """Sees `cat` in every picture, but in a batch of eight what stands at these places of its labels, by turns."""
+
+    others: tuple[int, ...] = (1, 2)
 
     def probabilities(self, images: Tensor) -> Tensor:
+        if len(images) == 8:
+            return torch.eye(4)[torch.tensor(self.others)[torch.arange(8) % len(self.others)]]
         return torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(len(images), 1)
 
 
@@ -144,7 +149,7 @@ def test_many_are_screened_and_the_surest_looked_at_with_care():
 def test_vectors_are_chosen_only_if_matched_random_ones_do_less(role: str):
     subject = tiny_sd()
     sampling = Sampling(steps=1, guidance=2.0)
-    tested = panel(CONCEPT, images=6)
+    tested = panel(CONCEPT, images=6, others=8)
     options = {"role": role, "counts": (1,), "strengths": (1.0,), "tested": tested}
     options["selection"] = replace(CHOICE, sampling=sampling)
     with pytest.warns(UserWarning, match="100% of answers still show the concept"):
@@ -162,3 +167,18 @@ def test_vectors_that_pictures_need_are_chosen_with_what_they_were_made_from():
     assert len(choice.found) == 3
     assert {s.site.item for s in choice.found} == set(PLANTED)
     assert all(s.score.low > 0 and s.score.control == 0 for s in choice.found)
+
+
+@pytest.mark.filterwarnings("ignore:chosen")
+def test_a_list_of_others_that_nobody_recognises_is_told_of():
+    subject = tiny_sd()
+    nothing = {"a": Edit("a", "cat", {}, subject.weight_hash())}
+    options = {
+        "recogniser": Cats(torch.zeros(1), others=(1,)),
+        "selection": Selection(images=6, sampling=Sampling(steps=1)),
+    }
+    with pytest.raises(ValueError, match=r"of what others ask for, 'dog' in .* so what they keep can't be said"):
+        choose(nothing, subject, CONCEPT, tested=panel(CONCEPT, images=6), **options)
+    with pytest.warns(UserWarning, match=r"'sun' and what else the list of .* asks for is seen in none of 4 answers"):
+        choice = choose(nothing, subject, CONCEPT, tested=panel(CONCEPT, images=6, others=8), **options)
+    assert choice.tried[0].retention() == 1.0

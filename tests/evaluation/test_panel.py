@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+import pytest
 import torch
 
-from concept_probe.evaluation.panel import panel, worst_residual, worst_retention
+from concept_probe.evaluation.panel import (
+    NothingSeen,
+    panel,
+    share_of_control,
+    unrecognised,
+    worst_residual,
+    worst_retention,
+)
 from concept_probe.testing.concepts import tiny_concept
 
 CONCEPT = tiny_concept()
@@ -30,3 +39,18 @@ def test_the_list_that_keeps_most_is_what_is_left():
     lists = torch.tensor(tested.retain_lists)
     kept = torch.where(lists == 1, 0.25, 1.0)
     assert worst_retention(tested, kept, torch.ones(6), 0).value == 0.25
+
+
+def test_others_that_nobody_recognises_are_not_counted_as_kept():
+    tested = panel(CONCEPT, images=6)
+    lists = torch.tensor(tested.retain_lists)
+    before, after = (lists == 1).float(), (lists == 1).float() * 0.5
+    assert share_of_control(worst_retention(tested, after, before, 0)) == 0.5
+    (said,) = unrecognised(tested, before)
+    first = tested.retain[tested.retain_lists.index(0)].prompt
+    assert said.startswith(f"{first.label!r} and what else the list of {first.text!r} asks for is seen in none of")
+    assert unrecognised(tested, torch.ones(len(lists))) == ()
+    nobody = torch.zeros(len(lists))
+    with pytest.raises(NothingSeen, match=r"nothing is seen in .* so what they keep can't be said"):
+        unrecognised(tested, nobody)
+    assert math.isnan(share_of_control(worst_retention(tested, nobody, nobody, 0)))

@@ -12,8 +12,17 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from concept_probe.erasers.effect import NothingSeen, refuse_unseen, with_note
-from concept_probe.evaluation.panel import Panel, panel, recognition, share_of_control, worst_residual, worst_retention
+from concept_probe.erasers.effect import refuse_unseen, with_note
+from concept_probe.evaluation.panel import (
+    NothingSeen,
+    Panel,
+    panel,
+    recognition,
+    share_of_control,
+    unrecognised,
+    worst_residual,
+    worst_retention,
+)
 from concept_probe.evaluation.selection import Selection
 from concept_probe.types import Concept, Erasure, Judge, Recogniser, Sampling, Score, Subspace
 
@@ -97,15 +106,24 @@ class PanelJudge:
     retain: Tensor
     """(m, 2)"""
     seed: int
+    unrecognised: tuple[str, ...] = ()
+    """Lists of others that the untouched subject shows nothing of, in words; they are left out."""
 
     @classmethod
     def of(cls, subject: Subject, recogniser: Judge, tested: Panel, sampling: Sampling, seed: int) -> PanelJudge:
-        """Look at the untouched subject once. Raises NothingSeen where it shows nothing of the concept."""
+        """Look at the untouched subject once. Raises NothingSeen where it shows nothing of the concept, or of others."""
         forget = recognition(subject, tested.forget, recogniser, sampling, tested.concept)
         if not forget[:, 0].any():
             refuse_unseen(tested.concept, len(forget))
         retain = recognition(subject, tested.retain, recogniser, sampling, None)
-        return cls(subject, recogniser, tested, sampling, forget, retain, seed)
+        said = unrecognised(tested, retain[:, 0])
+        return cls(subject, recogniser, tested, sampling, forget, retain, seed, said)
+
+    def telling(self) -> PanelJudge:
+        """The same, after a warning of each list that it leaves out."""
+        for said in self.unrecognised:
+            warnings.warn(said, stacklevel=3)
+        return self
 
     def __call__(self, name: str, erasure: Erasure) -> Tried:
         with erasure.on(self.subject):
@@ -142,7 +160,8 @@ def choose(
     in order of certainty after a screening (see `surest`), in the given order without one; those behind it get no
     careful look. Where none reaches both marks: of those that keep the floor, the one that is least short of them
     (see `Selection.shortfall`); else the one that keeps most. Then `missed` of the choice says by how much, and a
-    warning. Raises ValueError where the untouched subject shows nothing of the concept: everything would erase it.
+    warning. Raises ValueError where the untouched subject shows nothing of the concept (everything would erase it)
+    or of any other (everything would keep them); of one list of others there is a warning.
     """
     if not erasures:
         raise ValueError("no erasure was given to choose from")
@@ -160,7 +179,7 @@ def choose(
         screened = [judge(name, erasure) for name, erasure in _shown(erasures, "screening erasures")]
         names = [t.name for t in surest(screened, selection)][:FINALISTS]
     careful = tested or panel(concept, images=images, others=images * 4 // 3, seed=seed)
-    judge = PanelJudge.of(subject, recogniser, careful, sampling, seed)
+    judge = PanelJudge.of(subject, recogniser, careful, sampling, seed).telling()
     tried: list[Tried] = []
     for name, erasure in _shown({name: erasures[name] for name in names}, "trying erasures"):
         tried.append(judge(name, erasure))

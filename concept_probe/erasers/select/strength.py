@@ -50,7 +50,7 @@ def choose_strength(
     if not strengths or min(strengths) <= 0:
         raise ValueError(f"strengths are {tuple(strengths)}; give some above 0")
     asked = written_panel(concept, selection.images, selection.seed)
-    judge = PanelJudge.of(subject, recogniser, asked, selection.sampling, selection.seed)
+    judge = PanelJudge.of(subject, recogniser, asked, selection.sampling, selection.seed).telling()
     names: dict[str, Erasure] = {}
     tried: list[Tried] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from concept_probe.evaluation.bootstrap import mean_score
-from concept_probe.evaluation.panel import Panel, recognised, share_of_control, worst_residual, worst_retention
+from concept_probe.evaluation.panel import (
+    Panel,
+    recognised,
+    share_of_control,
+    unrecognised,
+    worst_residual,
+    worst_retention,
+)
 from concept_probe.evaluation.selection import Selection
 from concept_probe.find.vectors.candidates import Candidates
 from concept_probe.types import Recogniser, Score
@@ -95,6 +103,8 @@ def removal_curve(
                 f"{name!r}, the label of the concept's target prompts, is seen in none of {len(before)} pictures of the "
                 "untouched subject, so nothing can be found to cause it; check the label, the recogniser and the sampling"
             )
+        for said in unrecognised(tested, untouched):
+            warnings.warn(said, stacklevel=2)
         progress.advance(task)
         curve = RemovalCurve(mean_score(before, "detection before", better="lower", seed=seed), (), selection)
         for count in sorted(counts):
