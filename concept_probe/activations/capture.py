@@ -12,6 +12,7 @@ from concept_probe.activations.manifest import prompts_sha256
 from concept_probe.activations.rows import CaptureOptions, RowCollector, check_names, chosen_sites, pass_size
 from concept_probe.activations.store import Activations, row_of
 from concept_probe.activations.writer import StoreWriter
+from concept_probe.families.identity import hooks_of_others, how_it_reads
 from concept_probe.families.progress import progress
 from concept_probe.families.subject import SAMPLING
 from concept_probe.families.text.tokens import queries_of
@@ -65,6 +66,10 @@ def capture(
         header["reads_forward"] = True
     if on := subject.state.on():
         header["on"] = on
+    if hooks := hooks_of_others(subject):
+        header["hooks"] = hooks
+    if folder is not None:
+        header["reads"] = how_it_reads(subject, schedule=False)
     owner = tempfile.TemporaryDirectory(prefix="concept_probe-") if folder is None else None
     place = Path(owner.name if owner else str(folder))
     with only_writer(place, "a capture"):

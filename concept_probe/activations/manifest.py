@@ -52,6 +52,8 @@ _HEADER = Fields(
         "sampling": Free(),
         "scheduler": Tuple((Text(), HASH)),
         "on": Items(Text()),
+        "hooks": Items(Text()),
+        "reads": HASH,
         "reads_forward": Flag(),
     },
 )

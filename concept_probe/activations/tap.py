@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from concept_probe.families.identity import name_of_others
 from concept_probe.families.reads import passed_over
 from concept_probe.families.state import uncheckpointed
 from concept_probe.types import Moment, Site
@@ -46,6 +47,8 @@ def tap(subject: Subject, looks: Mapping[Site, Look]) -> Iterator[None]:
         for site, look in looks.items():
             stack.callback(_hook(subject, modules[site], site, _awake(subject, site, look, unmet)).remove)
             stack.enter_context(subject.state.tapped(site))
+            if name := name_of_others(look):
+                stack.enter_context(subject.state.acting(f"{name} at {site}"))
         yield
     for site in looks:
         if site in unmet and site.component in ended:

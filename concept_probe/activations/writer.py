@@ -185,7 +185,7 @@ def _unfinished(name: str) -> bool:
 
 def _refuse_other(folder: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     for key in dict.fromkeys((*asked, *there)):
-        if key == "scheduler" and key not in there:  # stores of before do not say
+        if key in ("scheduler", "reads") and key not in there:  # stores of before do not say
             continue
         a, b = asked.get(key), there.get(key)
         if a != b:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from concept_probe.families.identity import reading_stamp, refuse_other_tokenizers
 from concept_probe.families.kept_hash import KeptHash, identity_of
 from concept_probe.families.parts import check_parts, leave_training, unwrapped
 from concept_probe.families.reading import Mismatch, ModelSource
@@ -57,6 +58,8 @@ class Subject(abc.ABC, Generic[Answers]):
         self.components: dict[str, nn.Module] = {name: unwrapped(module) for name, module in components.items()}
         self.pipeline = pipeline
         """The diffusers pipeline, or a language model with its tokenizer; `save_pretrained(folder)` writes it."""
+        self.tokenizers: Mapping[str, Any] = {}
+        """What it reads prompts with, by the component that they are for, where a pipeline holds them too."""
         self.state: State = state_of(self.components.values())
         """What is switched on in it, and the pass under way."""
         self._hash = KeptHash()
@@ -125,6 +128,7 @@ class Subject(abc.ABC, Generic[Answers]):
         """Back to evaluation mode. Raises ValueError where parts of the pipeline were replaced, wrapped or hooked since
         the subject was made around it, so that a pass would not be one of the model that came in."""
         check_parts(self.name, self.components, self.pipeline)
+        refuse_other_tokenizers(self.name, self.tokenizers, self.pipeline)
         leave_training(self.components)
 
     @property
@@ -185,7 +189,8 @@ class Subject(abc.ABC, Generic[Answers]):
                 yield f"{component}/{name}", tensor
 
     def stamp(self) -> tuple[object, ...]:
-        """Of weights, taps, hooks and `pristine` blocks as they are now; equal stamps, equal answers to equal queries.
+        """Of weights, tokenizers, scheduler, taps, hooks and `pristine` blocks as they are now: equal stamps, equal
+        answers to equal queries.
 
         No weight is read whole: a write is noticed as by `weight_hash`. Weights of which that can't be told have no
         two equal stamps.
@@ -193,7 +198,7 @@ class Subject(abc.ABC, Generic[Answers]):
         weights = identity_of(list(self._named_tensors())) or object()
         modules = [module for root in self.components.values() for module in root.modules()]
         hooks = [key for module in modules for key in (*module._forward_pre_hooks, *module._forward_hooks)]
-        return self.state.depth, weights, tuple(hooks)
+        return self.state.depth, weights, tuple(hooks), *reading_stamp(self.pipeline)
 
     def module(self, site: Site) -> nn.Module:
         """The module whose input, output or weight `site` names.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 
 import pytest
 import torch
 
-from concept_probe.activations import Activations, CaptureOptions, capture
+from concept_probe.activations import Activations, CaptureOptions, capture, tap
+from concept_probe.testing.models import TINY_MODELS
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Prompt
 
@@ -63,3 +65,74 @@ def test_a_store_is_of_the_state_of_its_subject(subject, tmp_path):
             capture(subject, [Query(PROMPTS[0], 0)], **more)
     finally:
         subject.pipeline.scheduler = own
+
+
+def doubled(module, args, out):
+    return out * 2
+
+
+@pytest.mark.parametrize("change", ["tokenizer", "configuration", "chat", "hook", "tap"])
+def test_a_store_is_of_how_its_subject_reads(change, tmp_path):
+    """What no weight tells: the folder of another state is refused, and that of the same goes on."""
+    from concept_probe.families import ChatFrame
+
+    subject = TINY_MODELS["llama" if change == "chat" else "sd"](seed=0)
+    role = "resid" if change == "chat" else "text_stream"
+    site = subject.sites(role)[0]
+    again = {"sites": [site], "folder": tmp_path}
+    before = capture(subject, PROMPTS, **again).read(site).x
+    module = subject.module(site)
+    with ExitStack() as stack:
+        if change == "tokenizer":
+            subject.pipeline.tokenizer.add_tokens(["zed"])
+        elif change == "configuration":
+            subject.components["text_encoder"].config.layer_norm_eps = 0.5
+        elif change == "chat":
+            subject.chat = ChatFrame(system="be brief")
+        elif change == "hook":
+            stack.callback(module.register_forward_hook(doubled).remove)
+        else:
+            stack.enter_context(tap(subject, {site: lambda x, moment: x * 2}))
+        with pytest.raises(ValueError, match=r"holds another capture: its (reads|chat|hooks|on) is"):
+            capture(subject, PROMPTS, **again)
+    if change in ("hook", "tap"):
+        assert torch.equal(capture(subject, PROMPTS, **again).read(site).x, before)
+
+
+def test_dropout_never_reaches_a_row(tmp_path):
+    subject = TINY_MODELS["sd"](seed=0)
+    site = subject.sites("text_stream")[0]
+    before = capture(subject, PROMPTS, sites=[site]).read(site).x
+    for module in subject.components.values():
+        module.train()
+    assert torch.equal(capture(subject, PROMPTS, sites=[site], folder=tmp_path).read(site).x, before)
+
+
+def test_a_store_that_does_not_say_how_its_subject_read_goes_on(subject, tmp_path):
+    acts = capture(subject, PROMPTS, roles=["text_stream"], folder=tmp_path)
+    path = tmp_path / "manifest.json"
+    data = json.loads(path.read_text())
+    data.pop("seal")
+    del data["header"]["reads"]
+    path.write_text(json.dumps({**data, "format": 1}))
+    again = capture(subject, PROMPTS, roles=["text_stream"], folder=tmp_path)
+    assert torch.equal(again.read(acts.sites[0]).x, acts.read(acts.sites[0]).x)
+
+
+def test_a_tokenizer_that_was_exchanged_is_refused():
+    subject, other = TINY_MODELS["sd"](seed=0), TINY_MODELS["sd"](seed=0)
+    subject.pipeline.tokenizer = other.pipeline.tokenizer
+    with pytest.raises(ValueError, match=r"the pipeline's tokenizer was replaced .* adopt the pipeline again"):
+        subject.encode(PROMPTS)
+
+
+def test_equal_stamps_are_of_equal_tokenizers_and_schedulers():
+    from diffusers import DDIMScheduler
+
+    subject = TINY_MODELS["sd"](seed=0)
+    stamps = [subject.stamp(), subject.stamp()]
+    subject.pipeline.tokenizer.add_tokens(["zed"])
+    stamps.append(subject.stamp())
+    subject.pipeline.scheduler = DDIMScheduler.from_config(subject.pipeline.scheduler.config, beta_end=0.5)
+    stamps.append(subject.stamp())
+    assert stamps[0] == stamps[1] and stamps[1] != stamps[2] != stamps[3]

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from concept_probe.attacks import ATTACKS
 from concept_probe.bench.sweep.grid import CONTROLS, AttackSetting, Cell, Grid, MethodSetting, SweepSettings
@@ -21,9 +21,6 @@ from concept_probe.erasers import ERASERS
 from concept_probe.registry import Registry
 from concept_probe.storage import text_sha256
 from concept_probe.types import KINDS, SPLITS, Concept, fingerprint
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 EDITIONS = {"answers": 1, "attack": 1, "fit": 1, "columns": 1, "audit": 1}
 """How each measurement is done, as a number that is raised by hand whenever its code comes to give other numbers: of
@@ -44,19 +41,6 @@ class SweepIdentity:
     """By concept, the digest of every field of every prompt in its split, and of its example pictures."""
     dictionaries: str = ""
     """Digest of the autoencoders that erasers may work with."""
-
-
-def how_it_reads(subject: Subject) -> str:
-    """Digest of what makes a subject's answers besides its weights: configuration, tokenizers, template, schedule."""
-    pipeline = subject.pipeline
-    parts = {name: getattr(pipeline, name, None) for name in ("tokenizer", "tokenizer_2")}
-    scheduler = getattr(pipeline, "scheduler", None)
-    own = {name: _configuration(module) for name, module in subject.components.items()}
-    options = getattr(subject, "chat_options", None) or getattr(pipeline, "chat_options", None)
-    return digest_of(
-        own, {k: v for k, v in parts.items() if v is not None}, options,
-        None if scheduler is None else [type(scheduler).__name__, _configuration(scheduler)],
-    )  # fmt: skip
 
 
 def cell_key(grid: Grid, cell: Cell, of: SweepIdentity) -> str:
@@ -154,13 +138,3 @@ def _from_the_first() -> Mapping[str, Sequence[str]]:
 def _package(registry: Registry[Any], name: str) -> str:
     """The package, with its version, that a method of another package is from: its code is not ours to number."""
     return registry.package(name) if name in registry.added else ""
-
-
-def _configuration(thing: Any) -> dict[str, Any]:
-    """What a part is built by, without the places and versions that libraries note beside it."""
-    config = getattr(thing, "config", None)
-    if config is None:
-        return {}
-    held = config.to_diff_dict() if hasattr(config, "to_diff_dict") else dict(config)
-    beside = ("transformers_version", "dtype", "torch_dtype")
-    return {k: v for k, v in held.items() if not k.startswith("_") and k not in beside}

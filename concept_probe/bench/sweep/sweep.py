@@ -25,12 +25,13 @@ from concept_probe.bench.sweep.cell import (
 from concept_probe.bench.sweep.fits import Fit, Fits, asdict_of
 from concept_probe.bench.sweep.grid import CONTROLS, UNTOUCHED, Cell, Grid
 from concept_probe.bench.sweep.judging import Recognisers, recognisers_of
-from concept_probe.bench.sweep.keys import SweepIdentity, cell_key, columns_key, fit_key, how_it_reads
+from concept_probe.bench.sweep.keys import SweepIdentity, cell_key, columns_key, fit_key
 from concept_probe.bench.sweep.methods import FitContext
 from concept_probe.bench.sweep.peak_memory import Peak
 from concept_probe.bench.sweep.store import RowStore, SweepRow, row_as_line
 from concept_probe.bench.sweep.watched import WatchedColumns, mean_cosine
 from concept_probe.content import digest_of
+from concept_probe.families.identity import how_it_reads
 from concept_probe.learn import shipped_saes
 from concept_probe.registry import UnknownName
 from concept_probe.types import Concept, Judge, Kind, Query, SparseCoder, Subspace

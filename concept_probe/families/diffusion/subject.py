@@ -41,9 +41,9 @@ class DiffusionSubject(Subject[Tensor]):
     def __init__(
         self, name: str, pipeline: Any, text: TextEncoders, denoiser_roles: Mapping[str, tuple[Site, ...]]
     ) -> None:
-        parts = {k: m for k, m in pipeline.components.items() if isinstance(m, nn.Module)}
-        super().__init__(name, parts, pipeline)
+        super().__init__(name, {k: m for k, m in pipeline.components.items() if isinstance(m, nn.Module)}, pipeline)
         self.text = text
+        self.tokenizers = text.tokenizers
         self._roles = {**text.sites(), **denoiser_roles}
         self.hooks: tuple[SamplingHook, ...] = ()
         """What acts on trajectories, in its order; see `hooked`."""

@@ -1,0 +1,94 @@
+"""What makes a subject's rows and answers besides its weights: configuration, tokenizers, schedule, hooks of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.nn.modules import module as torch_module
+
+from concept_probe.content import digest_of
+
+if TYPE_CHECKING:
+    from concept_probe.families.subject import Subject
+
+TOKENIZERS = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
+"""Attributes of a pipeline that are tokenizers, and the encoder that each is for where there are several."""
+KNOWN = ("concept_probe", "torch", "transformers", "diffusers", "accelerate", "peft")
+"""Packages whose hooks belong to a model, or are known otherwise."""
+_BESIDE = ("transformers_version", "dtype", "torch_dtype")
+
+
+def how_it_reads(subject: Subject, *, schedule: bool = True) -> str:
+    """Digest of what makes a subject's answers besides its weights: configuration, tokenizers, chat, schedule.
+
+    Without `schedule` it is of what decides how a text is read.
+    """
+    scheduler = getattr(subject.pipeline, "scheduler", None) if schedule else None
+    own = {name: _configuration(module) for name, module in subject.components.items()}
+    return digest_of(
+        own, tokenizers_of(subject.pipeline), subject.conventions().get("chat"),
+        None if scheduler is None else [type(scheduler).__name__, _configuration(scheduler)],
+    )  # fmt: skip
+
+
+def tokenizers_of(pipeline: Any) -> dict[str, Any]:
+    """The tokenizers of a pipeline by the names of its attributes."""
+    held = {name: getattr(pipeline, name, None) for name in TOKENIZERS}
+    return {name: one for name, one in held.items() if one is not None}
+
+
+def reading_stamp(pipeline: Any) -> tuple[object, ...]:
+    """What of `how_it_reads` can be looked at in no time: equal for the same tokenizers and scheduler, unless a rule
+    inside a tokenizer was exchanged."""
+    tokens = tuple(
+        (one, len(one), repr(getattr(one, "chat_template", None)), str(getattr(one, "special_tokens_map", None)))
+        for one in tokenizers_of(pipeline).values()
+    )
+    scheduler = getattr(pipeline, "scheduler", None)
+    return (*tokens, scheduler, str(getattr(scheduler, "config", None)))
+
+
+def refuse_other_tokenizers(name: str, tokenizers: Mapping[str, Any], pipeline: Any) -> None:
+    """Raise ValueError where a pipeline holds another tokenizer than those that its subject reads with, by encoder."""
+    for attribute, held in tokenizers_of(pipeline).items():
+        if tokenizers.get(TOKENIZERS[attribute], held) is not held:
+            raise ValueError(
+                f"{name}: the pipeline's {attribute} was replaced after the subject was made around it; adopt the pipeline "
+                "again"
+            )
+
+
+def hooks_of_others(subject: Subject) -> list[str]:
+    """Functions of others that run in a pass and may change what it gives, each by its name and place: hooks of modules,
+    and what acts on trajectories."""
+    held = [(hook, "everywhere") for hook in _hooks(vars(torch_module), "_global_forward")]
+    for component, root in subject.components.items():
+        held += [(h, f"at {component}/{p}") for p, one in root.named_modules() for h in _hooks(vars(one), "_forward")]
+    for hook in getattr(subject, "hooks", ()):
+        held += [(function, "on trajectories") for function in vars(hook).values() if callable(function)]
+    return sorted(f"{name} {where}" for hook, where in held if (name := name_of_others(hook)))
+
+
+def name_of_others(function: Any) -> str | None:
+    """The name of a function, with its module; None for one of this package or of those that models are made of."""
+    function = getattr(function, "func", function)
+    module = str(getattr(function, "__module__", ""))
+    if module.partition(".")[0] in KNOWN:
+        return None
+    return f"{module}.{getattr(function, '__qualname__', type(function).__name__)}"
+
+
+def _hooks(held: Mapping[str, Any], prefix: str) -> Iterator[Any]:
+    for kind in (f"{prefix}_pre_hooks", f"{prefix}_hooks"):
+        yield from held.get(kind, {}).values()
+
+
+def _configuration(thing: nn.Module | Any) -> dict[str, Any]:
+    """What a part is built by, without the places and versions that libraries note beside it."""
+    config: Any = getattr(thing, "config", None)
+    if config is None:
+        return {}
+    held = config.to_diff_dict() if hasattr(config, "to_diff_dict") else dict(config)
+    return {k: v for k, v in held.items() if not k.startswith("_") and k not in _BESIDE}
