@@ -13,9 +13,9 @@ from concept_probe.content import digest_of
 if TYPE_CHECKING:
     from concept_probe.families.subject import Subject
 
-TOKENIZERS = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
+_TOKENIZERS = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
 """Attributes of a pipeline that are tokenizers, and the encoder that each is for where there are several."""
-KNOWN = ("concept_probe", "torch", "transformers", "diffusers", "accelerate", "peft")
+_KNOWN = ("concept_probe", "torch", "transformers", "diffusers", "accelerate", "peft")
 """Packages whose hooks belong to a model, or are known otherwise."""
 _BESIDE = ("transformers_version", "dtype", "torch_dtype")
 
@@ -35,7 +35,7 @@ def how_it_reads(subject: Subject, *, schedule: bool = True) -> str:
 
 def tokenizers_of(pipeline: Any) -> dict[str, Any]:
     """The tokenizers of a pipeline by the names of its attributes."""
-    held = {name: getattr(pipeline, name, None) for name in TOKENIZERS}
+    held = {name: getattr(pipeline, name, None) for name in _TOKENIZERS}
     return {name: one for name, one in held.items() if one is not None}
 
 
@@ -53,7 +53,7 @@ def reading_stamp(pipeline: Any) -> tuple[object, ...]:
 def refuse_other_tokenizers(name: str, tokenizers: Mapping[str, Any], pipeline: Any) -> None:
     """Raise ValueError where a pipeline holds another tokenizer than those that its subject reads with, by encoder."""
     for attribute, held in tokenizers_of(pipeline).items():
-        if tokenizers.get(TOKENIZERS[attribute], held) is not held:
+        if tokenizers.get(_TOKENIZERS[attribute], held) is not held:
             raise ValueError(
                 f"{name}: the pipeline's {attribute} was replaced after the subject was made around it; adopt the pipeline "
                 "again"
@@ -75,7 +75,7 @@ def name_of_others(function: Any) -> str | None:
     """The name of a function, with its module; None for one of this package or of those that models are made of."""
     function = getattr(function, "func", function)
     module = str(getattr(function, "__module__", ""))
-    if module.partition(".")[0] in KNOWN:
+    if module.partition(".")[0] in _KNOWN:
         return None
     return f"{module}.{getattr(function, '__qualname__', type(function).__name__)}"
 
