@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import plotly.graph_objects as go
+
+from concept_probe.types.plain_text import shown_plainly
 
 BEFORE, AFTER, CONTROL = "#7a869a", "#2f6fde", "#c9862b"
 """The model as it came, the model with the erasure on, and what a model that never knew would show."""
@@ -13,12 +17,25 @@ SEQUENTIAL = [[0.0, "#f3f6fb"], [0.35, "#a9c4f0"], [0.7, "#3f78d8"], [1.0, "#122
 VERDICT_COLOURS = {"intact": BAD, "suppressed": WARN, "erased": GOOD, "damaged": BAD, "undecided": BEFORE}
 
 
+_ACTS = re.compile(r"[&<>$]|%(?=\{)")
+
+
+def words(text: object) -> str:
+    """`text` of others, so that a figure shows it as it is written: plotly takes `<b>` and `&lt;` for HTML, `%{x}` for a
+    place to fill in, and what stands between two $ for mathematics.
+
+    >>> words("a<br>b & c")
+    'a&#60;br&#62;b &#38; c'
+    """
+    return _ACTS.sub(lambda found: f"&#{ord(found.group())};", shown_plainly(text, keep=""))
+
+
 def layout(figure: go.Figure, *, title: str = "", height: int = 340, width: int | None = None) -> go.Figure:
-    """`figure` in the common look; transparent, so that a page's own background shows through."""
+    """`figure` in the common look, with a title in anybody's words; transparent, so that a page's own background shows through."""
     figure.update_layout(
         template="none",
         font={"family": FONT, "size": 13, "color": INK},
-        title={"text": title, "x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container",
+        title={"text": words(title), "x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container",
                "yanchor": "top", "pad": {"t": 14, "l": 12}, "font": {"size": 15}} if title else None,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

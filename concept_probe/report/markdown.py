@@ -7,8 +7,9 @@ import re
 from concept_probe.types.plain_text import shown_plainly
 
 _ACTS = re.compile(
-    r"""\\(?=[!-/:-@\[-`{-~])   # a backslash that would eat the one before what follows
-      | `
+    r"""\\(?=[!-/:-@\[-`{-~]|$) # a backslash that would eat what follows, here or behind the text
+      | ` | \$
+      | &(?=\#?\w+;)            # a character by its name or number
       | <(?=[A-Za-z/!?])        # an element, an autolink
       | \](?=[(\[:])            # the middle of a link, an image, a definition
       | \*(?=\S) | (?<=\S)\*
@@ -18,7 +19,7 @@ _ACTS = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_BEGINS = re.compile(r"^(?:>|#{1,6}(?=\s|$)|[+-](?=\s|$)|[=-]{2,}(?=\s*$)|\d{1,9}(?=[.)](?:\s|$)))")
+_BEGINS = re.compile(r"^(?:>|#{1,6}(?=\s|$)|[*+-](?=\s|$)|[=-]{2,}(?=\s*$)|\d{1,9}(?=[.)](?:\s|$)))")
 """What makes something of the line that it begins."""
 
 

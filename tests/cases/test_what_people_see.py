@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import os
 import re
@@ -43,13 +44,15 @@ def test_control_characters_are_written_out():
 
 @pytest.mark.parametrize(
     "text",
-    ["[a](http://b)", "![a](b)", "<img src=x>", "# a", "> a", "- a", "1. a", "**a**", "`a`", "[a]: http://b", "<http://a>",
-     "http://a.b", "www.a.b", "a\n\n# b", "---", "\\<b>", "a | b", "a@b.c"],
+    ["[a](http://b)", "![a](b)", "<img src=x>", "# a", "> a", "- a", "* a", "*", "1. a", "**a**", "`a`", "[a]: http://b", "<http://a>",
+     "http://a.b", "www.a.b", "a\n\n# b", "---", "\\<b>", "a | b", "a@b.c", "a &lt;b&gt; &#42;c&#42;", "ends in \\", "$x$"],
 )  # fmt: skip
 def test_markdown_of_strangers_makes_no_element(text):
     markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark", {"linkify": False})
     made = markdown.render(escaped(text))
     assert re.fullmatch(r"<p>[^<]*</p>\n", made), made
+    assert html.unescape(made) == f"<p>{' '.join(text.split())}</p>\n", "and it reads as it was written"
+    assert html.unescape(markdown.render(f"a: {escaped(text)}. b")) == f"<p>a: {' '.join(text.split())}. b</p>\n"
     assert "http://" not in escaped(text) and not re.search(r"(?<!\\)\|", cell(text))
 
 
