@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from concept_probe.figures.theme import SEQUENTIAL, layout, words
+from concept_probe.figures.theme import SEQUENTIAL, as_written, layout
 from concept_probe.types import Leaderboard
 
 
@@ -20,8 +20,8 @@ def attacks(board: Leaderboard) -> go.Figure:
     figure = go.Figure(
         go.Heatmap(
             z=[[s.attacks[a].value if a in s.attacks else None for a in board.attacks] for s in rows],
-            x=[words(a.replace("_", " ")) for a in board.attacks],
-            y=[words(s.name) for s in rows],
+            x=[as_written(a.replace("_", " ")) for a in board.attacks],
+            y=[as_written(s.name) for s in rows],
             hovertemplate="%{y}<br>%{x}<br>%{z:.0%} above the control<extra></extra>",
             texttemplate="%{z:.0%}",
             textfont={"size": 10},

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from concept_probe.figures.theme import AFTER, CONTROL, layout, tint, words
+from concept_probe.figures.theme import AFTER, CONTROL, as_written, layout, tint
 from concept_probe.types import Curve
 
 
@@ -29,7 +29,7 @@ def training(samples: Sequence[float], losses: Mapping[str, Sequence[float]], *,
     for name, values in losses.items():
         if len(values) != len(samples):
             raise ValueError(f"{name!r} has {len(values)} values for {len(samples)} points of `samples`")
-        figure.add_scatter(x=list(samples), y=list(values), name=words(name), mode="lines", line={"width": 2})
+        figure.add_scatter(x=list(samples), y=list(values), name=as_written(name), mode="lines", line={"width": 2})
     layout(figure, title=title)
     positive = all(v > 0 for values in losses.values() for v in values)
     figure.update_xaxes(title="samples seen")
@@ -51,14 +51,14 @@ def _banded(curve: Curve, title: str) -> go.Figure:
     )  # fmt: skip
     if curve.control:
         figure.add_scatter(
-            x=x, y=list(curve.control), name=words(curve.control_name or "control"), mode="lines+markers",
+            x=x, y=list(curve.control), name=as_written(curve.control_name or "control"), mode="lines+markers",
             line={"color": CONTROL, "width": 2.5, "dash": "dash"}, marker={"size": 7, "symbol": "diamond"},
         )  # fmt: skip
     layout(figure, title=title)
     figure.update_layout(showlegend=True)
     top = max((*curve.high, *curve.y, *curve.control), default=1.0)
-    figure.update_xaxes(title=words(curve.x_name))
-    figure.update_yaxes(title=words(curve.y_name), range=[-0.03, 1.06] if top <= 1 else None, rangemode="tozero")
+    figure.update_xaxes(title=as_written(curve.x_name))
+    figure.update_yaxes(title=as_written(curve.y_name), range=[-0.03, 1.06] if top <= 1 else None, rangemode="tozero")
     if min((*curve.low, *curve.y), default=0.0) >= 0 and top <= 1:
         figure.update_yaxes(tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%")
     return figure

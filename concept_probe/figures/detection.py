@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from concept_probe.figures.theme import AFTER, BEFORE, CONTROL, layout, words
+from concept_probe.figures.theme import AFTER, BEFORE, CONTROL, as_written, layout
 from concept_probe.types import Finding
 
 
@@ -25,7 +25,7 @@ def detection(findings: Sequence[Finding], *, title: str = "") -> go.Figure:
         return "–" if v != v else f"{v:.0%}" if percent else f"{v:.3g}"
 
     # The numbers stand below the bars, where no interval crosses them.
-    names = {f.split: f"{words(f.split)}<br>{write(f.before)} → <b>{write(f.after)}</b>" for f in findings}
+    names = {f.split: f"{as_written(f.split)}<br>{write(f.before)} → <b>{write(f.after)}</b>" for f in findings}
     figure = go.Figure()
     figure.add_bar(x=list(names.values()), y=[f.before for f in findings], name="before", marker_color=BEFORE)
     figure.add_bar(
@@ -39,7 +39,7 @@ def detection(findings: Sequence[Finding], *, title: str = "") -> go.Figure:
         label = labels.pop() if len(labels) == 1 else ""
         label = label if 0 < len(label) <= 28 else "control"  # a long one would fold the legend
         figure.add_scatter(
-            x=[names[f.split] for f in known], y=[f.control for f in known], name=words(label), mode="markers",
+            x=[names[f.split] for f in known], y=[f.control for f in known], name=as_written(label), mode="markers",
             marker={"symbol": "line-ew", "size": 34, "line": {"width": 3, "color": CONTROL}, "color": CONTROL},
         )  # fmt: skip
     layout(figure, title=title, height=380)
@@ -47,7 +47,7 @@ def detection(findings: Sequence[Finding], *, title: str = "") -> go.Figure:
     figure.update_xaxes(showgrid=False)
     metric, unit = (findings[0].metric, findings[0].unit) if findings else ("", "")
     y_name = f"{metric} ({unit})" if unit and not percent else metric
-    y_name = "<br>".join(map(words, textwrap.wrap(y_name, 30)))  # a longer one is higher than its axis
+    y_name = "<br>".join(map(as_written, textwrap.wrap(y_name, 30)))  # a longer one is higher than its axis
     figure.update_yaxes(title=y_name, rangemode="tozero")
     if percent:
         figure.update_yaxes(range=[0, 1.06], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from concept_probe.figures.theme import AFTER, CONTROL, layout, tint, words
+from concept_probe.figures.theme import AFTER, CONTROL, as_written, layout, tint
 from concept_probe.types import Curve
 
 
@@ -59,13 +59,13 @@ def splitting_curve(curve: Curve, *, title: str = "") -> go.Figure:
     for name, y, colour, dash in lines:
         if y:
             figure.add_scatter(
-                x=x, y=list(y), name=words(name or "control"), mode="lines+markers",
+                x=x, y=list(y), name=as_written(name or "control"), mode="lines+markers",
                 line={"color": colour, "width": 2.5, "dash": dash}, marker={"size": 7},
             )  # fmt: skip
     layout(figure, title=title)
     figure.update_layout(showlegend=True)
-    figure.update_xaxes(title=words(curve.x_name), dtick=1 if len(x) <= 12 else None)
-    figure.update_yaxes(title=words(curve.y_name), range=[0, 1.04])
+    figure.update_xaxes(title=as_written(curve.x_name), dtick=1 if len(x) <= 12 else None)
+    figure.update_yaxes(title=as_written(curve.y_name), range=[0, 1.04])
     return figure
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from concept_probe.figures.theme import AFTER, BEFORE, layout, tint, words
+from concept_probe.figures.theme import AFTER, BEFORE, as_written, layout, tint
 
 
 def feature_contrast(
@@ -36,7 +36,7 @@ def feature_contrast(
         marker={"size": 5, "color": tint(BEFORE, 0.55)}, text=[f"feature {i}" for i in rest],
         hovertemplate="%{text}<br>others %{x:.3g}<br>concept %{y:.3g}<extra></extra>",
     )  # fmt: skip
-    labels = list(map(words, names)) or [str(i) for i in chosen]
+    labels = list(map(as_written, names)) or [str(i) for i in chosen]
     figure.add_scatter(
         x=[on_others[i] for i in chosen], y=[on_concept[i] for i in chosen], mode="markers+text", name="chosen",
         marker={"size": 9, "color": AFTER}, text=labels, textposition="middle right", cliponaxis=False,
@@ -44,6 +44,6 @@ def feature_contrast(
     )  # fmt: skip
     layout(figure, height=420)
     figure.update_layout(showlegend=True)
-    figure.update_xaxes(title=f"{words(unit)} on everything else", range=[-0.03 * top, 1.1 * top])
-    figure.update_yaxes(title=f"{words(unit)} on the concept", range=[-0.03 * top, 1.1 * top])
+    figure.update_xaxes(title=f"{as_written(unit)} on everything else", range=[-0.03 * top, 1.1 * top])
+    figure.update_yaxes(title=f"{as_written(unit)} on the concept", range=[-0.03 * top, 1.1 * top])
     return figure

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from torch import Tensor
 
-from concept_probe.figures.theme import FONT, INK, words
+from concept_probe.figures.theme import FONT, INK, as_written
 from concept_probe.types import Picture
 
 
@@ -41,12 +41,12 @@ def image_grid(
         )  # fmt: skip
         if captions:
             figure.add_annotation(
-                x=x + cell / 2, y=-(y + cell + line / 2), text=words(_fit(captions[i], cell)), showarrow=False,
-                font={"size": 11, "color": INK}, hovertext=words(captions[i]),
+                x=x + cell / 2, y=-(y + cell + line / 2), text=as_written(_fit(captions[i], cell)), showarrow=False,
+                font={"size": 11, "color": INK}, hovertext=as_written(captions[i]),
             )  # fmt: skip
     for row, name in enumerate(row_names):
         figure.add_annotation(
-            x=left - 8, y=-(gap + row * (cell + line + gap) + cell / 2), text=words(name), showarrow=False, xanchor="right",
+            x=left - 8, y=-(gap + row * (cell + line + gap) + cell / 2), text=as_written(name), showarrow=False, xanchor="right",
             font={"size": 13, "color": INK},
         )  # fmt: skip
     hidden = {"visible": False, "fixedrange": True}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from concept_probe.figures.theme import AFTER, BAD, BEFORE, GOOD, WARN, layout, tint, words
+from concept_probe.figures.theme import AFTER, BAD, BEFORE, GOOD, WARN, as_written, layout, tint
 from concept_probe.types import Leaderboard, Score, Standing
 
 SYMBOLS = {"ours": "diamond", "published": "circle", "control": "x"}
@@ -52,7 +52,7 @@ def _points(of: Sequence[Standing], part: str, symbol: str, front: Sequence[str]
         x=[_x(s) for s in of],
         y=[s.kept.value for s in of],
         mode="markers+text",
-        text=[words(s.name) if s.name in front or part != "published" else "" for s in of],
+        text=[as_written(s.name) if s.name in front or part != "published" else "" for s in of],
         textposition=["top center" if i % 2 else "bottom center" for i in range(len(of))],
         textfont={"size": 11},
         name=PART_NAMES[part],
@@ -63,8 +63,8 @@ def _points(of: Sequence[Standing], part: str, symbol: str, front: Sequence[str]
         error_x=_bars([1 - r.value for r in recovered], [1 - r.high for r in recovered], [1 - r.low for r in recovered]),
         error_y=_bars([s.kept.value for s in of], [s.kept.low for s in of], [s.kept.high for s in of]),
         hovertext=[
-            f"<b>{words(s.name)}</b><br>erased {_said(s.erased)}<br>kept {_said(s.kept)}<br>recovered {_said(s.recovered)}"
-            + (f"<br>worst attack: {words(s.worst.name)} {_said(s.worst)}" if s.worst else "")
+            f"<b>{as_written(s.name)}</b><br>erased {_said(s.erased)}<br>kept {_said(s.kept)}<br>recovered {_said(s.recovered)}"
+            + (f"<br>worst attack: {as_written(s.worst.name)} {_said(s.worst)}" if s.worst else "")
             for s in of
         ],
         hoverinfo="text",

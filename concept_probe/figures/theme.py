@@ -20,11 +20,11 @@ VERDICT_COLOURS = {"intact": BAD, "suppressed": WARN, "erased": GOOD, "damaged":
 _ACTS = re.compile(r"[&<>$]|%(?=\{)")
 
 
-def words(text: object) -> str:
+def as_written(text: object) -> str:
     """`text` of others, so that a figure shows it as it is written: plotly takes `<b>` and `&lt;` for HTML, `%{x}` for a
     place to fill in, and what stands between two $ for mathematics.
 
-    >>> words("a<br>b & c")
+    >>> as_written("a<br>b & c")
     'a&#60;br&#62;b &#38; c'
     """
     return _ACTS.sub(lambda found: f"&#{ord(found.group())};", shown_plainly(text, keep=""))
@@ -35,7 +35,7 @@ def layout(figure: go.Figure, *, title: str = "", height: int = 340, width: int 
     figure.update_layout(
         template="none",
         font={"family": FONT, "size": 13, "color": INK},
-        title={"text": words(title), "x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container",
+        title={"text": as_written(title), "x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container",
                "yanchor": "top", "pad": {"t": 14, "l": 12}, "font": {"size": 15}} if title else None,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from concept_probe.figures.theme import SEQUENTIAL, layout, words
+from concept_probe.figures.theme import SEQUENTIAL, as_written, layout
 from concept_probe.types import TraceMap
 
 
@@ -28,9 +28,9 @@ def trace(traces: TraceMap, *, low: float | None = None, high: float | None = No
         figure.add_trace(
             go.Heatmap(
                 z=[list(row) for row in table],
-                x=list(map(words, traces.columns)),
-                y=[words(short(row)) for row in traces.rows],
-                customdata=[[words(row)] * len(traces.columns) for row in traces.rows],
+                x=list(map(as_written, traces.columns)),
+                y=[as_written(short(row)) for row in traces.rows],
+                customdata=[[as_written(row)] * len(traces.columns) for row in traces.rows],
                 hovertemplate="%{customdata}<br>%{x}<br>" + name + " %{z:.3f}<extra></extra>",
                 coloraxis="coloraxis",
                 xgap=2,
@@ -43,7 +43,7 @@ def trace(traces: TraceMap, *, low: float | None = None, high: float | None = No
     layout(figure, height=140 + 30 * len(traces.rows))
     figure.update_layout(
         coloraxis={"colorscale": SEQUENTIAL, "cmin": low, "cmax": high if high > low else low + 1,
-                   "colorbar": {"title": {"text": words(traces.unit or ""), "side": "right"}, "thickness": 12, "outlinewidth": 0}}
+                   "colorbar": {"title": {"text": as_written(traces.unit or ""), "side": "right"}, "thickness": 12, "outlinewidth": 0}}
     )  # fmt: skip
     figure.update_xaxes(showgrid=False, type="category")
     figure.update_yaxes(showgrid=False, autorange="reversed", type="category")

@@ -6,7 +6,7 @@ import math
 
 import plotly.graph_objects as go
 
-from concept_probe.figures.theme import BEFORE, VERDICT_COLOURS, layout, words
+from concept_probe.figures.theme import BEFORE, VERDICT_COLOURS, as_written, layout
 from concept_probe.types import Report
 
 
@@ -25,7 +25,7 @@ def indices(report: Report, *, threshold: float | None = None) -> go.Figure:
         return min(1.1, max(-0.1, v))
 
     names = list(shown)[::-1]
-    labels = [words(name) for name in names]
+    labels = [as_written(name) for name in names]
     colour = VERDICT_COLOURS[report.verdict.name]
     figure = go.Figure()
     figure.add_shape(type="line", x0=0, x1=0, y0=-0.6, y1=len(names) - 0.4, line={"color": BEFORE, "width": 1})
@@ -53,7 +53,7 @@ def indices(report: Report, *, threshold: float | None = None) -> go.Figure:
                 "width": 0,
                 "color": BEFORE,
             },
-            hovertext=[words(shown[n]) for n in names],
+            hovertext=[as_written(shown[n]) for n in names],
             hoverinfo="text",
             showlegend=False,
         )
@@ -61,7 +61,7 @@ def indices(report: Report, *, threshold: float | None = None) -> go.Figure:
     for name in names:
         score = shown[name]
         figure.add_annotation(
-            x=1.14, y=words(name), xanchor="left", showarrow=False, align="left",
+            x=1.14, y=as_written(name), xanchor="left", showarrow=False, align="left",
             text=f"<b>{score.value:.2f}</b> [{score.low:.2f}, {score.high:.2f}]  n {score.n}".replace("-", "−"),
         )  # fmt: skip
     layout(figure, height=110 + 38 * max(1, len(names)))
