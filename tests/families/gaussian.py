@@ -85,6 +85,8 @@ class Gaussian(DiffusionSubject):
         if self.schedule.prediction == "flow_prediction":
             return self.schedule.level_at(timestep)
         shares = self.pipeline.scheduler.alphas_cumprod.double().numpy()
-        ratio = np.interp(timestep.double().numpy(), np.arange(len(shares)), ((1 - shares) / shares) ** 0.5)
+        with np.errstate(divide="ignore"):  # noise alone, in the end
+            ratios = ((1 - shares) / shares) ** 0.5
+        ratio = np.interp(timestep.double().numpy(), np.arange(len(shares)), ratios)
         share = torch.tensor(1 / (1 + ratio**2)).float()
         return Level(share.sqrt(), (1 - share).sqrt())

@@ -18,7 +18,14 @@ from concept_probe.types import Prompt, Query, Sampling
 from tests.families.gaussian import MEAN, STD, Gaussian
 
 BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-CLIPPING = ("DDIMScheduler", "DDPMScheduler", "LCMScheduler", "TCDScheduler")
+CLIPPING = (
+    "DDIMParallelScheduler",
+    "DDIMScheduler",
+    "DDPMParallelScheduler",
+    "DDPMScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
+)
 
 
 def options(name: str) -> dict[str, Any]:

@@ -120,23 +120,42 @@ class NoiseSchedule(abc.ABC):
 
     @final
     def x0_and_noise(self, x: Tensor, prediction: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """The picture and the noise in `x` (n, ...), which the denoiser sees, as its prediction has them."""
+        """The picture and the noise in `x` (n, ...), which the denoiser sees, as its prediction has them.
+
+        Raises ValueError where a prediction of noise is all that is known and there is no picture in `x`, as at the last
+        timestep of a schedule with zero terminal SNR (arXiv 2305.08891), and the other way round.
+        """
         s, n = level.over(x)
         match self.prediction:
             case "epsilon":
+                self._refuse_zero(s, "picture", "noise")
                 return (x - n * prediction) / s, prediction
             case "v_prediction":
                 return s * x - n * prediction, n * x + s * prediction
             case "sample":
+                self._refuse_zero(n, "noise", "picture")
                 return prediction, (x - s * prediction) / n
             case _:  # signal and noise add up to 1
                 return x - n * prediction, x + s * prediction
 
     @final
     def noise_in(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
-        """The noise (n, ...) in `x`, which the denoiser sees, if the picture in it is `x0`."""
+        """The noise (n, ...) in `x`, which the denoiser sees, if the picture in it is `x0`.
+
+        Raises ValueError where there is no noise in `x`.
+        """
         s, n = level.over(x)
+        self._refuse_zero(n, "noise", "picture")
         return (x - s * x0) / n
+
+    def _refuse_zero(self, factor: Tensor, lacks: str, known: str) -> None:
+        """Raise ValueError where a level has none of what a division by `factor` should give."""
+        if bool((factor == 0).any()):
+            raise ValueError(
+                f"{type(self.scheduler).__name__}: there is no {lacks} in what the denoiser sees at this level, so its {known} "
+                f"tells nothing of the {lacks}; leave that level out, or use a model that predicts v (zero terminal SNR "
+                "needs one)"
+            )
 
     @final
     def training_pair(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

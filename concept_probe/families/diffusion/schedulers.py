@@ -15,7 +15,11 @@ from concept_probe.registry import look_up
 
 
 def schedule_of(scheduler: Any) -> NoiseSchedule:
-    """The schedule of a diffusers scheduler. Raises UnknownName for a class that is not in SCHEDULES."""
+    """The schedule of a diffusers scheduler. Raises UnknownName for a class that is not in SCHEDULES, ValueError for one
+    that can't be followed (see REFUSED)."""
+    kind = type(scheduler).__name__
+    if kind in REFUSED:
+        raise ValueError(f"the scheduler {kind} {REFUSED[kind]}")
     return look_up(SCHEDULES, type(scheduler).__name__, "scheduler class", "SCHEDULES lists them")(scheduler)
 
 
@@ -63,6 +67,16 @@ class VariancePreserving(NoiseSchedule):
     @final
     def set_steps(self, steps: int, patches: int, device: torch.device) -> None:
         self.scheduler.set_timesteps(steps, device=device)
+        self._refuse_noise_from_noise()
+
+    def _refuse_noise_from_noise(self) -> None:
+        """Raise ValueError where a step starts without a picture from a prediction of noise: it divides by 0."""
+        if self.prediction == "epsilon" and not bool(self.level_at(self.timesteps[:1].cpu()).signal.all()):
+            raise ValueError(
+                f"{type(self.scheduler).__name__} begins at noise alone (rescale_betas_zero_snr with timestep_spacing "
+                f"{self.scheduler.config.get('timestep_spacing')!r}) and the denoiser predicts noise, of which no picture can be told: "
+                "set prediction_type to 'v_prediction' where the model predicts that, or rescale_betas_zero_snr to False"
+            )
 
     @property
     @final
@@ -250,7 +264,9 @@ def _solver(scheduler: Any) -> NoiseSchedule:
 
 
 SCHEDULES: dict[str, Callable[[Any], NoiseSchedule]] = {
+    "DDIMParallelScheduler": ByTimestep,
     "DDIMScheduler": ByTimestep,
+    "DDPMParallelScheduler": ByTimestep,
     "DDPMScheduler": ByTimestep,
     "LCMScheduler": ByTimestep,
     "PNDMScheduler": ByTimestep,
@@ -273,3 +289,16 @@ SCHEDULES: dict[str, Callable[[Any], NoiseSchedule]] = {
     "FlowMatchHeunDiscreteScheduler": Flow,
 }
 """Class of a diffusers scheduler to its schedule."""
+
+_ONE_SOURCE = (
+    "draws its noise for a whole batch from one source of its own, so a picture would depend on those beside it and on no "
+    "seed; give the pipeline DPMSolverMultistepScheduler with algorithm_type 'sde-dpmsolver++' instead"
+)
+_BACKWARDS = "goes from pictures to noise; give the pipeline the scheduler that it draws pictures with"
+REFUSED: dict[str, str] = {
+    "CosineDPMSolverMultistepScheduler": _ONE_SOURCE,
+    "DPMSolverSDEScheduler": _ONE_SOURCE,
+    "DDIMInverseScheduler": _BACKWARDS,
+    "DPMSolverMultistepInverseScheduler": _BACKWARDS,
+}
+"""Class of a diffusers scheduler to why no picture can be drawn with it here, and the mend."""
