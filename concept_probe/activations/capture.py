@@ -59,7 +59,7 @@ def capture(
     if not all(subject.is_text(site) for site in wanted):
         header |= {
             "steps": None if options.steps is None else sorted(set(options.steps)),
-            "sampling": {"steps": sampling.steps, "guidance": sampling.guidance},
+            "sampling": _sampled(sampling),
             **_scheduler(subject),
         }
     if subject.reads_forward:
@@ -91,6 +91,12 @@ def capture(
             "from it: keep other kinds, or branches that the guidance runs"
         )
     return acts
+
+
+def _sampled(sampling: Sampling) -> dict[str, Any]:
+    """What decides a trajectory besides its prompt, seed and scheduler."""
+    rescale = {"guidance_rescale": sampling.guidance_rescale} if sampling.guidance_rescale else {}
+    return {"steps": sampling.steps, "guidance": sampling.guidance, **rescale}
 
 
 def _scheduler(subject: Subject) -> dict[str, Any]:

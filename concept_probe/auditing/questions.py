@@ -95,7 +95,7 @@ class Questions:
             self.label,
             texts,
             self.seeds,
-            asdict(self.sampling),
+            self.sampling.options(),
             self.fit_images,
             self.judge,
         )

@@ -24,7 +24,12 @@ FAMILIES: Registry[type[Subject[Any]]] = Registry(
     "families",
     {
         "LanguageModel": CausalLMSubject,
+        "LatentConsistencyModelPipeline": UNetSubject,
+        "StableDiffusionImg2ImgPipeline": UNetSubject,
+        "StableDiffusionInpaintPipeline": UNetSubject,
         "StableDiffusionPipeline": UNetSubject,
+        "StableDiffusionXLImg2ImgPipeline": UNetSubject,
+        "StableDiffusionXLInpaintPipeline": UNetSubject,
         "StableDiffusionXLPipeline": UNetSubject,
     },
 )

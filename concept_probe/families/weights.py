@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -32,8 +34,8 @@ def refuse_composed(root: nn.Module, path: str, where: str) -> None:
         )
 
 
-def base_of(module: nn.Module) -> nn.Module:
-    """The module that an adapter of peft stands around; any other as it is."""
+def base_of(module: Any) -> Any:
+    """The module that an adapter of peft stands around; anything else as it is."""
     base = getattr(module, "base_layer", None)
     return base if isinstance(base, nn.Module) else module
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 
-from concept_probe.arguments import Count, Nonnegative, SeedNumber, check_arguments
+from concept_probe.arguments import Count, Nonnegative, SeedNumber, Share, check_arguments
 
 T = TypeVar("T")
 Split = Literal["fit", "select", "test"]
@@ -123,9 +123,19 @@ class Sampling:
     """Largest number of tokens of a text."""
     temperature: Nonnegative = 0.0
     """Of the distribution that a text's tokens are drawn from; 0 takes the likeliest token each time."""
+    guidance_rescale: Share = 0.0
+    """How much of a guided prediction is brought to the spread of that under the prompt alone, against overexposure
+    (arXiv 2305.08891, section 3.4; 0.7 there). 0 leaves it as it is."""
 
     def __post_init__(self) -> None:
         check_arguments(self, "sampling")
+
+    def options(self) -> dict[str, Any]:
+        """Names to values, as stored measurements are named by them: of `guidance_rescale` where it is used."""
+        return {name: value for name, value in asdict(self).items() if value or name != "guidance_rescale"}
+
+    def __str__(self) -> str:
+        return f"Sampling({', '.join(f'{name}={value!r}' for name, value in self.options().items())})"
 
 
 def _check_examples(name: str, examples: Tensor | None) -> None:

@@ -122,9 +122,9 @@ def test_hooks_of_diffusers_are_refused_by_name():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"time_cond_proj_dim": 8}, "reads a guidance embedding"),
         ({"encoder_hid_dim_type": "ip_image_proj"}, r"'ip_image_proj'\), as with an IP-adapter"),
-        ({"in_channels": 9}, "reads 9 channels and the autoencoder has 4"),
+        ({"in_channels": 8}, "reads 8 channels and the autoencoder has 4: the two belong"),
+        ({"in_channels": 9}, r"reads 9 channels .* 4: it is made for inpainting: make the inpainting pipeline of it"),
     ],
 )
 def test_a_u_net_that_reads_something_else_is_refused(options, said):
@@ -139,6 +139,9 @@ def test_a_missing_part_and_an_unknown_scheduler_are_refused():
     pipeline.scheduler = diffusers.CMStochasticIterativeScheduler()
     with pytest.raises(UnknownName, match="scheduler class 'CMStochasticIterativeScheduler' not found"):
         adopt(pipeline, "other")
+    pipeline.scheduler, pipeline.vae = diffusers.DDIMScheduler(), diffusers.AsymmetricAutoencoderKL(norm_num_groups=2)
+    with pytest.raises(ValueError, match=r"autoencoder is AsymmetricAutoencoderKL, which decodes with the picture"):
+        adopt(pipeline, "other")
     pipeline.text_encoder = None
     with pytest.raises(ValueError, match="the pipeline has no text_encoder"):
         adopt(pipeline, "other")
@@ -146,13 +149,12 @@ def test_a_missing_part_and_an_unknown_scheduler_are_refused():
 
 def test_another_class_of_pipeline_is_refused_at_both_doors(tmp_path):
     parts = dict(tiny_sd().pipeline.components)
-    inpainting = diffusers.StableDiffusionInpaintPipeline(**parts, requires_safety_checker=False)
-    with pytest.raises(
-        UnknownName, match=r"pipeline class 'StableDiffusionInpaintPipeline' not found.*\(other is one\)"
-    ):
-        adopt(inpainting, "other")
-    inpainting.save_pretrained(tmp_path)
-    with pytest.raises(UnknownName, match=r"'StableDiffusionInpaintPipeline' not found.*in model_index.json"):
+    told = diffusers.StableDiffusionInstructPix2PixPipeline(**parts, requires_safety_checker=False)
+    said = "pipeline class 'StableDiffusionInstructPix2PixPipeline' not found"
+    with pytest.raises(UnknownName, match=rf"{said}.*\(other is one\)"):
+        adopt(told, "other")
+    told.save_pretrained(tmp_path)
+    with pytest.raises(UnknownName, match=rf"{said}.*in model_index.json"):
         load(tmp_path)
     controlled = type("StableDiffusionControlNetPipeline", (), {})()
     with pytest.raises(UnknownName, match="'StableDiffusionControlNetPipeline' not found"):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from concept_probe.content import digest_of
 from concept_probe.families import Conditioning
 from concept_probe.families.diffusion.guidance import ClassifierFree, Distilled, NoGuidance, classifier_free
 from concept_probe.testing.models.diffusion import tiny_sd
+from concept_probe.types import Sampling
 
 TEXT = Conditioning(torch.randn(2, 3, 4), torch.randn(2, 5), torch.ones(2, 3, dtype=torch.long))
 NULL = Conditioning(torch.zeros(1, 3, 4), torch.zeros(1, 5), torch.zeros(1, 3, dtype=torch.long))
@@ -26,6 +28,32 @@ def test_classifier_free_guidance_puts_both_branches_in_one_batch():
     assert torch.equal(guidance.combined(torch.cat([uncond, cond])), uncond + 3.0 * (cond - uncond))
     with pytest.raises(ValueError, match="needs the condition of no prompt"):
         guidance.condition(TEXT, None)
+
+
+def test_a_rescaled_prediction_has_the_spread_of_the_one_under_the_prompt():
+    """As `rescale_noise_cfg` of the library has it (arXiv 2305.08891, section 3.4)."""
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+
+    uncond, cond = torch.randn(2, 2, 4, 8, 8)
+    both, guided = torch.cat([uncond, cond]), uncond + 3.0 * (cond - uncond)
+    whole = ClassifierFree(3.0).rescaled(1.0).combined(both)
+    torch.testing.assert_close(whole.std((1, 2, 3)), cond.std((1, 2, 3)))
+    some = ClassifierFree(3.0).rescaled(0.7).combined(both)
+    torch.testing.assert_close(some, rescale_noise_cfg(guided, cond, 0.7))
+    assert torch.equal(ClassifierFree(3.0).rescaled(0.0).combined(both), guided)
+    assert NoGuidance().rescaled(0.7) == NoGuidance() and Distilled(2.0).rescaled(0.0) == Distilled(2.0)
+    with pytest.raises(ValueError, match=r"guidance_rescale 0\.7 was asked of a denoiser that was distilled"):
+        Distilled(2.0).rescaled(0.7)
+
+
+def test_names_of_measurements_hold_the_rescale_where_there_is_one():
+    """So what was stored before there was one keeps its name."""
+    usual, rescaled = Sampling(), Sampling(guidance_rescale=0.7)
+    assert str(usual) == "Sampling(steps=15, guidance=4.0, batch=16, tokens=32, temperature=0.0)"
+    assert "guidance_rescale" not in usual.options() and rescaled.options()["guidance_rescale"] == 0.7
+    assert digest_of(usual) != digest_of(rescaled)
+    with pytest.raises(ValueError, match="guidance_rescale"):
+        Sampling(guidance_rescale=1.5)
 
 
 @pytest.mark.parametrize("guidance", [NoGuidance(), Distilled(3.5)])

@@ -80,7 +80,7 @@ class CalibrationRun:
             "prompts": plan.prompts,
             "seeds": plan.seeds,
             "fit_pictures": plan.fit_images,
-            "sampling": asdict(plan.sampling),
+            "sampling": plan.sampling.options(),
             "attacks": _names(plan),
             "budget": asdict(plan.budget),
         }

@@ -21,7 +21,7 @@ class LatentBuffer:
     """n inputs of the denoiser on its trajectories from noise to pictures."""
 
     inputs: Tensor
-    """(n, c, h, w), as the scheduler scales them"""
+    """(n, c, h, w): latents as the scheduler scales them"""
     timesteps: Tensor
     """(n,), whole numbers: those of schedulers that step between them are cut"""
     prompts: tuple[Prompt, ...]
@@ -54,7 +54,7 @@ def collect(
 
         def look(x: Tensor, moment: Moment, batch: Sequence[Query] = batch) -> None:
             rows = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
-            inputs.append(x[rows].clone())
+            inputs.append(subject.seen_latents(x)[rows].clone())
             timesteps.append(torch.full((len(rows),), moment.timestep or 0, device=x.device))
             passes.append(torch.full((len(rows),), moment.step or 0, device=x.device))
             asked.extend(batch[moment.prompts[i]].prompt for i in rows)

@@ -41,6 +41,10 @@ class Guidance(abc.ABC):
     def combined(self, prediction: Tensor) -> Tensor:
         """One prediction (b, ...) for each picture."""
 
+    @abc.abstractmethod
+    def rescaled(self, share: float) -> Guidance:
+        """The same, with a share 0..1 of `rescale` in each prediction. Raises ValueError where nothing can be rescaled."""
+
 
 @final
 @dataclass(frozen=True)
@@ -48,7 +52,13 @@ class ClassifierFree(Guidance):
     """ε_∅ + scale (ε_c - ε_∅) (arXiv 2207.12598, eq. 6): both branches in one batch, unconditional rows first."""
 
     scale: float
+    rescale: float = 0.0
+    """The share 0..1 of the prediction that is brought to the spread of that under the prompt (arXiv 2305.08891, section
+    3.4)."""
     needs_null_text = True
+
+    def rescaled(self, share: float) -> ClassifierFree:
+        return replace(self, rescale=share)
 
     def branches(self, count: int) -> tuple[Branch, ...]:
         return ("uncond",) * count + ("cond",) * count
@@ -67,7 +77,8 @@ class ClassifierFree(Guidance):
 
     def combined(self, prediction: Tensor) -> Tensor:
         uncond, cond = prediction.chunk(2)
-        return uncond + self.scale * (cond - uncond)
+        guided = uncond + self.scale * (cond - uncond)
+        return guided if self.rescale == 0 else _rescaled(guided, cond, self.rescale)
 
 
 class _OneBranch(Guidance):
@@ -97,6 +108,14 @@ class Distilled(_OneBranch):
 
     scale: float
 
+    def rescaled(self, share: float) -> Distilled:
+        if share:
+            raise ValueError(
+                f"guidance_rescale {share} was asked of a denoiser that was distilled from guidance: it has one prediction "
+                "and none to rescale it by; leave it 0"
+            )
+        return self
+
     def condition(self, text: Conditioning, null: Conditioning | None) -> Conditioning:
         return replace(text, guidance=torch.full((len(text.states),), self.scale, device=text.states.device))
 
@@ -106,6 +125,10 @@ class Distilled(_OneBranch):
 class NoGuidance(_OneBranch):
     """The prediction under the prompt, as it is."""
 
+    def rescaled(self, share: float) -> NoGuidance:
+        """As it is: its spread is that under the prompt already."""
+        return self
+
     def condition(self, text: Conditioning, null: Conditioning | None) -> Conditioning:
         return text
 
@@ -113,3 +136,10 @@ class NoGuidance(_OneBranch):
 def classifier_free(scale: float) -> Guidance:
     """Classifier-free guidance; at 1 or less nothing is asked without a prompt."""
     return ClassifierFree(scale) if scale > 1 else NoGuidance()
+
+
+def _rescaled(guided: Tensor, cond: Tensor, share: float) -> Tensor:
+    """`share` of `guided` with the standard deviation that `cond` has in each row, and the rest as it is."""
+    axes = tuple(range(1, cond.ndim))
+    level = cond.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+    return share * (guided * level) + (1 - share) * guided

@@ -134,7 +134,7 @@ class DiffusionSubject(Subject[Tensor]):
     def predict(self, seen: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         """What the denoiser predicts of `seen` (n, ...) at `timesteps` (n,) under `condition` (n rows), with gradients.
 
-        `seen` is its input as a schedule scales it: what a tap at the role `denoiser_in` sees. Outside a trajectory the
+        `seen` are latents as a schedule scales them: `seen_latents` of what a tap at the role `denoiser_in` sees. Outside a trajectory the
         moment has no step, and row i is prompt i.
         """
         moment = Moment(tuple(range(len(seen))), ("cond",) * len(seen), token_kinds=condition.kinds)
@@ -162,6 +162,10 @@ class DiffusionSubject(Subject[Tensor]):
         moment = replace(now, token_kinds=condition.kinds, nested=True)
         with self.during(moment):
             return self._predict(latents[index], timestep if timestep.ndim == 0 else timestep[index], condition)
+
+    def seen_latents(self, x: Tensor) -> Tensor:
+        """The latents in what the denoiser is given, which is what a tap at the role `denoiser_in` sees."""
+        return x
 
     def _predict(self, latents: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
         self._passes.append((latents, timestep, condition))
@@ -227,7 +231,7 @@ class DiffusionSubject(Subject[Tensor]):
         self, prompts: Sequence[Prompt], sampling: Sampling
     ) -> tuple[Guidance, Callable[[Sequence[int]], Conditioning]]:
         """The guidance of a sampling, and what the denoiser gets for prompts of given numbers."""
-        guidance = self.guidance(sampling)
+        guidance = self.guidance(sampling).rescaled(sampling.guidance_rescale)
         distinct, index = self.text.distinct(self, prompts)
         null = self.empty(distinct) if guidance.needs_null_text else None
         return guidance, lambda rows: guidance.condition(distinct.rows(index[list(rows)]), null)

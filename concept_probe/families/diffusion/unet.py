@@ -1,25 +1,33 @@
-"""Text-to-image pipelines with a U-Net: StableDiffusionPipeline and StableDiffusionXLPipeline."""
+"""Pipelines with a U-Net: Stable Diffusion 1, 2 and XL, in the classes that draw, paint in, refine or take few steps."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
-from concept_probe.families.diffusion.guidance import Guidance, classifier_free
+from concept_probe.families.diffusion.guidance import Distilled, Guidance, classifier_free
 from concept_probe.families.diffusion.schedule import NoiseSchedule
 from concept_probe.families.diffusion.schedulers import refuse_unsaid_flow
 from concept_probe.families.diffusion.sites import cross_attentions, unet_sites
 from concept_probe.families.diffusion.subject import DiffusionSubject
+from concept_probe.families.diffusion.unet_inputs import guidance_embedding, painted_in, score_ids, size_ids
+from concept_probe.families.diffusion.unet_refused import paints_in, refuse_inputs, refuse_pipeline
 from concept_probe.families.parts import unwrapped
+from concept_probe.families.subject import SAMPLING
 from concept_probe.families.text.clip import ClipEncoders
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.types import Sampling, Site
 
 
 class UNetSubject(DiffusionSubject):
-    """A U-Net pipeline: one or two CLIP text encoders, a U-Net with cross-attention, an autoencoder."""
+    """A U-Net pipeline: one or two CLIP text encoders, a U-Net with cross-attention, an autoencoder.
+
+    Whatever the class of its pipeline, it draws a picture from a prompt and noise alone. A U-Net made for inpainting is
+    given a mask that covers everything and an empty (mid-grey) picture under it; a refiner is asked for a whole picture.
+    """
 
     family = "unet"
     denoiser = "unet"
@@ -29,12 +37,14 @@ class UNetSubject(DiffusionSubject):
         self._token_paths = {
             f"{p}.{key}" for p in cross_attentions(self.components[self.denoiser]) for key in ("to_k", "to_v")
         }
+        self._empty_picture: Tensor | None = None
 
     @classmethod
     def adopt(cls, name: str, pipeline: Any) -> Self:
-        _refuse(name, pipeline)
+        refuse_pipeline(name, pipeline)
         subject = cls(name, pipeline)
         subject.schedule  # noqa: B018  (raises for one that is not of the U-Net's kind)
+        _say(name, pipeline)
         return subject
 
     def axis(self, site: Site) -> Literal["token", "patch"]:
@@ -50,10 +60,9 @@ class UNetSubject(DiffusionSubject):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of the latents of one picture."""
-        config = self.pipeline.unet.config
-        size = config.sample_size
+        size = self.pipeline.unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
-        return config.in_channels, height, width
+        return self.pipeline.vae.config.latent_channels, height, width
 
     @property
     def picture_size(self) -> tuple[int, int]:
@@ -66,68 +75,71 @@ class UNetSubject(DiffusionSubject):
         return height * width
 
     def guidance(self, sampling: Sampling) -> Guidance:
+        if self.pipeline.unet.config.time_cond_proj_dim is not None:
+            return Distilled(sampling.guidance - 1)
         return classifier_free(sampling.guidance)
 
+    def check_by_running(self) -> None:
+        if paints_in(self.pipeline):
+            self._uncovered()
+
+    def seen_latents(self, x: Tensor) -> Tensor:
+        return x[:, : self.latent_shape[0]]
+
     def _forward(self, latents: Tensor, timestep: Tensor, text: Conditioning) -> Tensor:
-        _refuse_inputs(self.name, self.pipeline.unet.config)  # an adapter may have come since
+        config = self.pipeline.unet.config
+        refuse_inputs(self.name, config)  # an adapter may have come since
         added = None if text.pooled is None else {"text_embeds": text.pooled, "time_ids": self._sizes(latents)}
-        states = text.states.to(latents.dtype)
+        seen = painted_in(latents, self._uncovered()) if paints_in(self.pipeline) else latents
         return self.components[self.denoiser](
-            latents, timestep, encoder_hidden_states=states, added_cond_kwargs=added, return_dict=False
+            seen,
+            timestep,
+            encoder_hidden_states=text.states.to(latents.dtype),
+            timestep_cond=self._weight(text, latents, config.time_cond_proj_dim),
+            added_cond_kwargs=added,
+            return_dict=False,
         )[0]
 
+    def _weight(self, text: Conditioning, latents: Tensor, width: int | None) -> Tensor | None:
+        """The embedding (n, width) of the weight of guidance, for a U-Net that reads one; a condition that says none is
+        read at the weight that pictures are drawn with unless another is asked for."""
+        if width is None:
+            return None
+        w = text.guidance
+        if w is None:
+            w = torch.full((len(latents),), SAMPLING.guidance - 1, device=latents.device)
+        return guidance_embedding(w, width).to(latents)
+
     def _sizes(self, latents: Tensor) -> Tensor:
-        """(n, 6): original size, place of the crop and target size of each picture (arXiv 2307.01952, section 2.2)."""
-        height, width = self.picture_size
-        ids = torch.tensor([[height, width, 0, 0, height, width]], device=latents.device, dtype=latents.dtype)
-        return ids.expand(len(latents), -1)
+        if self.pipeline.config.get("requires_aesthetics_score", False):
+            return score_ids(self.picture_size, latents, self.moment.branches)
+        return size_ids(self.picture_size, latents)
+
+    @torch.no_grad()
+    def _uncovered(self) -> Tensor:
+        """(1, c, h, w): the latents of a mid-grey picture, which is what a mask over everything leaves of one. Kept from
+        the first time on."""
+        if self._empty_picture is None:
+            with self.pristine():
+                grey = torch.full((1, 3, *self.picture_size), 0.5, device=self.device)
+                self._empty_picture = self.latents(grey)
+        return self._empty_picture
 
 
-def _refuse(name: str, pipeline: Any) -> None:
-    """Raise ValueError for a pipeline that lacks a part, or whose U-Net reads or predicts anything else than this
-    family gives it."""
-    for part in ("text_encoder", "unet", "vae"):
-        if getattr(pipeline, part, None) is None:
-            raise ValueError(
-                f"{name}: the pipeline has no {part}, which this family needs (refiners have no text_encoder)"
-            )
-    unet, vae = pipeline.unet.config, pipeline.vae.config
-    _refuse_inputs(name, unet)
-    if unet.in_channels != vae.latent_channels:
-        raise ValueError(
-            f"{name}: the U-Net reads {unet.in_channels} channels and the autoencoder has {vae.latent_channels}: it is "
-            "made for inpainting or the like, or the two belong to different models"
+def _say(name: str, pipeline: Any) -> None:
+    """Warn where a picture from a prompt alone is not what the pipeline is for."""
+    kind = type(pipeline).__name__
+    if paints_in(pipeline):
+        said = (
+            "paints in, and is asked for pictures from a prompt alone: its mask covers everything, over a grey picture"
         )
-    encoders = [e for e in (pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)) if e is not None]
-    width, read = sum(e.config.hidden_size for e in encoders), unet.cross_attention_dim
-    if set(read if isinstance(read, list | tuple) else [read]) != {width}:
-        raise ValueError(
-            f"{name}: the U-Net reads a text {read} wide and the text encoders give {width}: they belong to different models"
+    elif getattr(pipeline, "text_encoder", None) is None:
+        said = (
+            "has no text_encoder beside text_encoder_2, as a refiner has not: it was trained to finish pictures, and is "
+            "asked here for whole ones, from noise; judge its pictures with care, or give the base model"
         )
-    if (unet.addition_embed_type is not None) != (len(encoders) > 1):
-        raise ValueError(
-            f"{name}: the U-Net reads {'a' if unet.addition_embed_type else 'no'} pooled text and the pipeline has "
-            f"{len(encoders)} text encoder{'s' * (len(encoders) > 1)}: they belong to different models"
-        )
-
-
-def _refuse_inputs(name: str, unet: Any) -> None:
-    """Raise ValueError where a U-Net, by its configuration, asks for more than latents, time and text."""
-    if unet.time_cond_proj_dim is not None:
-        raise ValueError(f"{name}: the U-Net reads a guidance embedding (time_cond_proj_dim), which is not supported")
-    if unet.encoder_hid_dim_type is not None:
-        raise ValueError(
-            f"{name}: the U-Net reads pictures or another projection beside the text (encoder_hid_dim_type "
-            f"{unet.encoder_hid_dim_type!r}), as with an IP-adapter, which is not supported; unload it first "
-            "(pipeline.unload_ip_adapter())"
-        )
-    if unet.class_embed_type is not None or unet.num_class_embeds is not None:
-        raise ValueError(
-            f"{name}: the U-Net reads a class label (class_embed_type {unet.class_embed_type!r}, num_class_embeds "
-            f"{unet.num_class_embeds!r}), which is not supported"
-        )
-    if unet.addition_embed_type not in (None, "text_time"):
-        raise ValueError(
-            f"{name}: the U-Net reads something beside the text (addition_embed_type {unet.addition_embed_type!r}), which is "
-            "not supported"
-        )
+    elif hasattr(pipeline, "get_timesteps"):  # it starts from pictures that it is given
+        said = "holds a text-to-image model and is asked as one: from noise alone, without a picture to start from"
+    else:
+        return
+    warnings.warn(f"{name}: {kind} {said}", stacklevel=4)

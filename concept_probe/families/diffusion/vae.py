@@ -21,7 +21,8 @@ def decoded(vae: Any, latents: Tensor) -> Tensor:
 
 def encoded(vae: Any, images: Tensor) -> Tensor:
     """Pictures (n, 3, h, w) in 0..1 to latents in the denoiser's units: the mean of the posterior."""
-    mean = _run(vae, "encode", images * 2 - 1).mean
+    encoding = _run(vae, "encode", images * 2 - 1)
+    mean = encoding if isinstance(encoding, Tensor) else encoding.mean  # some make latents and no distribution of them
     shift, scale = _units(vae, mean)
     return (mean - shift) / scale
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from concept_probe.families.subject import Subject
 
 
+TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+"""Component of a pipeline that is a text encoder, to that which spells for it."""
+
+
 @dataclass(frozen=True)
 class ClipEncoders(TextEncoders):
     """One or two CLIP text encoders, their states side by side."""
@@ -35,18 +39,14 @@ class ClipEncoders(TextEncoders):
 
     @classmethod
     def of(cls, pipeline: Any) -> ClipEncoders:
-        """Stable Diffusion reads one encoder's final norm; SDXL the last layer but one of two, and a projection."""
-        if getattr(pipeline, "text_encoder_2", None) is None:
-            encoder = unwrapped(pipeline.text_encoder)
-            return cls(
-                {"text_encoder": encoder},
-                {"text_encoder": pipeline.tokenizer},
-                {"text_encoder": final_norm(encoder)},
-                None,
-            )
-        encoders = {name: unwrapped(getattr(pipeline, name)) for name in ("text_encoder", "text_encoder_2")}
-        tokenizers = {"text_encoder": pipeline.tokenizer, "text_encoder_2": pipeline.tokenizer_2}
-        return cls(encoders, tokenizers, {c: _last_but_one(e) for c, e in encoders.items()}, "text_encoder_2")
+        """Stable Diffusion reads one encoder's final norm; SDXL the last layer but one of two, and a projection. A refiner
+        of SDXL has the second of them alone."""
+        named = {name: unwrapped(getattr(pipeline, name, None)) for name in TOKENIZERS}
+        encoders = {name: encoder for name, encoder in named.items() if encoder is not None}
+        tokenizers = {name: getattr(pipeline, TOKENIZERS[name]) for name in encoders}
+        pools = "text_encoder_2" in encoders
+        reads = {name: _last_but_one(e) if pools else final_norm(e) for name, e in encoders.items()}
+        return cls(encoders, tokenizers, reads, "text_encoder_2" if pools else None)
 
     def sites(self) -> dict[str, tuple[Site, ...]]:
         roles: dict[str, tuple[Site, ...]] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from concept_probe.families.weights import base_of
 from concept_probe.types import Site
 
 
@@ -35,7 +36,7 @@ def text_layers(encoder: nn.Module) -> tuple[str, list[nn.Module]]:
 
 def _is_text_layer(module: nn.Module) -> bool:
     mlp = getattr(module, "mlp", None)
-    return hasattr(module, "self_attn") and isinstance(getattr(mlp, "fc2", None), nn.Linear)
+    return hasattr(module, "self_attn") and isinstance(base_of(getattr(mlp, "fc2", None)), nn.Linear)
 
 
 def final_norm(encoder: nn.Module) -> str:

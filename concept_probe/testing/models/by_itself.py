@@ -1,0 +1,63 @@
+"""What a pipeline draws when it is called itself, from the noise that a subject begins with: the control of a family."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import diffusers
+import torch
+from torch import Tensor
+
+from concept_probe.types import Query, Sampling
+
+
+def drawn_by_itself(
+    pipeline: Any, queries: Sequence[Query], shape: Sequence[int], sampling: Sampling, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """Latents (n, ...) and pictures (n, 3, h, w) in 0..1 of queries, by the pipeline's own `__call__`.
+
+    `shape` is that of one picture's noise; `options` are told to the call besides, those that it takes.
+    """
+    if isinstance(pipeline, diffusers.StableDiffusionImg2ImgPipeline):  # it takes no noise to begin with
+        pipeline = cast(Any, diffusers.StableDiffusionPipeline)(**pipeline.components, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    takes = inspect.signature(pipeline.__call__).parameters
+    drawn = []
+    for kind in ("latent", "pt"):
+        sources = [torch.Generator("cpu").manual_seed(q.seed) for q in queries]
+        noise = torch.stack([torch.randn(tuple(shape), generator=source) for source in sources])
+        asked = {
+            "prompt": [q.prompt.text for q in queries],
+            "num_inference_steps": sampling.steps,
+            "guidance_scale": sampling.guidance,
+            "guidance_rescale": sampling.guidance_rescale,
+            "generator": sources,
+            "latents": noise.to(pipeline.device, pipeline.dtype),
+            "output_type": kind,
+            **_picture(pipeline, takes, len(queries)),
+            **options,
+        }
+        if isinstance(pipeline, diffusers.StableDiffusionXLImg2ImgPipeline):  # the one that takes noise as it will be
+            pipeline.scheduler.set_timesteps(sampling.steps)
+            asked["latents"] = asked["latents"] * pipeline.scheduler.init_noise_sigma
+        own: Any = pipeline
+        with torch.no_grad():
+            drawn.append(own(**{name: value for name, value in asked.items() if name in takes}).images)
+    return drawn[0], drawn[1].float()
+
+
+def _picture(pipeline: Any, takes: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """For a call that starts from a picture: a mid-grey one, of which nothing is to be kept."""
+    if "image" not in takes:
+        return {}
+    size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    grey = torch.zeros(count, 3, size, size, device=pipeline.device)
+    out: dict[str, Any] = {"image": grey, "strength": 1.0}
+    if "mask_image" in takes:
+        out["mask_image"] = torch.ones_like(grey[:, :1])
+        with torch.no_grad():  # its mean, where the call would draw from the posterior
+            mean = pipeline.vae.encode(grey.to(pipeline.dtype)).latent_dist.mode()
+        out["masked_image_latents"] = mean * pipeline.vae.config.scaling_factor
+    return out

@@ -1,0 +1,104 @@
+"""Every kind of Stable Diffusion draws what its pipeline draws when it is called itself."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+
+from concept_probe.activations import tap
+from concept_probe.families import UNetSubject, adopt, load
+from concept_probe.families.diffusion.schedulers import REFUSED, SCHEDULES, schedule_of
+from concept_probe.testing.models import save_model
+from concept_probe.testing.models.by_itself import drawn_by_itself
+from concept_probe.testing.models.diffusion import tiny_sd
+from concept_probe.testing.models.pipelines import NOISY, PIPELINES
+from concept_probe.types import Prompt, Query, Sampling
+
+QUERIES = [Query(Prompt("a cat", "cat"), 1), Query(Prompt("the dog"), 2)]
+RARE = ("SD", "SDXL")
+"""Kinds whose every law is kept elsewhere."""
+
+
+def subject_of(name: str) -> UNetSubject:
+    kind = PIPELINES[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return adopt(kind.make(), name, **kind.options)
+
+
+def assert_drawn_as_by_itself(subject: UNetSubject, sampling: Sampling, **options: Any) -> None:
+    """To rounding, which guidance and the sampler make larger than that of one pass."""
+    latents, pictures = drawn_by_itself(subject.pipeline, QUERIES, subject.latent_shape, sampling, **options)
+    ours = subject.sample(QUERIES, sampling)
+    torch.testing.assert_close(ours, latents, atol=2e-5 * float(latents.abs().max()), rtol=0)
+    torch.testing.assert_close(subject.generate(QUERIES, sampling), pictures, atol=2e-6, rtol=0)
+    assert float((ours[0] - ours[1]).abs().max()) > 1e-2  # prompts and seeds reach it
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_latents_and_pictures_are_the_pipelines_own(name):
+    subject, kind = subject_of(name), PIPELINES[name]
+    assert_drawn_as_by_itself(subject, kind.sampling, **kind.options)
+    if kind.sampling.guidance > 1:  # and the prompt matters to it
+        other = subject.sample([Query(Prompt("red"), q.seed) for q in QUERIES], kind.sampling)
+        assert not torch.allclose(other, subject.sample(QUERIES, kind.sampling), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", [name for name in PIPELINES if name not in RARE])
+def test_a_tap_that_only_looks_changes_no_bit_and_what_is_saved_loads(name, tmp_path):
+    subject, kind = subject_of(name), PIPELINES[name]
+    before, seen = subject.sample(QUERIES, kind.sampling), []
+    sites = [subject.sites(role)[0] for role in subject.roles() if subject.sites(role)[0].side != "weight"]
+    with tap(subject, {site: lambda x, moment: seen.append(x) for site in sites}):
+        assert torch.equal(subject.sample(QUERIES, kind.sampling), before)
+    assert len(seen) >= len(sites)
+    if "LoRA" in name or "inversion" in name:  # what is in memory alone
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        again: Any = load(save_model(subject, tmp_path), **kind.options)
+    assert again.weight_hash() == subject.weight_hash()
+    assert torch.equal(again.sample(QUERIES, kind.sampling), before)
+
+
+def configured(kind: type, **more: Any) -> Any:
+    takes = inspect.signature(kind.__init__).parameters
+    options = {**NOISY, "clip_sample": False, **more}
+    return kind(**{name: value for name, value in options.items() if name in takes})
+
+
+SCHEDULERS = {
+    **{name: (name, {}) for name in SCHEDULES if not name.startswith("Flow")},
+    "sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True}),
+    "Euler, zero SNR": ("EulerDiscreteScheduler", {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}),
+    "velocity": ("UniPCMultistepScheduler", {"prediction_type": "v_prediction", "timestep_spacing": "trailing"}),
+}
+
+
+@pytest.fixture(scope="module")
+def plain() -> UNetSubject:
+    return tiny_sd()
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_takes_the_steps_that_the_pipeline_takes(plain, name):
+    kind, options = SCHEDULERS[name]
+    plain.pipeline.scheduler = configured(getattr(diffusers, kind), **options)
+    assert_drawn_as_by_itself(plain, Sampling(steps=4, guidance=3.0))
+
+
+def test_every_scheduler_that_a_pipeline_takes_is_known_or_refused_by_name(plain):
+    plain.pipeline.scheduler = diffusers.DDIMScheduler()
+    names = {kind.__name__ for kind in plain.pipeline.scheduler.compatibles}
+    assert len(names) > 10 and names <= {*SCHEDULES, *REFUSED}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_scheduler_that_cannot_be_followed_is_refused_with_the_mend(name):
+    with pytest.raises(ValueError, match=rf"the scheduler {name} .*give the pipeline"):
+        schedule_of(type(name, (), {})())
