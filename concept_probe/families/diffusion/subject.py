@@ -104,10 +104,7 @@ class DiffusionSubject(Subject[Tensor]):
         return self.text.tokenise(prompts_of(prompts))
 
     def encode(self, prompts: Sequence[Prompt], *, batch: int = 64) -> Conditioning:
-        """What the denoiser reads of `prompts`; neither it nor the autoencoder runs.
-
-        Differentiable: gradients reach whatever a tap puts in.
-        """
+        """What the denoiser reads of `prompts`; text encoders run alone. Gradients reach whatever a tap puts in."""
         prompts = prompts_of(prompts)
         return self.text.encode(self, prompts, range(len(prompts)), batch=batch)
 
@@ -119,7 +116,7 @@ class DiffusionSubject(Subject[Tensor]):
     def with_null_text(self, condition: Conditioning, rows: Tensor) -> Conditioning:
         """`condition` with what guidance has for the empty prompt, which `rows`, bool (n,), are the encoding of.
 
-        That is the encoding itself, or zeros where the pipeline was trained so. Gradients reach the other rows.
+        That is the encoding itself, or zeros where the pipeline was trained so. Gradients reach the others.
         """
         return condition.zeroed(rows) if self._zeroed else condition
 
@@ -134,8 +131,8 @@ class DiffusionSubject(Subject[Tensor]):
     def predict(self, seen: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         """What the denoiser predicts of `seen` (n, ...) at `timesteps` (n,) under `condition` (n rows), with gradients.
 
-        `seen` are latents as a schedule scales them: `seen_latents` of what a tap at the role `denoiser_in` sees. Outside a trajectory the
-        moment has no step, and row i is prompt i.
+        `seen` are latents as a schedule scales them, see `seen_latents`. Outside a trajectory the moment has no step, and
+        row i is prompt i.
         """
         moment = Moment(tuple(range(len(seen))), ("cond",) * len(seen), token_kinds=condition.kinds)
         with self.during(moment):
@@ -145,10 +142,9 @@ class DiffusionSubject(Subject[Tensor]):
         """What the denoiser predicts of `rows` of the pass under way, had each been asked for its row of `condition`.
 
         None: what each was asked for anyway, which makes a difference where the denoiser has been changed meanwhile.
-        For taps: (n, ...) of one more pass over the same latents at the same timestep. Every tap meets that pass
-        too, its moment `nested`, and the rows that are asked for a text `uncond` as those of a negative prompt. A tap
-        that changes predictions must leave it alone: what comes back is what the model says, and one that asks would
-        ask for ever. Raises RuntimeError outside a pass of the denoiser.
+        For taps: (n, ...) of one more pass over the same latents at the same timestep. Every tap meets it too, its
+        moment `nested`, rows that are asked for a text `uncond` as those of a negative prompt. A tap that changes
+        predictions must leave it alone, or it would ask for ever. Raises RuntimeError outside a pass of the denoiser.
         """
         if not self._passes:
             raise RuntimeError(f"{self.name}: the denoiser is not at work, so there are no latents to look at again")
@@ -164,7 +160,7 @@ class DiffusionSubject(Subject[Tensor]):
             return self._predict(latents[index], timestep if timestep.ndim == 0 else timestep[index], condition)
 
     def seen_latents(self, x: Tensor) -> Tensor:
-        """The latents in what the denoiser is given, which is what a tap at the role `denoiser_in` sees."""
+        """The latents in what a tap at the role `denoiser_in` sees, which some denoisers are given more with."""
         return x
 
     def _predict(self, latents: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
@@ -202,8 +198,7 @@ class DiffusionSubject(Subject[Tensor]):
         """Pictures of `queries`, float32 (n, 3, h, w) in 0..1, on the subject's device; no gradients.
 
         A query's noise comes from its seed alone. Equal prompts share one pass through the text encoders, where the
-        moment names the first of them; the empty prompt, where guidance asks for it, is row -1. A pixel
-        that overflows is NaN, and warned of.
+        moment names the first of them; the empty prompt of guidance is row -1. A pixel that overflows is NaN, and warned of.
         """
         with torch.no_grad():
             batches = self._batches(queries_of(queries), sampling)
@@ -292,8 +287,8 @@ class DiffusionSubject(Subject[Tensor]):
     def denoising_loss(self, latents: Tensor, prompts: Sequence[Prompt], generator: torch.Generator) -> Tensor:
         """Mean squared error of the denoiser at random timesteps, a scalar with gradients.
 
-        `latents` (n, ...) in the denoiser's units; timesteps and noise come from `generator`, a CPU one. Text
-        encoders run inside, so gradients reach taps and parameters of every component but the autoencoder.
+        `latents` (n, ...) in the denoiser's units; timesteps and noise come from `generator`, a CPU one. Gradients
+        reach taps and parameters of every component but the autoencoder.
         """
         prompts = prompts_of(prompts)
         if len(prompts) != len(latents):

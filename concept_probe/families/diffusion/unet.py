@@ -8,9 +8,9 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from concept_probe.families.diffusion.flow import refuse_unsaid_flow
 from concept_probe.families.diffusion.guidance import Distilled, Guidance, classifier_free
 from concept_probe.families.diffusion.schedule import NoiseSchedule
-from concept_probe.families.diffusion.schedulers import refuse_unsaid_flow
 from concept_probe.families.diffusion.sites import cross_attentions, unet_sites
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.families.diffusion.unet_inputs import guidance_embedding, painted_in, score_ids, size_ids
