@@ -37,7 +37,7 @@ def tokenizer(pad: str = "<|endoftext|>") -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=list(dict.fromkeys(merges)), model_max_length=LENGTH, pad_token=pad)
 
 
-def text_config(width: int, act: str, words: CLIPTokenizer, layers: int = 2) -> CLIPTextConfig:
+def tiny_text_config(width: int, act: str, words: CLIPTokenizer, layers: int = 2) -> CLIPTextConfig:
     # The libraries annotate these arguments more narrowly than they take them.
     special: dict[str, Any] = {
         "bos_token_id": words.bos_token_id,
@@ -57,7 +57,7 @@ def text_config(width: int, act: str, words: CLIPTokenizer, layers: int = 2) -> 
     )
 
 
-def unet(width: int, **more) -> UNet2DConditionModel:
+def tiny_unet(width: int, **more) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=8,
         out_channels=4,
@@ -72,7 +72,7 @@ def unet(width: int, **more) -> UNet2DConditionModel:
     )
 
 
-def vae() -> AutoencoderKL:
+def tiny_vae() -> AutoencoderKL:
     return cast(Any, AutoencoderKL)(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -89,10 +89,10 @@ def tiny_sd(seed: int = 0) -> UNetSubject:
         torch.manual_seed(seed)
         words = tokenizer()
         pipeline = cast(Any, StableDiffusionPipeline)(
-            vae=vae(),
-            text_encoder=CLIPTextModel(text_config(16, "relu", words)),
+            vae=tiny_vae(),
+            text_encoder=CLIPTextModel(tiny_text_config(16, "relu", words)),
             tokenizer=words,
-            unet=unet(16),
+            unet=tiny_unet(16),
             scheduler=DDIMScheduler(
                 beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
             ),
@@ -109,12 +109,12 @@ def tiny_sdxl(seed: int = 0) -> UNetSubject:
         torch.manual_seed(seed)
         words, words_2 = tokenizer(), tokenizer(pad="!")
         pipeline = cast(Any, StableDiffusionXLPipeline)(
-            vae=vae(),
-            text_encoder=CLIPTextModel(text_config(16, "quick_gelu", words)),
-            text_encoder_2=CLIPTextModelWithProjection(text_config(24, "gelu", words_2)),
+            vae=tiny_vae(),
+            text_encoder=CLIPTextModel(tiny_text_config(16, "quick_gelu", words)),
+            text_encoder_2=CLIPTextModelWithProjection(tiny_text_config(24, "gelu", words_2)),
             tokenizer=words,
             tokenizer_2=words_2,
-            unet=unet(
+            unet=tiny_unet(
                 40,
                 transformer_layers_per_block=(1, 2),
                 use_linear_projection=True,

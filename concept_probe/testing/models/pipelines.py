@@ -10,7 +10,7 @@ import diffusers
 import torch
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from concept_probe.testing.models.diffusion import text_config, tiny_sd, tiny_sdxl, tokenizer, unet
+from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl, tiny_text_config, tiny_unet, tokenizer
 from concept_probe.types import Sampling
 
 NOISY: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -48,9 +48,9 @@ def _second() -> Any:
     return _of(
         "StableDiffusionPipeline",
         tiny_sd,
-        text_encoder=CLIPTextModel(text_config(16, "gelu", words, layers=3)),
+        text_encoder=CLIPTextModel(tiny_text_config(16, "gelu", words, layers=3)),
         tokenizer=words,
-        unet=unet(16, use_linear_projection=True),
+        unet=tiny_unet(16, use_linear_projection=True),
         scheduler=diffusers.DDIMScheduler(
             **NOISY,
             clip_sample=False,
@@ -62,7 +62,7 @@ def _second() -> Any:
 
 
 def _lcm(kind: str) -> Any:
-    return _of(kind, tiny_sd, unet=unet(16, time_cond_proj_dim=8), scheduler=diffusers.LCMScheduler(**NOISY))
+    return _of(kind, tiny_sd, unet=tiny_unet(16, time_cond_proj_dim=8), scheduler=diffusers.LCMScheduler(**NOISY))
 
 
 def _turbo() -> Any:
@@ -72,10 +72,10 @@ def _turbo() -> Any:
 
 def _refiner(kind: str = "StableDiffusionXLImg2ImgPipeline") -> Any:
     words = tokenizer(pad="!")
-    reads = unet(
+    reads = tiny_unet(
         24, addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=5 * 8 + 24
     )
-    second = CLIPTextModelWithProjection(text_config(24, "gelu", words))
+    second = CLIPTextModelWithProjection(tiny_text_config(24, "gelu", words))
     parts: dict[str, Any] = {"text_encoder": None, "tokenizer": None, "text_encoder_2": second, "tokenizer_2": words}
     pipeline = _of(kind, tiny_sdxl, unet=reads, **parts)
     pipeline.register_to_config(requires_aesthetics_score=True, force_zeros_for_empty_prompt=False)
@@ -83,7 +83,7 @@ def _refiner(kind: str = "StableDiffusionXLImg2ImgPipeline") -> Any:
 
 
 def _painting_xl() -> Any:
-    reads = unet(
+    reads = tiny_unet(
         40,
         in_channels=9,
         addition_embed_type="text_time",
@@ -121,7 +121,7 @@ PIPELINES: dict[str, TinyPipeline] = {
     "SD img2img": TinyPipeline(lambda: _of("StableDiffusionImg2ImgPipeline", tiny_sd)),
     "SD inpaint, 4 channels": TinyPipeline(lambda: _of("StableDiffusionInpaintPipeline", tiny_sd)),
     "SD inpaint, 9 channels": TinyPipeline(
-        _seeded(lambda: _of("StableDiffusionInpaintPipeline", tiny_sd, unet=unet(16, in_channels=9)))
+        _seeded(lambda: _of("StableDiffusionInpaintPipeline", tiny_sd, unet=tiny_unet(16, in_channels=9)))
     ),
     "SDXL img2img": TinyPipeline(lambda: _of("StableDiffusionXLImg2ImgPipeline", tiny_sdxl)),
     "SDXL refiner": TinyPipeline(_seeded(_refiner)),
