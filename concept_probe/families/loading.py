@@ -11,6 +11,8 @@ import torch
 import transformers
 
 from concept_probe.families.check import check_subject
+from concept_probe.families.diffusion.dit.flux import FluxSubject
+from concept_probe.families.diffusion.dit.stable_diffusion_3 import StableDiffusion3Subject
 from concept_probe.families.diffusion.reading import pipeline_index
 from concept_probe.families.diffusion.unet import UNetSubject
 from concept_probe.families.gguf import converted
@@ -23,8 +25,10 @@ from concept_probe.registry import Registry, UnknownName, look_up
 FAMILIES: Registry[type[Subject[Any]]] = Registry(
     "families",
     {
+        "FluxPipeline": FluxSubject,
         "LanguageModel": CausalLMSubject,
         "LatentConsistencyModelPipeline": UNetSubject,
+        "StableDiffusion3Pipeline": StableDiffusion3Subject,
         "StableDiffusionImg2ImgPipeline": UNetSubject,
         "StableDiffusionInpaintPipeline": UNetSubject,
         "StableDiffusionPipeline": UNetSubject,

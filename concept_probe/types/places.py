@@ -70,8 +70,9 @@ class Moment:
     step: int | None = None
     """Of pictures, the pass of the denoiser along the trajectory: 0 is the first, noisiest. Schedulers of second order
     take two for a denoising step, see `DiffusionSubject.passes`. Of texts, how many tokens were written before."""
-    timestep: int | None = None
-    timesteps: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
+    timestep: float | None = None
+    """What the denoiser is told of the noise: a whole number, or, of flow models, 1000 sigma or so."""
+    timesteps: tuple[float, ...] | None = field(default=None, compare=False, repr=False)
     """The timestep of each pass of the whole trajectory; None outside one."""
     token_kinds: Tensor | None = field(default=None, compare=False, repr=False)
     """Per batch row and text token, an index into TOKEN_KINDS, long (b, t)."""

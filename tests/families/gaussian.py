@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from concept_probe.families.diffusion.dit.layout import shift_by_size
 from concept_probe.families.diffusion.guidance import Guidance, NoGuidance
-from concept_probe.families.diffusion.schedule import Level
+from concept_probe.families.diffusion.schedule import Level, StepLayout
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.encoders import TextEncoders
@@ -67,9 +68,8 @@ class Gaussian(DiffusionSubject):
     def picture_size(self) -> tuple[int, int]:
         return 1, 1
 
-    @property
-    def patches(self) -> int:
-        return 512
+    def steps(self, count: int) -> StepLayout:
+        return StepLayout(count, shift=shift_by_size(self.pipeline.scheduler.config, 512))
 
     def guidance(self, sampling: Sampling) -> Guidance:
         return NoGuidance()

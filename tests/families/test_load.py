@@ -123,8 +123,8 @@ def test_unknown_names_and_folders(tmp_path):
 
 
 def test_another_kind_of_pipeline_is_refused(saved, tmp_path):
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(UnknownName, match=r"pipeline class 'FluxPipeline' not found.*StableDiffusionXLPipeline"):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "KolorsPipeline"}))
+    with pytest.raises(UnknownName, match=r"pipeline class 'KolorsPipeline' not found.*StableDiffusionXLPipeline"):
         load(tmp_path)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from concept_probe.families.diffusion.schedule import Level, NoiseSchedule
+from concept_probe.families.diffusion.schedule import Level, NoiseSchedule, StepLayout
 
 
 def refuse_unsaid_flow(schedule: NoiseSchedule, name: str, denoiser: str) -> None:
@@ -40,9 +41,24 @@ class Flow(NoiseSchedule):
         if scheduler.config.get("invert_sigmas"):
             raise ValueError(f"{type(scheduler).__name__} counts its sigmas up (invert_sigmas), which is not supported")
 
-    def set_steps(self, steps: int, patches: int, device: torch.device) -> None:
-        shift = {"mu": _shift(self.scheduler.config, patches)} if self._by_size else {}
-        self.scheduler.set_timesteps(steps, device=device, **shift)
+    def set_steps(self, steps: StepLayout, device: torch.device) -> None:
+        config, name = self.scheduler.config, type(self.scheduler).__name__
+        more: dict[str, Any] = {}
+        if self._by_size:
+            if steps.shift is None:
+                raise ValueError(
+                    f"{name} shifts its sigmas by the picture's size (use_dynamic_shifting), which pipelines of this class do "
+                    "not tell it; give it a fixed `shift`"
+                )
+            more["mu"] = steps.shift
+        if steps.sigmas is None or config.get("use_flow_sigmas"):
+            self.scheduler.set_timesteps(steps.count, device=device, **more)
+            return
+        if "sigmas" not in inspect.signature(self.scheduler.set_timesteps).parameters:
+            raise ValueError(
+                f"{name} takes no sigmas, which pipelines of this class lay out; give it another scheduler"
+            )
+        self.scheduler.set_timesteps(sigmas=list(steps.sigmas), device=device, **more)
 
     @property
     def starting_std(self) -> Tensor | float:
@@ -79,10 +95,3 @@ class Flow(NoiseSchedule):
     def _by_size(self) -> bool:
         """Whether the levels depend on the picture's size."""
         return bool(self.scheduler.config.get("use_dynamic_shifting"))
-
-
-def _shift(config: Any, patches: int) -> float:
-    """μ, a linear function of the number of patches (arXiv 2403.03206, section 5.3.2, as FLUX lays it out)."""
-    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    return low + (patches - few) * (high - low) / (many - few)

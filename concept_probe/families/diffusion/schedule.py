@@ -21,6 +21,17 @@ the picture x₀, or the flow e - x₀ (arXiv 2210.02747)."""
 
 
 @dataclass(frozen=True)
+class StepLayout:
+    """How a pipeline asks its scheduler for the steps of a picture."""
+
+    count: int
+    sigmas: tuple[float, ...] | None = None
+    """The noise of each step before any shift, where the pipeline says it; None: as the scheduler lays it out."""
+    shift: float | None = None
+    """μ, the shift towards noise, for schedulers that leave it to the pipeline (`use_dynamic_shifting`)."""
+
+
+@dataclass(frozen=True)
 class Level:
     """How much of a picture and of noise there is in what the denoiser sees: x = signal · x₀ + noise · e."""
 
@@ -62,8 +73,8 @@ class NoiseSchedule(abc.ABC):
         return self.scheduler.timesteps
 
     @abc.abstractmethod
-    def set_steps(self, steps: int, patches: int, device: torch.device) -> None:
-        """Lay out `steps` denoising steps of a picture that the denoiser sees as `patches` patches."""
+    def set_steps(self, steps: StepLayout, device: torch.device) -> None:
+        """Lay out the denoising steps of a picture."""
 
     @property
     @abc.abstractmethod

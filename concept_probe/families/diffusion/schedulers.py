@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.families.diffusion.flow import Flow
-from concept_probe.families.diffusion.schedule import Level, NoiseSchedule
+from concept_probe.families.diffusion.schedule import Level, NoiseSchedule, StepLayout
 from concept_probe.registry import look_up
 
 
@@ -24,10 +24,10 @@ def schedule_of(scheduler: Any) -> NoiseSchedule:
     return look_up(SCHEDULES, type(scheduler).__name__, "scheduler class", "SCHEDULES lists them")(scheduler)
 
 
-def with_steps(scheduler: Any, steps: int, patches: int, device: torch.device) -> NoiseSchedule:
-    """The schedule of a copy of the scheduler, with `steps` laid out for a picture of so many patches."""
+def with_steps(scheduler: Any, steps: StepLayout, device: torch.device) -> NoiseSchedule:
+    """The schedule of a copy of the scheduler, with `steps` laid out."""
     schedule = schedule_of(copy.deepcopy(scheduler))
-    schedule.set_steps(steps, patches, device)
+    schedule.set_steps(steps, device)
     return schedule
 
 
@@ -50,8 +50,8 @@ class VariancePreserving(NoiseSchedule):
             raise ValueError(f"{type(scheduler).__name__} predicts a flow without flow sigmas: set use_flow_sigmas")
 
     @final
-    def set_steps(self, steps: int, patches: int, device: torch.device) -> None:
-        self.scheduler.set_timesteps(steps, device=device)
+    def set_steps(self, steps: StepLayout, device: torch.device) -> None:
+        self.scheduler.set_timesteps(steps.count, device=device)
         self._refuse_noise_from_noise()
 
     def _refuse_noise_from_noise(self) -> None:
@@ -146,8 +146,8 @@ class SamplerOnly(NoiseSchedule):
     def __init__(self, scheduler: Any) -> None:
         super().__init__(scheduler, scheduler.config.get("prediction_type", "epsilon"))
 
-    def set_steps(self, steps: int, patches: int, device: torch.device) -> None:
-        self.scheduler.set_timesteps(steps, device=device)
+    def set_steps(self, steps: StepLayout, device: torch.device) -> None:
+        self.scheduler.set_timesteps(steps.count, device=device)
 
     @property
     def starting_std(self) -> Tensor | float:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from concept_probe.families.diffusion.finite import finite_or_warned
 from concept_probe.families.diffusion.guidance import Guidance
 from concept_probe.families.diffusion.reading import read_pipeline
-from concept_probe.families.diffusion.schedule import NoiseSchedule
+from concept_probe.families.diffusion.schedule import NoiseSchedule, StepLayout
 from concept_probe.families.diffusion.schedulers import schedule_of, with_steps
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.families.diffusion.vae import decoded, encoded
@@ -39,9 +39,12 @@ class DiffusionSubject(Subject[Tensor]):
     """The component that denoises."""
 
     def __init__(
-        self, name: str, pipeline: Any, text: TextEncoders, denoiser_roles: Mapping[str, tuple[Site, ...]]
-    ) -> None:
-        super().__init__(name, {k: m for k, m in pipeline.components.items() if isinstance(m, nn.Module)}, pipeline)
+        self, name: str, pipeline: Any, text: TextEncoders, denoiser_roles: Mapping[str, tuple[Site, ...]],
+        ports: Mapping[str, nn.Module] | None = None,
+    ) -> None:  # fmt: skip
+        """`ports`: modules without weights that tensors pass on their way, as further components."""
+        parts = {k: m for k, m in pipeline.components.items() if isinstance(m, nn.Module)}
+        super().__init__(name, parts | dict(ports or {}), pipeline)
         self.text = text
         self.tokenizers = text.tokenizers
         self._roles = {**text.sites(), **denoiser_roles}
@@ -64,11 +67,6 @@ class DiffusionSubject(Subject[Tensor]):
     def picture_size(self) -> tuple[int, int]:
         """(h, w) of a picture, in pixels."""
 
-    @property
-    @abc.abstractmethod
-    def patches(self) -> int:
-        """How many patches the denoiser sees a picture as."""
-
     @abc.abstractmethod
     def guidance(self, sampling: Sampling) -> Guidance:
         """How the weight of guidance reaches this denoiser."""
@@ -76,6 +74,9 @@ class DiffusionSubject(Subject[Tensor]):
     @abc.abstractmethod
     def _forward(self, latents: Tensor, timestep: Tensor, text: Conditioning) -> Tensor:
         """One pass of the denoiser: latents (n, ...) as it sees them, a timestep () or (n,), the prediction (n, ...)."""
+
+    def steps(self, count: int) -> StepLayout:
+        return StepLayout(count)  # how the pipeline asks its scheduler for so many
 
     @property
     def device(self) -> torch.device:
@@ -109,8 +110,7 @@ class DiffusionSubject(Subject[Tensor]):
         return self.text.encode(self, prompts, range(len(prompts)), batch=batch)
 
     @property
-    def _zeroed(self) -> bool:
-        """Whether guidance reads zeros instead of the empty prompt."""
+    def _zeroed(self) -> bool:  # whether guidance reads zeros instead of the empty prompt
         return bool(getattr(self.pipeline.config, "force_zeros_for_empty_prompt", False))
 
     def with_null_text(self, condition: Conditioning, rows: Tensor) -> Conditioning:
@@ -187,12 +187,12 @@ class DiffusionSubject(Subject[Tensor]):
 
     def trajectory(self, seeds: Sequence[int], steps: int) -> Trajectory:
         """A fresh trajectory from the noise of `seeds`, one row each, in `steps` denoising steps."""
-        schedule = with_steps(self.schedule.scheduler, steps, self.patches, self.device)
+        schedule = with_steps(self.schedule.scheduler, self.steps(steps), self.device)
         return Trajectory.start(schedule, seeds, self.latent_shape, device=self.device, dtype=self.dtype)
 
     def passes(self, sampling: Sampling = SAMPLING) -> int:
         """How often a trajectory asks the denoiser: n + 1 times for n steps of PNDM, 2n - 1 of second-order schedulers."""
-        return len(with_steps(self.schedule.scheduler, sampling.steps, self.patches, self.device).timesteps)
+        return len(with_steps(self.schedule.scheduler, self.steps(sampling.steps), self.device).timesteps)
 
     def generate(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Tensor:
         """Pictures of `queries`, float32 (n, 3, h, w) in 0..1, on the subject's device; no gradients.
@@ -236,7 +236,7 @@ class DiffusionSubject(Subject[Tensor]):
         done: Callable[[int], None] = lambda n: None, last: tuple[int, Sequence[Site]] | None = None,
     ) -> Tensor:  # fmt: skip
         """Latents (b, ...) of one batch; with `last` (pass, sites), end once that pass has met those sites."""
-        whole = tuple(map(int, trajectory.timesteps.tolist()))
+        whole = tuple(int(t) if t == int(t) else t for t in trajectory.timesteps.tolist())
         moment = Moment(guidance.rows(rows), guidance.branches(len(rows)), token_kinds=condition.kinds, timesteps=whole)
         for hook in self.hooks:
             if hook.start:

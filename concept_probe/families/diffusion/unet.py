@@ -69,11 +69,6 @@ class UNetSubject(DiffusionSubject):
         _, height, width = self.latent_shape
         return height * self.pipeline.vae_scale_factor, width * self.pipeline.vae_scale_factor
 
-    @property
-    def patches(self) -> int:
-        _, height, width = self.latent_shape
-        return height * width
-
     def guidance(self, sampling: Sampling) -> Guidance:
         if self.pipeline.unet.config.time_cond_proj_dim is not None:
             return Distilled(sampling.guidance - 1)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from concept_probe.types import PAD
 
 
 @dataclass(frozen=True)
@@ -13,7 +17,7 @@ class Conditioning:
     """What the denoiser reads of a list of prompts."""
 
     states: Tensor
-    """(n, t, d); with two text encoders, their states side by side along d."""
+    """(n, t, d); with several text encoders, their states side by side along d, or one after another along t."""
     pooled: Tensor | None
     """(n, d) where the denoiser reads a pooled embedding, else None."""
     kinds: Tensor
@@ -21,16 +25,33 @@ class Conditioning:
 
     guidance: Tensor | None = None
     """(n,) where the denoiser reads a weight of guidance, else None."""
+    mask: Tensor | None = None
+    """(n, t) bool, the states that the denoiser looks at; None: all."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Conditioning]) -> Conditioning:
+        """The rows of all, in their order; what is optional where all have it.
+
+        Where a mask says what is read, shorter rows are filled up to the longest with states that nothing reads.
+        """
+        parts = _level(parts)
+
+        def rows(of: list[Tensor | None]) -> Tensor | None:
+            known = [x for x in of if x is not None]
+            return torch.cat(known) if known and len(known) == len(of) else None
+
+        states, kinds = torch.cat([p.states for p in parts]), torch.cat([p.kinds for p in parts])
+        pooled, guidance, mask = (rows([getattr(p, name) for p in parts]) for name in ("pooled", "guidance", "mask"))
+        return cls(states, pooled, kinds, guidance, mask)
 
     def then(self, other: Conditioning) -> Conditioning:
-        """The rows of this one, then those of `other`; what is optional where both have it."""
-        states, kinds = torch.cat([self.states, other.states]), torch.cat([self.kinds, other.kinds])
-        return Conditioning(states, _both(self.pooled, other.pooled), kinds, _both(self.guidance, other.guidance))
+        """The rows of this one, then those of `other`; see `joined`."""
+        return self.joined([self, other])
 
     def rows(self, index: Tensor) -> Conditioning:
         """The rows `index` (m,), repeats allowed."""
-        pooled, guidance = (None if x is None else x[index] for x in (self.pooled, self.guidance))
-        return Conditioning(self.states[index], pooled, self.kinds[index], guidance)
+        pooled, guidance, mask = (None if x is None else x[index] for x in (self.pooled, self.guidance, self.mask))
+        return Conditioning(self.states[index], pooled, self.kinds[index], guidance, mask)
 
     def zeroed(self, rows: Tensor) -> Conditioning:
         """States and pooled embeddings of zeros at `rows`, bool (n,); gradients reach the others."""
@@ -39,5 +60,18 @@ class Conditioning:
         return replace(self, states=self.states.masked_fill(rows[:, None, None], 0), pooled=pooled)
 
 
-def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return None if a is None or b is None else torch.cat([a, b])
+def _level(parts: Sequence[Conditioning]) -> Sequence[Conditioning]:
+    """Rows of one length, filled up where masks say what is read."""
+    longest = max(part.states.shape[1] for part in parts)
+    return [part if part.states.shape[1] == longest else _filled(part, longest) for part in parts]
+
+
+def _filled(part: Conditioning, length: int) -> Conditioning:
+    more = length - part.states.shape[1]
+    if part.mask is None:
+        raise ValueError(
+            f"conditions of {part.states.shape[1]} and {length} tokens can't stand in one batch: the denoiser reads every "
+            "state, so filling one up would change its picture"
+        )
+    kinds, mask = F.pad(part.kinds, (0, more), value=PAD), F.pad(part.mask, (0, more))
+    return replace(part, states=F.pad(part.states, (0, 0, 0, more)), kinds=kinds, mask=mask)

@@ -57,8 +57,7 @@ class TextEncoders(abc.ABC):
             part = prompts[start : start + batch]
             moment = Moment(tuple(rows[start : start + batch]), (branch,) * len(part))
             parts.append(self.read(subject, part, moment))
-        pooled = None if parts[0].pooled is None else torch.cat([p.pooled for p in parts])
-        return Conditioning(torch.cat([p.states for p in parts]), pooled, torch.cat([p.kinds for p in parts]))
+        return Conditioning.joined(parts)
 
     @final
     def distinct(self, subject: Subject, prompts: Sequence[Prompt]) -> tuple[Conditioning, Tensor]:

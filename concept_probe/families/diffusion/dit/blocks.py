@@ -1,0 +1,66 @@
+"""Which tensor of a transformer block is which: one declaration for each class of block.
+
+Nothing else tells them apart: an attention of FLUX returns the image first and its block the text first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from concept_probe.registry import look_up
+
+ADDED = {"query": "attn.add_q_proj", "key": "attn.add_k_proj", "value": "attn.add_v_proj"}
+OWN = {"query": "attn.to_q", "key": "attn.to_k", "value": "attn.to_v"}
+CROSS = {"query": "attn2.to_q", "key": "attn2.to_k", "value": "attn2.to_v", "out": "attn2"}
+"""Where diffusers puts the projections of the added text, of the image, and of an attention from image to text."""
+
+
+@dataclass(frozen=True)
+class BlockStreams:
+    """One class of transformer block. Paths are inside the block; a path that a block lacks is left out."""
+
+    image: int | None = None
+    """Which item of the block's output is the image stream; None where the output is that one tensor."""
+    text: int | None = None
+    """Which item of the block's output is the text stream; None where it gives none."""
+    of_image: Mapping[str, str] = field(default_factory=dict)
+    """`query`, `key`, `value`, `mlp`, `mlp_value` (the MLP's last matrix): of the image stream alone."""
+    of_text: Mapping[str, str] = field(default_factory=dict)
+    """The same of the text stream alone."""
+    of_both: Mapping[str, str] = field(default_factory=dict)
+    """The same where text and image pass one module as one sequence."""
+    across: Mapping[str, str] = field(default_factory=dict)
+    """`query`, `key`, `value`, `out` of an attention from the image to a text that the blocks leave as it is."""
+    ends: str | None = None
+    """The attribute that is True of a block whose text goes nowhere, so that it gives none."""
+    both: bool = False
+    """Whether the block's output is one tensor with text and image in one sequence."""
+
+
+BLOCKS: Mapping[str, BlockStreams] = {
+    "JointTransformerBlock": BlockStreams(
+        image=1,
+        text=0,
+        of_image=OWN | {"mlp": "ff", "mlp_value": "ff.net.2"},
+        of_text=ADDED | {"mlp": "ff_context", "mlp_value": "ff_context.net.2"},
+        ends="context_pre_only",
+    ),
+    "FluxTransformerBlock": BlockStreams(
+        image=1,
+        text=0,
+        of_image=OWN | {"mlp": "ff", "mlp_value": "ff.net.2"},
+        of_text=ADDED | {"mlp": "ff_context", "mlp_value": "ff_context.net.2"},
+    ),
+    "FluxSingleTransformerBlock": BlockStreams(
+        image=1, text=0, of_both=OWN | {"mlp": "proj_mlp", "mlp_value": "proj_out"}
+    ),
+}
+"""By class name."""
+
+
+def block_of(module: nn.Module) -> BlockStreams:
+    """The declaration of a block. Raises UnknownName for a class that has none."""
+    return look_up(BLOCKS, type(module).__name__, "class of transformer block", "BLOCKS lists them")

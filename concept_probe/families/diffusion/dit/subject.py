@@ -1,0 +1,172 @@
+"""Text-to-image pipelines with a diffusion transformer: what all of them share."""
+
+from __future__ import annotations
+
+import abc
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self, final
+
+import torch
+from torch import Tensor
+
+from concept_probe.families.diffusion.dit.ports import PORTS, ports_of
+from concept_probe.families.diffusion.dit.sites import TransformerSites, transformer_sites
+from concept_probe.families.diffusion.guidance import Guidance, classifier_free
+from concept_probe.families.diffusion.schedulers import schedule_of
+from concept_probe.families.diffusion.subject import DiffusionSubject
+from concept_probe.families.parts import unwrapped
+from concept_probe.families.text.conditioning import Conditioning
+from concept_probe.families.text.sequence import SequenceEncoders
+from concept_probe.types import Sampling, Site
+
+
+class DitSubject(DiffusionSubject):
+    """A pipeline of text encoders, a diffusion transformer and an autoencoder. A subclass knows one class of pipeline.
+
+    Latents are maps (n, c, h, w) everywhere outside `_run`, also where the transformer reads them packed.
+    """
+
+    family = "dit"
+    denoiser = "transformer"
+    needs: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer", "transformer", "vae")
+    """Parts that the pipeline must have."""
+    blocks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
+    """Paths of the lists of blocks, in the order of the forward pass."""
+    embedders: ClassVar[tuple[str, ...]] = ("context_embedder",)
+    """Paths of what brings the text to the width of the stream."""
+    pooled: ClassVar[bool] = False
+    """Whether the transformer reads a pooled text."""
+    patch: ClassVar[int] = 2
+    """How many rows and columns of the latents a patch takes."""
+
+    def __init__(self, name: str, pipeline: Any) -> None:
+        transformer = unwrapped(pipeline.transformer)
+        self._found: TransformerSites = transformer_sites(self.denoiser, transformer, self.blocks, self.embedders)
+        self.ports = ports_of(transformer)
+        roles = {**self.ports.sites(pooled=self.pooled), **self._found.roles}
+        super().__init__(name, pipeline, self.read_text(pipeline), roles, {PORTS: self.ports})
+        self._size = self.own_size(pipeline)
+
+    @classmethod
+    def adopt(cls, name: str, pipeline: Any) -> Self:
+        for part in cls.needs:
+            if getattr(pipeline, part, None) is None:
+                raise ValueError(
+                    f"{name}: the pipeline has no {part}, which {type(pipeline).__name__} needs here; load it whole"
+                )
+        if getattr(unwrapped(pipeline.transformer), "encoder_hid_proj", None) is not None:
+            raise ValueError(
+                f"{name}: the transformer reads pictures beside the text (encoder_hid_proj), as with an IP-adapter, which is "
+                "not supported; unload it first (pipeline.unload_ip_adapter())"
+            )
+        schedule_of(pipeline.scheduler)
+        cls.refuse(name, pipeline)
+        return cls(name, pipeline)
+
+    @classmethod
+    def refuse(cls, name: str, pipeline: Any) -> None:
+        """Raise ValueError for what a pipeline of this class may have and this family can't give it."""
+        return None
+
+    @classmethod
+    @abc.abstractmethod
+    def read_text(cls, pipeline: Any) -> SequenceEncoders:
+        """The pipeline's text encoders, and what is read of them."""
+
+    @classmethod
+    def own_size(cls, pipeline: Any) -> tuple[int, int]:
+        """(h, w) in pixels of the pictures that the pipeline was made for."""
+        size = getattr(pipeline.transformer.config, "sample_size", None)
+        if size is not None:
+            return size * pipeline.vae_scale_factor, size * pipeline.vae_scale_factor
+        size = getattr(pipeline.vae.config, "sample_size", None)
+        size = size if size is not None else pipeline.default_sample_size * pipeline.vae_scale_factor
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+    @property
+    @final
+    def picture_size(self) -> tuple[int, int]:
+        """(h, w) in pixels; may be set to another, of which `grid` pixels are the smallest step."""
+        return self._size
+
+    @picture_size.setter
+    def picture_size(self, size: tuple[int, int]) -> None:
+        if any(side < 1 or side % self.grid for side in size):
+            raise ValueError(
+                f"{self.name}: a picture of {size} pixels was asked for; both sides are multiples of {self.grid}"
+            )
+        self._size = tuple(size)
+
+    @property
+    def grid(self) -> int:
+        """How many pixels a patch is wide."""
+        return self.pipeline.vae_scale_factor * self.patch
+
+    def conventions(self) -> dict[str, Any]:
+        if self._size == self.own_size(self.pipeline):
+            return super().conventions()
+        return super().conventions() | {"picture_size": list(self._size)}
+
+    @property
+    def channels(self) -> int:
+        """Of the latents."""
+        return self.pipeline.transformer.config.in_channels
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of the latents of one picture."""
+        height, width = (side // self.pipeline.vae_scale_factor for side in self._size)
+        return self.channels, height, width
+
+    @property
+    def patches(self) -> int:
+        """How many patches the transformer sees a picture as."""
+        _, height, width = self.latent_shape
+        return (height // self.patch) * (width // self.patch)
+
+    def guidance(self, sampling: Sampling) -> Guidance:
+        return classifier_free(sampling.guidance)
+
+    def axis(self, site: Site) -> Literal["token", "patch"]:
+        place = (site.path, site.item)
+        if self.is_text(site) or place in self._found.tokens or site == Site(PORTS, "text"):
+            return "token"
+        if site.component == PORTS or place in self._found.patches:
+            return "patch"
+        raise ValueError(
+            f"{self.name}: whether the rows at site {str(site)!r} are tokens or patches is not declared; sites with a role are: "
+            f"{', '.join(self.roles())}"
+        )
+
+    @final
+    def _forward(self, latents: Tensor, timestep: Tensor, text: Conditioning) -> Tensor:
+        times = timestep.expand(len(latents)) if timestep.ndim == 0 else timestep
+
+        def run(x: Tensor, condition: Conditioning) -> Tensor:
+            return self._run(x, times, condition)
+
+        return self.ports(run, latents, text)
+
+    @abc.abstractmethod
+    def _run(self, latents: Tensor, times: Tensor, text: Conditioning) -> Tensor:
+        """One pass of the transformer: latents (n, c, h, w), times (n,) as the scheduler counts, prediction (n, c, h, w)."""
+
+
+def default_of(pipeline: Any, name: str, method: str = "__call__") -> Any:
+    """The default of an argument of a pipeline's method, where a constant of its makers stands nowhere else."""
+    return inspect.signature(getattr(type(pipeline), method)).parameters[name].default
+
+
+def flag(config: Mapping[str, Any], name: str) -> bool:
+    return bool(config.get(name, False))
+
+
+def times_as(latents: Tensor, times: Tensor, span: float = 1000.0) -> Tensor:
+    """Timesteps in the latents' dtype over `span`, as pipelines hand them on."""
+    return times.to(device=latents.device, dtype=latents.dtype) / span if span != 1 else times.to(latents.device)
+
+
+def zeros_for_rotation(tokens: int, like: Tensor) -> Tensor:
+    """(t, 3): text stands at place 0 of the picture."""
+    return torch.zeros(tokens, 3, device=like.device, dtype=like.dtype)

@@ -1,0 +1,102 @@
+"""Tiny random pipelines with a diffusion transformer, of every class that loads."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+
+from concept_probe.families import Subject, adopt
+from concept_probe.testing.models.diffusion import WORDS, tiny_text_config, tokenizer
+
+T5_WIDTH = 24
+SIDE = 16
+"""Of a picture, in pixels."""
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """Spells anything with letters; each word of WORDS is one token."""
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *(f"▁{word}" for word in WORDS)]
+    pieces += [*string.ascii_letters, *string.digits, *"!,.:'-"]
+    vocabulary = [(piece, -1.0 if len(piece) > 1 else -2.0) for piece in pieces]
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=64)
+
+
+def t5(width: int = T5_WIDTH) -> T5EncoderModel:
+    words = t5_tokenizer()
+    config = T5Config(
+        vocab_size=len(words), d_model=width, d_kv=8, d_ff=2 * width, num_layers=2, num_heads=2,
+        feed_forward_proj="gated-gelu", dropout_rate=0.0,
+    )  # fmt: skip
+    return T5EncoderModel(config)
+
+
+def autoencoder(channels: int, **more: Any) -> AutoencoderKL:
+    """Two levels, so that latents are half a picture's size."""
+    return cast(Any, AutoencoderKL)(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=channels,
+        norm_num_groups=4,
+        sample_size=SIDE,
+        **{"shift_factor": 0.1, "scaling_factor": 0.7, "use_quant_conv": False, "use_post_quant_conv": False, **more},
+    )
+
+
+def tiny_sd3(seed: int = 0) -> Subject:
+    """StableDiffusion3Pipeline: two CLIPs and a T5, three joint blocks, the last without a text of its own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        words, words_2 = tokenizer(), tokenizer(pad="!")
+        pipeline = cast(Any, StableDiffusion3Pipeline)(
+            transformer=SD3Transformer2DModel(
+                sample_size=8, patch_size=2, in_channels=4, num_layers=3, attention_head_dim=8, num_attention_heads=4,
+                joint_attention_dim=40, caption_projection_dim=32, pooled_projection_dim=40, out_channels=4,
+                pos_embed_max_size=8, dual_attention_layers=(0,), qk_norm="rms_norm",
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            vae=autoencoder(4),
+            text_encoder=CLIPTextModelWithProjection(tiny_text_config(16, "quick_gelu", words)),
+            tokenizer=words,
+            text_encoder_2=CLIPTextModelWithProjection(tiny_text_config(24, "gelu", words_2)),
+            tokenizer_2=words_2,
+            text_encoder_3=t5(40),
+            tokenizer_3=t5_tokenizer(),
+        )  # fmt: skip
+    return adopt(pipeline, f"tiny-sd3-{seed}")
+
+
+def tiny_flux(seed: int = 0, *, guidance: bool = False) -> Subject:
+    """FluxPipeline: a T5 and a CLIP, two joint and two single blocks; `guidance` as a number that it reads, or by passes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        words = tokenizer()
+        pipeline = cast(Any, FluxPipeline)(
+            transformer=FluxTransformer2DModel(
+                in_channels=16, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+                joint_attention_dim=T5_WIDTH, pooled_projection_dim=16, guidance_embeds=guidance, axes_dims_rope=(4, 6, 6),
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=guidance),
+            vae=autoencoder(4),
+            text_encoder=CLIPTextModel(tiny_text_config(16, "quick_gelu", words)),
+            tokenizer=words,
+            text_encoder_2=t5(),
+            tokenizer_2=t5_tokenizer(),
+        )  # fmt: skip
+    return adopt(pipeline, f"tiny-flux-{seed}")
+
+
+TRANSFORMERS: dict[str, Callable[..., Subject]] = {"sd3": tiny_sd3, "flux": tiny_flux}
+"""By name."""
