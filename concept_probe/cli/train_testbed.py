@@ -34,6 +34,27 @@ def train_models(
         err.print(f"models in {output}")
 
 
+@testbed_app.command("train-flow")
+def train_flow(
+    folder: Annotated[Path, typer.Option("--work", help="Folder for checkpoints; the same one resumes.")] = Path(
+        "runs/testbed-flow"
+    ),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the finished transformers.")] = Path(
+        "runs/weights"
+    ),
+    threads: Threads = None,
+) -> None:
+    """Train the rectified-flow transformer and its twin on the parts of `emoji`; can be stopped and started again.
+
+    Example: `concept-probe testbed train-flow --work runs/testbed-flow --output runs/weights`
+    """
+    with plain_errors():
+        from concept_probe.testbed.flow.models import train_flow_models as recipe
+
+        recipe(folder, output)
+        err.print(f"transformers in {output}")
+
+
 @testbed_app.command("show")
 def show_icons(
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG file to write.")] = Path("icons.png"),

@@ -20,12 +20,12 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step * 7_919 + 17) % (2**62))
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
-    """Linear warm-up, then a cosine down to 2 % of `peak`."""
+def learning_rate(step: int, steps: int, peak: float, warmup: int = 100, floor: float = 0.02) -> float:
+    """Linear warm-up, then a cosine down to the share `floor` of `peak`."""
     if step < warmup:
         return peak * (step + 1) / warmup
     phase = (step - warmup) / max(1, steps - warmup)
-    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * phase)))
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * phase)))
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class FitSchedule:
     """Weight of the past in the running mean of the weights, once there are enough steps."""
     decay: float = 0.01
     """AdamW's decay of the weights."""
+    floor: float = 0.02
+    """Share of `peak` that the rate falls to; more where training goes on from the result."""
 
 
 def fit(
@@ -82,7 +84,7 @@ def fit(
         running, count = 0.0, 0
         for step in range(start, steps):
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, steps, schedule.peak, schedule.warmup)
+                group["lr"] = learning_rate(step, steps, schedule.peak, schedule.warmup, schedule.floor)
             value = loss(step_generator(schedule.seed, step))
             value.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)

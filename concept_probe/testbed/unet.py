@@ -82,16 +82,22 @@ def visible(
     end = (ids == eos).int().argmax(-1)
     place = torch.arange(t)
     only_end = (place == 0) | (place == end[:, None])
-    subject = torch.zeros(b, t, dtype=torch.bool)
+    subject = subject_tokens(captions, offsets)
+    chance = torch.rand(b, 1, generator=g)
+    return torch.where(
+        chance < ONLY_END, only_end, torch.where(chance < ONLY_END + HIDE_SUBJECT, ~subject, torch.ones_like(subject))
+    )
+
+
+def subject_tokens(captions: list[Caption], offsets: Int[Tensor, "b t 2"]) -> Bool[Tensor, "b t"]:
+    """Which tokens spell the phrase that names the object; `offsets` are first and last character of each token."""
+    subject = torch.zeros(offsets.shape[:2], dtype=torch.bool)
     for row, caption in enumerate(captions):
         if caption.phrase:
             start = caption.text.index(caption.phrase)
             inside = (offsets[row, :, 1] > start) & (offsets[row, :, 0] < start + len(caption.phrase))
             subject[row] = inside & (offsets[row, :, 1] > offsets[row, :, 0])
-    chance = torch.rand(b, 1, generator=g)
-    return torch.where(
-        chance < ONLY_END, only_end, torch.where(chance < ONLY_END + HIDE_SUBJECT, ~subject, torch.ones_like(subject))
-    )
+    return subject
 
 
 def train_unet(
