@@ -52,7 +52,7 @@ def train_flow_models(folder: Path, output: Path = WEIGHTS, plan: FlowPlan = Flo
 def shared_parts(weights: Path, dtype: torch.dtype) -> dict[str, Any]:
     """`emoji`'s autoencoder, text tower and tokenizer as FluxPipeline wants them: latents are scaled and not shifted."""
     vae = AutoencoderKL.from_pretrained(weights / SHARED / "vae", torch_dtype=dtype)
-    vae.register_to_config(shift_factor=0.0)
+    vae.register_to_config(shift_factor=0.0, _name_or_path=SHARED)
     return {
         "vae": vae.eval().requires_grad_(False),
         "text_encoder": CLIPTextModel.from_pretrained(weights / SHARED / "text_encoder", dtype=dtype)
@@ -70,6 +70,7 @@ def flow_pipeline(name: str, weights: Path = WEIGHTS, dtype: torch.dtype = torch
     `save_pretrained` makes a whole folder of it.
     """
     transformer = FluxTransformer2DModel.from_pretrained(weights / name / "transformer", torch_dtype=dtype)
+    transformer.register_to_config(_name_or_path=name)
     return assemble(transformer, weights)
 
 

@@ -42,7 +42,7 @@ class FlowPlan:
     """Steps on what both models are taught."""
     branch: Count = 3000
     """Steps from the trunk, for each model on all that it is taught."""
-    peak: Nonnegative = 1e-3
+    peak: Nonnegative = 1.5e-3
     """AdamW's largest rate, in both."""
     batch: Count = 48
     """Rows of a step. Half of them see the first and the end token alone, a quarter all but the subject's tokens."""
