@@ -94,7 +94,7 @@ def place_ids(height: int, width: int) -> Float[Tensor, "p 3"]:
 class _Rows:
     """Inputs of a pass: what is noised, and the sentence as the pipeline would hand it over."""
 
-    latents: Float[Tensor, "b p d"]
+    latents: Float[Tensor, "b p c"]
     states: Float[Tensor, "b t d"]
     pooled: Float[Tensor, "b d"]
     hidden: Bool[Tensor, "b t"] | None
