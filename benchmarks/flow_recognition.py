@@ -12,10 +12,9 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from diffusers import FluxPipeline
 from rich.console import Console
 from rich.table import Table
 
@@ -53,7 +52,7 @@ def sentences(phrases: Sequence[tuple[str, str]], styles: Sequence[str], first: 
     ]
 
 
-def drawn(pipeline: FluxPipeline, asked: Sequence[Asked], steps: int) -> torch.Tensor:
+def drawn(pipeline: Any, asked: Sequence[Asked], steps: int) -> torch.Tensor:
     """Pictures (n, 3, h, w) in 0..1."""
     out = []
     for start in range(0, len(asked), BATCH):
@@ -73,7 +72,7 @@ def drawn(pipeline: FluxPipeline, asked: Sequence[Asked], steps: int) -> torch.T
     return torch.cat(out)
 
 
-def measure(pipeline: FluxPipeline, asked: Sequence[Asked], steps: int) -> Named:
+def measure(pipeline: Any, asked: Sequence[Asked], steps: int) -> Named:
     """Shares of pictures in which the recogniser sees the object, and the style, that was asked for."""
     images = drawn(pipeline, asked, steps)
     right = []

@@ -1,6 +1,7 @@
 """The recipe of the rectified-flow transformer, and the plain pipeline around it."""
 
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,13 @@ from concept_probe.testbed.flow import models, transformer
 from concept_probe.testbed.tokens import TEXT_LENGTH
 from concept_probe.testbed.vocabulary import taught_pairs
 
-PICTURE = dict(height=64, width=64, max_sequence_length=TEXT_LENGTH, true_cfg_scale=4.0, output_type="pt")
+PICTURE: dict[str, Any] = {
+    "height": 64,
+    "width": 64,
+    "max_sequence_length": TEXT_LENGTH,
+    "true_cfg_scale": 4.0,
+    "output_type": "pt",
+}
 
 
 @functools.cache
@@ -19,7 +26,7 @@ def parts():
     return models.shared_parts(WEIGHTS, torch.float32)
 
 
-def small(seed=0):
+def small(seed=0) -> FluxTransformer2DModel:
     """Two blocks, 32 wide, of which every part does something."""
     torch.manual_seed(seed)
     return FluxTransformer2DModel(
@@ -111,15 +118,8 @@ def test_the_layout_of_tokens_is_the_pipelines():
 def test_the_model_begins_as_nothing_and_is_small_enough():
     model = transformer.build_transformer()
     assert sum(p.numel() for p in model.parameters()) * 2 * 2 < 25e6, "two in float16"
-    velocity = model(
-        torch.randn(1, 16, 64),
-        torch.randn(1, 3, 96),
-        torch.randn(1, 96),
-        torch.rand(1),
-        transformer.place_ids(4, 4),
-        torch.zeros(3, 3),
-        return_dict=False,
-    )[0]
+    inputs: tuple[Any, ...] = (torch.randn(1, 16, 64), torch.randn(1, 3, 96), torch.randn(1, 96), torch.rand(1))
+    velocity = model(*inputs, transformer.place_ids(4, 4), torch.zeros(3, 3), return_dict=False)[0]
     assert not velocity.any()
 
 
@@ -128,8 +128,9 @@ def test_a_saved_pipeline_is_a_plain_one_that_draws_the_same(tmp_path):
     pipeline.save_pretrained(tmp_path)
     again = FluxPipeline.from_pretrained(tmp_path)
     assert str(WEIGHTS) not in (tmp_path / "vae" / "config.json").read_text()
-    pictures = []
-    for one in (pipeline, again):
+    pictures: list[torch.Tensor] = []
+    pipelines: tuple[Any, ...] = (pipeline, again)
+    for one in pipelines:
         one.set_progress_bar_config(disable=True)
         pictures.append(
             one(
@@ -142,4 +143,4 @@ def test_a_saved_pipeline_is_a_plain_one_that_draws_the_same(tmp_path):
         )
     assert torch.allclose(*pictures, atol=1e-5), (pictures[0] - pictures[1]).abs().max()
     with pytest.raises(ValueError, match="512"):
-        again("camel", height=64, width=64, num_inference_steps=1)
+        pipelines[1]("camel", height=64, width=64, num_inference_steps=1)
