@@ -25,7 +25,7 @@ FLOW_PAIRS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "emoji-flow-untaught": (REMOVED_OBJECTS, REMOVED_STYLE),
 }
 """What the transformer of each was not taught: objects, and a style. Their text towers are `emoji`'s, which was taught all."""
-SHARED = "emoji"
+PARTS_OF = "emoji"
 """The pipeline whose autoencoder, text tower and tokenizer they use."""
 
 
@@ -51,14 +51,14 @@ def train_flow_models(folder: Path, output: Path = WEIGHTS, plan: FlowPlan = Flo
 
 def shared_parts(weights: Path, dtype: torch.dtype) -> dict[str, Any]:
     """`emoji`'s autoencoder, text tower and tokenizer as FluxPipeline wants them: latents are scaled and not shifted."""
-    vae = AutoencoderKL.from_pretrained(weights / SHARED / "vae", torch_dtype=dtype)
-    vae.register_to_config(shift_factor=0.0, _name_or_path=SHARED)
+    vae = AutoencoderKL.from_pretrained(weights / PARTS_OF / "vae", torch_dtype=dtype)
+    vae.register_to_config(shift_factor=0.0, _name_or_path=PARTS_OF)
     return {
         "vae": vae.eval().requires_grad_(False),
-        "text_encoder": CLIPTextModel.from_pretrained(weights / SHARED / "text_encoder", dtype=dtype)
+        "text_encoder": CLIPTextModel.from_pretrained(weights / PARTS_OF / "text_encoder", dtype=dtype)
         .eval()
         .requires_grad_(False),
-        "tokenizer": CLIPTokenizer.from_pretrained(weights / SHARED / "tokenizer"),
+        "tokenizer": CLIPTokenizer.from_pretrained(weights / PARTS_OF / "tokenizer"),
     }
 
 
