@@ -110,7 +110,7 @@ def test_pooled_vectors_of_other_sentences_never_reach_an_empty_one():
 
 def test_the_layout_of_tokens_is_the_pipelines():
     z = torch.randn(2, 16, 8, 8)
-    assert torch.equal(transformer.packed(z), FluxPipeline._pack_latents(z, 2, 16, 8, 8))
+    assert torch.equal(transformer.patches_of(z), FluxPipeline._pack_latents(z, 2, 16, 8, 8))
     places = FluxPipeline._prepare_latent_image_ids(1, 4, 4, "cpu", torch.float32)
     assert torch.equal(transformer.place_ids(4, 4), places)
 

@@ -79,7 +79,7 @@ def flow_scheduler() -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0)
 
 
-def packed(latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p d"]:
+def patches_of(latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p d"]:
     """Latents as FluxPipeline lays them out: one token for each 2 × 2 patch, channels first."""
     return rearrange(latents, "b c (h y) (w x) -> b (h w) (c y x)", y=2, x=2)
 
@@ -122,7 +122,7 @@ def flow_loss(
         captions = [nothing if e else draw_caption(g, *row) for e, row in zip(empty, rows, strict=True)]
         objects, styles = torch.tensor(rows).T
         view = torch.randint(VIEWS, (batch,), generator=g)
-        return packed(latents[view, styles, objects]), captions
+        return patches_of(latents[view, styles, objects]), captions
 
     def loss(g: torch.Generator) -> Tensor:
         z, captions = draw(g)
