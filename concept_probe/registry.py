@@ -76,6 +76,17 @@ def imported_object(name: str, what: str) -> Any:
     return found
 
 
+def called(found: Any, name: str, what: str) -> Any:
+    """What a function or class that `name` names makes without arguments. ValueError, in one sentence, where it fails."""
+    try:
+        return found()
+    except Exception as problem:  # whatever a stranger's function does
+        raise ValueError(
+            f"{what} {name!r}: calling it without arguments gave {type(problem).__name__}: {problem}; name an object, or what "
+            "makes one"
+        ) from problem
+
+
 class Registry(Mapping[str, Named], Generic[Named]):
     """Names to things: those of this package, in their order, then those of installed packages, by name.
 

@@ -52,9 +52,20 @@ def arm_of(name: Side, subject: Subject, erasure: Erasure | None = None) -> Arm:
 
 
 def arms_of(subject: Subject, erasure: Erasure | None, original: Subject | None, twin: Subject | None) -> Sides[Arm]:
-    """Before is `original`, or the subject without the erasure; the control is the twin."""
+    """Before is `original`, or the subject without the erasure; the control is the twin. ValueError as of `refuse_others`."""
+    refuse_others(subject, original, twin)
     return Sides(
         arm_of("before", subject if original is None else original),
         arm_of("after", subject, erasure),
         None if twin is None else arm_of("control", twin),
     )
+
+
+def refuse_others(subject: Subject, original: Subject | None, twin: Subject | None) -> None:
+    """Raise ValueError for a model that the subject can't be compared with, since it answers otherwise."""
+    for what, other in (("original", original), ("twin", twin)):
+        if other is not None and other.answers != subject.answers:
+            raise ValueError(
+                f"the {what} {other.name!r} answers with {other.answers} and {subject.name!r} with {subject.answers}, so they can't "
+                "be compared; give a model of the same kind"
+            )

@@ -55,6 +55,9 @@ class Auditor:
         questions = Questions.of(plan, concept, label, judge, before.answers)
         passes = before.passes(plan.sampling) if isinstance(before, DiffusionSubject) else plan.sampling.steps
         places = places_in(before, passes, found)
+        for arm in arms:
+            for site in (*places.text, *places.inner):
+                arm.subject.module(site)  # raises for a model of another layout, before anything is asked
         with clock.stage("answers"):
             seen = observe_sides(arms, questions, places, self.cache)
         context = Context(plan, questions, arms, seen, places, tuple(found), self.cache)

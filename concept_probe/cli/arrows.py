@@ -64,7 +64,7 @@ def capture(
         from concept_probe.types import Site, evenly
 
         stored = look_up({name: getattr(torch, name) for name in DTYPES}, dtype, "dtype")
-        writable(output)
+        writable(output, "a capture")
         subject = subject_of(model)
         listed = PromptList.of(embedded(model)) if prompt_file is None else read_prompts(prompt_file)
         listed = listed if limit is None else listed.chosen(evenly(range(len(listed.queries)), limit))
@@ -109,7 +109,7 @@ def train(
         from concept_probe.learn import TrainingOptions, estimate_training, evaluate_sae, train_sae
         from concept_probe.types import Site
 
-        writable(output)
+        writable(output, "an autoencoder")
         acts = Activations.open(store)
         chosen = Site.parse(site) if site is not None else None
         if chosen is None and len(acts.sites) > 1:
@@ -159,7 +159,7 @@ def find(
         from concept_probe.find.files import save_found
         from concept_probe.registry import look_up
 
-        writable(output)
+        writable(output, "what was found")
         subject, about = subject_of(model), concept_of(concept, concept_file, model)
         roles = look_up(
             {"features": None, "columns": "mlp_value", "cross": ("cross_key_weight", "cross_value_weight")},
@@ -207,13 +207,16 @@ def erase(
     give them to `audit --method` instead.
     """
     with plain_errors():
-        from concept_probe.erasers import Edit
+        from concept_probe.erasers import ERASERS, Edit
         from concept_probe.erasers import erase as make
         from concept_probe.erasers.erasure.provenance import shown_name
+        from concept_probe.registry import look_up
 
-        writable(output)
+        writable(output, "an edit")
+        kind = look_up(ERASERS, method, "eraser", "concept-probe info erasers")
+        no_edit = kind.makes == "guard"  # told before hours are spent on it
         subject, about = subject_of(model), concept_of(concept, concept_file, model)
-        erasure = make(method, subject, about, read_found(found, sae, subject))
+        erasure = None if no_edit else make(method, subject, about, read_found(found, sae, subject))
         if not isinstance(erasure, Edit):
             raise ValueError(
                 f"{method} acts while the model runs and changes no weights, so there is nothing to save; "

@@ -37,6 +37,7 @@ from concept_probe.cli.making import made
 EditFolder = Annotated[Path | None, typer.Option("--edit", help="Folder of an edit that `erase` wrote.")]
 MethodToApply = Annotated[str | None, typer.Option(help="An eraser to apply, see `info erasers`; instead of --edit.")]
 FoundFolder = Annotated[Path | None, typer.Option("--found", help="Folder that `find` wrote.")]
+REPORT_FILES = ("report.json", "report.html", "report.md")
 FIRST_TRIED = {"pictures": "embedding_inversion", "texts": "relearning"}
 """The attack where none is named, by what a subject answers with."""
 Queries = Annotated[int, typer.Option(min=0, help="Pictures, or texts, each attack may have made.")]
@@ -157,24 +158,28 @@ def audit(
         from concept_probe.attacks import Budget
         from concept_probe.auditing import AuditPlan
         from concept_probe.auditing import audit as run_audit
+        from concept_probe.auditing.arm import refuse_others
         from concept_probe.report import to_json
 
-        writable(output)
+        writable(output, files=REPORT_FILES)
         # Whatever a library prints while it works goes to standard error: standard output is the result's.
         with contextlib.redirect_stdout(sys.stderr):
             subject, about = subject_of(model), concept_of(concept, concept_file, model)
             looks = recogniser_of(recogniser, about, subject)
-            known = read_found(found, sae, subject)
-            erasure = erasure_of(edit, method, known, subject, about, sae, looks)
             plan = AuditPlan(
                 prompts=prompts, seeds=tuple(range(seeds)), sampling=sampling_of(subject), seed=seed,
                 attacks=None if attacks is None else tuple(a for a in attacks if a != "none"),
                 budget=Budget(queries=queries, gradient_steps=steps),
             )  # fmt: skip
+            before = subject_of(original) if original else None
+            named = twin_of(twin, original or model, about)
+            control = subject_of(named) if named is not None else None
+            refuse_others(subject, before, control)
+            known = read_found(found, sae, subject)
+            erasure = erasure_of(edit, method, known, subject, about, sae, looks)
             report = run_audit(
-                subject, erasure, about, original=subject_of(original) if original else None,
-                twin=twin_of(twin, original or model, about), recogniser=looks, found=known, plan=plan,
-            )  # fmt: skip
+                subject, erasure, about, original=before, twin=control, recogniser=looks, found=known, plan=plan
+            )
             report = signed(report)
         if output is not None:
             write_report(report, output)
@@ -201,7 +206,7 @@ def report(
         source = source / "report.json" if source.is_dir() else source
         if not source.is_file():
             raise FileNotFoundError(f"report {source} not found; give the report.json that audit or run wrote")
-        writable(output)
+        writable(output, files=REPORT_FILES)
         found = from_json(read_text(source, "give the report.json that audit or run wrote"), source)
         place = output or source.parent
         write_report(found, place)
@@ -218,11 +223,7 @@ def write_report(report, folder: Path) -> None:
     from concept_probe.report import to_html, to_json, to_markdown
     from concept_probe.storage import write_text
 
-    for name, text in {
-        "report.json": to_json(report),
-        "report.html": to_html(report),
-        "report.md": to_markdown(report),
-    }.items():
+    for name, text in zip(REPORT_FILES, (to_json(report), to_html(report), to_markdown(report)), strict=True):
         write_text(folder / name, text)
 
 

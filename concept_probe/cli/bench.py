@@ -71,7 +71,7 @@ def bench(
 
         order = _order(concepts, output, model, erasers, attacks, seeds, twin, steps, queries, gradient_steps)
         order = replace(order, retry=retry, threads=threads, recogniser=recogniser, saes=tuple(sae or ()))
-        writable(output)
+        writable(output, files=("rows.jsonl", "fits/", "leaderboard.html", "leaderboard.json", "leaderboard.md"))
         use_threads(threads)
         sweep = order.sweep()
         keys = sweep.keys()

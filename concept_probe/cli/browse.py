@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from concept_probe.cli.command_line import command
-from concept_probe.cli.common import ConceptFile, Model, PromptFile, Seed, Threads, concept_of, plain_errors, subject_of
+from concept_probe.cli.common import (
+    ConceptFile,
+    Model,
+    PromptFile,
+    Seed,
+    Threads,
+    concept_of,
+    plain_errors,
+    subject_of,
+    writable,
+)
 from concept_probe.cli.console import err
 
 TEXT_LIMIT, PICTURE_LIMIT = 1500, 240
@@ -48,6 +58,7 @@ def browse(
         from concept_probe.storage import write_text
         from concept_probe.types import Sampling, Site
 
+        writable(output.parent, files=(output.name,))
         subject = subject_of(model)
         loaded = load_sae(sae, site=None if site is None else Site.parse(site), subject=subject)
         subject.module(loaded.site)

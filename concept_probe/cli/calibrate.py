@@ -31,7 +31,7 @@ def calibrate(
         from concept_probe.bench.calibration.run import CalibrationRun, line_of
         from concept_probe.storage import write_text
 
-        writable(output)
+        writable(output, files=("rows.jsonl", "calibration.json"))
         use_threads(threads)
         store = RowStore(output / "rows.jsonl")
         if not summary:

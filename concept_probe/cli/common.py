@@ -16,6 +16,7 @@ import typer
 from concept_probe.cli.console import err, say
 from concept_probe.registry import UnknownName
 from concept_probe.signals import INTERRUPTED, was_told
+from concept_probe.storage.folders import refuse_another_thing
 from concept_probe.threads import use_threads
 
 if TYPE_CHECKING:
@@ -72,6 +73,15 @@ EXPECTED = (ValueError, LookupError, OSError, RuntimeError, FloatingPointError, 
 """What the library refuses with; anything else is named with its class, since it may be a fault of ours."""
 
 
+NO_ROOM = {
+    errno.ENOSPC: ("the disk is full", "Make room"),
+    errno.EDQUOT: ("your share of the disk is full", "Make room"),
+    errno.EFBIG: ("the file is larger than this file system or `ulimit -f` allows", "Raise the limit"),
+    errno.EROFS: ("the file system can only be read", "Have it mounted for writing"),
+}
+"""Errors of a disk that takes no more: why, and the mend."""
+
+
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """What is refused, or fails, is said in one line, with exit code 2; `CONCEPT_PROBE_DEBUG=1` shows the traceback."""
@@ -95,8 +105,9 @@ def plain_errors() -> Iterator[None]:
 def _told(error: Exception) -> str:
     """An error in words: its own where it is one of ours, and what can be done about it where it isn't."""
     said = str(error).strip()
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{said}: the disk is full; nothing is half-written. Make room, or give another --output, and repeat"
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        why, mend = NO_ROOM[error.errno]
+        return f"{said}: {why}; nothing is half-written. {mend}, or give another --output, and repeat"
     ours = isinstance(error, EXPECTED) and not (isinstance(error, KeyError) and not isinstance(error, UnknownName))
     if ours and said:
         return said
@@ -108,13 +119,25 @@ def _say_warning(message: Warning | str, *_: object) -> None:
     say("warning", "yellow", message)
 
 
-def writable(folder: Path | None) -> None:
-    """Raise OSError, before hours are spent, where nothing could be written into `folder`."""
+def writable(folder: Path | None, what: str = "", files: Sequence[str] = ()) -> None:
+    """Raise, before hours are spent, where `what` (of `FOLDER_MARKS`) could not be written into `folder`.
+
+    OSError for a place that takes no files, or has a folder where one of `files` is to be (a file, where the name ends in
+    a slash); WrongFile for another thing's.
+    """
     if folder is None:
         return
     there = folder.absolute()
     while not there.exists():
+        if there.is_symlink():
+            raise OSError(f"--output {folder}: {there} is a link to a place that isn't there; give another folder")
         there = there.parent
+    for name in files:
+        place, wanted = folder / name, "folder" if name.endswith("/") else "file"
+        if place.exists() and (place.is_dir() if wanted == "file" else not place.is_dir()):
+            raise OSError(f"--output {folder}: {place} is to be a {wanted} and is something else; give another folder")
+    if what and folder.is_dir():
+        refuse_another_thing(folder, what)
     try:
         with tempfile.TemporaryDirectory(prefix=".concept-probe-", dir=there):
             pass

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from concept_probe.cli.audits import print_verdict, signed, write_report
+from concept_probe.cli.audits import REPORT_FILES, print_verdict, signed, write_report
 from concept_probe.cli.common import (
     ConceptFile,
     ConceptName,
@@ -86,7 +86,7 @@ def run(
         from concept_probe.registry import look_up
 
         started = time.perf_counter()
-        writable(output)
+        writable(output, files=REPORT_FILES)
         if eraser is not None:
             look_up(ERASERS, eraser, "eraser", "concept-probe info erasers")
         about = concept_of(concept, concept_file, model)

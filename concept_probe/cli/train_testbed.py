@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from concept_probe.cli.common import Threads, plain_errors
+from concept_probe.cli.common import Threads, plain_errors, writable
 from concept_probe.cli.console import err
 
 testbed_app = typer.Typer(no_args_is_help=True, help="Train or look at the embedded models.")
@@ -30,6 +30,8 @@ def train_models(
     with plain_errors():
         from concept_probe.testbed.train import train_embedded_models as recipe
 
+        for place in (folder, output):
+            writable(place)
         recipe(folder, output)
         err.print(f"models in {output}")
 
@@ -58,7 +60,7 @@ def train_flow(
 @testbed_app.command("show")
 def show_icons(
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG file to write.")] = Path("icons.png"),
-    every: Annotated[int, typer.Option(help="Every so many objects.")] = 8,
+    every: Annotated[int, typer.Option(min=1, help="Every so many objects.")] = 8,
 ) -> None:
     """Write some of the icons that the models were trained on as one picture.
 
@@ -70,6 +72,11 @@ def show_icons(
 
         from concept_probe.testbed.icons import icons
 
+        writable(output.parent, files=(output.name,))
+        if output.suffix.lower() not in Image.registered_extensions():
+            raise ValueError(
+                f"--output {output}: {output.suffix or 'no ending'} names no format of pictures; let it end in .png"
+            )
         rows = [torch.cat(list(style[::every]), -1) for style in icons()]
         sheet = ((torch.cat(rows, -2) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
         Image.fromarray(sheet).save(output)

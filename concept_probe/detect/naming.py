@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from concept_probe.registry import UnknownName, imported_object
+from concept_probe.registry import UnknownName, called, imported_object
 from concept_probe.types import KINDS, Concept, Recogniser
 
 
@@ -27,7 +27,9 @@ def named_recogniser(known: Mapping[str, Callable[[], Recogniser]], name: str, l
         return checked(_from_folder(Path(name), labels), name)
     if colon and rest and not Path(name).exists():
         found = imported_object(name, "recogniser")
-        return checked(found() if isinstance(found, type) or not _is_recogniser(found) else found, name)
+        return checked(
+            called(found, name, "recogniser") if isinstance(found, type) or not _is_recogniser(found) else found, name
+        )
     raise UnknownName(
         "recogniser", name, known, "or give clip:FOLDER, a folder, or module:object; `concept-probe info recognisers`"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from concept_probe.learn.interop import load_sae
 from concept_probe.learn.shipped import shipped_saes
-from concept_probe.registry import Registry, UnknownName, imported_object
+from concept_probe.registry import Registry, UnknownName, called, imported_object
 from concept_probe.types import SparseCoder
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _named(name: str, subject: Subject) -> Sequence[SparseCoder]:
         where = "or give the folder of one, or module:object"
         raise UnknownName("autoencoder", name, AUTOENCODERS, where)
     found: Any = imported_object(name, "autoencoder")
-    found = found() if callable(found) and not _is_autoencoder(found) else found
+    found = called(found, name, "autoencoder") if callable(found) and not _is_autoencoder(found) else found
     several = tuple(found) if isinstance(found, (list, tuple)) else (found,)
     wrong = [type(x).__name__ for x in several if not _is_autoencoder(x)]
     if wrong or not several:

@@ -55,7 +55,7 @@ def only_writer(folder: Path, what: str) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)) if os.name != "nt" else None
     try:
         if descriptor is None:
-            _refuse_another_thing(folder, what)
+            refuse_another_thing(folder, what)
             yield
             return
         about = os.fstat(descriptor)
@@ -66,7 +66,7 @@ def only_writer(folder: Path, what: str) -> Iterator[None]:
         _lock(descriptor, folder, what)
         mine.add(key)
         try:
-            _refuse_another_thing(folder, what)
+            refuse_another_thing(folder, what)
             yield
         finally:
             mine.discard(key)
@@ -95,7 +95,8 @@ def _lock(descriptor: int, folder: Path, what: str) -> None:
         )
 
 
-def _refuse_another_thing(folder: Path, what: str) -> None:
+def refuse_another_thing(folder: Path, what: str) -> None:
+    """WrongFile where `folder` holds another thing than `what`, of those in `FOLDER_MARKS`."""
     there = {held: name for name, held in FOLDER_MARKS.items() if (folder / name).is_file()}
     if what in FOLDER_MARKS.values() and what not in there:
         for held, name in there.items():

@@ -130,7 +130,7 @@ def _kept(place: Path, subject: Subject, concept: Concept, bench: FitContext) ->
         erasure = _again(
             note["describe"], load_found(place / "found", _codecs(place, subject, bench)), subject, concept
         )
-        if erasure is None or _text(erasure.describe()) != _text(note["describe"]):
+        if erasure is None or not _same(erasure.describe(), note["describe"]):
             return None
     return Fit(erasure, note["seconds"], note["peak"], note["numbers"], note["change"])
 
@@ -171,6 +171,12 @@ def _size(erasure: Erasure | None, subject: Subject) -> tuple[int, float]:
 
 def _kind(erasure: Erasure | None) -> str:
     return "nothing" if erasure is None else "edit" if isinstance(erasure, Edit) else "intervention"
+
+
+def _same(made: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
+    """Whether a description is that which was kept; those of before do not say the weights."""
+    said = {key: value for key, value in made.items() if key != "base_hash" or key in kept}
+    return _text(said) == _text(kept)
 
 
 def _text(described: Mapping[str, Any]) -> str:

@@ -64,7 +64,7 @@ def read_deltas(folder: Path) -> tuple[dict[str, Delta], dict[str, Any]]:
     note, store = folder / "edit.json", folder / "edit.safetensors"
     for path in (note, store):
         if not path.is_file():
-            raise MissingFile(f"no edit in {folder}: {path.name} is missing (Edit.save writes both files)")
+            raise MissingFile(f"no edit in {folder}: {path.name} is missing {_instead(folder)}")
     data = read_json(note, _MEND)
     if data.get("format") not in (EDIT_FORMAT, EDIT_WITHOUT_SEAL):
         check = f"it has format {data.get('format')!r}, this version reads {EDIT_FORMAT!r}"
@@ -81,6 +81,15 @@ def read_deltas(folder: Path) -> tuple[dict[str, Delta], dict[str, Any]]:
         raise CorruptFile(note, f"it names no parameter {odd[0]!r}, of which {store.name} holds tensors", _MEND)
     deltas = {where: _rebuilt(note, where, kind, own[where]) for where, kind in data["parameters"].items()}
     return deltas, data
+
+
+def _instead(folder: Path) -> str:
+    """What is there in the place of an edit, with the mend."""
+    if folder.is_file():
+        return "(it is a file; give the folder that Edit.save wrote)"
+    if any((folder / name).is_file() for name in ("model_index.json", "config.json")):
+        return "(it holds a model; load it, and audit it with the model as it was for its `original`)"
+    return "(Edit.save writes both files)"
 
 
 def _rebuilt(note: Path, where: str, kind: dict[str, Any], tensors: dict[str, Tensor]) -> Delta:
