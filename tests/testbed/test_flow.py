@@ -7,10 +7,12 @@ import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 
+from concept_probe.families import adopt
 from concept_probe.testbed import WEIGHTS
 from concept_probe.testbed.flow import models, transformer
 from concept_probe.testbed.tokens import TEXT_LENGTH
 from concept_probe.testbed.vocabulary import taught_pairs
+from concept_probe.types import Prompt, Query, Sampling
 
 PICTURE: dict[str, Any] = {
     "height": 64,
@@ -23,7 +25,7 @@ PICTURE: dict[str, Any] = {
 
 @functools.cache
 def parts():
-    return models.shared_parts(WEIGHTS, torch.float32)
+    return models.shared_parts(torch.float32)
 
 
 def small(seed=0) -> FluxTransformer2DModel:
@@ -123,7 +125,7 @@ def test_the_model_begins_as_nothing_and_is_small_enough():
     assert not velocity.any()
 
 
-def test_a_saved_pipeline_is_a_plain_one_that_draws_the_same(tmp_path):
+def test_a_saved_pipeline_is_a_plain_one_and_a_subject_that_draws_the_same(tmp_path):
     pipeline = models.assemble(small())
     pipeline.save_pretrained(tmp_path)
     again = FluxPipeline.from_pretrained(tmp_path)
@@ -142,5 +144,8 @@ def test_a_saved_pipeline_is_a_plain_one_that_draws_the_same(tmp_path):
             ).images
         )
     assert torch.allclose(*pictures, atol=1e-5), (pictures[0] - pictures[1]).abs().max()
+    subject = adopt(again, "flow")
+    seen = subject.generate([Query(Prompt("a noto icon of camel"), 0)], Sampling(steps=2, guidance=4.0))
+    assert torch.allclose(seen, pictures[0], atol=1e-4), (seen - pictures[0]).abs().max()
     with pytest.raises(ValueError, match="512"):
         pipelines[1]("camel", height=64, width=64, num_inference_steps=1)

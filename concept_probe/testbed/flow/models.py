@@ -34,7 +34,7 @@ def train_flow_models(folder: Path, output: Path = WEIGHTS, plan: FlowPlan = Flo
 
     `folder` keeps the checkpoints; a run that was killed goes on from the last one and ends at the same weights.
     """
-    parts = shared_parts(WEIGHTS, torch.float32)
+    parts = shared_parts(torch.float32)
     latents = cached_latents(parts["vae"], flip=False)
     tower = parts["text_encoder"]
 
@@ -49,21 +49,21 @@ def train_flow_models(folder: Path, output: Path = WEIGHTS, plan: FlowPlan = Flo
         flow_scheduler().save_pretrained(output / name / "scheduler")
 
 
-def shared_parts(weights: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """`emoji`'s autoencoder, text tower and tokenizer as FluxPipeline wants them: latents are scaled and not shifted."""
-    vae = AutoencoderKL.from_pretrained(weights / PARTS_OF / "vae", torch_dtype=dtype)
+def shared_parts(dtype: torch.dtype) -> dict[str, Any]:
+    """The shipped `emoji`'s autoencoder, text tower and tokenizer as FluxPipeline wants them: its latents aren't shifted."""
+    emoji = WEIGHTS / PARTS_OF
+    vae = AutoencoderKL.from_pretrained(emoji / "vae", torch_dtype=dtype)
+    tower = CLIPTextModel.from_pretrained(emoji / "text_encoder", dtype=dtype)
     vae.register_to_config(shift_factor=0.0, _name_or_path=PARTS_OF)
     return {
         "vae": vae.eval().requires_grad_(False),
-        "text_encoder": CLIPTextModel.from_pretrained(weights / PARTS_OF / "text_encoder", dtype=dtype)
-        .eval()
-        .requires_grad_(False),
-        "tokenizer": CLIPTokenizer.from_pretrained(weights / PARTS_OF / "tokenizer"),
+        "text_encoder": tower.eval().requires_grad_(False),
+        "tokenizer": CLIPTokenizer.from_pretrained(emoji / "tokenizer"),
     }
 
 
 def flow_pipeline(name: str, weights: Path = WEIGHTS, dtype: torch.dtype = torch.float32) -> FluxPipeline:
-    """A plain FluxPipeline of a transformer in `weights` and of the parts that it shares with `emoji`.
+    """A plain FluxPipeline of a transformer in `weights` and of the parts that it shares with the shipped `emoji`.
 
     The text tower stands in both places of text encoders, as two modules: the first gives the pooled vector, the
     second the states. Ask for pictures with `max_sequence_length=40`, which is all that the tower has places for.
@@ -71,12 +71,12 @@ def flow_pipeline(name: str, weights: Path = WEIGHTS, dtype: torch.dtype = torch
     """
     transformer = FluxTransformer2DModel.from_pretrained(weights / name / "transformer", torch_dtype=dtype)
     transformer.register_to_config(_name_or_path=name)
-    return assemble(transformer, weights)
+    return assemble(transformer)
 
 
-def assemble(transformer: FluxTransformer2DModel, weights: Path = WEIGHTS) -> FluxPipeline:
+def assemble(transformer: FluxTransformer2DModel) -> FluxPipeline:
     """The same around a transformer in memory."""
-    first, second = (shared_parts(weights, transformer.dtype) for _ in range(2))
+    first, second = (shared_parts(transformer.dtype) for _ in range(2))
     return FluxPipeline(
         scheduler=flow_scheduler(),
         vae=first["vae"],

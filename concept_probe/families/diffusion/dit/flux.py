@@ -32,7 +32,9 @@ class FluxSubject(DitSubject):
     def read_text(cls, pipeline: Any) -> SequenceEncoders:
         clip, encoder = unwrapped(pipeline.text_encoder), unwrapped(pipeline.text_encoder_2)
         words = Spelling(pipeline.tokenizer, pipeline.tokenizer_max_length)
-        text = Spelling(pipeline.tokenizer_2, default_of(pipeline, "max_sequence_length"))
+        length = default_of(pipeline, "max_sequence_length")
+        # An encoder with learned places, unlike T5, has no state for a token behind the last of them.
+        text = Spelling(pipeline.tokenizer_2, min(length, getattr(encoder.config, "max_position_embeddings", length)))
         pooled = StateReader(
             "text_encoder", clip, words, (hidden_state(clip, -1),), pooled=lambda out: out.pooler_output
         )
