@@ -51,6 +51,8 @@ def only_writer(folder: Path, what: str) -> Iterator[None]:
     process, however that ends. One thread may enter it again. Systems without such locks (Windows) have none.
     """
     new = not folder.exists()
+    if not new and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file, and {what} is written into a folder; give another place")
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)) if os.name != "nt" else None
     try:

@@ -82,6 +82,11 @@ def hold(sae: Sae, activations: HeldOut, queries: Sequence[Prompt | Query] = (),
     Raises ValueError where site or width differ (naming both), for rows of another model, where fewer than two prompts
     have rows, or where a prompt was in training; FloatingPointError for a row that is not finite.
     """
+    if not hasattr(activations, "prompts"):
+        raise TypeError(
+            f"activations are a {type(activations).__name__}; an autoencoder is judged on a store of rows with their prompts, as "
+            "`capture` makes one"
+        )
     if FIRST_TOKEN in sae.made_by and isinstance(activations, Selective):
         activations = activations.learnable()  # what it never saw is no part of what it can be judged on
     _matches(sae, activations)

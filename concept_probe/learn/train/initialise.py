@@ -44,8 +44,16 @@ def power_of_two_scale(x: Tensor, site: Site) -> float:
     A power of two, so that folding it into the weights, as sae-lens's format needs, changes no bit.
     """
     spread = float((x - geometric_median(x)).square().mean().sqrt())
+    if not math.isfinite(spread):
+        raise FloatingPointError(
+            f"sae over {site}: the rows of the first batch are so large (up to {float(x.abs().max()):.1e}) that their squares "
+            f"overflow in {x.dtype}; scale them down"
+        )
     if spread == 0:
-        raise ValueError(f"sae over {site}: all {x.shape[0]} rows of the first batch are equal, nothing can be learned")
+        raise ValueError(
+            f"sae over {site}: all {x.shape[0]} rows of the first batch are equal, nothing can be learned"
+            + (": a batch of one row always is" if len(x) == 1 else "")
+        )
     return 2.0 ** -round(math.log2(spread))
 
 

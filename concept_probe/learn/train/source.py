@@ -89,6 +89,10 @@ def open_source(
                 yield {**dict(zip(alone, single, strict=False)), **together}
 
         return next(from_store(0), None), from_store
+    if not isinstance(source, Iterable):
+        raise TypeError(
+            f"activations are a {type(source).__name__}; give a store of them, or what gives tensors (n, d)"
+        )
     blocks = _rebatch(_by_site(iter(source), sites), batch)
     first = next(blocks, None)
 
@@ -98,8 +102,47 @@ def open_source(
     return first, from_blocks
 
 
+def checked_rows(x: object, site: Site) -> Tensor:
+    """Rows (n, d) of floating-point numbers, out of any graph.
+
+    Raises TypeError for what is no tensor or of another kind of number, ValueError for another shape.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"sae over {site}: the source gave a {type(x).__name__}; it gives tensors of rows (n, d)")
+    if not x.is_floating_point():
+        raise TypeError(
+            f"sae over {site}: the source gave rows of {x.dtype}; rows are floating-point numbers: if these are no tokens or "
+            "masks, give x.float()"
+        )
+    if x.layout != torch.strided or x.is_meta:
+        raise ValueError(
+            f"sae over {site}: the source gave {'no values (meta)' if x.is_meta else x.layout}; give plain tensors"
+        )
+    if x.ndim != 2 or not x.shape[1]:
+        whole = "; a single tensor of rows goes into a list: [x]" if x.ndim == 1 else ""
+        raise ValueError(f"sae over {site}: the source gave a tensor of shape {tuple(x.shape)}; rows are (n, d){whole}")
+    return x.detach()
+
+
 def _by_site(source: Iterator[Tensor] | Iterator[RowsBySite], sites: Sequence[Site]) -> Iterator[RowsBySite]:
+    widths: dict[Site, int] = {}
+    for item in _picked(source, sites):
+        rows = {site: checked_rows(x, site) for site, x in item.items()}
+        counts = {len(x) for x in rows.values()}
+        if len(counts) > 1:
+            told = ", ".join(f"{len(x)} of {site}" for site, x in rows.items())
+            raise ValueError(f"a batch of the iterator has {told}; rows of several sites belong together, one by one")
+        for site, x in rows.items():
+            d = widths.setdefault(site, x.shape[1])
+            if x.shape[1] != d:
+                raise ValueError(f"sae over {site}: the source gave rows of width {x.shape[1]} after rows of width {d}")
+        yield rows
+
+
+def _picked(source: Iterator[Tensor] | Iterator[RowsBySite], sites: Sequence[Site]) -> Iterator[RowsBySite]:
     for item in source:
+        if not isinstance(item, Tensor | Mapping):
+            raise TypeError(f"the iterator gave a {type(item).__name__}; it gives tensors (n, d), or {{site: (n, d)}}")
         if isinstance(item, Tensor):
             if len(sites) > 1:
                 named = ", ".join(map(str, sites))

@@ -63,6 +63,7 @@ def train_sae(
     of another width, a source that ends early, or a folder that holds another run or another thing; CorruptFile for a
     state that was cut or altered; FolderInUse where another process or thread trains into the folder.
     """
+    checked_argument(options, TrainingOptions, "options")
     runs = {"": options.run(site, None, k, expansion)}
     made = _train(source, runs, samples, None if folder is None else Path(folder), on_step, options)[""]
     assert isinstance(made, Sae), "without a target site the result is an autoencoder"
@@ -91,6 +92,7 @@ def train_transcoder(
     reads, writes = sites
     if writes == reads:
         raise ValueError(f"target is {writes}, the site itself; train_sae trains an autoencoder over one site")
+    checked_argument(options, TrainingOptions, "options")
     runs = {"": options.run(reads, writes, k, expansion)}
     made = _train(source, runs, samples, None if folder is None else Path(folder), on_step, options)[""]
     assert isinstance(made, Transcoder), "with a target site the result is a transcoder"
@@ -116,6 +118,9 @@ def train_saes(
     """
     if not runs:
         raise ValueError("no run was given; pass runs={'name': Run(...)}")
+    for name, run in runs.items():
+        checked_argument(name, str, "the name of a run")
+        checked_argument(run, Run, f"run {name!r}")
     return _train(source, runs, samples, None if folder is None else Path(folder), on_step, options)
 
 
@@ -128,6 +133,8 @@ def _train(
     options: PassOptions,
 ) -> dict[str, Sae | Transcoder]:
     samples = checked_argument(samples, Count, "samples")
+    if on_step is not None and not callable(on_step):
+        raise TypeError(f"on_step is a {type(on_step).__name__}; it is a function of a TrainingStep, or None")
     team = Team.here(options.split)
     kept = {} if folder is None else {n: inside(folder, n, "the run") if n else folder for n in runs}
     with ExitStack() as writers:
