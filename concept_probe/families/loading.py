@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any, overload
@@ -42,7 +43,11 @@ FAMILIES: Registry[type[Subject[Any]]] = Registry(
 
 
 def load(
-    source: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+    source: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+    clip_skip: int = 0,
 ) -> Subject[Any]:
     """A subject from the name of a known model, a folder that `save_pretrained` wrote, a GGUF file, or a hub id.
 
@@ -51,7 +56,8 @@ def load(
     >>> subject = load("smollm2")
 
     Whether it is a pipeline or a language model is read from the folder: model_index.json or config.json. Weights
-    come from safetensors, or from a GGUF file, which is converted once; they are cast to `dtype`. Raises UnknownName
+    come from safetensors, or from a GGUF file, which is converted once; they are cast to `dtype`. `clip_skip` layers more
+    than usual are left out at the end of Stable Diffusion's text encoders, counted as diffusers does. Raises UnknownName
     for a name that nothing has, FileNotFoundError for a folder or hub id that cannot be read, ValueError for pickled
     weights, a model that is built in another way, or one that is not what its files hold (see `check_subject`).
     """
@@ -59,34 +65,46 @@ def load(
     where = ModelSource(place, local, dtype, device)
     kind = "LanguageModel" if _is_language_model(place, local) else str(pipeline_index(where).get("_class_name"))
     family = _family(kind, f"{place} declares it in model_index.json")
+    _refuse_skip(family, name, clip_skip)
     pipeline, mismatches = family.read(where)
-    return _admitted(family, name, pipeline, mismatches)
+    return _admitted(family, name, pipeline, mismatches, clip_skip)
 
 
 @overload
 def adopt(pipeline: LanguageModel, name: str) -> CausalLMSubject: ...
 @overload
 def adopt(
-    pipeline: diffusers.StableDiffusionPipeline | diffusers.StableDiffusionXLPipeline, name: str
+    pipeline: diffusers.StableDiffusionPipeline | diffusers.StableDiffusionXLPipeline, name: str, *, clip_skip: int = 0
 ) -> UNetSubject: ...
 @overload
-def adopt(pipeline: Any, name: str) -> Any: ...
-def adopt(pipeline: Any, name: str) -> Subject[Any]:
+def adopt(pipeline: Any, name: str, *, clip_skip: int = 0) -> Any: ...
+def adopt(pipeline: Any, name: str, *, clip_skip: int = 0) -> Subject[Any]:
     """A subject around a pipeline that is already in memory: of diffusers, a `LanguageModel`, or of another family.
 
-    Its modules go to evaluation mode without gradients. Raises UnknownName for a class of pipeline that no family
-    knows, ValueError for a pipeline that lacks a part or is built in another way, and as `check_subject` does.
+    Its modules go to evaluation mode without gradients. `clip_skip` is as for `load`. Raises UnknownName for a class of
+    pipeline that no family knows, ValueError for one that lacks a part or is built in another way, and as `check_subject`
+    does.
     """
     family = _family(type(pipeline).__name__, f"{name} is one")
-    return _admitted(family, name, pipeline, [])
+    _refuse_skip(family, name, clip_skip)
+    return _admitted(family, name, pipeline, [], clip_skip)
 
 
 def _family(kind: str, where: str) -> type[Subject[Any]]:
     return look_up(FAMILIES, kind, "pipeline class", where)
 
 
-def _admitted(family: type[Subject[Any]], name: str, pipeline: Any, mismatches: list[Mismatch]) -> Subject[Any]:
-    subject = family.adopt(name, pipeline)
+def _refuse_skip(family: type[Subject[Any]], name: str, clip_skip: int) -> None:
+    if clip_skip and "clip_skip" not in inspect.signature(family.adopt).parameters:
+        raise ValueError(
+            f"{name}: clip_skip {clip_skip} was asked of family {family.family!r}, which has no such layers; leave it 0"
+        )
+
+
+def _admitted(
+    family: type[Subject[Any]], name: str, pipeline: Any, mismatches: list[Mismatch], clip_skip: int
+) -> Subject[Any]:
+    subject = family.adopt(name, pipeline, **({"clip_skip": clip_skip} if clip_skip else {}))
     check_subject(subject, mismatches)
     for module in subject.components.values():
         module.eval().requires_grad_(False)

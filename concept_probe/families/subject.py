@@ -19,8 +19,9 @@ from concept_probe.families.state import State, state_of, with_gradients
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.tokens import Tokens
 from concept_probe.families.users import alone
-from concept_probe.families.weights import refuse_composed
+from concept_probe.families.weights import adapters_on, refuse_composed
 from concept_probe.registry import UnknownName, look_up
+from concept_probe.storage import text_sha256
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 
 SAMPLING = Sampling()
@@ -173,9 +174,17 @@ class Subject(abc.ABC, Generic[Answers]):
         up to 4096 on a side, not each single value of a large one. `whole` reads every byte again, as audits, baked
         edits and captures that are saved do.
 
-        Raises ValueError for a tensor without bytes: one that is offloaded.
+        Where layers of a text encoder are left out, or adapters are in the model, how that is and how strong they act is
+        part of it: the same weights then answer otherwise. Raises ValueError for a tensor without bytes: one that is
+        offloaded.
         """
-        return self._hash.sha256(list(self._named_tensors()), whole=whole)
+        found, told = self._hash.sha256(list(self._named_tensors()), whole=whole), self._told()
+        return text_sha256("\n".join((found, *told))) if told else found
+
+    def _told(self) -> list[str]:
+        """What decides answers and stands in no tensor: skipped layers, and how adapters act."""
+        skips = [f"{name} {n}" for name, n in self.conventions().items() if name == "clip_skip"]
+        return skips + [f"{name}/{said}" for name, root in self.components.items() for said in adapters_on(root)]
 
     def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         for component in sorted(self.components):
@@ -198,7 +207,7 @@ class Subject(abc.ABC, Generic[Answers]):
         weights = identity_of(list(self._named_tensors())) or object()
         modules = [module for root in self.components.values() for module in root.modules()]
         hooks = [key for module in modules for key in (*module._forward_pre_hooks, *module._forward_hooks)]
-        return self.state.depth, weights, tuple(hooks), *reading_stamp(self.pipeline)
+        return self.state.depth, weights, tuple(hooks), *self._told(), *reading_stamp(self.pipeline)
 
     def module(self, site: Site) -> nn.Module:
         """The module whose input, output or weight `site` names.

@@ -34,6 +34,15 @@ def refuse_composed(root: nn.Module, path: str, where: str) -> None:
         )
 
 
+def adapters_on(root: nn.Module) -> list[str]:
+    """What decides how adapters in `root` act and stands in no tensor: which are on or fused, and how strong, by place."""
+    return [
+        f"{path} {module.active_adapters} {module.disable_adapters} {module.merged_adapters} {module.scaling}"
+        for path, module in root.named_modules()
+        if base_of(module) is not module and hasattr(module, "scaling")
+    ]
+
+
 def base_of(module: Any) -> Any:
     """The module that an adapter of peft stands around; anything else as it is."""
     base = getattr(module, "base_layer", None)

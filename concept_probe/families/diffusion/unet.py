@@ -14,7 +14,7 @@ from concept_probe.families.diffusion.schedule import NoiseSchedule
 from concept_probe.families.diffusion.sites import cross_attentions, unet_sites
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.families.diffusion.unet_inputs import guidance_embedding, painted_in, score_ids, size_ids
-from concept_probe.families.diffusion.unet_refused import paints_in, refuse_inputs, refuse_pipeline
+from concept_probe.families.diffusion.unet_refused import paints_in, refuse_inputs, refuse_pipeline, refuse_skip
 from concept_probe.families.parts import unwrapped
 from concept_probe.families.subject import SAMPLING
 from concept_probe.families.text.clip import ClipEncoders
@@ -32,23 +32,30 @@ class UNetSubject(DiffusionSubject):
     family = "unet"
     denoiser = "unet"
 
-    def __init__(self, name: str, pipeline: Any) -> None:
-        super().__init__(name, pipeline, ClipEncoders.of(pipeline), unet_sites("unet", unwrapped(pipeline.unet)))
+    def __init__(self, name: str, pipeline: Any, clip_skip: int = 0) -> None:
+        text = ClipEncoders.of(pipeline, clip_skip)
+        super().__init__(name, pipeline, text, unet_sites("unet", unwrapped(pipeline.unet)))
+        self.clip_skip = clip_skip
+        """How many layers of the text encoders are left out at the end, more than usual."""
         self._token_paths = {
             f"{p}.{key}" for p in cross_attentions(self.components[self.denoiser]) for key in ("to_k", "to_v")
         }
         self._empty_picture: Tensor | None = None
 
     @classmethod
-    def adopt(cls, name: str, pipeline: Any) -> Self:
+    def adopt(cls, name: str, pipeline: Any, *, clip_skip: int = 0) -> Self:
         refuse_pipeline(name, pipeline)
-        subject = cls(name, pipeline)
+        refuse_skip(name, pipeline, clip_skip)
+        subject = cls(name, pipeline, clip_skip)
         subject.schedule  # noqa: B018  (raises for one that is not of the U-Net's kind)
         _say(name, pipeline)
         return subject
 
     def axis(self, site: Site) -> Literal["token", "patch"]:
         return "token" if self.is_text(site) or site.path in self._token_paths else "patch"
+
+    def conventions(self) -> dict[str, Any]:
+        return {"clip_skip": self.clip_skip} if self.clip_skip else {}
 
     @property
     def schedule(self) -> NoiseSchedule:

@@ -40,6 +40,21 @@ def refuse_inputs(name: str, unet: Any) -> None:
         )
 
 
+def refuse_skip(name: str, pipeline: Any, clip_skip: int) -> None:
+    """Raise ValueError for a number of skipped layers that is none, or that this pipeline does not read at one place."""
+    if type(clip_skip) is not int or clip_skip < 0:
+        raise ValueError(
+            f"{name}: clip_skip is {clip_skip!r}; it is how many layers are left out, a whole number from 0 on"
+        )
+    zeroed = pipeline.config.get("force_zeros_for_empty_prompt", False)
+    if clip_skip and getattr(pipeline, "text_encoder_2", None) is not None and not zeroed:
+        raise ValueError(
+            f"{name}: clip_skip {clip_skip} was asked of a pipeline that reads the empty prompt of guidance "
+            "(force_zeros_for_empty_prompt is False): it reads prompts at the skipped layer and the empty one at the usual, so "
+            "no one site is what the denoiser reads; leave clip_skip 0"
+        )
+
+
 def paints_in(pipeline: Any) -> bool:
     """Whether the U-Net reads, beside the latents, a mask and the latents of the picture without what is under it."""
     channels = pipeline.vae.config.latent_channels

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,17 +37,27 @@ class ClipEncoders(TextEncoders):
     """Component name to the path of the module whose output the denoiser reads."""
     pooling: str | None
     """The component whose pooled embedding the denoiser reads too."""
+    skips: Mapping[str, str] = field(default_factory=dict)
+    """Component name to the path of the layer whose output stands in the place of the last one's, where layers are left
+    out between it and the module that is read; not for the empty prompt, which guidance reads whole."""
 
     @classmethod
-    def of(cls, pipeline: Any) -> ClipEncoders:
+    def of(cls, pipeline: Any, clip_skip: int = 0) -> ClipEncoders:
         """Stable Diffusion reads one encoder's final norm; SDXL the last layer but one of two, and a projection. A refiner
-        of SDXL has the second of them alone."""
+        of SDXL has the second of them alone.
+
+        `clip_skip` layers more than usual are left out at the end, as pipelines of diffusers count them. Raises ValueError
+        where an encoder has no more layers than that.
+        """
         named = {name: unwrapped(getattr(pipeline, name, None)) for name in TOKENIZERS}
         encoders = {name: encoder for name, encoder in named.items() if encoder is not None}
         tokenizers = {name: getattr(pipeline, TOKENIZERS[name]) for name in encoders}
         pools = "text_encoder_2" in encoders
-        reads = {name: _last_but_one(e) if pools else final_norm(e) for name, e in encoders.items()}
-        return cls(encoders, tokenizers, reads, "text_encoder_2" if pools else None)
+        for name, encoder in encoders.items():
+            _refuse_skip(name, encoder, clip_skip + pools)
+        reads = {name: _before_last(e, 1 + clip_skip) if pools else final_norm(e) for name, e in encoders.items()}
+        skips = {} if pools or not clip_skip else {name: _before_last(e, clip_skip) for name, e in encoders.items()}
+        return cls(encoders, tokenizers, reads, "text_encoder_2" if pools else None, skips)
 
     def sites(self) -> dict[str, tuple[Site, ...]]:
         roles: dict[str, tuple[Site, ...]] = {}
@@ -65,7 +76,8 @@ class ClipEncoders(TextEncoders):
         tokens = self.tokenise(prompts)
         states, pooled = [], None
         for i, component in enumerate(self.encoders):
-            state, pool = self._run(subject, component, tokens, i, moment)
+            with self._skipping(component, prompts):
+                state, pool = self._run(subject, component, tokens, i, moment)
             states.append(state)
             pooled = pool if component == self.pooling else pooled
         joined = torch.cat(states, dim=-1) if len(states) > 1 else states[0]
@@ -76,8 +88,27 @@ class ClipEncoders(TextEncoders):
         for i, component in enumerate(self.encoders):
             mine = [s for s in sites if s.component == component]
             if mine:
-                with subject.stop_after(mine):
+                with subject.stop_after(mine), self._skipping(component, prompts):
                     self._run(subject, component, tokens, i, moment)
+
+    @contextmanager
+    def _skipping(self, component: str, prompts: Sequence[Prompt]) -> Iterator[None]:
+        """Inside, what is read is made of an earlier layer's output, taps included, where layers are left out."""
+        if component not in self.skips:
+            yield
+            return
+        encoder, seen = self.encoders[component], []
+        layer, reader = encoder.get_submodule(self.skips[component]), encoder.get_submodule(self.reads[component])
+        whole = torch.tensor([not prompt.text for prompt in prompts], device=next(encoder.parameters()).device)
+        handles = (
+            layer.register_forward_hook(lambda _m, _i, out: seen.append(out[0] if isinstance(out, tuple) else out)),
+            reader.register_forward_pre_hook(lambda _m, i: (torch.where(whole[:, None, None], i[0], seen[-1]),)),
+        )
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _run(
         self, subject: Subject, component: str, tokens: Tokens, which: int, moment: Moment
@@ -102,9 +133,19 @@ class ClipEncoders(TextEncoders):
         return seen[-1], out[0] if component == self.pooling else None
 
 
-def _last_but_one(encoder: nn.Module) -> str:
+def _refuse_skip(name: str, encoder: nn.Module, left_out: int) -> None:
+    """Raise ValueError where leaving out so many layers leaves none; one layer may be left out of one, for SDXL's sake."""
+    count = len(text_layers(encoder)[1])
+    if left_out >= max(count, 2):
+        raise ValueError(
+            f"{left_out} layers at the end of {name} were to be left out and it has {count}; give a smaller clip_skip"
+        )
+
+
+def _before_last(encoder: nn.Module, count: int) -> str:
+    """The path of the layer `count` before the last; of the embeddings, where there is none."""
     path, layers = text_layers(encoder)
-    if len(layers) > 1:
-        return f"{path}.{len(layers) - 2}"
+    if len(layers) > count:
+        return f"{path}.{len(layers) - 1 - count}"
     embedding = encoder.get_input_embeddings()  # pyright: ignore[reportCallIssue]
     return path_of(encoder, embedding).rpartition(".")[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import diffusers
@@ -23,6 +24,7 @@ def drawn_by_itself(
     if isinstance(pipeline, diffusers.StableDiffusionImg2ImgPipeline):  # it takes no noise to begin with
         pipeline = cast(Any, diffusers.StableDiffusionPipeline)(**pipeline.components, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
+    _let_skip(pipeline)
     takes = inspect.signature(pipeline.__call__).parameters
     drawn = []
     for kind in ("latent", "pt"):
@@ -46,6 +48,13 @@ def drawn_by_itself(
         with torch.no_grad():
             drawn.append(own(**{name: value for name, value in asked.items() if name in takes}).images)
     return drawn[0], drawn[1].float()
+
+
+def _let_skip(pipeline: Any) -> None:
+    """Let a pipeline find the norm where it looks for it when layers are skipped: newer encoders hold it one level up."""
+    encoder = getattr(pipeline, "text_encoder", None)
+    if encoder is not None and not hasattr(encoder, "text_model") and hasattr(encoder, "final_layer_norm"):
+        object.__setattr__(encoder, "text_model", SimpleNamespace(final_layer_norm=encoder.final_layer_norm))
 
 
 def _picture(pipeline: Any, takes: Mapping[str, Any], count: int) -> dict[str, Any]:

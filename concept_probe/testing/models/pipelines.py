@@ -70,6 +70,14 @@ def _turbo() -> Any:
     return _of("StableDiffusionXLPipeline", tiny_sdxl, scheduler=ancestral)
 
 
+def _deep_xl() -> Any:
+    """With text encoders of three layers."""
+    words = tokenizer(), tokenizer(pad="!")
+    first = CLIPTextModel(tiny_text_config(16, "quick_gelu", words[0], layers=3))
+    second = CLIPTextModelWithProjection(tiny_text_config(24, "gelu", words[1], layers=3))
+    return _of("StableDiffusionXLPipeline", tiny_sdxl, text_encoder=first, text_encoder_2=second)
+
+
 def _refiner(kind: str = "StableDiffusionXLImg2ImgPipeline") -> Any:
     words = tokenizer(pad="!")
     reads = tiny_unet(
@@ -130,6 +138,8 @@ PIPELINES: dict[str, TinyPipeline] = {
     "SDXL turbo": TinyPipeline(_turbo, Sampling(steps=2, guidance=0.0)),
     "SD LCM": TinyPipeline(_seeded(lambda: _lcm("StableDiffusionPipeline")), Sampling(steps=3, guidance=7.3)),
     "LCM": TinyPipeline(_seeded(lambda: _lcm("LatentConsistencyModelPipeline")), Sampling(steps=3, guidance=7.3)),
+    "SD, clip skip": TinyPipeline(lambda: tiny_sd().pipeline, options={"clip_skip": 1}),
+    "SDXL, clip skip": TinyPipeline(_seeded(_deep_xl), options={"clip_skip": 1}),
     "SD with LoRA": TinyPipeline(_seeded(_adapted)),
     "SD with textual inversion": TinyPipeline(_seeded(_inverted)),
 }
