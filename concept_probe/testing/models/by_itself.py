@@ -38,16 +38,37 @@ def drawn_by_itself(
             "generator": sources,
             "latents": noise.to(pipeline.device, pipeline.dtype),
             "output_type": kind,
+            **_size(pipeline, shape),
             **_picture(pipeline, takes, len(queries)),
             **options,
         }
         if isinstance(pipeline, diffusers.StableDiffusionXLImg2ImgPipeline):  # the one that takes noise as it will be
             pipeline.scheduler.set_timesteps(sampling.steps)
             asked["latents"] = asked["latents"] * pipeline.scheduler.init_noise_sigma
+        asked |= _of_patches(pipeline, asked["latents"], sampling)
         own: Any = pipeline
         with torch.no_grad():
             drawn.append(own(**{name: value for name, value in asked.items() if name in takes}).images)
+    if drawn[0].ndim == 3:
+        drawn[0] = cast(Any, pipeline)._unpack_latents(
+            drawn[0], *_size(pipeline, shape).values(), pipeline.vae_scale_factor
+        )
     return drawn[0], drawn[1].float()
+
+
+def _size(pipeline: Any, shape: Sequence[int]) -> dict[str, int]:
+    """Of the pictures that latents of `shape` are decoded to."""
+    return {"height": shape[1] * pipeline.vae_scale_factor, "width": shape[2] * pipeline.vae_scale_factor}
+
+
+def _of_patches(pipeline: Any, noise: Tensor, sampling: Sampling) -> dict[str, Any]:
+    """For a call that takes latents as rows of patches, and guides by a second pass only where it is told so."""
+    if not hasattr(pipeline, "_pack_latents"):
+        return {}
+    out: dict[str, Any] = {"latents": pipeline._pack_latents(noise, *noise.shape)}
+    if not pipeline.transformer.config.guidance_embeds:
+        out |= {"true_cfg_scale": sampling.guidance, "negative_prompt": [""] * len(noise)}
+    return out
 
 
 def _let_skip(pipeline: Any) -> None:

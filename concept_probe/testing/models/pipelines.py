@@ -115,6 +115,14 @@ def _adapted() -> Any:
     return pipeline
 
 
+def _fused() -> Any:
+    """With the same adapter put into the weights."""
+    pipeline = _adapted()
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    return pipeline
+
+
 def _inverted() -> Any:
     """With a word of two vectors."""
     pipeline = tiny_sd().pipeline
@@ -141,6 +149,7 @@ PIPELINES: dict[str, TinyPipeline] = {
     "SD, clip skip": TinyPipeline(lambda: tiny_sd().pipeline, options={"clip_skip": 1}),
     "SDXL, clip skip": TinyPipeline(_seeded(_deep_xl), options={"clip_skip": 1}),
     "SD with LoRA": TinyPipeline(_seeded(_adapted)),
+    "SD with LoRA, fused": TinyPipeline(_seeded(_fused)),
     "SD with textual inversion": TinyPipeline(_seeded(_inverted)),
 }
 """By name."""
