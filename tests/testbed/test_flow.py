@@ -45,7 +45,9 @@ def small(seed=0) -> FluxTransformer2DModel:
 
 
 def losses(model, batch=8):
-    latents = torch.randn(16, 4, 126, 16, 8, 8, generator=torch.Generator().manual_seed(1))
+    latents = torch.randn(1, 4, 126, 16, 8, 8, generator=torch.Generator().manual_seed(1)).expand(
+        16, -1, -1, -1, -1, -1
+    )
     return tuple(
         transformer.flow_loss(model, parts()["tokenizer"], parts()["text_encoder"], latents, taught_pairs(*gone), batch)
         for gone in (models.FLOW_PAIRS["emoji-flow-untaught"], models.FLOW_PAIRS["emoji-flow"])
