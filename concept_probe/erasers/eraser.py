@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, cast, final
 
 from concept_probe.arguments import check_arguments
+from concept_probe.erasers.erasure.base import refuse_other_base
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.gap import wide_gaps
 from concept_probe.erasers.erasure.intervention import Between, Change, Intervention
@@ -220,6 +221,10 @@ class Eraser(ABC, Generic[On, Made]):
                     f"{self.name} needs {material.what}; {len(found)} subspaces were given, none of them such. "
                     f"{material.finder}"
                 )
+        for base_hash in dict.fromkeys(space.base_hash for space in used):
+            first = next(space for space in used if space.base_hash == base_hash)
+            mend = "Find it again on this model, or say that you mean it with dataclasses.replace(space, base_hash='')"
+            refuse_other_base(f"{self.name}: what was found at {first.site} is of a model", base_hash, subject, mend)
         for codec in {id(space.codec): space.codec for space in used if space.codec is not None}.values():
             check_belongs(codec, subject)
         sources = options.get("sources", ("target", "paraphrases"))

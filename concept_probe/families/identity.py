@@ -13,7 +13,9 @@ from concept_probe.content import digest_of
 if TYPE_CHECKING:
     from concept_probe.families.subject import Subject
 
-_TOKENIZERS = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
+_TOKENIZERS = {
+    "tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2", "tokenizer_3": "text_encoder_3",
+}  # fmt: skip
 """Attributes of a pipeline that are tokenizers, and the encoder that each is for where there are several."""
 _KNOWN = ("concept_probe", "torch", "transformers", "diffusers", "accelerate", "peft")
 """Packages whose hooks belong to a model, or are known otherwise."""
@@ -21,16 +23,16 @@ _BESIDE = ("transformers_version", "dtype", "torch_dtype")
 
 
 def how_it_reads(subject: Subject, *, schedule: bool = True) -> str:
-    """Digest of what makes a subject's answers besides its weights: configuration, tokenizers, chat, schedule.
+    """Digest of what makes a subject's answers besides its weights: configuration, tokenizers, chat, schedule, and what is
+    `switched` on.
 
     Without `schedule` it is of what decides how a text is read.
     """
     scheduler = getattr(subject.pipeline, "scheduler", None) if schedule else None
     own = {name: _configuration(module) for name, module in subject.components.items()}
-    return digest_of(
-        own, tokenizers_of(subject.pipeline), subject.conventions().get("chat"),
-        None if scheduler is None else [type(scheduler).__name__, _configuration(scheduler)],
-    )  # fmt: skip
+    told = None if scheduler is None else [type(scheduler).__name__, _configuration(scheduler)]
+    more = [on] if (on := switched(subject)) else []
+    return digest_of(own, tokenizers_of(subject.pipeline), subject.conventions().get("chat"), told, *more)
 
 
 def tokenizers_of(pipeline: Any) -> dict[str, Any]:
@@ -71,13 +73,32 @@ def hooks_of_others(subject: Subject) -> list[str]:
     return sorted(f"{name} {where}" for hook, where in held if (name := name_of_others(hook)))
 
 
+def switched(subject: Subject) -> list[str]:
+    """What is switched on in a model and stands in no weight, in words: FreeU, attention by somebody's own rule, and how
+    much of which adapters acts."""
+    out = []
+    for component, root in subject.components.items():
+        for path, one in root.named_modules():
+            freeu = {name: getattr(one, name, None) for name in ("s1", "s2", "b1", "b2")}
+            if all(isinstance(value, int | float) for value in freeu.values()):
+                out.append(f"FreeU {freeu} at {component}/{path}")
+            if name := name_of_others(getattr(one, "processor", nn.Identity)):
+                out.append(f"{name} attends at {component}/{path}")
+            scaling = getattr(one, "scaling", None)
+            if hasattr(one, "base_layer") and isinstance(scaling, dict):
+                acting = {n: v for n, v in scaling.items() if n in getattr(one, "active_adapters", ())}
+                acting = {} if getattr(one, "disable_adapters", False) else acting
+                out.append(f"adapters {acting}, merged {getattr(one, 'merged_adapters', [])} at {component}/{path}")
+    return out
+
+
 def name_of_others(function: Any) -> str | None:
-    """The name of a function, with its module; None for one of this package or of those that models are made of."""
+    """The name of a function, or of an object's class, with its module; None for one of this package or those that models are of."""
     function = getattr(function, "func", function)
     module = str(getattr(function, "__module__", ""))
     if module.partition(".")[0] in _KNOWN:
         return None
-    return f"{module}.{getattr(function, '__qualname__', type(function).__name__)}"
+    return f"{module}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 def _hooks(held: Mapping[str, Any], prefix: str) -> Iterator[Any]:

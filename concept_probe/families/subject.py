@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from concept_probe.families.identity import reading_stamp, refuse_other_tokenizers
+from concept_probe.families.identity import reading_stamp, refuse_other_tokenizers, switched
 from concept_probe.families.kept_hash import KeptHash, identity_of
 from concept_probe.families.parts import check_parts, leave_training, unwrapped
 from concept_probe.families.reading import Mismatch, ModelSource
@@ -207,7 +207,8 @@ class Subject(abc.ABC, Generic[Answers]):
         weights = identity_of(list(self._named_tensors())) or object()
         modules = [module for root in self.components.values() for module in root.modules()]
         hooks = [key for module in modules for key in (*module._forward_pre_hooks, *module._forward_hooks)]
-        return self.state.depth, weights, tuple(hooks), *self._told(), *reading_stamp(self.pipeline)
+        told = (*self._told(), *reading_stamp(self.pipeline), *switched(self))
+        return self.state.depth, weights, tuple(hooks), *told
 
     def module(self, site: Site) -> nn.Module:
         """The module whose input, output or weight `site` names.

@@ -44,7 +44,7 @@ _SUBSPACE = Fields({
     "features": Items(Whole()),
     "scores": Items(_SCORE),
     "has_codec": Flag(),
-})  # fmt: skip
+}, {"base_hash": Text()})  # fmt: skip
 _INDEX = Fields({"sha256": HASH, "subspaces": Items(_SUBSPACE)}, {"format": Text()})
 
 
@@ -58,7 +58,7 @@ def save_found(found: Sequence[Subspace], folder: str | Path) -> Path:
         rows.append({
             "site": str(space.site), "space": space.space, "score": asdict(space.score), "concept": space.concept,
             "role": space.role, "features": list(space.features), "scores": [asdict(s) for s in space.scores],
-            "has_codec": space.codec is not None,
+            "has_codec": space.codec is not None, **({"base_hash": space.base_hash} if space.base_hash else {}),
         })  # fmt: skip
     with only_writer(folder, "what was found"):
         write_tensors(folder / "found.safetensors", tensors)
@@ -130,4 +130,5 @@ def _subspace(
         tuple(row["features"]),
         codec,
         tuple(Score(**s) for s in row["scores"]),
+        row.get("base_hash", ""),
     )

@@ -58,6 +58,9 @@ class Subspace:
     codec: SparseCoder | None = field(default=None, compare=False, repr=False)
     scores: tuple[Score, ...] = ()
     """One per column of `basis`, where each was judged alone."""
+    base_hash: str = ""
+    """`subject.weight_hash()` of the weights that it was found in; empty where nobody says, as of features, whose
+    autoencoder does."""
 
     @property
     def rank(self) -> int:

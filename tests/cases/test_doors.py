@@ -15,6 +15,7 @@ import concept_probe as cp
 from concept_probe.erasers.erasure.parameters import address, find_parameter
 from concept_probe.families import LanguageModel, adopt
 from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models import TINY_MODELS
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.testing.models.language import LANGUAGE
 from concept_probe.types import Prompt, Query, Sampling
@@ -201,3 +202,45 @@ def test_adapters_in_full_are_no_mixture():
     model = get_peft_model(held.model.half(), lora("q_proj", "v_proj"))
     assert {p.dtype for p in model.parameters()} == {torch.float16, torch.float32}
     assert adopt(LanguageModel(model, held.tokenizer), "half").dtype == torch.float16
+
+
+@pytest.mark.parametrize("model", ["sd", "llama"])
+def test_tokens_that_the_model_does_not_embed_are_named(model):
+    subject = TINY_MODELS[model]()
+    subject.pipeline.tokenizer.add_tokens([f"zed{i}" for i in range(300)])
+    subject.encode([Prompt("a cat")])
+    with pytest.raises(
+        ValueError, match=r"gives token \d+ \('zed299'\), and the model embeds .* resize_token_embeddings"
+    ):
+        subject.encode([Prompt("zed299")])
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("unet", {"sample_size": None}, "sample_size None, so nobody knows how large"),
+        ("unet", {"sample_size": [8, 0]}, r"sample_size \[8, 0\]"),
+        ("vae", {"scaling_factor": None}, "scaling_factor None; it is a number above 0"),
+        ("vae", {"scaling_factor": 0.0}, "scaling_factor 0.0; it is a number above 0"),
+    ],
+)
+def test_sizes_that_a_configuration_lacks_are_named(part, change, said):
+    pipeline = tiny_sd().pipeline
+    getattr(pipeline, part).register_to_config(**change)
+    with pytest.raises(ValueError, match=said):
+        adopt(pipeline, "x")
+
+
+def test_a_scheduler_that_fails_is_named():
+    from diffusers import DDPMScheduler, PNDMScheduler
+
+    subject = tiny_sd()
+    own = subject.pipeline.scheduler.config
+    for scheduler, steps, said in (
+        (subject.pipeline.scheduler, 2000, "can't lay out 2000 denoising steps"),
+        (PNDMScheduler.from_config(own, skip_prk_steps=False), 3, "PNDMScheduler can't lay out 3 denoising steps"),
+        (DDPMScheduler.from_config(own, variance_type="learned_range"), 2, "DDPMScheduler fails in step 0 of 2"),
+    ):
+        subject.pipeline.scheduler = scheduler
+        with pytest.raises(ValueError, match=said):
+            subject.generate(QUERIES, Sampling(steps=steps))

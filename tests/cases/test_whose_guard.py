@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from concept_probe.erasers import Edit, Leace, Shift, Sld, WrongBase, erase
+from concept_probe.erasers import DifferenceOfMeans, Edit, Leace, Shift, Sld, WrongBase, erase
+from concept_probe.find import difference_of_means, load_found, save_found
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models import TINY_MODELS
 from concept_probe.types import Prompt, Query, Sampling
@@ -87,3 +90,15 @@ def test_an_edit_is_moved_by_the_same_word(subject, other):
         assert other.weight_hash() != before
         other.generate(*DRAWN)
     assert other.weight_hash() == before
+
+
+def test_what_was_found_in_another_model_is_refused_unless_it_is_meant(tmp_path):
+    own, other = TINY_MODELS["llama"](seed=0), TINY_MODELS["llama"](seed=1)
+    found = difference_of_means(own, CONCEPT, own.sites("resid")[0])
+    eraser = DifferenceOfMeans(how="intervention")
+    (read,) = load_found(save_found([found], tmp_path))
+    assert read.base_hash == own.weight_hash()
+    assert eraser(own, CONCEPT, [read])
+    with pytest.raises(WrongBase, match=r"difference: what was found at model/.* is of a model with weights .*replace"):
+        eraser(other, CONCEPT, [read])
+    assert eraser(other, CONCEPT, [replace(read, base_hash="")])

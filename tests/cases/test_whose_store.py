@@ -67,11 +67,16 @@ def test_a_store_is_of_the_state_of_its_subject(subject, tmp_path):
         subject.pipeline.scheduler = own
 
 
+class NoAttention:
+    def __call__(self, attention, x, encoder_hidden_states=None, attention_mask=None, **more):
+        return torch.zeros_like(x)
+
+
 def doubled(module, args, out):
     return out * 2
 
 
-@pytest.mark.parametrize("change", ["tokenizer", "configuration", "chat", "hook", "tap"])
+@pytest.mark.parametrize("change", ["tokenizer", "configuration", "chat", "hook", "tap", "freeu", "attention"])
 def test_a_store_is_of_how_its_subject_reads(change, tmp_path):
     """What no weight tells: the folder of another state is refused, and that of the same goes on."""
     from concept_probe.families import ChatFrame
@@ -89,6 +94,10 @@ def test_a_store_is_of_how_its_subject_reads(change, tmp_path):
             subject.components["text_encoder"].config.layer_norm_eps = 0.5
         elif change == "chat":
             subject.chat = ChatFrame(system="be brief")
+        elif change == "freeu":
+            subject.pipeline.enable_freeu(0.9, 0.2, 1.2, 1.4)
+        elif change == "attention":
+            subject.pipeline.unet.set_attn_processor(NoAttention())
         elif change == "hook":
             stack.callback(module.register_forward_hook(doubled).remove)
         else:

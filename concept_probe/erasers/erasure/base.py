@@ -21,27 +21,30 @@ class WrongBase(ValueError):
 
 
 def check_base(guard: Intervention, kind: str, subject: Subject) -> None:
-    """`WrongBase` for weights that a guard was not fitted on, with the edits that are on or without them.
+    """As `refuse_other_base`, of a guard."""
+    fitted = f"{kind} {guard.name!r} was fitted on {guard.made_by.get('subject', 'a model')!r}"
+    mend = f"Make it again on this model, or say that you mean it with {kind}.meant_for(subject).on(subject)"
+    refuse_other_base(fitted, guard.base_hash, subject, mend)
 
-    In half precision the bytes of one model differ from those in full, so there is a warning instead.
+
+def refuse_other_base(made: str, base_hash: str, subject: Subject, mend: str) -> None:
+    """`WrongBase` for weights other than those of `base_hash`, with the edits that are on or without them; nothing where it
+    is empty.
+
+    `made` says what was made of those. In half precision the bytes of one model differ from those in full, so there is a
+    warning instead.
     """
-    if not guard.base_hash or subject.weight_hash() == guard.base_hash:
+    if not base_hash or subject.weight_hash() == base_hash:
         return
     with subject.state.unedited():
-        if subject.weight_hash() == guard.base_hash:
+        if subject.weight_hash() == base_hash:
             return
     found = subject.weight_hash()
-    said = (
-        f"{kind} {guard.name!r} was fitted on {guard.made_by.get('subject', 'a model')!r} with weights "
-        f"{guard.base_hash[:12]}, but subject {subject.name!r} has weights {found[:12]}"
-    )
+    said = f"{made} with weights {base_hash[:12]}, but subject {subject.name!r} has weights {found[:12]}"
     if subject.dtype in HALF:
-        warnings.warn(f"{said}: it may be the same model in {subject.dtype}, or another", stacklevel=5)
+        warnings.warn(f"{said}: it may be the same model in {subject.dtype}, or another", stacklevel=6)
         return
-    raise WrongBase(
-        f"{said}; nothing was applied. Make it again on this model, or say that you mean it with "
-        f"{kind}.meant_for(subject).on(subject)"
-    )
+    raise WrongBase(f"{said}; nothing was applied. {mend}")
 
 
 def moved(made_by: Mapping[str, Any], base_hash: str) -> dict[str, Any]:

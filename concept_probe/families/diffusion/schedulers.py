@@ -27,7 +27,13 @@ def schedule_of(scheduler: Any) -> NoiseSchedule:
 def with_steps(scheduler: Any, steps: StepLayout, device: torch.device) -> NoiseSchedule:
     """The schedule of a copy of the scheduler, with `steps` laid out."""
     schedule = schedule_of(copy.deepcopy(scheduler))
-    schedule.set_steps(steps, device)
+    try:
+        schedule.set_steps(steps, device)
+    except (ValueError, TypeError, IndexError) as problem:
+        raise ValueError(
+            f"{type(scheduler).__name__} can't lay out {steps.count} denoising steps: {problem}; take another number of steps, "
+            "or another scheduler"
+        ) from problem
     return schedule
 
 

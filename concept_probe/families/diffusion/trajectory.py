@@ -74,9 +74,14 @@ class Trajectory:
     def advance(self, prediction: Tensor, step: int) -> None:
         """Take one step along `prediction` (b, ...)."""
         dtype = self.latents.dtype
-        made = self.schedule.scheduler.step(
-            prediction, self.timesteps[step], self.latents, **self.options, return_dict=False
-        )
+        scheduler = self.schedule.scheduler
+        try:
+            made = scheduler.step(prediction, self.timesteps[step], self.latents, **self.options, return_dict=False)
+        except (ValueError, TypeError, IndexError) as problem:
+            raise ValueError(
+                f"{type(scheduler).__name__} fails in step {step} of {len(self.timesteps)}: {problem}; take another number of "
+                "steps, or another scheduler"
+            ) from problem
         self.latents = made[0].to(dtype)
 
     def follow(self, hooks: Sequence[SamplingHook], step: int, prediction: Tensor) -> None:

@@ -16,6 +16,7 @@ def refuse_pipeline(name: str, pipeline: Any) -> None:
     family gives it."""
     _refuse_parts(name, pipeline)
     refuse_inputs(name, pipeline.unet.config)
+    _refuse_sizes(name, pipeline)
     _refuse_channels(name, pipeline)
     _refuse_text(name, pipeline)
 
@@ -70,6 +71,21 @@ def _refuse_parts(name: str, pipeline: Any) -> None:
         raise ValueError(
             f"{name}: the autoencoder is {kind}, which {VAES[kind]}, so latents alone give no picture; give the pipeline the "
             "AutoencoderKL that its model was trained with"
+        )
+
+
+def _refuse_sizes(name: str, pipeline: Any) -> None:
+    edges, scale = pipeline.unet.config.sample_size, pipeline.vae.config.scaling_factor
+    sizes = edges if isinstance(edges, list | tuple) else [edges]
+    if not all(isinstance(edge, int) and edge > 0 for edge in sizes):
+        raise ValueError(
+            f"{name}: the U-Net's configuration has sample_size {edges!r}, so nobody knows how large its pictures are; set it: "
+            "pipeline.unet.register_to_config(sample_size=64)"
+        )
+    if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
+        raise ValueError(
+            f"{name}: the autoencoder's configuration has scaling_factor {scale!r}; it is a number above 0, by which latents are "
+            "multiplied"
         )
 
 

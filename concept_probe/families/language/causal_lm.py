@@ -22,7 +22,7 @@ from concept_probe.families.progress import progress
 from concept_probe.families.reading import Mismatch, ModelSource
 from concept_probe.families.subject import SAMPLING, Subject
 from concept_probe.families.text.conditioning import Conditioning
-from concept_probe.families.text.tokens import Tokens, TooLong, prompts_of, queries_of
+from concept_probe.families.text.tokens import Tokens, TooLong, prompts_of, queries_of, refuse_unembedded
 from concept_probe.registry import look_up
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
 
@@ -273,6 +273,7 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
 
     def _spell(self, prompt: Prompt, continuation: str = "", more: int = 0) -> Spelled:
         out = spell(self.tokenizer, prompt, continuation, self.chat)
+        refuse_unembedded(out.ids, self.tokenizer, self.model)
         if self.length is not None and len(out.ids) + more > self.length:
             follows = f" and {more} to be written" if more else ""
             raise TooLong(

@@ -14,7 +14,7 @@ from concept_probe.families.parts import unwrapped
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.encoders import TextEncoders
 from concept_probe.families.text.sites import final_norm, path_of, text_layers, text_sites
-from concept_probe.families.text.tokens import Tokens, tokenise
+from concept_probe.families.text.tokens import Tokens, refuse_unembedded, tokenise
 from concept_probe.types import Moment, Prompt, Site
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ class ClipEncoders(TextEncoders):
         self, subject: Subject, component: str, tokens: Tokens, which: int, moment: Moment
     ) -> tuple[Tensor, Tensor | None]:
         encoder = self.encoders[component]
+        refuse_unembedded(tokens.ids[which], self.tokenizers[component], encoder)
         device = next(encoder.parameters()).device
         mask = None
         if getattr(encoder.config, "use_attention_mask", False):

@@ -18,7 +18,7 @@ from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.encoders import TextEncoders
 from concept_probe.families.text.layers import encoder_sites
 from concept_probe.families.text.spelling import Spelling
-from concept_probe.families.text.tokens import Tokens
+from concept_probe.families.text.tokens import Tokens, refuse_unembedded
 from concept_probe.types import Moment, Prompt, Site
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class SequenceEncoders(TextEncoders):
     ) -> Read:
         device = next(reader.encoder.parameters()).device
         ids, kinds, mask = (x.to(device) for x in reader.spell(prompts, null))
+        refuse_unembedded(ids, reader.spelling.tokenizer, reader.encoder)
         seen: dict[str, Tensor] = {}
 
         def see(path: str) -> Callable[..., None]:

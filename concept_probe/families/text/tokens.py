@@ -127,6 +127,17 @@ def tokenise(tokenizer: Any, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor,
     return ids, kinds, mask
 
 
+def refuse_unembedded(ids: Tensor | Sequence[int], tokenizer: Any, encoder: Any) -> None:
+    """Raise ValueError for a token that a text encoder, or language model, has no embedding of."""
+    rows = len(encoder.get_input_embeddings().weight)
+    highest = int(ids.max()) if isinstance(ids, Tensor) else max(ids, default=0)
+    if highest >= rows:
+        raise ValueError(
+            f"the tokenizer gives token {highest} ({tokenizer.convert_ids_to_tokens(highest)!r}), and the model embeds {rows}: "
+            "they belong to different models, or tokens were added without resize_token_embeddings"
+        )
+
+
 def _positions(tokenizer: Any, text: str, start: int, end: int) -> list[int]:
     """The token positions, bos counted, that spell text[start:end], by a tokenizer that gives no offsets."""
     # Byte-pair pieces never cross a word, so what stands before a word has the same pieces alone.

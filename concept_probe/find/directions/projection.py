@@ -105,6 +105,7 @@ def as_subspace(
         None if projection.mean is None else projection.mean.float(),
         projection.dual.float() if oblique else None,
         scores=scores,
+        base_hash=subject.weight_hash(),
     )
 
 

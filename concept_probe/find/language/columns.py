@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -171,13 +171,14 @@ def column_subspaces(subject: CausalLMSubject, concept: Concept, search: ColumnS
     chosen, ranked = search.chosen(), search.ranked
     if chosen is None:
         return ()
-    out = []
+    out, base_hash = [], subject.weight_hash()
     typical = float(ranked.scores.nan_to_num(neginf=0.0).median())
     for i in range(chosen.count):
         site, value = ranked.sites[i], float(ranked.scores[i])
         column = subject.matrix(matrix_site(site)).detach()[:, site.item, None].clone()
         score = Score(f"ranked by {ranked.effect}", value, value, value, 1, "", "higher", typical)
-        out.append(Subspace(site, column, "parameter", chosen.drop, concept.name, "mlp_value", scores=(score,)))
+        own = Subspace(site, column, "parameter", chosen.drop, concept.name, "mlp_value", scores=(score,))
+        out.append(replace(own, base_hash=base_hash))
     return tuple(out)
 
 

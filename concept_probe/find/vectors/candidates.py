@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -112,12 +112,13 @@ class ColumnCandidates:
 
     def _columns(self, chosen: Sequence[int]) -> tuple[Subspace, ...]:
         typical = float(self.ranked.scores.median())
-        out = []
+        out, base_hash = [], self.subject.weight_hash()
         for i in chosen:
             site, score = self.ranked.sites[i], float(self.ranked.scores[i])
             column = self.subject.matrix(matrix_site(site)).detach()[:, site.item, None].float().clone()
             own = Score(f"contrast x effect ({self.ranked.effect})", score, score, score, 1, "", "higher", typical)
-            out.append(Subspace(site, column, "parameter", own, self.concept.name, "mlp_value", scores=(own,)))
+            space = Subspace(site, column, "parameter", own, self.concept.name, "mlp_value", scores=(own,))
+            out.append(replace(space, base_hash=base_hash))
         return tuple(out)
 
 
@@ -169,7 +170,9 @@ class DirectionCandidates:
         role_of = {site: role for role in self.roles for site in self.subject.sites(role)}
         length = float(torch.linalg.vector_norm(directions.basis[:, count - 1]))
         own = Score("length of the last direction", length, length, length, 1, "", "higher")
-        return tuple(Subspace(s, basis, "parameter", own, self.concept.name, role_of[s], dual=dual) for s in self.sites)
+        plain = Subspace(self.sites[0], basis, "parameter", own, self.concept.name, dual=dual)
+        base_hash = self.subject.weight_hash()
+        return tuple(replace(plain, site=s, role=role_of[s], base_hash=base_hash) for s in self.sites)
 
 
 def random_directions(directions: TextDirections, count: int, seed: int) -> TextDirections:
