@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from concept_probe.activations import tap
+from concept_probe.erasers.training.replay import collect, null_predictions
 from concept_probe.families import UNetSubject, adopt, load
 from concept_probe.families.diffusion.schedulers import REFUSED, SCHEDULES, schedule_of
 from concept_probe.testing.models import save_model
@@ -64,6 +65,55 @@ def test_a_tap_that_only_looks_changes_no_bit_and_what_is_saved_loads(name, tmp_
         again: Any = load(save_model(subject, tmp_path), **kind.options)
     assert again.weight_hash() == subject.weight_hash()
     assert torch.equal(again.sample(QUERIES, kind.sampling), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("SD inpaint, 9 channels", "StableDiffusionInpaintPipeline paints in, .* its mask covers everything"),
+        ("SDXL img2img", "StableDiffusionXLImg2ImgPipeline holds a text-to-image model and is asked as one"),
+        ("SDXL refiner", "has no text_encoder beside text_encoder_2, as a refiner has not"),
+    ],
+)
+def test_a_class_that_is_for_something_else_says_what_it_is_asked(name, said):
+    with pytest.warns(UserWarning, match=said):
+        adopt(PIPELINES[name].make(), name)
+
+
+def test_a_mask_over_everything_and_the_empty_picture_reach_the_denoiser_and_nothing_else_does():
+    subject = subject_of("SD inpaint, 9 channels")
+    (site,), seen = subject.sites("denoiser_in"), []
+    with tap(subject, {site: lambda x, moment: seen.append(x)}):
+        subject.sample(QUERIES, Sampling(steps=1, guidance=3.0))
+    grey = subject.latents(torch.full((1, 3, *subject.picture_size), 0.5))
+    assert seen[0].shape == (4, 9, 8, 8) and torch.equal(seen[0][:, 4:5], torch.ones(4, 1, 8, 8))
+    assert torch.equal(seen[0][:, 5:], grey.expand(4, -1, -1, -1))
+    assert torch.equal(subject.seen_latents(seen[0]), seen[0][:, :4])
+    made = collect(subject, [q.prompt for q in QUERIES], 2, Sampling(steps=2), seed=0)
+    assert made.inputs.shape[1:] == subject.latent_shape and null_predictions(subject, made).shape == made.inputs.shape
+
+
+def test_a_refiner_is_told_another_score_without_a_prompt():
+    subject = subject_of("SDXL refiner")
+    told: list[Any] = []
+    embedding = subject.components["unet"].get_submodule("add_time_proj")
+    handle = embedding.register_forward_hook(lambda _m, inputs, _out: told.append(inputs[0].view(-1, 5)))
+    subject.sample(QUERIES[:1], Sampling(steps=1, guidance=3.0))
+    handle.remove()
+    assert told[0].tolist() == [[16, 16, 0, 0, 2.5], [16, 16, 0, 0, 6.0]]
+
+
+def test_a_small_autoencoder_without_a_distribution_makes_latents_and_pictures():
+    pipeline = tiny_sd().pipeline
+    pipeline.vae = diffusers.AutoencoderTiny(
+        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1), latent_channels=4, upsampling_scaling_factor=2,
+    ).eval()  # fmt: skip
+    subject = adopt(pipeline, "small")
+    assert_drawn_as_by_itself(subject, Sampling(steps=2, guidance=3.0))
+    pictures = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(subject.latents(pictures), pipeline.vae.encode(pictures * 2 - 1).latents)
 
 
 def configured(kind: type, **more: Any) -> Any:

@@ -68,10 +68,12 @@ def test_a_subject_that_is_not_there_is_an_error(subject):
 
 
 def test_what_is_cut_off_is_said(subject):
-    with pytest.warns(UserWarning, match=f"only the first {LENGTH} tokens"):
+    with pytest.warns(
+        UserWarning, match=f"only the first {LENGTH} tokens of 'cat abc.* are read; 'bcdefgh abcdefgh' is not"
+    ):
         tail = subject.tokenise([Prompt("cat " + "abcdefgh " * 4, "cat")]).kinds[0].tolist()
     assert tail[:2] == [BOS, SUBJECT] and tail[-1] == EOS and PAD not in tail
-    with pytest.raises(ValueError, match="lies behind the 20 tokens"):
+    with pytest.raises(tokens.TooLong, match="lies behind the 20 tokens"):
         subject.tokenise([Prompt("abcdefgh " * 4 + "cat", "cat")])
 
 

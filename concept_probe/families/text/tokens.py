@@ -86,8 +86,8 @@ def tokenise(tokenizer: Any, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor,
 
     A word of several vectors (see `spelled_out`) is all of its tokens, as it is in the pipeline.
 
-    Raises ValueError for a prompt that isn't plain text, and where the cut removes all of a subject; warns where it
-    removes anything else.
+    Raises ValueError for a prompt that isn't plain text, TooLong where the cut removes all of a subject; warns, with the
+    words that nobody reads, where it removes anything else.
     """
     framed = next((p for p in prompts if p.form != "plain"), None)
     if framed is not None:
@@ -105,7 +105,7 @@ def tokenise(tokenizer: Any, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor,
     last = mask.sum(-1) - 1
     kinds[:, 0] = BOS
     kinds[torch.arange(len(ids)), last] = EOS
-    shortened: list[str] = []
+    shortened: list[tuple[str, str]] = []
     for i, prompt in enumerate(prompts):
         for start, end in spans[i]:
             if offsets is not None:
@@ -114,16 +114,19 @@ def tokenise(tokenizer: Any, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor,
                 spelled_by = _positions(tokenizer, texts[i], start, end)
             positions = [p for p in spelled_by if p < int(last[i])]
             if not positions:
-                raise ValueError(
+                raise TooLong(
                     f"the subject {prompt.subject!r} of {prompt.text!r} lies behind the {length} tokens that the text "
                     "encoder reads; shorten the text before it"
                 )
             kinds[i, positions] = SUBJECT
-        if int(last[i]) == length - 1 and len(tokenizer(texts[i], verbose=False).input_ids) > length:
-            shortened.append(prompt.text)
+        if int(last[i]) == length - 1:
+            whole = tokenizer(texts[i], verbose=False).input_ids
+            if len(whole) > length:
+                shortened.append((prompt.text, tokenizer.decode(whole[length - 1 : -1]).strip()))
     if shortened:
-        more = f", and of {len(shortened) - 1} more prompts," if len(shortened) > 1 else ""
-        warnings.warn(f"only the first {length} tokens of {shortened[0]!r}{more} are read", stacklevel=2)
+        (text, lost), *others = shortened
+        more = f", and of {len(others)} more prompts," if others else ""
+        warnings.warn(f"only the first {length} tokens of {text!r}{more} are read; {lost!r:.200} is not", stacklevel=2)
     return ids, kinds, mask
 
 
