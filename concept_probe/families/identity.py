@@ -74,8 +74,7 @@ def hooks_of_others(subject: Subject) -> list[str]:
 
 
 def switched(subject: Subject) -> list[str]:
-    """What is switched on in a model and stands in no weight, in words: FreeU, attention by somebody's own rule, and how
-    much of which adapters acts."""
+    """What is switched on in a model and stands in no weight, in words: FreeU, and attention by somebody's own rule."""
     out = []
     for component, root in subject.components.items():
         for path, one in root.named_modules():
@@ -84,11 +83,6 @@ def switched(subject: Subject) -> list[str]:
                 out.append(f"FreeU {freeu} at {component}/{path}")
             if name := name_of_others(getattr(one, "processor", nn.Identity)):
                 out.append(f"{name} attends at {component}/{path}")
-            scaling = getattr(one, "scaling", None)
-            if hasattr(one, "base_layer") and isinstance(scaling, dict):
-                acting = {n: v for n, v in scaling.items() if n in getattr(one, "active_adapters", ())}
-                acting = {} if getattr(one, "disable_adapters", False) else acting
-                out.append(f"adapters {acting}, merged {getattr(one, 'merged_adapters', [])} at {component}/{path}")
     return out
 
 
