@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concept_probe.bench.board.leaderboard import leaderboard
 from concept_probe.bench.calibration.roc import calibration, residuals
+from concept_probe.bench.sweep.estimate import SweepEstimate, estimate_sweep
 from concept_probe.bench.sweep.grid import (
     NEVER_TAUGHT,
     NONE,
@@ -33,10 +34,12 @@ __all__ = [
     "NoRay",
     "RowStore",
     "Sweep",
+    "SweepEstimate",
     "SweepOrder",
     "SweepRow",
     "SweepSettings",
     "calibration",
+    "estimate_sweep",
     "helpers",
     "leaderboard",
     "method_settings",

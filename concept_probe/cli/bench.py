@@ -13,6 +13,8 @@ from rich.table import Table
 
 from concept_probe.cli.command_line import command
 from concept_probe.cli.common import (
+    ChoiceImages,
+    ChoiceSteps,
     Model,
     Output,
     RecogniserName,
@@ -23,6 +25,7 @@ from concept_probe.cli.common import (
     writable,
 )
 from concept_probe.cli.console import bold, err, out, say
+from concept_probe.cli.making import Effort
 from concept_probe.threads import use_threads
 from concept_probe.types.plain_text import shown_plainly
 
@@ -54,6 +57,8 @@ def bench(
     ] = None,
     recogniser: RecogniserName = None,
     sae: Saes = None,
+    choice_images: ChoiceImages = None,
+    choice_steps: ChoiceSteps = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch per process.")] = None,
     retry: Annotated[bool, typer.Option("--retry-failed", help="Measure failed cells again.")] = False,
     summary: Annotated[
@@ -67,15 +72,17 @@ def bench(
     The same command on another terminal, or on another machine with the same folder, shares the work.
     """
     with plain_errors():
-        from concept_probe.bench import RowStore
+        from concept_probe.bench import RowStore, estimate_sweep
 
-        order = _order(concepts, output, model, erasers, attacks, seeds, twin, steps, queries, gradient_steps)
+        effort = Effort(choice_images, choice_steps)
+        order = _order(concepts, output, model, erasers, attacks, seeds, twin, steps, queries, gradient_steps, effort)
         order = replace(order, retry=retry, threads=threads, recogniser=recogniser, saes=tuple(sae or ()))
         writable(output, files=("rows.jsonl", "fits/", "leaderboard.html", "leaderboard.json", "leaderboard.md"))
         use_threads(threads)
         sweep = order.sweep()
         keys = sweep.keys()
         if not summary:
+            err.print(str(estimate_sweep(sweep)), highlight=False)
             _run(order, sweep, len(keys), workers, ray)
         rows = [row for key, row in RowStore(order.rows).rows().items() if key in keys]
         failed = sum(row.status == "failed" for row in rows)
@@ -134,18 +141,20 @@ def print_board(board) -> None:
     out.print(table)
 
 
-def _order(concepts, output: Path, model, erasers, attacks, seeds, twin, steps, queries, gradient_steps):
+def _order(concepts, output: Path, model, erasers, attacks, seeds, twin, steps, queries, gradient_steps, effort):
     from concept_probe.attacks import ATTACKS, Budget
     from concept_probe.bench import AttackSetting, Grid, SweepOrder, SweepSettings, method_settings
     from concept_probe.concepts.files import load_concept
+    from concept_probe.erasers.select.choose import CHOICE
     from concept_probe.types import Sampling
 
     found = tuple(load_concept(c) if c.endswith(".json") else concept_of(c, None, model) for c in concepts)
     twins = {twin_of(twin, model, concept) for concept in found}
     control = twins.pop() if len(twins) == 1 else None
     named = tuple(ATTACKS) if attacks is None else tuple(a for a in attacks if a != "none")
+    choice = None if effort == Effort() else effort.of(CHOICE)
     grid = Grid(
-        found, method_settings(erasers or ()), tuple(AttackSetting(name, name) for name in named), tuple(range(seeds)),
+        found, method_settings(erasers or (), choice), tuple(AttackSetting(name, name) for name in named), tuple(range(seeds)),
         SweepSettings(Sampling(steps=steps), budget=Budget(queries=queries, gradient_steps=gradient_steps)),
         control is not None,
     )  # fmt: skip

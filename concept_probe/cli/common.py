@@ -63,6 +63,20 @@ Threads = Annotated[
         help="Threads of torch. Default: as many as torch takes; on a busy machine one is often quicker.",
     ),
 ]
+ChoiceImages = Annotated[
+    int | None,
+    typer.Option(
+        "--choice-images",
+        min=1,
+        help="Answers for the concept in one measurement of what is chosen; fewer are quicker.",
+    ),
+]
+ChoiceSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--choice-steps", min=1, help="Denoising steps of the pictures that a choice is made by. Default: 15."
+    ),
+]
 Prompts = Annotated[int, typer.Option(min=1, help="Test prompts per kind.")]
 PicturesPerPrompt = Annotated[int, typer.Option("--seeds", min=1, help="Pictures, or drawn texts, per prompt.")]
 

@@ -11,6 +11,8 @@ import typer
 
 from concept_probe.cli.audits import REPORT_FILES, print_verdict, signed, write_report
 from concept_probe.cli.common import (
+    ChoiceImages,
+    ChoiceSteps,
     ConceptFile,
     ConceptName,
     Model,
@@ -58,13 +60,8 @@ def run(
         int | None, typer.Option(min=1, help="Test prompts per kind. Default: 12, or 20 for a language model.")
     ] = None,
     seeds: PicturesPerPrompt = 2,
-    choice_images: Annotated[
-        int | None,
-        typer.Option(min=1, help="Answers for the concept in one measurement of what is chosen; fewer are quicker."),
-    ] = None,
-    choice_steps: Annotated[
-        int | None, typer.Option(min=1, help="Denoising steps of the pictures that a choice is made by. Default: 15.")
-    ] = None,
+    choice_images: ChoiceImages = None,
+    choice_steps: ChoiceSteps = None,
     seed: Seed = 0,
     threads: Threads = None,
 ) -> None:

@@ -15,6 +15,7 @@ from concept_probe.bench.sweep import keys
 from concept_probe.content import digest_of
 from concept_probe.erasers import Blocklist, Uce
 from concept_probe.erasers.erasure.intervention import Intervention
+from concept_probe.evaluation.selection import Selection
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.types import Prompt, Sampling, Splits
 from tests.auditing.known import Known, Reader, concept
@@ -55,6 +56,9 @@ OTHERS = {
     ),
     "example pictures": lambda: about(examples=MADE.examples * 0.99),
     "option": lambda: replace(grid(), methods=(MethodSetting("blocklist", Blocklist()), MethodSetting("uce", Uce(beta=2.0)))),
+    "what is asked of a choice": lambda: replace(
+        grid(), methods=(MethodSetting("blocklist", Blocklist()), MethodSetting("uce", Uce(), choice=Selection(images=3)))
+    ),
     "sampling": lambda: replace(grid(), settings=replace(SETTINGS, sampling=Sampling(steps=3))),
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from concept_probe.arguments import Natural, SeedNumber, check_arguments
 from concept_probe.attacks import ATTACKS, Budget
 from concept_probe.erasers import Eraser
+from concept_probe.evaluation.selection import Selection
 from concept_probe.registry import look_up
 from concept_probe.types import Concept, Sampling
 
@@ -29,6 +30,8 @@ class MethodSetting:
     """What comes before the eraser, a key of `methods.PREPARATIONS`: `nothing`, or finding and choosing."""
     others: tuple[Eraser, ...] = ()
     """More settings of the method, for `chosen settings`: the best of all on the select split is taken."""
+    choice: Selection | None = None
+    """What is asked of a choice, and with how many answers, where something is chosen; None: `CHOICE` of the choosers."""
 
     @property
     def ours(self) -> bool:

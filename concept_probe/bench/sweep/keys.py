@@ -95,7 +95,8 @@ def columns_key(concept: Concept, of: SweepIdentity, count: int) -> str:
 def method_content(method: MethodSetting) -> Any:
     """What makes a method's erasure what it is: erasers with all their options, and the packages that they are from."""
     erasers = (method.eraser, *method.others)
-    return [content_of(erasers), [_package(ERASERS, e.name) for e in erasers], method.prepare]
+    chosen = [] if method.choice is None else [content_of(method.choice)]
+    return [content_of(erasers), [_package(ERASERS, e.name) for e in erasers], method.prepare, *chosen]
 
 
 def first_of_method(method: MethodSetting) -> list[Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from concept_probe.bench.sweep.grid import MethodSetting
 from concept_probe.erasers import ERASERS, Eraser, Erasure, choose, choose_features, choose_vectors
+from concept_probe.erasers.select.choose import CHOICE
+from concept_probe.evaluation.selection import Selection
 from concept_probe.find import RowQuery, find_features
 from concept_probe.learn import over_text, shipped_saes
 from concept_probe.registry import look_up
@@ -36,6 +38,11 @@ FittedFrom = tuple[Erasure | None, Sequence[Subspace]]
 Preparation = Callable[[MethodSetting, "Subject", Concept, FitContext], FittedFrom]
 
 
+def _asked(method: MethodSetting, context: FitContext) -> dict[str, Any]:
+    """What every chooser is told: who looks, and how much is asked."""
+    return {"recogniser": context.recogniser, "selection": method.choice or CHOICE}
+
+
 def _nothing(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
     return method.eraser(subject, concept), ()
 
@@ -43,7 +50,7 @@ def _nothing(method: MethodSetting, subject: Subject, concept: Concept, context:
 def _chosen_settings(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
     """The best of the method's settings by pictures of the select split."""
     made = {str(i): eraser(subject, concept) for i, eraser in enumerate((method.eraser, *method.others))}
-    return choose(made, subject, concept, recogniser=context.recogniser).erasure, ()  # pyright: ignore[reportArgumentType]
+    return choose(made, subject, concept, **_asked(method, context)).erasure, ()
 
 
 def _features(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
@@ -66,20 +73,20 @@ def _effective_columns(method: MethodSetting, subject: Subject, concept: Concept
 def _chosen_features(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
     """Formula, number and strength chosen on the select split; the eraser's own options give way to that choice."""
     saes = over_text(context.autoencoders(subject))  # pyright: ignore[reportArgumentType]
-    choice = choose_features(subject, concept, saes, recogniser=context.recogniser)  # pyright: ignore[reportArgumentType]
+    choice = choose_features(subject, concept, saes, **_asked(method, context))
     return choice.erasure, choice.found
 
 
 def _chosen_columns(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
     """Ranking, number and strength of columns chosen on the select split; None where random columns do as much."""
-    choice = choose_vectors(subject, concept, recogniser=context.recogniser)  # pyright: ignore[reportArgumentType]
+    choice = choose_vectors(subject, concept, **_asked(method, context))
     return (None, ()) if choice is None else (choice.erasure, choice.found)
 
 
 def _chosen_cross(method: MethodSetting, subject: Subject, concept: Concept, context: FitContext) -> FittedFrom:
     """The same of directions that cross-attention reads."""
     role = ("cross_key_weight", "cross_value_weight")
-    choice = choose_vectors(subject, concept, recogniser=context.recogniser, role=role)  # pyright: ignore[reportArgumentType]
+    choice = choose_vectors(subject, concept, role=role, **_asked(method, context))
     return (None, ()) if choice is None else (choice.erasure, choice.found)
 
 
@@ -115,16 +122,18 @@ def preparation_of(eraser: type[Eraser]) -> str:
     return (_BY_NEED_OURS if eraser.origin == "ours" else _BY_NEED)[needs.found]
 
 
-def method_settings(names: Sequence[str] = ()) -> tuple[MethodSetting, ...]:
+def method_settings(names: Sequence[str] = (), choice: Selection | None = None) -> tuple[MethodSetting, ...]:
     """Erasers of the registry with their default options, all of them where none is named.
 
+    `choice` is what is asked where something is chosen, as for this project's own methods; None: `CHOICE`.
     `ablate_vectors` may also be asked for as `ablate_vectors (cross-attention)`. Raises UnknownName for a name that
     nothing has.
     """
     known = {name: _default_setting(name) for name in ERASERS}
     cross = MethodSetting("ablate_vectors (cross-attention)", ERASERS["ablate_vectors"](), "chosen cross-attention")
     known[cross.name] = cross
-    return tuple(look_up(known, name, "eraser", "concept-probe info erasers") for name in names or known)
+    asked = [look_up(known, name, "eraser", "concept-probe info erasers") for name in names or known]
+    return tuple(replace(m, choice=choice) if m.prepare.startswith("chosen") else m for m in asked)
 
 
 def _default_setting(name: str) -> MethodSetting:
