@@ -26,34 +26,38 @@ def drawn_by_itself(
     pipeline.set_progress_bar_config(disable=True)
     _let_skip(pipeline)
     takes = inspect.signature(pipeline.__call__).parameters
-    drawn = []
-    for kind in ("latent", "pt"):
-        sources = [torch.Generator("cpu").manual_seed(q.seed) for q in queries]
-        noise = torch.stack([torch.randn(tuple(shape), generator=source) for source in sources])
-        asked = {
-            "prompt": [q.prompt.text for q in queries],
-            "num_inference_steps": sampling.steps,
-            "guidance_scale": sampling.guidance,
-            "guidance_rescale": sampling.guidance_rescale,
-            "generator": sources,
-            "latents": noise.to(pipeline.device, pipeline.dtype),
-            "output_type": kind,
-            **_size(pipeline, shape),
-            **_picture(pipeline, takes, len(queries)),
-            **options,
-        }
-        if isinstance(pipeline, diffusers.StableDiffusionXLImg2ImgPipeline):  # the one that takes noise as it will be
-            pipeline.scheduler.set_timesteps(sampling.steps)
-            asked["latents"] = asked["latents"] * pipeline.scheduler.init_noise_sigma
-        asked |= _of_patches(pipeline, asked["latents"], sampling)
-        own: Any = pipeline
-        with torch.no_grad():
-            drawn.append(own(**{name: value for name, value in asked.items() if name in takes}).images)
-    if drawn[0].ndim == 3:
-        drawn[0] = cast(Any, pipeline)._unpack_latents(
-            drawn[0], *_size(pipeline, shape).values(), pipeline.vae_scale_factor
-        )
-    return drawn[0], drawn[1].float()
+    sources = [torch.Generator("cpu").manual_seed(q.seed) for q in queries]
+    noise = torch.stack([torch.randn(tuple(shape), generator=source) for source in sources])
+    noise = noise.to(pipeline.device, pipeline.dtype)
+    if isinstance(pipeline, diffusers.StableDiffusionXLImg2ImgPipeline):  # the one that takes noise as it will be
+        pipeline.scheduler.set_timesteps(sampling.steps)
+        noise = noise * pipeline.scheduler.init_noise_sigma
+    last: list[Tensor] = []
+
+    def keep(_pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        last[:] = [tensors["latents"]]
+        return tensors
+
+    asked = {
+        "prompt": [q.prompt.text for q in queries],
+        "num_inference_steps": sampling.steps,
+        "guidance_scale": sampling.guidance,
+        "guidance_rescale": sampling.guidance_rescale,
+        "generator": sources,
+        "latents": noise,
+        "output_type": "pt",
+        "callback_on_step_end": keep,
+        **_size(pipeline, shape),
+        **_picture(pipeline, takes, len(queries)),
+        **_of_patches(pipeline, noise, sampling),
+        **options,
+    }
+    own: Any = pipeline
+    with torch.no_grad():
+        pictures = own(**{name: value for name, value in asked.items() if name in takes}).images
+    if last[0].ndim == 3:
+        last[0] = own._unpack_latents(last[0], *_size(pipeline, shape).values(), own.vae_scale_factor)
+    return last[0], pictures.float()
 
 
 def _size(pipeline: Any, shape: Sequence[int]) -> dict[str, int]:
