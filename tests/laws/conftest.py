@@ -1,8 +1,10 @@
-"""Which laws run where: all of them on one model of each kind, those that a model's layout decides on every model; and
-which are quick: of methods that train or search, one stands for the rest."""
+"""Which laws run where: all of them on one model of each kind; those that a model's layout decides on one other model
+each, so that every method and every law meets every layout somewhere; and which are quick: of methods that train or
+search, one stands for the rest. `pytest -m exhaustive` runs the others: every law of every method on every model."""
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 
 from concept_probe.attacks import ATTACKS
 from concept_probe.erasers import ERASERS
+from concept_probe.testing.law import shared_subject
+from concept_probe.testing.models import TINY_MODELS
 
 QUICK = ("sd", "gpt2", "any")
 """The model of pictures, that of texts whose matrices are transposed, and none."""
@@ -52,22 +56,31 @@ def is_slow(item: pytest.Item) -> bool:
     return model not in QUICK and not hasattr(law, "once")
 
 
-def is_said_already(item: pytest.Item) -> bool:
-    """Whether a law of methods that no layout decides meets another model than that of its kind."""
+def others(model: str) -> list[str]:
+    """The models of the same kind that are not quick."""
+    kind = shared_subject(model).answers
+    return [name for name in TINY_MODELS if name not in QUICK and shared_subject(name).answers == kind]
+
+
+def is_exhaustive(item: pytest.Item) -> bool:
+    """Whether a law of methods meets a model which neither stands for its kind nor is the law's and method's turn."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     model, law = parameters.get("model"), getattr(item, "function", None)
     of_methods = getattr(getattr(item, "cls", None), "registry", None) in (ERASERS, ATTACKS)
     if model in (None, *QUICK) or not of_methods or hasattr(law, "once"):
         return False
-    return getattr(law, "__name__", "") not in LAYOUT
+    name = getattr(law, "__name__", "")
+    turn = others(model)
+    return name not in LAYOUT or turn[zlib.crc32(f"{name} {parameters.get('name')}".encode()) % len(turn)] != model
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
-    own = [item for item in items if item.path.parent == here]
-    said = {id(item) for item in own if is_said_already(item)}
-    for item in own:
-        if is_slow(item):
+    for item in items:
+        if item.path.parent != here:
+            continue
+        exhaustive = is_exhaustive(item)
+        if exhaustive or is_slow(item):
             item.add_marker(pytest.mark.slow)
-    config.hook.pytest_deselected(items=[item for item in items if id(item) in said])
-    items[:] = [item for item in items if id(item) not in said]
+        if exhaustive:
+            item.add_marker(pytest.mark.exhaustive)
