@@ -19,7 +19,7 @@ import multiprocessing
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from concept_probe.activations import capture
 from concept_probe.erasers import Uce, erase
 from concept_probe.erasers.closed_form.solve import solve_uce
-from concept_probe.erasers.closed_form.states import fit_of, gather, multiplied, readers
+from concept_probe.erasers.closed_form.states import ReadStates, fit_of, gather, multiplied
 from concept_probe.families import DiffusionSubject, load
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tokenizer
@@ -109,14 +109,14 @@ def plain_sha256(subject: DiffusionSubject) -> None:
             sha.update(x.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
-def solve(subject: DiffusionSubject, method: Uce, states: Any) -> None:
+def solve(subject: DiffusionSubject, method: Uce, groups: Sequence[ReadStates]) -> None:
     """What UCE computes of the states it has read."""
-    sites = readers(subject, method.roles, method.within, states.target.shape[1], method.name)
-    sums = states.moments()
-    alpha, beta = sums.weights(method.alpha, method.beta, method.balance)
-    solution = solve_uce(sums, lam=method.lam, alpha=alpha, beta=beta, method=method.name)
-    multiplied(subject, sites, solution.change, len(states.target), method.strength)
-    fit_of(solution.change, states)
+    for group in groups:
+        states, sums = group.states, group.states.moments()
+        alpha, beta = sums.weights(method.alpha, method.beta, method.balance)
+        solution = solve_uce(sums, lam=method.lam, alpha=alpha, beta=beta, method=method.name)
+        multiplied(subject, group.sites, solution.change, len(states.target), method.strength)
+        fit_of(solution.change, states)
 
 
 def capture_ratio(subject: DiffusionSubject, count: int) -> float:
@@ -155,9 +155,8 @@ def measure(folder: str, count: int, shape: str) -> dict[str, Any]:
     concept, method = tiny_concept(), Uce(policy="last_subject")
     edit = erase(method, subject, concept)
     found["erase_s"] = timed(lambda: erase(method, subject, concept), 2)
-    asked = {name: getattr(method, name) for name in ("policy", "guide", "sources", "preserve")}
-    states = gather(subject, concept, method="uce", **asked)
-    found["states_s"] = timed(lambda: gather(subject, concept, method="uce", **asked), 2)
+    states = gather(subject, concept, method, "uce")
+    found["states_s"] = timed(lambda: gather(subject, concept, method, "uce"), 2)
     found["solve_s"] = timed(lambda: solve(subject, method, states), 2)
 
     def on() -> None:

@@ -47,9 +47,11 @@ class RowCounts:
 
     @classmethod
     def of(
-        cls, subject: Subject, queries: Sequence[Query], one: Tensor, kinds: Sequence[str] | None, *, first: bool = True
-    ) -> RowCounts:
+        cls, subject: Subject, queries: Sequence[Query], one: Tensor, kinds: Sequence[str] | None, *, first: bool = True,
+        component: str = "",
+    ) -> RowCounts:  # fmt: skip
         """From the rows `one` (n, d) of the first prompt alone; `first` says whether first positions are among them.
+        `component` is where they are from: a text encoder, with tokens of its own, or what reads them all.
 
         Where all tokens of filled-up texts are kept, every prompt gives as many; else tokenising says how many. Raises
         ValueError if no row of the first prompt is of these kinds.
@@ -62,9 +64,11 @@ class RowCounts:
             return cls((rows,) * len(queries), width)
         wanted = torch.tensor(kind_numbers(TOKEN_KINDS if kinds is None else kinds))
         parts: list[Tensor] = []
+        encoders = list(getattr(getattr(subject, "text", None), "encoders", {}))
         for at in range(0, len(queries), _PART):
             tokens = subject.tokenise([q.prompt for q in queries[at : at + _PART]])
-            kept = torch.isin(tokens.kinds, wanted.to(tokens.kinds.device))
+            found = tokens.kinds_of[encoders.index(component)] if component in encoders else tokens.kinds
+            kept = torch.isin(found, wanted.to(found.device))
             if subject.reads_forward:  # positions that only fill a batch give no rows there
                 read = tokens.masks[0]
                 kept = kept & (read > 0) & (torch.ones_like(kept) if first else read.cumsum(1) > 1)

@@ -146,7 +146,9 @@ class Live:
             got = self._run((site,), [0])[site]
             pooled = bool((got["token"] < 0).any())
             chosen = self._kinds if self._running.axis(site) == "token" and not pooled else None
-            self._counts[site] = RowCounts.of(self._running, self.queries, got["x"], chosen, first=self._first)
+            self._counts[site] = RowCounts.of(
+                self._running, self.queries, got["x"], chosen, first=self._first, component=site.component
+            )
         return self._counts[site]
 
     def _run(self, sites: tuple[Site, ...], numbers: Sequence[int]) -> dict[Site, dict[str, Tensor]]:

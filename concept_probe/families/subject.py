@@ -94,6 +94,10 @@ class Subject(abc.ABC, Generic[Answers]):
     def sites(self, role: str) -> tuple[Site, ...]:
         """Its sites of one role, in the order in which the forward pass meets them."""
 
+    def counterpart(self, role: str) -> str:
+        """The role that does here what `role` does in other families; `role` itself where none is known."""
+        return role
+
     @abc.abstractmethod
     def axis(self, site: Site) -> Literal["token", "patch"]:
         """What the axis between rows and width stands for at `site`."""

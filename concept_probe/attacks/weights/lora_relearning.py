@@ -51,7 +51,9 @@ class LoraRelearning(Attack[DiffusionSubject | CausalLMSubject]):
         subject, writes = run.subject, run.subject.answers == "texts"
         data = finetuning_data(run, points=self.points, queries=self.pictures, batch=self.batch)
         roles = ("mlp_value",) if writes else ("cross_key_weight", "cross_value_weight")
-        adapters = LowRankAdapters(subject, [s for role in roles for s in subject.sites(role)], self.rank, self.seed)
+        adapters = LowRankAdapters(
+            subject, [s for role in roles for s in subject.sites(subject.counterpart(role))], self.rank, self.seed
+        )
         parameters = [p for pair in adapters.pairs.values() for p in pair]
         rate = self.rate if self.rate is not None else 0.003 if writes else 0.05
         descent = BudgetedAdam(data.loss, parameters, rate, run.generator, run.meter, adapters.groups(rate))

@@ -84,10 +84,8 @@ class Relearning(Attack[DiffusionSubject | CausalLMSubject]):
 
 def parameters_of(subject: Subject, part: RelearnedPart) -> list[nn.Parameter]:
     """The parameters that `part` names. Raises ValueError where the subject has none."""
-    known = subject.roles()
-    parameters = [
-        subject.parameter(site) for role in ROLES_OF_PARTS[part] if role in known for site in subject.sites(role)
-    ]
+    roles = [subject.counterpart(role) for role in ROLES_OF_PARTS[part]]
+    parameters = [subject.parameter(site) for role in roles if role in subject.roles() for site in subject.sites(role)]
     if part in ("text_encoder", "both"):
         encoders = dict.fromkeys(site.component for site in subject.sites("token_embedding"))
         parameters += [p for name in encoders for p in subject.components[name].parameters()]

@@ -72,7 +72,7 @@ def _noise(subject: Subject, concept: Concept) -> Erasure:
     """Cross-attention values with Gaussian noise of their own size."""
     generator = torch.Generator().manual_seed(0)
     deltas = {}
-    for site in subject.sites("cross_value_weight"):
+    for site in subject.sites(subject.counterpart("cross_value_weight")):
         weight = subject.parameter(site).detach()
         noise = torch.randn(weight.shape, generator=generator).to(weight) * weight.std() * 2
         deltas[address(site)] = LowRank(noise, torch.eye(weight.shape[1]).to(weight))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from concept_probe.types import BOS, CONTENT, EOS, SUBJECT, Prompt
+from concept_probe.types import BOS, CONTENT, EOS, PAD, SUBJECT, Prompt
 
 if TYPE_CHECKING:
-    from concept_probe.families import Subject
+    from concept_probe.families import Conditioning, Subject
 
 TokenPolicy = Literal["last_subject", "subject", "suffix", "context", "all"]
 
@@ -30,8 +30,10 @@ def align(kinds: Tensor, destination: Tensor, policy: TokenPolicy) -> list[tuple
     end, last, length = _end(kinds), _end(destination), len(kinds)
     mentions = _mentions(_runs(own), _runs(_places(destination, SUBJECT)), last - end)
 
+    first, after = _first(kinds), _first(destination)
+
     def by_end(place: int) -> int:
-        return min(max(last + place - end, 1), len(destination) - 1)
+        return min(max(last + place - end, after), len(destination) - 1)
 
     def by_subject(place: int) -> int:
         for mine, theirs in mentions:
@@ -48,7 +50,7 @@ def align(kinds: Tensor, destination: Tensor, policy: TokenPolicy) -> list[tuple
     elif policy == "context":
         chosen = [place for place in range(own[0] + 1, length) if place not in own]
     else:
-        chosen = list(range(1, length))
+        chosen = list(range(first, length))
     return [(place, by_subject(place)) for place in chosen]
 
 
@@ -83,8 +85,28 @@ def _places(kinds: Tensor, kind: int) -> list[int]:
     return (kinds == kind).nonzero()[:, 0].tolist()
 
 
+def _first(kinds: Tensor) -> int:
+    """The first place behind what stands before every prompt."""
+    return next((place for place, kind in enumerate(kinds.tolist()) if kind != BOS), len(kinds) - 1)
+
+
 def _end(kinds: Tensor) -> int:
-    return next(iter(_places(kinds, EOS)), len(kinds) - 1)
+    """The end token; of encoders without one, the last that does not only fill up."""
+    read = (kinds != PAD).nonzero()[:, 0].tolist()
+    return next(iter(_places(kinds, EOS)), read[-1] if read else len(kinds) - 1)
+
+
+def align_rows(own: Conditioning, theirs: Conditioning, row: int, policy: TokenPolicy) -> list[tuple[int, int]]:
+    """`align` of one row of two conditions, encoder by encoder where their states stand one after another; what the
+    denoiser does not look at is left out."""
+    out = []
+    for start, stop in own.stretches():
+        mine, other = own.kinds[row, start:stop], theirs.kinds[row, start:stop]
+        if own.mask is not None and theirs.mask is not None:
+            mine = mine[: int(own.mask[row, start:stop].nonzero().max()) + 1]
+            other = other[: int(theirs.mask[row, start:stop].nonzero().max()) + 1]
+        out += [(start + a, start + b) for a, b in align(mine, other, policy)]
+    return out
 
 
 @torch.no_grad()
@@ -93,10 +115,9 @@ def paired_states(
 ) -> tuple[Tensor, Tensor]:
     """States (n, d) of the concept's tokens, and those (n, d) of their destinations; prompts are paired by place."""
     own, theirs = subject.encode(prompts), subject.encode(destinations)
-    kinds, other_kinds = subject.tokenise(prompts).kinds, subject.tokenise(destinations).kinds
     target, goal = [], []
     for i in range(len(prompts)):
-        pairs = align(kinds[i], other_kinds[i], policy)
+        pairs = align_rows(own, theirs, i, policy)
         target.append(own.states[i, [a for a, _ in pairs]])
         goal.append(theirs.states[i, [b for _, b in pairs]])
     return torch.cat(target).double(), torch.cat(goal).double()
@@ -105,5 +126,8 @@ def paired_states(
 @torch.no_grad()
 def retained_states(subject: Subject, prompts: Sequence[Prompt]) -> Tensor:
     """States (n, d) of every token of the prompts; bos, which all share, once."""
-    states, kinds = subject.encode(prompts).states.double(), subject.tokenise(prompts).kinds
-    return torch.cat([states[kinds.to(states.device) != BOS], states[:1, 0]])
+    read = subject.encode(prompts)
+    states, kinds = read.states.double(), read.kinds
+    chosen = kinds != BOS if read.mask is None else (kinds != BOS) & read.mask
+    before = [states[:1, 0]] if int(kinds[0, 0]) == BOS else []
+    return torch.cat([states[chosen], *before])

@@ -13,7 +13,15 @@ from torch import Tensor
 from concept_probe.arguments import Count, SeedNumber
 from concept_probe.erasers.closed_form.alignment import SUBJECT, TokenPolicy
 from concept_probe.erasers.closed_form.solve import Balance, Moments, solve_uce
-from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, multiplied, prompts_to_erase, readers
+from concept_probe.erasers.closed_form.states import (
+    READERS,
+    ReadStates,
+    TokenStates,
+    fit_of,
+    gather,
+    multiplied,
+    prompts_to_erase,
+)
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
@@ -127,20 +135,18 @@ class Mace(Eraser[DiffusionSubject, Edit]):
     def _fused_from(self, subject: DiffusionSubject, concepts: Sequence[Concept]) -> Edit:
         parts, notes, retained, guides = [], [], [], {}
         for concept in concepts:
-            states = gather(
-                subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
-                method=self.name,
-            )  # fmt: skip
-            sites = readers(subject, self.roles, self.within, states.target.shape[1], self.name)
+            groups = gather(subject, concept, self, self.name)
+            states, sites = _text_states(subject, groups)
             sums = states.moments()
             alpha, beta = sums.weights(1.0, self.beta, self.balance)
             refined = solve_uce(sums, lam=self.lam, alpha=alpha, beta=beta, method=self.name)
             deltas = multiplied(subject, sites, refined.change, len(states.target), 1.0)
             terms, losses = self._suppressed(subject, concept, sites, deltas)
-            acts = gather(
-                subject, concept, policy="suffix", guide="", sources=self.sources, preserve=(), method=self.name
-            )
-            parts.append(Contribution(acts.target, refined.change, terms))
+            (acts,) = gather(
+                subject, concept, policy="suffix", guide="", sources=self.sources, preserve=(), method=self.name,
+                roles=self.roles, within=self.within,
+            )  # fmt: skip
+            parts.append(Contribution(acts.states.target, refined.change, terms))
             retained.append(states.retained)
             note = {"condition": refined.condition, "residual": refined.residual, "loss": loss_at_ends(losses)}
             notes.append(note | fit_of(refined.change, states))
@@ -201,6 +207,19 @@ class Mace(Eraser[DiffusionSubject, Edit]):
                 torch.cat([base.u, torch.cat(us, 1).to(wide)], 1), torch.cat([base.v, torch.cat(vs, 1).to(wide)], 1)
             )
         return out
+
+
+def _text_states(subject: DiffusionSubject, groups: Sequence[ReadStates]) -> tuple[TokenStates, Sequence[Site]]:
+    """What is read and what reads it, where that is the text's states in all places.
+
+    ValueError for a joint attention: there the image attends to text and image at once, and each block reads another text.
+    """
+    if len(groups) > 1 or groups[0].place is not None:
+        raise ValueError(
+            f"mace takes attention from the image to a text that stays as it is, and in {subject.name!r} text and image attend "
+            "to each other; UCE, RECE and SPEED edit such models block by block"
+        )
+    return groups[0].states, groups[0].sites
 
 
 @torch.no_grad()

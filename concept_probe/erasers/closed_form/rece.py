@@ -11,7 +11,15 @@ from torch import Tensor
 from concept_probe.arguments import Natural
 from concept_probe.erasers.closed_form.alignment import TokenPolicy
 from concept_probe.erasers.closed_form.solve import Balance, Moments, Solution, solve_uce
-from concept_probe.erasers.closed_form.states import READERS, TokenStates, fit_of, gather, gram, multiplied, readers
+from concept_probe.erasers.closed_form.states import (
+    READERS,
+    TokenStates,
+    fit_of,
+    gather,
+    gram,
+    measured_over,
+    multiplied,
+)
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.families import DiffusionSubject
@@ -139,26 +147,25 @@ class Rece(Eraser[DiffusionSubject, Edit]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts to erase."""
-        states = gather(
-            subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
-            method=self.name,
-        )  # fmt: skip
-        sites = readers(subject, self.roles, self.within, states.target.shape[1], self.name)
-        stack = gram(subject, sites)
-        alpha, beta = states.moments().weights(self.alpha, self.beta, self.balance)
-        ridge = self.ridge * float(stack.diagonal().mean())
-        rounds = Rounds(self.rounds, ridge, self.remember)
-        derived = solve_rece(states, stack, rounds, lam=self.lam, alpha=alpha, beta=beta)
-        change = derived.solution.change
-        _, after = derive(states.target, states.destination, change, stack, ridge)
-        rank = len(states.target) * (self.rounds + 1)
+        groups = gather(subject, concept, self, self.name)
+        deltas, measured, regained = {}, [], []
+        for group in groups:
+            states, stack = group.states, gram(subject, group.sites)
+            alpha, beta = states.moments().weights(self.alpha, self.beta, self.balance)
+            ridge = self.ridge * float(stack.diagonal().mean())
+            rounds = Rounds(self.rounds, ridge, self.remember)
+            derived = solve_rece(states, stack, rounds, lam=self.lam, alpha=alpha, beta=beta)
+            change = derived.solution.change
+            _, after = derive(states.target, states.destination, change, stack, ridge)
+            deltas |= multiplied(subject, group.sites, change, len(states.target) * (self.rounds + 1), self.strength)
+            solved = {"condition": derived.solution.condition, "residual": derived.solution.residual}
+            measured.append(solved | fit_of(change, states))
+            regained.append([*derived.regained, after])
         return self.edit(
             subject,
             concept,
-            multiplied(subject, sites, change, rank, self.strength),
-            condition=derived.solution.condition,
-            residual=derived.solution.residual,
-            regained=[*derived.regained, after],
-            guides=states.texts,
-            **fit_of(change, states),
+            deltas,
+            regained=regained[0] if len(groups) == 1 else [max(of_round) for of_round in zip(*regained, strict=True)],
+            guides=groups[0].states.texts,
+            **measured_over(groups, measured),
         )

@@ -9,9 +9,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.arguments import Count, SeedNumber
-from concept_probe.erasers.closed_form.alignment import TokenPolicy, retained_states
+from concept_probe.erasers.closed_form.alignment import TokenPolicy
 from concept_probe.erasers.closed_form.solve import Moments, Solution, left_over
-from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, gram, multiplied, readers
+from concept_probe.erasers.closed_form.states import (
+    READERS,
+    ReadStates,
+    fit_of,
+    gather,
+    gram,
+    measured_over,
+    multiplied,
+    states_of,
+)
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.families import DiffusionSubject
@@ -118,14 +127,29 @@ class Speed(Eraser[DiffusionSubject, Edit]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where there is nothing to erase, or no direction is left for the edit."""
-        states = gather(
-            subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
-            method=self.name,
-        )  # fmt: skip
-        d = states.target.shape[1]
-        sites = readers(subject, self.roles, self.within, d, self.name)
-        sums, stack = states.moments(), gram(subject, sites)
-        invariant = retained_states(subject, [Prompt("")])
+        groups = gather(subject, concept, self, self.name)
+        deltas, measured, left, counted = {}, [], [], []
+        for group, invariant in zip(groups, states_of(subject, groups, [Prompt("")]), strict=True):
+            solution, directions, tokens = self._solved(subject, group, invariant)
+            deltas |= multiplied(subject, group.sites, solution.change, len(group.states.target), self.strength)
+            solved = {"condition": solution.condition, "residual": solution.residual}
+            measured.append(solved | fit_of(solution.change, group.states))
+            left.append(directions)
+            counted.append(tokens)
+        return self.edit(
+            subject,
+            concept,
+            deltas,
+            directions_left=min(left),
+            retained_tokens=sum(counted),
+            guides=groups[0].states.texts,
+            **measured_over(groups, measured),
+        )
+
+    def _solved(self, subject: DiffusionSubject, group: ReadStates, invariant: Tensor) -> tuple[Solution, int, int]:
+        """The solve for one tensor that is read, how many directions were left for it, and how many tokens count."""
+        states, d = group.states, group.states.target.shape[1]
+        sums, stack = states.moments(), gram(subject, group.sites)
         free = solve_speed(sums, torch.eye(d, dtype=torch.float64).to(stack), invariant[:0], rho=self.rho, lam=self.lam)
         counted = influenced(states.retained, free.change, stack, self.least)
         retain = augmented(states.retained[counted], stack, self.copies, self.directions, self.seed)
@@ -136,15 +160,4 @@ class Speed(Eraser[DiffusionSubject, Edit]):
                 f"speed: {int(counted.sum())} retained tokens fill all {d} directions, so null={self.null} leaves none to "
                 "edit; make `null` larger, or retain fewer prompts"
             )
-        solution = solve_speed(sums, projector, invariant, rho=self.rho, lam=self.lam)
-        return self.edit(
-            subject,
-            concept,
-            multiplied(subject, sites, solution.change, len(states.target), self.strength),
-            condition=solution.condition,
-            residual=solution.residual,
-            directions_left=left,
-            retained_tokens=int(counted.sum()),
-            guides=states.texts,
-            **fit_of(solution.change, states),
-        )
+        return solve_speed(sums, projector, invariant, rho=self.rho, lam=self.lam), left, int(counted.sum())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from concept_probe.erasers.closed_form.alignment import TokenPolicy
 from concept_probe.erasers.closed_form.solve import Balance, solve_uce
-from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, multiplied, readers
+from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, measured_over, multiplied
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.families import DiffusionSubject
@@ -55,22 +55,21 @@ class Uce(Eraser[DiffusionSubject, Edit]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts to erase."""
-        states = gather(
-            subject, concept, policy=self.policy, guide=self.guide, sources=self.sources, preserve=self.preserve,
-            method=self.name,
-        )  # fmt: skip
-        sites = readers(subject, self.roles, self.within, states.target.shape[1], self.name)
-        sums = states.moments()
-        alpha, beta = sums.weights(self.alpha, self.beta, self.balance)
-        solution = solve_uce(sums, lam=self.lam, alpha=alpha, beta=beta, method=self.name)
+        groups = gather(subject, concept, self, self.name)
+        deltas, measured = {}, []
+        for group in groups:
+            states, sums = group.states, group.states.moments()
+            alpha, beta = sums.weights(self.alpha, self.beta, self.balance)
+            solution = solve_uce(sums, lam=self.lam, alpha=alpha, beta=beta, method=self.name)
+            deltas |= multiplied(subject, group.sites, solution.change, len(states.target), self.strength)
+            solved = {"condition": solution.condition, "residual": solution.residual}
+            measured.append(solved | fit_of(solution.change, states))
         return self.edit(
             subject,
             concept,
-            multiplied(subject, sites, solution.change, len(states.target), self.strength),
-            condition=solution.condition,
-            residual=solution.residual,
-            moved_tokens=len(states.target),
-            preserved_tokens=len(states.retained),
-            guides=states.texts,
-            **fit_of(solution.change, states),
+            deltas,
+            moved_tokens=sum(len(g.states.target) for g in groups),
+            preserved_tokens=sum(len(g.states.retained) for g in groups),
+            guides=groups[0].states.texts,
+            **measured_over(groups, measured),
         )

@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 DenoiserPart = Literal["x", "u", "strict", "all"]
-"""`x` all of cross-attention, `u` all of the denoiser but that, `strict` keys and values of cross-attention, `all`."""
+"""`x` all of cross-attention, `u` all of the denoiser but that, `strict` keys and values of cross-attention, `all`. In a
+diffusion transformer whose attention is joint, that attention, and the keys and values of its text."""
 ADAPTED_ROLES = ("cross_query", "cross_key", "cross_value")
 """Roles of the linear modules that adapters stand beside."""
 
 
 def denoiser_parameters(subject: Subject, part: DenoiserPart) -> list[str]:
     """Addresses of the parameters of a part of the denoiser."""
-    keys, values = subject.sites("cross_key_weight"), subject.sites("cross_value_weight")
+    keys, values = (subject.sites(subject.counterpart(f"cross_{name}_weight")) for name in ("key", "value"))
     component = keys[0].component
     if part == "strict":
         return [f"{component}/{site.path}:weight" for site in (*keys, *values)]
@@ -32,4 +33,6 @@ def denoiser_parameters(subject: Subject, part: DenoiserPart) -> list[str]:
 
 def weights_at(subject: Subject, roles: Sequence[str]) -> list[Site]:
     """The weights of the linear modules at `roles`."""
-    return [Site(site.component, site.path, "weight") for role in roles for site in subject.sites(role)]
+    return [
+        Site(site.component, site.path, "weight") for role in roles for site in subject.sites(subject.counterpart(role))
+    ]

@@ -95,7 +95,7 @@ class Receler(Eraser[DiffusionSubject, Intervention]):
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """ValueError where the concept has no prompts in `sources`."""
         moved = tuple(prompts_to_erase(concept, self.sources, self.name))
-        sites = subject.sites("cross_out")
+        sites = subject.sites(subject.counterpart("cross_out"))
         queries = weights_at(subject, ["cross_query"])
         widths = {s: subject.matrix(q).shape[1] for s, q in zip(sites, queries, strict=True)}
         student = Bottlenecks(subject, sites, widths, self.rank, self.training.seed)

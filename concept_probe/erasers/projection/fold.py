@@ -89,6 +89,11 @@ def _places(subject: Subject, site: Site) -> tuple[Sequence[Site], bool, int]:
         )
     role = roles[0]
     if role == "text_out":
+        if subject.family != "unet":
+            raise ValueError(
+                f"a projection at {str(site)!r} can't be baked: in {subject.name!r} the states of several encoders, or a pooled text, "
+                "are read there by more than one matrix; use how='intervention'"
+            )
         readers = [*subject.sites("cross_key_weight"), *subject.sites("cross_value_weight")]
         return readers, True, _offset(subject, site)
     if role == "text_mlp_hidden":

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from concept_probe.families.diffusion.finite import finite_or_warned
 from concept_probe.families.diffusion.guidance import Guidance
+from concept_probe.families.diffusion.prompted import PromptedSubject
 from concept_probe.families.diffusion.reading import read_pipeline
 from concept_probe.families.diffusion.schedule import NoiseSchedule, StepLayout
 from concept_probe.families.diffusion.schedulers import schedule_of, with_steps
@@ -20,17 +21,17 @@ from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.families.diffusion.vae import decoded, encoded
 from concept_probe.families.progress import progress
 from concept_probe.families.reading import Mismatch, ModelSource
-from concept_probe.families.subject import SAMPLING, Subject
+from concept_probe.families.subject import SAMPLING
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.encoders import TextEncoders
-from concept_probe.families.text.tokens import Tokens, prompts_of, queries_of
+from concept_probe.families.text.tokens import prompts_of, queries_of
 from concept_probe.registry import look_up
 from concept_probe.types import Branch, Moment, Prompt, Query, Sampling, Site
 
 PICTURES_WITHOUT_PROGRESS = 64
 
 
-class DiffusionSubject(Subject[Tensor]):
+class DiffusionSubject(PromptedSubject):
     """A subject that makes pictures by denoising latents. A subclass knows one kind of denoiser: its sites, its sizes,
     its guidance, and `_forward`."""
 
@@ -96,37 +97,6 @@ class DiffusionSubject(Subject[Tensor]):
 
     def sites(self, role: str) -> tuple[Site, ...]:
         return look_up(self._roles, role, "role", f"{self.name} is of family {self.family!r}")
-
-    def is_text(self, site: Site) -> bool:
-        return site.component in self.text.encoders
-
-    def tokenise(self, prompts: Sequence[Prompt]) -> Tokens:
-        """Token ids and kinds (n, t). ValueError for a subject not in its text, or behind the last token read."""
-        return self.text.tokenise(prompts_of(prompts))
-
-    def encode(self, prompts: Sequence[Prompt], *, batch: int = 64) -> Conditioning:
-        """What the denoiser reads of `prompts`; text encoders run alone. Gradients reach whatever a tap puts in."""
-        prompts = prompts_of(prompts)
-        return self.text.encode(self, prompts, range(len(prompts)), batch=batch)
-
-    @property
-    def _zeroed(self) -> bool:  # whether guidance reads zeros instead of the empty prompt
-        return bool(getattr(self.pipeline.config, "force_zeros_for_empty_prompt", False))
-
-    def with_null_text(self, condition: Conditioning, rows: Tensor) -> Conditioning:
-        """`condition` with what guidance has for the empty prompt, which `rows`, bool (n,), are the encoding of.
-
-        That is the encoding itself, or zeros where the pipeline was trained so. Gradients reach the others.
-        """
-        return condition.zeroed(rows) if self._zeroed else condition
-
-    def empty(self, like: Conditioning) -> Conditioning:
-        """What guidance has for no prompt (one row): the empty prompt, or zeros where the pipeline was trained so."""
-        if not self._zeroed:
-            return self.text.encode(self, [Prompt("")], [-1], "uncond")
-        pooled = None if like.pooled is None else torch.zeros_like(like.pooled[:1])
-        kinds = self.tokenise([Prompt("")]).kinds.to(like.kinds.device)
-        return Conditioning(torch.zeros_like(like.states[:1]), pooled, kinds)
 
     def predict(self, seen: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         """What the denoiser predicts of `seen` (n, ...) at `timesteps` (n,) under `condition` (n rows), with gradients.

@@ -64,6 +64,9 @@ class UNetSubject(DiffusionSubject):
         refuse_unsaid_flow(schedule, self.name, self.denoiser)
         return schedule
 
+    def state_readers(self) -> tuple[Site, ...]:
+        return (*self.sites("cross_key_weight"), *self.sites("cross_value_weight"))
+
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of the latents of one picture."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,8 @@ class Conditioning:
     """(n,) where the denoiser reads a weight of guidance, else None."""
     mask: Tensor | None = None
     """(n, t) bool, the states that the denoiser looks at; None: all."""
+    lengths: tuple[int, ...] | None = None
+    """How many of the t states each text encoder gave, where those of several stand one after another along t."""
 
     @classmethod
     def joined(cls, parts: Sequence[Conditioning]) -> Conditioning:
@@ -42,7 +45,7 @@ class Conditioning:
 
         states, kinds = torch.cat([p.states for p in parts]), torch.cat([p.kinds for p in parts])
         pooled, guidance, mask = (rows([getattr(p, name) for p in parts]) for name in ("pooled", "guidance", "mask"))
-        return cls(states, pooled, kinds, guidance, mask)
+        return cls(states, pooled, kinds, guidance, mask, parts[0].lengths)
 
     def then(self, other: Conditioning) -> Conditioning:
         """The rows of this one, then those of `other`; see `joined`."""
@@ -51,7 +54,12 @@ class Conditioning:
     def rows(self, index: Tensor) -> Conditioning:
         """The rows `index` (m,), repeats allowed."""
         pooled, guidance, mask = (None if x is None else x[index] for x in (self.pooled, self.guidance, self.mask))
-        return Conditioning(self.states[index], pooled, self.kinds[index], guidance, mask)
+        return Conditioning(self.states[index], pooled, self.kinds[index], guidance, mask, self.lengths)
+
+    def stretches(self) -> list[tuple[int, int]]:
+        """From where to where along t the states of each text encoder stand."""
+        ends = list(accumulate(self.lengths or (self.states.shape[1],)))
+        return list(zip([0, *ends[:-1]], ends, strict=True))
 
     def zeroed(self, rows: Tensor) -> Conditioning:
         """States and pooled embeddings of zeros at `rows`, bool (n,); gradients reach the others."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from concept_probe.families.text.sites import path_of
 from concept_probe.types import Site
 
 WRITERS = ("fc2", "down_proj", "wo", "c_proj")
@@ -81,6 +80,21 @@ def final_norm_of(encoder: nn.Module) -> str:
     raise ValueError(f"{type(encoder).__name__} has no norm behind its layers")
 
 
+def embedding_of(encoder: nn.Module) -> str:
+    """Path of the module that looks tokens up: of several that share their weight, as T5 has, the one beside the layers."""
+    weight = encoder.get_input_embeddings().weight  # pyright: ignore[reportCallIssue]
+    holder = encoder_layers(encoder)[0].holder.split(".")
+
+    def near(path: str) -> int:
+        names = path.split(".")
+        return next(
+            (i for i, (a, b) in enumerate(zip(names, holder, strict=False)) if a != b), min(len(names), len(holder))
+        )
+
+    found = [p for p, m in encoder.named_modules() if isinstance(m, nn.Embedding) and m.weight is weight]
+    return max(found, key=near)
+
+
 def hidden_state(encoder: nn.Module, index: int) -> str:
     """Path of the module whose output libraries call `hidden_states[index]`: 0 the embeddings, then a layer each, and
     the last one behind the final norm.
@@ -94,16 +108,15 @@ def hidden_state(encoder: nn.Module, index: int) -> str:
     if at == len(layers):
         return final_norm_of(encoder)
     if at == 0:
-        return path_of(encoder, encoder.get_input_embeddings())  # pyright: ignore[reportCallIssue]
+        return embedding_of(encoder)
     return layers[at - 1].stream
 
 
 def encoder_sites(component: str, encoder: nn.Module, *, reads: Sequence[str]) -> dict[str, tuple[Site, ...]]:
     """Roles to sites of one text encoder; `reads` are the paths whose outputs the denoiser reads."""
     layers = encoder_layers(encoder)
-    embedding = path_of(encoder, encoder.get_input_embeddings())  # pyright: ignore[reportCallIssue]
     return {
-        "token_embedding": (Site(component, embedding),),
+        "token_embedding": (Site(component, embedding_of(encoder)),),
         "text_stream": tuple(Site(component, layer.stream) for layer in layers),
         "text_mlp_hidden": tuple(Site(component, layer.value, "in") for layer in layers),
         "text_mlp_out": tuple(Site(component, layer.mlp) for layer in layers),

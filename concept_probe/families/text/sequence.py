@@ -71,6 +71,8 @@ class SequenceEncoders(TextEncoders):
 
     readers: tuple[StateReader, ...]
     join: Join
+    of_tokens: tuple[int, ...] = (0,)
+    """The numbers of the readers whose states are read one after another along t."""
 
     @property
     def encoders(self) -> Mapping[str, nn.Module]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -90,7 +92,7 @@ class SequenceEncoders(TextEncoders):
 
     def tokenise(self, prompts: Sequence[Prompt]) -> Tokens:
         ids, kinds, masks = zip(*(reader.spell(prompts) for reader in self.readers), strict=True)
-        return Tokens(ids, kinds, masks)
+        return Tokens(ids, kinds, masks, self.of_tokens)
 
     def read(self, subject: Subject, prompts: Sequence[Prompt], moment: Moment) -> Conditioning:
         null = bool(moment.branches) and set(moment.branches) == {"uncond"}

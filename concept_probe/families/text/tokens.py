@@ -30,10 +30,16 @@ class Tokens:
     masks: tuple[Tensor, ...]
     """Per text encoder, long (n, t): 0 where the tokenizer padded."""
 
+    read: tuple[int, ...] = (0,)
+    """The numbers of the encoders whose states the denoiser reads token by token, one after another along t; those of
+    others stand beside them along d, or are read pooled."""
+
     @property
     def kinds(self) -> Tensor:
-        """Kinds (n, t) for the first text encoder, which are those that cross-attention sees."""
-        return self.kinds_of[0]
+        """Kinds (n, t) of the tokens that the denoiser reads."""
+        return (
+            torch.cat([self.kinds_of[i] for i in self.read], 1) if len(self.read) > 1 else self.kinds_of[self.read[0]]
+        )
 
     @property
     def length(self) -> int:

@@ -21,6 +21,8 @@ from concept_probe.families import Subject, adopt
 from concept_probe.testing.models.diffusion import WORDS, tiny_text_config, tokenizer
 
 T5_WIDTH = 24
+TEXT = 24
+"""Tokens that T5 reads here."""
 SIDE = 16
 """Of a picture, in pixels."""
 
@@ -30,7 +32,7 @@ def t5_tokenizer() -> T5Tokenizer:
     pieces = ["<pad>", "</s>", "<unk>", "▁", *(f"▁{word}" for word in WORDS)]
     pieces += [*string.ascii_letters, *string.digits, *"!,.:'-"]
     vocabulary = [(piece, -1.0 if len(piece) > 1 else -2.0) for piece in pieces]
-    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=64)
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=TEXT)
 
 
 def t5(width: int = T5_WIDTH) -> T5EncoderModel:

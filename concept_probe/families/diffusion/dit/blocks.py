@@ -13,7 +13,7 @@ from torch import nn
 from concept_probe.registry import look_up
 
 ADDED = {"query": "attn.add_q_proj", "key": "attn.add_k_proj", "value": "attn.add_v_proj"}
-OWN = {"query": "attn.to_q", "key": "attn.to_k", "value": "attn.to_v"}
+OWN = {"query": "attn.to_q", "key": "attn.to_k", "value": "attn.to_v", "out": "attn.to_out.0"}
 CROSS = {"query": "attn2.to_q", "key": "attn2.to_k", "value": "attn2.to_v", "out": "attn2"}
 """Where diffusers puts the projections of the added text, of the image, and of an attention from image to text."""
 
@@ -27,7 +27,8 @@ class BlockStreams:
     text: int | None = None
     """Which item of the block's output is the text stream; None where it gives none."""
     of_image: Mapping[str, str] = field(default_factory=dict)
-    """`query`, `key`, `value`, `mlp`, `mlp_value` (the MLP's last matrix): of the image stream alone."""
+    """`query`, `key`, `value`, `out` (what the attention writes), `mlp`, `mlp_value` (the MLP's last matrix): of the image
+    stream alone."""
     of_text: Mapping[str, str] = field(default_factory=dict)
     """The same of the text stream alone."""
     of_both: Mapping[str, str] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from concept_probe.families.diffusion.dit.layout import even_sigmas, shift_by_size
 from concept_probe.families.diffusion.dit.packing import packed, patch_places, unpacked
-from concept_probe.families.diffusion.dit.subject import DitSubject, default_of, times_as, zeros_for_rotation
+from concept_probe.families.diffusion.dit.subject import DitSubject, longest_text, times_as, zeros_for_rotation
 from concept_probe.families.diffusion.guidance import Distilled, Guidance, classifier_free
 from concept_probe.families.diffusion.schedule import StepLayout
 from concept_probe.families.parts import unwrapped
@@ -32,15 +32,12 @@ class FluxSubject(DitSubject):
     def read_text(cls, pipeline: Any) -> SequenceEncoders:
         clip, encoder = unwrapped(pipeline.text_encoder), unwrapped(pipeline.text_encoder_2)
         words = Spelling(pipeline.tokenizer, pipeline.tokenizer_max_length)
-        length = default_of(pipeline, "max_sequence_length")
-        # An encoder with learned places, unlike T5, has no state for a token behind the last of them.
-        text = Spelling(pipeline.tokenizer_2, min(length, getattr(encoder.config, "max_position_embeddings", length)))
+        text = Spelling(pipeline.tokenizer_2, longest_text(pipeline, pipeline.tokenizer_2, encoder))
         pooled = StateReader(
             "text_encoder", clip, words, (hidden_state(clip, -1),), pooled=lambda out: out.pooler_output
         )
-        return SequenceEncoders(
-            (pooled, StateReader("text_encoder_2", encoder, text, (hidden_state(encoder, -1),))), _joined
-        )
+        states = StateReader("text_encoder_2", encoder, text, (hidden_state(encoder, -1),))
+        return SequenceEncoders((pooled, states), _joined, (1,))
 
     @property
     def channels(self) -> int:

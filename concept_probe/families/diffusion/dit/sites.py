@@ -46,6 +46,8 @@ def transformer_sites(
 
     for path in embedders:
         add("context_embedder", path)
+        if isinstance(transformer.get_submodule(path), nn.Linear):
+            add("context_embedder_weight", path, "weight")
     for path, module, block in _blocks(transformer, lists):
         if not block.both:
             add("block_out", path, item=block.image)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from concept_probe.families.diffusion.dit.layout import shift_by_size
-from concept_probe.families.diffusion.dit.subject import DitSubject, default_of
+from concept_probe.families.diffusion.dit.subject import DitSubject, default_of, longest_text
 from concept_probe.families.diffusion.schedule import StepLayout
 from concept_probe.families.parts import unwrapped
 from concept_probe.families.text.conditioning import Conditioning
@@ -35,14 +35,20 @@ class StableDiffusion3Subject(DitSubject):
 
     @classmethod
     def read_text(cls, pipeline: Any) -> SequenceEncoders:
-        length = default_of(pipeline, "max_sequence_length")
         readers = [_clip(pipeline, *names) for names in CLIPS]
-        if getattr(pipeline, "text_encoder_3", None) is not None:
+        length, has_t5 = (
+            default_of(pipeline, "max_sequence_length"),
+            getattr(pipeline, "text_encoder_3", None) is not None,
+        )
+        if has_t5:
+            length = longest_text(pipeline, pipeline.tokenizer_3, unwrapped(pipeline.text_encoder_3))
             encoder = unwrapped(pipeline.text_encoder_3)
             spelling = Spelling(pipeline.tokenizer_3, length)
             readers.append(StateReader("text_encoder_3", encoder, spelling, (hidden_state(encoder, -1),)))
         width = unwrapped(pipeline.transformer).config.joint_attention_dim
-        return SequenceEncoders(tuple(readers), partial(_joined, width=width, length=length))
+        return SequenceEncoders(
+            tuple(readers), partial(_joined, width=width, length=length), (0, 2) if has_t5 else (0,)
+        )
 
     def steps(self, count: int) -> StepLayout:
         config = self.pipeline.scheduler.config
@@ -71,4 +77,6 @@ def _joined(read: Sequence[Read], null: bool, *, width: int, length: int) -> Con
     else:  # what the pipeline gives for an encoder that it does without
         states, kinds = F.pad(states, (0, 0, 0, length)), F.pad(clips[0].kinds, (0, length), value=PAD)
     pooled = torch.cat([one.pooled for one in clips if one.pooled is not None], -1)
-    return Conditioning(states, pooled, kinds)
+    return Conditioning(
+        states, pooled, kinds, lengths=(clips[0].states.shape[1], states.shape[1] - clips[0].states.shape[1])
+    )

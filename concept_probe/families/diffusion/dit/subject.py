@@ -20,6 +20,13 @@ from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.sequence import SequenceEncoders
 from concept_probe.types import Sampling, Site
 
+COUNTERPARTS = {
+    f"cross_{name}{end}": f"joint_{stream}_{name}{end}"
+    for name, stream in (("query", "image"), ("key", "text"), ("value", "text"), ("out", "image"))
+    for end in ("", "_weight")
+}
+"""What in an attention from image to text is called so, to what does the same in a joint one."""
+
 
 class DitSubject(DiffusionSubject):
     """A pipeline of text encoders, a diffusion transformer and an autoencoder. A subclass knows one class of pipeline.
@@ -128,6 +135,13 @@ class DitSubject(DiffusionSubject):
     def guidance(self, sampling: Sampling) -> Guidance:
         return classifier_free(sampling.guidance)
 
+    def counterpart(self, role: str) -> str:
+        """In a joint attention the image looks at the text by the text stream's keys and values."""
+        return role if role in self.roles() else COUNTERPARTS.get(role, role)
+
+    def state_readers(self) -> tuple[Site, ...]:
+        return self.sites("context_embedder_weight") if "context_embedder_weight" in self.roles() else ()
+
     def axis(self, site: Site) -> Literal["token", "patch"]:
         place = (site.path, site.item)
         if self.is_text(site) or place in self._found.tokens or site == Site(PORTS, "text"):
@@ -156,6 +170,15 @@ class DitSubject(DiffusionSubject):
 def default_of(pipeline: Any, name: str, method: str = "__call__") -> Any:
     """The default of an argument of a pipeline's method, where a constant of its makers stands nowhere else."""
     return inspect.signature(getattr(type(pipeline), method)).parameters[name].default
+
+
+def longest_text(pipeline: Any, tokenizer: Any, encoder: Any) -> int:
+    """How many tokens are read: what the pipeline asks for, and no more than the tokenizer says that its encoder takes.
+
+    An encoder with learned places, unlike T5, has no state for a token behind the last of them.
+    """
+    length = min(default_of(pipeline, "max_sequence_length"), tokenizer.model_max_length)
+    return min(length, getattr(encoder.config, "max_position_embeddings", length))
 
 
 def flag(config: Mapping[str, Any], name: str) -> bool:
