@@ -33,7 +33,7 @@ def test_the_model_itself_is_intact(emoji, twin, cache):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["camel", "rocket"])
+@pytest.mark.parametrize("name", ["camel", pytest.param("rocket", marks=pytest.mark.exhaustive)])
 def test_the_never_taught_twin_is_erased(name, emoji, twin, cache):
     concept = cp.concept(name, model="emoji-untaught")
     report = Auditor(SMALL, cache)(twin, None, concept, original=emoji, twin=twin)
@@ -42,6 +42,7 @@ def test_the_never_taught_twin_is_erased(name, emoji, twin, cache):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_where_the_twin_draws_neighbours_worse_the_audit_says_so_and_finds_no_knowledge(emoji, twin, cache):
     """Guitar has three neighbours only, and the twin draws each of them well in 10 of 12 pictures."""
     concept = cp.concept("guitar", model="emoji-untaught")

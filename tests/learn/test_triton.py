@@ -32,7 +32,9 @@ def test_every_case_holds_in_the_interpreter():
 
 @pytest.mark.slow
 @installed
-@pytest.mark.parametrize("rows", ["fp32", "bf16", "fp16", "fp64"])
+@pytest.mark.parametrize(
+    "rows", ["fp32", "bf16", *(pytest.param(x, marks=pytest.mark.exhaustive) for x in ("fp16", "fp64"))]
+)
 def test_kernels_compile_for_a_gpu_without_one(rows):
     """The interpreter accepts what the compiler refuses: mixed types in a loop, shapes that are no power of two."""
     done = python(str(CASES.with_name("triton_compile.py")), rows)

@@ -102,9 +102,8 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
         layers: Sequence[Layers],
     ) -> tuple[Offsets, list[float]]:
         """Offsets at the last edited layer of each encoder that make the concept's prompts be drawn as their destinations."""
-        length = subject.tokenise(prompts).length
         offsets = Offsets(
-            subject, [one.streams[-1] for one in layers], prompts, places_of(subject, prompts, self.policy, length)
+            subject, [one.streams[-1] for one in layers], prompts, places_of(subject, prompts, self.policy)
         )
         pool = collect(subject, prompts, self.pictures, self.sampling, self.seed)
         goals = {p: predictions(subject, pool, [led[p]] * len(pool)) for p in prompts}
@@ -133,7 +132,7 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
     ) -> tuple[dict[str, Delta], float]:
         """The edit of one encoder, first layer first, each closing its share of the gap that is still left."""
         end, goal = layers.streams[-1], offsets.goals()[layers.streams[-1]]
-        places, base = offsets.places, subject.weight_hash()
+        places, base = offsets.places[layers.streams[-1]], subject.weight_hash()
         deltas: dict[str, Delta] = {}
         whole = None
         for i, (hidden, value) in enumerate(zip(layers.hidden, layers.values, strict=True)):

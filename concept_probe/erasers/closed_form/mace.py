@@ -142,10 +142,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
             refined = solve_uce(sums, lam=self.lam, alpha=alpha, beta=beta, method=self.name)
             deltas = multiplied(subject, sites, refined.change, len(states.target), 1.0)
             terms, losses = self._suppressed(subject, concept, sites, deltas)
-            (acts,) = gather(
-                subject, concept, policy="suffix", guide="", sources=self.sources, preserve=(), method=self.name,
-                roles=self.roles, within=self.within,
-            )  # fmt: skip
+            (acts,) = gather(subject, concept, replace(self, policy="suffix", guide="", preserve=()), self.name)
             parts.append(Contribution(acts.states.target, refined.change, terms))
             retained.append(states.retained)
             note = {"condition": refined.condition, "residual": refined.residual, "loss": loss_at_ends(losses)}

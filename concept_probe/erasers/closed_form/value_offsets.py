@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from concept_probe.families.state import with_gradients
 from concept_probe.types import Moment, Prompt, Site
 
 if TYPE_CHECKING:
-    from concept_probe.families import Subject
+    from concept_probe.families import DiffusionSubject, Subject
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,24 @@ def edited_layers(subject: Subject, layers: Sequence[int]) -> list[Layers]:
     return out
 
 
-def places_of(subject: Subject, prompts: Sequence[Prompt], policy: TokenPolicy, length: int) -> Tensor:
-    """Bool (n, t): tokens of the prompts that `policy` means."""
-    kinds = subject.tokenise(prompts).kinds
-    out = torch.zeros(len(prompts), length, dtype=torch.bool)
-    for i in range(len(prompts)):
-        out[i, [place for place, _ in align(kinds[i], kinds[i], policy)]] = True
+def places_of(subject: DiffusionSubject, prompts: Sequence[Prompt], policy: TokenPolicy) -> dict[str, Tensor]:
+    """By text encoder, bool (n, t): its tokens of the prompts that `policy` means."""
+    out = {}
+    for component, kinds in zip(subject.text.encoders, subject.tokenise(prompts).kinds_of, strict=True):
+        out[component] = torch.zeros(kinds.shape, dtype=torch.bool)
+        for i, row in enumerate(kinds):
+            out[component][i, [place for place, _ in align(row, row, policy)]] = True
     return out
 
 
 class Offsets(HookDelta, Trainable):
     """δ (n, t, d) per site, added to what the site gives for each of n prompts at chosen places."""
 
-    def __init__(self, subject: Subject, sites: Sequence[Site], prompts: Sequence[Prompt], places: Tensor) -> None:
+    def __init__(
+        self, subject: Subject, sites: Sequence[Site], prompts: Sequence[Prompt], places: Mapping[str, Tensor]
+    ) -> None:
         self.subject, self.prompts = subject, list(prompts)
-        self.places = places
+        self.places = {site: places[site.component] for site in sites}
         self.asked: list[int] = []
         """Which prompts the encoding under way is of."""
         self.written = read_states(subject, prompts, sites)
@@ -86,7 +89,7 @@ class Offsets(HookDelta, Trainable):
                 if self.disabled:
                     return None
                 rows = [self.asked[i] for i in moment.prompts]
-                return x + (self.offsets[site][rows] * self.places[rows, :, None].to(x.device)).to(x)
+                return x + (self.offsets[site][rows] * self.places[site][rows, :, None].to(x.device)).to(x)
 
             return look
 
@@ -104,7 +107,7 @@ class Offsets(HookDelta, Trainable):
     def size(self) -> Tensor:
         """Mean over sites of |δ|² / |what is written|², a scalar with gradients."""
         shares = [
-            (x * self.places[..., None].to(x)).square().sum() / self.written[site].float().square().sum()
+            (x * self.places[site][..., None].to(x)).square().sum() / self.written[site].float().square().sum()
             for site, x in self.offsets.items()
         ]
         return torch.stack(shares).mean()
@@ -112,6 +115,6 @@ class Offsets(HookDelta, Trainable):
     def goals(self) -> dict[Site, Tensor]:
         """What each site should give at the chosen places (m, d), float64."""
         return {
-            site: (self.written[site].double() + x.detach().double())[self.places.to(x.device)]
+            site: (self.written[site].double() + x.detach().double())[self.places[site].to(x.device)]
             for site, x in self.offsets.items()
         }

@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 def attention(subject: Subject) -> Iterator[list[Tensor]]:
     """A list to which every pass of the denoiser adds its attention to text, layer by layer, with gradients.
 
-    Each entry is (b, heads, patches, t): softmax(q kᵀ scale) of one cross-attention.
+    Each entry is (b, heads, patches, t): softmax(q kᵀ scale) of one cross-attention. ValueError for a
+    subject whose attention is joint.
     """
+    if "cross_query" not in subject.roles():
+        raise ValueError(
+            f"{subject.name}: this takes attention from the image to a text that stays as it is, and in a joint attention text "
+            "and image attend to each other"
+        )
     maps: list[Tensor] = []
     looks: dict[Site, Look] = {}
     for query, key in zip(subject.sites("cross_query"), subject.sites("cross_key"), strict=True):

@@ -13,7 +13,7 @@ from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.autoencoders import codecs_of
 from concept_probe.erasers.guards.naming import text_naming
 from concept_probe.families import DiffusionSubject
-from concept_probe.types import Concept, Moment, Prompt, Site, Subspace
+from concept_probe.types import BOS, Concept, Moment, Prompt, Site, Subspace
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Steer(Eraser[DiffusionSubject, Intervention]):
         for site, codec in codecs.items():
             codes = codec.encode(written[site][0])
             vectors = codes.in_row_units(codes.dense(codec.width) @ codec.decoder.detach().to(codes.values))
-            vectors[0] = 0  # the beginning token is the same for every prompt
+            component = list(subject.text.encoders).index(site.component)
+            kinds = subject.tokenise([Prompt(text)]).kinds_of[component][0].to(vectors.device)
+            vectors[kinds == BOS] = 0  # a beginning token is the same for every prompt
             actions[site] = _action(vectors)
         return self.guard(concept, actions, options={"text": text})
 

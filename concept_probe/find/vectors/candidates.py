@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from concept_probe.families import DiffusionSubject, Subject
 from concept_probe.find.directions.projection import DIRECTION_KINDS
 from concept_probe.find.vectors.columns import Effect, RankedColumns, matrix_site, zero_columns
 from concept_probe.find.vectors.ranking import rank_columns
 from concept_probe.find.vectors.text_directions import TextDirections, project_texts, text_directions
 from concept_probe.types import Concept, Score, Site, Subspace
-
-if TYPE_CHECKING:
-    from concept_probe.families import Subject
 
 CROSS_ROLES = ("cross_key_weight", "cross_value_weight")
 COLUMN_RANKINGS: tuple[tuple[Effect, tuple[str, ...]], ...] = (
@@ -145,7 +143,20 @@ class DirectionCandidates:
 
     @property
     def sites(self) -> list[Site]:
-        return [site for role in self.roles for site in self.subject.sites(role)]
+        """The matrices of `roles` that read the text's states; where a subject has none such, whatever reads them.
+
+        Raises ValueError where no matrix does.
+        """
+        known = self.subject.roles()
+        wanted = [site for role in self.roles if role in known for site in self.subject.sites(role)]
+        readers = self.subject.state_readers() if isinstance(self.subject, DiffusionSubject) else tuple(wanted)
+        chosen = [site for site in wanted if site in readers] or list(readers)
+        if not chosen:
+            raise ValueError(
+                f"directions that {', '.join(self.roles)} read were asked for, and no single matrix of {self.subject.name!r} reads "
+                "the text's states: its blocks read streams of their own; find directions at a site (difference_of_means, leace)"
+            )
+        return chosen
 
     def take(self, count: int) -> tuple[Subspace, ...]:
         return self._spaces(self.directions, count)
@@ -167,7 +178,7 @@ class DirectionCandidates:
     def _spaces(self, directions: TextDirections, count: int) -> tuple[Subspace, ...]:
         removal = directions.removal(count)
         dual, basis = removal.dual.float(), removal.basis.float()
-        role_of = {site: role for role in self.roles for site in self.subject.sites(role)}
+        role_of = {site: role for role in self.subject.roles() for site in self.subject.sites(role)}
         length = float(torch.linalg.vector_norm(directions.basis[:, count - 1]))
         own = Score("length of the last direction", length, length, length, 1, "", "higher")
         plain = Subspace(self.sites[0], basis, "parameter", own, self.concept.name, dual=dual)

@@ -54,8 +54,8 @@ def text_directions(
     chosen = gather_prompts(concept, "fit", (*own, *against))
     prompts = [prompt for _, prompt in chosen]
     with torch.no_grad():
-        states = subject.encode(prompts).states.double()
-    token_kinds = subject.tokenise(prompts).kinds.to(states.device)
+        read = subject.encode(prompts)
+    states, token_kinds = read.states.double(), read.kinds
     owned = torch.tensor([KINDS.index(source) if source in own else -1 for source, _ in chosen], device=states.device)
     named = token_kinds != BOS
     columns, names = [], []

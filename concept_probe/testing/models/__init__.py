@@ -17,9 +17,10 @@ from concept_probe.families import Subject
 from concept_probe.registry import Registry
 from concept_probe.testing.models.diffusion import DIFFUSION
 from concept_probe.testing.models.language import LANGUAGE
+from concept_probe.testing.models.transformers import TRANSFORMERS
 from concept_probe.types import Prompt, Query, Sampling
 
-TINY_MODELS: Registry[Callable[..., Subject]] = Registry("tiny_models", {**DIFFUSION, **LANGUAGE})
+TINY_MODELS: Registry[Callable[..., Subject]] = Registry("tiny_models", {**DIFFUSION, **TRANSFORMERS, **LANGUAGE})
 """By name; each is called with `seed`, by default 0."""
 
 
