@@ -145,6 +145,8 @@ class Eraser(ABC, Generic[On, Made]):
     leads_by_guidance: ClassVar[bool] = False
     """Whether it acts through what guidance asks for without the prompt: it can do nothing where guidance asks no such
     thing, and says so when pictures are made that way."""
+    attention: ClassVar[Literal["any", "cross"]] = "any"
+    """Whether it takes attention from the image to a text that stays as it is, as in a U-Net, or works on a joint one too."""
     asks: ClassVar[bool] = False
     """Whether what it makes asks more of the subject that it was made on, or reads from it, while it acts."""
     origin: ClassVar[Literal["ours", "published", "control"]] = "published"
@@ -163,6 +165,15 @@ class Eraser(ABC, Generic[On, Made]):
     def suits(cls, subject: Subject) -> bool:
         """Whether the subject answers with what this method erases from."""
         return cls.on in ("both", subject.answers)
+
+    def refuses(self, subject: Subject) -> str | None:
+        """Why these options can't work on a subject that the method suits, with the mend; None where they can."""
+        if self.attention == "cross" and "cross_query" not in subject.roles():
+            return (
+                f"{self.name} takes attention from the image to a text that stays as it is, and in {subject.name!r} text and image "
+                "attend to each other; UCE, RECE and SPEED edit such models block by block"
+            )
+        return None
 
     @final
     def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Made:
@@ -211,6 +222,8 @@ class Eraser(ABC, Generic[On, Made]):
                 f"{self.name} erases from models that answer with {self.on}: it needs {KINDS_OF_MODEL[self.on]}, and "
                 f"{subject.name!r} is of family {subject.family!r}, which answers with {subject.answers}"
             )
+        if (reason := self.refuses(subject)) is not None:
+            raise ValueError(reason)
         needs, options = self.needs, vars(self)
         used: tuple[Subspace, ...] = ()
         if needs.found != "nothing":

@@ -32,7 +32,9 @@ def aimed(needs: Needs, subject: Subject, concept: Concept) -> tuple[Subspace, .
     if needs.found == "features":
         return aimed_features(subject, concept)
     if needs.found in ("text_features", "patch_features"):
-        return some_feature(subject, "text_stream" if needs.found == "text_features" else "cross_out")
+        return some_feature(
+            subject, "text_stream" if needs.found == "text_features" else subject.counterpart("cross_out")
+        )
     return aimed_columns(subject, concept)
 
 
@@ -53,7 +55,9 @@ def empty(needs: Needs, subject: Subject) -> tuple[Subspace, ...] | None:
         sae = random_sae(subject, stream(subject))
         return (Subspace(sae.site, torch.zeros(sae.d, 0), "activation", CERTAIN, codec=sae),)
     if needs.found == "vectors":
-        site = subject.sites("cross_value_weight" if subject.answers == "pictures" else "mlp_value")[0]
+        site = subject.sites(
+            subject.counterpart("cross_value_weight") if subject.answers == "pictures" else "mlp_value"
+        )[0]
         return (Subspace(site, torch.zeros(subject.matrix(site).shape[0], 0), "parameter", CERTAIN),)
     if needs.found == "directions":
         site = subject.sites("text_out")[0]

@@ -19,6 +19,15 @@ def shared_subject(model: str) -> Subject:
     return TINY_MODELS[model]()
 
 
+def refused(setting: Any, subject: Subject) -> bool:
+    """Whether a setting says of itself that it can't work on a subject, or stands for another one there."""
+    if isinstance(setting, type):
+        return False
+    refuses, settled = getattr(setting, "refuses", None), getattr(setting, "settled", None)
+    stands_for_another = settled is not None and subject.answers == "pictures" and settled(subject) != setting
+    return stands_for_another or (refuses is not None and refuses(subject) is not None)
+
+
 def about(applies: Callable[[Any], bool]) -> Callable[[Test], Test]:
     """Of a law: it holds for those things of the registry only for which `applies`."""
 
@@ -64,7 +73,8 @@ class Laws:
             for name in cls.registry:
                 ours = model in TINY_MODELS.own and name in cls.registry.own
                 if ours == cls.own and cls.registry[name].on in ("both", cls.answers):
-                    yield from ((model, called, setting) for called, setting in cls.settings(name).items())
+                    settings = cls.settings(name).items()
+                    yield from ((model, called, s) for called, s in settings if not refused(s, shared_subject(model)))
 
     @classmethod
     def setting(cls, model: str, name: str) -> Any:

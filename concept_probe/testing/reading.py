@@ -40,7 +40,7 @@ def read_first(subject: Subject, prompts: Sequence[Prompt], role: str = "cross_v
     """
     seen = []
     branch, guidance = ("cond", 1.0) if any(p.text for p in prompts) else ("uncond", 2.0)
-    sites = subject.sites(role)[:1]
+    sites = subject.sites(subject.counterpart(role))[:1]
 
     def look(x: Tensor, moment: Moment) -> None:
         if not moment.nested:

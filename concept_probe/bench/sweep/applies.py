@@ -32,6 +32,8 @@ def why_not(cell: Cell, grid: Grid, subject: Subject, saes: Sequence[SparseCoder
             return (
                 f"{eraser.name} erases from models that answer with {eraser.on}, and this one's are {subject.answers}"
             )
+        if (reason := eraser.refuses(subject)) is not None:
+            return reason
         needs = eraser.needs
         if needs.anchor and getattr(eraser, "guide", None) is None and not about.anchor.fit:
             return f"{eraser.name} needs anchor prompts of {about.name!r} in its fit split: give the concept some"

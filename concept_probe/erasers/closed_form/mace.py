@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -15,8 +15,6 @@ from concept_probe.erasers.closed_form.alignment import SUBJECT, TokenPolicy
 from concept_probe.erasers.closed_form.solve import Balance, Moments, solve_uce
 from concept_probe.erasers.closed_form.states import (
     READERS,
-    ReadStates,
-    TokenStates,
     fit_of,
     gather,
     multiplied,
@@ -77,6 +75,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
     """
 
     name = "mace"
+    attention = "cross"
     makes = "edit"
     on = "pictures"
     needs = Needs(anchor=True)
@@ -135,8 +134,8 @@ class Mace(Eraser[DiffusionSubject, Edit]):
     def _fused_from(self, subject: DiffusionSubject, concepts: Sequence[Concept]) -> Edit:
         parts, notes, retained, guides = [], [], [], {}
         for concept in concepts:
-            groups = gather(subject, concept, self, self.name)
-            states, sites = _text_states(subject, groups)
+            (group,) = gather(subject, concept, self, self.name)
+            states, sites = group.states, group.sites
             sums = states.moments()
             alpha, beta = sums.weights(1.0, self.beta, self.balance)
             refined = solve_uce(sums, lam=self.lam, alpha=alpha, beta=beta, method=self.name)
@@ -204,19 +203,6 @@ class Mace(Eraser[DiffusionSubject, Edit]):
                 torch.cat([base.u, torch.cat(us, 1).to(wide)], 1), torch.cat([base.v, torch.cat(vs, 1).to(wide)], 1)
             )
         return out
-
-
-def _text_states(subject: DiffusionSubject, groups: Sequence[ReadStates]) -> tuple[TokenStates, Sequence[Site]]:
-    """What is read and what reads it, where that is the text's states in all places.
-
-    ValueError for a joint attention: there the image attends to text and image at once, and each block reads another text.
-    """
-    if len(groups) > 1 or groups[0].place is not None:
-        raise ValueError(
-            f"mace takes attention from the image to a text that stays as it is, and in {subject.name!r} text and image attend "
-            "to each other; UCE, RECE and SPEED edit such models block by block"
-        )
-    return groups[0].states, groups[0].sites
 
 
 @torch.no_grad()

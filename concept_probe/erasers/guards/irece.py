@@ -65,6 +65,7 @@ class Irece(Eraser[DiffusionSubject, Intervention]):
     """
 
     name = "irece"
+    attention = "cross"
     makes = "guard"
     asks = True
     on = "pictures"

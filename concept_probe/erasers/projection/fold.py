@@ -89,7 +89,7 @@ def _places(subject: Subject, site: Site) -> tuple[Sequence[Site], bool, int]:
         )
     role = roles[0]
     if role == "text_out":
-        if subject.family != "unet":
+        if "cross_key_weight" not in subject.roles():
             raise ValueError(
                 f"a projection at {str(site)!r} can't be baked: in {subject.name!r} the states of several encoders, or a pooled text, "
                 "are read there by more than one matrix; use how='intervention'"

@@ -62,7 +62,7 @@ class Projector(Eraser[Subject, Edit | Intervention]):
 
         ValueError for two subspaces at one site.
         """
-        settled = self._settled(subject)
+        settled = self.settled(subject)
         if settled != self:
             made = settled.make(subject, concept, found)
             chosen = {name: getattr(settled, name) for name in SPOKEN}
@@ -88,12 +88,15 @@ class Projector(Eraser[Subject, Edit | Intervention]):
             dropped += folded.affine_dropped
         return self.edit(subject, concept, deltas, ranks=ranks, affine_dropped=sorted(set(dropped)))
 
-    def _settled(self, subject: Subject) -> Self:
-        """Itself, or with `SPOKEN` where nobody chose what can't be on a language model."""
+    def settled(self, subject: Subject) -> Self:
+        """Itself, or, where nobody chose what can't be there: on a language model with `SPOKEN`, and as an intervention
+        where more than the matrices of cross-attention read a picture's text."""
         usual = {f.name: f.default for f in fields(type(self)) if f.name in SPOKEN}
-        if subject.answers != "texts" or any(getattr(self, name) != usual[name] for name in ("how", "role")):
+        bakes = subject.answers == "pictures" and "cross_key_weight" in subject.roles()
+        if bakes or any(getattr(self, name) != usual[name] for name in ("how", "role")):
             return self
-        return replace(self, **{name: value for name, value in SPOKEN.items() if getattr(self, name) == usual[name]})
+        instead = SPOKEN if subject.answers == "texts" else {"how": "intervention"}
+        return replace(self, **{name: value for name, value in instead.items() if getattr(self, name) == usual[name]})
 
     def _fitted(self, subject: Subject, concept: Concept) -> list[Subspace]:
         """Directions of every site of `role`. The prompts are read once for `SITES_AT_ONCE` sites, not once for each."""
