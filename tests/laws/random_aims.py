@@ -33,7 +33,7 @@ def random_itd(subject: UNetSubject, seed: int) -> Intervention:
 
 def random_saeuron(subject: UNetSubject, seed: int) -> Intervention:
     """Features drawn at random, where the aimed one chooses by contrast."""
-    sae = random_sae(subject, "cross_out")
+    sae = random_sae(subject, subject.counterpart("cross_out"))
     rows = concept_rows(subject, CONCEPT, [sae.site], "fit", which=RowQuery(limit=2, sampling=TINY_SAMPLING))[sae.site]
     drawn = torch.randint(sae.width, (TINY_SAMPLING.steps, 2), generator=torch.Generator().manual_seed(seed))
     action = Saeuron()._action(sae, timetable(sae, rows, {0: 999, 1: 499}, drawn))
@@ -42,7 +42,7 @@ def random_saeuron(subject: UNetSubject, seed: int) -> Intervention:
 
 def random_patch_replacement(subject: UNetSubject, seed: int) -> Intervention:
     """Features drawn at random, and a floor that about as many patches exceed."""
-    sae = random_sae(subject, "cross_out")
+    sae = random_sae(subject, subject.counterpart("cross_out"))
     drawn = torch.randint(sae.width, (TINY_SAMPLING.steps, 16), generator=torch.Generator().manual_seed(seed))
     detector = PatchDetector(sae, torch.tensor([999, 499]), drawn, torch.zeros(TINY_SAMPLING.steps))
     replacer = Replacer(Requery(subject, ""))

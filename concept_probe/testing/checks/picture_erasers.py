@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -56,9 +57,12 @@ class PictureErasers(EraserLaws):
         return sum(effect(self.elsewhere(eraser, subject, seed)) for seed in range(count)) / count
 
     @about(lambda eraser: eraser.aims in ("prompts", "patches"))
-    def test_the_target_moves_more_than_under_a_random_aim(
-        self, subject: Subject, eraser: Anything, erasure: Any
-    ) -> None:
+    def test_the_target_moves_more_than_under_a_random_aim(self, subject: Any, eraser: Anything, erasure: Any) -> None:
+        if len(subject.text.encoders) > 1 and "cross_value" not in subject.roles():
+            acts = {site.component for site in getattr(erasure, "actions", ())}
+            acts |= {where.partition("/")[0] for where in getattr(erasure, "deltas", ())}
+            if acts and acts <= subject.text.encoders.keys():
+                pytest.skip("how much of a text each of several encoders tells is chance in a random model")
         own, others = (
             (*splits.fit, *splits.test) for splits in (self.concept.target, self.concept.unrelated)
         )  # the same sentences, word for word, about the concept and about something else
