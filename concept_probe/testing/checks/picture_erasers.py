@@ -58,7 +58,10 @@ class PictureErasers(EraserLaws):
 
     @about(lambda eraser: eraser.aims in ("prompts", "patches"))
     def test_the_target_moves_more_than_under_a_random_aim(self, subject: Any, eraser: Anything, erasure: Any) -> None:
-        if len(subject.text.encoders) > 1 and "cross_value" not in subject.roles():
+        joint = "cross_value" not in subject.roles()
+        if joint and eraser.aims == "patches":
+            pytest.skip("what a joint attention writes to patches comes from patches too, by chance in a random model")
+        if joint and len(subject.text.encoders) > 1:
             acts = {site.component for site in getattr(erasure, "actions", ())}
             acts |= {where.partition("/")[0] for where in getattr(erasure, "deltas", ())}
             if acts and acts <= subject.text.encoders.keys():
