@@ -197,7 +197,7 @@ class RowCollector:
         at = {c: int(v[row]) for c, v in columns.items()}
         asked = at["prompt"]
         number, prompt = (self.numbers[asked], self.queries[asked].prompt.text) if asked >= 0 else (-1, "")
-        step = "the text encoder" if at["step"] < 0 else f"step {at['step']}"
+        step = "the text encoder" if at["step"] < 0 else f"pass {at['step']}"
         where = f", token {at['token']}" if at["token"] >= 0 else f", patch {at['patch']}" if at["patch"] >= 0 else ""
         raise FloatingPointError(
             f"a value at site {str(site)!r} is not finite: prompt {number} {prompt!r}, {step}, branch "

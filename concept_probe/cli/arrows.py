@@ -42,7 +42,7 @@ def capture(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts, evenly spread.")] = None,
     kind: Annotated[list[str] | None, typer.Option(help="Token kind to keep; may be repeated. Default: all.")] = None,
     step: Annotated[
-        list[int] | None, typer.Option(help="Denoising step to keep; may be repeated. Default: all.")
+        list[int] | None, typer.Option(help="Pass of the denoiser to keep, from 0; may be repeated. Default: all.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16, in which rows are stored.")] = "float32",
     threads: Threads = None,

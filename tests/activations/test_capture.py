@@ -143,7 +143,7 @@ def test_a_value_that_is_not_finite_is_named_and_not_written(subject, tmp_path):
     with tap(subject, {site: spoil}), pytest.raises(FloatingPointError) as caught:
         capture(subject, QUERIES, sites=[site], folder=tmp_path, sampling=Sampling(steps=3))
     said = str(caught.value)
-    for part in (f"site {str(site)!r}", "prompt 0 'a cat'", "step 1", "branch cond", "token 4", "was not written"):
+    for part in (f"site {str(site)!r}", "prompt 0 'a cat'", "pass 1", "branch cond", "token 4", "was not written"):
         assert part in said, said
     assert not list(tmp_path.glob("*.safetensors*"))
 

@@ -177,7 +177,7 @@ def test_closing_or_failing_leaves_no_hook(subject):
     with tap(subject, {site: spoil}), pytest.raises(FloatingPointError) as caught:
         list(rows.batches(site, 20, epochs=1))
     said = str(caught.value)
-    for part in (str(site), "step 1", "patch 3", "no row of this pass was given out"):
+    for part in (str(site), "pass 1", "patch 3", "no row of this pass was given out"):
         assert part in said
     number = int(said.split("prompt ")[1].split(" ")[0])
     assert repr(QUERIES[number].prompt.text) in said

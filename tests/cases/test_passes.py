@@ -46,7 +46,7 @@ def test_every_pass_is_met_captured_and_trained_on(kind):
     last = PASSES[kind] - 1
     only = capture(subject, QUERIES, sites=[site], sampling=SAMPLING, options=CaptureOptions(steps=[last])).read(site)
     assert torch.equal(only.x, got.x[got.columns["step"] == last])
-    with pytest.raises(ValueError, match=f"step {last + 1} was asked for; sampling has steps 0 to {last}"):
+    with pytest.raises(ValueError, match=f"pass {last + 1} was asked for; sampling has passes 0 to {last}"):
         capture(subject, QUERIES, sites=[site], sampling=SAMPLING, options=CaptureOptions(steps=[last + 1]))
 
 

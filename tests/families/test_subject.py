@@ -116,7 +116,7 @@ def test_stopping_leaves_no_hook_and_lets_other_things_through(subject):
 
 
 def test_a_step_that_sampling_does_not_have_is_refused(subject):
-    with pytest.raises(ValueError, match="step 9 was asked for; sampling has steps 0 to 3"):
+    with pytest.raises(ValueError, match="pass 9 was asked for; sampling has passes 0 to 3"):
         subject.run_to(subject.sites("cross_key"), QUERIES, Sampling(steps=4), steps=[9])
 
 

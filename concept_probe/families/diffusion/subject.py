@@ -240,7 +240,7 @@ class DiffusionSubject(PromptedSubject):
             trajectory = self.trajectory([q.seed for q in queries], sampling.steps)
             end = len(trajectory.timesteps) - 1
             if wrong := [s for s in steps or () if not 0 <= s <= end]:
-                raise ValueError(f"step {wrong[0]} was asked for; sampling has steps 0 to {end}")
+                raise ValueError(f"pass {wrong[0]} was asked for; sampling has passes 0 to {end}")
             guidance, condition = self._asked(prompts, sampling)
             last = (max(steps) if steps else end, [s for s in sites if not self.is_text(s)])
             self._denoise(trajectory, rows, condition(rows), guidance, last=last)
