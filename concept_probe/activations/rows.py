@@ -12,7 +12,7 @@ from torch import Tensor
 
 from concept_probe.activations.store import COLUMNS
 from concept_probe.activations.tap import refuse_shared_modules, tap
-from concept_probe.arguments import Count, Natural, check_arguments
+from concept_probe.arguments import Count, Natural, check_arguments, checked_argument
 from concept_probe.families.text.kinds import kind_numbers
 from concept_probe.registry import look_up
 from concept_probe.types import BRANCHES, Branch, Moment, Query, Sampling, Site
@@ -67,6 +67,7 @@ def chosen_sites(subject: Subject, roles: Sequence[str], sites: Sequence[Site]) 
     if not wanted:
         raise ValueError(f"no site was given to capture; name roles ({', '.join(passed)}) or sites")
     for site in wanted:
+        checked_argument(site, Site, "a site to capture")
         subject.module(site)
         if site.side == "weight":
             raise ValueError(

@@ -151,6 +151,16 @@ def erase(
     more to others than to the concept. With a `judge`, what answers made by `sampling` show too: what is left of the
     concept, what others keep, and pictures in which nothing is seen. A method that is called itself says none of it.
     """
+    for given, kind, mend in (
+        (subject, Subject, "adopt(pipeline) makes one of a pipeline, load of a name or folder"),
+        (concept, Concept, "concept(name) has the embedded ones"),
+    ):
+        if not isinstance(given, kind):
+            raise TypeError(f"erase got a {type(given).__name__} in the place of a {kind.__name__}; {mend}")
+    if isinstance(method, type) or not (isinstance(method, str) or callable(method)):
+        raise TypeError(
+            f"erase got {method!r} for the method; give a name, or an eraser with its options: Leace(how='bake')"
+        )
     if isinstance(method, str):
         method = look_up(ERASERS, method, "eraser", "the list: concept_probe.erasers.ERASERS")()
     return with_effect(method(subject, concept, found), subject, concept, judge, sampling)

@@ -26,12 +26,14 @@ def how_it_reads(subject: Subject, *, schedule: bool = True) -> str:
     """Digest of what makes a subject's answers besides its weights: configuration, tokenizers, chat, schedule, and what is
     `switched` on.
 
-    Without `schedule` it is of what decides how a text is read.
+    Without `schedule` it is of what decides how a text is read, with each part's own numbers, such as the eps of a norm,
+    which may be others than the configuration's.
     """
     scheduler = getattr(subject.pipeline, "scheduler", None) if schedule else None
     own = {name: _configuration(module) for name, module in subject.components.items()}
     told = None if scheduler is None else [type(scheduler).__name__, _configuration(scheduler)]
     more = [on] if (on := switched(subject)) else []
+    more += [] if schedule else [_numbers(subject)]
     return digest_of(own, tokenizers_of(subject.pipeline), subject.conventions().get("chat"), told, *more)
 
 
@@ -98,6 +100,17 @@ def name_of_others(function: Any) -> str | None:
 def _hooks(held: Mapping[str, Any], prefix: str) -> Iterator[Any]:
     for kind in (f"{prefix}_pre_hooks", f"{prefix}_hooks"):
         yield from held.get(kind, {}).values()
+
+
+def _numbers(subject: Subject) -> list[str]:
+    """Numbers with a fraction that stand on parts: what is counted while a model runs, or kept for later, is whole."""
+    return [
+        f"{component}/{path} {name} {value!r}"
+        for component, root in subject.components.items()
+        for path, one in root.named_modules()
+        for name, value in sorted(vars(one).items())
+        if isinstance(value, float) and not name.startswith("_")
+    ]
 
 
 def _configuration(thing: nn.Module | Any) -> dict[str, Any]:

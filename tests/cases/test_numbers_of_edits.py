@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from concept_probe.erasers import Edit, Intervention
+from concept_probe.activations import capture
+from concept_probe.erasers import Edit, Intervention, Uce, erase
 from concept_probe.erasers.erasure.deltas import Columns, LowRank, Shift, Sum
 from concept_probe.families import Subject
+from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import LANGUAGE
+from concept_probe.types import Prompt
 
 NAN, INF = float("nan"), float("inf")
 ONES = torch.ones(2, 3)
@@ -98,3 +102,34 @@ def test_what_a_dtype_can_not_hold_is_refused():
         edit.on(subject),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: torch.ones(1, 1, 1), lambda x: torch.ones_like(x).long(), lambda x: x > 0, lambda x: 1.0],
+)
+def test_a_change_of_a_guard_has_the_shape_of_what_it_is_added_to(change):
+    subject = tiny_sd()
+    guard = Intervention("mine", "c", {subject.sites("text_stream")[0]: lambda x, moment: change(x)})
+    with guard.on(subject), pytest.raises(ValueError, match=r"guard 'mine' gave .* to add to .* of torch.float32"):
+        subject.encode([Prompt("a cat")])
+
+
+@pytest.mark.parametrize("factor", ["2", None, True, 1j])
+def test_a_strength_is_a_number(factor):
+    with pytest.raises(TypeError, match=r"x: a strength of .* it is a finite number"):
+        Intervention("x", "c", {}).scaled(factor)
+    with pytest.raises(TypeError, match="x: a strength of"):
+        Edit("x", "c", {}, "hash").scaled(factor)
+
+
+def test_what_is_no_subject_or_concept_is_named():
+    subject = tiny_sd()
+    with pytest.raises(TypeError, match=r"got a StableDiffusionPipeline in the place of a Subject; adopt\(pipeline\)"):
+        erase("uce", subject.pipeline, tiny_concept())
+    with pytest.raises(TypeError, match=r"got a str in the place of a Concept; concept\(name\)"):
+        erase("uce", subject, "cat")  # pyright: ignore
+    with pytest.raises(TypeError, match="for the method; give a name, or an eraser with its options"):
+        erase(Uce, subject, tiny_concept())  # pyright: ignore
+    with pytest.raises(TypeError, match="a site to capture is 'text_encoder/x:out'; it is a Site"):
+        capture(subject, [Prompt("a")], sites=["text_encoder/x:out"])  # pyright: ignore

@@ -76,7 +76,7 @@ def doubled(module, args, out):
     return out * 2
 
 
-@pytest.mark.parametrize("change", ["tokenizer", "configuration", "chat", "hook", "tap", "freeu", "attention"])
+@pytest.mark.parametrize("change", ["tokenizer", "configuration", "chat", "hook", "tap", "freeu", "attention", "eps"])
 def test_a_store_is_of_how_its_subject_reads(change, tmp_path):
     """What no weight tells: the folder of another state is refused, and that of the same goes on."""
     from concept_probe.families import ChatFrame
@@ -94,6 +94,8 @@ def test_a_store_is_of_how_its_subject_reads(change, tmp_path):
             subject.components["text_encoder"].config.layer_norm_eps = 0.5
         elif change == "chat":
             subject.chat = ChatFrame(system="be brief")
+        elif change == "eps":
+            module.layer_norm1.eps = 0.5
         elif change == "freeu":
             subject.pipeline.enable_freeu(0.9, 0.2, 1.2, 1.4)
         elif change == "attention":

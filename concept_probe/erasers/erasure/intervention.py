@@ -121,11 +121,18 @@ class Intervention:
         return edited
 
     def _changed(self, x: Tensor, delta: Tensor) -> Tensor:
+        if not isinstance(delta, Tensor) or delta.shape != x.shape or not delta.is_floating_point():
+            came = f"{tuple(delta.shape)} of {delta.dtype}" if isinstance(delta, Tensor) else type(delta).__name__
+            raise ValueError(
+                f"guard {self.name!r} gave {came} to add to {tuple(x.shape)} of {x.dtype}; a change is a tensor of floating-point "
+                "numbers in that shape, or None"
+            )
         # Where nothing changes, x itself: -0.0 + 0.0 would flip a sign bit.
         return torch.where(delta == 0, x, x + (self.strength * delta).to(x.dtype))
 
     def scaled(self, factor: float) -> Intervention:
-        """The same intervention `factor` times as strong."""
+        """The same intervention `factor` times as strong. TypeError for what is no number."""
+        check_strength(self.name, factor)
         return replace(self, strength=self.strength * factor)
 
     def meant_for(self, subject: Subject) -> Intervention:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -99,6 +100,8 @@ def _with_strength(name: str, strength: float) -> str:
 
 
 def check_strength(name: str, strength: float) -> None:
-    """Raise ValueError for a factor on an erasure that is no finite number."""
+    """Raise ValueError for a factor on an erasure that is no finite number, TypeError for what is no number."""
+    if isinstance(strength, bool) or not isinstance(strength, Real):
+        raise TypeError(f"{name}: a strength of {strength!r} was asked for; it is a finite number")
     if not math.isfinite(strength):
         raise ValueError(f"{name}: a strength of {strength} was asked for; it is a finite number")
