@@ -20,6 +20,7 @@ def test_import_prints_nothing_and_loads_no_heavy_library():
     assert done.stdout == "" and done.stderr == ""
 
 
+@pytest.mark.slow
 def test_import_adds_little_to_importing_torch():
     # The same process imports torch first, so that only what the package adds is timed; best of three.
     code = "import torch, time; t = time.perf_counter(); import concept_probe; print(time.perf_counter() - t)"
@@ -33,6 +34,7 @@ def test_every_public_name_is_there():
     assert set(names) <= set(dir(cp))
 
 
+@pytest.mark.slow
 def test_a_name_is_the_same_whatever_was_imported_before():
     code = (
         "import concept_probe.auditing.verdict, concept_probe.activations.tap, concept_probe as cp; "

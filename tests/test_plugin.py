@@ -52,6 +52,7 @@ def package(tmp_path: Path) -> Path:
     return site
 
 
+@pytest.mark.slow
 def test_a_package_of_one_s_own_brings_its_eraser_and_its_tests(tmp_path: Path, package: Path):
     shown = run(tmp_path, "concept_probe", "info", "erasers", path=(ROOT, package))
     own, _, added = shown.stdout.partition("from my-erasers 1.2")
@@ -63,6 +64,7 @@ def test_a_package_of_one_s_own_brings_its_eraser_and_its_tests(tmp_path: Path, 
     assert passed is not None and int(passed[1]) >= 10
 
 
+@pytest.mark.slow
 def test_the_laws_see_what_is_wrong_with_it(tmp_path: Path, package: Path):
     whole = (package / "my_erasers.py").read_text(encoding="utf-8")
     assert BROKEN[0] in whole
@@ -73,12 +75,14 @@ def test_the_laws_see_what_is_wrong_with_it(tmp_path: Path, package: Path):
     assert not re.search(r"FAILED .*test_strength_zero", held.stdout)
 
 
+@pytest.mark.slow
 def test_where_nothing_was_added_the_laws_say_so(tmp_path: Path):
     (tmp_path / "test_mine.py").write_text("from concept_probe.testing import laws\n")
     held = run(tmp_path, "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py", path=(ROOT,))
     assert held.returncode == 1 and "is yours installed" in held.stdout and "1 failed" in held.stdout
 
 
+@pytest.mark.slow
 def test_a_package_of_one_s_own_is_in_the_reference(tmp_path: Path, package: Path):
     pytest.importorskip("griffe")
     made = tmp_path / "pages"

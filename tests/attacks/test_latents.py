@@ -76,6 +76,7 @@ def test_with_almost_all_of_the_walk_left_out_the_latents_are_the_pictures(make)
     assert signal > 0.99
 
 
+@pytest.mark.slow
 def test_inverted_latents_lead_back_to_the_picture():
     """Deterministic steps back and forth agree the better, the finer they are: of a model that knows noise from pictures."""
     subject, examples = cp.load("emoji"), cp.concept("camel").examples

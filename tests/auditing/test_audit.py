@@ -49,6 +49,7 @@ def finding(report: Report, metric: str, split: str):
     return found
 
 
+@pytest.mark.slow
 def test_a_model_that_nobody_erased_is_intact(world):
     report = run(world, None)
     assert report.verdict.name == "intact" and report.erasure == "none"
@@ -138,6 +139,7 @@ def test_provenance_says_how_to_do_it_again(world):
     assert "Recovery: no attack was asked for." in report.not_measured
 
 
+@pytest.mark.slow
 def test_the_same_audit_gives_the_same_numbers_and_leaves_the_weights(world):
     made, subject, _twin, _ = world
     guard, before = Blocklist()(subject, made), subject.weight_hash()
@@ -147,6 +149,7 @@ def test_the_same_audit_gives_the_same_numbers_and_leaves_the_weights(world):
     assert subject.weight_hash() == before
 
 
+@pytest.mark.slow
 def test_a_cache_spares_the_pictures_of_what_is_known(world):
     made, subject, twin, _ = world
     cache = MeasurementCache()
@@ -158,6 +161,7 @@ def test_a_cache_spares_the_pictures_of_what_is_known(world):
     assert subject.pictures > 0 and twin.pictures == 0
 
 
+@pytest.mark.slow
 def test_the_number_of_pictures_at_default_settings_is_bounded(world):
     """Sixteen and more test prompts of every kind, as the embedded concepts have them."""
     made, subject, twin, _ = world

@@ -27,6 +27,7 @@ def world():
     return taught(), taught(without="cat"), CONCEPT
 
 
+@pytest.mark.slow
 def test_a_model_that_nobody_erased_is_intact_and_its_report_holds_what_it_wrote(world):
     subject, twin, made = world
     before = subject.weight_hash()
@@ -50,6 +51,7 @@ def test_a_model_that_nobody_erased_is_intact_and_its_report_holds_what_it_wrote
     assert report.writings[0].prompt in to_html(report)
 
 
+@pytest.mark.slow
 def test_the_never_taught_twin_is_erased(world):
     subject, twin, made = world
     report = audit(
@@ -59,6 +61,7 @@ def test_the_never_taught_twin_is_erased(world):
     assert all(score.value == 0 for score in report.indices.values())
 
 
+@pytest.mark.slow
 def test_an_unlearner_lowers_the_index_of_likelihood(world):
     subject, twin, made = world
     edit = GradAscent(steps=20, rate=0.1)(subject, made)
@@ -67,6 +70,7 @@ def test_an_unlearner_lowers_the_index_of_likelihood(world):
     assert found.after < found.before
 
 
+@pytest.mark.slow
 def test_found_features_are_watched_and_fire_less_when_they_are_ablated(world):
     subject, twin, made = world
     found = features_of(subject)
@@ -81,6 +85,7 @@ def test_found_features_are_watched_and_fire_less_when_they_are_ablated(world):
     assert fired.control is not None and not any("Features:" in line for line in report.not_measured)
 
 
+@pytest.mark.slow
 def test_wordings_of_one_fact_count_once_in_every_interval(world):
     """The six test texts of each list are wordings of three facts, the paraphrases of the same ones as the targets."""
     subject, twin, made = world
@@ -133,6 +138,7 @@ def test_relearning_is_tested_on_facts_that_were_not_taught_again(world):
     assert subject.weight_hash() == weights
 
 
+@pytest.mark.slow
 def test_an_attack_that_would_teach_every_fact_is_not_measured_and_stops_no_audit(world):
     """Two examples are the budget, and the test prompts ask for no other facts."""
     subject, _, made = world
@@ -147,6 +153,7 @@ def test_an_attack_that_would_teach_every_fact_is_not_measured_and_stops_no_audi
         ), name
 
 
+@pytest.mark.slow
 def test_an_attack_whose_prompts_the_model_cant_read_is_not_measured_and_stops_no_audit(world, monkeypatch):
     subject, twin, made = world
     monkeypatch.setattr(subject.model.config, "max_position_embeddings", 40)  # enough for prompts, not for roles
@@ -155,6 +162,7 @@ def test_an_attack_whose_prompts_the_model_cant_read_is_not_measured_and_stops_n
     assert "reads at most 40" in line and any(f.metric == "success of paraphrases" for f in report.findings)
 
 
+@pytest.mark.slow
 def test_without_a_twin_likelihood_has_the_neutral_text_as_control(world):
     subject, _, made = world
     report = audit(subject, None, made, plan=PLAN)
@@ -165,6 +173,7 @@ def test_without_a_twin_likelihood_has_the_neutral_text_as_control(world):
     assert found.index is None and "asks nothing" in found.control_name
 
 
+@pytest.mark.slow
 def test_every_attack_on_texts_can_be_named_and_its_finding_is_explained(world):
     subject, _, made = world
     named = tuple(name for name, attack in ATTACKS.items() if attack.on != "pictures")

@@ -21,6 +21,7 @@ from concept_probe.types import Concept, Prompt, Query, Sampling, Score, Site, S
 from tests.auditing.language_cases import CONCEPT, PLAN, SAMPLING, features_of, finding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_columns_are_followed_however_a_matrix_is_stored(family):
     """Zeroed columns are gone: cosine 0, L2 1, other tokens; put back alone they answer as before."""

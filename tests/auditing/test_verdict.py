@@ -56,6 +56,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_known_truths_are_called_by_name(name):
     found = [simulate(CASES[name], prompts=24, seed=s).name for s in range(20)]

@@ -164,6 +164,7 @@ class Tiny(Subjects):
         return self._made[model, state]
 
 
+@pytest.mark.slow
 def test_audits_of_known_truth_become_rows_once(tmp_path):
     plan = AuditPlan(2, (0,), Sampling(steps=2), 2, attacks=("paraphrases",), budget=Budget(queries=12))
     chosen = (

@@ -54,6 +54,7 @@ def test_cells_that_share_a_fit_come_together():
     assert [k for g in made for k in g] == list(cells)
 
 
+@pytest.mark.slow
 def test_a_worker_measures_what_a_sweep_does_and_writes_nothing(order):
     worker, sweep = Measurer(order), order.sweep()
     key, cell = list(sweep.keys().items())[2]

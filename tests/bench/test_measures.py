@@ -189,6 +189,7 @@ print(peak.above())
 """256 MiB, gone afterwards."""
 
 
+@pytest.mark.slow
 def test_the_peak_sees_memory_that_was_given_back():
     """In a process of its own: what an earlier test freed, the allocator may have kept, and hand out again."""
     ran = subprocess.run([sys.executable, "-c", WATCHED], capture_output=True, text=True, check=True)

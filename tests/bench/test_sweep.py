@@ -27,6 +27,7 @@ def value(rows, eraser: str, attack: str = "none"):
     return row.values
 
 
+@pytest.mark.slow
 def test_every_cell_has_one_row(finished):
     _, rows = finished
     assert len(rows) == 4 * 2 and len({r.key for r in rows}) == 8
@@ -58,6 +59,7 @@ def test_an_edit_has_a_size(finished):
     assert fit["numbers"] > 0 and fit["change"] > 0 and fit["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_measures_nothing_again(finished):
     folder, rows = finished
     again = sweep(folder, grid(twin=True))
@@ -66,6 +68,7 @@ def test_a_finished_sweep_measures_nothing_again(finished):
     assert again.store.rows() == {r.key: r for r in rows}
 
 
+@pytest.mark.slow
 def test_a_resumed_sweep_does_not_fit_again(finished, monkeypatch):
     folder, _ = finished
     monkeypatch.setattr(Uce, "__call__", lambda *_: pytest.fail("fitted again"))
@@ -80,6 +83,7 @@ def test_other_settings_are_other_cells(finished):
     assert not sweep(folder, other).keys().keys() & {r.key for r in rows}
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_a_row_and_is_measured_again_on_request(tmp_path):
     broken = grid(methods=(MethodSetting("ablate_vectors", AblateVectors()), MethodSetting("blocklist", Blocklist())))
     rows = list(sweep(tmp_path, broken).run())
@@ -90,6 +94,7 @@ def test_a_failed_cell_is_a_row_and_is_measured_again_on_request(tmp_path):
     assert [r.eraser for r in sweep(tmp_path, broken).run(retry=True)] == ["ablate_vectors"] * 2
 
 
+@pytest.mark.slow
 def test_an_interruption_leaves_whole_rows_and_the_rest_for_later(tmp_path, monkeypatch):
     made = sweep(tmp_path)
     several = made.run()
@@ -108,6 +113,7 @@ def test_an_interruption_leaves_whole_rows_and_the_rest_for_later(tmp_path, monk
     assert len(later) == len(made.keys()) - 2
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_process_has_is_left_to_it(tmp_path, monkeypatch):
     made = sweep(tmp_path)
     taken = next(iter(made.keys()))
@@ -122,6 +128,7 @@ def _refused():
     return contextlib.nullcontext(False)
 
 
+@pytest.mark.slow
 def test_what_was_kept_for_other_options_is_not_taken(finished, monkeypatch):
     folder, _ = finished
     seen = []

@@ -152,6 +152,7 @@ def labels(pipeline: Any) -> Any:
     return pipeline
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [(other_encoder, "a text 16 wide.*give 24"), (other_unet, "a text 40 wide.*give 16"), (labels, "a class label")],

@@ -58,6 +58,7 @@ def exported(request, tmp_path_factory):
     return request.param, edit, folder
 
 
+@pytest.mark.slow
 def test_a_pipeline_with_the_adapter_draws_what_the_edited_model_draws(exported):
     make, edit, folder = exported
     edited, loaded = make(), make()
@@ -100,6 +101,7 @@ def test_a_closed_form_reaches_a_pipeline(tmp_path):
     torch.testing.assert_close(subject.generate(QUERIES, SAMPLING), wanted, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["x", "u"])
 def test_what_adapters_hold_of_trained_parts_is_exported_and_the_rest_named(tmp_path, part):
     training = Training(steps=1, pictures=1, batch=1, sampling=Sampling(steps=1))

@@ -15,6 +15,7 @@ from concept_probe.types import Prompt, Query, Sampling
 QUERIES = [Query(Prompt("a cat", "cat"), seed) for seed in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["negative_prompt", "sld"])
 def test_it_warns_once_and_only_then(name):
     subject = tiny_sdxl()

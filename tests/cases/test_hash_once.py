@@ -87,6 +87,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_is_seen(subject, change):
     before, stamp = subject.weight_hash(), subject.stamp()

@@ -219,6 +219,7 @@ def test_texts_longer_than_a_window_are_written_as_they_are_read(model_of, name)
     torch.testing.assert_close(subject.log_probs([pair, pair]).total, by_hand.repeat(2), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["leace", "difference", "rlace", "repit"])
 def test_directions_are_taken_out_by_default_while_the_model_runs(model_of, method):
     subject, concept = model_of("gpt_neo"), tiny_facts()

@@ -96,6 +96,7 @@ def test_a_subject_is_known_by_its_schedule_and_words_too(subject):
     assert not set(before) & set(names(other))
 
 
+@pytest.mark.slow
 def test_corrected_labels_are_measured_again(tmp_path):
     def run(of):
         judge = Reader()

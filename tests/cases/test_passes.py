@@ -32,6 +32,7 @@ def subject_with(kind: str, **options: Any) -> Any:
     return subject
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PASSES)
 def test_every_pass_is_met_captured_and_trained_on(kind):
     subject, met = subject_with(kind), []

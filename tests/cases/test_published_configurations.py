@@ -46,6 +46,7 @@ DIALECTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", DIALECTS)
 def test_every_dialect_gives_the_codes_of_sae_lens(config, tmp_path):
     from sae_lens import SAE

@@ -53,6 +53,7 @@ def test_the_strength_is_in_the_name_as_shown(erasure: Edit | Intervention, show
     assert "×" not in erasure.name
 
 
+@pytest.mark.slow
 def test_a_report_names_the_strength():
     plan = AuditPlan(prompts=2, seeds=(0,), sampling=Sampling(steps=2), attacks=(), resamples=100)
     report = audit(Known(0, concept()), GUARD.scaled(20), concept(), recogniser=Reader(), plan=plan)

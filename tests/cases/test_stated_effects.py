@@ -110,6 +110,7 @@ def test_what_is_seen_is_stated_with_a_judge(subject):
     assert idle.left == 1.0 and "'cat' is still seen in 100% of its answers" in idle.faults()[0]
 
 
+@pytest.mark.slow
 def test_a_concept_is_looked_for_by_its_label_and_an_unseen_one_is_refused(subject):
     bunny = replace(called(CONCEPT, "rabbit face"), name="bunny")
     assert bunny.label == "rabbit face" and replace(bunny, target=Splits((Prompt("x"),))).label == "bunny"
@@ -131,6 +132,7 @@ def test_a_concept_is_looked_for_by_its_label_and_an_unseen_one_is_refused(subje
             look()
 
 
+@pytest.mark.slow
 def test_a_choice_that_reaches_no_mark_says_so(subject):
     judge = remembering(subject, CONCEPT)
     edit = Uce(policy="all", lam=1e-3)(subject, CONCEPT)

@@ -70,6 +70,7 @@ def test_a_concept_file_says_what_is_wrong(change, check, tmp_path):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_huge_picture_is_not_decoded(tmp_path):
     path = tmp_path / "huge.png"
     for size in ((30_000, 12_000), (10_000, 9_000)):

@@ -113,6 +113,7 @@ def compiled(subject: cp.Subject, part: str, how: str) -> cp.Subject:
     return adopt(subject.pipeline, how)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["in place", "wrapped", "method"])
 @pytest.mark.parametrize("part", ["unet", "text_encoder", "vae", "model"])
 def test_compiled_parts_run_as_they_are_written(part: str, how: str):

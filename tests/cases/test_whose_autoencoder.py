@@ -70,6 +70,7 @@ def test_who_means_it_says_so(sae, other, tmp_path):
     assert find_features(meant, other, CONCEPT, count=2)
 
 
+@pytest.mark.slow
 def test_an_erased_subject_is_still_its_own(sae, subject):
     weight = subject.sites("mlp_value")[0]
     matrix = subject.parameter(weight)
@@ -82,6 +83,7 @@ def test_an_erased_subject_is_still_its_own(sae, subject):
         assert find_features(changed, subject, CONCEPT, count=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("context", "said"),
     [

@@ -31,6 +31,7 @@ def test_models_of_the_recipe_are_judged_whatever_they_are_called(emoji, name, m
     assert detect.judge_for(cp.concept("contrast"), emoji).name == "emoji-style"
 
 
+@pytest.mark.slow
 def test_an_edited_or_rounded_model_of_the_recipe_is_judged(emoji):
     edit = cp.erase("uce", emoji, cp.concept("camel"))
     with edit.on(emoji):

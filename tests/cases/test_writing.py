@@ -47,6 +47,7 @@ for one in tries:
 """
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path):
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)

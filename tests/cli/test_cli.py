@@ -15,6 +15,7 @@ def call(*args: str):
     return CliRunner().invoke(app, list(args))
 
 
+@pytest.mark.slow
 def test_help_names_every_verb_and_gives_an_example():
     shown = call("--help")
     assert shown.exit_code == 0
@@ -52,6 +53,7 @@ def test_info_lists_the_concepts_of_a_language_model():
     assert wrong.exit_code == 2 and "smollm2" in wrong.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -118,6 +120,7 @@ def test_a_warning_is_one_line_without_its_source(tmp_path):
     assert "UserWarning" not in shown.output and ".py" not in shown.output
 
 
+@pytest.mark.slow
 def test_an_attack_shows_its_control(tmp_path):
     shown = call("attack", "camel", "--attack", "paraphrases", "--queries", "3")
     assert shown.exit_code == 0, shown.output
@@ -134,6 +137,7 @@ def test_report_renders_json_again(tmp_path):
     assert "suppressed" in shown.output
 
 
+@pytest.mark.slow
 def test_capture_and_train_say_first_what_they_take(tmp_path):
     acts, sae = str(tmp_path / "acts"), str(tmp_path / "sae")
     kept = ["--limit", "60", "--kind", "content", "--kind", "eos", "--dtype", "float16"]

@@ -27,6 +27,7 @@ def files(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_run_erases_audits_and_writes_a_report(files, tmp_path):
     model, concept, out = str(files / "model"), str(files / "cat.json"), tmp_path / "out"
     shown = call("run", "cat", "--model", model, "--concept-file", concept, "--output", str(out), "--prompts", "3")

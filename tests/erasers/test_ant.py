@@ -129,6 +129,7 @@ def test_only_chosen_entries_are_trained():
         assert p.grad is None and not p.requires_grad and subject.weight_hash() == weights
 
 
+@pytest.mark.slow
 def test_an_edit_moves_no_more_than_its_share():
     edit = Ant(part="strict", share=0.3, views=2, training=SHORT)(tiny_sd(), CONCEPT)
     for delta in edit.deltas.values():

@@ -117,6 +117,7 @@ class Differs:
         return torch.stack([cat, 1 - cat, 0 * cat, 0 * cat], 1)
 
 
+@pytest.mark.slow
 def test_many_are_screened_and_the_surest_looked_at_with_care():
     subject = tiny_sd()
     sampling = Sampling(steps=3, guidance=2.0)

@@ -233,6 +233,7 @@ def test_attention_is_that_of_the_model():
     torch.testing.assert_close(module.to_out[0](read), seen[site], atol=1e-5, rtol=1e-4)  # pyright: ignore
 
 
+@pytest.mark.slow
 def test_mace_lowers_attention_to_the_subject_and_fuses_several_concepts():
     subject = tiny_sd()
     other = replace(CONCEPT, name="dog", target=CONCEPT.neighbours, neighbours=CONCEPT.target)
@@ -260,6 +261,7 @@ def test_a_memory_is_written_with_the_least_harm_to_kept_keys():
     torch.testing.assert_close(keys @ exact.v @ exact.u.mT, wanted, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
 def test_emcid_learns_offsets_and_writes_them(make):
     subject = make()

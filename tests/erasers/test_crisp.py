@@ -90,6 +90,7 @@ def test_terms_are_the_formula_where_the_student_has_moved(family, role):
     assert found[1] == pytest.approx(3 * float(torch.stack(moved).mean() / norm**2), rel=1e-3) and found[1] > 0
 
 
+@pytest.mark.slow
 @families
 def test_suppressed_features_fire_less_and_holding_holds(family):
     subject = LANGUAGE[family]()

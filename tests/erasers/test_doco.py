@@ -88,6 +88,7 @@ def test_a_critic_is_its_seeds_and_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", DIFFUSION)
 def test_the_critic_learns_to_tell_them_apart_and_the_student_to_fool_it(family):
     subject = DIFFUSION[family]()

@@ -35,6 +35,7 @@ def low_rank(subject, rank: int = 2, size: float = 0.1, seed: int = 0) -> Edit:
     return Edit("random", "cat", deltas, subject.weight_hash(), {"method": "random", "seed": seed})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_every_dtype_is_restored_to_the_bit(dtype):
     subject = tiny_sd()

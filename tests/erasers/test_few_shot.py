@@ -43,6 +43,7 @@ def test_layers_that_nobody_reads_are_left_alone():
     assert all(where.partition("/")[2].startswith(read[where.partition("/")[0]]) for where in chosen)
 
 
+@pytest.mark.slow
 def test_the_first_loss_is_minus_the_denoising_loss_of_the_pictures():
     subject = tiny_sd()
     edit = FewShot(pictures=2, training=replace(SHORT, steps=1))(subject, CONCEPT)
@@ -55,6 +56,7 @@ def test_the_first_loss_is_minus_the_denoising_loss_of_the_pictures():
     assert edit.made_by["loss"][0] == pytest.approx(-float(loss), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", DIFFUSION)
 def test_steps_climb_and_touch_nothing(family):
     subject = DIFFUSION[family]()
@@ -111,6 +113,7 @@ def test_pictures_are_the_examples_evenly_spread_or_what_the_subject_draws():
     assert torch.equal(drawn, subject.generate([Query(fit[0], 5), Query(fit[2], 6)], SAMPLING))
 
 
+@pytest.mark.slow
 def test_what_is_for_a_lesson_of_the_concept_does_not_act_on_the_one_of_others():
     subject, plain = tiny_sd(), replace(SHORT, steps=3, retain=5.0)
     edits = [FewShot(training=t)(subject, CONCEPT) for t in (plain, replace(plain, refresh=1, adversary=1))]

@@ -79,6 +79,7 @@ def test_noise_of_one_concept_is_not_in_what_the_next_one_begins_from():
     assert values.untyped_storage().data_ptr() not in parts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", ["kl", "nll"])
 def test_training_keeps_other_answers_better_than_noise_alone(keep):
     subject = tiny_llama()

@@ -50,6 +50,7 @@ def test_an_anchor_takes_the_place_of_the_base_alone(met):
     assert not torch.allclose(anchor, empty, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [Esd, Receler, AdvUnlearn, AdversarialPreservation])
 def test_every_method_of_the_kind_has_the_choice(made):
     subject = tiny_sd()
@@ -60,6 +61,7 @@ def test_every_method_of_the_kind_has_the_choice(made):
         made(base="anchor")(subject, bare)
 
 
+@pytest.mark.slow
 def test_what_is_trained_depends_on_the_base_and_the_erasure_says_which():
     subject = tiny_sd()
     edits = [Esd(training=SHORT, base=base)(subject, CONCEPT) for base in ("empty", "anchor")]

@@ -20,6 +20,7 @@ QUERIES = [Query(p, i) for i, p in enumerate(CONCEPT.target.test)]
 SAMPLING = Sampling(steps=2, guidance=2.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", DIFFUSION)
 @pytest.mark.parametrize("role", ["text_out", "text_mlp_hidden", "text_mlp_out", "cross_value"])
 def test_a_baked_projection_does_what_the_intervention_does(family: str, role: str):
@@ -104,6 +105,7 @@ def test_a_wrong_width_is_refused():
         mixed(subject, CONCEPT, [replace(wide, site=space.site)])
 
 
+@pytest.mark.slow
 def test_prompts_are_read_once_for_several_sites_and_give_what_each_site_gives_alone(monkeypatch):
     module, subject, asked = projector, tiny_sd(), []
     sites = subject.sites("cross_value")

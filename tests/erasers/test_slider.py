@@ -26,6 +26,7 @@ def test_its_goal_lies_on_the_line_from_the_anchor_to_the_concept():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", DIFFUSION)
 def test_with_its_own_sign_the_anchor_is_read_as_the_concept_and_with_the_other_it_is_not(family):
     subject = DIFFUSION[family]()

@@ -84,6 +84,7 @@ def test_the_window_is_a_part_of_every_walk_noise_first():
     assert in_window(pool, (0.99, 1.0)).timesteps.tolist() == [1, 1]
 
 
+@pytest.mark.slow
 def test_training_leads_the_guidance_to_the_alternative_and_lets_the_rest_drift_little():
     subject = tiny_sd()
     weights = subject.weight_hash()

@@ -79,6 +79,7 @@ def test_where_the_concept_is_not_found_a_weight_of_one_changes_no_bit():
         assert torch.equal(subject.generate(QUERIES, SAMPLING), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance", [2.0, 1.0])
 def test_each_walk_goes_by_its_own_ratio(guidance):
     """With and without guidance, where the guard asks about the empty prompt itself."""
@@ -101,6 +102,7 @@ def test_each_walk_goes_by_its_own_ratio(guidance):
     assert own / empty == pytest.approx(float(ratios[high]), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_walk_is_measured_at_its_first_steps_and_forgotten_with_the_next():
     subject = tiny_sd()
     guard = Unguide(watch=2, training=SCHOOL)(subject, CONCEPT)
@@ -115,6 +117,7 @@ def test_a_walk_is_measured_at_its_first_steps_and_forgotten_with_the_next():
         assert [len(x) for x in action.measured.values()] == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False])
 def test_what_another_guard_asks_for_is_no_walk_of_its_own(first):
     """Its passes have no row that was asked for: they neither end the measuring of the walk nor add to it."""
@@ -131,6 +134,7 @@ def test_what_another_guard_asks_for_is_no_walk_of_its_own(first):
         assert torch.equal(subject.generate(QUERIES, SAMPLING), again)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [NegativePrompt("a dog"), Sld("a dog", warmup=0.0)], ids=lambda x: x.name)
 def test_what_another_guard_adds_is_not_mixed(other):
     """w is for what the model says, not for what another guard has made of it."""
@@ -148,6 +152,7 @@ def test_what_another_guard_adds_is_not_mixed(other):
     torch.testing.assert_close(both, mixed + led, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_threshold_is_what_divides_the_select_prompts():
     subject = tiny_sd()
     weights = subject.weight_hash()

@@ -61,6 +61,7 @@ def test_zeroed_and_encoded_empty_prompts_differ_and_both_match_the_library():
     torch.testing.assert_close(encoded, by_library(subject, QUERIES, sampling), atol=2e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_neither_batch_size_nor_order_matters(subject):
     sampling = Sampling(steps=3, guidance=4.0, batch=5)
     whole = subject.generate(QUERIES, sampling)
@@ -154,6 +155,7 @@ def test_loss_is_the_library_s_noise_and_target(subject, prediction):
     torch.testing.assert_close(loss, (said - target).square().mean())
 
 
+@pytest.mark.slow
 def test_gradients_reach_what_a_tap_puts_in_and_weights_that_were_made_trainable(subject):
     site = subject.sites("token_embedding")[0]
     pushed = torch.zeros(subject.module(site).weight.shape[1], requires_grad=True)

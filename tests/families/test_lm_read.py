@@ -137,6 +137,7 @@ def test_gradients_reach_what_a_tap_puts_in():
     assert (ends[0] - ends[1]) / 2e-2 == pytest.approx(float(pushed.grad.norm()), rel=0.02)
 
 
+@pytest.mark.slow
 def test_captured_rows_do_not_know_what_stood_beside_them(subject):
     roles = ["resid", "attn_out", "mlp_hidden"]
     acts, other = (capture(s, PROMPTS, roles=roles) for s in (subject, right(subject)))

@@ -72,6 +72,7 @@ def kinds(name: str) -> tuple[str, ...]:
     return ("flow_prediction",) if flow else ("epsilon", "v_prediction", "sample")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MADE)
 def test_picture_and_noise_are_told_apart_by_every_kind_of_prediction(name):
     x0, noise = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0)).double()

@@ -19,6 +19,10 @@ QUICK = ("sd", "gpt2", "any")
 """The model of pictures, that of texts whose matrices are transposed, and none."""
 TRAINING = "test_training_leads_the_target_to_its_goal_and_random_words_do_not"
 """It trains four times."""
+AIM = "test_the_target_moves_more_than_under_a_random_aim"
+"""It makes an erasure nine times."""
+AIMED = ("uce", "leace-bake", "ablate_features", "npo")
+"""The methods whose aim is looked at among the quick tests."""
 EXAMPLES = ("esd", "p4d", "prefix_search")
 """Of the erasers that train a denoiser, and of the attacks that search for words: the laws of the others come with the
 slow tests."""
@@ -26,7 +30,7 @@ LAYOUT = (
     "test_it_acts_and_then_every_byte_is_back",
     "test_batch_size_and_order_change_nothing",
     "test_saved_and_baked_it_is_the_same",
-    "test_the_target_moves_more_than_under_a_random_aim",
+    AIM,
     TRAINING,
     "test_pictures_fit_the_target_worse_than_after_training_on_random_words",
     "test_a_text_leads_away_from_the_prompts_that_say_it",
@@ -54,6 +58,8 @@ def is_slow(item: pytest.Item) -> bool:
     if getattr(getattr(item, "cls", None), "__name__", "") == "TestRoles":
         return shared_subject(model).family == "dit"  # with three times as many roles as others
     if getattr(law, "__name__", "") == TRAINING or (takes_long(name) and name not in EXAMPLES):
+        return True
+    if getattr(law, "__name__", "") == AIM and name not in AIMED:
         return True
     return model not in QUICK and not hasattr(law, "once")
 

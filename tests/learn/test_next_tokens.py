@@ -22,6 +22,7 @@ def exact(site) -> Sae:
     return Sae(site, Relu(), W_enc=both.mT.contiguous(), b_enc=zero, W_dec=both, b_dec=zero[:LM_WIDTH])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
 @pytest.mark.parametrize("role", ["resid", "mlp_out"])
 def test_an_exact_reconstruction_loses_nothing_and_the_mean_what_a_loop_counts(make, role: str):

@@ -40,6 +40,7 @@ def trained(threads: int, steps: int = 6) -> dict[str, torch.Tensor]:
     return weights.parameters() | {f"{name}.first": x for name, x in adam.first.items()}
 
 
+@pytest.mark.slow
 def test_training_gives_the_same_bits_with_any_number_of_threads():
     one, two, three = (trained(threads) for threads in (1, 2, 3))
     for name, x in one.items():

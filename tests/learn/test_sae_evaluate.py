@@ -163,6 +163,7 @@ def test_downstream_pictures(subject, role):
     assert score.low <= score.value <= score.high
 
 
+@pytest.mark.slow
 def test_a_trained_autoencoder_loses_less_than_an_untrained_one():
     subject = tiny_sd()
     site = subject.sites("text_stream")[0]

@@ -100,6 +100,7 @@ def stopping(at: int):
     return on_step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [3, 9, 10, 24, 29])
 def test_an_exception_at_any_step_loses_nothing_but_time(tmp_path, at):
     whole = trained(Planted().batches(128), **SMALL)

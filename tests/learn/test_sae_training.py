@@ -87,6 +87,7 @@ def test_planted_features_are_found_as_well_as_sae_lens_finds_them(capsys):
     assert our_fvu < their_fvu + 0.005
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
 def test_planted_features_are_found_whatever_the_unit_of_the_rows(scale):
     planted = Planted(features=32, d=16, scale=scale)
@@ -135,6 +136,7 @@ def test_decoder_rows_are_unit_after_training_and_weights_ask_for_no_gradient():
     assert not any(p.requires_grad or p.grad is not None for p in sae.parameters())
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_and_the_global_random_state_is_left_alone():
     before = torch.get_rng_state()
     one, two = (trained(Planted().batches(256), **SMALL) for _ in range(2))

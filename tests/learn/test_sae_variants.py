@@ -33,6 +33,7 @@ def batchtopk() -> Sae:
     return sae
 
 
+@pytest.mark.slow
 def test_batchtopk_finds_planted_features_and_its_threshold_keeps_k_on_average(batchtopk):
     assert isinstance(batchtopk.activation, BatchTopK)
     x = PLANTED.batch(4096, 10**6)
@@ -80,6 +81,7 @@ def test_matryoshka_prefixes_reconstruct_better_than_those_of_plain_training():
     assert with_first(nested, 64) < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["topk", "batchtopk"])
 def test_a_transcoder_learns_what_one_site_computes_from_another(tmp_path, rule):
     """The target is the planted codes written along other directions, of another width and scale."""
@@ -105,6 +107,7 @@ def test_a_transcoder_learns_what_one_site_computes_from_another(tmp_path, rule)
         torch.testing.assert_close(theirs(held[SITE]), made(held[SITE]), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_several_on_one_pass_end_in_the_bits_of_each_alone(tmp_path):
     options: dict[str, Any] = {"samples": 256 * 40, "batch": 256}
     runs = {
@@ -140,6 +143,7 @@ def test_what_cannot_be_trained_is_refused():
         trained_together(PLANTED.batches(256), {})
 
 
+@pytest.mark.slow
 def test_a_transcoder_is_trained_on_the_same_rows_of_two_sites_of_a_store():
     """What the text encoder's MLP computes: with rows of the two sites mixed up, nothing could be learned."""
     from concept_probe.activations import capture

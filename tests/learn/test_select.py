@@ -30,6 +30,7 @@ def same_sets(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a.long().sort(1).values == b.long().sort(1).values).all(1).double().mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["full", "bfloat16"])
 @pytest.mark.parametrize(("f", "k"), [(2048, 8), (2048, 32), (2047, 5), (96, 40), (40, 40), (16384, 12)])
 def test_values_and_features_are_those_of_a_plain_search(precision, f, k):
@@ -65,6 +66,7 @@ def test_rows_whose_candidates_are_too_close_are_done_again(monkeypatch):
     assert same_sets(unchecked, expected.indices) < 0.5 < same_sets(indices, expected.indices)
 
 
+@pytest.mark.slow
 def test_ordinary_rows_are_certified_and_not_done_again(monkeypatch):
     u, rows, bias = made(n=2000, d=256, f=4096)
     monkeypatch.setattr(select, "_full", lambda u, *rest: pytest.fail(f"{len(u)} rows were done again"))

@@ -42,12 +42,14 @@ def test_kernels_compile_for_a_gpu_without_one(rows):
     assert len(done.stdout.splitlines()) == 10
 
 
+@pytest.mark.slow
 def test_the_package_does_not_import_triton():
     look = "import concept_probe.learn, concept_probe.learn.kernels.triton_ops, sys; assert 'triton' not in sys.modules"
     done = python("-c", look)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interpret", ["", "1"])
 def test_without_triton_nothing_is_available_and_a_call_says_what_to_do(interpret):
     code = """

@@ -21,6 +21,7 @@ def test_it_holds_calls_and_no_logic_and_no_outputs():
     holds_calls_alone(NOTEBOOK)
 
 
+@pytest.mark.slow
 def test_every_cell_runs_on_a_tiny_model(tmp_path, monkeypatch, capsys):
     """The same calls, on a model that learns nothing in its three lessons."""
     full = teach.teach

@@ -17,6 +17,7 @@ def test_it_holds_calls_and_no_logic_and_no_outputs():
     holds_calls_alone(NOTEBOOK)
 
 
+@pytest.mark.slow
 def test_every_cell_runs_on_the_stored_rows(monkeypatch):
     pytest.importorskip("IPython")
     monkeypatch.chdir(NOTEBOOK.parent)

@@ -61,6 +61,7 @@ def test_implicit_prompts_never_name_the_concept_and_others_are_known_to_the_twi
     assert about.examples.min() >= 0 and about.examples.max() <= 1
 
 
+@pytest.mark.slow
 def test_the_twin_never_sees_a_removed_object_or_style():
     pairs = taught_pairs(REMOVED_OBJECTS, REMOVED_STYLE)
     removed = [i for i, o in enumerate(objects()) if o.name in REMOVED_OBJECTS]
