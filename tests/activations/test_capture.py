@@ -163,7 +163,7 @@ def test_wrong_requests(subject, tmp_path):
         capture(subject, PROMPTS, roles=["mlp_value"], folder=tmp_path / "a")
     with pytest.raises(TypeError, match="found str"):
         capture(subject, ["a cat"], roles=["text_out"])  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="step 15 was asked for"):
+    with pytest.raises(ValueError, match="pass 15 was asked for"):
         capture(subject, PROMPTS, roles=["cross_key"], options=CaptureOptions(steps=[15]))
 
 
