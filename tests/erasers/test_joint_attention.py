@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -39,7 +41,7 @@ def test_each_block_answers_its_own_stream_as_that_of_the_destination(subject):
                 gap = torch.linalg.norm(target @ now.mT - destination @ was.mT)
                 assert gap < 0.8 * torch.linalg.norm((target - destination) @ was.mT)
     streams = [group.states.target for group in groups]
-    assert not any(torch.allclose(a, b) for a, b in zip(streams, streams[1:], strict=False))
+    assert not any(torch.allclose(a, b) for a, b in itertools.pairwise(streams))
 
 
 def test_the_context_embedder_is_edited_with_its_bias_counted_once():
@@ -86,5 +88,5 @@ def test_what_needs_an_attention_to_a_text_that_stays_is_refused(subject):
 
 
 def test_rows_that_are_neither_tokens_nor_patches_are_not_labelled(subject):
-    with pytest.raises(ValueError, match="whether the rows at site .* are tokens or patches is not declared"):
+    with pytest.raises(ValueError, match=r"whether the rows at site .* are tokens or patches is not declared"):
         subject.axis(Site("transformer", "transformer_blocks.0.norm1"))
