@@ -166,3 +166,16 @@ class TestOpenAI:
         codes = sae.encode(rows())
         with pytest.raises(ValueError, match="these codes don't say the units of their rows"):
             sae.decode(type(codes)(codes.values, codes.indices))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [("int", r"is of torch.int32; .* quantised"), ("zero_", "is 0 everywhere")]
+)
+@pytest.mark.parametrize("kind", ["sparsify", "openai", "sae_lens", "dictionary_learning"])
+def test_weights_that_are_none_are_refused(kind, change, said, tmp_path):
+    getattr(made, kind)(tmp_path)
+    (path,) = tmp_path.glob("*.safetensors")
+    held = {name: getattr(x, change)() if x.ndim == 2 else x for name, x in load_file(path).items()}
+    save_file(held, path)
+    with pytest.raises(ValueError, match=said):
+        load_sae(tmp_path, site=SITE)

@@ -214,6 +214,12 @@ def _parts(
     config_path, weights_path = next(iter(candidates.values()))
     if (name := finite(tensors)) is not None:
         raise CorruptFile(weights_path, f"{name} holds NaN or infinity", MEND)
+    for name, x in tensors.items():
+        if x.is_complex() or (x.ndim > 1 and not x.is_floating_point()):
+            raise ValueError(
+                f"{weights_path}: {name} is of {x.dtype}; weights are floating-point numbers, so the file is quantised, or not "
+                "what it is called; nothing was loaded"
+            )
     names = frozenset(tensors)
     same = [name for name, files in candidates.items() if files == (config_path, weights_path)]
     told = [name for name in same if FORMATS[name].tells(names, Keys(config, str(folder)))]

@@ -62,6 +62,11 @@ class Parts:
                 f'pass site=Site({place.component!r}, {place.path!r}, \'change\'), or put "reads": "out" into the '
                 "configuration if it was trained on the output itself"
             )
+        for name in ("W_enc", "W_dec"):
+            if not bool(getattr(self, name).any()):
+                raise ValueError(
+                    f"{where}: what is read as {name} is 0 everywhere, so the file was never filled; get it again"
+                )
         kind = _common(self.W_enc, self.b_enc, self.W_dec, self.b_dec)
         return Sae(
             place,
