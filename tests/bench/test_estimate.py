@@ -20,9 +20,7 @@ def test_what_is_missing_is_counted(tmp_path):
     assert (found.cells, found.fits) == (12, 2)
     assert found.answers == 6 * 18 + 6 * 2 * 12 and found.seconds > 0
     assert str(found).startswith("12 cells to measure: at most 252 pictures, about ")
-    rows = asked.run()
-    next(rows)
-    rows.close()
+    next(iter(asked.run()))
     assert estimate_sweep(asked).cells == 11
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
@@ -90,7 +90,7 @@ def test_options_are_checked_where_they_are_made(
     (lambda: Concept("cat", Splits(), examples=torch.zeros(3, 2, 2)), "(3, 2, 2)"),
     (lambda: Concept("cat", Splits(), examples=torch.full((1, 3, 2, 2), 255.0)), "255"),
     (lambda: Concept("cat", Splits(), examples=torch.full((1, 3, 2, 2), math.nan)), "nan"),
-    (lambda: ATTACKS["relearning"](None, seed=-1), "relearning: seed is -1"),
+    (lambda: ATTACKS["relearning"](cast(Any, None), seed=-1), "relearning: seed is -1"),
     (lambda: train_sae([torch.zeros(8, 4)], site=SITE, samples=1.5), "samples is 1.5"),  # pyright: ignore[reportArgumentType]
     (lambda: train_sae([torch.zeros(8, 4)], site=SITE, k=1.5), "k is 1.5"),  # pyright: ignore[reportArgumentType]
 ])  # fmt: skip
@@ -105,7 +105,7 @@ def test_pictures_are_of_lists_of_plain_prompts():
     framed = Prompt("a cat", form="chat")
     for answer in (subject.generate, subject.tokenise, lambda p: capture(subject, p, roles=["text_stream"])):
         with pytest.raises(ValueError, match="has form 'chat'; models that make pictures read form 'plain'"):
-            answer([framed])
+            cast(Any, answer)([framed])
         for asked in ("a cat", CAT, 5, ["a cat"], [5]):
             with pytest.raises(TypeError, match="a Prompt"):
                 answer(asked)  # pyright: ignore[reportArgumentType]
@@ -115,7 +115,7 @@ def test_numbers_of_numpy_become_pythons():
     made = Sampling(steps=np.int64(3), guidance=np.float32(2.5))  # pyright: ignore[reportArgumentType]
     assert made == Sampling(steps=3, guidance=2.5) and type(made.steps) is int and type(made.guidance) is float
     assert type(Query(CAT, np.int32(4)).seed) is int  # pyright: ignore[reportArgumentType]
-    seeds = AuditPlan(seeds=tuple(np.arange(2))).seeds
+    seeds = AuditPlan(seeds=cast(Any, tuple(np.arange(2)))).seeds
     assert seeds == (0, 1) and all(type(seed) is int for seed in seeds)
     assert AuditPlan(seeds=range(2)).seeds == range(2)  # pyright: ignore[reportArgumentType]
     assert Sampling(guidance=4).guidance == 4 and Budget(seconds=math.inf).seconds == math.inf
@@ -133,7 +133,8 @@ def test_a_type_that_says_nothing_allows_anything():
             check_arguments(self, "options")
 
     assert Options(share=np.float64(1), mode=1, on=np.True_, call="anything").on is True  # pyright: ignore
-    for wrong in ({"share": 2}, {"mode": "b"}, {"mode": True}, {"on": 1}):
+    wrongs: list[dict[str, Any]] = [{"share": 2}, {"mode": "b"}, {"mode": True}, {"on": 1}]
+    for wrong in wrongs:
         with pytest.raises((TypeError, ValueError), match=f"options: {next(iter(wrong))} is "):
             Options(**wrong)
 

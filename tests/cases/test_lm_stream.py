@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 import concept_probe as cp
 from concept_probe.activations import tap
-from concept_probe.erasers import Memit, Pisces, Rocr
+from concept_probe.erasers import Intervention, Memit, Pisces, Rocr
 from concept_probe.erasers.closed_form.subject_keys import refuse_gap
 from concept_probe.erasers.projection.leace import Leace
 from concept_probe.families import CausalLMSubject, LanguageModel, adopt
@@ -83,7 +83,7 @@ def model_of():
     def one(name: str) -> CausalLMSubject:
         if name not in made:
             kind, sizes = READ[name]
-            made[name] = adopt(LanguageModel(random_model(kind(**sizes)), WORDS), name)
+            made[name] = adopt(LanguageModel(random_model(cast(Any, kind)(**sizes)), WORDS), name)
         return made[name]
 
     return one
@@ -224,7 +224,7 @@ def test_texts_longer_than_a_window_are_written_as_they_are_read(model_of, name)
 def test_directions_are_taken_out_by_default_while_the_model_runs(model_of, method):
     subject, concept = model_of("gpt_neo"), tiny_facts()
     erasure = cp.erase(method, subject, concept)
-    assert set(erasure.actions) == set(subject.sites("resid"))
+    assert isinstance(erasure, Intervention) and set(erasure.actions) == set(subject.sites("resid"))
     options = erasure.made_by["options"]
     assert (options["how"], options["role"], options["kinds"]) == ("intervention", "resid", ["subject", "content"])
     prompts = concept.target.fit

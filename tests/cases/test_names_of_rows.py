@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ OTHERS = {
     "border of two splits": lambda: about(
         target=Splits(MADE.target.fit[:-1], (MADE.target.fit[-1], *MADE.target.select), MADE.target.test)
     ),
-    "example pictures": lambda: about(examples=MADE.examples * 0.99),
+    "example pictures": lambda: about(examples=cast(Any, MADE.examples) * 0.99),
     "option": lambda: replace(grid(), methods=(MethodSetting("blocklist", Blocklist()), MethodSetting("uce", Uce(beta=2.0)))),
     "what is asked of a choice": lambda: replace(
         grid(), methods=(MethodSetting("blocklist", Blocklist()), MethodSetting("uce", Uce(), choice=Selection(images=3)))

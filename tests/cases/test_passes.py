@@ -43,7 +43,8 @@ def test_every_pass_is_met_captured_and_trained_on(kind):
     got = capture(subject, QUERIES, sites=[site], sampling=SAMPLING).read(site)
     assert set(got.columns["step"].tolist()) == set(range(PASSES[kind]))
     pool = collect(subject, [QUERIES[0].prompt], 1, SAMPLING, 0)
-    assert pool.timesteps.tolist() == [t for _, t in met] and pool.passes.tolist() == list(range(PASSES[kind]))
+    assert pool.timesteps.tolist() == [t for _, t in met] and pool.passes is not None
+    assert pool.passes.tolist() == list(range(PASSES[kind]))
     last = PASSES[kind] - 1
     only = capture(subject, QUERIES, sites=[site], sampling=SAMPLING, options=CaptureOptions(steps=[last])).read(site)
     assert torch.equal(only.x, got.x[got.columns["step"] == last])

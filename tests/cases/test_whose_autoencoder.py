@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def random_sae(subject, made_by):
     site = subject.sites("resid")[0]
     d = subject.components["model"].get_input_embeddings().weight.shape[1]
     g = torch.Generator().manual_seed(0)
-    weights = {"W_enc": torch.randn(d, 32, generator=g), "W_dec": torch.randn(32, d, generator=g)}
+    weights: dict[str, Any] = {"W_enc": torch.randn(d, 32, generator=g), "W_dec": torch.randn(32, d, generator=g)}
     return Sae(site, TopK(4), **weights, b_enc=torch.zeros(32), b_dec=torch.zeros(d), made_by=made_by)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from typing import Any, cast
 
 import pytest
 import torch
@@ -86,14 +87,14 @@ def test_a_store_is_of_how_its_subject_reads(change, tmp_path):
     site = subject.sites(role)[0]
     again = {"sites": [site], "folder": tmp_path}
     before = capture(subject, PROMPTS, **again).read(site).x
-    module = subject.module(site)
+    module: Any = subject.module(site)
     with ExitStack() as stack:
         if change == "tokenizer":
             subject.pipeline.tokenizer.add_tokens(["zed"])
         elif change == "configuration":
-            subject.components["text_encoder"].config.layer_norm_eps = 0.5
+            cast(Any, subject.components["text_encoder"]).config.layer_norm_eps = 0.5
         elif change == "chat":
-            subject.chat = ChatFrame(system="be brief")
+            cast(Any, subject).chat = ChatFrame(system="be brief")
         elif change == "eps":
             module.layer_norm1.eps = 0.5
         elif change == "freeu":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -128,7 +129,8 @@ def test_without_weight_nobody_is_asked():
 def test_bad_input_is_refused_before_anything_is_trained():
     subject = tiny_sd()
     weights = subject.weight_hash()
-    for wrong in ({"every": 0}, {"worst": 0}):
+    wrongs: list[dict[str, Any]] = [{"every": 0}, {"worst": 0}]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match=r"both are 1 or more|worst is 0; it is a whole number from 1 on"):
             AdversarialPreservation(**wrong)(subject, CONCEPT)
     with pytest.raises(ValueError, match="20 candidates are to be kept"):

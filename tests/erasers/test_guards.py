@@ -41,7 +41,7 @@ def said(subject: UNetSubject, steps: int = 1) -> list[Tensor]:
 
 def under(subject: UNetSubject, text: str) -> Tensor:
     """What the denoiser says of the first latents under `text` (2, c, h, w)."""
-    inputs: list[tuple[Tensor, int | None]] = []
+    inputs: list[tuple[Tensor, float | None]] = []
     site = subject.sites("denoiser_in")[0]
     with tap(subject, {site: lambda x, m: inputs.append((x.clone(), m.timestep))}):
         subject.run_to([site], QUERIES, SAMPLING, [0])

@@ -14,7 +14,7 @@ from concept_probe.erasers.closed_form.states import gather, measured_over
 from concept_probe.erasers.closed_form.uce import Uce
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.transformers import tiny_flux, tiny_sd3
-from concept_probe.types import BOS, CONTENT, EOS, PAD, SUBJECT, Prompt, Site
+from concept_probe.types import BOS, CONTENT, EOS, PAD, SUBJECT, Prompt, Query, Site
 
 CONCEPT = tiny_concept()
 FREE = {"lam": 1e-9, "preserve": (), "policy": "last_subject"}
@@ -53,7 +53,7 @@ def test_the_context_embedder_is_edited_with_its_bias_counted_once():
     def embedded() -> torch.Tensor:
         seen = []
         with tap(subject, {site: lambda x, moment: seen.append(x.clone())}):
-            subject.run_to([site], prompts)
+            subject.run_to([site], [Query(p) for p in prompts])
         return seen[0][-2:]  # those of guidance come first
 
     before = embedded()

@@ -116,7 +116,8 @@ def gemma_scope(folder: Path) -> Written:
     w = weights()
     named = {"W_enc": w["W"].mT, "b_enc": w["b"], "W_dec": w["V"], "b_dec": w["c"], "threshold": LEVELS}
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "params.npz", **{name: t.numpy() for name, t in named.items()})
+    arrays: dict[str, Any] = {name: t.numpy() for name, t in named.items()}
+    np.savez(folder / "params.npz", **arrays)
     return _jumprelu(LEVELS)
 
 

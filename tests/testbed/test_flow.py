@@ -145,7 +145,7 @@ def test_a_saved_pipeline_is_a_plain_one_and_a_subject_that_draws_the_same(tmp_p
                 **PICTURE,
             ).images
         )
-    assert torch.allclose(*pictures, atol=1e-5), (pictures[0] - pictures[1]).abs().max()
+    assert torch.allclose(pictures[0], pictures[1], atol=1e-5), (pictures[0] - pictures[1]).abs().max()
     subject = adopt(again, "flow")
     seen = subject.generate([Query(Prompt("a noto icon of camel"), 0)], Sampling(steps=2, guidance=4.0))
     assert torch.allclose(seen, pictures[0], atol=1e-4), (seen - pictures[0]).abs().max()

@@ -23,9 +23,9 @@ def codecs_of(found: Sequence[Subspace], method: str) -> dict[Site, SparseCoder]
 
 
 @contextlib.contextmanager
-def timesteps_met(subject: DiffusionSubject, site: Site) -> Iterator[dict[int, int]]:
+def timesteps_met(subject: DiffusionSubject, site: Site) -> Iterator[dict[int, float]]:
     """Timesteps of the denoising steps in which `site`, one of the denoiser's, is met inside."""
-    seen: dict[int, int] = {}
+    seen: dict[int, float] = {}
 
     def clock(x: Tensor, moment: Moment) -> None:
         if moment.step is not None and moment.timestep is not None:

@@ -100,10 +100,10 @@ class Irece(Eraser[DiffusionSubject, Intervention]):
         rounded = {str(t): round(f, 5) for t, f in floors.items()}
         return self.guard(concept, {site: region.see}, region.disturb, options={"text": text}, floors=rounded)
 
-    def _floors(self, subject: DiffusionSubject, concept: Concept, locator: Locator) -> dict[int, float]:
+    def _floors(self, subject: DiffusionSubject, concept: Concept, locator: Locator) -> dict[float, float]:
         """Per timestep, the attention that a share `quantile` of the places in other prompts' pictures stay under."""
         others = [p for kind, p in gather_prompts(concept, "select", limit=self.limit) if kind in OTHER_KINDS]
-        maps: dict[int, list[Tensor]] = {}
+        maps: dict[float, list[Tensor]] = {}
 
         def look(x: Tensor, moment: Moment) -> None:
             rows = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
@@ -126,7 +126,7 @@ def _quantile(values: Tensor, share: float) -> float:
 class Region:
     """Where the concept was seen in the step that was made last, and what is done there."""
 
-    def __init__(self, locator: Locator, floors: dict[int, float], options: Irece) -> None:
+    def __init__(self, locator: Locator, floors: dict[float, float], options: Irece) -> None:
         self.locator, self.floors, self.options = locator, floors, options
         self.seen: Tensor | None = None
 

@@ -77,7 +77,7 @@ def distinctive_features(codec: SparseCoder, rows: ConceptRows, count: int) -> T
 
 @torch.no_grad()
 def fit_detector(
-    codec: SparseCoder, fit: ConceptRows, held: ConceptRows, timesteps: dict[int, int], count: int, quantile: float
+    codec: SparseCoder, fit: ConceptRows, held: ConceptRows, timesteps: dict[int, float], count: int, quantile: float
 ) -> PatchDetector:
     """Features of largest margin on `fit`; floors that a share `quantile` of other prompts' patches in `held` keep."""
     features = distinctive_features(codec, fit, count)

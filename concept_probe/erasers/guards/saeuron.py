@@ -32,7 +32,7 @@ class Timetable:
     typical: Tensor
     """(s, m): mean over the concept's prompts"""
 
-    def nearest(self, timestep: int | None) -> int:
+    def nearest(self, timestep: float | None) -> int:
         """The row for a timestep; outside a trajectory, where none is known, the middle one."""
         if timestep is None:
             return len(self.timesteps) // 2
@@ -51,7 +51,7 @@ def strongest_by_step(codec: SparseCoder, rows: ConceptRows, count: int) -> Tens
 
 
 @torch.no_grad()
-def timetable(codec: SparseCoder, rows: ConceptRows, timesteps: dict[int, int], features: Tensor) -> Timetable:
+def timetable(codec: SparseCoder, rows: ConceptRows, timesteps: dict[int, float], features: Tensor) -> Timetable:
     """What is done with `features` (s, m) at each step: their means over all patches and over the concept's."""
     times, floors, typicals = [], [], []
     for step, of_step in zip(rows.step.unique().tolist(), features, strict=True):

@@ -88,7 +88,7 @@ class Sld(Eraser[DiffusionSubject, Intervention]):
 
     def _action(self, requery: Requery) -> Change:
         gathered: dict[int, Tensor] = {}  # momentum per asked prompt of the trajectory under way; step 0 starts anew
-        highest = [0]  # the first timestep of a whole trajectory
+        highest: list[float] = [0]  # the first timestep of a whole trajectory
         last = [-1]  # step before; a trajectory that leaves out steps begins with another one than 0
 
         def change(x: Tensor, moment: Moment) -> Tensor | None:

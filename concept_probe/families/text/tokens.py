@@ -37,9 +37,7 @@ class Tokens:
     @property
     def kinds(self) -> Tensor:
         """Kinds (n, t) of the tokens that the denoiser reads."""
-        return (
-            torch.cat([self.kinds_of[i] for i in self.read], 1) if len(self.read) > 1 else self.kinds_of[self.read[0]]
-        )
+        return torch.cat([self.kinds_of[i] for i in self.read], 1)
 
     @property
     def length(self) -> int:

@@ -89,7 +89,8 @@ class DitSubject(DiffusionSubject):
             return size * pipeline.vae_scale_factor, size * pipeline.vae_scale_factor
         size = getattr(pipeline.vae.config, "sample_size", None)
         size = size if size is not None else pipeline.default_sample_size * pipeline.vae_scale_factor
-        return (size, size) if isinstance(size, int) else tuple(size)
+        height, width = (size, size) if isinstance(size, int) else size
+        return height, width
 
     @property
     @final
