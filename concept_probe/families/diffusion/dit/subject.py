@@ -104,7 +104,7 @@ class DitSubject(DiffusionSubject):
             raise ValueError(
                 f"{self.name}: a picture of {size} pixels was asked for; both sides are multiples of {self.grid}"
             )
-        self._size = tuple(size)
+        self._size = (size[0], size[1])
 
     @property
     def grid(self) -> int:
