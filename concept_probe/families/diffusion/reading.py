@@ -68,7 +68,7 @@ def read_pipeline(source: ModelSource) -> tuple[Any, list[Mismatch]]:
                 )
                 found.append(Mismatch.of(component, info))
         pipeline = _pipeline_class(str(index["_class_name"])).from_pretrained(folder, **own_code, **models)
-    if source.dtype == torch.float16 and pipeline.vae.config.force_upcast:
+    if source.dtype == torch.float16 and getattr(pipeline.vae.config, "force_upcast", False):
         pipeline.vae.to(torch.float32)  # its activations overflow in float16
     return (pipeline if source.device is None else pipeline.to(source.device)), found
 

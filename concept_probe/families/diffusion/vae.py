@@ -8,23 +8,22 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from concept_probe.families.diffusion.latents import as_pictures, as_read, of_autoencoder, of_denoiser
 from concept_probe.families.state import eager
 
 
 def decoded(vae: Any, latents: Tensor) -> Tensor:
     """Latents (n, c, h, w) in the denoiser's units to pictures, float32 (n, 3, h, w) in 0..1; NaN where it overflows."""
-    shift, scale = _units(vae, latents)
-    pixels = _run(vae, "decode", latents * scale + shift).float()
+    pixels = as_pictures(vae, _run(vae, "decode", of_autoencoder(vae, latents))).float()
     pixels = pixels + 0 * pixels  # an infinity becomes NaN; the clamp would make it black or white
     return (pixels / 2 + 0.5).clamp(0, 1)
 
 
 def encoded(vae: Any, images: Tensor) -> Tensor:
     """Pictures (n, 3, h, w) in 0..1 to latents in the denoiser's units: the mean of the posterior."""
-    encoding = _run(vae, "encode", images * 2 - 1)
+    encoding = _run(vae, "encode", as_read(vae, images * 2 - 1))
     mean = encoding if isinstance(encoding, Tensor) else encoding.mean  # some make latents and no distribution of them
-    shift, scale = _units(vae, mean)
-    return (mean - shift) / scale
+    return of_denoiser(vae, mean)
 
 
 class _Method(nn.Module):
@@ -47,16 +46,3 @@ def _run(vae: Any, name: str, x: Tensor) -> Any:
             return method(x.to(vae.dtype))
         tensors = (*method.named_parameters(), *method.named_buffers())
         return functional_call(method, {n: t.float() for n, t in tensors if t.is_floating_point()}, (x.float(),))
-
-
-def _units(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Shift and scale that turn the denoiser's latents into the autoencoder's.
-
-    An autoencoder's latents have a mean and a standard deviation per channel, or one shift (none: 0) and one scale.
-    """
-    mean, std = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
-    if mean is None or std is None:
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        return like.new_tensor(shift), like.new_tensor(1 / vae.config.scaling_factor)
-    column = (1, -1, 1, 1)
-    return like.new_tensor(mean).view(column), like.new_tensor(std).view(column) / vae.config.scaling_factor
