@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from concept_probe.types import Moment, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
+    from concept_probe.families.segments import Segment
 
 Look = Callable[[Tensor, Moment], Tensor | None]
 
@@ -87,6 +89,9 @@ def _awake(subject: Subject, site: Site, look: Look, unmet: set[Site]) -> Look:
 
 
 def _hook(subject: Subject, module: nn.Module, site: Site, look: Look) -> Any:
+    segment = subject.segment(site)
+    if segment is not None:
+        look, site = _of_segment(subject, site, segment, look), replace(site, item=segment.item)
     if site.side == "out":
         return module.register_forward_hook(lambda _m, _args, out: _after(subject, site, look, out))
     if site.side == "change":
@@ -114,6 +119,17 @@ def _after(subject: Subject, site: Site, look: Look, out: Any) -> Any:
             out[name] = new
         return None
     raise TypeError(f"site {str(site)!r}: the output is a {type(out).__name__}, not a tensor or a tuple with that item")
+
+
+def _of_segment(subject: Subject, site: Site, segment: Segment, look: Look) -> Look:
+    """A look at a tensor that shows `look` the rows that the site names, and puts a replacement of those in."""
+
+    def at_tensor(x: Tensor, moment: Moment) -> Tensor | None:
+        rows = segment.rows()
+        new = _seen(subject, site, look, rows.read(x))
+        return None if new is None else rows.write(x, new)
+
+    return at_tensor
 
 
 def _of_change(subject: Subject, site: Site, look: Look, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Look:

@@ -15,6 +15,7 @@ from concept_probe.families.identity import reading_stamp, refuse_other_tokenize
 from concept_probe.families.kept_hash import KeptHash, identity_of
 from concept_probe.families.parts import check_parts, leave_training, unwrapped
 from concept_probe.families.reading import Mismatch, ModelSource
+from concept_probe.families.segments import Segment
 from concept_probe.families.state import State, state_of, with_gradients
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.tokens import Tokens
@@ -164,6 +165,10 @@ class Subject(abc.ABC, Generic[Answers]):
         1 but for a part whose output the model multiplies before it is added to the residual stream.
         """
         return 1.0
+
+    def segment(self, site: Site) -> Segment | None:
+        """Which rows of a tensor `site` names, where a module's tensor holds several sequences; None: the whole of it."""
+        return None
 
     def conventions(self) -> dict[str, Any]:
         """What besides weights and prompts decides what is read, where it is not as usual; kept with captured rows."""
