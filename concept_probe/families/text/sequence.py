@@ -65,6 +65,16 @@ Join = Callable[[Sequence[Read], bool], Conditioning]
 """What each encoder read, and whether it was the empty prompt of guidance -> what the denoiser reads."""
 
 
+def masked_states(read: Sequence[Read], null: bool) -> Conditioning:
+    """The states of one encoder, of which those that only fill up are not looked at."""
+    return Conditioning(read[0].states, None, read[0].kinds, mask=read[0].mask)
+
+
+def states_alone(read: Sequence[Read], null: bool) -> Conditioning:
+    """The states of one encoder, all of which are looked at, those that only fill up too."""
+    return Conditioning(read[0].states, None, read[0].kinds)
+
+
 @dataclass(frozen=True)
 class SequenceEncoders(TextEncoders):
     """Any number of text encoders, read as their pipeline says."""

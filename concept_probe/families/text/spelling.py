@@ -25,14 +25,6 @@ class Framed:
     end: int
     """Where it ends."""
 
-    @classmethod
-    def around(cls, frame: str, own: str) -> Framed:
-        """`own` where it last stands in `frame`. Raises ValueError where the frame left it out or changed it."""
-        start = frame.rfind(own)
-        if start < 0:
-            raise ValueError(f"the frame around prompt {own!r} changed it to {frame!r}, so nobody can tell its tokens")
-        return cls(frame, start, start + len(own))
-
 
 Frame = Callable[[str], Framed]
 """A prompt's text to that text inside its frame."""
@@ -74,7 +66,7 @@ class Spelling:
                 f"the tokenizer {type(self.tokenizer).__name__} does not say which letters its tokens stand for; load its "
                 "fast version (AutoTokenizer does)"
             )
-        cleaned = [replace(p, text=self.clean(p.text)) for p in prompts]
+        cleaned = [_cleaned(p, self.clean) for p in prompts]
         spelled = [spelled_out(self.tokenizer, p.text, subject_spans(p)) for p in cleaned]
         framed = [self.frame(text) for text, _ in spelled]
         side = {} if self.side is None else {"padding_side": self.side}
@@ -103,6 +95,10 @@ class Spelling:
     def _whole(self, text: Framed, offsets: list[list[int]]) -> bool:
         """Whether all of the prompt's own text was read."""
         return not text.text[max((b for _, b in offsets), default=0) : text.end].strip()
+
+
+def _cleaned(prompt: Prompt, clean: Callable[[str], str]) -> Prompt:
+    return replace(prompt, text=clean(prompt.text), subject=None if prompt.subject is None else clean(prompt.subject))
 
 
 def _kinds(text: Framed, spans: Sequence[tuple[int, int]], offsets: list[list[int]]) -> list[int]:
