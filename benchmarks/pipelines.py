@@ -37,7 +37,8 @@ from concept_probe.testing.models import save_model
 from concept_probe.testing.models.by_itself import drawn_by_itself
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.pipelines import NOISY, PIPELINES
-from concept_probe.testing.models.transformers import TRANSFORMERS, tiny_flux
+from concept_probe.testing.models.read_by_lm import READ_BY_LM
+from concept_probe.testing.models.transformers import TRANSFORMERS
 from concept_probe.testing.reading import everything, hooks_on
 from concept_probe.types import Prompt, Query, Sampling
 
@@ -83,8 +84,7 @@ def cases() -> dict[str, Case]:
         )
         for name, kind in PIPELINES.items()
     }  # fmt: skip
-    out |= {name: Case(make) for name, make in TRANSFORMERS.items()}
-    return out | {"flux, distilled": Case(lambda: tiny_flux(guidance=True))}
+    return out | {name: Case(make) for name, make in {**TRANSFORMERS, **READ_BY_LM}.items()}
 
 
 def measured(case: Case) -> Outcome:

@@ -12,8 +12,14 @@ import torch
 import transformers
 
 from concept_probe.families.check import check_subject
+from concept_probe.families.diffusion.dit.aura_flow import AuraFlowSubject
+from concept_probe.families.diffusion.dit.chroma import ChromaSubject
 from concept_probe.families.diffusion.dit.flux import FluxSubject
+from concept_probe.families.diffusion.dit.flux_2 import Flux2KleinSubject
+from concept_probe.families.diffusion.dit.pixart import PixArtAlphaSubject, PixArtSigmaSubject
+from concept_probe.families.diffusion.dit.qwen_image import QwenImageSubject
 from concept_probe.families.diffusion.dit.stable_diffusion_3 import StableDiffusion3Subject
+from concept_probe.families.diffusion.dit.z_image import ZImageSubject
 from concept_probe.families.diffusion.reading import pipeline_index
 from concept_probe.families.diffusion.unet import UNetSubject
 from concept_probe.families.gguf import converted
@@ -26,9 +32,15 @@ from concept_probe.registry import Registry, UnknownName, look_up
 FAMILIES: Registry[type[Subject[Any]]] = Registry(
     "families",
     {
+        "AuraFlowPipeline": AuraFlowSubject,
+        "ChromaPipeline": ChromaSubject,
+        "Flux2KleinPipeline": Flux2KleinSubject,
         "FluxPipeline": FluxSubject,
         "LanguageModel": CausalLMSubject,
         "LatentConsistencyModelPipeline": UNetSubject,
+        "PixArtAlphaPipeline": PixArtAlphaSubject,
+        "PixArtSigmaPipeline": PixArtSigmaSubject,
+        "QwenImagePipeline": QwenImageSubject,
         "StableDiffusion3Pipeline": StableDiffusion3Subject,
         "StableDiffusionImg2ImgPipeline": UNetSubject,
         "StableDiffusionInpaintPipeline": UNetSubject,
@@ -36,6 +48,7 @@ FAMILIES: Registry[type[Subject[Any]]] = Registry(
         "StableDiffusionXLImg2ImgPipeline": UNetSubject,
         "StableDiffusionXLInpaintPipeline": UNetSubject,
         "StableDiffusionXLPipeline": UNetSubject,
+        "ZImagePipeline": ZImageSubject,
     },
 )
 """Class name of a pipeline, as in its model_index.json, to its family; of a language model and its tokenizer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar, final
 
@@ -55,6 +56,9 @@ class ClassifierFree(Guidance):
     rescale: float = 0.0
     """The share 0..1 of the prediction that is brought to the spread of that under the prompt (arXiv 2305.08891, section
     3.4)."""
+    length: Callable[[Tensor], Tensor] | None = None
+    """What the prediction keeps of that under the prompt, where its pipeline has it so: lengths of its parts, (n, ...) to
+    what can be multiplied with it."""
     needs_null_text = True
 
     def rescaled(self, share: float) -> ClassifierFree:
@@ -78,6 +82,8 @@ class ClassifierFree(Guidance):
     def combined(self, prediction: Tensor) -> Tensor:
         uncond, cond = prediction.chunk(2)
         guided = uncond + self.scale * (cond - uncond)
+        if self.length is not None:
+            guided = guided * (self.length(cond) / self.length(guided))
         return guided if self.rescale == 0 else _rescaled(guided, cond, self.rescale)
 
 

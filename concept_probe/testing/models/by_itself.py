@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ import diffusers
 import torch
 from torch import Tensor
 
+from concept_probe.families.diffusion.dit.packing import packed, unpacked
 from concept_probe.types import Query, Sampling
 
 
@@ -38,41 +39,68 @@ def drawn_by_itself(
         last[:] = [tensors["latents"]]
         return tensors
 
+    def keep_after(_step: int, _timestep: Any, latents: Tensor) -> None:
+        last[:] = [latents]
+
     asked = {
         "prompt": [q.prompt.text for q in queries],
         "num_inference_steps": sampling.steps,
-        "guidance_scale": sampling.guidance,
         "guidance_rescale": sampling.guidance_rescale,
         "generator": sources,
-        "latents": noise,
+        "latents": _PACKED.get(type(pipeline).__name__, _as_it_is)(noise),
         "output_type": "pt",
         "callback_on_step_end": keep,
+        "callback": keep_after,
         **_size(pipeline, shape),
+        **_length(pipeline, takes),
         **_picture(pipeline, takes, len(queries)),
-        **_of_patches(pipeline, noise, sampling),
+        **_weight(pipeline, takes, sampling.guidance, len(queries)),
         **options,
     }
     own: Any = pipeline
     with torch.no_grad():
         pictures = own(**{name: value for name, value in asked.items() if name in takes}).images
-    if last[0].ndim == 3:
-        last[0] = own._unpack_latents(last[0], *_size(pipeline, shape).values(), own.vae_scale_factor)
-    return last[0], pictures.float()
+    return _as_begun(last[0], shape), pictures.float()
 
 
-def _size(pipeline: Any, shape: Sequence[int]) -> dict[str, int]:
-    """Of the pictures that latents of `shape` are decoded to."""
-    return {"height": shape[1] * pipeline.vae_scale_factor, "width": shape[2] * pipeline.vae_scale_factor}
+def _as_it_is(noise: Tensor) -> Tensor:
+    return noise
 
 
-def _of_patches(pipeline: Any, noise: Tensor, sampling: Sampling) -> dict[str, Any]:
-    """For a call that takes latents as rows of patches, and guides by a second pass only where it is told so."""
-    if not hasattr(pipeline, "_pack_latents"):
+_PACKED: dict[str, Callable[[Tensor], Tensor]] = dict.fromkeys(
+    ("ChromaPipeline", "FluxPipeline", "QwenImagePipeline"), packed
+)
+"""Class of a pipeline that takes its latents as patches, to how they are made."""
+
+
+def _as_begun(latents: Tensor, shape: Sequence[int]) -> Tensor:
+    """The latents of a call, which may have them in rows of places or of patches, in the shape (n, ...) of the noise."""
+    if latents.ndim == 4:
+        return latents
+    if latents.shape[2] == shape[0]:
+        return latents.mT.unflatten(2, tuple(shape[1:]))
+    return unpacked(latents, *shape[1:])
+
+
+def _weight(pipeline: Any, takes: Mapping[str, Any], guidance: float, count: int) -> dict[str, Any]:
+    """How a call is told the weight of guidance: some have a name of their own for that of a second pass."""
+    if "true_cfg_scale" not in takes or pipeline.transformer.config.guidance_embeds:
+        return {"guidance_scale": guidance}
+    return {"true_cfg_scale": guidance, "negative_prompt": [""] * count}
+
+
+def _size(pipeline: Any, shape: Sequence[int]) -> dict[str, Any]:
+    """Of the pictures that latents of `shape` are decoded to, which is not to be brought to a size of the call's own."""
+    cell = pipeline.vae_scale_factor * (2 if type(pipeline).__name__.startswith("Flux2") else 1)
+    return {"height": shape[1] * cell, "width": shape[2] * cell, "use_resolution_binning": False}
+
+
+def _length(pipeline: Any, takes: Mapping[str, Any]) -> dict[str, int]:
+    """How many tokens a T5 is given that stands beside a CLIP: what its tokenizer says that it takes, where that is less."""
+    last = getattr(pipeline, "tokenizer_3", None) or getattr(pipeline, "tokenizer_2", None)
+    if last is None or "max_sequence_length" not in takes:
         return {}
-    out: dict[str, Any] = {"latents": pipeline._pack_latents(noise, *noise.shape)}
-    if not pipeline.transformer.config.guidance_embeds:
-        out |= {"true_cfg_scale": sampling.guidance, "negative_prompt": [""] * len(noise)}
-    return out
+    return {"max_sequence_length": min(takes["max_sequence_length"].default, last.model_max_length)}
 
 
 def _let_skip(pipeline: Any) -> None:
@@ -84,7 +112,7 @@ def _let_skip(pipeline: Any) -> None:
 
 def _picture(pipeline: Any, takes: Mapping[str, Any], count: int) -> dict[str, Any]:
     """For a call that starts from a picture: a mid-grey one, of which nothing is to be kept."""
-    if "image" not in takes:
+    if "image" not in takes or "strength" not in takes:
         return {}
     size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     grey = torch.zeros(count, 3, size, size, device=pipeline.device)

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
 from diffusers import (
+    AuraFlowPipeline,
+    AuraFlowTransformer2DModel,
     AutoencoderKL,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 from concept_probe.families import Subject, adopt
 from concept_probe.testing.models.diffusion import WORDS, tiny_text_config, tokenizer
@@ -100,5 +117,72 @@ def tiny_flux(seed: int = 0, *, guidance: bool = False) -> Subject:
     return adopt(pipeline, f"tiny-flux-{seed}")
 
 
-TRANSFORMERS: dict[str, Callable[..., Subject]] = {"sd3": tiny_sd3, "flux": tiny_flux}
+def seeded(name: str, make: Callable[[], Any]) -> Callable[..., Subject]:
+    """A subject around the pipeline that `make` makes, with weights from a seed and pictures of SIDE pixels."""
+
+    def made(seed: int = 0) -> Subject:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            pipeline = make()
+        subject = adopt(pipeline, f"tiny-{name}-{seed}")
+        subject.picture_size = (SIDE, SIDE)
+        return subject
+
+    return made
+
+
+def shifting() -> FlowMatchEulerDiscreteScheduler:
+    """Shifted by the picture's size."""
+    return FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+
+
+def _chroma() -> Any:
+    return cast(Any, ChromaPipeline)(
+        transformer=ChromaTransformer2DModel(
+            in_channels=16, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=T5_WIDTH, axes_dims_rope=(4, 6, 6), approximator_num_channels=16,
+            approximator_hidden_dim=16, approximator_layers=1,
+        ),
+        scheduler=shifting(), vae=autoencoder(4), text_encoder=t5(), tokenizer=t5_tokenizer(),
+    )  # fmt: skip
+
+
+def _pixart(kind: Any, sample_size: int) -> Any:
+    """Of models for `sample_size` 128 an α is told how large the picture is."""
+    return kind(
+        transformer=PixArtTransformer2DModel(
+            sample_size=sample_size, num_layers=2, attention_head_dim=16, num_attention_heads=3, cross_attention_dim=48,
+            caption_channels=T5_WIDTH, in_channels=4, out_channels=8,
+            use_additional_conditions=kind is PixArtAlphaPipeline and sample_size == 128,
+        ),
+        scheduler=DPMSolverMultistepScheduler(beta_schedule="linear"),
+        vae=autoencoder(4, shift_factor=None), text_encoder=t5(), tokenizer=t5_tokenizer(),
+    )  # fmt: skip
+
+
+def _aura_flow() -> Any:
+    words = t5_tokenizer()
+    reads = UMT5Config(
+        vocab_size=len(words), d_model=T5_WIDTH, d_kv=8, d_ff=2 * T5_WIDTH, num_layers=2, num_heads=2, dropout_rate=0.0
+    )
+    return cast(Any, AuraFlowPipeline)(
+        transformer=AuraFlowTransformer2DModel(
+            sample_size=8, in_channels=4, num_mmdit_layers=2, num_single_dit_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=T5_WIDTH, caption_projection_dim=32, pos_embed_max_size=64,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73),
+        vae=autoencoder(4, shift_factor=None), text_encoder=UMT5EncoderModel(reads), tokenizer=words,
+    )  # fmt: skip
+
+
+TRANSFORMERS: dict[str, Callable[..., Subject]] = {
+    "sd3": tiny_sd3,
+    "flux": tiny_flux,
+    "flux, distilled": partial(tiny_flux, guidance=True),
+    "chroma": seeded("chroma", _chroma),
+    "pixart-alpha": seeded("pixart-alpha", partial(_pixart, PixArtAlphaPipeline, 8)),
+    "pixart-alpha, size told": seeded("pixart-alpha-told", partial(_pixart, PixArtAlphaPipeline, 128)),
+    "pixart-sigma": seeded("pixart-sigma", partial(_pixart, PixArtSigmaPipeline, 128)),
+    "aura-flow": seeded("aura-flow", _aura_flow),
+}
 """By name."""

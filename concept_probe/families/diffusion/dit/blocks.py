@@ -14,8 +14,10 @@ from concept_probe.registry import look_up
 
 ADDED = {"query": "attn.add_q_proj", "key": "attn.add_k_proj", "value": "attn.add_v_proj"}
 OWN = {"query": "attn.to_q", "key": "attn.to_k", "value": "attn.to_v", "out": "attn.to_out.0"}
+ALONE = {"query": "attention.to_q", "key": "attention.to_k", "value": "attention.to_v", "out": "attention.to_out.0"}
 CROSS = {"query": "attn2.to_q", "key": "attn2.to_k", "value": "attn2.to_v", "out": "attn2"}
-"""Where diffusers puts the projections of the added text, of the image, and of an attention from image to text."""
+"""Where diffusers puts the projections of the added text, of the image, of an attention that a block calls
+`attention`, and of one from image to text."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,11 @@ class BlockStreams:
     of_text: Mapping[str, str] = field(default_factory=dict)
     """The same of the text stream alone."""
     of_both: Mapping[str, str] = field(default_factory=dict)
-    """The same where text and image pass one module as one sequence."""
+    """The same where text and image pass one module as one sequence, or blocks of this class are given one of the two."""
     across: Mapping[str, str] = field(default_factory=dict)
     """`query`, `key`, `value`, `out` of an attention from the image to a text that the blocks leave as it is."""
     ends: str | None = None
     """The attribute that is True of a block whose text goes nowhere, so that it gives none."""
-    both: bool = False
-    """Whether the block's output is one tensor with text and image in one sequence."""
 
 
 BLOCKS: Mapping[str, BlockStreams] = {
@@ -55,9 +55,36 @@ BLOCKS: Mapping[str, BlockStreams] = {
         of_image=OWN | {"mlp": "ff", "mlp_value": "ff.net.2"},
         of_text=ADDED | {"mlp": "ff_context", "mlp_value": "ff_context.net.2"},
     ),
-    "FluxSingleTransformerBlock": BlockStreams(
-        image=1, text=0, of_both=OWN | {"mlp": "proj_mlp", "mlp_value": "proj_out"}
+    "FluxSingleTransformerBlock": BlockStreams(image=1, text=0, of_both=OWN | {"mlp_value": "proj_out"}),
+    "Flux2TransformerBlock": BlockStreams(
+        image=1,
+        text=0,
+        of_image=OWN | {"mlp": "ff", "mlp_value": "ff.linear_out"},
+        of_text=ADDED | {"mlp": "ff_context", "mlp_value": "ff_context.linear_out"},
     ),
+    "ChromaTransformerBlock": BlockStreams(
+        image=1,
+        text=0,
+        of_image=OWN | {"mlp": "ff", "mlp_value": "ff.net.2"},
+        of_text=ADDED | {"mlp": "ff_context", "mlp_value": "ff_context.net.2"},
+    ),
+    "ChromaSingleTransformerBlock": BlockStreams(of_both=OWN | {"mlp_value": "proj_out"}),
+    "BasicTransformerBlock": BlockStreams(of_image={"mlp": "ff", "mlp_value": "ff.net.2"}, across=CROSS),
+    "AuraFlowJointTransformerBlock": BlockStreams(
+        image=1,
+        text=0,
+        of_image=OWN | {"mlp": "ff", "mlp_value": "ff.out_projection"},
+        of_text=ADDED | {"mlp": "ff_context", "mlp_value": "ff_context.out_projection"},
+    ),
+    "AuraFlowSingleTransformerBlock": BlockStreams(of_both=OWN | {"mlp": "ff", "mlp_value": "ff.out_projection"}),
+    "Flux2SingleTransformerBlock": BlockStreams(),
+    "QwenImageTransformerBlock": BlockStreams(
+        image=1,
+        text=0,
+        of_image=OWN | {"mlp": "img_mlp", "mlp_value": "img_mlp.net.2"},
+        of_text=ADDED | {"mlp": "txt_mlp", "mlp_value": "txt_mlp.net.2"},
+    ),
+    "ZImageTransformerBlock": BlockStreams(of_both=ALONE | {"mlp": "feed_forward", "mlp_value": "feed_forward.w2"}),
 }
 """By class name."""
 

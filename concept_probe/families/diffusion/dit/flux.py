@@ -25,7 +25,7 @@ class FluxSubject(DitSubject):
     (schnell, and models that learned with dropped captions) is guided by a second pass where the weight is above 1."""
 
     needs = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "transformer", "vae")
-    blocks = ("transformer_blocks", "single_transformer_blocks")
+    blocks = (("transformer_blocks", None), ("single_transformer_blocks", None))
     pooled = True
 
     @classmethod

@@ -20,3 +20,14 @@ def shift_by_size(config: Mapping[str, Any], patches: int, most: float = 1.15) -
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     low, high = config.get("base_shift", 0.5), config.get("max_shift", most)
     return low + (patches - few) * (high - low) / (many - few)
+
+
+def shift_by_size_and_steps(patches: int, steps: int) -> float:
+    """μ as FLUX.2 lays it out: linear in the number of patches, and between a line for 10 steps and one for 200; from 4300
+    patches on the latter's alone."""
+    many = 0.00016927 * patches + 0.45666666
+    if patches > 4300:
+        return many
+    few = 8.73809524e-05 * patches + 1.89833333
+    slope = (many - few) / 190
+    return slope * steps + (many - 200 * slope)

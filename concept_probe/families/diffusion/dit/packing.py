@@ -21,3 +21,9 @@ def patch_places(height: int, width: int, *, like: Tensor) -> Tensor:
     """(h w, 3): 0, row and column of each of `height` x `width` patches, which rotary embeddings turn by."""
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([torch.zeros_like(rows), rows, columns], -1).reshape(-1, 3).to(like)
+
+
+def patch_lengths(x: Tensor) -> Tensor:
+    """The Euclidean length of each 2 x 2 patch of (n, c, h, w), at each of its values."""
+    patches = packed(x)
+    return unpacked(patches.norm(dim=-1, keepdim=True).expand_as(patches), *x.shape[-2:])

@@ -8,72 +8,110 @@ from dataclasses import dataclass
 from torch import nn
 
 from concept_probe.families.diffusion.dit.blocks import BlockStreams, block_of
+from concept_probe.families.diffusion.dit.joint import Held, Stream
 from concept_probe.types import Site
 
 PROJECTIONS = ("query", "key", "value")
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where in a module's tensor the rows of a site are."""
+
+    stream: Stream
+    held: Held
+    """What the tensor holds."""
+    item: int | None
+    """Which item of the module's output that tensor is."""
+
+
+@dataclass(frozen=True)
 class TransformerSites:
-    """The sites of a diffusion transformer, and on which axis each stands."""
+    """The sites of a diffusion transformer, and where each stands."""
 
     roles: Mapping[str, tuple[Site, ...]]
-    tokens: frozenset[tuple[str, int | None]]
-    """Path and item of what has one row for each token of the text."""
-    patches: frozenset[tuple[str, int | None]]
-    """Path and item of what has one row for each patch of the image."""
+    places: Mapping[tuple[str, int | None], Place]
+    """By path and item of a site."""
 
 
 def transformer_sites(
-    component: str, transformer: nn.Module, lists: Sequence[str], embedders: Sequence[str]
+    component: str, transformer: nn.Module, lists: Sequence[tuple[str, Held | None]], embedders: Sequence[str]
 ) -> TransformerSites:
     """Sites of the blocks in `lists`, paths of module lists in the order of the forward pass, and of `embedders`, paths
-    of what brings the text to the width of the stream.
+    of what brings the text to the width of the stream. A list may be given one stream alone, or both as one sequence; None
+    is for blocks that keep the two apart.
 
     Roles: `block_out` and `block_text_out` (the image and the text stream behind each block), `joint_image_*` and
     `joint_text_*` with query, key, value, mlp_hidden and mlp_out, `*_weight` of the projections and `*_mlp_value`;
-    `single_*_weight` and `single_mlp_value` of blocks through which both pass as one sequence; `cross_*` as in a U-Net
-    where the image attends to a text that stays as it is; `context_embedder`.
+    `single_image_*`, `single_text_*`, `single_*_weight` and `single_mlp_value` of modules through which both pass as one
+    sequence; `cross_*` as in a U-Net where the image attends to a text that stays as it is; `context_embedder`.
     """
     found: dict[str, list[Site]] = {}
-    tokens: set[tuple[str, int | None]] = set()
-    patches: set[tuple[str, int | None]] = set()
+    places: dict[tuple[str, int | None], Place] = {}
 
-    def add(role: str, path: str, side: str = "out", item: int | None = None) -> None:
+    def add(role: str, path: str, side: str, item: int | None, place: Place | None) -> None:
         found.setdefault(role, []).append(Site(component, path, side, item))  # pyright: ignore[reportArgumentType]
-        if side != "weight":
-            (tokens if role in ON_TOKENS else patches).add((path, item))
+        if place is not None:
+            places[path, item] = place
 
     for path in embedders:
-        add("context_embedder", path)
+        add("context_embedder", path, "out", None, Place("text", "own", None))
         if isinstance(transformer.get_submodule(path), nn.Linear):
-            add("context_embedder_weight", path, "weight")
-    for path, module, block in _blocks(transformer, lists):
-        if not block.both:
-            add("block_out", path, item=block.image)
-            if block.text is not None and not (block.ends and getattr(module, block.ends)):
-                add("block_text_out", path, item=block.text)
-        for stream, prefix in ((block.of_text, "joint_text"), (block.of_image, "joint_image"), (block.across, "cross")):
-            for role, inner, side in _inside(module, stream):
-                add(f"{prefix}_{role}", f"{path}.{inner}", side)
+            add("context_embedder_weight", path, "weight", None, None)
+    for path, module, block, held in _blocks(transformer, lists):
+        for stream, item, tensor in _behind(module, block, held):
+            add(_BEHIND[stream], path, "out", item, tensor)
+        for stream, paths in (("text", block.of_text), ("image", block.of_image)):
+            for role, inner, side in _inside(module, paths):
+                add(f"joint_{stream}_{role}", f"{path}.{inner}", side, None, _alone(stream, side))
+        for role, inner, side in _inside(module, block.across):
+            stream = "text" if role in ("key", "value") else "image"
+            add(
+                f"cross_{role}",
+                f"{path}.{inner}",
+                side,
+                None,
+                None if side == "weight" else Place(stream, "own", None),
+            )
         for role, inner, side in _inside(module, block.of_both):
-            if side == "weight":
-                add(f"single_{role}", f"{path}.{inner}", side)
-    roles = {role: tuple(sites) for role, sites in found.items()}
-    return TransformerSites(roles, frozenset(tokens), frozenset(patches))
+            if held == "text" or held == "image":
+                add(f"joint_{held}_{role}", f"{path}.{inner}", side, None, _alone(held, side))
+            elif side == "weight":
+                add(f"single_{role}", f"{path}.{inner}", side, None, None)
+            elif side == "out":
+                for stream, item in STREAMS.items():
+                    add(f"single_{stream}_{role}", f"{path}.{inner}", side, item, Place(stream, "both", None))
+    return TransformerSites({role: tuple(sites) for role, sites in found.items()}, places)
 
 
-ON_TOKENS = frozenset(
-    {"block_text_out", "context_embedder", "cross_key", "cross_value"}
-    | {f"joint_text_{name}" for name in (*PROJECTIONS, "mlp_hidden", "mlp_out")}
-)
-"""Roles whose tensors have one row for each token of the text."""
+STREAMS: Mapping[Stream, int] = {"text": 0, "image": 1}
+"""The items by which the sites of a tensor with both streams name them."""
+_BEHIND: Mapping[Stream, str] = {"image": "block_out", "text": "block_text_out"}
 
 
-def _blocks(transformer: nn.Module, lists: Sequence[str]) -> Iterator[tuple[str, nn.Module, BlockStreams]]:
-    for path in lists:
+def _behind(module: nn.Module, block: BlockStreams, held: Held | None) -> Iterator[tuple[Stream, int | None, Place]]:
+    """Stream, item of the site and place of what a block gives."""
+    if held == "both":
+        for stream, item in STREAMS.items():
+            yield stream, item, Place(stream, "both", None)
+    elif held is not None:
+        yield held, None, Place(held, held, None)
+    else:
+        yield "image", block.image, Place("image", "image", block.image)
+        if block.text is not None and not (block.ends and getattr(module, block.ends)):
+            yield "text", block.text, Place("text", "text", block.text)
+
+
+def _alone(stream: Stream, side: str) -> Place | None:
+    return None if side == "weight" else Place(stream, stream, None)
+
+
+def _blocks(
+    transformer: nn.Module, lists: Sequence[tuple[str, Held | None]]
+) -> Iterator[tuple[str, nn.Module, BlockStreams, Held | None]]:
+    for path, held in lists:
         for i, module in enumerate(transformer.get_submodule(path).children()):
-            yield f"{path}.{i}", module, block_of(module)
+            yield f"{path}.{i}", module, block_of(module), held
 
 
 def _inside(module: nn.Module, paths: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:

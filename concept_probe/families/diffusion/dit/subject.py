@@ -10,12 +10,14 @@ from typing import Any, ClassVar, Literal, Self, final
 import torch
 from torch import Tensor
 
+from concept_probe.families.diffusion.dit.joint import Held, JointSequence
 from concept_probe.families.diffusion.dit.ports import PORTS, ports_of
 from concept_probe.families.diffusion.dit.sites import TransformerSites, transformer_sites
 from concept_probe.families.diffusion.guidance import Guidance, classifier_free
 from concept_probe.families.diffusion.schedulers import schedule_of
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.families.parts import unwrapped
+from concept_probe.families.segments import Rows, Segment
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.sequence import SequenceEncoders
 from concept_probe.types import Sampling, Site
@@ -38,8 +40,11 @@ class DitSubject(DiffusionSubject):
     denoiser = "transformer"
     needs: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer", "transformer", "vae")
     """Parts that the pipeline must have."""
-    blocks: ClassVar[tuple[str, ...]] = ("transformer_blocks",)
-    """Paths of the lists of blocks, in the order of the forward pass."""
+    blocks: ClassVar[tuple[tuple[str, Held | None], ...]] = (("transformer_blocks", None),)
+    """Paths of the lists of blocks, in the order of the forward pass, and the stream that each is given; see
+    `transformer_sites`."""
+    joint: ClassVar[JointSequence] = JointSequence()
+    """How text and image stand where they are one sequence."""
     embedders: ClassVar[tuple[str, ...]] = ("context_embedder",)
     """Paths of what brings the text to the width of the stream."""
     pooled: ClassVar[bool] = False
@@ -107,9 +112,14 @@ class DitSubject(DiffusionSubject):
         self._size = (size[0], size[1])
 
     @property
+    def cell(self) -> int:
+        """How many pixels one place of the latents is wide."""
+        return self.pipeline.vae_scale_factor
+
+    @property
     def grid(self) -> int:
         """How many pixels a patch is wide."""
-        return self.pipeline.vae_scale_factor * self.patch
+        return self.cell * self.patch
 
     def conventions(self) -> dict[str, Any]:
         if self._size == self.own_size(self.pipeline):
@@ -124,7 +134,7 @@ class DitSubject(DiffusionSubject):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of the latents of one picture."""
-        height, width = (side // self.pipeline.vae_scale_factor for side in self._size)
+        height, width = (side // self.cell for side in self._size)
         return self.channels, height, width
 
     @property
@@ -144,15 +154,29 @@ class DitSubject(DiffusionSubject):
         return self.sites("context_embedder_weight") if "context_embedder_weight" in self.roles() else ()
 
     def axis(self, site: Site) -> Literal["token", "patch"]:
-        place = (site.path, site.item)
-        if self.is_text(site) or place in self._found.tokens or site == Site(PORTS, "text"):
+        place = self._found.places.get((site.path, site.item)) if site.component == self.denoiser else None
+        if place is not None:
+            return "token" if place.stream == "text" else "patch"
+        if self.is_text(site) or site == Site(PORTS, "text"):
             return "token"
-        if site.component == PORTS or place in self._found.patches:
+        if site.component == PORTS:
             return "patch"
         raise ValueError(
             f"{self.name}: whether the rows at site {str(site)!r} are tokens or patches is not declared; sites with a role are: "
             f"{', '.join(self.roles())}"
         )
+
+    def segment(self, site: Site) -> Segment | None:
+        place = self._found.places.get((site.path, site.item)) if site.component == self.denoiser else None
+        if place is None or self.joint.plain(place.held, place.stream):
+            return None
+
+        def rows() -> Rows:
+            latents, _, text = self._passes[-1]
+            patches = (latents.shape[-2] // self.patch) * (latents.shape[-1] // self.patch)
+            return self.joint.rows(place.held, place.stream, text, patches)
+
+        return Segment(place.item, rows)
 
     @final
     def _forward(self, latents: Tensor, timestep: Tensor, text: Conditioning) -> Tensor:

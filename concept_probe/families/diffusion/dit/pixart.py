@@ -1,0 +1,73 @@
+"""PixArt-α (arXiv 2310.00426) and PixArt-Σ (arXiv 2403.04692): a T5 that the image attends to, in blocks of one stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from diffusers.utils import is_bs4_available, is_ftfy_available
+from torch import Tensor
+
+from concept_probe.families.diffusion.dit.subject import DitSubject, default_of
+from concept_probe.families.parts import unwrapped
+from concept_probe.families.text.conditioning import Conditioning
+from concept_probe.families.text.layers import hidden_state
+from concept_probe.families.text.sequence import SequenceEncoders, StateReader, masked_states
+from concept_probe.families.text.spelling import Spelling
+
+MICRO_CONDITIONED = 128
+"""The `sample_size` of models of PixArt-α that are told the size and aspect ratio of the picture."""
+
+
+class PixArtSigmaSubject(DitSubject):
+    """PixArtSigmaPipeline. Texts are cleaned as it cleans them: of links and signs too where the packages bs4 and ftfy are
+    installed, else made lower-case alone. The transformer predicts a variance beside the noise, which is cut off."""
+
+    embedders = ("caption_projection",)
+
+    @property
+    def patch(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.pipeline.transformer.config.patch_size
+
+    @classmethod
+    def read_text(cls, pipeline: Any) -> SequenceEncoders:
+        encoder = unwrapped(pipeline.text_encoder)
+        spelling = Spelling(pipeline.tokenizer, default_of(pipeline, "max_sequence_length"), clean=cleaning(pipeline))
+        reader = StateReader("text_encoder", encoder, spelling, (hidden_state(encoder, -1),), masked=True)
+        return SequenceEncoders((reader,), masked_states)
+
+    def _run(self, latents: Tensor, times: Tensor, text: Conditioning) -> Tensor:
+        out = self.components[self.denoiser](
+            latents, encoder_hidden_states=text.states.to(latents.dtype), timestep=times,
+            added_cond_kwargs=self._micro_conditions(latents), encoder_attention_mask=text.mask, return_dict=False,
+        )[0]  # fmt: skip
+        return without_variance(out, latents)
+
+    def _micro_conditions(self, latents: Tensor) -> dict[str, Tensor | None]:
+        return {"resolution": None, "aspect_ratio": None}
+
+
+class PixArtAlphaSubject(PixArtSigmaSubject):
+    """PixArtAlphaPipeline. Models for pictures of 1024 pixels read the picture's size and aspect ratio too."""
+
+    def _micro_conditions(self, latents: Tensor) -> dict[str, Tensor | None]:
+        if self.pipeline.transformer.config.sample_size != MICRO_CONDITIONED:
+            return super()._micro_conditions(latents)
+        height, width = (side * self.cell for side in latents.shape[-2:])
+        size = latents.new_tensor([[height, width]]).expand(len(latents), 2)
+        return {"resolution": size, "aspect_ratio": latents.new_tensor([[height / width]]).expand(len(latents), 1)}
+
+
+def cleaning(pipeline: Any) -> Callable[[str], str]:
+    """What the pipeline does to a prompt's text before its tokenizer reads it."""
+    thorough = default_of(pipeline, "clean_caption") and is_bs4_available() and is_ftfy_available()
+
+    def clean(text: str) -> str:
+        return pipeline._text_preprocessing(text, clean_caption=thorough)[0]
+
+    return clean
+
+
+def without_variance(out: Tensor, latents: Tensor) -> Tensor:
+    """A transformer's output (n, c or 2 c, h, w) without the variance that some predict in a second half."""
+    return out.chunk(2, dim=1)[0] if out.shape[1] == 2 * latents.shape[1] else out
