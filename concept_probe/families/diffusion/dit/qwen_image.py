@@ -27,6 +27,7 @@ class QwenImageSubject(DitSubject):
     prediction keeps, in each patch, the length of that under the prompt."""
 
     embedders = ("txt_in",)
+    norms_states = True
 
     @classmethod
     def refuse(cls, name: str, pipeline: Any) -> None:

@@ -42,9 +42,10 @@ def transformer_sites(
     is for blocks that keep the two apart.
 
     Roles: `block_out` and `block_text_out` (the image and the text stream behind each block), `joint_image_*` and
-    `joint_text_*` with query, key, value, mlp_hidden and mlp_out, `*_weight` of the projections and `*_mlp_value`;
+    `joint_text_*` with query, key, value, out, mlp_hidden and mlp_out, `*_weight` of the projections and `*_mlp_value`;
     `single_image_*`, `single_text_*`, `single_*_weight` and `single_mlp_value` of modules through which both pass as one
-    sequence; `cross_*` as in a U-Net where the image attends to a text that stays as it is; `context_embedder`.
+    sequence; `refiner_image_*` and `refiner_text_*` of blocks through which one passes before the two meet; `cross_*` as in
+    a U-Net where the image attends to a text that stays as it is; `context_embedder`.
     """
     found: dict[str, list[Site]] = {}
     places: dict[tuple[str, int | None], Place] = {}
@@ -66,16 +67,11 @@ def transformer_sites(
                 add(f"joint_{stream}_{role}", f"{path}.{inner}", side, None, _alone(stream, side))
         for role, inner, side in _inside(module, block.across):
             stream = "text" if role in ("key", "value") else "image"
-            add(
-                f"cross_{role}",
-                f"{path}.{inner}",
-                side,
-                None,
-                None if side == "weight" else Place(stream, "own", None),
-            )
+            place = None if side == "weight" else Place(stream, "own", None)
+            add(f"cross_{role}", f"{path}.{inner}", side, None, place)
         for role, inner, side in _inside(module, block.of_both):
             if held == "text" or held == "image":
-                add(f"joint_{held}_{role}", f"{path}.{inner}", side, None, _alone(held, side))
+                add(f"refiner_{held}_{role}", f"{path}.{inner}", side, None, _alone(held, side))
             elif side == "weight":
                 add(f"single_{role}", f"{path}.{inner}", side, None, None)
             elif side == "out":

@@ -47,6 +47,8 @@ class DitSubject(DiffusionSubject):
     """How text and image stand where they are one sequence."""
     embedders: ClassVar[tuple[str, ...]] = ("context_embedder",)
     """Paths of what brings the text to the width of the stream."""
+    norms_states: ClassVar[bool] = False
+    """Whether the transformer norms the text's states before anything reads them."""
     pooled: ClassVar[bool] = False
     """Whether the transformer reads a pooled text."""
     patch: ClassVar[int] = 2
@@ -151,7 +153,8 @@ class DitSubject(DiffusionSubject):
         return role if role in self.roles() else COUNTERPARTS.get(role, role)
 
     def state_readers(self) -> tuple[Site, ...]:
-        return self.sites("context_embedder_weight") if "context_embedder_weight" in self.roles() else ()
+        read = "context_embedder_weight" in self.roles() and not self.norms_states
+        return self.sites("context_embedder_weight") if read else ()
 
     def axis(self, site: Site) -> Literal["token", "patch"]:
         place = self._found.places.get((site.path, site.item)) if site.component == self.denoiser else None
