@@ -83,7 +83,7 @@ def _statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 _PLAIN = _Form(_plain, _from_plain)
-FORMS: Mapping[str, _Form] = {
+LATENT_FORMS: Mapping[str, _Form] = {
     "AutoencoderKLFlux2": _Form(_from_patches, _to_patches),
     "AutoencoderKLQwenImage": _Form(
         lambda vae, x: _plain(vae, x)[:, :, None], lambda vae, mean: _from_plain(vae, mean[:, :, 0]), films=True
@@ -94,4 +94,4 @@ units."""
 
 
 def _form(vae: Any) -> _Form:
-    return FORMS.get(type(vae).__name__, _PLAIN)
+    return LATENT_FORMS.get(type(vae).__name__, _PLAIN)
