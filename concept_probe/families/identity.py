@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dis
 from collections.abc import Iterator, Mapping
+from inspect import CO_VARARGS, CO_VARKEYWORDS
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -66,13 +69,32 @@ def refuse_other_tokenizers(name: str, tokenizers: Mapping[str, Any], pipeline: 
 
 def hooks_of_others(subject: Subject) -> list[str]:
     """Functions of others that run in a pass and may change what it gives, each by its name and place: hooks of modules,
-    and what acts on trajectories."""
+    and what acts on trajectories; those that never read what they are given aside."""
     held = [(hook, "everywhere") for hook in _hooks(vars(torch_module), "_global_forward")]
     for component, root in subject.components.items():
         held += [(h, f"at {component}/{p}") for p, one in root.named_modules() for h in _hooks(vars(one), "_forward")]
     for hook in getattr(subject, "hooks", ()):
         held += [(function, "on trajectories") for function in vars(hook).values() if callable(function)]
-    return sorted(f"{name} {where}" for hook, where in held if (name := name_of_others(hook)))
+    acting = ((hook, where) for hook, where in held if not _only_counts(hook))
+    return sorted(f"{name} {where}" for hook, where in acting if (name := name_of_others(hook)))
+
+
+def _only_counts(function: Any) -> bool:
+    """Whether a function never reads what it is given, so that it can count passes, or stop them, and change nothing."""
+    if not isinstance(function, FunctionType):
+        return False
+    code = function.__code__
+    taken = (
+        code.co_argcount
+        + code.co_kwonlyargcount
+        + bool(code.co_flags & CO_VARARGS)
+        + bool(code.co_flags & CO_VARKEYWORDS)
+    )
+    given = set(code.co_varnames[:taken])
+    read = (
+        i.argval for i in dis.get_instructions(code) if i.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE"))
+    )
+    return not given & {name for names in read for name in (names if isinstance(names, tuple) else (names,))}
 
 
 def switched(subject: Subject) -> list[str]:
