@@ -22,6 +22,8 @@ _TOKENIZERS = {
 """Attributes of a pipeline that are tokenizers, and the encoder that each is for where there are several."""
 _KNOWN = ("concept_probe", "torch", "transformers", "diffusers", "accelerate", "peft")
 """Packages whose hooks belong to a model, or are known otherwise."""
+_USUAL = {"force_zeros_for_empty_prompt": True, "requires_aesthetics_score": False}
+"""Entries of a pipeline's configuration that decide its pictures, as its class has them unless told otherwise."""
 _BESIDE = ("transformers_version", "dtype", "torch_dtype")
 
 
@@ -37,7 +39,16 @@ def how_it_reads(subject: Subject, *, schedule: bool = True) -> str:
     told = None if scheduler is None else [type(scheduler).__name__, _configuration(scheduler)]
     more = [on] if (on := switched(subject)) else []
     more += [] if schedule else [_numbers(subject)]
+    more += [said] if (said := said_by_pipeline(subject.pipeline)) else []
     return digest_of(own, tokenizers_of(subject.pipeline), subject.conventions().get("chat"), told, *more)
+
+
+def said_by_pipeline(pipeline: Any) -> dict[str, Any]:
+    """What a pipeline's own configuration decides, where it is not as usual: how guidance reads no prompt, and whether
+    the denoiser is told a score of beauty."""
+    config = getattr(pipeline, "config", None)
+    config = config if isinstance(config, Mapping) else {}
+    return {name: config[name] for name, usual in _USUAL.items() if name in config and config[name] != usual}
 
 
 def tokenizers_of(pipeline: Any) -> dict[str, Any]:
@@ -54,7 +65,7 @@ def reading_stamp(pipeline: Any) -> tuple[object, ...]:
         for one in tokenizers_of(pipeline).values()
     )
     scheduler = getattr(pipeline, "scheduler", None)
-    return (*tokens, scheduler, str(getattr(scheduler, "config", None)))
+    return (*tokens, str(said_by_pipeline(pipeline)), scheduler, str(getattr(scheduler, "config", None)))
 
 
 def refuse_other_tokenizers(name: str, tokenizers: Mapping[str, Any], pipeline: Any) -> None:
