@@ -15,9 +15,11 @@ from concept_probe.families.check import check_subject
 from concept_probe.families.diffusion.dit.aura_flow import AuraFlowSubject
 from concept_probe.families.diffusion.dit.chroma import ChromaSubject
 from concept_probe.families.diffusion.dit.flux import FluxSubject
-from concept_probe.families.diffusion.dit.flux_2 import Flux2KleinSubject
+from concept_probe.families.diffusion.dit.flux_2 import Flux2KleinSubject, Flux2Subject
+from concept_probe.families.diffusion.dit.lumina_2 import Lumina2Subject
 from concept_probe.families.diffusion.dit.pixart import PixArtAlphaSubject, PixArtSigmaSubject
 from concept_probe.families.diffusion.dit.qwen_image import QwenImageSubject
+from concept_probe.families.diffusion.dit.sana import SanaSubject
 from concept_probe.families.diffusion.dit.stable_diffusion_3 import StableDiffusion3Subject
 from concept_probe.families.diffusion.dit.z_image import ZImageSubject
 from concept_probe.families.diffusion.reading import pipeline_index
@@ -35,12 +37,15 @@ FAMILIES: Registry[type[Subject[Any]]] = Registry(
         "AuraFlowPipeline": AuraFlowSubject,
         "ChromaPipeline": ChromaSubject,
         "Flux2KleinPipeline": Flux2KleinSubject,
+        "Flux2Pipeline": Flux2Subject,
         "FluxPipeline": FluxSubject,
         "LanguageModel": CausalLMSubject,
         "LatentConsistencyModelPipeline": UNetSubject,
+        "Lumina2Pipeline": Lumina2Subject,
         "PixArtAlphaPipeline": PixArtAlphaSubject,
         "PixArtSigmaPipeline": PixArtSigmaSubject,
         "QwenImagePipeline": QwenImageSubject,
+        "SanaPipeline": SanaSubject,
         "StableDiffusion3Pipeline": StableDiffusion3Subject,
         "StableDiffusionImg2ImgPipeline": UNetSubject,
         "StableDiffusionInpaintPipeline": UNetSubject,

@@ -46,6 +46,21 @@ def test_latents_and_pictures_are_the_pipelines_own(name):
     assert float((other - ours[:1]).abs().max()) > 2e-5  # and the prompt matters to it
 
 
+def assert_text_behind_the_last_block_goes_nowhere(subject, before):
+    """Where a last block gives text at all: rows that were taken for text and are the image's would be seen."""
+    image, text = ([*_sites(subject, role)][-1:] for role in ("block_out", "block_text_out"))
+    if not text or text[0].path != image[0].path:
+        return
+    with tap(subject, {text[0]: lambda x, moment: torch.zeros_like(x)}):
+        torch.testing.assert_close(subject.sample(QUERIES, GUIDED), before, atol=1e-6, rtol=0)
+    with tap(subject, {image[0]: lambda x, moment: torch.zeros_like(x)}):
+        assert float((subject.sample(QUERIES, GUIDED) - before).abs().max()) > 1e-3
+
+
+def _sites(subject, role):
+    return subject.sites(role) if role in subject.roles() else ()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_sites_have_the_rows_of_their_axis_and_looking_changes_no_bit(name, tmp_path):
@@ -64,6 +79,7 @@ def test_sites_have_the_rows_of_their_axis_and_looking_changes_no_bit(name, tmp_
             assert x.shape[:2] == (kinds.shape if subject.axis(site) == "token" else (len(x), subject.patches)), site
     with tap(subject, {site: lambda x, moment: x.clone() for site in sites}):
         assert torch.equal(subject.sample(QUERIES, GUIDED), before)
+    assert_text_behind_the_last_block_goes_nowhere(subject, before)
     weight = next(site for role in subject.roles() for site in subject.sites(role) if role == "mlp_value")
     change = torch.ones_like(subject.parameter(weight))
     with Edit("shift", "cat", {str(weight): Shift(change)}, subject.weight_hash()).on(subject):

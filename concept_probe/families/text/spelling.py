@@ -47,6 +47,8 @@ class Spelling:
     """What is done to a prompt's text before it is framed."""
     side: Literal["left", "right"] | None = None
     """Where it is filled up; None: as the tokenizer does."""
+    begun: bool = False
+    """Whether the frame has the marks in it that a tokenizer puts around a text."""
 
     def __call__(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor]:
         """Ids, kinds and padding mask of prompts, each long (n, t).
@@ -69,10 +71,11 @@ class Spelling:
         cleaned = [_cleaned(p, self.clean) for p in prompts]
         spelled = [spelled_out(self.tokenizer, p.text, subject_spans(p)) for p in cleaned]
         framed = [self.frame(text) for text, _ in spelled]
-        side = {} if self.side is None else {"padding_side": self.side}
+        more = {} if self.side is None else {"padding_side": self.side}
+        more |= {"add_special_tokens": False} if self.begun else {}
         out = self.tokenizer(
             [f.text for f in framed], padding=self.padding, max_length=self.length, truncation=True,
-            return_offsets_mapping=True, return_attention_mask=True, return_tensors="pt", **side,
+            return_offsets_mapping=True, return_attention_mask=True, return_tensors="pt", **more,
         )  # fmt: skip
         kinds = torch.full_like(out.input_ids, PAD)
         shortened = []

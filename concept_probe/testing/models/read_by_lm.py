@@ -7,6 +7,12 @@ from typing import Any, cast
 
 import diffusers
 from transformers import (
+    CLIPImageProcessorPil,
+    Gemma2Config,
+    Gemma2Model,
+    LlavaProcessor,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
@@ -67,6 +73,24 @@ def _flux_2_klein(distilled: bool = False) -> Any:
     )  # fmt: skip
 
 
+def _flux_2() -> Any:
+    """With a processor that does as Pixtral's, which needs torchvision."""
+    words = lm_tokenizer(pads="<pad>")
+    words.add_special_tokens({"additional_special_tokens": ["[IMG]", "[IMG_BREAK]", "[IMG_END]"]})
+    frame = "<s>{% for m in messages %}[{{ m['role'] }}]{{ m['content'][0]['text'] }}[/]{% endfor %}"
+    looks = {
+        "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "image_size": 16, "patch_size": 8,
+    }  # fmt: skip
+    reads = {"model_type": "mistral", **language_options(words, layers=31, head_dim=8)}
+    return cast(Any, diffusers.Flux2Pipeline)(
+        scheduler=shifting(), vae=_flux_2_autoencoder(),
+        tokenizer=LlavaProcessor(CLIPImageProcessorPil(), words, chat_template=frame, image_token="[IMG]"),
+        text_encoder=Mistral3ForConditionalGeneration(Mistral3Config(text_config=reads, vision_config=looks)),
+        transformer=_flux_2_transformer(3, guidance=True),
+    )  # fmt: skip
+
+
 def _qwen_image() -> Any:
     words = _words()
     text = language_options(
@@ -103,10 +127,48 @@ def _z_image() -> Any:
     )  # fmt: skip
 
 
+def _gemma(words: Any, layers: int) -> Gemma2Model:
+    return Gemma2Model(Gemma2Config(**language_options(words, layers, head_dim=8, query_pre_attn_scalar=8)))
+
+
+def _sana() -> Any:
+    words = lm_tokenizer(begins="<s>", pads="<pad>")
+    return cast(Any, diffusers.SanaPipeline)(
+        tokenizer=words, text_encoder=_gemma(words, 2),
+        vae=diffusers.AutoencoderDC(
+            latent_channels=4, attention_head_dim=8, encoder_block_out_channels=(8, 16), decoder_block_out_channels=(8, 16),
+            encoder_layers_per_block=(1, 1), decoder_layers_per_block=(1, 1), encoder_qkv_multiscales=((), ()),
+            decoder_qkv_multiscales=((), ()), scaling_factor=0.4,
+        ),
+        transformer=diffusers.SanaTransformer2DModel(
+            in_channels=4, out_channels=4, num_layers=2, num_attention_heads=2, attention_head_dim=16, sample_size=16,
+            num_cross_attention_heads=2, cross_attention_head_dim=16, cross_attention_dim=32, caption_channels=TEXT_WIDTH,
+            timestep_scale=0.7,
+        ),
+        scheduler=diffusers.DPMSolverMultistepScheduler(
+            flow_shift=3.0, use_flow_sigmas=True, prediction_type="flow_prediction"
+        ),
+    )  # fmt: skip
+
+
+def _lumina_2() -> Any:
+    words = lm_tokenizer(begins="<s>", pads="<pad>")
+    return cast(Any, diffusers.Lumina2Pipeline)(
+        tokenizer=words, text_encoder=_gemma(words, 3), vae=autoencoder(4, levels=4), scheduler=shifting(),
+        transformer=diffusers.Lumina2Transformer2DModel(
+            sample_size=8, in_channels=4, hidden_size=32, num_layers=2, num_refiner_layers=1, num_attention_heads=2,
+            num_kv_heads=1, multiple_of=16, axes_dim_rope=(4, 6, 6), axes_lens=(300, 32, 32), cap_feat_dim=TEXT_WIDTH,
+        ),
+    )  # fmt: skip
+
+
 READ_BY_LM: dict[str, Callable[..., Subject]] = {
     "flux2-klein": seeded("flux2-klein", _flux_2_klein),
     "flux2-klein-distilled": seeded("flux2-klein-distilled", lambda: _flux_2_klein(distilled=True)),
+    "flux2": seeded("flux2", _flux_2),
     "qwen-image": seeded("qwen-image", _qwen_image),
     "z-image": seeded("z-image", _z_image),
+    "sana": seeded("sana", _sana, side=32),
+    "lumina-2": seeded("lumina-2", _lumina_2, side=64),
 }
 """By name."""

@@ -61,12 +61,12 @@ def t5(width: int = T5_WIDTH) -> T5EncoderModel:
     return T5EncoderModel(config)
 
 
-def autoencoder(channels: int, **more: Any) -> AutoencoderKL:
-    """Two levels, so that latents are half a picture's size."""
+def autoencoder(channels: int, levels: int = 2, **more: Any) -> AutoencoderKL:
+    """Two `levels`, so that latents are half a picture's size."""
     return cast(Any, AutoencoderKL)(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8,) * (levels - 1) + (16,),
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
         latent_channels=channels,
         norm_num_groups=4,
         sample_size=SIDE,
@@ -117,15 +117,15 @@ def tiny_flux(seed: int = 0, *, guidance: bool = False) -> Subject:
     return adopt(pipeline, f"tiny-flux-{seed}")
 
 
-def seeded(name: str, make: Callable[[], Any]) -> Callable[..., Subject]:
-    """A subject around the pipeline that `make` makes, with weights from a seed and pictures of SIDE pixels."""
+def seeded(name: str, make: Callable[[], Any], side: int = SIDE) -> Callable[..., Subject]:
+    """A subject around the pipeline that `make` makes, with weights from a seed and pictures of `side` pixels."""
 
     def made(seed: int = 0) -> Subject:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             pipeline = make()
         subject = adopt(pipeline, f"tiny-{name}-{seed}")
-        subject.picture_size = (SIDE, SIDE)
+        subject.picture_size = (side, side)
         return subject
 
     return made

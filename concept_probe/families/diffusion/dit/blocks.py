@@ -84,6 +84,10 @@ BLOCKS: Mapping[str, BlockStreams] = {
         of_image=OWN | {"mlp": "img_mlp", "mlp_value": "img_mlp.net.2"},
         of_text=ADDED | {"mlp": "txt_mlp", "mlp_value": "txt_mlp.net.2"},
     ),
+    "SanaTransformerBlock": BlockStreams(across=CROSS),
+    "Lumina2TransformerBlock": BlockStreams(
+        of_both=OWN | {"mlp": "feed_forward", "mlp_value": "feed_forward.linear_2"}
+    ),
     "ZImageTransformerBlock": BlockStreams(of_both=ALONE | {"mlp": "feed_forward", "mlp_value": "feed_forward.w2"}),
 }
 """By class name."""

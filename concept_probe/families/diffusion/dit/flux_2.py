@@ -9,7 +9,7 @@ from torch import Tensor
 
 from concept_probe.families.diffusion.dit.layout import even_sigmas, shift_by_size_and_steps
 from concept_probe.families.diffusion.dit.subject import DitSubject, default_of, times_as
-from concept_probe.families.diffusion.guidance import Guidance, NoGuidance, classifier_free
+from concept_probe.families.diffusion.guidance import Distilled, Guidance, NoGuidance, classifier_free
 from concept_probe.families.diffusion.schedule import StepLayout
 from concept_probe.families.parts import unwrapped
 from concept_probe.families.text.conditioning import Conditioning
@@ -48,6 +48,50 @@ class Flux2KleinSubject(DitSubject):
 
     def _run(self, latents: Tensor, times: Tensor, text: Conditioning) -> Tensor:
         return flux_2_prediction(self.components[self.denoiser], latents, times, text)
+
+
+class Flux2Subject(DitSubject):
+    """Flux2Pipeline, whose text is read by a Mistral 3 behind the pipeline's `system_message`, and whose weight of guidance
+    is a number that the transformer reads. A place of the latents is as in Flux2KleinSubject."""
+
+    blocks = (("transformer_blocks", None), ("single_transformer_blocks", "both"))
+    patch = 1
+
+    @classmethod
+    def read_text(cls, pipeline: Any) -> SequenceEncoders:
+        processor = pipeline.tokenizer
+        words = processor.tokenizer
+
+        def messages(text: str) -> list[dict[str, Any]]:
+            told = (("system", pipeline.system_message), ("user", text))
+            return [{"role": role, "content": [{"type": "text", "text": said}]} for role, said in told]
+
+        frame = chat_frame(processor, messages, add_generation_prompt=False)
+        begun = words.bos_token is not None and frame("").text.startswith(words.bos_token)
+        spelling = Spelling(
+            words, default_of(pipeline, "max_sequence_length"), frame=frame, clean=_without_marks, begun=begun
+        )
+        return SequenceEncoders((layers_read(pipeline, spelling),), states_alone)
+
+    @property
+    def cell(self) -> int:
+        return 2 * self.pipeline.vae_scale_factor
+
+    def conventions(self) -> dict[str, Any]:
+        return super().conventions() | {"chat": self.pipeline.tokenizer.chat_template}
+
+    def guidance(self, sampling: Sampling) -> Guidance:
+        return Distilled(sampling.guidance)
+
+    def steps(self, count: int) -> StepLayout:
+        return StepLayout(count, even_sigmas(count), shift_by_size_and_steps(self.patches, count))
+
+    def _run(self, latents: Tensor, times: Tensor, text: Conditioning) -> Tensor:
+        return flux_2_prediction(self.components[self.denoiser], latents, times, text)
+
+
+def _without_marks(text: str) -> str:
+    return text.replace("[IMG]", "")  # which would stand for a picture
 
 
 def layers_read(pipeline: Any, spelling: Spelling) -> StateReader:

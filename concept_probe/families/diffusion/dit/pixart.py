@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from diffusers.utils import is_bs4_available, is_ftfy_available
 from torch import Tensor
 
+from concept_probe.families.diffusion.dit.as_pipelines import cleaning, without_variance
 from concept_probe.families.diffusion.dit.subject import DitSubject, default_of
 from concept_probe.families.parts import unwrapped
 from concept_probe.families.text.conditioning import Conditioning
@@ -56,18 +55,3 @@ class PixArtAlphaSubject(PixArtSigmaSubject):
         height, width = (side * self.cell for side in latents.shape[-2:])
         size = latents.new_tensor([[height, width]]).expand(len(latents), 2)
         return {"resolution": size, "aspect_ratio": latents.new_tensor([[height / width]]).expand(len(latents), 1)}
-
-
-def cleaning(pipeline: Any) -> Callable[[str], str]:
-    """What the pipeline does to a prompt's text before its tokenizer reads it."""
-    thorough = default_of(pipeline, "clean_caption") and is_bs4_available() and is_ftfy_available()
-
-    def clean(text: str) -> str:
-        return pipeline._text_preprocessing(text, clean_caption=thorough)[0]
-
-    return clean
-
-
-def without_variance(out: Tensor, latents: Tensor) -> Tensor:
-    """A transformer's output (n, c or 2 c, h, w) without the variance that some predict in a second half."""
-    return out.chunk(2, dim=1)[0] if out.shape[1] == 2 * latents.shape[1] else out
