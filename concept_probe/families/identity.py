@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dis
 from collections.abc import Iterator, Mapping
+from inspect import CO_VARARGS, CO_VARKEYWORDS
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -20,6 +23,8 @@ _TOKENIZERS = {
 """Attributes of a pipeline that are tokenizers, and the encoder that each is for where there are several."""
 _KNOWN = ("concept_probe", "torch", "transformers", "diffusers", "accelerate", "peft")
 """Packages whose hooks belong to a model, or are known otherwise."""
+_USUAL = {"force_zeros_for_empty_prompt": True, "requires_aesthetics_score": False}
+"""Entries of a pipeline's configuration that decide its pictures, as its class has them unless told otherwise."""
 _BESIDE = ("transformers_version", "dtype", "torch_dtype")
 
 
@@ -35,7 +40,16 @@ def how_it_reads(subject: Subject, *, schedule: bool = True) -> str:
     told = None if scheduler is None else [type(scheduler).__name__, _configuration(scheduler)]
     more = [on] if (on := switched(subject)) else []
     more += [] if schedule else [_numbers(subject)]
+    more += [said] if (said := said_by_pipeline(subject.pipeline)) else []
     return digest_of(own, tokenizers_of(subject.pipeline), subject.conventions().get("chat"), told, *more)
+
+
+def said_by_pipeline(pipeline: Any) -> dict[str, Any]:
+    """What a pipeline's own configuration decides, where it is not as usual: how guidance reads no prompt, and whether
+    the denoiser is told a score of beauty."""
+    config = getattr(pipeline, "config", None)
+    config = config if isinstance(config, Mapping) else {}
+    return {name: config[name] for name, usual in _USUAL.items() if name in config and config[name] != usual}
 
 
 def tokenizers_of(pipeline: Any) -> dict[str, Any]:
@@ -53,7 +67,7 @@ def reading_stamp(pipeline: Any) -> tuple[object, ...]:
         for one in tokenizers_of(pipeline).values()
     )
     scheduler = getattr(pipeline, "scheduler", None)
-    return (*tokens, scheduler, str(getattr(scheduler, "config", None)))
+    return (*tokens, str(said_by_pipeline(pipeline)), scheduler, str(getattr(scheduler, "config", None)))
 
 
 def refuse_other_tokenizers(name: str, tokenizers: Mapping[str, Any], pipeline: Any) -> None:
@@ -68,13 +82,32 @@ def refuse_other_tokenizers(name: str, tokenizers: Mapping[str, Any], pipeline: 
 
 def hooks_of_others(subject: Subject) -> list[str]:
     """Functions of others that run in a pass and may change what it gives, each by its name and place: hooks of modules,
-    and what acts on trajectories."""
+    and what acts on trajectories; those that never read what they are given aside."""
     held = [(hook, "everywhere") for hook in _hooks(vars(torch_module), "_global_forward")]
     for component, root in subject.components.items():
         held += [(h, f"at {component}/{p}") for p, one in root.named_modules() for h in _hooks(vars(one), "_forward")]
     for hook in getattr(subject, "hooks", ()):
         held += [(function, "on trajectories") for function in vars(hook).values() if callable(function)]
-    return sorted(f"{name} {where}" for hook, where in held if (name := name_of_others(hook)))
+    acting = ((hook, where) for hook, where in held if not _only_counts(hook))
+    return sorted(f"{name} {where}" for hook, where in acting if (name := name_of_others(hook)))
+
+
+def _only_counts(function: Any) -> bool:
+    """Whether a function never reads what it is given, so that it can count passes, or stop them, and change nothing."""
+    if not isinstance(function, FunctionType):
+        return False
+    code = function.__code__
+    taken = (
+        code.co_argcount
+        + code.co_kwonlyargcount
+        + bool(code.co_flags & CO_VARARGS)
+        + bool(code.co_flags & CO_VARKEYWORDS)
+    )
+    given = set(code.co_varnames[:taken])
+    read = (
+        i.argval for i in dis.get_instructions(code) if i.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE"))
+    )
+    return not given & {name for names in read for name in (names if isinstance(names, tuple) else (names,))}
 
 
 def switched(subject: Subject) -> list[str]:

@@ -15,13 +15,15 @@ from concept_probe.activations import tap
 from concept_probe.erasers.training.replay import collect, null_predictions
 from concept_probe.families import UNetSubject, adopt, load
 from concept_probe.families.diffusion.schedulers import REFUSED, SCHEDULES, schedule_of
+from concept_probe.families.identity import how_it_reads
 from concept_probe.testing.models import save_model
 from concept_probe.testing.models.by_itself import drawn_by_itself
-from concept_probe.testing.models.diffusion import tiny_sd
+from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.testing.models.pipelines import NOISY, PIPELINES
 from concept_probe.types import Prompt, Query, Sampling
 
 QUERIES = [Query(Prompt("a cat", "cat"), 1), Query(Prompt("the dog"), 2)]
+STEPS = Sampling(steps=2, guidance=3.0)
 SAVED = ("SD 2", "SD inpaint, 9 channels", "SDXL refiner", "LCM", "SDXL, clip skip")
 """Kinds whose files hold what others' do not."""
 
@@ -65,6 +67,17 @@ def test_a_tap_that_only_looks_changes_no_bit_and_what_is_saved_loads(name, tmp_
         again: Any = load(save_model(subject, tmp_path), **kind.options)
     assert again.weight_hash() == subject.weight_hash()
     assert torch.equal(again.sample(QUERIES, kind.sampling), before)
+
+
+def test_what_a_pipeline_says_of_no_prompt_is_part_of_how_it_reads():
+    subject = tiny_sdxl()
+    usual, stamp = how_it_reads(subject), subject.stamp()
+    before = subject.sample(QUERIES, STEPS)
+    subject.pipeline.register_to_config(force_zeros_for_empty_prompt=False)
+    assert not torch.equal(subject.sample(QUERIES, STEPS), before)
+    assert how_it_reads(subject) != usual and subject.stamp() != stamp
+    subject.pipeline.register_to_config(force_zeros_for_empty_prompt=True)
+    assert how_it_reads(subject) == usual and subject.stamp() == stamp
 
 
 @pytest.mark.parametrize(
