@@ -99,6 +99,7 @@ RUN: dict[tuple[str, tuple[int, ...]], Callable[[], dict[str, Any]]] = {
 """Blocks of a page, one after the other, in which models of the same kind stand for those that it names."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "chosen"), RUN, ids=lambda v: v if isinstance(v, str) else "")
 def test_an_example_runs(page: str, chosen: tuple[int, ...], tmp_path, monkeypatch):
     names = RUN[page, chosen]()

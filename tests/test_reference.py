@@ -35,6 +35,7 @@ def pages(generate) -> dict[str, str]:
     return generate.pages()
 
 
+@pytest.mark.slow
 def test_every_room_has_a_page_and_every_sub_room_one_below(pages):
     rooms = [p.parent for p in PACKAGE.rglob("__init__.py") if p.parent != PACKAGE and p.parent.name != "cli"]
     shallow = [r.relative_to(PACKAGE) for r in rooms if len(r.relative_to(PACKAGE).parts) <= 2]

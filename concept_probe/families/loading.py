@@ -109,7 +109,8 @@ def adopt(pipeline: Any, name: str, *, clip_skip: int = 0) -> Subject[Any]:
 
 
 def _family(kind: str, where: str) -> type[Subject[Any]]:
-    return look_up(FAMILIES, kind, "pipeline class", where)
+    classes = ", ".join(name for name in FAMILIES if name != "LanguageModel")
+    return look_up(FAMILIES, kind, "pipeline class", f"{where}; those that load: {classes}")
 
 
 def _refuse_skip(family: type[Subject[Any]], name: str, clip_skip: int) -> None:

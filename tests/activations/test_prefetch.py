@@ -81,6 +81,7 @@ def test_the_thread_and_the_source_end_with_the_reader(how):
     assert log == ["prefetch"]
 
 
+@pytest.mark.slow
 def test_a_reader_that_waits_can_be_interrupted():
     release = threading.Event()
 

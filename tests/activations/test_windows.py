@@ -87,6 +87,7 @@ def test_the_order_depends_on_neither_shards_nor_dtype(acts, tmp_path):
     assert all(torch.equal(a.double(), b) for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_rows_of_one_prompt_are_spread(tmp_path):
     """A full shuffle puts two rows of one prompt in one batch for a share of about size / rows of the pairs."""
     acts = written(tmp_path, 40_000, 4000)
@@ -130,6 +131,7 @@ def test_sites_of_other_rows_are_not_drawn_jointly(acts):
         acts.joint((), 100)
 
 
+@pytest.mark.slow
 def test_many_shards_keep_no_file_open(tmp_path):
     acts = written(tmp_path, 3000, 20)
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None

@@ -131,6 +131,7 @@ def test_what_an_attack_cannot_ask_is_not_measured_and_said():
     assert "Recovery by embedding_inversion: made for models that answer with pictures." in report.not_measured
 
 
+@pytest.mark.slow
 def test_attacks_on_texts_are_left_out_for_a_model_of_pictures():
     plan = AuditPlan(
         prompts=1, seeds=(0,), resamples=100, sampling=Sampling(steps=2), budget=Budget(2, 0, 0),

@@ -235,6 +235,7 @@ def test_inversion_lowers_the_loss_that_it_descends(monkeypatch):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["cross_attention", "text_encoder", "both"])
 def test_relearning_lowers_the_loss_of_the_part_that_it_trains(part, monkeypatch):
     subject, concept = tiny_sdxl(), tiny_concept()

@@ -29,6 +29,7 @@ def walk_of(subject, count: int = 2) -> Trajectory:
     return subject.trajectory(range(count), 4)
 
 
+@pytest.mark.slow
 @models
 def test_the_share_of_the_picture_is_that_of_the_scheduler(make):
     """Against pictures that the scheduler itself noised: what the denoiser sees of nothing but noise, and of no noise."""
@@ -76,6 +77,7 @@ def test_batches_change_nothing_and_each_picture_is_led_to_its_own_label(make):
     assert all(led[i, i] > plain[i, i] for i in range(3))
 
 
+@pytest.mark.slow
 def test_the_budget_says_how_many_steps_are_guided():
     attack, subject = ClassifierGuidance(tiny_recogniser(), Sampling(steps=10, batch=8)), tiny_sd()
     assert [attack._most(subject, Budget(gradient_steps=n), 8, 3) for n in (0, 2, 3, 16, 30)] == [0, 1, 1, 6, 10]

@@ -41,6 +41,7 @@ def test_a_hook_that_does_nothing_changes_no_bit_and_is_gone_afterwards(make):
     assert subject.hooks == ()
 
 
+@pytest.mark.slow
 @models
 def test_batches_change_nothing_where_walks_start_from_pictures_and_are_disturbed(make):
     subject = make()

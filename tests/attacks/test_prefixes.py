@@ -60,6 +60,7 @@ def test_tokens_of_the_table_are_those_that_the_model_reads(family):
     assert set(ids.tolist()) <= set(subject.tokenise(FIT[:1]).ids[0][0].tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", LANGUAGE)
 def test_a_search_step_takes_the_best_of_all_swaps(family):
     """With every pair of position and token tried, the step is the best single swap there is."""
@@ -87,6 +88,7 @@ def test_a_search_step_takes_the_best_of_all_swaps(family):
         assert torch.equal(v.detach(), table[ids]) and not torch.equal(v.detach(), start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "attack", [SoftPrefix(LOOKS, SAMPLING, filler=FILLER, rate=0.2), PrefixSearch(LOOKS, SAMPLING, filler=FILLER)]
 )

@@ -230,6 +230,7 @@ def test_gradients_of_spread_words_are_those_of_the_distance_to_the_original(mak
     assert len(slots) == len(error.slots)
 
 
+@pytest.mark.slow
 @models
 def test_the_goal_is_what_the_original_says_whatever_is_on(make):
     """Under the concept's own prompts and nothing on the distance is 0; with an edit it is that of two models."""

@@ -59,6 +59,7 @@ def test_a_model_that_nobody_erased_is_intact(world):
     assert (target.before, target.after, target.control) == (1, 1, 0) and target.n == 12
 
 
+@pytest.mark.slow
 def test_a_never_taught_checkpoint_is_erased(world):
     made, subject, twin, cache = world
     report = Auditor(PLAN, cache)(twin, None, made, original=subject, twin=twin, recogniser=Reader())
@@ -67,6 +68,7 @@ def test_a_never_taught_checkpoint_is_erased(world):
     assert subject.name in report.erasure
 
 
+@pytest.mark.slow
 def test_a_never_taught_checkpoint_is_not_called_intact_without_a_twin(world):
     made, subject, twin, _ = world
     report = audit(twin, None, made, original=subject, recogniser=Reader(), plan=PLAN)
@@ -76,6 +78,7 @@ def test_a_never_taught_checkpoint_is_not_called_intact_without_a_twin(world):
     assert all("twin" not in f.control_name for f in report.findings)
 
 
+@pytest.mark.slow
 def test_a_blocklist_is_suppressed(world):
     made, subject, *_ = world
     report = run(world, Blocklist()(subject, made))
@@ -86,6 +89,7 @@ def test_a_blocklist_is_suppressed(world):
     assert "gone" in report.verdict.reasons[0] and any("paraphrases" in r for r in report.verdict.reasons)
 
 
+@pytest.mark.slow
 def test_a_model_that_an_edit_broke_is_damaged(world):
     made, subject, *_ = world
     found = columns(subject, 8)
@@ -116,6 +120,7 @@ def test_every_kind_of_evidence_is_there_or_said_to_be_missing(world):
     json.dumps(asdict(report), default=lambda b: "bytes")
 
 
+@pytest.mark.slow
 def test_the_report_explains_every_metric_and_kind_that_an_audit_can_find(world):
     """Weights, features and recovery too: all metrics that the audit names are in the glossary."""
     made, subject, *_ = world
@@ -178,6 +183,7 @@ def test_the_number_of_pictures_at_default_settings_is_bounded(world):
     assert 400 < subject.pictures + twin.pictures < 900
 
 
+@pytest.mark.slow
 def test_an_attack_that_breaks_down_is_reported_and_the_rest_goes_on(world, monkeypatch):
     _made, _subject, *_ = world
     monkeypatch.setattr(Known, "denoising_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
@@ -186,6 +192,7 @@ def test_an_attack_that_breaks_down_is_reported_and_the_rest_goes_on(world, monk
     assert any(f.metric == "success of paraphrases" for f in report.findings)
 
 
+@pytest.mark.slow
 def test_an_attack_that_breaks_down_on_the_control_alone_is_reported_too(world, monkeypatch):
     _, _, twin, *_ = world
     loss = Known.denoising_loss
@@ -205,6 +212,7 @@ def test_a_concept_without_pictures_skips_the_attacks_that_need_them(world):
     assert sum("no example pictures" in s for s in report.not_measured) == 2
 
 
+@pytest.mark.slow
 def test_an_attack_of_ones_own_options(world):
     report = run(world, None, attacks=(Relearning(Reader(), SAMPLING, points=2),), cache=MeasurementCache())
     (curve,) = report.curves

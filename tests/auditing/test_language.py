@@ -125,6 +125,7 @@ def test_wordings_of_one_fact_count_once_in_every_interval(world):
     assert kept.n == 3 and kept.control is not None
 
 
+@pytest.mark.slow
 def test_relearning_is_tested_on_facts_that_were_not_taught_again(world):
     subject, _, made = world
     taught = [(made.target.fit[0], " x")]

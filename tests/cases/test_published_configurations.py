@@ -124,6 +124,7 @@ def test_what_is_said_of_the_subject_is_kept_and_processed_weights_are_warned_of
     assert load_sae(save_sae(sae, tmp_path / "again")).made_by == sae.made_by
 
 
+@pytest.mark.slow
 def test_every_key_that_sae_lens_writes_in_training_is_known():
     from sae_lens import registry
     from sae_lens.config import LanguageModelSAERunnerConfig

@@ -126,6 +126,7 @@ def test_the_command_line_captures_the_prompts_of_a_table(tmp_path, monkeypatch,
     assert again.exit_code == (0 if role == "text_stream" else 2), again.output
 
 
+@pytest.mark.slow
 def test_features_in_pictures_are_shown_for_the_seeds_that_are_asked_for():
     subject = tiny_sd()
     queries = [Query(Prompt("a cat"), 5), Query(Prompt("a dog"), 6), Query(Prompt("a cat"), 7)]

@@ -40,6 +40,7 @@ def test_run_erases_audits_and_writes_a_report(files, tmp_path):
     assert "tokens=8" in report.provenance["sampling"]
 
 
+@pytest.mark.slow
 def test_attacks_on_texts_are_named_and_those_on_pictures_refused(files, tmp_path):
     about = ("cat", "--model", str(files / "model"), "--concept-file", str(files / "cat.json"))
     shown = call("attack", *about, "--attack", "quantisation", "--queries", "8")

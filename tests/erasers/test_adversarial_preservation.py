@@ -106,6 +106,7 @@ def test_the_term_is_the_weighted_error_on_the_kept_candidate_and_its_gradient_a
     assert float(term.detach()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", DIFFUSION)
 def test_it_erases_says_what_it_kept_and_touches_nothing(family):
     subject = DIFFUSION[family]()

@@ -73,6 +73,7 @@ def test_the_heaviest_are_the_largest_in_size():
     assert int(largest_entries(slope, 0.0).sum()) == 1 and largest_entries(slope, 1.0).all()
 
 
+@pytest.mark.slow
 def test_salient_entries_are_those_that_every_view_names():
     subject = tiny_sd()
     student = FullWeights(subject, denoiser_parameters(subject, "strict"))

@@ -123,6 +123,7 @@ def test_patch_replacement_says_what_it_lacks():
         PatchReplacement(at="everywhere")(tiny_sd(), CONCEPT)  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.slow
 def test_floors_are_quantiles_of_other_prompts_and_features_fire():
     subject = tiny_sd()
     site = subject.sites("cross_out")[0]

@@ -31,6 +31,7 @@ def said(subject, pool: LatentBuffer, prompt: Prompt):
     return torch.cat(one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", DIFFUSION)
 def test_the_wanted_guidance_and_the_loss_are_the_formula(family):
     subject = DIFFUSION[family]()
@@ -56,6 +57,7 @@ def test_the_wanted_guidance_and_the_loss_are_the_formula(family):
     assert float(gap.detach()) > 0 and float((whole - gap).detach()) > 0
 
 
+@pytest.mark.slow
 def test_what_is_for_a_lesson_of_the_concept_does_not_act_on_the_one_of_others():
     subject, plain = tiny_sd(), Training(steps=3, batch=2, pictures=2, sampling=SAMPLING, retain=5.0)
     edits = [Surgical(training=t)(subject, CONCEPT) for t in (plain, replace(plain, refresh=1, adversary=1))]

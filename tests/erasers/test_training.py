@@ -79,6 +79,7 @@ def test_the_empty_prompt_is_what_guidance_has_for_it(family):
     torch.testing.assert_close(mixed.states[:1], subject.encode(pool.prompts[:1]).states)
 
 
+@pytest.mark.slow
 def test_keeping_costs_nothing_before_anything_is_learned_and_something_after():
     subject = tiny_sd()
     pupil = FullWeights(subject, denoiser_parameters(subject, "strict"))

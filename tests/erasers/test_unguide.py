@@ -56,6 +56,7 @@ def test_influence_is_relative_to_the_empty_prompts_and_finite():
     assert ratio[0] == 1.5 and ratio[1] == pytest.approx(1e-6) and torch.isfinite(ratio).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", DIFFUSION)
 @pytest.mark.parametrize(("threshold", "w"), [(1e-9, -1.5), (1e30, 1.75)])
 def test_both_branches_are_mixed_by_the_formula(family, threshold, w):

@@ -200,6 +200,7 @@ def test_which_matrices_are_trained():
     assert list(layered.deltas) == ["model/" + subject.layout.blocks[1].down + ":weight"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [GradDiff, Npo, SimNpo, Dpo])
 @pytest.mark.parametrize("keep", ["nll", "kl"])
 def test_what_is_kept_is_kept_better_than_without(method, keep):

@@ -45,6 +45,7 @@ def assert_drawn_as_by_itself(subject: UNetSubject, sampling: Sampling, **option
     assert float((ours[0] - ours[1]).abs().max()) > 1e-2  # prompts and seeds reach it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PIPELINES)
 def test_latents_and_pictures_are_the_pipelines_own(name):
     subject, kind = subject_of(name), PIPELINES[name]

@@ -96,6 +96,7 @@ def test_rows_that_span_little_are_no_trouble_and_a_rank_beyond_them_is_refused(
         fit_rlace(few, labels, torch.ones(6, 1), 6)
 
 
+@pytest.mark.slow
 def test_a_site_holds_one_direction_per_kind_of_token_and_a_score():
     subject, concept = tiny_sd(), tiny_concept()
     site = subject.sites("text_stream")[0]

@@ -21,6 +21,9 @@ TRAINING = "test_training_leads_the_target_to_its_goal_and_random_words_do_not"
 """It trains four times."""
 AIM = "test_the_target_moves_more_than_under_a_random_aim"
 """It makes an erasure nine times."""
+BESIDE = "test_it_runs_with_an_erasure_on_and_leaves_it_as_it_was"
+BESIDES = ("paraphrases", "relearning", "embedding_inversion", "in_context")
+"""The attacks that are run beside an erasure among the quick tests."""
 AIMED = ("uce", "leace-bake", "ablate_features", "npo")
 """The methods whose aim is looked at among the quick tests."""
 EXAMPLES = ("esd", "p4d", "prefix_search")
@@ -35,7 +38,7 @@ LAYOUT = (
     "test_pictures_fit_the_target_worse_than_after_training_on_random_words",
     "test_a_text_leads_away_from_the_prompts_that_say_it",
     "test_same_seed_same_result_and_every_byte_comes_back",
-    "test_it_runs_with_an_erasure_on_and_leaves_it_as_it_was",
+    BESIDE,
 )
 """Laws of methods that a model's layout can break: where weights and taps are, how they are stored, how prompts are filled
 up. What a method says of itself, its seed, its budget and its refusals are the same on every model of a kind."""
@@ -60,6 +63,8 @@ def is_slow(item: pytest.Item) -> bool:
     if getattr(law, "__name__", "") == TRAINING or (takes_long(name) and name not in EXAMPLES):
         return True
     if getattr(law, "__name__", "") == AIM and name not in AIMED:
+        return True
+    if getattr(law, "__name__", "") == BESIDE and name not in BESIDES:
         return True
     return model not in QUICK and not hasattr(law, "once")
 

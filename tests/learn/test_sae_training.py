@@ -197,7 +197,7 @@ def test_a_batch_without_variance_names_the_step():
 def test_rows_of_another_width_name_both():
     with pytest.raises(ValueError, match=r"rows of width 31 after rows of width 32"):
         trained((x if i < 4 else x[:, 1:] for i, x in enumerate(Planted().batches(256))), **SMALL)
-    with pytest.raises(ValueError, match=r"got rows of shape \(256, 4, 8\)"):
+    with pytest.raises(ValueError, match=r"the source gave a tensor of shape \(256, 4, 8\)"):
         trained((x.reshape(256, 4, 8) for x in Planted().batches(256)), **SMALL)
 
 

@@ -45,6 +45,7 @@ def test_batchtopk_finds_planted_features_and_its_threshold_keeps_k_on_average(b
     assert unexplained(x, batchtopk(x)) < 0.2
 
 
+@pytest.mark.slow
 def test_a_rows_codes_do_not_depend_on_its_batch(batchtopk):
     x = PLANTED.batch(64, 7)
     whole, alone = batchtopk.encode(x).dense(batchtopk.width), batchtopk.encode(x[:1]).dense(batchtopk.width)
