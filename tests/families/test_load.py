@@ -124,7 +124,7 @@ def test_unknown_names_and_folders(tmp_path):
 
 def test_another_kind_of_pipeline_is_refused(saved, tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "KolorsPipeline"}))
-    with pytest.raises(UnknownName, match=r"pipeline class 'KolorsPipeline' not found.*StableDiffusionXLPipeline"):
+    with pytest.raises(UnknownName, match=r"pipeline class 'KolorsPipeline' not found; nearest: .*FluxPipeline"):
         load(tmp_path)
 
 
