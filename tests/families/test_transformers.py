@@ -11,7 +11,7 @@ import torch
 from concept_probe.activations import tap
 from concept_probe.erasers import Edit, Shift
 from concept_probe.families import load
-from concept_probe.families.diffusion.dit.joint import JointSequence
+from concept_probe.families.diffusion.dit.joint import JointSequence, Stream
 from concept_probe.families.segments import Rows
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.testing.models import save_model
@@ -85,7 +85,7 @@ def test_sites_have_the_rows_of_their_axis_and_looking_changes_no_bit(name, tmp_
     with Edit("shift", "cat", {str(weight): Shift(change)}, subject.weight_hash()).on(subject):
         assert not torch.equal(subject.sample(QUERIES, GUIDED), before)
     assert torch.equal(subject.sample(QUERIES, GUIDED), before)
-    again = load(save_model(subject, tmp_path))
+    again: Any = load(save_model(subject, tmp_path))
     again.picture_size = subject.picture_size
     assert again.weight_hash(whole=True) == subject.weight_hash(whole=True)
     assert torch.equal(again.sample(QUERIES, GUIDED), before)
@@ -106,7 +106,8 @@ def test_rows_of_a_stream_are_read_and_written_where_they_stand(name):
     x = torch.arange(1.0, len(letters) + 1)[None, :, None]
     mask = torch.tensor([[True, True, True, False]])
     text = Conditioning(torch.zeros(1, 4, 1), None, torch.zeros(1, 4, dtype=torch.long), mask=mask)
-    for stream, letter in (("text", "t"), ("image", "i")):
+    streams: dict[Stream, str] = {"text": "t", "image": "i"}
+    for stream, letter in streams.items():
         rows = layout.rows("both", stream, text, 4)
         own = [i + 1.0 for i, one in enumerate(letters) if one == letter]
         read = rows.read(x).flatten().tolist()

@@ -11,6 +11,8 @@ from concept_probe.families.segments import Rows
 from concept_probe.families.text.conditioning import Conditioning
 
 Stream = Literal["text", "image"]
+Given = Literal["text", "image", "both"]
+"""What the blocks of a list are given: one of the streams, or both as one sequence."""
 Held = Literal["text", "image", "both", "own"]
 """What a tensor has rows of: one of the streams as the blocks pass it on, or both as one sequence; or one of them as it
 was before, a row for each token or patch and no others."""

@@ -42,7 +42,7 @@ class SanaSubject(DitSubject):
         return SequenceEncoders((reader,), partial(_first_and_last, length=length))
 
     def _run(self, latents: Tensor, times: Tensor, text: Conditioning) -> Tensor:
-        transformer = self.components[self.denoiser]
+        transformer: Any = self.components[self.denoiser]
         out = transformer(
             latents, encoder_hidden_states=text.states.to(latents.dtype), encoder_attention_mask=text.mask,
             timestep=times * transformer.config.timestep_scale, return_dict=False,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from concept_probe.families.diffusion.dit.blocks import BlockStreams, block_of
-from concept_probe.families.diffusion.dit.joint import Held, Stream
+from concept_probe.families.diffusion.dit.joint import Given, Held, Stream
 from concept_probe.types import Site
 
 PROJECTIONS = ("query", "key", "value")
@@ -35,7 +35,7 @@ class TransformerSites:
 
 
 def transformer_sites(
-    component: str, transformer: nn.Module, lists: Sequence[tuple[str, Held | None]], embedders: Sequence[str]
+    component: str, transformer: nn.Module, lists: Sequence[tuple[str, Given | None]], embedders: Sequence[str]
 ) -> TransformerSites:
     """Sites of the blocks in `lists`, paths of module lists in the order of the forward pass, and of `embedders`, paths
     of what brings the text to the width of the stream. A list may be given one stream alone, or both as one sequence; None
@@ -62,12 +62,13 @@ def transformer_sites(
     for path, module, block, held in _blocks(transformer, lists):
         for stream, item, tensor in _behind(module, block, held):
             add(_BEHIND[stream], path, "out", item, tensor)
-        for stream, paths in (("text", block.of_text), ("image", block.of_image)):
+        own: dict[Stream, Mapping[str, str]] = {"text": block.of_text, "image": block.of_image}
+        for stream, paths in own.items():
             for role, inner, side in _inside(module, paths):
                 add(f"joint_{stream}_{role}", f"{path}.{inner}", side, None, _alone(stream, side))
         for role, inner, side in _inside(module, block.across):
-            stream = "text" if role in ("key", "value") else "image"
-            place = None if side == "weight" else Place(stream, "own", None)
+            looked_at: Stream = "text" if role in ("key", "value") else "image"
+            place = None if side == "weight" else Place(looked_at, "own", None)
             add(f"cross_{role}", f"{path}.{inner}", side, None, place)
         for role, inner, side in _inside(module, block.of_both):
             if held == "text" or held == "image":
@@ -85,7 +86,7 @@ STREAMS: Mapping[Stream, int] = {"text": 0, "image": 1}
 _BEHIND: Mapping[Stream, str] = {"image": "block_out", "text": "block_text_out"}
 
 
-def _behind(module: nn.Module, block: BlockStreams, held: Held | None) -> Iterator[tuple[Stream, int | None, Place]]:
+def _behind(module: nn.Module, block: BlockStreams, held: Given | None) -> Iterator[tuple[Stream, int | None, Place]]:
     """Stream, item of the site and place of what a block gives."""
     if held == "both":
         for stream, item in STREAMS.items():
@@ -103,8 +104,8 @@ def _alone(stream: Stream, side: str) -> Place | None:
 
 
 def _blocks(
-    transformer: nn.Module, lists: Sequence[tuple[str, Held | None]]
-) -> Iterator[tuple[str, nn.Module, BlockStreams, Held | None]]:
+    transformer: nn.Module, lists: Sequence[tuple[str, Given | None]]
+) -> Iterator[tuple[str, nn.Module, BlockStreams, Given | None]]:
     for path, held in lists:
         for i, module in enumerate(transformer.get_submodule(path).children()):
             yield f"{path}.{i}", module, block_of(module), held

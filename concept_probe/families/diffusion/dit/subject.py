@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self, final
 import torch
 from torch import Tensor
 
-from concept_probe.families.diffusion.dit.joint import Held, JointSequence
+from concept_probe.families.diffusion.dit.joint import Given, JointSequence
 from concept_probe.families.diffusion.dit.ports import PORTS, ports_of
 from concept_probe.families.diffusion.dit.sites import TransformerSites, transformer_sites
 from concept_probe.families.diffusion.guidance import Guidance, classifier_free
@@ -40,7 +40,7 @@ class DitSubject(DiffusionSubject):
     denoiser = "transformer"
     needs: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer", "transformer", "vae")
     """Parts that the pipeline must have."""
-    blocks: ClassVar[tuple[tuple[str, Held | None], ...]] = (("transformer_blocks", None),)
+    blocks: ClassVar[tuple[tuple[str, Given | None], ...]] = (("transformer_blocks", None),)
     """Paths of the lists of blocks, in the order of the forward pass, and the stream that each is given; see
     `transformer_sites`."""
     joint: ClassVar[JointSequence] = JointSequence()
