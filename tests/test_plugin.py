@@ -76,6 +76,7 @@ def test_the_laws_see_what_is_wrong_with_it(tmp_path: Path, package: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_where_nothing_was_added_the_laws_say_so(tmp_path: Path):
     (tmp_path / "test_mine.py").write_text("from concept_probe.testing import laws\n")
     held = run(tmp_path, "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py", path=(ROOT,))

@@ -170,6 +170,7 @@ def test_capture_train_find_erase_audit_one_after_the_other(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_audit_json_prints_the_report_and_nothing_else():
     command = [sys.executable, "-m", "concept_probe", "audit", "camel", "--method", "blocklist", "--json", "--prompts", "2",
                "--seeds", "1", "--attack", "none", "--twin", "none"]  # fmt: skip

@@ -69,7 +69,7 @@ def store(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["iterator", "store"])
+@pytest.mark.parametrize("kind", [pytest.param("iterator", marks=pytest.mark.exhaustive), "store"])
 def test_killed_twice_and_started_again_ends_in_the_same_bits(tmp_path, kind, request):
     more = (str(request.getfixturevalue("store")),) if kind == "store" else ()
     threads = torch.get_num_threads()

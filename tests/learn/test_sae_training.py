@@ -88,7 +88,7 @@ def test_planted_features_are_found_as_well_as_sae_lens_finds_them(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
+@pytest.mark.parametrize("scale", [1e-3, *(pytest.param(x, marks=pytest.mark.exhaustive) for x in (1.0, 1e3))])
 def test_planted_features_are_found_whatever_the_unit_of_the_rows(scale):
     planted = Planted(features=32, d=16, scale=scale)
     sae = trained(planted.batches(256), site=SITE, k=3, expansion=4, samples=200_000, batch=256, rate=4e-3)

@@ -83,7 +83,7 @@ def test_matryoshka_prefixes_reconstruct_better_than_those_of_plain_training():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", ["topk", "batchtopk"])
+@pytest.mark.parametrize("rule", [pytest.param("topk", marks=pytest.mark.exhaustive), "batchtopk"])
 def test_a_transcoder_learns_what_one_site_computes_from_another(tmp_path, rule):
     """The target is the planted codes written along other directions, of another width and scale."""
     other = Planted(features=32, d=24, seed=9).directions * 5
