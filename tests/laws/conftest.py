@@ -17,6 +17,8 @@ from concept_probe.testing.models import TINY_MODELS
 
 QUICK = ("sd", "gpt2", "any")
 """The model of pictures, that of texts whose matrices are transposed, and none."""
+STANDING = ("sd3", "flux")
+"""The diffusion transformers whose layouts stand for those of the others: one of joint blocks alone, one with single ones."""
 TRAINING = "test_training_leads_the_target_to_its_goal_and_random_words_do_not"
 """It trains four times."""
 AIM = "test_the_target_moves_more_than_under_a_random_aim"
@@ -90,10 +92,12 @@ def is_exhaustive(item: pytest.Item) -> bool:
     if model is not None and getattr(getattr(item, "cls", None), "__name__", "") == "TestRoles":
         return is_roles_turn_of_another(model, str(parameters.get("name")), getattr(law, "__name__", ""))
     of_methods = getattr(getattr(item, "cls", None), "registry", None) in (ERASERS, ATTACKS)
+    if of_methods and model not in (None, *QUICK) and shared_subject(model).family == "dit" and model not in STANDING:
+        return True
     if model in (None, *QUICK) or not of_methods or hasattr(law, "once"):
         return False
     name = getattr(law, "__name__", "")
-    turn = others(model)
+    turn = [one for one in others(model) if one in STANDING or shared_subject(one).family != "dit"]
     return name not in LAYOUT or turn[zlib.crc32(f"{name} {parameters.get('name')}".encode()) % len(turn)] != model
 
 
