@@ -28,7 +28,7 @@ from concept_probe import detect
 from concept_probe.testbed import WEIGHTS
 from concept_probe.testbed.flow.models import flow_pipeline
 from concept_probe.testbed.flow.transformer import subject_tokens
-from concept_probe.testbed.tokens import TEXT_LENGTH
+from concept_probe.testbed.tokens import TEXT_LENGTH, padded
 from concept_probe.testbed.vocabulary import STYLE_NAMES, STYLES, TEMPLATES, Caption, objects
 
 
@@ -107,14 +107,7 @@ def unread(chosen: Sequence[nn.Module]) -> Iterator[None]:
 
 def places(pipeline: Any, captions: Sequence[Caption]) -> dict[str, Tensor]:
     """Masks (n, t) of kinds of token."""
-    encoded = pipeline.tokenizer_2(
-        [c.text for c in captions],
-        padding="max_length",
-        max_length=TEXT_LENGTH,
-        truncation=True,
-        return_tensors="pt",
-        return_offsets_mapping=True,
-    )
+    encoded = padded(pipeline.tokenizer_2, [c.text for c in captions])
     end = (encoded.input_ids == pipeline.tokenizer_2.eos_token_id).int().argmax(-1)[:, None]
     place = torch.arange(TEXT_LENGTH)
     subject = subject_tokens(list(captions), encoded.offset_mapping)

@@ -89,7 +89,10 @@ def cases() -> dict[str, Case]:
 
 def measured(case: Case) -> Outcome:
     subject: DiffusionSubject = case.make()
-    drawn = lambda: subject.sample(QUERIES, case.sampling)  # noqa: E731
+
+    def drawn() -> Any:
+        return subject.sample(QUERIES, case.sampling)
+
     before, weights = drawn(), everything(subject)
     latents, pictures = drawn_by_itself(
         subject.pipeline, QUERIES, subject.latent_shape, case.sampling, **case.options

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,12 +29,9 @@ def train_models(
     Example: `concept-probe testbed train --work runs/testbed --output runs/weights`
     """
     with plain_errors():
-        from concept_probe.testbed.train import train_embedded_models as recipe
+        from concept_probe.testbed.train import train_embedded_models
 
-        for place in (folder, output):
-            writable(place)
-        recipe(folder, output)
-        err.print(f"models in {output}")
+        _train(train_embedded_models, folder, output, "models")
 
 
 @testbed_app.command("train-flow")
@@ -51,10 +49,16 @@ def train_flow(
     Example: `concept-probe testbed train-flow --work runs/testbed-flow --output runs/weights`
     """
     with plain_errors():
-        from concept_probe.testbed.flow.models import train_flow_models as recipe
+        from concept_probe.testbed.flow.models import train_flow_models
 
-        recipe(folder, output)
-        err.print(f"transformers in {output}")
+        _train(train_flow_models, folder, output, "transformers")
+
+
+def _train(recipe: Callable[[Path, Path], Any], folder: Path, output: Path, what: str) -> None:
+    for place in (folder, output):
+        writable(place)
+    recipe(folder, output)
+    err.print(f"{what} in {output}")
 
 
 @testbed_app.command("show")

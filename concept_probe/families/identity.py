@@ -41,7 +41,9 @@ def how_it_reads(subject: Subject, *, schedule: bool = True) -> str:
     more = [on] if (on := switched(subject)) else []
     more += [] if schedule else [_numbers(subject)]
     more += [said] if (said := said_by_pipeline(subject.pipeline)) else []
-    return digest_of(own, tokenizers_of(subject.pipeline), subject.conventions().get("chat"), told, *more)
+    conventions = subject.conventions()
+    more += [conventions["picture_size"]] if "picture_size" in conventions else []
+    return digest_of(own, tokenizers_of(subject.pipeline), conventions.get("chat"), told, *more)
 
 
 def said_by_pipeline(pipeline: Any) -> dict[str, Any]:

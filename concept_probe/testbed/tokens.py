@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
@@ -14,6 +16,14 @@ from concept_probe.testbed.vocabulary import PLAIN, STYLE_NAMES, STYLE_ONLY, TEM
 TEXT_LENGTH = 40
 PIECES = 400
 _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
+
+
+def padded(tokenizer: Any, texts: Sequence[str]) -> Any:
+    """Texts as the embedded models read them: ids and ranges of letters (n, TEXT_LENGTH), filled up or cut."""
+    return tokenizer(
+        list(texts), padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt",
+        return_offsets_mapping=True,
+    )  # fmt: skip
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:

@@ -14,7 +14,7 @@ from transformers import CLIPTextModelWithProjection
 
 from concept_probe.testbed.icons import augment, icons
 from concept_probe.testbed.loop import FitSchedule, fit
-from concept_probe.testbed.tokens import TEXT_LENGTH
+from concept_probe.testbed.tokens import padded
 from concept_probe.testbed.vocabulary import Caption, draw_caption, taught_pairs
 
 BATCH, VIEWS = 48, 16
@@ -127,14 +127,7 @@ def train_unet(
         view = torch.randint(VIEWS, (BATCH,), generator=g)
         objects, styles = torch.tensor(rows).T
         z = latents[view, styles, objects]
-        batch = tokenizer(
-            [c.text for c in captions],
-            padding="max_length",
-            max_length=TEXT_LENGTH,
-            truncation=True,
-            return_tensors="pt",
-            return_offsets_mapping=True,
-        )
+        batch = padded(tokenizer, [c.text for c in captions])
         with torch.no_grad():
             states = text(input_ids=batch.input_ids).last_hidden_state
         mask = visible(captions, batch.input_ids, batch.offset_mapping, tokenizer.eos_token_id, g)

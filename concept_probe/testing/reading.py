@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import tap
-from concept_probe.families import Subject
+from concept_probe.families import DiffusionSubject, Subject
 from concept_probe.types import Moment, Prompt, Query, Sampling
 
 
@@ -39,7 +39,8 @@ def read_first(subject: Subject, prompts: Sequence[Prompt], role: str = "cross_v
     Passes that a guard asks for itself are left out. The empty prompt is read as guidance reads it.
     """
     seen = []
-    branch, guidance = ("cond", 1.0) if any(p.text for p in prompts) else ("uncond", 2.0)
+    guided = isinstance(subject, DiffusionSubject) and subject.guidance(Sampling(guidance=2.0)).needs_null_text
+    branch, guidance = ("cond", 1.0) if any(p.text for p in prompts) or not guided else ("uncond", 2.0)
     sites = subject.sites(subject.counterpart(role))[:1]
 
     def look(x: Tensor, moment: Moment) -> None:

@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from concept_probe.activations import tap
+from concept_probe.attacks.search.vocabulary import Vocabulary
 from concept_probe.erasers import erase
 from concept_probe.erasers.closed_form.alignment import align
 from concept_probe.erasers.closed_form.states import gather, measured_over
 from concept_probe.erasers.closed_form.uce import Uce
+from concept_probe.erasers.guards.attention_maps import attention
+from concept_probe.families.identity import how_it_reads
 from concept_probe.testing.concepts import tiny_concept
-from concept_probe.testing.models.transformers import tiny_flux, tiny_sd3
-from concept_probe.types import BOS, CONTENT, EOS, PAD, SUBJECT, Prompt, Query, Site
+from concept_probe.testing.models.transformers import TRANSFORMERS, tiny_flux, tiny_sd3
+from concept_probe.types import BOS, CONTENT, EOS, PAD, SUBJECT, Prompt, Query, Sampling, Site
 
 CONCEPT = tiny_concept()
 FREE = {"lam": 1e-9, "preserve": (), "policy": "last_subject"}
@@ -90,3 +93,42 @@ def test_what_needs_an_attention_to_a_text_that_stays_is_refused(subject):
 def test_rows_that_are_neither_tokens_nor_patches_are_not_labelled(subject):
     with pytest.raises(ValueError, match=r"whether the rows at site .* are tokens or patches is not declared"):
         subject.axis(Site("transformer", "transformer_blocks.0.norm1"))
+
+
+def test_matrices_that_read_one_text_are_solved_as_one_and_those_that_read_the_image_are_refused():
+    crossing = TRANSFORMERS["pixart-alpha"]()
+    (group,) = gather(crossing, CONCEPT, Uce(**FREE), "uce")
+    keys, values = crossing.sites("cross_key_weight"), crossing.sites("cross_value_weight")
+    assert set(group.sites) == {*keys, *values} and len(keys) > 1
+    with pytest.raises(ValueError, match="reads the image, not the text"):
+        Uce(roles=("joint_image_key_weight",), **FREE)(tiny_flux(), CONCEPT)
+
+
+def test_attention_leaves_out_what_the_denoiser_does_not_look_at():
+    subject = TRANSFORMERS["pixart-alpha"]()
+    read = subject.encode([Prompt("the cat", "cat")])
+    assert read.mask is not None and not bool(read.mask.all())
+    with attention(subject) as maps:
+        subject.predict(torch.randn(1, *subject.latent_shape), torch.tensor([500.0]), read)
+    hidden = ~read.mask[0]
+    for one in maps:
+        assert float(one[..., hidden].abs().max()) == 0
+        torch.testing.assert_close(one.sum(-1), torch.ones(one.shape[:-1]))
+
+
+def test_words_are_the_tokens_that_each_encoder_spells_them_with():
+    subject = tiny_flux()
+    vocabulary = Vocabulary.of(subject)
+    for site, ids in vocabulary.ids.items():
+        tokenizer = subject.text.tokenizers[site.component]
+        assert [tokenizer.decode([i]).strip() for i in ids.tolist()] == list(vocabulary.words)
+
+
+def test_pictures_of_another_size_are_of_another_subject():
+    subject = tiny_flux()
+    stamp, reads = subject.stamp(), how_it_reads(subject)
+    subject.picture_size = (24, 16)
+    assert subject.generate([Query(Prompt("the cat"))], Sampling(steps=1, guidance=1.0)).shape == (1, 3, 24, 16)
+    assert subject.stamp() != stamp and how_it_reads(subject) != reads
+    with pytest.raises(ValueError, match="both sides are multiples of 4"):
+        subject.picture_size = (18, 16)

@@ -81,8 +81,6 @@ def is_roles_turn_of_another(model: str, role: str, law: str) -> bool:
     """Whether a role of diffusion transformers, which have many, is looked at on another of them."""
     if shared_subject(model).family != "dit":
         return False
-    if role.startswith("single_text") and law == "test_a_replacement_reaches_the_answer_and_is_gone_afterwards":
-        return True  # where one sequence ends, nothing reads the text's rows any more
     turn = [m for m in others(model) if shared_subject(m).family == "dit" and role in shared_subject(m).roles()]
     return bool(turn) and turn[zlib.crc32(f"{law} {role}".encode()) % len(turn)] != model
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from concept_probe.families.text.tokens import subject_spans
-from concept_probe.types import CONTENT, Prompt
+from concept_probe.types import BOS, CONTENT, Prompt
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -78,7 +78,8 @@ def check_room(subject: Subject, slots: Sequence[Slot], count: int) -> None:
     """Raises ValueError where `count` words in one of the slots are more than a text encoder reads."""
     tokens = subject.tokenise([Prompt(slot.ahead(count)) for slot in slots])
     for kinds in tokens.kinds_of:
-        first, length = int((kinds == CONTENT).sum(1).max()) + 1, kinds.shape[1]
+        before, length = (kinds == CONTENT) | (kinds == BOS), kinds.shape[1]
+        first = int(before.sum(1).max())
         if first + count >= length:
             raise ValueError(
                 f"{count} words from token {first} of a prompt on do not fit into the {length} tokens that "

@@ -40,8 +40,9 @@ class Vocabulary:
         if words:
             tokens = subject.tokenise([Prompt(w) for w in words])
             for own, kinds in zip(tokens.ids, tokens.kinds_of, strict=True):
-                whole &= (kinds == CONTENT).sum(1) == 1
-                ids.append(own[:, 1])  # behind the token that begins every prompt
+                word = kinds == CONTENT
+                whole &= word.sum(1) == 1
+                ids.append(own.take_along_dim(word.int().argmax(1, keepdim=True), 1)[:, 0])
         if not whole.any():
             raise ValueError(f"{subject.name!r}: no word is a single token in each of its tokenizers")
         kept = tuple(w for w, one in zip(words, whole.tolist(), strict=True) if one)

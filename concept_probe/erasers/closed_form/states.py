@@ -116,15 +116,10 @@ def states_of(subject: DiffusionSubject, groups: Sequence[ReadStates], prompts: 
 
 
 def _by_place(subject: DiffusionSubject, sites: Sequence[Site]) -> dict[Site | None, list[Site]]:
-    """Matrices by the tensor that they read: those of one attention read the same."""
-    first: dict[tuple[str, str], Site] = {}
+    """Matrices by the tensor that they read."""
     out: dict[Site | None, list[Site]] = {}
     for site in sites:
-        place = None
-        if site not in subject.state_readers():
-            parent = (site.component, site.path.rpartition(".")[0])
-            place = first.setdefault(parent, Site(site.component, site.path, "in"))
-        out.setdefault(place, []).append(site)
+        out.setdefault(subject.input_of(site), []).append(site)
     return out
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from concept_probe.activations.tap import Look, tap
 from concept_probe.erasers.training.replay import LatentBuffer
 from concept_probe.erasers.training.trainable import root_mean_square
-from concept_probe.types import Moment, Prompt, Site
+from concept_probe.types import BOS, Moment, Prompt, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import DiffusionSubject
@@ -66,7 +66,7 @@ def embeddings_moved(subject: DiffusionSubject, offsets: Mapping[Site, Tensor]) 
             move = torch.zeros_like(x)
             rows = [(i, p) for i, p in enumerate(moment.prompts) if p < len(offsets[site])]
             index, of = [i for i, _ in rows], [p for _, p in rows]
-            words = offsets[site][of].to(x) * _behind_beginning(x)
+            words = offsets[site][of].to(x) * _of_prompt(moment, index).to(x)
             return x + move.index_put((torch.tensor(index, device=x.device),), words)
 
         return look
@@ -75,8 +75,8 @@ def embeddings_moved(subject: DiffusionSubject, offsets: Mapping[Site, Tensor]) 
         yield
 
 
-def _behind_beginning(x: Tensor) -> Tensor:
-    """(1, t, 1): 0 at the beginning token, 1 elsewhere."""
-    mask = torch.ones(1, x.shape[1], 1, device=x.device, dtype=x.dtype)
-    mask[:, 0] = 0
-    return mask
+def _of_prompt(moment: Moment, rows: Sequence[int]) -> Tensor:
+    """(b, t, 1) bool of some rows: False at what stands before every prompt."""
+    if moment.token_kinds is None:
+        raise ValueError("what stands before a prompt can't be told from its words: the moment has no kinds of token")
+    return (moment.token_kinds[list(rows)] != BOS)[..., None]

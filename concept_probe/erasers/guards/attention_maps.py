@@ -6,17 +6,18 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from concept_probe.activations.tap import Look, tap
 from concept_probe.types import Moment, Site
 
 if TYPE_CHECKING:
-    from concept_probe.families import Subject
+    from concept_probe.families import DiffusionSubject
 
 
 @contextlib.contextmanager
-def attention(subject: Subject) -> Iterator[list[Tensor]]:
+def attention(subject: DiffusionSubject) -> Iterator[list[Tensor]]:
     """A list to which every pass of the denoiser adds its attention to text, layer by layer, with gradients.
 
     Each entry is (b, heads, patches, t): softmax(q kᵀ scale) of one cross-attention. ValueError for a
@@ -33,7 +34,12 @@ def attention(subject: Subject) -> Iterator[list[Tensor]]:
         module = subject.components[key.component].get_submodule(key.path.rpartition(".")[0])
         of_layer: list[Tensor] = []
         looks[query] = _keeper(of_layer)
-        looks[key] = _reader(of_layer, maps, module)
+        if getattr(module, "norm_q", None) is not None:
+            raise ValueError(
+                f"{subject.name}: {type(module).__name__} at {key.component!r} norms its queries, so its attention is not told by "
+                "what passes at them"
+            )
+        looks[key] = _reader(of_layer, maps, module, subject)
     with tap(subject, looks):
         yield maps
 
@@ -45,9 +51,12 @@ def _keeper(of_layer: list[Tensor]) -> Look:
     return look
 
 
-def _reader(of_layer: list[Tensor], maps: list[Tensor], module: Any) -> Look:
+def _reader(of_layer: list[Tensor], maps: list[Tensor], module: Any, subject: DiffusionSubject) -> Look:
     def look(x: Tensor, moment: Moment) -> None:
         q, k = (y.unflatten(-1, (module.heads, -1)).transpose(1, 2) for y in (of_layer.pop(), x))
-        maps.append((q @ k.mT * module.scale).softmax(-1))
+        compared, seen = q @ k.mT * module.scale, subject.condition.mask
+        if seen is not None:
+            compared = compared.masked_fill(~seen.to(x.device)[:, None, None, :], -torch.inf)
+        maps.append(compared.softmax(-1))
 
     return look

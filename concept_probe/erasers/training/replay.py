@@ -23,7 +23,7 @@ class LatentBuffer:
     inputs: Tensor
     """(n, c, h, w): latents as the scheduler scales them"""
     timesteps: Tensor
-    """(n,), whole numbers: those of schedulers that step between them are cut"""
+    """(n,), as the denoiser was told them: whole numbers, or fractions where a scheduler steps between those"""
     prompts: tuple[Prompt, ...]
     """What each trajectory was asked for, n of them."""
     passes: Tensor | None = None

@@ -22,6 +22,16 @@ class PromptedSubject(Subject[Tensor]):
     def is_text(self, site: Site) -> bool:
         return site.component in self.text.encoders
 
+    def input_of(self, site: Site) -> Site | None:
+        """Where the tensor stands that the matrix at `site` (side `weight`) reads of the text: the same site for all that read
+        one tensor, and None for the states that `encode` gives.
+
+        Raises ValueError for a matrix that reads no text.
+        """
+        if site in self.state_readers():
+            return None
+        raise ValueError(f"{self.name}: the matrix at {str(site)!r} does not read the text's states")
+
     def state_readers(self) -> tuple[Site, ...]:
         """The weights of the matrices that read what `encode` gives as states, in the order of the forward pass."""
         return ()

@@ -133,6 +133,13 @@ class DiffusionSubject(PromptedSubject):
         """The latents in what a tap at the role `denoiser_in` sees, which some denoisers are given more with."""
         return x
 
+    @property
+    def condition(self) -> Conditioning:
+        """What the pass of the denoiser that is under way reads. Raises RuntimeError outside one."""
+        if not self._passes:
+            raise RuntimeError(f"{self.name}: the denoiser is not at work, so it reads nothing")
+        return self._passes[-1][2]
+
     def _predict(self, latents: Tensor, timestep: Tensor, condition: Conditioning) -> Tensor:
         self._passes.append((latents, timestep, condition))
         try:

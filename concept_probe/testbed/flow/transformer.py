@@ -20,7 +20,7 @@ from transformers import CLIPTextModel
 
 from concept_probe.arguments import Count, Nonnegative, check_arguments
 from concept_probe.testbed.loop import FitSchedule, fit
-from concept_probe.testbed.tokens import TEXT_LENGTH
+from concept_probe.testbed.tokens import padded
 from concept_probe.testbed.unet import VIEWS, subject_tokens
 from concept_probe.testbed.vocabulary import Caption, draw_caption
 
@@ -126,14 +126,7 @@ def flow_loss(
 
     def loss(g: torch.Generator) -> Tensor:
         z, captions = draw(g)
-        encoded = tokenizer(
-            [c.text for c in captions],
-            padding="max_length",
-            max_length=TEXT_LENGTH,
-            truncation=True,
-            return_tensors="pt",
-            return_offsets_mapping=True,
-        )
+        encoded = padded(tokenizer, [c.text for c in captions])
         with torch.no_grad():
             out = text(input_ids=encoded.input_ids)
         pooled = _disturbed(out.pooler_output, captions, g)

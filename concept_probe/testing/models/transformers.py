@@ -167,7 +167,7 @@ def _aura_flow() -> Any:
     )
     return cast(Any, AuraFlowPipeline)(
         transformer=AuraFlowTransformer2DModel(
-            sample_size=8, in_channels=4, num_mmdit_layers=2, num_single_dit_layers=1, attention_head_dim=16,
+            sample_size=8, in_channels=4, num_mmdit_layers=2, num_single_dit_layers=2, attention_head_dim=16,
             num_attention_heads=2, joint_attention_dim=T5_WIDTH, caption_projection_dim=32, pos_embed_max_size=64,
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73),

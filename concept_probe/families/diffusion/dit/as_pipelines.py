@@ -9,6 +9,19 @@ from diffusers.utils import is_bs4_available, is_ftfy_available
 from torch import Tensor
 
 from concept_probe.families.diffusion.dit.subject import default_of
+from concept_probe.families.parts import unwrapped
+from concept_probe.families.text.layers import hidden_state
+from concept_probe.families.text.sequence import Join, SequenceEncoders, StateReader
+from concept_probe.families.text.spelling import Spelling
+
+
+def one_encoder(pipeline: Any, join: Join, **spelled: Any) -> SequenceEncoders:
+    """A pipeline with one text encoder, which is told what fills a prompt up and whose last state is read; `spelled` are
+    further options of its `Spelling`."""
+    encoder = unwrapped(pipeline.text_encoder)
+    spelling = Spelling(pipeline.tokenizer, default_of(pipeline, "max_sequence_length"), **spelled)
+    reader = StateReader("text_encoder", encoder, spelling, (hidden_state(encoder, -1),), masked=True)
+    return SequenceEncoders((reader,), join)
 
 
 def cleaning(pipeline: Any) -> Callable[[str], str]:

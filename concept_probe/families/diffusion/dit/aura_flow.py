@@ -7,13 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from concept_probe.families.diffusion.dit.as_pipelines import one_encoder
 from concept_probe.families.diffusion.dit.joint import JointSequence
-from concept_probe.families.diffusion.dit.subject import DitSubject, default_of, times_as
-from concept_probe.families.parts import unwrapped
+from concept_probe.families.diffusion.dit.subject import DitSubject, times_as
 from concept_probe.families.text.conditioning import Conditioning
-from concept_probe.families.text.layers import hidden_state
-from concept_probe.families.text.sequence import Read, SequenceEncoders, StateReader
-from concept_probe.families.text.spelling import Spelling
+from concept_probe.families.text.sequence import Read, SequenceEncoders
 
 
 class AuraFlowSubject(DitSubject):
@@ -22,16 +20,9 @@ class AuraFlowSubject(DitSubject):
     blocks = (("joint_transformer_blocks", None), ("single_transformer_blocks", "both"))
     joint = JointSequence(registers=8)
 
-    @property
-    def patch(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.pipeline.transformer.config.patch_size
-
     @classmethod
     def read_text(cls, pipeline: Any) -> SequenceEncoders:
-        encoder = unwrapped(pipeline.text_encoder)
-        spelling = Spelling(pipeline.tokenizer, default_of(pipeline, "max_sequence_length"))
-        reader = StateReader("text_encoder", encoder, spelling, (hidden_state(encoder, -1),), masked=True)
-        return SequenceEncoders((reader,), _zero_where_filled)
+        return one_encoder(pipeline, _zero_where_filled)
 
     def _run(self, latents: Tensor, times: Tensor, text: Conditioning) -> Tensor:
         return self.components[self.denoiser](

@@ -8,15 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from concept_probe.families.diffusion.dit.as_pipelines import one_encoder
 from concept_probe.families.diffusion.dit.layout import even_sigmas, shift_by_size
 from concept_probe.families.diffusion.dit.packing import packed, patch_places, unpacked
-from concept_probe.families.diffusion.dit.subject import DitSubject, default_of, times_as, zeros_for_rotation
+from concept_probe.families.diffusion.dit.subject import DitSubject, times_as, zeros_for_rotation
 from concept_probe.families.diffusion.schedule import StepLayout
-from concept_probe.families.parts import unwrapped
 from concept_probe.families.text.conditioning import Conditioning
-from concept_probe.families.text.layers import hidden_state
-from concept_probe.families.text.sequence import Read, SequenceEncoders, StateReader
-from concept_probe.families.text.spelling import Spelling
+from concept_probe.families.text.sequence import Read, SequenceEncoders
 
 
 class ChromaSubject(DitSubject):
@@ -24,13 +22,11 @@ class ChromaSubject(DitSubject):
     pipeline has it: with a mask of ones and zeros that is added to what attention compares, and hides nothing whole."""
 
     blocks = (("transformer_blocks", None), ("single_transformer_blocks", "both"))
+    packs = True
 
     @classmethod
     def read_text(cls, pipeline: Any) -> SequenceEncoders:
-        encoder = unwrapped(pipeline.text_encoder)
-        spelling = Spelling(pipeline.tokenizer, default_of(pipeline, "max_sequence_length"))
-        reader = StateReader("text_encoder", encoder, spelling, (hidden_state(encoder, -1),), masked=True)
-        return SequenceEncoders((reader,), _with_first_pad)
+        return one_encoder(pipeline, _with_first_pad)
 
     @property
     def channels(self) -> int:

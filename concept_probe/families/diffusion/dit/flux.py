@@ -27,6 +27,7 @@ class FluxSubject(DitSubject):
     needs = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "transformer", "vae")
     blocks = (("transformer_blocks", None), ("single_transformer_blocks", None))
     pooled = True
+    packs = True
 
     @classmethod
     def read_text(cls, pipeline: Any) -> SequenceEncoders:

@@ -28,7 +28,6 @@ class Flux2KleinSubject(DitSubject):
     """
 
     blocks = (("transformer_blocks", None), ("single_transformer_blocks", "both"))
-    patch = 1
 
     @classmethod
     def read_text(cls, pipeline: Any) -> SequenceEncoders:
@@ -55,7 +54,6 @@ class Flux2Subject(DitSubject):
     is a number that the transformer reads. A place of the latents is as in Flux2KleinSubject."""
 
     blocks = (("transformer_blocks", None), ("single_transformer_blocks", "both"))
-    patch = 1
 
     @classmethod
     def read_text(cls, pipeline: Any) -> SequenceEncoders:

@@ -36,10 +36,6 @@ class Lumina2Subject(DitSubject):
     joint = JointSequence(close=True)
     embedders = ("time_caption_embed.caption_embedder",)
 
-    @property
-    def patch(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.pipeline.transformer.config.patch_size
-
     @classmethod
     def read_text(cls, pipeline: Any) -> SequenceEncoders:
         encoder, length = unwrapped(pipeline.text_encoder), default_of(pipeline, "max_sequence_length")

@@ -6,13 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from concept_probe.families.diffusion.dit.as_pipelines import cleaning, without_variance
-from concept_probe.families.diffusion.dit.subject import DitSubject, default_of
-from concept_probe.families.parts import unwrapped
+from concept_probe.families.diffusion.dit.as_pipelines import cleaning, one_encoder, without_variance
+from concept_probe.families.diffusion.dit.subject import DitSubject
 from concept_probe.families.text.conditioning import Conditioning
-from concept_probe.families.text.layers import hidden_state
-from concept_probe.families.text.sequence import SequenceEncoders, StateReader, masked_states
-from concept_probe.families.text.spelling import Spelling
+from concept_probe.families.text.sequence import SequenceEncoders, masked_states
 
 MICRO_CONDITIONED = 128
 """The `sample_size` of models of PixArt-α that are told the size and aspect ratio of the picture."""
@@ -24,16 +21,9 @@ class PixArtSigmaSubject(DitSubject):
 
     embedders = ("caption_projection",)
 
-    @property
-    def patch(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.pipeline.transformer.config.patch_size
-
     @classmethod
     def read_text(cls, pipeline: Any) -> SequenceEncoders:
-        encoder = unwrapped(pipeline.text_encoder)
-        spelling = Spelling(pipeline.tokenizer, default_of(pipeline, "max_sequence_length"), clean=cleaning(pipeline))
-        reader = StateReader("text_encoder", encoder, spelling, (hidden_state(encoder, -1),), masked=True)
-        return SequenceEncoders((reader,), masked_states)
+        return one_encoder(pipeline, masked_states, clean=cleaning(pipeline))
 
     def _run(self, latents: Tensor, times: Tensor, text: Conditioning) -> Tensor:
         out = self.components[self.denoiser](

@@ -28,6 +28,7 @@ class QwenImageSubject(DitSubject):
 
     embedders = ("txt_in",)
     norms_states = True
+    packs = True
 
     @classmethod
     def refuse(cls, name: str, pipeline: Any) -> None:

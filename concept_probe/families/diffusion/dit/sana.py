@@ -25,10 +25,6 @@ class SanaSubject(DitSubject):
 
     embedders = ("caption_projection",)
 
-    @property
-    def patch(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.pipeline.transformer.config.patch_size
-
     @classmethod
     def read_text(cls, pipeline: Any) -> SequenceEncoders:
         encoder, length = unwrapped(pipeline.text_encoder), default_of(pipeline, "max_sequence_length")

@@ -29,10 +29,6 @@ class StableDiffusion3Subject(DitSubject):
     needs = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "transformer", "vae")
     pooled = True
 
-    @property
-    def patch(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.pipeline.transformer.config.patch_size
-
     @classmethod
     def read_text(cls, pipeline: Any) -> SequenceEncoders:
         readers = [_clip(pipeline, *names) for names in CLIPS]

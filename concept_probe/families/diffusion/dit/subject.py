@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import inspect
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self, final
 
 import torch
@@ -30,6 +30,10 @@ COUNTERPARTS = {
 """What in an attention from image to text is called so, to what does the same in a joint one."""
 
 
+ACROSS = ("cross_key_weight", "cross_value_weight")
+"""Roles of the matrices that read a text which stays as it is from block to block."""
+
+
 class DitSubject(DiffusionSubject):
     """A pipeline of text encoders, a diffusion transformer and an autoencoder. A subclass knows one class of pipeline.
 
@@ -51,8 +55,8 @@ class DitSubject(DiffusionSubject):
     """Whether the transformer norms the text's states before anything reads them."""
     pooled: ClassVar[bool] = False
     """Whether the transformer reads a pooled text."""
-    patch: ClassVar[int] = 2
-    """How many rows and columns of the latents a patch takes."""
+    packs: ClassVar[bool] = False
+    """Whether a patch is two by two places of the latents; otherwise the transformer's configuration says how many."""
 
     def __init__(self, name: str, pipeline: Any) -> None:
         transformer = unwrapped(pipeline.transformer)
@@ -114,6 +118,11 @@ class DitSubject(DiffusionSubject):
         self._size = (size[0], size[1])
 
     @property
+    def patch(self) -> int:
+        """How many rows and columns of the latents a patch takes."""
+        return 2 if self.packs else self.pipeline.transformer.config.patch_size
+
+    @property
     def cell(self) -> int:
         """How many pixels one place of the latents is wide."""
         return self.pipeline.vae_scale_factor
@@ -122,6 +131,9 @@ class DitSubject(DiffusionSubject):
     def grid(self) -> int:
         """How many pixels a patch is wide."""
         return self.cell * self.patch
+
+    def stamp(self) -> tuple[object, ...]:
+        return (*super().stamp(), self._size)
 
     def conventions(self) -> dict[str, Any]:
         if self._size == self.own_size(self.pipeline):
@@ -155,6 +167,19 @@ class DitSubject(DiffusionSubject):
     def state_readers(self) -> tuple[Site, ...]:
         read = "context_embedder_weight" in self.roles() and not self.norms_states
         return self.sites("context_embedder_weight") if read else ()
+
+    def input_of(self, site: Site) -> Site | None:
+        if site in self.state_readers():
+            return None
+        here = Site(site.component, site.path, "in")
+        if self.axis(here) != "token":
+            raise ValueError(f"{self.name}: the matrix at {str(site)!r} reads the image, not the text")
+        roles = ("cross_key_weight", "joint_text_key_weight")
+        of_keys = [one for role in roles if role in self.roles() for one in self.sites(role)]
+        if site in {one for role in ACROSS if role in self.roles() for one in self.sites(role)}:
+            return replace(here, path=of_keys[0].path)  # the blocks leave that text as it is
+        beside = (one.path for one in of_keys if one.path.rpartition(".")[0] == site.path.rpartition(".")[0])
+        return replace(here, path=next(beside, site.path))
 
     def axis(self, site: Site) -> Literal["token", "patch"]:
         place = self._found.places.get((site.path, site.item)) if site.component == self.denoiser else None
@@ -207,10 +232,6 @@ def longest_text(pipeline: Any, tokenizer: Any, encoder: Any) -> int:
     """
     length = min(default_of(pipeline, "max_sequence_length"), tokenizer.model_max_length)
     return min(length, getattr(encoder.config, "max_position_embeddings", length))
-
-
-def flag(config: Mapping[str, Any], name: str) -> bool:
-    return bool(config.get(name, False))
 
 
 def times_as(latents: Tensor, times: Tensor, span: float = 1000.0) -> Tensor:

@@ -31,6 +31,7 @@ class ZImageSubject(DitSubject):
     blocks = (("context_refiner", "text"), ("noise_refiner", "image"), ("layers", "both"))
     joint = JointSequence(image_first=True, multiple=32)
     embedders = ()
+    packs = True
 
     @classmethod
     def read_text(cls, pipeline: Any) -> SequenceEncoders:
