@@ -20,6 +20,7 @@ class PixArtSigmaSubject(DitSubject):
     installed, else made lower-case alone. The transformer predicts a variance beside the noise, which is cut off."""
 
     embedders = ("caption_projection",)
+    flows = False
 
     @classmethod
     def read_text(cls, pipeline: Any) -> SequenceEncoders:

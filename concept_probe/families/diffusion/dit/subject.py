@@ -13,8 +13,9 @@ from torch import Tensor
 from concept_probe.families.diffusion.dit.joint import Given, JointSequence
 from concept_probe.families.diffusion.dit.ports import PORTS, ports_of
 from concept_probe.families.diffusion.dit.sites import TransformerSites, transformer_sites
+from concept_probe.families.diffusion.flow import refuse_unsaid_flow
 from concept_probe.families.diffusion.guidance import Guidance, classifier_free
-from concept_probe.families.diffusion.schedulers import schedule_of
+from concept_probe.families.diffusion.schedule import NoiseSchedule
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.families.parts import unwrapped
 from concept_probe.families.segments import Rows, Segment
@@ -55,6 +56,8 @@ class DitSubject(DiffusionSubject):
     """Whether the transformer norms the text's states before anything reads them."""
     pooled: ClassVar[bool] = False
     """Whether the transformer reads a pooled text."""
+    flows: ClassVar[bool] = True
+    """Whether the transformers of this class were trained to predict flows."""
     packs: ClassVar[bool] = False
     """Whether a patch is two by two places of the latents; otherwise the transformer's configuration says how many."""
 
@@ -78,9 +81,10 @@ class DitSubject(DiffusionSubject):
                 f"{name}: the transformer reads pictures beside the text (encoder_hid_proj), as with an IP-adapter, which is "
                 "not supported; unload it first (pipeline.unload_ip_adapter())"
             )
-        schedule_of(pipeline.scheduler)
         cls.refuse(name, pipeline)
-        return cls(name, pipeline)
+        subject = cls(name, pipeline)
+        subject.schedule  # noqa: B018  (raises for one that is not of the transformer's kind)
+        return subject
 
     @classmethod
     def refuse(cls, name: str, pipeline: Any) -> None:
@@ -102,6 +106,20 @@ class DitSubject(DiffusionSubject):
         size = size if size is not None else pipeline.default_sample_size * pipeline.vae_scale_factor
         height, width = (size, size) if isinstance(size, int) else size
         return height, width
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """As of every pipeline; ValueError for a scheduler of another kind than what the transformer predicts."""
+        schedule = super().schedule
+        if not self.flows:
+            refuse_unsaid_flow(schedule, self.name, self.denoiser)
+        elif schedule.prediction != "flow_prediction":
+            raise ValueError(
+                f"{self.name}: {type(schedule.scheduler).__name__} is made for denoisers that predict {schedule.prediction!r}, and "
+                f"the transformers of {type(self.pipeline).__name__} predict flows; give the pipeline a scheduler of flows "
+                "(FlowMatchEulerDiscreteScheduler, or a solver with use_flow_sigmas and prediction_type 'flow_prediction')"
+            )
+        return schedule
 
     @property
     @final
