@@ -17,8 +17,8 @@ _SAID: list[str] = []
 
 
 def answer_signals() -> None:
-    """From now on an interruption says one line and raises KeyboardInterrupt, SIGTERM one and raises SystemExit(143);
-    whoever interrupts twice is obeyed at once."""
+    """From now on an interruption says one line and raises KeyboardInterrupt, SIGTERM one and raises SystemExit(143).
+    While a module is imported, and when somebody interrupts twice, the process ends at once."""
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _terminate)
 
@@ -41,13 +41,26 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if _SAID:
         os._exit(130)
     _say(INTERRUPTED)
+    if _importing(frame):
+        leave()
     raise KeyboardInterrupt
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     if not _SAID:
         _say(TERMINATED)
+    if _importing(frame):
+        leave()
     raise SystemExit(143)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: compiled ones abort the process when an exception meets them half-made."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _say(line: str) -> None:
