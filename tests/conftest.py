@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -12,3 +13,13 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # before t
 from tests.shapes import check_shapes
 
 check_shapes()
+
+
+def pytest_collection():
+    """Ten thousand tests are made at once, none of which can go: looking for garbage among them takes a third of the time."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()

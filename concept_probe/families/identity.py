@@ -13,6 +13,7 @@ from torch.nn.modules import module as torch_module
 from transformers import ProcessorMixin
 
 from concept_probe.content import digest_of
+from concept_probe.families.walk import modules_under
 
 if TYPE_CHECKING:
     from concept_probe.families.subject import Subject
@@ -87,7 +88,7 @@ def hooks_of_others(subject: Subject) -> list[str]:
     and what acts on trajectories; those that never read what they are given aside."""
     held = [(hook, "everywhere") for hook in _hooks(vars(torch_module), "_global_forward")]
     for component, root in subject.components.items():
-        held += [(h, f"at {component}/{p}") for p, one in root.named_modules() for h in _hooks(vars(one), "_forward")]
+        held += [(h, f"at {component}/{p}") for p, one in modules_under(root) for h in _hooks(vars(one), "_forward")]
     for hook in getattr(subject, "hooks", ()):
         held += [(function, "on trajectories") for function in vars(hook).values() if callable(function)]
     acting = ((hook, where) for hook, where in held if not _only_counts(hook))
@@ -116,11 +117,13 @@ def switched(subject: Subject) -> list[str]:
     """What is switched on in a model and stands in no weight, in words: FreeU, and attention by somebody's own rule."""
     out = []
     for component, root in subject.components.items():
-        for path, one in root.named_modules():
-            freeu = {name: getattr(one, name, None) for name in ("s1", "s2", "b1", "b2")}
+        for path, one in modules_under(root):
+            held = vars(one)
+            freeu = {name: held.get(name) for name in ("s1", "s2", "b1", "b2")}
             if all(isinstance(value, int | float) for value in freeu.values()):
                 out.append(f"FreeU {freeu} at {component}/{path}")
-            if name := name_of_others(getattr(one, "processor", nn.Identity)):
+            processor = held.get("processor", one._modules.get("processor"))
+            if processor is not None and (name := name_of_others(processor)):
                 out.append(f"{name} attends at {component}/{path}")
     return out
 
@@ -144,7 +147,7 @@ def _numbers(subject: Subject) -> list[str]:
     return [
         f"{component}/{path} {name} {value!r}"
         for component, root in subject.components.items()
-        for path, one in root.named_modules()
+        for path, one in modules_under(root)
         for name, value in sorted(vars(one).items())
         if isinstance(value, float) and not name.startswith("_")
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections import OrderedDict, defaultdict
@@ -39,7 +40,7 @@ def identity_of(tensors: Sequence[tuple[str, Tensor]]) -> Identity | None:
         if wraps or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_inference():
             return None
         memory = StorageWeakRef(tensor.untyped_storage())
-        layout = (tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device)
+        layout = (tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
         out.append((name, memory, tensor.data_ptr(), tensor._version, *layout))
         values = sampled(tensor)
         samples[values.device, values.dtype].append(values)
@@ -56,19 +57,29 @@ def sampled(tensor: Tensor) -> Tensor:
     each side of up to `SAMPLE`.
     """
     plain = tensor.detach()
-    flat = plain.as_strided((plain.numel(),), (1,)) if _fills_its_memory(plain) else plain.reshape(-1)
-    step = max(1, plain.numel() // SAMPLE)
-    while math.gcd(step, max(plain.numel(), 1)) > 1:
-        step -= 1
-    some = flat[::step]
+    shape = plain.shape
+    if _fills_its_memory(shape, plain.stride()):
+        step = _step(plain.numel())
+        some = plain.as_strided((-(-plain.numel() // step),), (step,))
+    else:
+        some = plain.reshape(-1)[:: _step(plain.numel())]
     as_integers = _INTEGERS.get(plain.element_size())
     return some.contiguous().view(torch.uint8) if as_integers is None else some.view(as_integers)
 
 
-def _fills_its_memory(tensor: Tensor) -> bool:
-    """Whether its values lie side by side, in whichever order of its axes, none of them twice."""
+@functools.lru_cache(maxsize=4096)
+def _step(count: int) -> int:
+    step = max(1, count // SAMPLE)
+    while math.gcd(step, max(count, 1)) > 1:
+        step -= 1
+    return step
+
+
+@functools.lru_cache(maxsize=4096)
+def _fills_its_memory(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether the values of a tensor lie side by side, in whichever order of its axes, none of them twice."""
     expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+    for stride, size in sorted(zip(strides, shape, strict=True)):
         if size != 1 and stride != expected:
             return False
         expected *= size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,11 @@ import torch
 from torch import nn
 from torch._dynamo.eval_frame import OptimizedModule
 
+from concept_probe.families.walk import modules_under
+
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+_TOLD = frozenset({"_hf_hook", "_diffusers_hook", "forward"})
+"""Attributes of a module itself that say that something may come in between."""
 
 
 def unwrapped(module: Any) -> Any:
@@ -43,6 +48,9 @@ def check_parts(name: str, components: Mapping[str, nn.Module], pipeline: Any) -
     - the pipeline holds another module than the subject was made around;
     - a part is wrapped, so that its paths, or what can be seen of it, are others;
     - a hook of the library it comes from moves, casts or skips it during a pass, or its `forward` was replaced.
+
+    What was put into training mode, as an adapter is by adding it, is taken out of it: dropout would draw anew at every
+    answer.
     """
     for component, root in components.items():
         held = getattr(pipeline, component, None)
@@ -51,19 +59,21 @@ def check_parts(name: str, components: Mapping[str, nn.Module], pipeline: Any) -
                 f"{name}: the pipeline's {component} was replaced after the subject was made around it; adopt the "
                 "pipeline again"
             )
-        for module in root.modules():
+        for path, module in modules_under(root):
+            if module.training:
+                module.training = False
+            if _is_plain(type(module)) and _TOLD.isdisjoint(vars(module)):
+                continue
             for wrong in _wrong(module):
-                path = next(path for path, one in root.named_modules() if one is module)
                 raise ValueError(f"{name}: {wrong.format(place=repr(f'{component}/{path}'))}")
 
 
-def leave_training(components: Mapping[str, nn.Module]) -> None:
-    """Take out of training mode whatever was put there, an adapter that was added for one: dropout would draw anew at
-    every answer."""
-    for root in components.values():
-        for module in root.modules():
-            if module.training:
-                module.training = False
+@functools.lru_cache(maxsize=1024)
+def _is_plain(kind: type[nn.Module]) -> bool:
+    """Whether nothing about a class alone can be wrong: most modules are of such a one."""
+    return not issubclass(kind, (OptimizedModule, torch.jit.ScriptModule, *PARALLEL)) and not hasattr(
+        kind, "get_base_model"
+    )
 
 
 def _wrong(module: nn.Module) -> Iterator[str]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from concept_probe.families.holds import Holds, Remake
 from concept_probe.families.reads import Reads
 from concept_probe.families.users import Users
+from concept_probe.families.walk import modules_under
 from concept_probe.types import Moment, Site
 
 
@@ -66,7 +67,9 @@ def uncheckpointed(components: Iterable[nn.Module]) -> Iterator[None]:
 
     It would run parts of a pass a second time, when nobody knows whose rows they are and taps may be gone.
     """
-    switched = [m for root in components for m in root.modules() if vars(m).get("gradient_checkpointing") is True]
+    switched = [
+        m for root in components for _, m in modules_under(root) if vars(m).get("gradient_checkpointing") is True
+    ]
     try:
         for module in switched:
             vars(module)["gradient_checkpointing"] = False

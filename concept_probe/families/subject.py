@@ -13,13 +13,14 @@ from transformers.pytorch_utils import Conv1D
 
 from concept_probe.families.identity import reading_stamp, refuse_other_tokenizers, switched
 from concept_probe.families.kept_hash import KeptHash, identity_of
-from concept_probe.families.parts import check_parts, leave_training, unwrapped
+from concept_probe.families.parts import check_parts, unwrapped
 from concept_probe.families.reading import Mismatch, ModelSource
 from concept_probe.families.segments import Segment
 from concept_probe.families.state import State, state_of, with_gradients
 from concept_probe.families.text.conditioning import Conditioning
 from concept_probe.families.text.tokens import Tokens
 from concept_probe.families.users import alone
+from concept_probe.families.walk import modules_under, tensors_under
 from concept_probe.families.weights import adapters_on, refuse_composed
 from concept_probe.registry import UnknownName, look_up
 from concept_probe.storage import text_sha256
@@ -135,7 +136,6 @@ class Subject(abc.ABC, Generic[Answers]):
         the subject was made around it, so that a pass would not be one of the model that came in."""
         check_parts(self.name, self.components, self.pipeline)
         refuse_other_tokenizers(self.name, self.tokenizers, self.pipeline)
-        leave_training(self.components)
 
     @property
     def moment(self) -> Moment:
@@ -197,8 +197,7 @@ class Subject(abc.ABC, Generic[Answers]):
 
     def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         for component in sorted(self.components):
-            module = self.components[component]
-            for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            for name, tensor in tensors_under(self.components[component]):
                 if tensor.is_meta:
                     raise ValueError(
                         f"parameter '{component}/{name}' is offloaded (meta device), so nobody knows which weights these "
@@ -214,7 +213,7 @@ class Subject(abc.ABC, Generic[Answers]):
         two equal stamps.
         """
         weights = identity_of(list(self._named_tensors())) or object()
-        modules = [module for root in self.components.values() for module in root.modules()]
+        modules = [module for root in self.components.values() for _, module in modules_under(root)]
         hooks = [key for module in modules for key in (*module._forward_pre_hooks, *module._forward_hooks)]
         told = (*self._told(), *reading_stamp(self.pipeline), *switched(self))
         return self.state.depth, weights, tuple(hooks), *told

@@ -7,6 +7,8 @@ from typing import Any
 from torch import nn
 from torch.nn.utils import parametrize
 
+from concept_probe.families.walk import modules_under
+
 
 def refuse_composed(root: nn.Module, path: str, where: str) -> None:
     """Raise ValueError, with the mend, where the module at `path` of `root` computes with more than its own weight.
@@ -38,15 +40,15 @@ def adapters_on(root: nn.Module) -> list[str]:
     """What decides how adapters in `root` act and stands in no tensor: which are on or fused, and how strong, by place."""
     return [
         f"{path} {module.active_adapters} {module.disable_adapters} {module.merged_adapters} {module.scaling}"
-        for path, module in root.named_modules()
+        for path, module in modules_under(root)
         if base_of(module) is not module and hasattr(module, "scaling")
     ]
 
 
 def base_of(module: Any) -> Any:
     """The module that an adapter of peft stands around; anything else as it is."""
-    base = getattr(module, "base_layer", None)
-    return base if isinstance(base, nn.Module) else module
+    base = module._modules.get("base_layer") if isinstance(module, nn.Module) else None
+    return module if base is None else base
 
 
 def _adapters(module: nn.Module) -> tuple[str, ...]:
