@@ -23,3 +23,8 @@ def pytest_collection():
 def pytest_collection_finish():
     gc.freeze()
     gc.enable()
+
+
+def pytest_unconfigure():
+    """Compiled libraries count what is left of theirs at the end."""
+    gc.unfreeze()

@@ -35,13 +35,15 @@ def largest_index(scores: Sequence[Score]) -> Score | None:
 
 
 def decide(
-    behaviour: Score | None, others: Sequence[Score], losses: Sequence[Score], thresholds: Thresholds = Thresholds()
-) -> Verdict:
+    behaviour: Score | None, others: Sequence[Score], losses: Sequence[Score], thresholds: Thresholds = Thresholds(),
+    *, guarded: bool = False,
+) -> Verdict:  # fmt: skip
     """The verdict.
 
     `behaviour` is the index of prompts that name the concept, `others` every other index that is defined,
     `losses` the shares lost on neighbours and unrelated prompts. A score's `name` says what it is in the
-    reasons.
+    reasons. `guarded` says that no weight was changed: what a guard keeps from showing is there without it, and never
+    erased.
     """
     t = thresholds
     everything = ([behaviour] if behaviour else []) + list(others)
@@ -71,13 +73,18 @@ def decide(
             residual,
         )
     gone, weaker = behaviour.high < t.residual, behaviour.low > t.residual and behaviour.high < t.kept
-    if gone or weaker or (kept and behaviour.high < t.kept):
+    if gone or weaker or ((kept or guarded) and behaviour.high < t.kept):
         first = (
             f"Asked by name, the concept is {'gone' if gone else 'weakened' if weaker else 'gone or weakened'}: "
             f"{_is(behaviour)}."
         )
-        if kept or weaker:
+        if kept or weaker or guarded:
             left = tuple(f"It is still there: {_is(s)}, above {t.residual}." for s in _down(kept))
+            if guarded:
+                left = (
+                    "It is still there: no weight was changed, and without the guard the model is as it was.",
+                    *left,
+                )
             more = tuple(f"{_lost(s)}, which may be more than the {t.damage:.0%} allowed." for s in doubt)
             return Verdict("suppressed", (first, *left, *more), residual)
         if not unsure and not doubt:

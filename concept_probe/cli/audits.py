@@ -233,7 +233,7 @@ def print_verdict(report, folder: Path | None) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
-    from concept_probe.report.format import EVIDENCE_NAMES, VERDICTS, samples, score
+    from concept_probe.report.format import EVIDENCE_NAMES, VERDICTS, left_out, samples, score
     from concept_probe.types.plain_text import shown_plainly
 
     colours = {"erased": "green", "suppressed": "yellow", "undecided": "white", "intact": "red", "damaged": "red"}
@@ -242,7 +242,9 @@ def print_verdict(report, folder: Path | None) -> None:
     for reason in verdict.reasons:
         reasons.add_row("·", reason)
     if verdict.samples_needed is not None:
-        reasons.add_row("·", f"samples needed for a decision: {samples(verdict.samples_needed)}")
+        reasons.add_row("·", f"answers needed for a decision: {samples(verdict.samples_needed)}")
+    if missing := left_out(report):
+        reasons.add_row("·", Text(shown_plainly(f"not measured: {missing}", keep="")))
     head = Text.assemble((verdict.name, f"bold {colours[verdict.name]}"), f"  {VERDICTS[verdict.name]}")
     parts = [head, "", reasons]
     if folder is not None:
