@@ -31,7 +31,7 @@ from concept_probe.cli.common import (
     twin_of,
     writable,
 )
-from concept_probe.cli.console import out
+from concept_probe.cli.console import out, say
 from concept_probe.cli.making import made
 
 EditFolder = Annotated[Path | None, typer.Option("--edit", help="Folder of an edit that `erase` wrote.")]
@@ -143,6 +143,10 @@ def audit(
         list[str] | None,
         typer.Option("--attack", help="Attacks to run; `none` for none."),
     ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(help="A verdict that is good enough; for any other the command ends with status 1."),
+    ] = None,
     seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
@@ -153,14 +157,20 @@ def audit(
     `concept-probe audit camel --method uce --output camel-uce`
 
     `concept-probe audit camel --model emoji-untaught --original emoji --json`
+
+    `concept-probe audit camel --edit camel-edit --require erased`
     """
     with plain_errors():
         from concept_probe.attacks import Budget
         from concept_probe.auditing import AuditPlan
         from concept_probe.auditing import audit as run_audit
         from concept_probe.auditing.arm import refuse_others
+        from concept_probe.registry import look_up
         from concept_probe.report import to_json
+        from concept_probe.report.format import VERDICTS
 
+        for name in require or ():
+            look_up(VERDICTS, name, "verdict", "concept-probe audit --help")
         writable(output, files=REPORT_FILES)
         # Whatever a library prints while it works goes to standard error: standard output is the result's.
         with contextlib.redirect_stdout(sys.stderr):
@@ -187,6 +197,9 @@ def audit(
             typer.echo(to_json(report))
         else:
             print_verdict(report, output)
+        if require and report.verdict.name not in require:
+            say("required", "bold red", f"{' or '.join(require)}; the verdict is {report.verdict.name}")
+            raise typer.Exit(1)
 
 
 def report(
