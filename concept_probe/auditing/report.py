@@ -19,7 +19,7 @@ def report_of(context: Context, gathered: Mapping[EvidenceKind, Evidence], clock
     """The report of an audit whose evidence was `gathered`."""
     evidence = joined_evidence(gathered.values())
     thresholds, before = context.plan.thresholds, context.arms.before.subject
-    others = [index for index in evidence.indices if index is not evidence.direct]
+    others = {kind: [i for i in of.indices if i is not evidence.direct] for kind, of in gathered.items()}
     calibrated = context.has_twin and covered(before.name, thresholds)
     verdict = decide(evidence.direct, others, evidence.losses, thresholds, guarded=context.guarded)
     return Report(

@@ -74,9 +74,9 @@ def test_a_guard_is_never_erased_though_nothing_shows(pictures):
 
 def test_the_verdict_on_a_guard_and_on_an_edit_that_show_the_same():
     nothing = [Score("x", 0, -0.1, 0.1, 24), Score("y", 0, -0.1, 0.1, 24)]
-    assert decide(nothing[0], nothing[1:], []).name == "erased"
-    assert decide(nothing[0], nothing[1:], [], guarded=True).name == "suppressed"
-    assert decide(Score("x", 1, 0.9, 1.1, 24), nothing[1:], [], guarded=True).name == "intact"
+    assert decide(nothing[0], {"recovery": nothing[1:]}, []).name == "erased"
+    assert decide(nothing[0], {"recovery": nothing[1:]}, [], guarded=True).name == "suppressed"
+    assert decide(Score("x", 1, 0.9, 1.1, 24), {"recovery": nothing[1:]}, [], guarded=True).name == "intact"
 
 
 def test_a_control_below_chance_widens_no_gap():
