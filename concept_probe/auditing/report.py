@@ -28,7 +28,7 @@ def report_of(context: Context, gathered: Mapping[EvidenceKind, Evidence], clock
         erasure=_erasure(context),
         verdict=replace(verdict, calibrated=calibrated),
         findings=evidence.findings,
-        indices=largest_of_each({kind: of.indices for kind, of in gathered.items()}),
+        indices=largest_of_each(others, evidence.direct),
         curves=evidence.curves,
         traces=evidence.traces,
         pictures=(*_pictures(context), *evidence.pictures),

@@ -125,9 +125,15 @@ def largest_index(scores: Sequence[Score]) -> Score | None:
     return max(scores, key=lambda s: s.value, default=None)
 
 
-def largest_of_each(scores: Mapping[str, Sequence[Score]]) -> dict[str, Score]:
-    """Of every kind of evidence that has an index, the largest, each drawn towards the mean of its kind."""
-    found = {kind: largest_index(shrunk(values)) for kind, values in scores.items()}
+def largest_of_each(scores: Mapping[str, Sequence[Score]], behaviour: Score | None = None) -> dict[str, Score]:
+    """Of every kind of evidence that has an index, the largest, each drawn towards the mean of its kind.
+
+    `behaviour` is the index of prompts that name the concept: it is compared as it is.
+    """
+    kinds = {kind: shrunk(values) for kind, values in scores.items()}
+    if behaviour is not None:
+        kinds["behaviour"] = (behaviour, *kinds.get("behaviour", ()))
+    found = {kind: largest_index(values) for kind, values in kinds.items()}
     return {kind: score for kind, score in found.items() if score is not None}
 
 
