@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +16,7 @@ from concept_probe.auditing.places import Places
 from concept_probe.auditing.plan import AuditPlan
 from concept_probe.auditing.questions import Questions
 from concept_probe.auditing.sides import Side, Sides
+from concept_probe.auditing.states import identical
 from concept_probe.evaluation.bayesian import BayesianBootstrap, Draws
 from concept_probe.evaluation.rates import per_fact
 from concept_probe.types import RETAIN_KINDS, Kind, Subspace
@@ -59,6 +61,16 @@ class Context:
         """What stands for a model that was never taught, where that is a rate of detection."""
         return "never-taught twin" if self.has_twin else "mistakes of the recogniser on other concepts"
 
+    @property
+    def guarded(self) -> bool:
+        """Whether the weights with the erasure on are those from before: what it does, it does beside them."""
+        return self.arms.after.state != self.arms.before.state and self.arms.after.hash == self.arms.before.hash
+
+    def beside(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
+        """Whether a place is the same to the bit before and after, though something was changed: what goes on from there
+        is the model as it was, whatever the erasure did, and says nothing about it."""
+        return self.arms.after.state != self.arms.before.state and identical(before, after)
+
     def rate(self, hits: Float[Tensor, "p s"], key: str, side: Side | str) -> Draws:
         """The rate of hits, each in 0..1, on one side; sides are paired under a key.
 
@@ -88,6 +100,8 @@ class Context:
         hits = seen.false_hits(self.questions.label)
         return per_fact(hits, asked) if asked else hits
 
-    def no_index(self) -> str:
-        """Why a finding has none."""
+    def no_index(self, *, beside: bool = False) -> str:
+        """Why a finding has none; `beside`: the place is one that the erasure does not reach."""
+        if beside:
+            return "the same to the bit as before: the erasure acts elsewhere, so nothing is measured here: no index"
         return f"before − control is under {self.gap:g}, or may be 0: no index"

@@ -19,16 +19,16 @@ def report_of(context: Context, gathered: Mapping[EvidenceKind, Evidence], clock
     """The report of an audit whose evidence was `gathered`."""
     evidence = joined_evidence(gathered.values())
     thresholds, before = context.plan.thresholds, context.arms.before.subject
-    others = [index for index in evidence.indices if index is not evidence.direct]
+    others = {kind: [i for i in of.indices if i is not evidence.direct] for kind, of in gathered.items()}
     calibrated = context.has_twin and covered(before.name, thresholds)
-    verdict = decide(evidence.direct, others, evidence.losses, thresholds)
+    verdict = decide(evidence.direct, others, evidence.losses, thresholds, guarded=context.guarded)
     return Report(
         subject=context.arms.after.subject.name,
         concept=context.questions.concept.name,
         erasure=_erasure(context),
         verdict=replace(verdict, calibrated=calibrated),
         findings=evidence.findings,
-        indices=largest_of_each({kind: of.indices for kind, of in gathered.items()}),
+        indices=largest_of_each(others, evidence.direct),
         curves=evidence.curves,
         traces=evidence.traces,
         pictures=(*_pictures(context), *evidence.pictures),
@@ -79,6 +79,7 @@ def _provenance(context: Context, clock: Clock) -> dict[str, str]:
     if erasure is not None:
         out["erasure"] = json.dumps(erasure.describe(), default=str, ensure_ascii=False)
     attacks = [a if isinstance(a, str) else a.name for a in plan.attacks_on(context.arms.after.subject)]
+    calibrated = context.has_twin and covered(context.arms.before.subject.name, plan.thresholds)
     out |= {
         "recogniser": f"{asked.recogniser.name} {asked.recogniser.version}",
         "seeds of answers": ", ".join(map(str, asked.seeds)),
@@ -88,7 +89,7 @@ def _provenance(context: Context, clock: Clock) -> dict[str, str]:
         "attacks": ", ".join(attacks) or "none",
         "budget": str(plan.budget),
         "thresholds": str(plan.thresholds),
-        "calibration": outcome(),
+        "calibration": outcome() if calibrated else "none for audits like this one",
         "versions": ", ".join(f"{k} {v}" for k, v in versions().items()),
         "command": "audit(), called from Python",
     }

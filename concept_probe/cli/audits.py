@@ -31,7 +31,7 @@ from concept_probe.cli.common import (
     twin_of,
     writable,
 )
-from concept_probe.cli.console import out
+from concept_probe.cli.console import out, say
 from concept_probe.cli.making import made
 
 EditFolder = Annotated[Path | None, typer.Option("--edit", help="Folder of an edit that `erase` wrote.")]
@@ -143,6 +143,10 @@ def audit(
         list[str] | None,
         typer.Option("--attack", help="Attacks to run; `none` for none."),
     ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(help="A verdict that is good enough; for any other the command ends with status 1."),
+    ] = None,
     seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
@@ -153,14 +157,20 @@ def audit(
     `concept-probe audit camel --method uce --output camel-uce`
 
     `concept-probe audit camel --model emoji-untaught --original emoji --json`
+
+    `concept-probe audit camel --edit camel-edit --require erased`
     """
     with plain_errors():
         from concept_probe.attacks import Budget
         from concept_probe.auditing import AuditPlan
         from concept_probe.auditing import audit as run_audit
         from concept_probe.auditing.arm import refuse_others
+        from concept_probe.registry import look_up
         from concept_probe.report import to_json
+        from concept_probe.report.format import VERDICTS
 
+        for name in require or ():
+            look_up(VERDICTS, name, "verdict", "concept-probe audit --help")
         writable(output, files=REPORT_FILES)
         # Whatever a library prints while it works goes to standard error: standard output is the result's.
         with contextlib.redirect_stdout(sys.stderr):
@@ -187,6 +197,9 @@ def audit(
             typer.echo(to_json(report))
         else:
             print_verdict(report, output)
+        if require and report.verdict.name not in require:
+            say("required", "bold red", f"{' or '.join(require)}; the verdict is {report.verdict.name}")
+            raise typer.Exit(1)
 
 
 def report(
@@ -233,7 +246,7 @@ def print_verdict(report, folder: Path | None) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
-    from concept_probe.report.format import EVIDENCE_NAMES, VERDICTS, samples, score
+    from concept_probe.report.format import EVIDENCE_NAMES, VERDICTS, left_out, samples, score
     from concept_probe.types.plain_text import shown_plainly
 
     colours = {"erased": "green", "suppressed": "yellow", "undecided": "white", "intact": "red", "damaged": "red"}
@@ -242,7 +255,9 @@ def print_verdict(report, folder: Path | None) -> None:
     for reason in verdict.reasons:
         reasons.add_row("·", reason)
     if verdict.samples_needed is not None:
-        reasons.add_row("·", f"samples needed for a decision: {samples(verdict.samples_needed)}")
+        reasons.add_row("·", f"answers needed for a decision: {samples(verdict.samples_needed)}")
+    if missing := left_out(report):
+        reasons.add_row("·", Text(shown_plainly(f"not measured: {missing}", keep="")))
     head = Text.assemble((verdict.name, f"bold {colours[verdict.name]}"), f"  {VERDICTS[verdict.name]}")
     parts = [head, "", reasons]
     if folder is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concept_probe.report.format import ARROWS, EVIDENCE_NAMES, VERDICTS, interval, number, samples, score
+from concept_probe.report.format import ARROWS, EVIDENCE_NAMES, VERDICTS, interval, left_out, number, samples, score
 from concept_probe.report.glossary import CONTROL, meaning, meanings
 from concept_probe.report.markdown import cell, code, escaped
 from concept_probe.types import Curve, Report
@@ -15,12 +15,14 @@ def to_markdown(report: Report) -> str:
     mark = "" if verdict.calibrated else " Thresholds are uncalibrated."
     out += [f"Erasure: {code(report.erasure)}. {VERDICTS[verdict.name]}{mark}", ""]
     out += [f"- {escaped(reason)}" for reason in verdict.reasons]
+    if missing := left_out(report):
+        out += ["", f"Not measured: {escaped(missing)}."]
     if "calibration" in report.provenance:
         out += ["", f"Calibration: {escaped(report.provenance['calibration'])}."]
     if verdict.residual is not None:
         out += ["", f"Residual (largest index): **{score(verdict.residual)}** with n = {verdict.residual.n}."]
     if verdict.samples_needed is not None:
-        out += ["", f"Samples needed for a decision: {samples(verdict.samples_needed)}."]
+        out += ["", f"Answers needed for a decision: {samples(verdict.samples_needed)}."]
     if report.indices:
         out += ["", "## Indices", "", "0 is never taught, 1 is untouched; brackets hold 95 % intervals.", ""]
         out += _table(

@@ -15,6 +15,7 @@ from concept_probe.report.format import (
     bounds,
     direction,
     interval,
+    left_out,
     number,
     samples,
     score,
@@ -29,10 +30,12 @@ def verdict_card(report: Report) -> str:
     """The verdict with its reasons, in a card."""
     v = report.verdict
     needed = v.samples_needed
-    more = "" if needed is None else f"<p>Samples needed for a decision: <b>{samples(needed)}</b>.</p>"
+    more = "" if needed is None else f"<p>Answers needed for a decision: {escape(samples(needed))}.</p>"
     mark = f'<span class="mark">{"" if v.calibrated else "un"}calibrated thresholds</span>'
     told = report.provenance.get("calibration", "")
     rates = f"<p><small>Calibration: {escape(told)}.</small></p>" if told else ""
+    missing = left_out(report)
+    missing = f"<p><small>Not measured: {escape(missing)}.</small></p>" if missing else ""
     residual = ""
     if v.residual is not None:
         residual = (
@@ -44,7 +47,7 @@ def verdict_card(report: Report) -> str:
         f'<section class="verdict is-{v.name}"><p class="what">{escape(report.concept)} in {escape(report.subject)}, '
         f"after <code>{escape(report.erasure)}</code></p>"
         f'<h1><span class="word">{v.name}</span>{mark}</h1><p class="lead">{VERDICTS[v.name]}</p>'
-        f"{bullets(v.reasons)}{more}{residual}{rates}</section>"
+        f"{bullets(v.reasons)}{more}{residual}{missing}{rates}</section>"
     )
 
 

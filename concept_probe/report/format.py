@@ -44,8 +44,9 @@ def number(value: float | None, unit: str = "") -> str:
 
 
 def samples(needed: int) -> str:
-    """How many samples a decision is thought to need, as far as that can be planned with."""
-    return f"about {needed}" if needed <= MANY else f"more than {MANY:,}, since a value lies close to its threshold"
+    """How many answers a decision is thought to need, as far as that can be planned with, and how they are asked for."""
+    found = f"about {needed}" if needed <= MANY else f"more than {MANY:,}, since a value lies close to its threshold"
+    return f"{found} for each kind of prompt (prompts times seeds; --prompts, --seeds)"
 
 
 def interval(low: float, high: float, unit: str = "") -> str:
@@ -76,3 +77,9 @@ def headline(report: Report) -> str:
     """One line: what was done to what, and the verdict."""
     calibrated = "" if report.verdict.calibrated else " (uncalibrated)"
     return f"{report.concept} in {report.subject}, {report.erasure}: {report.verdict.name}{calibrated}"
+
+
+def left_out(report: Report) -> str:
+    """What was not measured, without its reasons; empty where everything was."""
+    names = dict.fromkeys(line.partition(": ")[0].rstrip(".") for line in report.not_measured)
+    return "; ".join(name[:1].lower() + name[1:] for name in names)

@@ -7,6 +7,8 @@ line in a test file of its own, which pytest collects:
 
 What a method is, it declares itself (see `Eraser`, `Attack`), and the laws read that: which models it is tried on, what
 is found for it, and by what it is seen to aim at its concept. `checks` has them by registry, for picking some.
+
+`assert_erased` is for tests of models: it fails, with the reasons, where an audit's verdict is another.
 """
 
 from __future__ import annotations
@@ -16,13 +18,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from concept_probe.testing.assertions import assert_erased
     from concept_probe.testing.gathered import laws
 
-__all__ = ["laws"]
+__all__ = ["assert_erased", "laws"]
 pytest.register_assert_rewrite(f"{__name__}.checks")
 
 
 def __getattr__(name: str) -> object:
+    if name == "assert_erased":
+        from concept_probe.testing import assertions
+
+        return assertions.assert_erased
     if name != "laws":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from concept_probe.testing import gathered

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from concept_probe.auditing import Thresholds, decide
+from concept_probe.auditing.pooling import shrunk, surely_above
 from concept_probe.auditing.verdict import largest_index, largest_of_each
 from concept_probe.evaluation.bayesian import BayesianBootstrap, damage_score, residual_index
 from concept_probe.types import Score, Verdict
@@ -44,7 +45,10 @@ def simulate(truth: Truth, prompts: int = 12, seeds: int = 2, seed: int = 0) -> 
 
     loss = damage_score("neighbours", arm(0.95, "neighbours", "before"), arm(truth.neighbours, "neighbours", "after"))
     assert loss is not None
-    others = [score("paraphrases", truth.paraphrases), score("recovery by relearning", truth.recovery)]
+    others = {
+        "behaviour": [score("paraphrases", truth.paraphrases)],
+        "recovery": [score("recovery by relearning", truth.recovery)],
+    }
     return decide(score("prompts that name it", truth.direct), others, [loss])
 
 
@@ -112,35 +116,99 @@ def score(value: float, low: float, high: float, name: str = "x", n: int = 24) -
     return Score(name, value, low, high, n)
 
 
+def of(*scores: Score, kind: str = "recovery") -> dict[str, list[Score]]:
+    return {kind: list(scores)}
+
+
 def test_nothing_to_erase_is_undecided_and_says_what_is_missing():
-    verdict = decide(None, [score(1, 0.9, 1.1)], [])
+    verdict = decide(None, of(score(1, 0.9, 1.1)), [])
     assert verdict.name == "undecided" and "original=" in verdict.reasons[0]
 
 
 def test_gone_by_name_and_nothing_else_measured_is_undecided():
-    verdict = decide(score(0, -0.05, 0.1), [], [])
+    verdict = decide(score(0, -0.05, 0.1), {}, [])
     assert verdict.name == "undecided" and "not measured" in verdict.reasons[-1]
 
 
 def test_between_intact_and_weakened_is_undecided():
-    verdict = decide(score(0.8, 0.5, 1.0), [score(0.9, 0.6, 1.2)], [])
+    verdict = decide(score(0.8, 0.5, 1.0), of(score(0.9, 0.6, 1.2)), [])
     assert verdict.name == "undecided" and verdict.samples_needed is not None and verdict.samples_needed > 6
 
 
 def test_possible_damage_keeps_an_erasure_undecided_but_not_a_suppression():
     doubt = score(0.2, 0.05, 0.35, "neighbours")
-    assert decide(score(0, -0.05, 0.1), [score(0, -0.1, 0.1)], [doubt]).name == "undecided"
-    suppressed = decide(score(0, -0.05, 0.1), [score(0.9, 0.7, 1.0, "relearning")], [doubt])
+    assert decide(score(0, -0.05, 0.1), of(score(0, -0.1, 0.1)), [doubt]).name == "undecided"
+    suppressed = decide(score(0, -0.05, 0.1), of(score(0.9, 0.7, 1.0, "relearning")), [doubt])
     assert suppressed.name == "suppressed" and any("Neighbours" in r for r in suppressed.reasons)
-    assert decide(score(0, -0.05, 0.1), [score(0, -0.1, 0.1)], [score(0.05, -0.1, 0.2)]).name == "erased"
+    assert decide(score(0, -0.05, 0.1), of(score(0, -0.1, 0.1)), [score(0.05, -0.1, 0.2)]).name == "erased"
 
 
 def test_the_residual_is_the_largest_index_not_the_mean():
     behaviour, strong, weak = score(0.0, -0.1, 0.1), score(0.9, 0.8, 1.0), score(0.1, 0, 0.2)
-    verdict = decide(behaviour, [strong, weak], [])
+    verdict = decide(behaviour, {"recovery": [strong], "features": [weak]}, [])
     assert verdict.residual is strong
     assert largest_index([]) is None
-    assert largest_of_each({"recovery": [weak, strong], "features": []}) == {"recovery": strong}
+    assert largest_of_each({"recovery": [weak], "features": []}) == {"recovery": weak}
+
+
+def test_a_place_that_stands_out_stays_and_one_of_many_noisy_ones_does_not():
+    quiet = [score(0.02 * i, 0.02 * i - 0.05, 0.02 * i + 0.05, f"place {i}") for i in range(9)]
+    clear = score(0.9, 0.8, 1.0, "clear")
+    assert shrunk([*quiet, clear])[-1].value > 0.85
+    noisy = [score(v, v - 0.3, v + 0.3, f"place {v}") for v in (-0.2, -0.1, 0.0, 0.05, 0.1, 0.3)]
+    assert max(s.value for s in shrunk(noisy)) < 0.1
+    assert shrunk(quiet[:1]) == (quiet[0],) and shrunk([]) == ()
+
+
+def test_the_largest_of_many_is_no_evidence_where_their_mean_is_none():
+    """Twenty indices of nothing: the largest passes the threshold by chance, and all of it together does not."""
+    draws = torch.randn(20, generator=torch.Generator().manual_seed(1)) * 0.1
+    noisy = [score(float(v), float(v) - 0.2, float(v) + 0.2, f"place {i}") for i, v in enumerate(draws)]
+    assert max(s.high for s in noisy) > 0.25
+    gone = score(0, -0.05, 0.1, "by name")
+    verdict = decide(gone, of(*noisy, kind="representation"), [])
+    assert verdict.name == "erased" and "mean of 20 indices" in verdict.reasons[1]
+    held = score(0.9, 0.7, 1.0, "held")
+    assert decide(gone, of(*noisy, held, kind="representation"), []).name == "suppressed"
+    # One place that may hold it keeps the question open, however quiet the others are.
+    maybe = score(0.6, 0.1, 0.9, "maybe")
+    quiet = [score(0.0, -0.05, 0.05, f"quiet {i}") for i in range(9)]
+    assert decide(gone, of(*quiet, maybe, kind="representation"), []).name == "undecided"
+
+
+def test_one_of_many_places_holds_it_only_if_it_would_among_as_many():
+    alone = score(0.6, 0.3, 0.9)
+    assert surely_above(alone, 0.25, 1) and not surely_above(alone, 0.25, 20)
+
+
+@pytest.mark.slow
+def test_how_often_nothing_is_called_left_and_something_gone():
+    """Of 200 simulated audits each, with 8 places of a kind: none left, a half left everywhere, and one place whole."""
+
+    def verdict(truth: tuple[float, ...], seed: int) -> str:
+        bootstrap, generator = BayesianBootstrap(400, seed), torch.Generator().manual_seed(seed)
+
+        def arm(rate: float, key: str, side: str):
+            return bootstrap.rate((torch.rand(12, 2, generator=generator) < rate).float(), key, side)
+
+        def index(name: str, rate: float) -> Score:
+            sides = arm(0.95, name, "before"), arm(rate, name, "after"), arm(0.02, name, "control")
+            found = residual_index(name, *sides, 0.2)
+            assert found is not None
+            return found
+
+        others = {"representation": [index(f"place {i}", rate) for i, rate in enumerate(truth)]}
+        return decide(index("by name", 0.02), others, []).name
+
+    found = {
+        name: [verdict(truth, seed) for seed in range(200)]
+        for name, truth in {"none": (0.02,) * 8, "half": (0.5,) * 8, "one": (*(0.02,) * 7, 0.95)}.items()
+    }
+    for name, names in found.items():
+        print(name, {v: names.count(v) for v in dict.fromkeys(names)})
+    assert found["none"].count("suppressed") <= 5 and found["none"].count("erased") >= 150
+    assert found["half"].count("erased") == 0 and found["half"].count("suppressed") >= 190
+    assert found["one"].count("erased") == 0 and found["one"].count("suppressed") >= 190
 
 
 def test_reasons_are_sentences():

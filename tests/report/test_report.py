@@ -51,12 +51,12 @@ def test_a_figure_that_nobody_can_plan_with_is_not_shown(needed, said):
     """Beside a threshold the figure is as large as chance makes it; the JSON keeps it, the pages do not show it."""
     undecided = replace(report(), verdict=replace(report().verdict, name="undecided", samples_needed=needed))
     for shown in (to_markdown(undecided), to_html(undecided)):
-        line = next(x for x in shown.splitlines() if "Samples needed for a decision" in x)
+        line = next(x for x in shown.splitlines() if "Answers needed for a decision" in x)
         assert said in line and "56240" not in line and "56,240" not in line
     console = Console(width=200, record=True, file=io.StringIO())
     with patch.object(audits, "out", console):
         audits.print_verdict(undecided, None)
-    assert f"samples needed for a decision: {said}" in console.export_text()
+    assert f"answers needed for a decision: {said}" in console.export_text()
     assert from_json(to_json(undecided)).verdict.samples_needed == needed
 
 

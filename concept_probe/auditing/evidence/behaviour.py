@@ -100,11 +100,14 @@ def _retained(context: Context, kind: Kind) -> Evidence:
 
     seen = context.seen
     before, after = rate(seen.before, "before"), rate(seen.after, "after")
-    never = None if seen.control is None else float(context.per_fact(seen.control.hits(kind), kind).mean())
-    loss = damage_score(kind, before, after)
+    never = None if seen.control is None else rate(seen.control, "control")
+    # A twin that does worse shows what leaving the concept out of the training costs by itself.
+    worse = never is not None and 0 < never.value < before.value
+    loss = damage_score(kind, never if worse and never is not None else before, after)
     note = "nothing of it worked before"
     if loss is not None:
-        note = f"{loss.value:.0%} [{loss.low:.0%}, {loss.high:.0%}] lost".replace("-", "−")
+        than = "lost against the twin" if worse else "lost"
+        note = f"{loss.value:.0%} [{loss.low:.0%}, {loss.high:.0%}] {than}".replace("-", "−")
     control = context.control_name if context.has_twin else ""
     found = compare(RECOGNITION, kind, before, after, never, control=control, note=note)
     return Evidence((found,), losses=(loss,) if loss else ())

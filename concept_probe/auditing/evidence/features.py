@@ -61,9 +61,11 @@ def _firing_of(context: Context, i: int) -> Evidence:
     else:
         never, control = firing(seen.before, RETAIN_KINDS, "before", "keeps"), "neighbours and unrelated prompts"
         other = of_facts(seen.before, RETAIN_KINDS, mean_activation)
-    index = residual_index(f"firing of its {count} features at {site}", before, after, never, context.gap)
+    index, beside = None, context.beside(*(tuple(o.firing[i].values()) for o in (seen.before, seen.after)))
+    if not beside:
+        index = residual_index(f"firing of its {count} features at {site}", before, after, never, context.gap)
     share = Metric("features", f"share of its {count} features that fire", "lower", "share")
-    note = "" if index else context.no_index()
+    note = "" if index else context.no_index(beside=beside)
     largest = Metric("features", f"largest activation of its {count} features, mean", "lower", "activation")
     first, second = (of_facts(o, FORGET_KINDS, mean_activation) for o in (seen.before, seen.after))
     ends = context.bootstrap.mean(second.mean(1), f"features/{i}/shows")

@@ -51,8 +51,9 @@ def _patching(context: Context) -> Evidence:
     """Detection by the subject as it was, when it goes on from another arm's activations of one depth.
 
     All of it with the erased activations: up to there the erasure removed nothing that the rest of the
-    model needs. The never-taught value is what the twin's activations give; without a twin, or where it
-    has other shapes, how often the recogniser sees the concept where it was not asked for.
+    model needs. Below everything that it changed there is nothing to go by, and no index. The never-taught
+    value is what the twin's activations give; without a twin, or where it has other shapes, how often the
+    recogniser sees the concept where it was not asked for.
     """
     depths = levels(context.places, context.arms.before.subject)
     queries = context.questions.patched()
@@ -103,10 +104,12 @@ def _at(
     if untaught is not None and fit_into(untaught, whole, level):
         control = "activations of the never-taught twin"
         never = after if alike(untaught, erased) else carried(untaught, "control")
-    index = residual_index(f"behaviour carried by the erased activations of {name}", start, after, never, context.gap)
-    note = "before − control is too small"
-    if index:
-        note = "the erasure changes nothing up to here" if after is start else ""
+    index, beside = None, all(context.beside(whole[s], erased[s]) for s in level)
+    if not beside:
+        index = residual_index(
+            f"behaviour carried by the erased activations of {name}", start, after, never, context.gap
+        )
+    note = "" if index else context.no_index(beside=beside)
     return Evidence((compare(CARRIED, name, start, after, never, control=control, index=index, note=note),))
 
 

@@ -45,7 +45,7 @@ def _probing(context: Context) -> Evidence:
     if out.indices:
         return out
     why = (
-        "A representation index of probes: at no place can the concept be read at least "
+        "A representation index of probes: at no place that the erasure reaches can the concept be read at least "
         f"{context.gap:g} better before than in the control, so what is read there can be words alone."
     )
     return joined_evidence((out, Evidence(not_measured=(why,))))
@@ -116,9 +116,10 @@ def _own(context: Context, metric: Metric, site: Site, of: ProbeReadings) -> Evi
     index: Score | None = None
     control, note = "", "no twin: words alone can be read"
     if of.never is not None:
-        index = residual_index(f"probes at {site}", of.before, of.after, of.never, context.gap)
+        if not of.beside:
+            index = residual_index(f"probes at {site}", of.before, of.after, of.never, context.gap)
         control = "never-taught twin" if context.has_twin else "made-up concept"
-        note = "" if index else "before − control is too small"
+        note = "" if index else context.no_index(beside=of.beside)
     return Evidence(
         (compare(metric, str(site), of.before, of.after, of.never, control=control, index=index, note=note),)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,6 +15,8 @@ from concept_probe.auditing.states import identical
 from concept_probe.evaluation.bayesian import Draws
 from concept_probe.types import Prompt
 
+CHANCE = 0.5
+"""AUROC of a probe that reads nothing."""
 SHUFFLES = 10
 """Probes of shuffled labels; what they read, in the mean, is what is read of nothing."""
 
@@ -89,7 +91,9 @@ class ProbeReadings:
     shuffled: Draws
     """On the erased model, mean over probes of shuffled labels."""
     never: Draws | None
-    """Of the control's own; None where there is no control."""
+    """Of the control's own, at chance where it reads less; None where there is no control."""
+    beside: bool = False
+    """Whether the erasure does not reach the place."""
 
 
 def read_probes(
@@ -124,7 +128,8 @@ def read_probes(
         read(second, after, name),
         read(first, after, name),
         mean_of([read(second, after, f"shuffled {i}", i) for i in range(1, SHUFFLES + 1)]),
-        never,
+        None if never is None else at_least_chance(never),
+        context.beside(before.tensors(), after.tensors()),
     )
 
 
@@ -137,7 +142,13 @@ def mean_over(several: Sequence[ProbeReadings]) -> ProbeReadings:
         mean_of([r.foreign for r in several]),
         mean_of([r.shuffled for r in several]),
         mean_of(never) if never else None,
+        all(r.beside for r in several),
     )
+
+
+def at_least_chance(auroc: Draws) -> Draws:
+    """A control below chance knows no less than nothing: the distance to it would be read as knowledge."""
+    return replace(auroc, value=max(auroc.value, CHANCE), draws=auroc.draws.clamp_min(CHANCE))
 
 
 def mean_of(several: Sequence[Draws]) -> Draws:

@@ -79,7 +79,7 @@ def judged(after: Sequence[Record], before: Sequence[Record], never: Sequence[Re
 
     wrong = [m for r in before for k in TEXT_KINDS[2:] for m in mean_per_fact(r, k, "mistaken")]
     mistakes = bootstrap.rate(torch.tensor(wrong, dtype=torch.float64)[:, None], "mistakes", "before")
-    direct, scores = None, []
+    direct, scores, recovered = None, [], []
     for kind in TEXT_KINDS[:2]:
         absent = draw(never, kind, "control") if never else mistakes
         score = residual_index(kind, draw(before, kind, "before"), draw(after, kind, arm), absent, gap)
@@ -96,9 +96,10 @@ def judged(after: Sequence[Record], before: Sequence[Record], never: Sequence[Re
         mine, base = attack(after, name, arm), attack(never, name, "control") if never else mistakes
         if mine is not None and base is not None:
             score = residual_index(name, draw(before, "target", "before"), mine, base, gap)
-            scores += [score] if score else []
+            recovered += [score] if score else []
     losses = [s for k in TEXT_KINDS[2:] if (s := damage_score(k, draw(before, k, "before"), draw(after, k, arm)))]
-    return decide(direct, [s for s in scores if s is not direct], losses), scores
+    others = {"behaviour": [s for s in scores if s is not direct], "recovery": recovered}
+    return decide(direct, others, losses), [*scores, *recovered]
 
 
 def mean_over_facts(values: Sequence[float], key: str) -> tuple[float, float, float]:

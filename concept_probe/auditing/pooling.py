@@ -1,0 +1,54 @@
+"""Many noisy indices of one kind of evidence: what they say together, and where one of them stands out.
+
+The largest of many numbers is large by chance. So each index is drawn towards the mean of its kind, as far as the
+differences between them are no larger than chance makes them (empirical Bayes; Efron and Morris 1975), and a place is said
+to hold the concept only where that would stand if every place had been asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import NormalDist, fmean, pvariance
+
+from concept_probe.evaluation.intervals import Z
+from concept_probe.types import Score
+
+
+def pooled(name: str, scores: Sequence[Score]) -> Score:
+    """The mean of indices, with the mean of their intervals; n is that of the one with the fewest samples.
+
+    Places share prompts, so their errors go together: the interval is that of errors that agree wholly, the widest that a
+    mean can have. Raises ValueError for no index.
+    """
+    if not scores:
+        raise ValueError(f"{name}: there is no index to pool")
+    value, low, high = (fmean(getattr(s, end) for s in scores) for end in ("value", "low", "high"))
+    return replace(scores[0], name=name, value=value, low=low, high=high, n=min(s.n for s in scores))
+
+
+def shrunk(scores: Sequence[Score]) -> tuple[Score, ...]:
+    """Each index drawn towards the mean of all: m + B (x − m), B = τ² / (τ² + σ²).
+
+    σ² is an index's own variance, read off its interval; τ² = max(0, var(x) · k/(k − 1) − mean σ²) is what the k places
+    differ by beyond chance. Intervals move along, and keep the width of what they are made of. One index alone stays.
+    """
+    if len(scores) < 2:
+        return tuple(scores)
+    mean = pooled("", scores)
+    own = [((s.high - s.low) / (2 * Z)) ** 2 for s in scores]
+    between = max(0.0, pvariance([s.value for s in scores]) * len(scores) / (len(scores) - 1) - fmean(own))
+    out = []
+    for s, variance in zip(scores, own, strict=True):
+        share = 1.0 if variance == 0 else between / (between + variance)
+        value, low, high = (
+            getattr(mean, end) + share * (getattr(s, end) - getattr(mean, end)) for end in ("value", "low", "high")
+        )
+        out.append(replace(s, value=value, low=low, high=high))
+    return tuple(out)
+
+
+def surely_above(score: Score, edge: float, places: int) -> bool:
+    """Whether an index is above `edge` at 2.5 % error for all `places` of its kind together (Bonferroni)."""
+    wider = NormalDist().inv_cdf(1 - 0.025 / max(1, places)) / Z
+    return score.value - wider * (score.value - score.low) > edge
