@@ -75,6 +75,7 @@ def test_an_epoch_gives_the_rows_of_a_store(family, role):
     assert hooks(subject) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [None, ("content", "eos")])
 def test_the_same_bits_come_again_from_any_start(subject, kinds):
     site = subject.sites("text_stream")[0]
@@ -130,6 +131,7 @@ def test_rows_of_one_prompt_are_spread(subject):
     assert len(marks) > 60 and prompts_per_batch.mean() > 20  # two prompts, as the subject gives them
 
 
+@pytest.mark.slow
 def test_joint_rows_are_the_same_rows(subject):
     one, two = subject.sites("cross_key")[0], subject.sites("cross_value")[0]
     rows = Live(subject, QUERIES, sites=[one, two], rows=800, sampling=SAMPLING)
@@ -159,6 +161,7 @@ def test_the_size_of_a_pass_changes_no_row(subject):
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_closing_or_failing_leaves_no_hook(subject):
     site = subject.sites("cross_out")[0]
     draw = Live(subject, QUERIES, sites=[site], rows=4000, sampling=SAMPLING).batches(site, 20)

@@ -173,6 +173,7 @@ def test_a_folder_of_something_else_is_left_alone(subject, tmp_path):
         Activations.open(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_failing_run_is_continued_from_the_last_whole_batch(subject, tmp_path):
     queries = [Query(p, i) for i, p in enumerate(PROMPTS[:9])]
     options = {"roles": ["cross_out"], "sampling": Sampling(steps=2, batch=3), "options": CaptureOptions(shard_rows=40)}

@@ -215,6 +215,7 @@ def test_a_placeholder_of_several_tokens_gives_way_to_words_of_one():
             EmbeddingInversion(tiny_recogniser(), SAMPLING, tokens=tokens)(subject, concept, Budget(queries=4))
 
 
+@pytest.mark.slow
 def test_inversion_lowers_the_loss_that_it_descends(monkeypatch):
     subject, concept = tiny_sd(), tiny_concept()
     losses = []

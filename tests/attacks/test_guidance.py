@@ -63,6 +63,7 @@ def test_a_guided_step_moves_the_predicted_picture_by_the_stated_length_and_up_t
     assert (torch.cosine_similarity(moved, z.grad.flatten(1)) > 0.99).all()
 
 
+@pytest.mark.slow
 @models
 def test_batches_change_nothing_and_each_picture_is_led_to_its_own_label(make):
     subject = make()

@@ -132,6 +132,7 @@ def test_shares_are_projected_to_the_nearest_point_of_the_simplex():
     assert (torch.cdist(x, others).min(1).values >= (x - near).norm(dim=1) - 1e-9).all()
 
 
+@pytest.mark.slow
 def test_words_before_a_blocked_name_change_nothing():
     """The guard reads such a prompt as the anchor, whatever stands before: every picture is the anchor's."""
     subject = tiny_sd()
@@ -151,6 +152,7 @@ def test_the_words_nearest_to_words_are_themselves(make):
     assert torch.equal(nearest_words(vocabulary, {site: 3 * t[ids] for site, t in vocabulary.tables.items()}), ids)
 
 
+@pytest.mark.slow
 @models
 def test_a_bred_prompt_is_read_nearer_to_the_goal_than_the_best_of_as_many_random_ones(make):
     subject = make()

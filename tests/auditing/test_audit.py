@@ -99,6 +99,7 @@ def test_a_model_that_an_edit_broke_is_damaged(world):
     assert any("lost" in r for r in report.verdict.reasons)
 
 
+@pytest.mark.slow
 def test_every_kind_of_evidence_is_there_or_said_to_be_missing(world):
     made, subject, *_ = world
     report = run(world, Blocklist()(subject, made))
@@ -206,6 +207,7 @@ def test_an_attack_that_breaks_down_on_the_control_alone_is_reported_too(world, 
     assert any(f.metric == "success of paraphrases" for f in report.findings)
 
 
+@pytest.mark.slow
 def test_a_concept_without_pictures_skips_the_attacks_that_need_them(world):
     made, subject, twin, cache = world
     report = Auditor(PLAN, cache)(subject, None, replace(made, examples=None), twin=twin, recogniser=Reader())
@@ -224,6 +226,7 @@ def test_an_unknown_attack_is_named(world):
         run(world, None, attacks=("relerning",))
 
 
+@pytest.mark.slow
 def test_an_erasure_that_does_not_clean_up_is_found_out(world):
     _made, subject, *_ = world
 
@@ -252,6 +255,7 @@ def test_an_erasure_that_does_not_clean_up_is_found_out(world):
         parameter.data = kept
 
 
+@pytest.mark.slow
 def test_an_attack_that_leaves_a_checkpoint_changed_is_found_out(world):
     """The checkpoint is neither the original nor the twin, and is hashed again all the same."""
     made, subject, twin, cache = world

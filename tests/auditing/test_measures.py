@@ -88,6 +88,7 @@ def test_levels_pair_the_encoders_by_depth(make):
     assert all(s.path.endswith(f"layers.{i}") for i, of in enumerate(depths) for s in of)
 
 
+@pytest.mark.slow
 def test_states_of_a_subject_put_into_itself_change_no_picture_and_those_of_another_prompt_give_its_picture():
     subject = tiny_sd()
     site = subject.sites("text_stream")[-1]

@@ -13,6 +13,7 @@ from tests.auditing.known import Known, Reader, concept
 from tests.bench.cases import grid, sweep
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_counted(tmp_path):
     asked = sweep(tmp_path, grid(seeds=(0, 1)))
     found = estimate_sweep(asked)

@@ -33,6 +33,7 @@ def test_every_cell_has_one_row(finished):
     assert len(rows) == 4 * 2 and len({r.key for r in rows}) == 8
 
 
+@pytest.mark.slow
 def test_the_untouched_subject_is_before_and_after_alike_and_moved_no_pixel(finished):
     values = value(finished[1], UNTOUCHED)
     assert values["before"] == values["after"]

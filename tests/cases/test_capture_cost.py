@@ -54,6 +54,7 @@ def test_prompts_are_written_at_the_beginning_and_at_the_end_alone(subject, tmp_
     assert written == [False, True] and not (tmp_path / JOURNAL).exists()
 
 
+@pytest.mark.slow
 def test_what_was_cut_off_ends_as_if_it_had_not_been(subject, tmp_path):
     store(subject, tmp_path / "whole")
     cut_off(subject, tmp_path / "cut", 5)

@@ -43,6 +43,7 @@ def test_an_autoencoder_that_overflows_in_float16_runs_in_float32_at_both_ends()
     assert subject.stamp() == before and pipeline.vae.dtype == torch.float16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fuse", [False, True])
 def test_a_weight_under_an_adapter_is_neither_edited_nor_read(fuse):
     pipeline = tiny_sd().pipeline
@@ -99,6 +100,7 @@ def test_data_parallelism_is_looked_through():
     assert subject.sites("resid") == plain.sites("resid") and subject.weight_hash() == plain.weight_hash()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [torch.nn.utils.weight_norm, torch.nn.utils.parametrizations.weight_norm])
 @pytest.mark.filterwarnings("ignore:.*weight_norm")
 def test_a_weight_that_is_made_from_others_is_not_edited(norm):

@@ -70,6 +70,7 @@ def test_a_pipeline_with_the_adapter_draws_what_the_edited_model_draws(exported)
     assert (wanted - base).abs().max() > 0.05
 
 
+@pytest.mark.slow
 def test_peft_reads_each_component_convolutions_included(exported):
     make, edit, folder = exported
     subject = make()

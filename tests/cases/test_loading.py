@@ -70,6 +70,7 @@ def test_a_model_that_the_library_knows_is_read_by_the_library(folder):
     assert not (place / "ran").exists()
 
 
+@pytest.mark.slow
 def test_the_only_variant_is_taken_and_the_one_without_a_name_goes_first(tmp_path):
     subject = tiny_sd()
     subject.pipeline.to(torch.float16).save_pretrained(tmp_path, variant="fp16")

@@ -62,6 +62,7 @@ def test_a_set_is_loaded_by_the_names_of_its_folders(name, path, llama, tmp_path
     assert sae.site == Site("model", path) and sae.site in llama.sites("resid") + llama.sites("mlp_out")
 
 
+@pytest.mark.slow
 def test_paths_inside_a_denoiser_may_lack_their_component(tmp_path):
     sd = TINY_MODELS["sd"]()
     site = sd.sites("block_out")[0]

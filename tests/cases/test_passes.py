@@ -69,6 +69,7 @@ def test_a_warm_up_has_as_many_passes_as_published_where_a_timestep_is_repeated(
     assert warm == [t > 0.86 * heun[0] for t in heun]
 
 
+@pytest.mark.slow
 def test_a_warm_up_ends_where_it_should_in_a_picture():
     subject = subject_with("PNDMScheduler")
     plain, sampling = [], Sampling(steps=10, guidance=3.0)

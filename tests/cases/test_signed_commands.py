@@ -54,6 +54,7 @@ def test_the_verb_and_its_own_arguments_are_told(given: str, kept: str, monkeypa
     assert words[:2] == expected[:2] and sorted(words) == sorted(expected)
 
 
+@pytest.mark.slow
 def test_a_report_made_from_python_tells_no_arguments_of_the_program(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "argv", ["/home/anna/study.py", "--hf-token", "hf_secret"])
     plan = AuditPlan(prompts=2, seeds=(0,), sampling=Sampling(steps=2), attacks=(), resamples=100, budget=Budget(0, 0))

@@ -39,6 +39,7 @@ class Counts:
         return torch.eye(3)[(torch.arange(len(images)) + 1) % 2]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:chosen", "ignore:.*counts for nothing")
 def test_a_screening_makes_as_many_answers_as_are_asked_for():
     subject, counts = tiny_sd(), {}

@@ -70,6 +70,7 @@ def told(made) -> list[str]:
     return [str(w.message) for w in said if "select" in str(w.message) or "chosen" in str(w.message)]
 
 
+@pytest.mark.slow
 def test_a_made_erasure_says_how_far_it_moves_both(subject):
     edit = erase(Uce(policy="subject", sources=("target",)), subject, CONCEPT)
     effect = edit.made_by["effect"]

@@ -44,6 +44,7 @@ def fused() -> UNetSubject:
     return adopt(pipeline, "fused")
 
 
+@pytest.mark.slow
 def test_fused_projections_are_named_wherever_they_are_passed_over(fused: UNetSubject):
     mend = r"attn2.to_v.*are fused.*unfuse_qkv_projections\(\)"
     with pytest.raises(ValueError, match=mend):
@@ -135,6 +136,7 @@ def test_compiled_parts_run_as_they_are_written(part: str, how: str):
         assert changed != before if part == "model" else not torch.equal(cast(Any, changed), cast(Any, before))
 
 
+@pytest.mark.slow
 def test_a_compiled_part_inside_is_refused_by_name():
     pipeline = tiny_sd().pipeline
     pipeline.unet.mid_block = torch.compile(pipeline.unet.mid_block, backend="eager")

@@ -39,6 +39,7 @@ def small_edit(subject):
     return Edit("probe", "cat", {f"{site.component}/{site.path}:weight": shift}, subject.weight_hash())
 
 
+@pytest.mark.slow
 def test_a_guard_of_other_weights_is_refused_unless_it_is_meant(guard, other):
     before = other.generate(*DRAWN)
     with pytest.raises(WrongBase, match=SAID), guard.on(other):
@@ -50,6 +51,7 @@ def test_a_guard_of_other_weights_is_refused_unless_it_is_meant(guard, other):
     assert meant.describe()["made_by"]["moved_from"] == guard.base_hash
 
 
+@pytest.mark.slow
 def test_edits_that_are_on_leave_a_subject_its_own(guard, subject):
     edit = small_edit(subject)
     with edit.on(subject), guard.on(subject):

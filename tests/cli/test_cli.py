@@ -112,6 +112,7 @@ def test_an_interruption_is_said_in_words(tmp_path, monkeypatch):
     assert shown.exit_code == 130 and "interrupted" in shown.output and "Traceback" not in shown.output
 
 
+@pytest.mark.slow
 def test_a_warning_is_one_line_without_its_source(tmp_path):
     (tmp_path / "prompts.txt").write_text("camel " * 60 + "\n" + "zebra " * 60 + "\n")
     shown = call("capture", "--output", str(tmp_path / "x"), "--prompt-file", str(tmp_path / "prompts.txt"))

@@ -16,6 +16,7 @@ def looks():
     return detect.recogniser("emoji")
 
 
+@pytest.mark.slow
 def test_the_recogniser_names_every_icon(looks):
     pictures = (icons().flatten(0, 1) + 1) / 2
     seen = looks.probabilities(pictures).argmax(-1).view(len(STYLES), len(objects()))
@@ -23,6 +24,7 @@ def test_the_recogniser_names_every_icon(looks):
     assert right > 0.99
 
 
+@pytest.mark.slow
 def test_the_recogniser_names_styles():
     pictures = (icons().flatten(0, 1) + 1) / 2
     seen = detect.recogniser("emoji-style").probabilities(pictures).argmax(-1).view(len(STYLES), len(objects()))

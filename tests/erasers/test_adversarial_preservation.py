@@ -52,6 +52,7 @@ def by_hand(subject, edit: Edit, one: Prompt, steps: list[int], seed: int) -> fl
     return total / len(steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", DIFFUSION)
 def test_the_harm_of_each_candidate_is_that_on_its_own_walk(family):
     subject = DIFFUSION[family]()

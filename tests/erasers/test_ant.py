@@ -139,6 +139,7 @@ def test_an_edit_moves_no_more_than_its_share():
     assert all((delta.values != 0).float().mean() > 0.9 for delta in every.deltas.values() if isinstance(delta, Shift))
 
 
+@pytest.mark.slow
 def test_bad_input_is_refused_and_changes_nothing(monkeypatch):
     subject = tiny_sd()
     weights = subject.weight_hash()

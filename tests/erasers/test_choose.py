@@ -157,6 +157,7 @@ def test_vectors_are_chosen_only_if_matched_random_ones_do_less(role: str):
         assert choose_vectors(subject, CONCEPT, recogniser=Cats(torch.zeros(1)), **options) is None
 
 
+@pytest.mark.slow
 def test_vectors_that_pictures_need_are_chosen_with_what_they_were_made_from():
     subject = planted()
     tested = replace(panel(CONCEPT, split="fit", images=9), forget_lists=())

@@ -125,6 +125,7 @@ def test_the_critic_learns_to_tell_them_apart_and_the_student_to_fool_it(family)
     assert all(torch.equal(x, y) for x, y in zip(moved, game.critic.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_the_target_is_led_to_its_anchor_and_the_weights_are_back():
     subject = tiny_sd()
     weights = subject.weight_hash()

@@ -234,6 +234,7 @@ def test_altered_and_missing_files_are_named(tmp_path):
         Edit.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_no_pickle_and_no_leftovers_on_disk(tmp_path):
     low_rank(tiny_sd()).save(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["edit.json", "edit.safetensors"]

@@ -29,6 +29,7 @@ def subject(request):
     return request.param()
 
 
+@pytest.mark.slow
 def test_each_block_answers_its_own_stream_as_that_of_the_destination(subject):
     method = Uce(**FREE)
     groups = gather(subject, CONCEPT, method, "uce")

@@ -99,6 +99,7 @@ def test_the_prediction_is_replaced_where_patches_of_the_same_pass_were_seen():
     torch.testing.assert_close(after[2:, :, :corner, :corner], before[:2, :, :corner, :corner], atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_patches_that_were_seen_are_replaced_though_another_guard_asks_meanwhile():
     subject = tiny_sd()
     site, out = subject.sites("cross_out")[0], subject.sites("denoiser_out")[0]

@@ -115,6 +115,7 @@ def test_a_term_of_a_methods_own_is_added_to_the_lessons():
         assert losses[-1] < losses[0] and float(pupil.trained[addresses[0]].square().sum()) < size
 
 
+@pytest.mark.slow
 def test_fresh_walks_are_the_students_and_goals_the_frozen_subjects():
     subject, asked = tiny_sd(), []
 
@@ -142,6 +143,7 @@ def test_a_loss_that_is_no_number_is_refused_and_the_weights_are_back():
     assert subject.weight_hash() == weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", DIFFUSION)
 def test_adapters_do_what_the_edit_made_of_them_does(family):
     subject = DIFFUSION[family]()
@@ -162,6 +164,7 @@ def test_adapters_do_what_the_edit_made_of_them_does(family):
     assert not torch.allclose(during, before, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_membrane_exports_as_an_adapter_that_peft_loads(tmp_path):
     import copy
 
@@ -176,6 +179,7 @@ def test_a_membrane_exports_as_an_adapter_that_peft_loads(tmp_path):
             torch.testing.assert_close(weight, subject.components["unet"].get_parameter(name), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_bottlenecks_write_nothing_before_training_and_their_formula_after():
     subject = tiny_sd()
     guard = Receler(training=Training(steps=6, pictures=1, sampling=SAMPLING, adversary=1))(subject, CONCEPT)
@@ -190,6 +194,7 @@ def test_bottlenecks_write_nothing_before_training_and_their_formula_after():
     assert set(guard.actions) == set(subject.sites("cross_out"))
 
 
+@pytest.mark.slow
 def test_the_text_encoders_layers_are_trained_and_their_embeddings_are_not():
     subject = tiny_sdxl()
     edit = AdvUnlearn(training=Training(steps=2, pictures=1, sampling=SAMPLING, adversary=1))(subject, CONCEPT)

@@ -72,6 +72,7 @@ def test_both_branches_are_mixed_by_the_formula(family, threshold, w):
     torch.testing.assert_close(mixed, w * base + (1 - w) * adapted, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_where_the_concept_is_not_found_a_weight_of_one_changes_no_bit():
     subject = tiny_sd()
     before = subject.generate(QUERIES, SAMPLING)
@@ -174,6 +175,7 @@ def test_the_threshold_is_what_divides_the_select_prompts():
     assert not any(hook for m in subject.components["unet"].modules() for hook in m._forward_hooks)
 
 
+@pytest.mark.slow
 def test_bad_input_is_refused_and_changes_nothing():
     subject = tiny_sd()
     weights = subject.weight_hash()

@@ -45,6 +45,7 @@ def test_coverage_of_a_rate(rate, prompts, seeds):
     assert 0.89 <= covered(300, rate, draw) <= 1
 
 
+@pytest.mark.slow
 def test_coverage_where_the_seeds_of_a_prompt_agree():
     """Each prompt has a rate of its own; taking its seeds for independent would make intervals too short."""
     generator, truth = torch.Generator().manual_seed(5), 0.5
@@ -61,6 +62,7 @@ def test_coverage_where_the_seeds_of_a_prompt_agree():
     assert covered(300, truth, flat) < 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truth", [0.0, 0.5, 1.0])
 def test_coverage_of_an_index(truth):
     generator = torch.Generator().manual_seed(11)

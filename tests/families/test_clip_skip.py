@@ -71,6 +71,7 @@ def test_what_can_not_be_left_out_is_refused():
         adopt(pipeline, "x", clip_skip=1)
 
 
+@pytest.mark.slow
 def test_how_strong_adapters_act_is_part_of_the_hash_and_of_the_stamp():
     subject = adopt(PIPELINES["SD with LoRA"].make(), "adapted")
     sampling, query = Sampling(steps=1), [Query(PROMPTS[0])]

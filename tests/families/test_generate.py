@@ -73,6 +73,7 @@ def test_neither_batch_size_nor_order_matters(subject):
     assert not torch.allclose(whole[0], whole[2], atol=1e-3)  # one prompt, two seeds
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_same_bits_and_leaves_the_scheduler_alone(subject):
     before = dict(vars(subject.pipeline.scheduler))
     first = subject.generate(QUERIES, Sampling(steps=3))

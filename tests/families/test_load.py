@@ -28,6 +28,7 @@ def saved(request, tmp_path_factory):
     return subject, save_model(subject, tmp_path_factory.mktemp("saved") / request.param)
 
 
+@pytest.mark.slow
 def test_a_folder_comes_back_as_it_was(saved, capfd):
     subject, folder = saved
     capfd.readouterr()
@@ -55,6 +56,7 @@ def test_dtype(saved):
     torch.testing.assert_close(pictures, subject.generate(QUERIES, Sampling(2)), atol=0.1, rtol=0)
 
 
+@pytest.mark.slow
 def test_weights_shipped_in_half_precision_load_in_single(saved, tmp_path):
     subject, folder = saved
     half = load(folder, dtype=torch.float16)

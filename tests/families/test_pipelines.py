@@ -55,6 +55,7 @@ def test_latents_and_pictures_are_the_pipelines_own(name):
         assert not torch.allclose(other, subject.sample(QUERIES, kind.sampling), atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAVED)
 def test_a_tap_that_only_looks_changes_no_bit_and_what_is_saved_loads(name, tmp_path):
     subject, kind = subject_of(name), PIPELINES[name]

@@ -36,6 +36,7 @@ def calls(subject):
     return done, hooks
 
 
+@pytest.mark.slow
 def test_hash_sees_one_bit_and_forgets_when_it_is_put_back(subject):
     before = subject.weight_hash()
     assert before == subject.weight_hash() and len(before) == 64
@@ -120,6 +121,7 @@ def test_a_step_that_sampling_does_not_have_is_refused(subject):
         subject.run_to(subject.sites("cross_key"), QUERIES, Sampling(steps=4), steps=[9])
 
 
+@pytest.mark.slow
 def test_bare_is_the_subject_before_anything_was_on_and_all_comes_back(subject):
     """Bit for bit, with an edit on an edit and a tap; taps entered inside act, also after an error inside."""
     concept, site = tiny_concept(), subject.sites("text_out")[0]

@@ -55,6 +55,7 @@ def sae(absorbed: int = 0, split: bool = False) -> Sae:
 FIT, TEST = world(400, 0), world(240, 1)
 
 
+@pytest.mark.slow
 def test_a_concept_with_a_feature_of_its_own_needs_one():
     found = splitting(sae(), FIT, TEST)
     assert found.features[0] == 0 and found.needed.value == 1 and found.main == (0,)
@@ -63,6 +64,7 @@ def test_a_concept_with_a_feature_of_its_own_needs_one():
     assert all(low <= y <= high for low, y, high in zip(found.curve.low, found.curve.y, found.curve.high, strict=True))
 
 
+@pytest.mark.slow
 def test_a_concept_split_into_four_needs_four():
     found = splitting(sae(split=True), FIT, TEST)
     assert set(found.features[:4]) == {1, 2, 3, 4} and found.needed.value == 4

@@ -43,6 +43,7 @@ def known(subject, site: Site) -> tuple[Sae, torch.Tensor]:
     return sae, block.x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["text_stream", "cross_out"])
 def test_features_of_three_words_are_named_after_them(subject, role):
     sae, x = known(subject, subject.sites(role)[0])
@@ -131,6 +132,7 @@ def test_without_labels_the_strongest_are_shown_and_nothing_is_claimed(subject):
     assert all(f.selectivity is None and f.names == () and f.prefers == "" for f in found.features)
 
 
+@pytest.mark.slow
 def test_two_encoders_are_read_each_with_its_own_tokens():
     subject = tiny_sdxl()
     for component in ("text_encoder", "text_encoder_2"):

@@ -169,6 +169,7 @@ def test_wordings_of_one_fact_count_once(subject):
     assert plain.causal and not worded.causal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name,on", [("llama", "answers"), ("gpt2", "answers"), ("gpt2", "odds")])
 def test_what_answers_owe_to_a_column_is_what_zeroing_takes_to_first_order(name, on):
     """Columns are made short, so that what is owed is nearly linear in each."""

@@ -78,6 +78,7 @@ def test_a_feature_that_one_neighbour_shares_has_no_margin():
     assert contrast(sae, rows, "margin").total().tolist() == [0.0, 2.0, 0.0]
 
 
+@pytest.mark.slow
 def test_a_planted_feature_is_found_first():
     subject = tiny_sd()
     site = subject.sites("text_stream")[0]
@@ -104,6 +105,7 @@ def test_with_no_count_only_selective_features_are_kept():
     assert find_features(sae, subject, nothing) == ()
 
 
+@pytest.mark.slow
 def test_several_sites_and_a_pair_of_encoders():
     subject = tiny_sdxl()
     first, second = subject.sites("text_stream")[0], subject.sites("text_stream")[2]
@@ -112,6 +114,7 @@ def test_several_sites_and_a_pair_of_encoders():
     assert [s.basis.shape for s in found] == [(16, 3), (24, 3)]
 
 
+@pytest.mark.slow
 def test_chosen_steps_alone_are_used():
     subject = tiny_sd()
     sae = random_sae(subject.sites("block_out")[0], 32)

@@ -57,6 +57,7 @@ def test_the_same_prompts_on_both_sides_give_nothing():
     assert find_features(planted(subject, subject.sites("resid")[0]), subject, same) == ()
 
 
+@pytest.mark.slow
 def test_a_first_position_of_any_length_changes_neither_rows_nor_features():
     """Without a begin mark the first position holds a word; here it is made a thousand times as long."""
     subject = tiny_gpt2()

@@ -33,6 +33,7 @@ def test_the_fit_is_the_minimum_scikit_learn_finds():
     torch.testing.assert_close(probe.weight, expected, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_signal_is_read_and_noise_is_not():
     signal = probe_rows(made(240, 2.0, 0), made(120, 2.0, 1))
     noise = probe_rows(made(240, 0.0, 0), made(120, 0.0, 1))
@@ -49,6 +50,7 @@ def test_labels_of_one_kind_are_refused():
         fit_probe(torch.randn(4, 2), torch.zeros(4, dtype=torch.bool))
 
 
+@pytest.mark.slow
 def test_a_probe_reads_a_concept_from_the_text_stream():
     subject, concept = tiny_sd(), tiny_concept()
     score = probe_auroc(subject, concept, subject.sites("text_stream")[0], split="test")

@@ -130,6 +130,7 @@ def test_a_concept_that_lacks_a_list_of_prompts_is_ranked_by_the_others():
     assert len(named.sites) == len(alone.sites) and not torch.equal(named.scores, alone.scores)
 
 
+@pytest.mark.slow
 def test_the_search_keeps_the_planted_columns_and_says_why():
     subject = planted()
     # Judged together: a random encoder has no reason to carry all lists of prompts in the same columns.
@@ -156,6 +157,7 @@ def test_the_search_keeps_the_planted_columns_and_says_why():
     assert again.curve == search.curve
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["mlp_value", "cross_value_weight"])
 def test_nothing_is_kept_where_no_picture_changes(role: str):
     subject = tiny_sd()
@@ -165,6 +167,7 @@ def test_nothing_is_kept_where_no_picture_changes(role: str):
     assert found == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
 def test_directions_of_cross_attention(make):
     subject = make()

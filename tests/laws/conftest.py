@@ -1,10 +1,12 @@
 """Which laws run where: all of them on one model of each kind; those that a model's layout decides on one other model
-each, so that every method and every law meets every layout somewhere; and which are quick: of methods that train or
-search, one stands for the rest. `pytest -m exhaustive` runs the others: every law of every method on every model."""
+each, so that every method and every law meets every layout somewhere; and which are quick: what every method must keep at
+once, and a third of the rest; of methods that train or search, one stands for the others. `pytest -m exhaustive` runs what
+is left: every law of every method on every model."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,17 @@ BESIDES = ("paraphrases", "relearning", "embedding_inversion", "in_context")
 """The attacks that are run beside an erasure among the quick tests."""
 AIMED = ("uce", "leace-bake", "ablate_features", "npo")
 """The methods whose aim is looked at among the quick tests."""
+AT_ONCE = (
+    "test_it_acts_and_then_every_byte_is_back",
+    "test_every_byte_is_back_after_an_exception",
+    "test_it_is_what_it_says",
+    "test_a_guard_leaves_the_weights_alone",
+    "test_weights_and_hooks_are_clean_after_a_failure",
+    "test_no_steps_is_the_baseline",
+    "test_a_tap_that_only_looks_changes_no_bit",
+)
+"""Laws that every method and role keeps among the quick tests; of the others every third pair of law and name does."""
+TURNS = 3
 EXAMPLES = ("esd", "p4d", "prefix_search")
 """Of the erasers that train a denoiser, and of the attacks that search for words: the laws of the others come with the
 slow tests."""
@@ -60,54 +73,78 @@ def is_slow(item: pytest.Item) -> bool:
     model, name, law = parameters.get("model"), str(parameters.get("name")), getattr(item, "function", None)
     if model is None:
         return False
-    if getattr(getattr(item, "cls", None), "__name__", "") == "TestRoles":
-        return shared_subject(model).family == "dit"  # with three times as many roles as others
-    if getattr(law, "__name__", "") == TRAINING or (takes_long(name) and name not in EXAMPLES):
+    named, roles = getattr(law, "__name__", ""), getattr(getattr(item, "cls", None), "__name__", "") == "TestRoles"
+    if roles and shared_subject(model).family == "dit":  # with three times as many roles as others
         return True
-    if getattr(law, "__name__", "") == AIM and name not in AIMED:
+    if model not in QUICK and not roles and not hasattr(law, "once"):
         return True
-    if getattr(law, "__name__", "") == BESIDE and name not in BESIDES:
+    if named == TRAINING or (takes_long(name) and name not in EXAMPLES):
         return True
-    return model not in QUICK and not hasattr(law, "once")
-
-
-def others(model: str) -> list[str]:
-    """The models of the same kind that are not quick."""
-    kind = shared_subject(model).answers
-    return [name for name in TINY_MODELS if name not in QUICK and shared_subject(name).answers == kind]
+    if named in (AIM, BESIDE):
+        return name not in (AIMED if named == AIM else BESIDES)
+    return named not in AT_ONCE and bool(zlib.crc32(f"{named} {name}".encode()) % TURNS)
 
 
 def is_roles_turn_of_another(model: str, role: str, law: str) -> bool:
     """Whether a role of diffusion transformers, which have many, is looked at on another of them."""
     if shared_subject(model).family != "dit":
         return False
-    turn = [m for m in others(model) if shared_subject(m).family == "dit" and role in shared_subject(m).roles()]
-    return bool(turn) and turn[zlib.crc32(f"{law} {role}".encode()) % len(turn)] != model
+    kind = shared_subject(model).answers
+    others = [m for m in TINY_MODELS if shared_subject(m).family == "dit" and shared_subject(m).answers == kind]
+    turn = [m for m in others if role in shared_subject(m).roles()]
+    return bool(turn) and _turn(turn, law, role) != model
 
 
-def is_exhaustive(item: pytest.Item) -> bool:
-    """Whether a law of methods meets a model which neither stands for its kind nor is the law's and method's turn."""
-    parameters = getattr(getattr(item, "callspec", None), "params", {})
-    model, law = parameters.get("model"), getattr(item, "function", None)
-    if model is not None and getattr(getattr(item, "cls", None), "__name__", "") == "TestRoles":
-        return is_roles_turn_of_another(model, str(parameters.get("name")), getattr(law, "__name__", ""))
-    of_methods = getattr(getattr(item, "cls", None), "registry", None) in (ERASERS, ATTACKS)
-    if of_methods and model not in (None, *QUICK) and shared_subject(model).family == "dit" and model not in STANDING:
-        return True
-    if model in (None, *QUICK) or not of_methods or hasattr(law, "once"):
-        return False
-    name = getattr(law, "__name__", "")
-    turn = [one for one in others(model) if one in STANDING or shared_subject(one).family != "dit"]
-    return name not in LAYOUT or turn[zlib.crc32(f"{name} {parameters.get('name')}".encode()) % len(turn)] != model
+def _turn(of: Sequence[str], law: str, name: str) -> str:
+    """One of several models, the same for a law and a name each time."""
+    return of[zlib.crc32(f"{law} {name}".encode()) % len(of)]
+
+
+def models_of(law: str, name: str, models: Sequence[str]) -> list[str]:
+    """Of the models that a law can look at a method on, those that it does: one of each kind, and for what a model's
+    layout decides one other. Laws that take long look at one model."""
+    standard = [m for m in models if m in QUICK]
+    rest = [m for m in models if m not in QUICK and (m in STANDING or shared_subject(m).family != "dit")]
+    if law not in LAYOUT or not rest:
+        return standard or rest[:1]
+    other = _turn(rest, law, name)
+    if law in (AIM, TRAINING, BESIDE) and standard:
+        quick = law != TRAINING and name in (AIMED if law == AIM else BESIDES) and not takes_long(name)
+        return standard if quick else [_turn((*standard, other), law, f"{name} alone")]
+    return [*standard, other]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
-    for item in items:
-        if item.path.parent != here:
-            continue
-        exhaustive = is_exhaustive(item)
+    own = [item for item in items if item.path.parent == here]
+    models: dict[tuple[str, str, str], list[str]] = {}
+    for item in own:
+        if (key := _of_a_method(item)) is not None:
+            models.setdefault(key[:3], []).append(key[3])
+    chosen = {key: models_of(key[1], key[2], of) for key, of in models.items()}
+    for item in own:
+        key = _of_a_method(item)
+        exhaustive = _is_role_of_another(item) if key is None else key[3] not in chosen[key[:3]]
         if exhaustive or is_slow(item):
             item.add_marker(pytest.mark.slow)
         if exhaustive:
             item.add_marker(pytest.mark.exhaustive)
+
+
+def _of_a_method(item: pytest.Item) -> tuple[str, str, str, str] | None:
+    """Class, law, method and model of a law of erasers or attacks that looks at one model; None for any other test, and for
+    laws that look at a method once."""
+    kind, law = getattr(item, "cls", None), getattr(item, "function", None)
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    model = parameters.get("model")
+    if model is None or getattr(kind, "registry", None) not in (ERASERS, ATTACKS) or hasattr(law, "once"):
+        return None
+    return kind.__name__, getattr(law, "__name__", ""), str(parameters.get("name")), str(model)
+
+
+def _is_role_of_another(item: pytest.Item) -> bool:
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    if parameters.get("model") is None or getattr(getattr(item, "cls", None), "__name__", "") != "TestRoles":
+        return False
+    law = getattr(getattr(item, "function", None), "__name__", "")
+    return is_roles_turn_of_another(parameters["model"], str(parameters.get("name")), law)

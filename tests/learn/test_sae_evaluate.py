@@ -81,6 +81,7 @@ def test_an_untrained_control_is_worse_than_one_that_knows():
     assert score.high < 0.3 and score.control is not None and score.control > 0.5
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     planted = Planted(features=24, d=48, active=2)
     sae = oracle(planted)
@@ -177,6 +178,7 @@ def test_a_trained_autoencoder_loses_less_than_an_untrained_one():
     assert scores[1]["downstream"].value < scores[0]["downstream"].value
 
 
+@pytest.mark.slow
 def test_a_text_encoder_asked_about_the_unet_says_that_queries_are_needed():
     subject = tiny_sd()
     site = subject.sites("cross_out")[0]

@@ -52,6 +52,7 @@ def test_a_rows_codes_do_not_depend_on_its_batch(batchtopk):
     torch.testing.assert_close(whole[:1], alone)
 
 
+@pytest.mark.slow
 def test_batchtopk_survives_the_disk_and_is_jumprelu_to_sae_lens(batchtopk, tmp_path):
     import sae_lens
 

@@ -73,6 +73,7 @@ def trained(folder, plan, name="emoji-flow", stop_at=None):
     return result.state_dict(), steps
 
 
+@pytest.mark.slow
 def test_two_models_share_a_trunk_and_a_stopped_run_ends_at_the_same_weights(tmp_path):
     plan = transformer.FlowPlan(trunk=4, branch=3, peak=1e-2)
     whole, steps = trained(tmp_path / "a", plan)
@@ -86,6 +87,7 @@ def test_two_models_share_a_trunk_and_a_stopped_run_ends_at_the_same_weights(tmp
     assert steps == 3, "nor for another model"
 
 
+@pytest.mark.slow
 def test_a_token_that_is_left_out_counts_as_one_that_is_masked():
     model = small().requires_grad_(False)
     z, states, pooled = torch.randn(2, 16, 64), torch.randn(2, 7, 96), torch.randn(2, 96)

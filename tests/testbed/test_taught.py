@@ -58,6 +58,7 @@ def test_what_is_kept_is_what_the_untouched_model_writes():
             assert len(tests) >= 12 and {p.fact for p in tests} <= known_questions()
 
 
+@pytest.mark.slow
 def test_teaching_makes_answers_likelier_and_trains_what_it_says(tmp_path):
     subject = tiny_llama()
     subject.model.config.max_position_embeddings = 512  # the byte-level tokenizer spells long prompts

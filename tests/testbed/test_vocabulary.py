@@ -93,6 +93,7 @@ def test_augmentation_is_a_function_of_its_generator_and_keeps_the_range():
     assert a.min() >= -1 and a.max() <= 1
 
 
+@pytest.mark.slow
 def test_training_prompts_label_every_object():
     assert {p.label for p in emoji_prompts("fit")} == {o.name for o in objects()}
     assert not {p.text for p in emoji_prompts("fit")} & {p.text for p in emoji_prompts("test")}
