@@ -15,7 +15,7 @@ from concept_probe.evaluation.intervals import Z
 from concept_probe.types import Score
 
 
-def pooled(name: str, scores: Sequence[Score]) -> Score:
+def pooled_index(name: str, scores: Sequence[Score]) -> Score:
     """The mean of indices, with the mean of their intervals; n is that of the one with the fewest samples.
 
     Places share prompts, so their errors go together: the interval is that of errors that agree wholly, the widest that a
@@ -27,7 +27,7 @@ def pooled(name: str, scores: Sequence[Score]) -> Score:
     return replace(scores[0], name=name, value=value, low=low, high=high, n=min(s.n for s in scores))
 
 
-def shrunk(scores: Sequence[Score]) -> tuple[Score, ...]:
+def shrunk_indices(scores: Sequence[Score]) -> tuple[Score, ...]:
     """Each index drawn towards the mean of all: m + B (x − m), B = τ² / (τ² + σ²).
 
     σ² is an index's own variance, read off its interval; τ² = max(0, var(x) · k/(k − 1) − mean σ²) is what the k places
@@ -35,7 +35,7 @@ def shrunk(scores: Sequence[Score]) -> tuple[Score, ...]:
     """
     if len(scores) < 2:
         return tuple(scores)
-    mean = pooled("", scores)
+    mean = pooled_index("", scores)
     own = [((s.high - s.low) / (2 * Z)) ** 2 for s in scores]
     between = max(0.0, pvariance([s.value for s in scores]) * len(scores) / (len(scores) - 1) - fmean(own))
     out = []

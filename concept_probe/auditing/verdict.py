@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from concept_probe.arguments import check_arguments
-from concept_probe.auditing.pooling import pooled, shrunk, surely_above
+from concept_probe.auditing.pooling import pooled_index, shrunk_indices, surely_above
 from concept_probe.evaluation.bayesian import samples_needed
 from concept_probe.types import Score, Verdict
 
@@ -46,7 +46,7 @@ def decide(
     where every kind, its indices pooled, is surely below it, and no single index stands out above it (`pooling`).
     """
     t = thresholds
-    kinds = {kind: shrunk(scores) for kind, scores in others.items() if scores}
+    kinds = {kind: shrunk_indices(scores) for kind, scores in others.items() if scores}
     every = [s for scores in kinds.values() for s in scores]
     residual = largest_index([*([behaviour] if behaviour else []), *every])
     harmed = [s for s in losses if s.low > t.damage]
@@ -62,7 +62,7 @@ def decide(
         )
         return Verdict("undecided", (reason,), residual)
     kept = [s for scores in others.values() for s in scores if surely_above(s, t.residual, len(scores))]
-    whole = [pooled(_together(kind, scores), scores) for kind, scores in others.items() if scores]
+    whole = [pooled_index(_together(kind, scores), scores) for kind, scores in others.items() if scores]
     unsure = [s for s in whole if s.high >= t.residual] + [s for s in every if s.value >= t.residual]
     unsure = list({s.name: s for s in unsure}.values())
     if behaviour.low > t.kept:
@@ -130,7 +130,7 @@ def largest_of_each(scores: Mapping[str, Sequence[Score]], behaviour: Score | No
 
     `behaviour` is the index of prompts that name the concept: it is compared as it is.
     """
-    kinds = {kind: shrunk(values) for kind, values in scores.items()}
+    kinds = {kind: shrunk_indices(values) for kind, values in scores.items()}
     if behaviour is not None:
         kinds["behaviour"] = (behaviour, *kinds.get("behaviour", ()))
     found = {kind: largest_index(values) for kind, values in kinds.items()}

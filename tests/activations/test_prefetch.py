@@ -140,6 +140,7 @@ def test_making_and_using_overlap():
     assert min(ratios) < 0.75, ratios
 
 
+@pytest.mark.slow
 def test_training_on_it_gives_the_same_bits():
     subject = tiny_sd()
     rows = Live(subject, list(tiny_concept().unrelated), roles=["text_stream"], rows=200)

@@ -88,6 +88,7 @@ def test_the_budget_says_how_many_steps_are_guided():
     assert attempt.control is not None and attempt.control.name == "guidance towards other labels"
 
 
+@pytest.mark.slow
 def test_whose_gradient_leads_is_said_and_a_judge_without_one_is_refused():
     @dataclass(frozen=True)
     class Silent:
@@ -110,6 +111,7 @@ def test_whose_gradient_leads_is_said_and_a_judge_without_one_is_refused():
         )
 
 
+@pytest.mark.slow
 def test_a_judge_of_emoji_is_led_by_another_whose_gradient_is_that_of_its_likelihood():
     """The CLIP pair, and its slope in a picture against a difference."""
     judge = detect.recogniser("emoji")

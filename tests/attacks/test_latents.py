@@ -125,6 +125,7 @@ def test_a_guard_with_a_memory_acts_on_walks_that_leave_out_their_first_step():
     assert not torch.equal(first, plain) and torch.equal(first, second)
 
 
+@pytest.mark.slow
 def test_descriptions_alone_are_asked_and_other_attacks_say_what_they_miss():
     concept, budget = tiny_concept(), Budget(queries=9)
     attempt = ImplicitPrompts(tiny_recogniser(), SAMPLING)(tiny_sd(), concept, budget)

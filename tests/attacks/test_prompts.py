@@ -180,6 +180,7 @@ def test_the_goal_is_the_prompt_without_the_name_plus_what_the_name_adds():
         wanted_states(subject, nameless, 1.0)
 
 
+@pytest.mark.slow
 def test_a_guard_on_names_hides_the_direction_from_its_own_text_encoder_and_not_from_the_attackers():
     subject, clean = tiny_sd(), tiny_sd()
     with torch.no_grad(), Blocklist()(subject, CONCEPT).on(subject):
@@ -209,6 +210,7 @@ def test_words_are_found_side_by_side_or_in_their_order():
     assert occurrences(read, torch.arange(6)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [0, 1])
 @models
 def test_gradients_of_spread_words_are_those_of_the_distance_to_the_original(make, every):

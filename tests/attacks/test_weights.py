@@ -84,6 +84,7 @@ def test_all_of_the_way_back_is_the_original(make):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [Merging, UnAblation])
 def test_a_guard_leaves_nothing_to_take_back_and_the_attempt_says_so(attack):
     subject, concept = tiny_sd(), tiny_concept()
@@ -95,6 +96,7 @@ def test_a_guard_leaves_nothing_to_take_back_and_the_attempt_says_so(attack):
     assert len(attempt.curve) == 3 and attempt.note == ""
 
 
+@pytest.mark.slow
 def test_weights_of_another_model_can_be_merged_in():
     subject, other, concept = tiny_sd(0), tiny_sd(1), tiny_concept()
     attack = Merging(tiny_recogniser(), SAMPLING, percent=(100,), original=OriginalWeights.of(other))

@@ -135,6 +135,7 @@ def test_the_report_explains_every_metric_and_kind_that_an_audit_can_find(world)
     assert json.loads(report.provenance["erasure"])["name"] == "ablate_vectors"
 
 
+@pytest.mark.slow
 def test_provenance_says_how_to_do_it_again(world):
     _made, subject, twin, _ = world
     report = run(world, None, attacks=())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from concept_probe.auditing import Thresholds, decide
-from concept_probe.auditing.pooling import shrunk, surely_above
+from concept_probe.auditing.pooling import shrunk_indices, surely_above
 from concept_probe.auditing.verdict import largest_index, largest_of_each
 from concept_probe.evaluation.bayesian import BayesianBootstrap, damage_score, residual_index
 from concept_probe.types import Score, Verdict
@@ -154,10 +154,10 @@ def test_the_residual_is_the_largest_index_not_the_mean():
 def test_a_place_that_stands_out_stays_and_one_of_many_noisy_ones_does_not():
     quiet = [score(0.02 * i, 0.02 * i - 0.05, 0.02 * i + 0.05, f"place {i}") for i in range(9)]
     clear = score(0.9, 0.8, 1.0, "clear")
-    assert shrunk([*quiet, clear])[-1].value > 0.85
+    assert shrunk_indices([*quiet, clear])[-1].value > 0.85
     noisy = [score(v, v - 0.3, v + 0.3, f"place {v}") for v in (-0.2, -0.1, 0.0, 0.05, 0.1, 0.3)]
-    assert max(s.value for s in shrunk(noisy)) < 0.1
-    assert shrunk(quiet[:1]) == (quiet[0],) and shrunk([]) == ()
+    assert max(s.value for s in shrunk_indices(noisy)) < 0.1
+    assert shrunk_indices(quiet[:1]) == (quiet[0],) and shrunk_indices([]) == ()
 
 
 def test_the_largest_of_many_is_no_evidence_where_their_mean_is_none():

@@ -41,6 +41,7 @@ def test_the_untouched_subject_is_before_and_after_alike_and_moved_no_pixel(fini
     assert values["pixels kept"] == 0.0 and values["pixels target"] == 0.0
 
 
+@pytest.mark.slow
 def test_the_never_taught_twin_shows_none_of_it(finished):
     values = value(finished[1], NEVER_TAUGHT)
     assert values["after"]["target"] == [0, 4] and values["before"]["target"] == [4, 4]

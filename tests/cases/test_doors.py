@@ -27,6 +27,7 @@ def lora(*targets: str, **more: Any) -> LoraConfig:
     return LoraConfig(r=2, target_modules=list(targets), init_lora_weights=False, **more)
 
 
+@pytest.mark.slow
 def test_an_autoencoder_that_overflows_in_float16_runs_in_float32_at_both_ends():
     pipeline = tiny_sdxl().pipeline.to(torch.float16)
     pipeline.vae.decoder.conv_in.weight.data *= 2e4

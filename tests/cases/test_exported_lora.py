@@ -93,6 +93,7 @@ def test_names_are_those_of_pipelines(exported):
     assert {name.partition(".")[0] for name in names} == {f.name for f in folder.iterdir() if f.is_dir()}
 
 
+@pytest.mark.slow
 def test_a_closed_form_reaches_a_pipeline(tmp_path):
     edit, subject = Uce()(tiny_sd(), CONCEPT), tiny_sd()
     edit.export_lora(tmp_path)

@@ -161,6 +161,7 @@ def test_a_module_is_told_by_all_that_it_holds(other):
     assert digest_of(Module(labels=("cat", "dog"))) != digest_of(Module(**other))
 
 
+@pytest.mark.slow
 def test_stored_rows_are_found_by_their_benchmark():
     """Rows of the leaderboard have the names that it asks for now."""
     import sys

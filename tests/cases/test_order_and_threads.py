@@ -148,6 +148,7 @@ def test_a_state_lets_the_next_thread_in_after_an_error():
     assert said_elsewhere(lambda: state.alone().__enter__()) == ""
 
 
+@pytest.mark.slow
 def test_subjects_around_one_pipeline_are_one_to_use():
     subject = tiny_sd()
     other = cp.families.adopt(subject.pipeline, "again")

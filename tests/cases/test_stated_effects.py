@@ -101,6 +101,7 @@ class Fixed:
         return self.made
 
 
+@pytest.mark.slow
 def test_what_is_seen_is_stated_with_a_judge(subject):
     judge = remembering(subject, CONCEPT)
     edit = Uce(policy="all", lam=1e-3)(subject, CONCEPT)

@@ -144,6 +144,7 @@ def test_a_compiled_part_inside_is_refused_by_name():
         adopt(pipeline, "inside")
 
 
+@pytest.mark.slow
 def test_a_part_that_is_swapped_after_adopting_is_refused():
     subject = tiny_sd()
     own = subject.pipeline.unet

@@ -64,6 +64,7 @@ def test_edits_that_are_on_leave_a_subject_its_own(guard, subject):
         pass
 
 
+@pytest.mark.slow
 def test_the_same_weights_in_half_are_warned_of(guard):
     half = TINY_MODELS["sd"](seed=0)
     for module in half.components.values():
@@ -72,6 +73,7 @@ def test_the_same_weights_in_half_are_warned_of(guard):
         pass
 
 
+@pytest.mark.slow
 def test_a_guard_that_asks_its_subject_is_made_again(subject, other):
     guard = erase(Sld(warmup=0.0), subject, CONCEPT)
     with pytest.raises(WrongBase, match=SAID), guard.on(other):

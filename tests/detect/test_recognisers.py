@@ -45,6 +45,7 @@ def test_a_label_is_the_mean_of_its_sentences(pair):
     torch.testing.assert_close(looks.probabilities(images), logits.softmax(-1), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_zero_shot_from_a_folder_names_icons_and_has_a_version_of_its_own():
     looks = zero_shot(WEIGHTS / "shared" / "clip", NAMES)
     found = recogniser_rates(looks, *drawn(), "camel")

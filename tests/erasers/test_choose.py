@@ -66,6 +66,7 @@ def test_the_rule(table: Mapping[str, tuple[float, float]], expected: str):
     assert (kept.name if kept else None) == expected
 
 
+@pytest.mark.slow
 def test_it_measures_each_erasure_on_the_same_pictures():
     subject = tiny_sd()
     sampling = Sampling(steps=2, guidance=2.0)
@@ -146,6 +147,7 @@ def test_many_are_screened_and_the_surest_looked_at_with_care():
     assert "0.0" not in {t.name for t in choice.tried}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["mlp_value", "cross_value_weight"])
 def test_vectors_are_chosen_only_if_matched_random_ones_do_less(role: str):
     subject = tiny_sd()

@@ -93,6 +93,7 @@ def test_edits_of_different_weights_are_refused():
         assert subject.weight_hash() == alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gpt2", "pictures"])
 def test_one_after_the_other_is_one_edit_and_what_baking_gives(name):
     """The second is made where the first is: inside its `on`, or on a subject that it was baked into."""

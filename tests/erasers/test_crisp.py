@@ -122,6 +122,7 @@ def test_what_is_trained_and_what_is_said_of_it():
     assert len(low.made_by["loss"]) == 2 and low.made_by["suppressed"][str(lower.site)]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_suppressed_is_refused():
     subject, pictures = tiny_llama(), tiny_sd()
     before, sae = subject.weight_hash(), random_sae(subject, "resid")

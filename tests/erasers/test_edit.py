@@ -66,6 +66,7 @@ def test_the_edit_is_the_sum_it_says():
         assert not moved.any()
 
 
+@pytest.mark.slow
 def test_what_trains_inside_is_thrown_away():
     subject = tiny_sd()
     before = subject.weight_hash()

@@ -50,6 +50,7 @@ def test_attention_to_the_name_is_the_mean_over_heads_and_layers():
     torch.testing.assert_close(got[0], wanted, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_name_that_is_given_is_taken_whole():
     given = Irece(text="a cat, a dog", limit=1, sampling=SAMPLING)(tiny_sd(), CONCEPT)
     assert given.made_by["options"]["text"] == "a cat, a dog"

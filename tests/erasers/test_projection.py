@@ -94,6 +94,7 @@ def test_chosen_tokens_alone_are_acted_on():
     assert torch.equal(changed, named), str(site)
 
 
+@pytest.mark.slow
 def test_a_wrong_width_is_refused():
     subject = tiny_sd()
     space = difference_of_means(subject, CONCEPT, subject.sites("text_mlp_out")[0])

@@ -212,6 +212,7 @@ def test_an_adapter_needs_a_linear_module():
         LowRankAdapters(subject, [Site("unet", "conv_in", "weight")], 1, seed=0)
 
 
+@pytest.mark.slow
 def test_the_adversary_stays_within_reach_leads_back_and_leaves_no_gradients():
     subject = tiny_sd()
     pool = collect(subject, CONCEPT.target.fit[:1], 2, SAMPLING, 0)

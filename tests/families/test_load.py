@@ -45,6 +45,7 @@ def test_a_folder_comes_back_as_it_was(saved, capfd):
     assert (out, err) == ("", "")
 
 
+@pytest.mark.slow
 def test_dtype(saved):
     subject, folder = saved
     half = load(folder, dtype=torch.bfloat16)

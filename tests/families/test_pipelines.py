@@ -150,6 +150,7 @@ def plain() -> UNetSubject:
     return tiny_sd()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_scheduler_takes_the_steps_that_the_pipeline_takes(plain, name):
     kind, options = SCHEDULERS[name]

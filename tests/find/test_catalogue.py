@@ -77,6 +77,7 @@ def test_selectivity_is_judged_on_the_half_that_did_not_choose(subject):
         assert entry.selectivity.value == pytest.approx(float(auroc), abs=1e-6) and entry.selectivity.n == 4
 
 
+@pytest.mark.slow
 def test_examples_are_the_strongest_prompts_with_the_values_of_their_tokens(subject):
     site = subject.sites("text_stream")[0]
     sae, _ = known(subject, site)

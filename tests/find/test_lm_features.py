@@ -38,6 +38,7 @@ def planted(subject, site: Site, kinds: tuple[str, ...] = ("subject",)) -> Sae:
     return Sae(site, Relu(), W_enc=encoder, b_enc=bias, W_dec=torch.eye(16, LM_WIDTH), b_dec=torch.zeros(LM_WIDTH))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["resid", "mlp_out"])
 @pytest.mark.parametrize("family", LANGUAGE)
 def test_a_planted_feature_is_found_and_told_from_shuffled_labels(family: str, role: str):

@@ -57,6 +57,7 @@ def test_a_direction_is_that_of_least_squares_residuals():
     assert plain[0] == 0.5 and float(found[0]) < 0.4 and abs(float(found[1]) - 1) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_site_holds_one_direction_per_kind_of_token_and_a_score():
     subject, concept = tiny_sd(), tiny_concept()
     site = subject.sites("text_stream")[0]

@@ -146,6 +146,7 @@ def test_same_seed_same_bits_and_the_global_random_state_is_left_alone():
     assert not torch.equal(one.W_dec, other.W_dec)
 
 
+@pytest.mark.slow
 def test_the_size_of_the_blocks_of_an_iterator_does_not_matter():
     rows = torch.cat(list(itertools.islice(Planted().batches(256), 41)))
     ragged = iter(rows.split([100, 1, 500, 37, 3000, *[129] * 53, 21]))

@@ -129,6 +129,7 @@ def test_the_model_begins_as_nothing_and_is_small_enough():
     assert not velocity.any()
 
 
+@pytest.mark.slow
 def test_a_saved_pipeline_is_a_plain_one_and_a_subject_that_draws_the_same(tmp_path):
     pipeline = models.assemble(small())
     pipeline.save_pretrained(tmp_path)
