@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import Activations, Live, prefetch
+from concept_probe.activations.columns import COLUMNS
 from concept_probe.activations.shard import map_shard
-from concept_probe.activations.store import COLUMNS
 from concept_probe.activations.writer import StoreWriter
 from concept_probe.types import Site
 

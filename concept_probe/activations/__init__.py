@@ -3,7 +3,7 @@
 `tap` is the one way to a tensor, and leaves with its block. `capture` writes rows to a store that is whole, checked and
 resumed; `read_rows` gives the same rows in memory, `read_states` and `read_texts` whole texts; `Live` draws from a
 running subject what `Activations` draws from a store, and `prefetch` makes either in the background. Every row says what
-it is: prompt, token, kind, step, branch, patch. Rows depend neither on the batch nor on how a store is cut.
+it is: prompt, token, kind, step, branch, patch, sigma. Rows depend neither on the batch nor on how a store is cut.
 """
 
 from concept_probe.activations.capture import capture

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from concept_probe.activations.columns import COLUMNS
 from concept_probe.activations.manifest import prompts_sha256
 from concept_probe.activations.rows import CaptureOptions, RowCollector, check_names, chosen_sites, pass_size
 from concept_probe.activations.store import Activations, row_of
@@ -125,6 +126,7 @@ def _header(
         "dtype": str(options.dtype).removeprefix("torch."),
         "kinds": None if kinds is None else sorted(set(kinds)),
         "branches": sorted(set(options.branches)),
+        "columns": list(COLUMNS),
         "prompts_sha256": prompts_sha256(asked),
         "prompts": asked,
         **subject.conventions(),

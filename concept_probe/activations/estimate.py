@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from concept_probe.activations.columns import COLUMNS
 from concept_probe.activations.rows import TEXT_BATCH, CaptureOptions, RowCollector, check_names, chosen_sites
-from concept_probe.activations.store import COLUMNS
 from concept_probe.families.subject import SAMPLING
 from concept_probe.families.text.tokens import queries_of
 from concept_probe.types import Prompt, Query, Sampling, Site
@@ -35,7 +35,7 @@ class CaptureEstimate:
     rows: Mapping[Site, int]
     """Per site, over all prompts."""
     bytes: int
-    """On disk: rows in the stored dtype, and six columns of 4 bytes each."""
+    """On disk: rows in the stored dtype, and COLUMNS of 4 bytes each."""
     seconds: float
     """Running the subject; writing comes on top."""
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from concept_probe.activations.columns import COLUMNS, stored_column
 from concept_probe.activations.counts import RowCounts
 from concept_probe.activations.mixing_buffer import MixingSchedule
 from concept_probe.activations.positions import leaves_first
 from concept_probe.activations.rows import CaptureOptions, RowCollector, check_names, chosen_sites
 from concept_probe.activations.shuffle import cpu_generator, permuted
-from concept_probe.activations.store import COLUMNS
 from concept_probe.families.subject import SAMPLING
 from concept_probe.families.text.tokens import queries_of
 from concept_probe.registry import UnknownName
@@ -248,7 +248,7 @@ def _order(places: Tensor, n: int, seed: int, epoch: int) -> Tensor:
 def _sorted(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Join rows in an order that does not depend on how prompts were batched."""
     if not parts:
-        return {"x": torch.empty(0, 0), **{c: torch.empty(0, dtype=torch.int32) for c in COLUMNS}}
+        return {"x": torch.empty(0, 0), **{c: stored_column(c, torch.empty(0)) for c in COLUMNS}}
     whole = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
     order = torch.arange(len(whole["prompt"]))
     for column in ("patch", "token", "branch", "step", "prompt"):

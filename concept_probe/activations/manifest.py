@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from concept_probe.activations.columns import COLUMNS, FIRST_COLUMNS, columns_in
 from concept_probe.activations.journal import with_journal
 from concept_probe.storage import (
     SEAL,
@@ -48,6 +49,7 @@ _HEADER = Fields(
     {
         "kinds": Maybe(Items(Text(TOKEN_KINDS))),
         "branches": Items(Text(BRANCHES)),
+        "columns": Items(Text(COLUMNS)),
         "steps": Maybe(Items(Whole())),
         "sampling": Free(),
         "scheduler": Tuple((Text(), HASH)),
@@ -135,6 +137,8 @@ def _disagreement(manifest: Mapping[str, Any]) -> str | None:
     total, sites = len(header["prompts"]), set(header["sites"])
     if len(sites) < len(header["sites"]):
         return "a site stands twice"
+    if lacks := [name for name in FIRST_COLUMNS if name not in columns_in(header)]:
+        return f"its rows have no column {lacks[0]!r}"
     for number, shard in enumerate(shards):
         if int(shard["file"].partition(".")[0]) != number:
             return f"shard {number} is called {shard['file']}"

@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from concept_probe.activations.store import COLUMNS
+from concept_probe.activations.columns import COLUMNS, FIRST_COLUMNS, stored_column
 from concept_probe.activations.tap import refuse_shared_modules, tap
 from concept_probe.arguments import Count, Natural, check_arguments, checked_argument
 from concept_probe.families.text.kinds import kind_numbers
@@ -185,6 +185,7 @@ class RowCollector:
             "step": torch.full((b, a), -1 if moment.step is None else moment.step),
             "branch": torch.tensor([BRANCHES.index(moment.branches[i]) for i in kept.tolist()])[:, None].expand(b, a),
             "patch": place if axis == "patch" else blank,
+            "sigma": torch.full((b, a), -1.0 if moment.sigma is None else moment.sigma),
         }
         chosen = read
         if axis == "token" and self.kinds is not None:
@@ -192,10 +193,10 @@ class RowCollector:
         if axis == "token" and not self.first:
             chosen = chosen & (place != 0)
         rows = x[chosen.to(x.device)].to(device=self.device, dtype=self.options.dtype)
-        return rows, {c: grid[c][chosen].to(torch.int32) for c in COLUMNS}
+        return rows, {c: stored_column(c, grid[c][chosen]) for c in COLUMNS}
 
     def _refuse(self, site: Site, columns: dict[str, Tensor], row: int) -> None:
-        at = {c: int(v[row]) for c, v in columns.items()}
+        at = {c: int(columns[c][row]) for c in FIRST_COLUMNS}
         asked = at["prompt"]
         number, prompt = (self.numbers[asked], self.queries[asked].prompt.text) if asked >= 0 else (-1, "")
         step = "the text encoder" if at["step"] < 0 else f"pass {at['step']}"

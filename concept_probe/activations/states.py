@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_probe.activations.columns import COLUMNS, read_column
 from concept_probe.activations.rows import CaptureOptions, RowCollector, check_names, chosen_sites, pass_size
-from concept_probe.activations.store import COLUMNS, Block
+from concept_probe.activations.store import Block
 from concept_probe.activations.tap import tap
 from concept_probe.families.progress import progress
 from concept_probe.families.subject import SAMPLING
@@ -133,6 +134,6 @@ def read_site(subject: Subject, site: Site, prompts: Sequence[Prompt]) -> tuple[
 
 def _block(parts: Sequence[Mapping[str, Tensor]], dtype: torch.dtype) -> Block:
     if not parts:
-        return Block(torch.zeros(0, 0, dtype=dtype), {c: torch.zeros(0, dtype=torch.long) for c in COLUMNS})
+        return Block(torch.zeros(0, 0, dtype=dtype), {c: read_column(c, torch.zeros(0)) for c in COLUMNS})
     x = torch.cat([part["x"] for part in parts])
-    return Block(x, {c: torch.cat([part[c] for part in parts]).long() for c in COLUMNS})
+    return Block(x, {c: read_column(c, torch.cat([part[c] for part in parts])) for c in COLUMNS})

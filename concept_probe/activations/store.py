@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import shard
+from concept_probe.activations.columns import RowColumns, columns_in, read_column
 from concept_probe.activations.manifest import read_manifest
 from concept_probe.activations.positions import leaves_first
 from concept_probe.activations.sampler import ChosenRows, StoredRows, draw_batches
 from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Query, Site
 
-COLUMNS = ("prompt", "token", "kind", "step", "branch", "patch")
 WINDOW = 65536
 """Rows mixed at a time unless another number is given: 100 MB at a width of 768 in float16."""
 FOR_TEXTS = ("form", "answers", "distractors")
@@ -47,8 +47,9 @@ class Block:
     x: Tensor
     """(n, d) in the stored dtype."""
     columns: Mapping[str, Tensor]
-    """COLUMNS to long (n,): `prompt` into the prompts asked for, `token` and `patch` positions, `kind` into
-    TOKEN_KINDS, denoising `step`, `branch` into BRANCHES; -1 where a column has no meaning."""
+    """Long (n,): `prompt` into the prompts asked for, `token` and `patch` positions, `kind` into TOKEN_KINDS, `step`, the
+    pass of the denoiser, `branch` into BRANCHES. Float32 (n,): `sigma`, the noise in what the denoiser saw in that pass
+    (`Moment.sigma`). -1 where a column has no meaning. UnknownName where a store of before `sigma` is asked for it."""
 
 
 class Activations:
@@ -71,6 +72,7 @@ class Activations:
         self.sites: tuple[Site, ...] = tuple(Site.parse(address) for address in header["sites"])
         self.dtype: torch.dtype = getattr(torch, header["dtype"])
         self.queries: tuple[Query, ...] = tuple(query_from(row) for row in header["prompts"])
+        self.columns: tuple[str, ...] = columns_in(header)
         self.complete: bool = manifest["complete"]
 
     @classmethod
@@ -149,7 +151,7 @@ class Activations:
             contents = shard.map_shard(self.folder / name)
             for address, rows in record["rows"].items():
                 at = self.sites.index(Site.parse(address))
-                shard.check_rows(contents, at, rows, self._manifest["widths"][address], COLUMNS)
+                shard.check_rows(contents, at, rows, self._manifest["widths"][address], self.columns)
             self._maps[name] = contents
         return self._maps[name]
 
@@ -159,14 +161,14 @@ class Activations:
         Raises DamagedShard naming the file and the failed check.
         """
         at, address = self._index(site), str(site)
-        wanted = COLUMNS if columns else ()
+        wanted = self.columns if columns else ()
         names = [f"{at}.{name}" for name in ("x", *wanted)]
         parts = [self._kept(s, at, names) for s in self._shards if s["rows"].get(address)]
         if not parts:
             empty = torch.zeros(0, self._manifest["widths"].get(address, 0), dtype=self.dtype)
-            return Block(empty, {c: torch.zeros(0, dtype=torch.long) for c in wanted})
+            return Block(empty, self._said({c: torch.zeros(0) for c in wanted}))
         x = torch.cat([p[f"{at}.x"] for p in parts])
-        return Block(x, {c: torch.cat([p[f"{at}.{c}"] for p in parts]).long() for c in wanted})
+        return Block(x, self._said({c: torch.cat([p[f"{at}.{c}"] for p in parts]) for c in wanted}))
 
     def blocks(self, site: Site) -> Iterator[Block]:
         """The rows of `read`, one shard after the other: no more than one shard is in memory.
@@ -176,8 +178,8 @@ class Activations:
         at, address = self._index(site), str(site)
         for record in self._shards:
             if record["rows"].get(address):
-                part = self._kept(record, at, [f"{at}.{name}" for name in ("x", *COLUMNS)])
-                yield Block(part[f"{at}.x"], {c: part[f"{at}.{c}"].long() for c in COLUMNS})
+                part = self._kept(record, at, [f"{at}.{name}" for name in ("x", *self.columns)])
+                yield Block(part[f"{at}.x"], self._said({c: part[f"{at}.{c}"] for c in self.columns}))
 
     def batches(
         self,
@@ -214,8 +216,8 @@ class Activations:
 
         >>> for x, y in acts.joint((mlp_in, mlp_out), 1024, epochs=1): ...
 
-        Options as for `batches`, which gives the same rows. Rows are the same where all their columns are: prompt,
-        token, kind, step, branch, patch. Raises ValueError at once where they are not, or are fewer than one batch.
+        Options as for `batches`, which gives the same rows. Rows are the same where all their columns are. Raises
+        ValueError at once where they are not, or are fewer than one batch.
         """
         if not sites:
             raise ValueError(f"no site was given; {self.folder} holds {', '.join(map(str, self.sites))}")
@@ -228,6 +230,9 @@ class Activations:
             self._check_aligned(sites[0], other)
         stored = [self._stored(site) for site in sites]
         return draw_batches(stored, size, seed=seed, epochs=epochs, start=start, window=window)
+
+    def _said(self, columns: Mapping[str, Tensor]) -> RowColumns:
+        return RowColumns({name: read_column(name, x) for name, x in columns.items()}, self.folder)
 
     def _kept(self, record: Mapping[str, Any], at: int, names: Sequence[str]) -> dict[str, Tensor]:
         """These tensors of a shard, without the rows that this store leaves out."""
@@ -253,12 +258,12 @@ class Activations:
         mend = "a joint draw needs sites whose rows are the same; choose sites with the same tokens, patches and steps"
         if counts[0] != counts[1]:
             raise ValueError(f"site {str(site)!r} has {counts[0]} rows and {str(other)!r} has {counts[1]}; {mend}")
-        for column in COLUMNS:
+        for column in self.columns:
             for at, a, b in _pieces(self._columns(site, column), self._columns(other, column)):
                 if not torch.equal(a, b):
                     i = int((a != b).nonzero()[0])
                     raise ValueError(
-                        f"row {at + i} is of {column} {int(a[i])} at site {str(site)!r} and of {column} {int(b[i])} "
+                        f"row {at + i} is of {column} {a[i].item()} at site {str(site)!r} and of {column} {b[i].item()} "
                         f"at {str(other)!r}; {mend}"
                     )
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import shard
+from concept_probe.activations.columns import columns_in
 from concept_probe.activations.journal import append_shard, remove_journal
 from concept_probe.activations.manifest import (
     MANIFEST,
@@ -24,7 +25,6 @@ from concept_probe.activations.manifest import (
     prompts_sha256,
     read_manifest,
 )
-from concept_probe.activations.store import COLUMNS
 from concept_probe.storage import UNFINISHED, WrongFile
 from concept_probe.types import Site
 
@@ -142,7 +142,7 @@ class StoreWriter:
             parts = self._buffers[site]
             if parts:
                 tensors[f"{i}.x"] = torch.cat([p["x"] for p in parts])
-                for column in COLUMNS:
+                for column in columns_in(self.manifest["header"]):
                     tensors[f"{i}.{column}"] = torch.cat([p[column] for p in parts])
         name = f"{len(self.manifest['shards']):06d}.safetensors"
         record = shard.write_shard(self.folder / name, tensors)
@@ -185,7 +185,7 @@ def _unfinished(name: str) -> bool:
 
 def _refuse_other(folder: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     for key in dict.fromkeys((*asked, *there)):
-        if key in ("scheduler", "reads") and key not in there:  # stores of before do not say
+        if key in ("scheduler", "reads", "columns") and key not in there:  # stores of before do not say
             continue
         a, b = asked.get(key), there.get(key)
         if a != b:

@@ -72,6 +72,9 @@ class Moment:
     take two for a denoising step, see `DiffusionSubject.passes`. Of texts, how many tokens were written before."""
     timestep: float | None = None
     """What the denoiser is told of the noise: a whole number, or, of flow models, 1000 sigma or so."""
+    sigma: float | None = None
+    """The noise in what the denoiser sees in this pass, as its scheduler counts it: σ = noise / signal, infinite where
+    there is no signal; of flow models σ = noise, their time 0..1. None outside a trajectory."""
     timesteps: tuple[float, ...] | None = field(default=None, compare=False, repr=False)
     """The timestep of each pass of the whole trajectory; None outside one."""
     token_kinds: Tensor | None = field(default=None, compare=False, repr=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from concept_probe.activations import Activations
-from concept_probe.activations.store import COLUMNS
+from concept_probe.activations.columns import COLUMNS
 from concept_probe.activations.writer import StoreWriter
 from concept_probe.types import Site
 

@@ -13,8 +13,8 @@ from concept_probe.activations import (
     read_states,
     read_texts,
 )
+from concept_probe.activations.columns import COLUMNS
 from concept_probe.activations.states import tokens_of_kind
-from concept_probe.activations.store import COLUMNS
 from concept_probe.registry import UnknownName
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.testing.models.language import tiny_llama

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from concept_probe.activations import Activations
+from concept_probe.activations.columns import COLUMNS
 from concept_probe.activations.shuffle import Windows
-from concept_probe.activations.store import COLUMNS
 from concept_probe.activations.writer import StoreWriter
 from concept_probe.types import Site
 

@@ -105,5 +105,9 @@ def test_a_sampler_whose_levels_are_not_known_draws_as_its_pipeline_and_says_wha
     z = torch.randn(1, *subject.latent_shape, generator=torch.Generator().manual_seed(QUERIES[0].seed))
     own = pipe("a cat", latents=z, num_inference_steps=4, guidance_scale=3.0, output_type="pt").images
     torch.testing.assert_close(subject.generate(QUERIES, Sampling(steps=4, guidance=3.0)), own, atol=1e-5, rtol=1e-4)
+    sigmas = subject.trajectory([0], 4).sigmas.tolist()
+    assert (
+        len(sigmas) == subject.passes(Sampling(steps=4)) and sigmas == sorted(sigmas, reverse=True) and min(sigmas) >= 0
+    )
     with pytest.raises(ValueError, match=f"how much noise {kind} has at a step is not known here"):
         subject.schedule.level_at(torch.tensor([1]))

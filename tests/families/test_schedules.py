@@ -98,7 +98,10 @@ def test_levels_are_those_that_a_trajectory_meets(name):
         x = trajectory.model_input(step)
         back = trajectory.schedule.unscaled(x, step)
         torch.testing.assert_close(back, trajectory.latents, atol=1e-4, rtol=1e-4)
-        met.append((step, float(x.mean()), float(x.std()), trajectory.level(step)))
+        level = trajectory.level(step)
+        ratio = level.noise if "flow" in trajectory.schedule.prediction else level.noise / level.signal
+        torch.testing.assert_close(trajectory.sigmas[step], ratio, atol=1e-5, rtol=1e-3)
+        met.append((step, float(x.mean()), float(x.std()), level))
         return prediction
 
     with subject.hooked(SamplingHook(replace_prediction=look)):

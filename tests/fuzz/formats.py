@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from concept_probe.activations import Activations
-from concept_probe.activations.store import COLUMNS
+from concept_probe.activations.columns import COLUMNS, stored_column
 from concept_probe.activations.writer import StoreWriter
 from concept_probe.bench import RowStore, SweepRow
 from concept_probe.concepts.files import load_concept, save_concept
@@ -55,11 +55,12 @@ def _write_store(folder: Path) -> None:
     folder.mkdir()
     header = {
         "subject": "tiny", "weight_hash": "0" * 64, "sites": [str(SITE)], "dtype": "float32", "kinds": None,
-        "branches": ["cond"], "prompts": [["a cat", "cat", "cat", 0], ["a dog", "dog", None, 1], ["sun", None, None, 2]],
+        "branches": ["cond"], "columns": list(COLUMNS),
+        "prompts": [["a cat", "cat", "cat", 0], ["a dog", "dog", None, 1], ["sun", None, None, 2]],
     }  # fmt: skip
     writer = StoreWriter.resume(folder, header, (SITE,), shard_rows=4)
     for i in range(3):
-        columns = {c: torch.full((2,), i) for c in COLUMNS}
+        columns = {c: stored_column(c, torch.full((2,), i)) for c in COLUMNS}
         writer.add(SITE, torch.arange(6.0).view(2, 3) + i, columns, done=i)
         writer.end_batch(i + 1, 3)
 

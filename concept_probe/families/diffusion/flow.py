@@ -67,6 +67,10 @@ class Flow(NoiseSchedule):
     def begin_at(self, step: int) -> None:
         self.scheduler.set_begin_index(step)
 
+    @property
+    def sigmas(self) -> Tensor:
+        return self.scheduler.sigmas[: len(self.timesteps)].float()
+
     def level(self, step: int) -> Level:
         sigma = self.scheduler.sigmas[step].float()
         return Level(1 - sigma, sigma)

@@ -72,6 +72,12 @@ class NoiseSchedule(abc.ABC):
         """(s,): the timestep that the denoiser is told in each pass, once steps have been set; a step may take several."""
         return self.scheduler.timesteps
 
+    @property
+    @abc.abstractmethod
+    def sigmas(self) -> Tensor:
+        """(s,), float32: the noise in what the denoiser sees in each pass, σ = noise / signal, or, of flows, their time
+        0..1, σ = noise. The scheduler's own number, where it has one; once steps have been set. NaN where nobody knows."""
+
     @abc.abstractmethod
     def set_steps(self, steps: StepLayout, device: torch.device) -> None:
         """Lay out the denoising steps of a picture."""

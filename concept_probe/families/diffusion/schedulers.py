@@ -95,6 +95,14 @@ class VariancePreserving(NoiseSchedule):
 class ByTimestep(VariancePreserving):
     """The sampler finds its levels by the timestep, and keeps latents as the denoiser sees them."""
 
+    @property
+    def sigmas(self) -> Tensor:
+        share = self.scheduler.alphas_cumprod.float()
+        at = self.timesteps.to(share.device).long()
+        share = share[at.clamp(0, len(share) - 1)]
+        known = (at >= 0) & (at < self.train_timesteps)  # PNDM's warm-up may look beyond the last
+        return ((1 - share) / share).sqrt().where(known, torch.nan)
+
     def begin_at(self, step: int) -> None:
         """It finds its place by the timestep too."""
 
@@ -108,6 +116,10 @@ class ByTimestep(VariancePreserving):
 @final
 class BySigma(VariancePreserving):
     """The sampler has a σ = noise / signal of its own for each step, and keeps latents as the denoiser sees them."""
+
+    @property
+    def sigmas(self) -> Tensor:
+        return self.scheduler.sigmas[: len(self.timesteps)].float()
 
     def begin_at(self, step: int) -> None:
         self.scheduler.set_begin_index(step)
@@ -128,6 +140,10 @@ class SigmaSpace(VariancePreserving):
         step i has the σ at i - `lag`."""
         super().__init__(scheduler)
         self.halfway, self.lag = halfway, lag
+
+    @property
+    def sigmas(self) -> Tensor:
+        return torch.stack([self._sigma(step) for step in range(len(self.timesteps))]).float()
 
     def begin_at(self, step: int) -> None:
         self.scheduler.set_begin_index(step)
@@ -158,6 +174,13 @@ class SamplerOnly(NoiseSchedule):
     @property
     def starting_std(self) -> Tensor | float:
         return self.scheduler.init_noise_sigma
+
+    @property
+    def sigmas(self) -> Tensor:
+        """Its own count of noise, which is not in the units of this arithmetic."""
+        own = getattr(self.scheduler, "sigmas", None)
+        own = self.scheduler.betas / self.scheduler.alphas if own is None else own
+        return own[: len(self.timesteps)].float()
 
     def begin_at(self, step: int) -> None:
         self.scheduler.set_begin_index(step)

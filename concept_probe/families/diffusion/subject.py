@@ -214,13 +214,14 @@ class DiffusionSubject(PromptedSubject):
     ) -> Tensor:  # fmt: skip
         """Latents (b, ...) of one batch; with `last` (pass, sites), end once that pass has met those sites."""
         whole = tuple(int(t) if t == int(t) else t for t in trajectory.timesteps.tolist())
+        sigmas = [None if sigma != sigma else sigma for sigma in trajectory.sigmas.tolist()]
         moment = Moment(guidance.rows(rows), guidance.branches(len(rows)), token_kinds=condition.kinds, timesteps=whole)
         for hook in self.hooks:
             if hook.start:
                 hook.start(trajectory, rows)
         for step in range(trajectory.first, len(whole)):
             latents = guidance.inputs(trajectory.model_input(step))
-            now = replace(moment, step=step, timestep=whole[step])
+            now = replace(moment, step=step, timestep=whole[step], sigma=sigmas[step])
             ending = last[1] if last is not None and step == last[0] else None
             with self.during(now), nullcontext() if ending is None else self.stop_after(ending):
                 prediction = self._predict(latents, trajectory.timesteps[step], condition)

@@ -54,6 +54,11 @@ class Trajectory:
         """(s,): the timestep that the denoiser is told in each pass."""
         return self.schedule.timesteps
 
+    @property
+    def sigmas(self) -> Tensor:
+        """(s,): the noise in what the denoiser sees in each pass, see `NoiseSchedule.sigmas`."""
+        return self.schedule.sigmas
+
     def starts_at(self, step: int) -> None:
         """Leave out the steps before `step`."""
         self.first = step
