@@ -203,3 +203,7 @@ def test_smollm2_that_was_taught_is_intact_and_the_original_erased(tmp_path):
     gone = auditor(base, None, concept, original=taught, twin=base)
     assert gone.verdict.name == "erased", gone.verdict
     assert all(score.value == 0 for score in gone.indices.values())
+    # Without the twin, blocks below what was taught are the same in both models, and say nothing.
+    alone = Auditor(AuditPlan(sampling=sampling, attacks=()))(base, None, concept, original=taught)
+    assert alone.verdict.name == "erased", alone.verdict
+    assert any("acts elsewhere" in f.note for f in alone.findings)
