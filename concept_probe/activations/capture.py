@@ -129,5 +129,5 @@ def _header(
         "columns": list(COLUMNS),
         "prompts_sha256": prompts_sha256(asked),
         "prompts": asked,
-        **subject.conventions(),
+        **({"conventions": told} if (told := subject.conventions()) else {}),
     }

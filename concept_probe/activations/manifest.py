@@ -50,6 +50,9 @@ _HEADER = Fields(
         "kinds": Maybe(Items(Text(TOKEN_KINDS))),
         "branches": Items(Text(BRANCHES)),
         "columns": Items(Text(COLUMNS)),
+        "conventions": Table(Free()),
+        "clip_skip": Whole(),  # as stores of before have two of them
+        "picture_size": Items(Whole(1)),
         "steps": Maybe(Items(Whole())),
         "sampling": Free(),
         "scheduler": Tuple((Text(), HASH)),

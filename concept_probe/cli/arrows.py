@@ -23,10 +23,10 @@ from concept_probe.cli.common import (
     plain_errors,
     recogniser_of,
     saes_of,
-    subject_of,
     writable,
 )
 from concept_probe.cli.console import err
+from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, rescaled, subject_of
 
 Roles = Annotated[list[str] | None, typer.Option("--role", help="Role of the sites to capture; may be repeated.")]
 DTYPES = ("float32", "float16", "bfloat16")
@@ -45,6 +45,8 @@ def capture(
         list[int] | None, typer.Option(help="Pass of the denoiser to keep, from 0; may be repeated. Default: all.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16, in which rows are stored.")] = "float32",
+    clip_skip: ClipSkip = 0,
+    guidance_rescale: GuidanceRescale = 0.0,
     threads: Threads = None,
 ) -> None:
     """Store activations of a model over prompts; says first what that takes.
@@ -65,7 +67,7 @@ def capture(
 
         stored = look_up({name: getattr(torch, name) for name in DTYPES}, dtype, "dtype")
         writable(output, "a capture")
-        subject = subject_of(model)
+        subject = subject_of(model, clip_skip)
         listed = PromptList.of(embedded(model)) if prompt_file is None else read_prompts(prompt_file)
         listed = listed if limit is None else listed.chosen(evenly(range(len(listed.queries)), limit))
         asked = listed.queries
@@ -73,7 +75,8 @@ def capture(
         roles = role or ([] if sites else ["text_stream"])
         options = CaptureOptions(steps=step or None, dtype=stored)
         drawn = not all(subject.is_text(s) for s in chosen_sites(subject, roles, sites))
-        sampling = listed.sampling(SAMPLING) if drawn else SAMPLING  # texts are read without guidance
+        sampling = rescaled(subject, SAMPLING, guidance_rescale, drawn=drawn)
+        sampling = listed.sampling(sampling) if drawn else sampling  # texts are read without guidance
         wanted = {"roles": roles, "sites": sites, "kinds": kind or None, "sampling": sampling, "options": options}
         expected = estimate_capture(subject, asked, **wanted)
         err.print(str(expected), highlight=False)
@@ -145,6 +148,8 @@ def find(
     sae: Saes = None,
     concept_file: ConceptFile = None,
     recogniser: RecogniserName = None,
+    clip_skip: ClipSkip = 0,
+    guidance_rescale: GuidanceRescale = 0.0,
     seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
@@ -155,12 +160,14 @@ def find(
     """
     with plain_errors():
         from concept_probe.evaluation.selection import Selection
-        from concept_probe.find import find_features, find_lm_columns, find_vectors
+        from concept_probe.families.subject import SAMPLING
+        from concept_probe.find import RowQuery, find_features, find_lm_columns, find_vectors
         from concept_probe.find.files import save_found
         from concept_probe.registry import look_up
 
         writable(output, "what was found")
-        subject, about = subject_of(model), concept_of(concept, concept_file, model)
+        subject, about = subject_of(model, clip_skip), concept_of(concept, concept_file, model)
+        sampling = rescaled(subject, SAMPLING, guidance_rescale)
         roles = look_up(
             {"features": None, "columns": "mlp_value", "cross": ("cross_key_weight", "cross_value_weight")},
             what,
@@ -169,14 +176,15 @@ def find(
         if subject.answers == "texts" and roles == "mlp_value":
             found = find_lm_columns(cast(Any, subject), about, seed=seed)
         elif roles is None:
-            found = find_features(saes_of(sae, subject), subject, about, count=count, seed=seed)
+            which = RowQuery(sampling=sampling)
+            found = find_features(saes_of(sae, subject), subject, about, count=count, which=which, seed=seed)
         else:
             found = find_vectors(
                 subject,
                 about,
                 recogniser=recogniser_of(recogniser, about, subject),
                 role=roles,
-                selection=Selection(seed=seed),
+                selection=Selection(seed=seed, sampling=sampling),
             )
         if not found:
             err.print(f"nothing in {model} is both selective and causal for {concept!r}; nothing was written")
@@ -197,6 +205,8 @@ def erase(
     found: Annotated[Path | None, typer.Option(help="Folder that `find` wrote, for methods that need one.")] = None,
     sae: Saes = None,
     concept_file: ConceptFile = None,
+    clip_skip: ClipSkip = 0,
+    guidance_rescale: GuidanceRescale = 0.0,
     threads: Threads = None,
 ) -> None:
     """Make an edit of the weights that removes a concept, and save it.
@@ -210,13 +220,15 @@ def erase(
         from concept_probe.erasers import ERASERS, Edit
         from concept_probe.erasers import erase as make
         from concept_probe.erasers.erasure.provenance import shown_name
+        from concept_probe.families.subject import SAMPLING
         from concept_probe.registry import look_up
 
         writable(output, "an edit")
         kind = look_up(ERASERS, method, "eraser", "concept-probe info erasers")
         no_edit = kind.makes == "guard"  # told before hours are spent on it
-        subject, about = subject_of(model), concept_of(concept, concept_file, model)
-        erasure = None if no_edit else make(method, subject, about, read_found(found, sae, subject))
+        subject, about = subject_of(model, clip_skip), concept_of(concept, concept_file, model)
+        sampling = rescaled(subject, SAMPLING, guidance_rescale)
+        erasure = None if no_edit else make(method, subject, about, read_found(found, sae, subject), sampling=sampling)
         if not isinstance(erasure, Edit):
             raise ValueError(
                 f"{method} acts while the model runs and changes no weights, so there is nothing to save; "

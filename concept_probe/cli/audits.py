@@ -26,13 +26,12 @@ from concept_probe.cli.common import (
     concept_of,
     plain_errors,
     recogniser_of,
-    sampling_of,
-    subject_of,
     twin_of,
     writable,
 )
 from concept_probe.cli.console import out, say
-from concept_probe.cli.making import made
+from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, sampling_of, subject_of
+from concept_probe.cli.making import Effort, made
 
 EditFolder = Annotated[Path | None, typer.Option("--edit", help="Folder of an edit that `erase` wrote.")]
 MethodToApply = Annotated[str | None, typer.Option(help="An eraser to apply, see `info erasers`; instead of --edit.")]
@@ -44,7 +43,9 @@ Queries = Annotated[int, typer.Option(min=0, help="Pictures, or texts, each atta
 Steps = Annotated[int, typer.Option(min=0, help="Optimiser steps each attack may take.")]
 
 
-def erasure_of(edit: Path | None, method: str | None, found: tuple, subject, concept, sae, recogniser):
+def erasure_of(
+    edit: Path | None, method: str | None, found: tuple, subject, concept, sae, recogniser, effort: Effort
+):  # fmt: skip
     """The saved edit, or the named method's erasure."""
     from concept_probe.erasers import Edit
 
@@ -52,7 +53,7 @@ def erasure_of(edit: Path | None, method: str | None, found: tuple, subject, con
         raise ValueError("give an edit or a method, not both")
     if edit is not None:
         return Edit.load(edit)
-    return None if method is None else made(method, subject, concept, recogniser, found, sae)
+    return None if method is None else made(method, subject, concept, recogniser, found, sae, effort)
 
 
 def attack(
@@ -73,6 +74,8 @@ def attack(
     recogniser: RecogniserName = None,
     queries: Queries = 80,
     steps: Steps = 60,
+    clip_skip: ClipSkip = 0,
+    guidance_rescale: GuidanceRescale = 0.0,
     threads: Threads = None,
 ) -> None:
     """Try to bring a concept back from an erased model within a budget.
@@ -89,7 +92,8 @@ def attack(
 
         if name is not None:
             look_up(ATTACKS, name, "attack", "concept-probe info attacks")
-        subject, about = subject_of(model), concept_of(concept, concept_file, model)
+        subject, about = subject_of(model, clip_skip), concept_of(concept, concept_file, model)
+        sampling, effort = sampling_of(subject, guidance_rescale), Effort(guidance_rescale=guidance_rescale)
         looks = recogniser_of(recogniser, about, subject)
         name = name or FIRST_TRIED[subject.answers]
         make = ATTACKS[name]
@@ -98,9 +102,9 @@ def attack(
                 f"attack {name!r} is on {make.on}, and {subject.name!r} answers with {subject.answers}; "
                 "`concept-probe info attacks` says which are on what"
             )
-        erasure = erasure_of(edit, method, read_found(found, sae, subject), subject, about, sae, looks)
+        erasure = erasure_of(edit, method, read_found(found, sae, subject), subject, about, sae, looks, effort)
         with contextlib.nullcontext() if erasure is None else erasure.on(subject):
-            attempt = make(looks, sampling_of(subject))(subject, about, Budget(queries=queries, gradient_steps=steps))
+            attempt = make(looks, sampling)(subject, about, Budget(queries=queries, gradient_steps=steps))
         table = Table(attempt.x_name, "success", "95 % interval", "n", title=f"{name} on {concept}")
         for x, score in attempt.curve:
             table.add_row(str(x), f"{score.value:.2f}", f"{score.low:.2f} – {score.high:.2f}", str(score.n))
@@ -147,6 +151,8 @@ def audit(
         list[str] | None,
         typer.Option(help="A verdict that is good enough; for any other the command ends with status 1."),
     ] = None,
+    clip_skip: ClipSkip = 0,
+    guidance_rescale: GuidanceRescale = 0.0,
     seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
@@ -174,19 +180,20 @@ def audit(
         writable(output, files=REPORT_FILES)
         # Whatever a library prints while it works goes to standard error: standard output is the result's.
         with contextlib.redirect_stdout(sys.stderr):
-            subject, about = subject_of(model), concept_of(concept, concept_file, model)
+            subject, about = subject_of(model, clip_skip), concept_of(concept, concept_file, model)
+            sampling, effort = sampling_of(subject, guidance_rescale), Effort(guidance_rescale=guidance_rescale)
             looks = recogniser_of(recogniser, about, subject)
             plan = AuditPlan(
-                prompts=prompts, seeds=tuple(range(seeds)), sampling=sampling_of(subject), seed=seed,
+                prompts=prompts, seeds=tuple(range(seeds)), sampling=sampling, seed=seed,
                 attacks=None if attacks is None else tuple(a for a in attacks if a != "none"),
                 budget=Budget(queries=queries, gradient_steps=steps),
             )  # fmt: skip
-            before = subject_of(original) if original else None
+            before = subject_of(original, clip_skip) if original else None
             named = twin_of(twin, original or model, about)
-            control = subject_of(named) if named is not None else None
+            control = subject_of(named, clip_skip) if named is not None else None
             refuse_others(subject, before, control)
             known = read_found(found, sae, subject)
-            erasure = erasure_of(edit, method, known, subject, about, sae, looks)
+            erasure = erasure_of(edit, method, known, subject, about, sae, looks, effort)
             report = run_audit(
                 subject, erasure, about, original=before, twin=control, recogniser=looks, found=known, plan=plan
             )

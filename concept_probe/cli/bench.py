@@ -25,6 +25,7 @@ from concept_probe.cli.common import (
     writable,
 )
 from concept_probe.cli.console import bold, err, out, say
+from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, rescaled
 from concept_probe.cli.making import Effort
 from concept_probe.threads import use_threads
 from concept_probe.types.plain_text import shown_plainly
@@ -59,6 +60,8 @@ def bench(
     sae: Saes = None,
     choice_images: ChoiceImages = None,
     choice_steps: ChoiceSteps = None,
+    clip_skip: ClipSkip = 0,
+    guidance_rescale: GuidanceRescale = 0.0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch per process.")] = None,
     retry: Annotated[bool, typer.Option("--retry-failed", help="Measure failed cells again.")] = False,
     summary: Annotated[
@@ -74,12 +77,15 @@ def bench(
     with plain_errors():
         from concept_probe.bench import RowStore, estimate_sweep
 
-        effort = Effort(choice_images, choice_steps)
+        effort = Effort(choice_images, choice_steps, guidance_rescale)
         order = _order(concepts, output, model, erasers, attacks, seeds, twin, steps, queries, gradient_steps, effort)
-        order = replace(order, retry=retry, threads=threads, recogniser=recogniser, saes=tuple(sae or ()))
+        order = replace(
+            order, retry=retry, threads=threads, recogniser=recogniser, saes=tuple(sae or ()), clip_skip=clip_skip
+        )
         writable(output, files=("rows.jsonl", "fits/", "leaderboard.html", "leaderboard.json", "leaderboard.md"))
         use_threads(threads)
         sweep = order.sweep()
+        rescaled(sweep.subject, order.grid.settings.sampling, guidance_rescale)  # refused where it can't be
         keys = sweep.keys()
         if not summary:
             err.print(str(estimate_sweep(sweep)), highlight=False)
@@ -153,9 +159,10 @@ def _order(concepts, output: Path, model, erasers, attacks, seeds, twin, steps, 
     control = twins.pop() if len(twins) == 1 else None
     named = tuple(ATTACKS) if attacks is None else tuple(a for a in attacks if a != "none")
     choice = None if effort == Effort() else effort.of(CHOICE)
+    sampling = Sampling(steps=steps, guidance_rescale=effort.guidance_rescale)
     grid = Grid(
         found, method_settings(erasers or (), choice), tuple(AttackSetting(name, name) for name in named), tuple(range(seeds)),
-        SweepSettings(Sampling(steps=steps), budget=Budget(queries=queries, gradient_steps=gradient_steps)),
+        SweepSettings(sampling, budget=Budget(queries=queries, gradient_steps=gradient_steps)),
         control is not None,
     )  # fmt: skip
     return SweepOrder(grid, model, control, output, output / "rows.jsonl")

@@ -17,10 +17,10 @@ from concept_probe.cli.common import (
     Threads,
     concept_of,
     plain_errors,
-    subject_of,
     writable,
 )
 from concept_probe.cli.console import err
+from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, rescaled, subject_of
 
 TEXT_LIMIT, PICTURE_LIMIT = 1500, 240
 """Prompts read by default: sites in the denoising loop need a picture for each."""
@@ -42,6 +42,8 @@ def browse(
     examples: Annotated[int, typer.Option(help="Prompts per feature.")] = 6,
     pictures: Annotated[int, typer.Option(help="How many of them are drawn.")] = 3,
     concept_file: ConceptFile = None,
+    clip_skip: ClipSkip = 0,
+    guidance_rescale: GuidanceRescale = 0.0,
     seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
@@ -52,24 +54,30 @@ def browse(
     with plain_errors():
         from concept_probe.concepts.embedded import prompts as embedded
         from concept_probe.concepts.prompt_files import PromptList, read_prompts
-        from concept_probe.find import Examples, catalogue, evenly_by_label, find_features
+        from concept_probe.find import Examples, RowQuery, catalogue, evenly_by_label, find_features
         from concept_probe.learn import load_sae
         from concept_probe.report import to_browser
         from concept_probe.storage import write_text
         from concept_probe.types import Sampling, Site
 
         writable(output.parent, files=(output.name,))
-        subject = subject_of(model)
+        subject = subject_of(model, clip_skip)
         loaded = load_sae(sae, site=None if site is None else Site.parse(site), subject=subject)
         subject.module(loaded.site)
         listed = PromptList.of(embedded(model, "test")) if prompt_file is None else read_prompts(prompt_file)
         read = subject.is_text(loaded.site)
         limit = limit if limit is not None else TEXT_LIMIT if read else PICTURE_LIMIT
-        sampling = Sampling() if read and not pictures else listed.sampling(Sampling())
+        drawn = not read or pictures > 0
+        sampling = rescaled(subject, Sampling(), guidance_rescale, drawn=drawn)
+        sampling = listed.sampling(sampling) if drawn else sampling
         asked = evenly_by_label(listed.queries, limit)
         wanted = tuple(feature or ())
         if concept is not None:
-            found = find_features(loaded, subject, concept_of(concept, concept_file, model), seed=seed)
+            about, which = (
+                concept_of(concept, concept_file, model),
+                RowQuery(sampling=rescaled(subject, Sampling(), guidance_rescale)),
+            )
+            found = find_features(loaded, subject, about, which=which, seed=seed)
             if not found:
                 err.print(f"no feature of {sae} is selective for {concept!r}; nothing was written")
                 raise typer.Exit(1)

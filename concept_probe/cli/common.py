@@ -21,7 +21,7 @@ from concept_probe.threads import use_threads
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
-    from concept_probe.types import Concept, Sampling
+    from concept_probe.types import Concept
 
 ConceptName = Annotated[
     str, typer.Argument(help="A concept of the embedded models (see `info`), or any name with --concept-file.")
@@ -161,12 +161,6 @@ def writable(folder: Path | None, what: str = "", files: Sequence[str] = ()) -> 
         ) from None
 
 
-def subject_of(model: str) -> Subject:
-    from concept_probe.families import load
-
-    return load(model)
-
-
 def concept_of(name: str, file: Path | None, model: str) -> Concept:
     """The concept in `file`, or the named one of the embedded models, as far as `model` has learned its words."""
     from concept_probe import testbed
@@ -209,10 +203,3 @@ def twin_of(name: str | None, model: str, concept: Concept) -> str | None:
         return None if name == "none" else name
     untaught = concept.name in (*REMOVED_OBJECTS, REMOVED_STYLE)
     return testbed.TWINS.get(model) if untaught else None
-
-
-def sampling_of(subject: Subject) -> Sampling:
-    """How answers are made: a language model is asked for short ones."""
-    from concept_probe.types import Sampling
-
-    return Sampling(tokens=8, batch=32) if subject.answers == "texts" else Sampling()

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from concept_probe.cli.common import saes_of, sampling_of
+from concept_probe.cli.common import saes_of
 from concept_probe.cli.console import err
+from concept_probe.cli.drawing import rescaled, sampling_of
 
 if TYPE_CHECKING:
     from concept_probe.erasers import Eraser
@@ -30,16 +31,19 @@ class Effort:
     """Answers that ask for the concept in one measurement."""
     steps: int | None = None
     """Denoising steps of a picture."""
+    guidance_rescale: float = 0.0
+    """Of every picture that is drawn, in a choice or not."""
 
     def of(self, selection: Selection) -> Selection:
         """`selection` with this effort: a screening makes no more answers than the careful look."""
         images = self.images or selection.images
         steps = self.steps or selection.sampling.steps
+        rescale = self.guidance_rescale or selection.sampling.guidance_rescale
         return replace(
             selection,
             images=images,
             screening=min(selection.screening, images) if self.images else selection.screening,
-            sampling=replace(selection.sampling, steps=steps),
+            sampling=replace(selection.sampling, steps=steps, guidance_rescale=rescale),
         )
 
 
@@ -63,23 +67,28 @@ def is_chosen(kind: type[Eraser[Any, Any]], what: str) -> bool:
 
 
 def made(
-    name: str, subject: Subject, concept: Concept, looks: Any, found: Sequence[Subspace], sae: Sequence[str] | None
-) -> Erasure:
+    name: str, subject: Subject, concept: Concept, looks: Any, found: Sequence[Subspace], sae: Sequence[str] | None,
+    effort: Effort = Effort(),
+) -> Erasure:  # fmt: skip
     """The erasure of a named eraser, from what was found; features that it needs and lacks are found first."""
     from concept_probe.erasers import ERASERS, choose_features, erase
-    from concept_probe.find import find_features
+    from concept_probe.erasers.select.choose import CHOICE
+    from concept_probe.families.subject import SAMPLING
+    from concept_probe.find import RowQuery, find_features
     from concept_probe.learn import over_text
     from concept_probe.registry import look_up
 
+    sampling = sampling_of(subject, effort.guidance_rescale)
     kind = look_up(ERASERS, name, "eraser", "concept-probe info erasers")
     if found or not needs_features(kind):
-        return erase(name, subject, concept, found, judge=looks, sampling=sampling_of(subject))
+        return erase(name, subject, concept, found, judge=looks, sampling=sampling)
     saes = saes_of(sae, subject)
     if subject.answers == "pictures" and is_chosen(kind, "features"):
-        return choose_features(subject, concept, over_text(saes), recogniser=looks).erasure
-    return erase(
-        name, subject, concept, find_features(saes, subject, concept), judge=looks, sampling=sampling_of(subject)
-    )
+        chosen = choose_features(subject, concept, over_text(saes), recogniser=looks, selection=effort.of(CHOICE))
+        return chosen.erasure
+    which = RowQuery(sampling=rescaled(subject, SAMPLING, effort.guidance_rescale))
+    found = find_features(saes, subject, concept, which=which)
+    return erase(name, subject, concept, found, judge=looks, sampling=sampling)
 
 
 def found_and_made(
@@ -111,7 +120,8 @@ def _from_pictures(
         if choice is not None:
             step(f"chosen of {len(choice.screened)}: {choice.name}")
             return (*found, *choice.found), choice.erasure
-    return found, erase(name, subject, concept, found, judge=looks, sampling=sampling_of(subject))
+    sampling = sampling_of(subject, effort.guidance_rescale)
+    return found, erase(name, subject, concept, found, judge=looks, sampling=sampling)
 
 
 def _from_texts(

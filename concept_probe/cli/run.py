@@ -26,12 +26,11 @@ from concept_probe.cli.common import (
     plain_errors,
     recogniser_of,
     saes_of,
-    sampling_of,
-    subject_of,
     twin_of,
     writable,
 )
 from concept_probe.cli.console import err
+from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, sampling_of, subject_of
 from concept_probe.cli.making import FIRST_CHOICE, Effort, found_and_made, needs_features, step
 
 PICTURES, TEXTS = 12, 20
@@ -62,6 +61,8 @@ def run(
     seeds: PicturesPerPrompt = 2,
     choice_images: ChoiceImages = None,
     choice_steps: ChoiceSteps = None,
+    clip_skip: ClipSkip = 0,
+    guidance_rescale: GuidanceRescale = 0.0,
     seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
@@ -87,24 +88,25 @@ def run(
         if eraser is not None:
             look_up(ERASERS, eraser, "eraser", "concept-probe info erasers")
         about = concept_of(concept, concept_file, model)
-        subject = subject_of(model)
+        subject = subject_of(model, clip_skip)
+        sampling = sampling_of(subject, guidance_rescale)
         texts = subject.answers == "texts"
         eraser = eraser or FIRST_CHOICE[subject.answers]
         if texts and choice_steps is not None:
             raise ValueError(
                 f"--choice-steps is of pictures, and {model} answers with texts; --choice-images is of both"
             )
-        effort = Effort(choice_images, choice_steps)
+        effort = Effort(choice_images, choice_steps, guidance_rescale)
         looks = recogniser_of(recogniser, about, subject)
         untaught = twin_of(twin, model, about)
-        control = subject_of(untaught) if untaught is not None else None
+        control = subject_of(untaught, clip_skip) if untaught is not None else None
         step(f"{subject.name}: {len(subject.components)} components")
         autoencoders = _retrained(subject, about, model, output) if retrain else _known(sae, subject, eraser)
         found, erasure = found_and_made(eraser, subject, about, looks, autoencoders, seed, effort)
         step(f"erasure: {shown_name(erasure)}")
         plan = AuditPlan(
             prompts=prompts or (TEXTS if texts else PICTURES), seeds=tuple(range(seeds)), seed=seed,
-            sampling=sampling_of(subject),
+            sampling=sampling,
             budget=Budget(queries=36, gradient_steps=12, examples=4) if texts else Budget(),
         )  # fmt: skip
         report = signed(audit(subject, erasure, about, twin=control, recogniser=looks, found=found, plan=plan))

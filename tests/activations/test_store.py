@@ -7,14 +7,17 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from concept_probe.activations import Activations, CaptureOptions, DamagedShard, capture, shard
 from concept_probe.activations.shuffle import permuted
+from concept_probe.families import adopt
 from concept_probe.registry import UnknownName
 from concept_probe.testing.models.diffusion import tiny_sd
+from concept_probe.testing.models.transformers import tiny_flux
 from concept_probe.types import Prompt, Query, Sampling, Site
 
 WORDS = ["cat", "dog", "sun", "red", "thing"]
@@ -59,6 +62,20 @@ def test_the_manifest_says_what_every_row_is(subject, tmp_path):
     assert len(manifest["header"]["prompts_sha256"]) == 64
     assert manifest["versions"]["torch"] == torch.__version__.split("+")[0] or manifest["versions"]["torch"]
     assert all(len(s["sha256"]) == 64 for s in manifest["shards"])
+
+
+@pytest.mark.parametrize("kind", ["layers left out", "size of pictures"])
+def test_a_store_of_a_model_that_reads_unusually_opens_again_and_is_no_other_s(kind, tmp_path):
+    usual: Any = tiny_sd() if kind == "layers left out" else tiny_flux()
+    unusual: Any = adopt(usual.pipeline, usual.name, clip_skip=1 if kind == "layers left out" else 0)
+    if kind == "size of pictures":
+        unusual.picture_size = (24, 16)
+    written = capture(unusual, PROMPTS[:2], roles=["text_out"], folder=tmp_path)
+    opened = Activations.open(tmp_path)
+    assert torch.equal(opened.read(opened.sites[0]).x, written.read(written.sites[0]).x)
+    assert capture(unusual, PROMPTS[:2], roles=["text_out"], folder=tmp_path).complete
+    with pytest.raises(ValueError, match=r"holds another capture: its (weight_hash|reads) is"):
+        capture(usual, PROMPTS[:2], roles=["text_out"], folder=tmp_path)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 64, 65, 1000, 4097])

@@ -112,7 +112,7 @@ def test_the_guidance_of_a_file_is_kept_where_it_is_one(tmp_path):
 
 @pytest.mark.parametrize("role", ["text_stream", "block_out"])
 def test_the_command_line_captures_the_prompts_of_a_table(tmp_path, monkeypatch, role):
-    monkeypatch.setattr("concept_probe.cli.arrows.subject_of", lambda _: tiny_sd())
+    monkeypatch.setattr("concept_probe.cli.arrows.subject_of", lambda *_: tiny_sd())
     text = "prompt,evaluation_seed,evaluation_guidance,source\n" + '"a cat, by the sun",2219,2,x\na dog,3,2,x\n'
     told = ["capture", "--output", str(tmp_path / "a"), "--role", role, "--step", "0", "--prompt-file"]
     shown = CliRunner().invoke(app, [*told, str(written(tmp_path, "p.csv", text))])

@@ -41,13 +41,15 @@ class SweepOrder:
     """A name for `detect.recogniser`; None takes who belongs to the subject, or a concept's gold answers."""
     saes: tuple[str, ...] = ()
     """Names for `learn.named_saes`; empty: those that are shipped for the subject, if any."""
+    clip_skip: int = 0
+    """Of models that are loaded by name, see `families.load`."""
 
     def sweep(self) -> Sweep:
         """The sweep with its models loaded."""
         from concept_probe.families import load
 
         def made(source: str | Callable[[], Subject] | None) -> Subject | None:
-            return load(source) if isinstance(source, str) else source and source()
+            return load(source, clip_skip=self.clip_skip) if isinstance(source, str) else source and source()
 
         subject = made(self.subject)
         assert subject is not None  # for the type checker: only the twin may be None
