@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "concept_probe"
 ORDER = (
     "registry", "arguments", "types", "storage", "content", "threads", "signals",
     "testbed", "concepts", "detect", "families", "activations", "evaluation", "learn",
-    "find", "erasers", "attacks", "auditing", "bench", "figures", "report", "cli", "testing", "__main__",
+    "find", "erasers", "attacks", "auditing", "bench", "figures", "report", "verification", "cli", "testing", "__main__",
 )  # fmt: skip
 """A room imports only rooms before it."""
 NARROW = {"figures": {"types", "registry"}, "report": {"types", "registry", "figures", "storage"}}
@@ -46,6 +46,7 @@ TWICE: dict[str, str] = {
     "audit": VERB,
     "capture": VERB,
     "erase": VERB,
+    "verify": VERB,
     "decode_error": OPERATION,
     "row_products": OPERATION,
     "scatter_rows": OPERATION,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from concept_probe.auditing.calibration import covered, outcome
 from concept_probe.auditing.context import Context
@@ -12,7 +12,7 @@ from concept_probe.auditing.evidence.finding import Evidence, joined_evidence
 from concept_probe.auditing.provenance import Clock, versions
 from concept_probe.auditing.verdict import decide, largest_of_each
 from concept_probe.erasers.erasure.provenance import shown_name
-from concept_probe.types import EvidenceKind, Picture, Report, Written
+from concept_probe.types import AskedAnswer, EvidenceKind, Observed, Picture, Report, Written
 
 
 def report_of(context: Context, gathered: Mapping[EvidenceKind, Evidence], clock: Clock) -> Report:
@@ -35,7 +35,22 @@ def report_of(context: Context, gathered: Mapping[EvidenceKind, Evidence], clock
         writings=_writings(context),
         not_measured=_not_measured(context, evidence, calibrated),
         provenance=_provenance(context, clock),
+        observed=_observed(context),
     )
+
+
+def _observed(context: Context) -> Observed:
+    """Every answer that counts, and the rules that numbers and verdict were made by."""
+    asked = tuple(
+        AskedAnswer(side, kind, p.text, p.fact or "", p.label or "", t.query.seed, t.seen, t.probability)
+        for side, seen in context.seen.items()
+        for kind, rows in seen.trials.items()
+        for row in rows
+        for t in row
+        for p in (t.query.prompt,)
+    )
+    plan = context.plan
+    return Observed(asked, plan.resamples, plan.seed, asdict(plan.thresholds), context.guarded, context.questions.label)
 
 
 def _erasure(context: Context) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from concept_probe.cli import arrows, audits, bench, browse, calibrate, info, run, train_testbed
+from concept_probe.cli import arrows, audits, bench, browse, calibrate, info, reports, run, train_testbed
 from concept_probe.cli.command_line import Verb
 
 app = typer.Typer(
@@ -22,7 +22,8 @@ app.command("attack", cls=Verb)(audits.attack)
 app.command("audit", cls=Verb)(audits.audit)
 app.command("bench", cls=Verb)(bench.bench)
 app.command("calibrate", cls=Verb)(calibrate.calibrate)
-app.command("report", cls=Verb)(audits.report)
+app.command("verify", cls=Verb)(reports.verify)
+app.command("report", cls=Verb)(reports.report)
 app.command("info", cls=Verb)(info.info)
 app.add_typer(train_testbed.testbed_app, name="testbed")
 

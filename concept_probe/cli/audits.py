@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,6 @@ import typer
 from rich.table import Table
 
 from concept_probe.cli.arrows import read_found
-from concept_probe.cli.command_line import command
 from concept_probe.cli.common import (
     ConceptFile,
     ConceptName,
@@ -32,11 +30,11 @@ from concept_probe.cli.common import (
 from concept_probe.cli.console import out, say
 from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, sampling_of, subject_of
 from concept_probe.cli.making import Effort, made
+from concept_probe.cli.reports import REPORT_FILES, print_verdict, signed, write_report
 
 EditFolder = Annotated[Path | None, typer.Option("--edit", help="Folder of an edit that `erase` wrote.")]
 MethodToApply = Annotated[str | None, typer.Option(help="An eraser to apply, see `info erasers`; instead of --edit.")]
 FoundFolder = Annotated[Path | None, typer.Option("--found", help="Folder that `find` wrote.")]
-REPORT_FILES = ("report.json", "report.html", "report.md")
 FIRST_TRIED = {"pictures": "embedding_inversion", "texts": "relearning"}
 """The attack where none is named, by what a subject answers with."""
 Queries = Annotated[int, typer.Option(min=0, help="Pictures, or texts, each attack may have made.")]
@@ -207,73 +205,3 @@ def audit(
         if require and report.verdict.name not in require:
             say("required", "bold red", f"{' or '.join(require)}; the verdict is {report.verdict.name}")
             raise typer.Exit(1)
-
-
-def report(
-    source: Annotated[Path, typer.Argument(help="A report.json that `audit` or `run` wrote.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the renderings; default: beside the JSON.")
-    ] = None,
-) -> None:
-    """Render a report's JSON as HTML and Markdown again.
-
-    Example: `concept-probe report camel-report/report.json`
-    """
-    with plain_errors():
-        from concept_probe.report import from_json
-        from concept_probe.storage import read_text
-
-        source = source / "report.json" if source.is_dir() else source
-        if not source.is_file():
-            raise FileNotFoundError(f"report {source} not found; give the report.json that audit or run wrote")
-        writable(output, files=REPORT_FILES)
-        found = from_json(read_text(source, "give the report.json that audit or run wrote"), source)
-        place = output or source.parent
-        write_report(found, place)
-        print_verdict(found, place)
-
-
-def signed(report):
-    """The report of an audit that this command ran, with the command that runs it again."""
-    return replace(report, provenance={**report.provenance, "command": command()})
-
-
-def write_report(report, folder: Path) -> None:
-    """report.json (the source), report.html and report.md."""
-    from concept_probe.report import to_html, to_json, to_markdown
-    from concept_probe.storage import write_text
-
-    for name, text in zip(REPORT_FILES, (to_json(report), to_html(report), to_markdown(report)), strict=True):
-        write_text(folder / name, text)
-
-
-def print_verdict(report, folder: Path | None) -> None:
-    """The verdict, its reasons and the indices, in the terminal."""
-    from rich.console import Group
-    from rich.panel import Panel
-    from rich.text import Text
-
-    from concept_probe.report.format import EVIDENCE_NAMES, VERDICTS, left_out, samples, score
-    from concept_probe.types.plain_text import shown_plainly
-
-    colours = {"erased": "green", "suppressed": "yellow", "undecided": "white", "intact": "red", "damaged": "red"}
-    verdict = report.verdict
-    reasons = Table.grid(padding=(0, 1))
-    for reason in verdict.reasons:
-        reasons.add_row("·", reason)
-    if verdict.samples_needed is not None:
-        reasons.add_row("·", f"answers needed for a decision: {samples(verdict.samples_needed)}")
-    if missing := left_out(report):
-        reasons.add_row("·", Text(shown_plainly(f"not measured: {missing}", keep="")))
-    head = Text.assemble((verdict.name, f"bold {colours[verdict.name]}"), f"  {VERDICTS[verdict.name]}")
-    parts = [head, "", reasons]
-    if folder is not None:
-        parts += ["", f"report: {folder / 'report.html'}"]
-    title = Text(shown_plainly(f"{report.concept} in {report.subject}, {report.erasure}", keep=""))
-    mark = "calibrated" if verdict.calibrated else "thresholds uncalibrated"
-    out.print(Panel(Group(*parts), title=title, subtitle=mark, title_align="left", subtitle_align="right"))
-    table = Table("evidence", "index (0 never taught, 1 untouched)", "n", box=None)
-    for name, value in report.indices.items():
-        table.add_row(EVIDENCE_NAMES[name][0], score(value), str(value.n))
-    if report.indices:
-        out.print(table)

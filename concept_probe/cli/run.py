@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from concept_probe.cli.audits import REPORT_FILES, print_verdict, signed, write_report
 from concept_probe.cli.common import (
     ChoiceImages,
     ChoiceSteps,
@@ -32,6 +31,7 @@ from concept_probe.cli.common import (
 from concept_probe.cli.console import err
 from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, sampling_of, subject_of
 from concept_probe.cli.making import FIRST_CHOICE, Effort, found_and_made, needs_features, step
+from concept_probe.cli.reports import REPORT_FILES, print_verdict, signed, write_report
 
 PICTURES, TEXTS = 12, 20
 """Test prompts per kind: a text costs less than a picture, and facts are few."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from concept_probe.arguments import Count, SeedNumber, check_arguments
 from concept_probe.evaluation.intervals import percentiles
-from concept_probe.types import Score
+from concept_probe.types import NumberSource, Score
 
 SMALLEST_DENOMINATOR = 0.02
 """Smallest denominator of an index in a single draw: it bounds an index at 50, and makes no decision."""
@@ -31,6 +32,8 @@ class Draws:
     draws: Float[Tensor, "r"]
     n: int
     """Prompts times seeds, or whatever was counted."""
+    source: NumberSource | None = None
+    """What it was made of, where that is one of the ways that a `NumberSource` knows."""
 
     def interval(self) -> tuple[float, float]:
         return percentiles(self.draws)
@@ -71,7 +74,8 @@ class BayesianBootstrap:
         prompts, seeds = hits.shape
         weights = self.weights(key, prompts) * seeds
         total = weights.sum(1)
-        return self._with_one_more((weights @ hits.mean(1)) / total, total, float(hits.mean()), hits.numel(), key, arm)
+        found = self._with_one_more((weights @ hits.mean(1)) / total, total, float(hits.mean()), hits.numel(), key, arm)
+        return replace(found, source=NumberSource("rate", (hits,), key, arm))
 
     def auroc(
         self, positive: Float[Tensor, "p"], negative: Float[Tensor, "q"], key: str, arm: str,
@@ -94,7 +98,19 @@ class BayesianBootstrap:
         value = float((1 / sizes[of]) @ wins @ (1 / others_sizes[rest])) / (len(sizes) * len(others_sizes))
         fewer = min(len(sizes), len(others_sizes))
         total = mine.sum(1) * (fewer / len(sizes))
-        return self._with_one_more(share, total, value, len(sizes) + len(others_sizes), key, arm)
+        found = self._with_one_more(share, total, value, len(sizes) + len(others_sizes), key, arm)
+        return replace(found, source=NumberSource("auroc", (positive, negative, of, rest), key, arm))
+
+    def share(self, values: Float[Tensor, "n"], key: str) -> Draws:
+        """The mean of values that are all there are, each measured exactly: only their choice is drawn."""
+        weights = self.weights(key, len(values))
+        drawn = (weights @ values) / weights.sum(1)
+        return Draws(float(values.mean()), drawn, len(values), NumberSource("share", (values,), key))
+
+    def certain(self, value: float, n: int) -> Draws:
+        """A number that nothing was drawn for."""
+        draws = torch.full((self.resamples,), value, dtype=torch.float64)
+        return Draws(value, draws, n, NumberSource("certain", number=value, key=str(n)))
 
     def mean(self, values: Float[Tensor, "n"], key: str) -> tuple[float, float]:
         """95 % interval of the mean of values of any range; the same key pairs."""
@@ -110,6 +126,24 @@ class BayesianBootstrap:
 
     def _generator(self, key: str) -> torch.Generator:
         return torch.Generator().manual_seed((zlib.crc32(key.encode()) << 20) ^ self.seed)
+
+
+def mean_of(several: Sequence[Draws]) -> Draws:
+    """The mean of numbers that were drawn together; n is that of the first."""
+    sources = tuple(d.source for d in several)
+    known = tuple(s for s in sources if s is not None)
+    return Draws(
+        sum(d.value for d in several) / len(several),
+        torch.stack([d.draws for d in several]).mean(0),
+        several[0].n,
+        NumberSource("mean", parts=known) if len(known) == len(sources) else None,
+    )
+
+
+def at_least(draws: Draws, floor: float) -> Draws:
+    """No draw, and no value, below `floor`."""
+    source = None if draws.source is None else NumberSource("floor", parts=(draws.source,), number=floor)
+    return Draws(max(draws.value, floor), draws.draws.clamp_min(floor), draws.n, source)
 
 
 def residual_index(name: str, before: Draws, after: Draws, never: Draws, gap: float) -> Score | None:

@@ -48,7 +48,7 @@ def from_json(text: str, where: str | Path = "this") -> Report:
 
 def _encode(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value) if not _stands_beside(f)}
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, Mapping):
@@ -97,7 +97,7 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
 def _decode_fields(kind: type, value: Any, where: str) -> Any:
     _expect(isinstance(value, dict), where, "an object", value)
     hints = get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
+    fields = {f.name: f for f in dataclasses.fields(kind) if not _stands_beside(f)}
     unknown = sorted(set(value) - set(fields))
     if unknown:
         raise ValueError(f"{where} has fields that no report has: {', '.join(unknown)}")
@@ -108,6 +108,10 @@ def _decode_fields(kind: type, value: Any, where: str) -> Any:
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
     return kind(**{name: _decode(hints[name], v, f"{where}.{name}") for name, v in value.items()})
+
+
+def _stands_beside(of: dataclasses.Field[Any]) -> bool:
+    return bool(of.metadata.get("beside"))
 
 
 def _is_class_below(origin: Any, of: type) -> bool:

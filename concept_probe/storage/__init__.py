@@ -39,7 +39,7 @@ from concept_probe.storage.lines import append_line, holds_whole_object, open_he
 from concept_probe.storage.pictures import read_picture
 from concept_probe.storage.schema import check_fields
 from concept_probe.storage.tensors import read_arrays, read_tensors, tensor_entries, write_sealed, write_tensors
-from concept_probe.storage.writing import UNFINISHED, remove_unfinished, write_bytes, write_json, write_text
+from concept_probe.storage.writing import UNFINISHED, json_text, remove_unfinished, write_bytes, write_json, write_text
 
 __all__ = [
     "PICKLES",
@@ -58,6 +58,7 @@ __all__ = [
     "file_sha256",
     "holds_whole_object",
     "inside",
+    "json_text",
     "only_writer",
     "open_here",
     "parse_json",

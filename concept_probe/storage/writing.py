@@ -42,8 +42,14 @@ def write_json(
 
     TypeError for such a value where there is no `default`.
     """
-    text = json.dumps(value, indent=indent, sort_keys=sort_keys, default=default, ensure_ascii=False)
-    write_text(path, text + "\n")
+    write_text(path, json_text(value, indent=indent, sort_keys=sort_keys, default=default))
+
+
+def json_text(
+    value: object, *, indent: int = 1, sort_keys: bool = False, default: Callable[[Any], Any] | None = None
+) -> str:
+    """The text that `write_json` writes."""
+    return json.dumps(value, indent=indent, sort_keys=sort_keys, default=default, ensure_ascii=False) + "\n"
 
 
 def remove_unfinished(folder: Path, name: str = "") -> None:

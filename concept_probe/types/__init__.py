@@ -31,9 +31,12 @@ from concept_probe.types.prompts import (
 )
 from concept_probe.types.recognition import AnswerReader, Classifier, Judge, OwnPictures, Recogniser, Trial
 from concept_probe.types.reports import (
+    BESIDE,
+    AskedAnswer,
     Curve,
     EvidenceKind,
     Finding,
+    Observed,
     Picture,
     Report,
     TraceMap,
@@ -41,8 +44,10 @@ from concept_probe.types.reports import (
     VerdictName,
     Written,
 )
+from concept_probe.types.sources import FindingSources, NumberSource
 
 __all__ = [
+    "BESIDE",
     "BOS",
     "BRANCHES",
     "CONTENT",
@@ -58,6 +63,7 @@ __all__ = [
     "SUBJECT",
     "TOKEN_KINDS",
     "AnswerReader",
+    "AskedAnswer",
     "Better",
     "Branch",
     "Catalogue",
@@ -71,11 +77,14 @@ __all__ = [
     "Example",
     "FeatureEntry",
     "Finding",
+    "FindingSources",
     "Form",
     "Judge",
     "Kind",
     "Leaderboard",
     "Moment",
+    "NumberSource",
+    "Observed",
     "OwnPictures",
     "Picture",
     "Prompt",

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from concept_probe.types.evidence import Score
+from concept_probe.types.sources import FindingSources
 
+BESIDE = {"beside": True}
+"""Marks fields that a report's JSON leaves out: they stand in files beside it."""
 EvidenceKind = Literal["behaviour", "representation", "parameters", "features", "recovery"]
 
 
@@ -33,6 +36,8 @@ class Finding:
     control_name: str = ""
     unit: str = ""
     note: str = ""
+    sources: FindingSources | None = field(default=None, compare=False, repr=False, metadata=BESIDE)
+    """What it was made of, as long as the report is in memory; `verification.bundle` writes it."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,22 @@ class Written:
 
 
 @dataclass(frozen=True)
+class AskedAnswer:
+    """One answer of an audit: what was asked of whom, with which noise, and what was seen in it."""
+
+    side: Literal["before", "after", "control"]
+    kind: str
+    prompt: str
+    fact: str
+    """What the prompt asks for, where several prompts ask for the same; else empty."""
+    label: str
+    seed: int
+    seen: str
+    probability: float
+    """The recogniser's, of the concept."""
+
+
+@dataclass(frozen=True)
 class TraceMap:
     """A site x step (or site x 1) table of one measurement, before and after."""
 
@@ -102,6 +123,21 @@ class TraceMap:
     after: tuple[tuple[float, ...], ...]
     control: tuple[tuple[float, ...], ...] = ()
     unit: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What was seen, and the rules by which it was judged."""
+
+    asked: tuple[AskedAnswer, ...]
+    resamples: int
+    """Of the bootstrap, and its seed."""
+    seed: int
+    thresholds: Mapping[str, float]
+    guarded: bool
+    """Whether the erasure changed no weight."""
+    label: str
+    """The recogniser's, of the concept."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +160,8 @@ class Report:
     """One sentence each: what was left out and why."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     """Subject and edit hashes, seeds, library versions, command to reproduce, seconds per stage."""
+    observed: Observed | None = field(default=None, compare=False, repr=False, metadata=BESIDE)
+    """What findings and verdict follow from, as long as the report is in memory; `verification.bundle` writes it."""
 
     def show(self) -> object:
         """Render in a notebook (an object with `_repr_html_`)."""

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from concept_probe.auditing import AuditPlan, audit, decide
-from concept_probe.auditing.evidence.ridge_probe import at_least_chance
 from concept_probe.erasers import Blocklist, Edit, LowRank
 from concept_probe.erasers.erasure.parameters import address
-from concept_probe.evaluation.bayesian import Draws, residual_index
+from concept_probe.evaluation.bayesian import Draws, at_least, residual_index
 from concept_probe.report.audit_html import to_html
 from concept_probe.report.audit_markdown import to_markdown
 from concept_probe.types import Report, Sampling, Score
@@ -84,9 +83,9 @@ def test_a_control_below_chance_widens_no_gap():
         return Draws(value, torch.linspace(value - 0.05, value + 0.05, 101, dtype=torch.float64), 24)
 
     before, after, below = draws(0.95), draws(0.6), draws(0.4)
-    never = at_least_chance(below)
+    never = at_least(below, 0.5)
     assert (never.value, float(never.draws.min())) == (0.5, 0.5)
-    assert at_least_chance(draws(0.7)).value == 0.7
+    assert at_least(draws(0.7), 0.5).value == 0.7
     found, wide = (residual_index("x", before, after, control, 0.2) for control in (never, below))
     assert found is not None and wide is not None
     assert found.value == pytest.approx(0.1 / 0.45) and wide.value == pytest.approx(0.2 / 0.55)

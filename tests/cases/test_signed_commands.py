@@ -13,8 +13,8 @@ from concept_probe import auditing
 from concept_probe.attacks import Budget
 from concept_probe.auditing import AuditPlan
 from concept_probe.cli import app
-from concept_probe.cli.audits import signed
 from concept_probe.cli.command_line import Verb, command, without_folders
+from concept_probe.cli.reports import signed
 from concept_probe.types import Sampling
 from tests.auditing.known import Known, Reader, concept
 

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 from rich.console import Console
 
-from concept_probe.cli import audits
+from concept_probe.cli import reports
 from concept_probe.report import from_json, headline, to_html, to_json, to_markdown
 from tests.report.one_of_each import report
 
@@ -54,8 +54,8 @@ def test_a_figure_that_nobody_can_plan_with_is_not_shown(needed, said):
         line = next(x for x in shown.splitlines() if "Answers needed for a decision" in x)
         assert said in line and "56240" not in line and "56,240" not in line
     console = Console(width=200, record=True, file=io.StringIO())
-    with patch.object(audits, "out", console):
-        audits.print_verdict(undecided, None)
+    with patch.object(reports, "out", console):
+        reports.print_verdict(undecided, None)
     assert f"answers needed for a decision: {said}" in console.export_text()
     assert from_json(to_json(undecided)).verdict.samples_needed == needed
 

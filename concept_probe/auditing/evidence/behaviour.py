@@ -14,7 +14,7 @@ from concept_probe.auditing.sides import Side
 from concept_probe.detect import serves
 from concept_probe.evaluation.bayesian import Draws, damage_score, residual_index
 from concept_probe.evaluation.rates import per_fact
-from concept_probe.types import FORGET_KINDS, RETAIN_KINDS, Judge, Kind
+from concept_probe.types import FORGET_KINDS, RETAIN_KINDS, Judge, Kind, Score
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -101,16 +101,24 @@ def _retained(context: Context, kind: Kind) -> Evidence:
     seen = context.seen
     before, after = rate(seen.before, "before"), rate(seen.after, "after")
     never = None if seen.control is None else rate(seen.control, "control")
-    # A twin that does worse shows what leaving the concept out of the training costs by itself.
-    worse = never is not None and 0 < never.value < before.value
-    loss = damage_score(kind, never if worse and never is not None else before, after)
+    loss = loss_of(kind, before, after, never)
     note = "nothing of it worked before"
     if loss is not None:
-        than = "lost against the twin" if worse else "lost"
+        than = "lost against the twin" if _does_worse(never, before) else "lost"
         note = f"{loss.value:.0%} [{loss.low:.0%}, {loss.high:.0%}] {than}".replace("-", "−")
     control = context.control_name if context.has_twin else ""
     found = compare(RECOGNITION, kind, before, after, never, control=control, note=note)
     return Evidence((found,), losses=(loss,) if loss else ())
+
+
+def loss_of(kind: str, before: Draws, after: Draws, never: Draws | None) -> Score | None:
+    """The share lost of what worked before, or of what the twin does where that is worse: leaving the concept out of the
+    training costs as much by itself. None where nothing worked."""
+    return damage_score(kind, never if never is not None and _does_worse(never, before) else before, after)
+
+
+def _does_worse(never: Draws | None, before: Draws) -> bool:
+    return never is not None and 0 < never.value < before.value
 
 
 def _false_detection(context: Context) -> Evidence:

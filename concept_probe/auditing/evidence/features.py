@@ -9,7 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.auditing.context import Context
-from concept_probe.auditing.evidence.finding import Estimate, Evidence, Measure, Metric, Need, compare, joined_evidence
+from concept_probe.auditing.evidence.finding import (
+    Evidence,
+    Measure,
+    Metric,
+    Need,
+    compare,
+    joined_evidence,
+    mean_estimate,
+)
 from concept_probe.auditing.observe import Observation
 from concept_probe.auditing.sides import Side
 from concept_probe.evaluation.bayesian import Draws, residual_index
@@ -68,8 +76,7 @@ def _firing_of(context: Context, i: int) -> Evidence:
     note = "" if index else context.no_index(beside=beside)
     largest = Metric("features", f"largest activation of its {count} features, mean", "lower", "activation")
     first, second = (of_facts(o, FORGET_KINDS, mean_activation) for o in (seen.before, seen.after))
-    ends = context.bootstrap.mean(second.mean(1), f"features/{i}/shows")
-    now = Estimate(float(second.mean()), *ends, after.n)
+    now = mean_estimate(context, second, f"features/{i}/shows", after.n)
     return Evidence(
         (
             compare(share, site, before, after, never, control=control, index=index, note=note),
@@ -116,8 +123,7 @@ def _share_outside(
         return per_fact(each, asked) if asked else each
 
     first, second = share(tests[0]), share(tests[1].nan_to_num())
-    ends = context.bootstrap.mean(second, f"outside/{site}")
-    now = Estimate(float(second.mean()), *ends, len(second))
+    now = mean_estimate(context, second, f"outside/{site}")
     note = "artefact monitor"
     return Evidence((compare(OUT_OF_RANGE, f"{site} ({where})", float(first.mean()), now, note=note),))
 

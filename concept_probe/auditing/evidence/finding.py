@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
 from concept_probe.auditing.context import Context
 from concept_probe.evaluation.bayesian import Draws
-from concept_probe.types import Curve, EvidenceKind, Finding, Picture, Score, TraceMap
+from concept_probe.types import Curve, EvidenceKind, Finding, FindingSources, NumberSource, Picture, Score, TraceMap
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,15 @@ class Estimate:
     low: float
     high: float
     n: int
+    source: NumberSource | None = None
+
+
+def mean_estimate(context: Context, values: Tensor, key: str, n: int | None = None) -> Estimate:
+    """The mean of values (rows, ...) of any range, rows drawn; n is how many were counted, by default the rows."""
+    rows = values.flatten(1).mean(1) if values.ndim > 1 else values
+    count = len(values) if n is None else n
+    source = NumberSource("values", (values,), key, number=count)
+    return Estimate(float(values.mean()), *context.bootstrap.mean(rows, key), count, source)
 
 
 def compare(
@@ -57,6 +68,7 @@ def compare(
         control_name=control,
         unit=metric.unit,
         note=note,
+        sources=FindingSources(*(getattr(side, "source", None) for side in (before, after, never))),
     )
 
 

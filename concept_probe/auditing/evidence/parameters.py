@@ -12,7 +12,7 @@ from torch import Tensor
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.context import Context
 from concept_probe.auditing.evidence.cut import cut, whole_weight
-from concept_probe.auditing.evidence.finding import Estimate, Evidence, Measure, Metric, Need, compare
+from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, Need, compare
 from concept_probe.evaluation.bayesian import Draws, residual_index
 from concept_probe.types import Site, Subspace
 
@@ -98,8 +98,7 @@ def _vector_changes(context: Context) -> Evidence:
         fits = len(others[0]) == len(others[1]) and others[0].numel()
         for metric, measure, start in ((COSINE, column_cosine, 1.0), (RELATIVE_L2, column_distance, 0.0)):
             values = measure(*pair).to("cpu")
-            ends = context.bootstrap.mean(values, f"{of.site}/{metric.name}")
-            after = Estimate(float(values.mean()), *ends, len(values))
+            after = mean_estimate(context, values, f"{of.site}/{metric.name}")
             never, control = (float(measure(*others).mean()), name) if fits else (None, "")
             findings.append(compare(metric, str(of.site), start, after, never, control=control))
     return Evidence(tuple(findings))
@@ -131,7 +130,7 @@ def _vectors_left(context: Context) -> Evidence:
             for f, (a, _) in zip(pairs.found, pairs.changed, strict=True)
         ]
     count = sum(len(k) for k in kept)
-    start = Draws(1.0, torch.ones(context.plan.resamples, dtype=torch.float64), count)
+    start = context.bootstrap.certain(1.0, count)
     now, chance = _mean(context, kept), _mean(context, never)
     index = residual_index("concept vectors left in the weights", start, now, chance, context.gap)
     note = "the erasure leaves these weights as they were" if pairs.untouched else ""
@@ -155,9 +154,7 @@ def _share_of_others(weight: Tensor, a: Tensor, of: Subspace) -> Tensor:
 
 def _mean(context: Context, kept: Sequence[Tensor]) -> Draws:
     """The mean over vectors. They are all there are and each is measured exactly: only their choice is drawn."""
-    values = torch.cat(list(kept)).to("cpu")
-    weights = context.bootstrap.weights("vectors", len(values))
-    return Draws(float(values.mean()), (weights @ values) / weights.sum(1), len(values))
+    return context.bootstrap.share(torch.cat(list(kept)).to("cpu"), "vectors")
 
 
 VECTOR_CHANGES = Measure("vector changes", _vector_changes, needs=(VECTORS,))

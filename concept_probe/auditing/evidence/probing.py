@@ -121,7 +121,18 @@ def _own(context: Context, metric: Metric, site: Site, of: ProbeReadings) -> Evi
         control = "never-taught twin" if context.has_twin else "made-up concept"
         note = "" if index else context.no_index(beside=of.beside)
     return Evidence(
-        (compare(metric, str(site), of.before, of.after, of.never, control=control, index=index, note=note),)
+        (
+            compare(
+                metric,
+                str(site),
+                of.before,
+                of.after,
+                of.never,
+                control=control,
+                index=index,
+                note=note,
+            ),
+        )
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.auditing.context import Context
-from concept_probe.auditing.evidence.finding import Estimate, Evidence, Measure, Metric, compare
+from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, compare, mean_estimate
 from concept_probe.auditing.evidence.parameters import VECTORS, vectors_found
 from concept_probe.families import CausalLMSubject
 from concept_probe.find.language.unembedding import Unembedding
@@ -29,8 +29,7 @@ def _promoted_tokens(context: Context) -> Evidence:
     with context.arms.after.on():
         second = promoted(after, columns)
     kept, chance = jaccard(first, second), jaccard(first, beside)
-    ends = context.bootstrap.mean(kept, "tokens of vectors")
-    now = Estimate(float(kept.mean()), *ends, len(columns))
+    now = mean_estimate(context, kept, "tokens of vectors")
     control = "the next column of the same matrix"
     return Evidence((compare(JACCARD, f"{len(columns)} vectors", 1.0, now, float(chance.mean()), control=control),))
 

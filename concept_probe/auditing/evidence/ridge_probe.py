@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,11 +12,12 @@ from torch import Tensor
 from concept_probe.auditing.context import Context
 from concept_probe.auditing.observe import Observation
 from concept_probe.auditing.states import identical
-from concept_probe.evaluation.bayesian import Draws
+from concept_probe.evaluation.bayesian import Draws, at_least, mean_of
 from concept_probe.types import Prompt
 
 CHANCE = 0.5
-"""AUROC of a probe that reads nothing."""
+"""AUROC of a probe that reads nothing. A control below it knows no less than nothing: the distance to it would be read as
+knowledge."""
 SHUFFLES = 10
 """Probes of shuffled labels; what they read, in the mean, is what is read of nothing."""
 
@@ -128,7 +129,7 @@ def read_probes(
         read(second, after, name),
         read(first, after, name),
         mean_of([read(second, after, f"shuffled {i}", i) for i in range(1, SHUFFLES + 1)]),
-        None if never is None else at_least_chance(never),
+        None if never is None else at_least(never, CHANCE),
         context.beside(before.tensors(), after.tensors()),
     )
 
@@ -143,17 +144,6 @@ def mean_over(several: Sequence[ProbeReadings]) -> ProbeReadings:
         mean_of([r.shuffled for r in several]),
         mean_of(never) if never else None,
         all(r.beside for r in several),
-    )
-
-
-def at_least_chance(auroc: Draws) -> Draws:
-    """A control below chance knows no less than nothing: the distance to it would be read as knowledge."""
-    return replace(auroc, value=max(auroc.value, CHANCE), draws=auroc.draws.clamp_min(CHANCE))
-
-
-def mean_of(several: Sequence[Draws]) -> Draws:
-    return Draws(
-        sum(d.value for d in several) / len(several), torch.stack([d.draws for d in several]).mean(0), several[0].n
     )
 
 
