@@ -42,7 +42,7 @@ Steps = Annotated[int, typer.Option(min=0, help="Optimiser steps each attack may
 
 
 def erasure_of(
-    edit: Path | None, method: str | None, found: tuple, subject, concept, sae, recogniser, effort: Effort
+    edit: Path | None, method: str | None, found: tuple, subject, concept, sae, recogniser, effort: Effort = Effort(),
 ):  # fmt: skip
     """The saved edit, or the named method's erasure."""
     from concept_probe.erasers import Edit
