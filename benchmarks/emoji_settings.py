@@ -18,7 +18,7 @@ from concept_probe.erasers import (
     Uce,
 )
 
-FOR_PICTURES = tuple(name for name, eraser in ERASERS.items() if eraser.on != "texts")
+FOR_PICTURES = tuple(name for name, eraser in ERASERS.items() if eraser.on != "texts" and eraser.attention != "joint")
 NAME = Uce(sources=("target",))
 NAMED = (Uce(sources=("target",), beta=3.0), Uce(sources=("target",), policy="all"))
 """UCE that moves the object's own name, in other settings."""

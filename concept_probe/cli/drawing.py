@@ -25,7 +25,8 @@ GuidanceRescale = Annotated[
         "--guidance-rescale",
         min=0.0,
         max=1.0,
-        help="Share of a guided prediction that is brought to the spread of that under the prompt alone; 0 leaves it.",
+        help="Share of a guided prediction that is brought to the spread of that under the prompt alone; 0 leaves it. "
+        "An eraser that learns from pictures draws those by its own options.",
     ),
 ]
 

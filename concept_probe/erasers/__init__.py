@@ -34,6 +34,7 @@ from concept_probe.erasers.finetune.ant import Ant
 from concept_probe.erasers.finetune.concept_ablation import ConceptAblation
 from concept_probe.erasers.finetune.distillation import Training
 from concept_probe.erasers.finetune.doco import DoCo
+from concept_probe.erasers.finetune.erase_anything import EraseAnything
 from concept_probe.erasers.finetune.esd import Esd
 from concept_probe.erasers.finetune.few_shot import FewShot
 from concept_probe.erasers.finetune.receler import Receler
@@ -96,6 +97,7 @@ ERASERS = Registry[type[Eraser[Any, Any]]](
         "unguide": Unguide,
         "doco": DoCo,
         "ant": Ant,
+        "erase_anything": EraseAnything,
         "blocklist": Blocklist,
         "negative_prompt": NegativePrompt,
         "sld": Sld,

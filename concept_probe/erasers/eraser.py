@@ -145,8 +145,9 @@ class Eraser(ABC, Generic[On, Made]):
     leads_by_guidance: ClassVar[bool] = False
     """Whether it acts through what guidance asks for without the prompt: it can do nothing where guidance asks no such
     thing, and says so when pictures are made that way."""
-    attention: ClassVar[Literal["any", "cross"]] = "any"
-    """Whether it takes attention from the image to a text that stays as it is, as in a U-Net, or works on a joint one too."""
+    attention: ClassVar[Literal["any", "cross", "joint"]] = "any"
+    """Whether it takes attention from the image to a text that stays as it is, as in a U-Net (`cross`), attention of text and
+    image to each other in which the text has queries and keys of its own (`joint`), or works on either."""
     asks: ClassVar[bool] = False
     """Whether what it makes asks more of the subject that it was made on, or reads from it, while it acts."""
     origin: ClassVar[Literal["ours", "published", "control"]] = "published"
@@ -172,6 +173,11 @@ class Eraser(ABC, Generic[On, Made]):
             return (
                 f"{self.name} takes attention from the image to a text that stays as it is, and in {subject.name!r} text and image "
                 "attend to each other; UCE, RECE and SPEED edit such models block by block"
+            )
+        if self.attention == "joint" and not {"joint_text_query", "joint_text_key"} <= set(subject.roles()):
+            return (
+                f"{self.name} takes attention of text and image to each other, in which the text has queries and keys of its own, "
+                f"and {subject.name!r} has none; ESD, concept ablation and SPM train the attention that it has"
             )
         return None
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from concept_probe.families.diffusion.dit.joint import JointSequence
 from concept_probe.families.diffusion.dit.layout import shift_by_size
 from concept_probe.families.diffusion.dit.subject import DitSubject, default_of, longest_text
 from concept_probe.families.diffusion.schedule import StepLayout
@@ -28,6 +29,7 @@ class StableDiffusion3Subject(DitSubject):
 
     needs = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "transformer", "vae")
     pooled = True
+    joint = JointSequence(image_first=True)
 
     @classmethod
     def read_text(cls, pipeline: Any) -> SequenceEncoders:

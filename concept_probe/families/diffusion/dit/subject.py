@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self, final
 import torch
 from torch import Tensor
 
-from concept_probe.families.diffusion.dit.joint import Given, JointSequence
+from concept_probe.families.diffusion.dit.joint import Given, Held, JointSequence, Stream
 from concept_probe.families.diffusion.dit.ports import PORTS, ports_of
 from concept_probe.families.diffusion.dit.sites import TransformerSites, transformer_sites
 from concept_probe.families.diffusion.flow import refuse_unsaid_flow
@@ -217,12 +217,19 @@ class DitSubject(DiffusionSubject):
         if place is None or self.joint.plain(place.held, place.stream):
             return None
 
-        def rows() -> Rows:
-            latents, _, text = self._passes[-1]
-            patches = (latents.shape[-2] // self.patch) * (latents.shape[-1] // self.patch)
-            return self.joint.rows(place.held, place.stream, text, patches)
+        return Segment(place.item, lambda: self._rows(place.held, place.stream))
 
-        return Segment(place.item, rows)
+    def joint_rows(self, stream: Stream) -> Rows:
+        """The rows of `stream` where the attention of the pass under way has text and image as one sequence.
+
+        Raises RuntimeError outside a pass.
+        """
+        return self._rows("both", stream)
+
+    def _rows(self, held: Held, stream: Stream) -> Rows:
+        text, latents = self.condition, self._passes[-1][0]
+        patches = (latents.shape[-2] // self.patch) * (latents.shape[-1] // self.patch)
+        return self.joint.rows(held, stream, text, patches)
 
     @final
     def _forward(self, latents: Tensor, timestep: Tensor, text: Conditioning) -> Tensor:
