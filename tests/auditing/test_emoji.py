@@ -8,7 +8,7 @@ import concept_probe as cp
 from concept_probe.attacks import Budget
 from concept_probe.auditing import Auditor, AuditPlan, MeasurementCache
 
-SMALL = AuditPlan(fit_images=8, budget=Budget(queries=40, gradient_steps=40))
+SMALL = AuditPlan(prompts=6, fit_images=8, budget=Budget(queries=24, gradient_steps=20))
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +43,11 @@ def test_the_never_taught_twin_is_erased(name, emoji, twin, cache):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_where_the_twin_draws_neighbours_worse_the_audit_says_so_and_finds_no_knowledge(emoji, twin, cache):
-    """Guitar has three neighbours only, and the twin draws each of them well in 10 of 12 pictures."""
+def test_neighbours_that_the_twin_draws_worse_are_no_damage(emoji, twin, cache):
+    """Guitar has three neighbours only, and the twin draws each of them worse than the model that was taught it."""
     concept = cp.concept("guitar", model="emoji-untaught")
     report = Auditor(SMALL, cache)(twin, None, concept, original=emoji, twin=twin)
-    assert report.verdict.name in ("undecided", "damaged"), report.verdict
-    assert report.verdict.reasons[0].startswith("Neighbours")
+    assert report.verdict.name == "erased", report.verdict
     assert report.verdict.residual is not None and report.verdict.residual.high < 0.25
 
 
