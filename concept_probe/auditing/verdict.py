@@ -42,8 +42,9 @@ def decide(
     reasons. `guarded` says that no weight was changed: what a guard keeps from showing is there without it, and never
     erased.
 
-    Knowledge is left where one index is surely above `thresholds.residual`, though its kind has many. Nothing is left
-    where every kind, its indices pooled, is surely below it, and no single index stands out above it (`pooling`).
+    Knowledge is left where one index is surely above `thresholds.residual`, though its kind has many, or the mean of a
+    kind. Nothing is left where every kind, its indices pooled, is surely below it, and no single index stands out above it
+    (`pooling`).
     """
     t = thresholds
     kinds = {kind: shrunk_indices(scores) for kind, scores in others.items() if scores}
@@ -61,10 +62,11 @@ def decide(
             "give the subject as it was before (`original=`, `--original`)."
         )
         return Verdict("undecided", (reason,), residual)
-    kept = [s for scores in others.values() for s in scores if surely_above(s, t.residual, len(scores))]
     whole = [pooled_index(_together(kind, scores), scores) for kind, scores in others.items() if scores]
+    kept = [s for scores in others.values() for s in scores if surely_above(s, t.residual, len(scores))]
+    kept += [s for s in whole if s.low > t.residual and s.name not in {k.name for k in kept}]
     unsure = [s for s in whole if s.high >= t.residual] + [s for s in every if s.value >= t.residual]
-    unsure = list({s.name: s for s in unsure}.values())
+    unsure = list({s.name: s for s in unsure if s.name not in {k.name for k in kept}}.values())
     if behaviour.low > t.kept:
         reason = f"AskedAnswer by name, the concept is shown as before: {_is(behaviour)}, all of it above {t.kept}."
         return Verdict("intact", (reason,), residual)

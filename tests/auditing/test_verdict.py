@@ -176,6 +176,15 @@ def test_the_largest_of_many_is_no_evidence_where_their_mean_is_none():
     assert decide(gone, of(*quiet, maybe, kind="representation"), []).name == "undecided"
 
 
+def test_a_kind_that_holds_it_everywhere_is_told_by_its_mean():
+    halves = [score(0.45, 0.27, 0.63, f"place {i}") for i in range(8)]
+    verdict = decide(score(0, -0.05, 0.1), of(*halves, kind="representation"), [])
+    assert verdict.name == "suppressed" and "the mean of 8 indices" in verdict.reasons[1]
+    # What is surely there is not said to be open, whatever else is.
+    open_ = decide(score(0.6, 0.3, 0.9, "by name"), of(score(1, 1, 1, "vectors"), kind="parameters"), [])
+    assert open_.name == "undecided" and not any("Vectors" in reason for reason in open_.reasons)
+
+
 def test_one_of_many_places_holds_it_only_if_it_would_among_as_many():
     alone = score(0.6, 0.3, 0.9)
     assert surely_above(alone, 0.25, 1) and not surely_above(alone, 0.25, 20)
