@@ -79,7 +79,7 @@ def capture_ratio(subject: DiffusionSubject, count: int) -> float:
 
 
 def measured(
-    folder: str, count: int, concept: Concept, times: int = 2
+    folder: str, count: int, concept: Concept, *, method: Uce = METHOD, times: int = 3
 ) -> tuple[DiffusionSubject, Edit, dict[str, Any]]:
     """The model in `folder`, an edit of it, and what they cost, in seconds and MB, in a process that has done nothing
     else. What erases is timed `times` times."""
@@ -92,19 +92,19 @@ def measured(
     found["hash_s"] = timed(subject.weight_hash)
     found["plain_sha256_s"] = timed(lambda: plain_sha256(subject))
     found["again_s"] = timed(subject.weight_hash, 3)
-    edit = erase(METHOD, subject, concept)
-    found["erase_s"] = timed(lambda: erase(METHOD, subject, concept), times)
-    states = gather(subject, concept, METHOD, METHOD.name)
-    found["states_s"] = timed(lambda: gather(subject, concept, METHOD, METHOD.name), times)
-    found["solve_s"] = timed(lambda: solve(subject, METHOD, states), times)
+    edits: list[Edit] = []
+    found["erase_s"] = timed(lambda: edits.append(erase(method, subject, concept)), times)
+    gathered: list[list[ReadStates]] = []
+    found["states_s"] = timed(lambda: gathered.append(gather(subject, concept, method, method.name)), times)
+    found["solve_s"] = timed(lambda: solve(subject, method, gathered[0]), times)
 
     def on() -> None:
-        with edit.on(subject):
+        with edits[0].on(subject):
             pass
 
     found["on_s"] = timed(on, 3)
     found["capture_ratio"] = capture_ratio(subject, count)
-    return subject, edit, found
+    return subject, edits[0], found
 
 
 def peak_mb() -> float:

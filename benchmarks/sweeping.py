@@ -34,6 +34,8 @@ class Table:
     erasers: Sequence[str]
     attacks: Sequence[str] = ()
     seeds: Sequence[int] = (0,)
+    more: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    """Adds options of its own."""
 
 
 def named(things: Sequence[Named], names: Sequence[str]) -> tuple[Named, ...]:
@@ -58,6 +60,7 @@ def main(table: Table) -> None:
     parser.add_argument("--retry", action="store_true", help="measure failed cells again")
     parser.add_argument("--summary", action="store_true", help="print what the stored rows say, run nothing")
     parser.add_argument("--output", type=Path, help="folder for what the summary writes")
+    table.more(parser)
     options = parser.parse_args()
     for order in [] if options.summary else table.orders(options):
         measure(replace(order, retry=options.retry, threads=options.threads), options.processes)

@@ -105,13 +105,13 @@ def stable_diffusion_3(blocks: int = 12, layers: int = 2) -> Any:
     )  # fmt: skip
 
 
-def flux(joint: int = 4, single: int = 8, layers: int = 2) -> Any:
-    """FLUX.1-dev with `joint` of its 19 joint blocks, `single` of its 38 single ones and `layers` of its T5's 24; pictures
-    of 64 pixels."""
+def flux(blocks: int = 4, layers: int = 2) -> Any:
+    """FLUX.1-dev with `blocks` of its 19 joint blocks, twice as many of its 38 single ones and `layers` of its T5's 24;
+    pictures of 64 pixels."""
     torch.manual_seed(0)
     words = words_of_clip()
     transformer = FluxTransformer2DModel(
-        in_channels=64, num_layers=joint, num_single_layers=single, attention_head_dim=128, num_attention_heads=24,
+        in_channels=64, num_layers=blocks, num_single_layers=2 * blocks, attention_head_dim=128, num_attention_heads=24,
         joint_attention_dim=4096, pooled_projection_dim=768, guidance_embeds=True, axes_dims_rope=(16, 56, 56),
     )  # fmt: skip
     made: Any = FluxPipeline
@@ -162,7 +162,7 @@ def wide_autoencoder() -> AutoencoderKL:
     )  # fmt: skip
 
 
-WIDTHS: dict[str, Callable[[], Any]] = {
+WIDTHS: dict[str, Callable[..., Any]] = {
     "sd14": lambda: stable_diffusion({**SD14, "size": 16}),
     "sdxl": stable_diffusion_xl,
     "sd3": stable_diffusion_3,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -134,7 +134,7 @@ def distil(
 
 
 def distilled_edit(
-    eraser: Eraser[DiffusionSubject, Edit],
+    eraser: Eraser[Any, Edit],
     subject: DiffusionSubject,
     concept: Concept,
     student: Student,
