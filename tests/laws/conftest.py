@@ -135,7 +135,12 @@ def _of_a_method(item: pytest.Item) -> tuple[str, str, str, str] | None:
     kind, law = getattr(item, "cls", None), getattr(item, "function", None)
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     model = parameters.get("model")
-    if model is None or getattr(kind, "registry", None) not in (ERASERS, ATTACKS) or hasattr(law, "once"):
+    if (
+        model is None
+        or kind is None
+        or getattr(kind, "registry", None) not in (ERASERS, ATTACKS)
+        or hasattr(law, "once")
+    ):
         return None
     return kind.__name__, getattr(law, "__name__", ""), str(parameters.get("name")), str(model)
 

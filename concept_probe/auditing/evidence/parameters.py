@@ -12,7 +12,7 @@ from torch import Tensor
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.context import Context
 from concept_probe.auditing.evidence.cut import cut, whole_weight
-from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, Need, compare
+from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, Need, compare, mean_estimate
 from concept_probe.evaluation.bayesian import Draws, residual_index
 from concept_probe.types import Site, Subspace
 

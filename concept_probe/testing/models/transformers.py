@@ -34,7 +34,8 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from concept_probe.families import Subject, adopt
+from concept_probe.families import adopt
+from concept_probe.families.diffusion.dit.subject import DitSubject
 from concept_probe.testing.models.diffusion import WORDS, tiny_text_config, tokenizer
 
 T5_WIDTH = 24
@@ -74,7 +75,7 @@ def autoencoder(channels: int, levels: int = 2, **more: Any) -> AutoencoderKL:
     )
 
 
-def tiny_sd3(seed: int = 0) -> Subject:
+def tiny_sd3(seed: int = 0) -> DitSubject:
     """StableDiffusion3Pipeline: two CLIPs and a T5, three joint blocks, the last without a text of its own."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -97,7 +98,7 @@ def tiny_sd3(seed: int = 0) -> Subject:
     return adopt(pipeline, f"tiny-sd3-{seed}")
 
 
-def tiny_flux(seed: int = 0, *, guidance: bool = False) -> Subject:
+def tiny_flux(seed: int = 0, *, guidance: bool = False) -> DitSubject:
     """FluxPipeline: a T5 and a CLIP, two joint and two single blocks; `guidance` as a number that it reads, or by passes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -117,10 +118,10 @@ def tiny_flux(seed: int = 0, *, guidance: bool = False) -> Subject:
     return adopt(pipeline, f"tiny-flux-{seed}")
 
 
-def seeded(name: str, make: Callable[[], Any], side: int = SIDE) -> Callable[..., Subject]:
+def seeded(name: str, make: Callable[[], Any], side: int = SIDE) -> Callable[..., DitSubject]:
     """A subject around the pipeline that `make` makes, with weights from a seed and pictures of `side` pixels."""
 
-    def made(seed: int = 0) -> Subject:
+    def made(seed: int = 0) -> DitSubject:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             pipeline = make()
@@ -175,7 +176,7 @@ def _aura_flow() -> Any:
     )  # fmt: skip
 
 
-TRANSFORMERS: dict[str, Callable[..., Subject]] = {
+TRANSFORMERS: dict[str, Callable[..., DitSubject]] = {
     "sd3": tiny_sd3,
     "flux": tiny_flux,
     "flux, distilled": partial(tiny_flux, guidance=True),
