@@ -121,6 +121,7 @@ def test_steps_take_turns_and_each_level_is_its_losses(subject):
         flow = subject.denoising_loss(*levels._drawn(levels.kept, generator), generator)
         contrast = levels.contrast(*levels._drawn(levels.own, generator), generator)
         torch.testing.assert_close(lower, flow + 0.2 * contrast)
+        assert levels.erased == [float(upper.detach())] and levels.kept_losses == [float(lower.detach())]
         assert levels.attended[-1] > 0 > float(contrast.detach())
         (upper + lower).backward()
         moved = [where for where, (u, _) in student.pairs.items() if u.grad is not None and u.grad.abs().max() > 0]
@@ -134,9 +135,10 @@ def test_training_turns_the_image_from_the_subject_and_leaves_the_rest_of_the_mo
     edit = EraseAnything(attended=20.0, training=training)(subject, CONCEPT)
     assert {where.rpartition(".")[2] for where in edit.deltas} == {"add_q_proj:weight", "add_k_proj:weight"}
     first, last = edit.made_by["attended"]
+    assert [len(edit.made_by[name]) for name in ("loss", "keeping")] == [2, 2]
     assert 0 < last < 0.9 * first and subject.weight_hash(whole=True) == weights
     nothing = EraseAnything(strength=0.0)(subject, CONCEPT)
-    assert not nothing.deltas and nothing.made_by["attended"] == []
+    assert not nothing.deltas and nothing.made_by["loss"] == []
 
 
 def test_what_it_can_not_tell_is_refused():

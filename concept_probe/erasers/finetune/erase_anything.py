@@ -95,8 +95,10 @@ class EraseAnything(Eraser[DitSubject, Edit]):
         levels = TwoLevels(self, subject, concept, student, prompts) if self.strength else None
         also = None if levels is None else levels.loss
         edit = distilled_edit(self, subject, concept, student, [], self.training, self.strength, also)
-        attended = loss_at_ends([] if levels is None else levels.attended)
-        return replace(edit, made_by={**edit.made_by, "attended": attended})
+        if levels is None:
+            return edit
+        told = {"loss": levels.erased, "keeping": levels.kept_losses, "attended": levels.attended}
+        return replace(edit, made_by={**edit.made_by, **{name: loss_at_ends(values) for name, values in told.items()}})
 
 
 @dataclass(frozen=True)
@@ -133,14 +135,17 @@ class _Prompts:
 
 
 class TwoLevels:
-    """The losses of both levels in turn, and how much of the attention fell on the subject in each step that erases."""
+    """The losses of both levels in turn; and, step by step, what each was, and how much of the attention fell on the subject."""
 
     def __init__(
         self, eraser: EraseAnything, subject: DitSubject, concept: Concept, student: LowRankAdapters, prompts: _Prompts
     ) -> None:
         """Trajectories, targets and pictures are made here, by the frozen subject."""
         self.eraser, self.subject, self.student, self.prompts = eraser, subject, student, prompts
-        training, self.attended = eraser.training, list[float]()
+        training = eraser.training
+        self.erased: list[float] = []
+        self.kept_losses: list[float] = []
+        self.attended: list[float] = []
         term = negative_guidance_term(subject, concept, prompts.moved, eraser.eta, eraser.base, eraser.name)
         self._esd = distillation_loss(subject, student, [term], training)
         self.own = self._pictures(prompts.named) if eraser.contrast else None
@@ -148,9 +153,11 @@ class TwoLevels:
 
     def loss(self, step: int, generator: torch.Generator) -> Tensor:
         """That of the upper level at even steps, of the lower one at odd ones; of the upper one alone where there is no other."""
-        if self.own is None and self.kept is None:
-            return self.erasing(step, generator)
-        return self.keeping(generator) if step % 2 else self.erasing(step // 2, generator)
+        alone = self.own is None and self.kept is None
+        erases = alone or step % 2 == 0
+        loss = self.erasing(step if alone else step // 2, generator) if erases else self.keeping(generator)
+        (self.erased if erases else self.kept_losses).append(float(loss.detach()))
+        return loss
 
     def erasing(self, step: int, generator: torch.Generator) -> Tensor:
         """ESD's loss, and λ₂ times the share of attention that falls on the subject's tokens."""
