@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from concept_probe.cli import arrows, audits, bench, browse, calibrate, info, reports, run, train_testbed
+from concept_probe.cli import arrows, audits, bench, browse, calibrate, concepts, info, reports, run, train_testbed
 from concept_probe.cli.command_line import Verb
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("calibrate", cls=Verb)(calibrate.calibrate)
 app.command("verify", cls=Verb)(reports.verify)
 app.command("report", cls=Verb)(reports.report)
 app.command("info", cls=Verb)(info.info)
+app.add_typer(concepts.concept_app, name="concept")
 app.add_typer(train_testbed.testbed_app, name="testbed")
 
 __all__ = ["app"]

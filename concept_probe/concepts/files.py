@@ -34,6 +34,13 @@ def load_concept(path: str | Path) -> Concept:
 
     MissingFile; CorruptFile where it is no JSON, or a picture is none.
     """
+    found = read_draft(path)
+    _refuse_overlap({kind: getattr(found, kind) for kind in KINDS}, Path(path))
+    return found
+
+
+def read_draft(path: str | Path) -> Concept:
+    """The same, sentences that stand in two splits included: for what says all that is wrong with a file."""
     path = Path(path)
     if not path.is_file():
         raise MissingFile(f"concept file {path} not found")
@@ -50,7 +57,6 @@ def load_concept(path: str | Path) -> Concept:
         for kind in KINDS
         if kind in data
     }
-    _refuse_overlap(kinds, path)
     examples = None
     if "examples" in data:
         if not isinstance(data["examples"], str) or not data["examples"]:
