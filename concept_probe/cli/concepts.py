@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from concept_probe.concepts.kits import Fault
     from concept_probe.types import Concept
 
+MOST_ROWS = 5
+"""Faults of one check that the table shows."""
+
 concept_app = typer.Typer(no_args_is_help=True, help="Write a whole concept from its name, or check a concept's file.")
 
 
@@ -119,6 +122,8 @@ def _table(faults: tuple[Fault, ...], title: str, read: bool, seen: bool) -> Tab
             table.add_row(check, "", "not looked at: give --recogniser")
         elif not own:
             table.add_row(check, "", "as it should be")
-        for fault in own:
+        for fault in own[:MOST_ROWS]:
             table.add_row(bold(check), fault.where, fault.found)
+        if len(own) > MOST_ROWS:
+            table.add_row(bold(check), "", f"and {len(own) - MOST_ROWS} more")
     return table

@@ -66,9 +66,9 @@ def _from_lexicon(name: str, kind: KitKind, lexicon: Callable[[], Lexicon] | Non
     chosen = choose_sense(opened, name, _number_of(opened, name, kind), None)
     others = [m.words[0] for m in siblings(opened, chosen.meaning) if m.domain == chosen.meaning.domain]
     found = [n for n in apart(others, (name, *chosen.meaning.words)) if n[:1].isupper()][:MOST_NEIGHBOURS]
-    text = description_of(
-        chosen.meaning.gloss, (name, *chosen.meaning.words), "person" if kind == "person" else "place"
-    )
+    # Of its other names, those of several words hold words that are not its own: the German capital is in Germany.
+    names = (name, *(w for w in chosen.meaning.words if " " not in w))
+    text = description_of(chosen.meaning.gloss, names, kind, kind)
     if text is None or len(found) < FEWEST_NEIGHBOURS:
         raise LookupError(f"{opened.name} says too little of {kind} {name!r} ({chosen.meaning.gloss}). {mend}")
     return named_entry(

@@ -21,9 +21,13 @@ SHOWN = frozenset({
     "animal", "artifact", "body", "food", "object", "person", "phenomenon", "plant", "process", "substance", "tops",
 })  # fmt: skip
 """Classes of what a picture can show."""
+_ABSTRACT = frozenset(
+    ["attribute", "cognition", "feeling", "motive", "possession", "quantity", "relation", "state", "time"]
+)
+"""Classes of what nobody has seen."""
 _VAGUE = frozenset({
     "abstraction", "animal", "animate thing", "artefact", "artifact", "being", "causal agent", "causal agency",
-    "cause", "chordate", "container", "conveyance", "craniate", "device", "domestic animal", "entity", "equipment",
+    "cause", "chordate", "commodity", "container", "conveyance", "craniate", "device", "domestic animal", "entity", "equipment",
     "fauna", "implement", "instrument", "instrumentality", "invertebrate", "living thing", "matter",
     "natural object", "object", "organism", "person", "physical entity", "physical object", "placental", "part",
     "plant", "structure", "substance", "thing", "transport", "unit", "vertebrate", "whole", "construction",
@@ -53,7 +57,8 @@ class ChosenSense:
 
 
 def choose_sense(lexicon: Lexicon, word: str, number: int | None, domains: frozenset[str] | None) -> ChosenSense:
-    """Sense `number` of a word; by default the first of `domains` that is no name of somebody or some place.
+    """Sense `number` of a word; by default the first of `domains` that is no name of somebody or some place, and whose
+    definition says more than the word.
 
     Raises LookupError for a word that the database lacks, and for a number or class of which it has no sense.
     """
@@ -70,10 +75,16 @@ def choose_sense(lexicon: Lexicon, word: str, number: int | None, domains: froze
         if not 1 <= number <= len(senses):
             raise LookupError(f"sense {number} of {word!r} was asked for; {lexicon.name} has {_listed(senses)}")
         return ChosenSense(senses[number - 1], number, senses)
-    for i, meaning in enumerate(senses, 1):
-        named = any(w == word.lower() for w in meaning.words) or word != word.lower() or meaning.domain == "animal"
-        if domains is None or (meaning.domain in domains and (named or len(senses) == 1)):
-            return ChosenSense(meaning, i, senses)
+    fitting = [i for i, m in enumerate(senses, 1) if domains is None or m.domain in domains]
+    if not fitting and len(senses) == 1 and senses[0].domain not in _ABSTRACT:
+        fitting = [1]
+    # A name of somebody is what is asked for only where it is written as one; a definition that says the word alone is none.
+    alike = [
+        i for i in fitting if word != word.lower() or senses[i - 1].domain == "animal" or word in senses[i - 1].words
+    ]
+    telling = [i for i in alike if domains is None or description_of(senses[i - 1].gloss, (word,), "thing") is not None]
+    for i in (*telling, *alike, *(fitting if len(senses) == 1 else ())):
+        return ChosenSense(senses[i - 1], i, senses)
     raise LookupError(
         f"no sense of {word!r} is a thing that a picture shows; {lexicon.name} has {_listed(senses)}. Choose one with "
         "--sense, or take --kind topic"
@@ -127,8 +138,8 @@ def replace_label(wording: Wording) -> Wording:
 def other_words(lexicon: Lexicon, meaning: Meaning, name: str) -> tuple[str, ...]:
     """Its other words, without those that mostly mean something else, those of Latin nomenclature, and rude ones."""
     own = [w for w in meaning.words if w.lower() != name.lower() and not w.startswith("pair of ")]
-    latin = [w for w in own if meaning.domain in ("animal", "plant") and " " in w and w[:1].isupper()]
-    kept = [w for w in own if not _rude(w) and not (w in latin and w.split()[1].islower())]
+    living = meaning.domain in ("animal", "plant") and name == name.lower()
+    kept = [w for w in own if not _rude(w) and not (living and " " in w and w[:1].isupper())]
     return tuple(w for w in kept if meaning in lexicon.senses(w)[:2])
 
 
@@ -178,7 +189,13 @@ def known_names(lexicon: Lexicon, meanings: Iterator[Meaning], but: Sequence[str
     for meaning in meanings:
         word = meaning.words[0]
         known = lexicon.senses(word)[:1] == (meaning,)
-        if known and meaning.domain in SHOWN and word.lower() not in _VAGUE and not _rude(word) and not _latin(meaning):
+        if (
+            known
+            and meaning.domain not in _ABSTRACT
+            and word.lower() not in _VAGUE
+            and not _rude(word)
+            and not _latin(meaning)
+        ):
             out.setdefault(word, meaning)
         if len(out) >= 4 * MOST_NEIGHBOURS:
             break

@@ -19,10 +19,14 @@ _MOST = 20 * len(SPLITS)
 _WRONG = 3
 _LOOKED_AT = 200
 """Topics beside one that are looked at, those with marked terms first."""
-_FAR = (
-    "chemistry", "music", "law", "sport", "medicine", "grammar", "architecture", "geometry", "botany", "religion",
-    "economics", "computer", "cooking", "sea", "war",
-)  # fmt: skip
+TOPIC_GROUPS: dict[str, tuple[str, ...]] = {
+    "sciences": ("physics", "chemistry", "astronomy", "biology", "geology", "mathematics", "genetics", "botany"),
+    "mind and society": ("law", "psychology", "philosophy", "linguistics", "logic", "psychoanalysis"),
+    "religions and myths": ("Judaism", "Hinduism", "Islam", "Christianity", "Greek mythology", "Norse mythology"),
+    "games": ("baseball", "golf", "football", "American football"),
+    "arts and crafts": ("music", "architecture", "computer science", "electronics", "medicine", "seafaring"),
+}
+"""Topics of which there are many terms, by what lies together."""
 _FRAMES = {
     "target": "In {topic}, which term means: {gloss}?",
     "paraphrases": "Name the word of {topic} for this: {gloss}.",
@@ -47,11 +51,9 @@ def topic_concept(lexicon: Lexicon, name: str, sense: int | None) -> tuple[Conce
         )
     own = own[:_MOST]
     taken = {term for term, _ in own}
-    beside = sorted(islice(siblings(lexicon, meaning), _LOOKED_AT), key=lambda m: not lexicon.terms(m))
+    beside, apart_of_it = _topics_around(lexicon, name, meaning)
     near = _around(lexicon, beside, taken, own)
-    others = [chosen_far for word in _FAR if (chosen_far := _first(lexicon, word)) is not None]
-    taken |= {term for _, rows in near for term, _ in rows}
-    far = _around(lexicon, apart_from(others, name, near), taken, own)
+    far = _around(lexicon, apart_of_it, taken | {term for _, rows in near for term, _ in rows}, own)
     for what, rows in (("near", near), ("far from", far)):
         if sum(len(r) for _, r in rows) < _FEWEST:
             raise LookupError(
@@ -93,10 +95,12 @@ def _asked(term: str, gloss: str, topic: str, kind: str, label: str, words: Sequ
 def facts_of(lexicon: Lexicon, topic: Meaning) -> list[Term]:
     """Terms of a topic with what they mean, none of which says the topic's name or the term: those that the database
     marks as its own, then its kinds and theirs, in an order that their own texts decide."""
-    kinds = [m for below in lexicon.below(topic) for m in (below, *lexicon.below(below))]
-    fields = [m for field in lexicon.below(topic) for m in lexicon.terms(field)]
+    kinds, line = [], [topic]
+    for _ in range(3):
+        line = [m for up in line for m in lexicon.below(up)]
+        kinds += line
     out: dict[str, str] = {}
-    for meaning in dict.fromkeys((*lexicon.terms(topic), *fields, *kinds)):
+    for meaning in dict.fromkeys((*lexicon.terms(topic), *(t for m in kinds for t in lexicon.terms(m)), *kinds)):
         names = (*meaning.words, *topic.words)
         text = description_of(meaning.gloss, names, "thing")
         told = said_of(first_clause(meaning.gloss), names) or said_of(meaning.words[0], topic.words)
@@ -106,14 +110,23 @@ def facts_of(lexicon: Lexicon, topic: Meaning) -> list[Term]:
     return in_hashed_order([(term, gloss) for gloss, term in once.items()], topic.words[0])
 
 
-def _first(lexicon: Lexicon, word: str) -> Meaning | None:
+def _topics_around(lexicon: Lexicon, name: str, meaning: Meaning) -> tuple[list[Meaning], list[Meaning]]:
+    """Topics near one and far from it: of its group and of the other groups; for one of no group, what has a kind in common
+    with it, those with marked terms first, and the groups that hold none of these."""
+    own = next((group for group in TOPIC_GROUPS.values() if {w.casefold() for w in group} & {name.casefold()}), ())
+    near = [_richest(lexicon, word) for word in own if word.casefold() != name.casefold()]
+    if not own:
+        found = islice(siblings(lexicon, meaning), _LOOKED_AT)
+        near = sorted(found, key=lambda m: not lexicon.terms(m))
+    words = {w for m in near if m is not None for w in m.words}
+    others = [w for g in TOPIC_GROUPS.values() if g != own and (own or not words & {*g}) for w in g]
+    far = [_richest(lexicon, word) for word in in_hashed_order(apart(others, (name,)), name)]
+    return [m for m in near if m is not None], [m for m in far if m is not None]
+
+
+def _richest(lexicon: Lexicon, word: str) -> Meaning | None:
+    """The sense of a word that has most terms."""
     return max(lexicon.senses(word), key=lambda m: len(lexicon.terms(m)), default=None)
-
-
-def apart_from(topics: Sequence[Meaning], name: str, near: Sequence[tuple[str, object]]) -> list[Meaning]:
-    """Those whose names share no word with the topic's, or with one that is near it."""
-    kept = set(apart([m.words[0] for m in topics], (name, *(topic for topic, _ in near))))
-    return [m for m in in_hashed_order(topics, name) if m.words[0] in kept]
 
 
 def _around(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 _PAIRS = (
@@ -119,11 +119,11 @@ def first_clause(gloss: str) -> str:
     return re.split(r";|:|--", re.sub(r"\([^()]*\)", " ", gloss))[0]
 
 
-def description_of(gloss: str, names: tuple[str, ...], generic: str) -> str | None:
+def description_of(gloss: str, names: Sequence[str], generic: str, other: str = "something") -> str | None:
     """A gloss as a noun phrase in which no word of `names` stands; None where nothing is left to go by.
 
-    A word of a name that another word follows is taken out; else `generic` (animal, object ...) or `something` takes its
-    place.
+    A word of a name that another word follows is taken out; else `generic` (animal, object ...) takes the place of a name's
+    last word, and `other` that of its other words.
 
     >>> description_of("an English breed having a long silky golden coat", ("golden retriever",), "animal")
     'an English breed having a long silky coat'
@@ -136,11 +136,16 @@ def description_of(gloss: str, names: tuple[str, ...], generic: str) -> str | No
             out.append(token)
             continue
         after = tokens[i + 1].lower() if i + 1 < len(tokens) else ""
-        if not after or after in _FUNCTION or not after[0].isalnum():
-            stands = generic if _stem(token.lower()) in heads else "something"
-            out.append(plural(stands) or stands if stands == generic and _is_plural(token) else stands)
+        is_head = _stem(token.lower()) in heads
+        said_next = not after or after in _FUNCTION or not after[0].isalnum()
+        if is_head and (said_next or after.endswith(("ed", "ing"))):
+            out.append(plural(generic) or generic if _is_plural(token) else generic)
+        elif said_next:
+            while out and out[-1].lower() in ("a", "an", "the"):
+                out.pop()
+            out.append(other)
     text = re.sub(r"\s+([,.])", r"\1", " ".join(_shortened(out))).strip(" ,.")
-    if len(content_words(text) - {_stem(generic), _stem("something")}) < 2:
+    if len(content_words(text) - {_stem(generic), _stem(other)}) < 2:
         return None
     return _as_noun_phrase(text)
 
