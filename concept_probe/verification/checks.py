@@ -19,7 +19,7 @@ from concept_probe.auditing.verdict import Thresholds, decide, largest_of_each
 from concept_probe.evaluation.bayesian import BayesianBootstrap, residual_index
 from concept_probe.evaluation.sources import draws_again, mean_with_interval
 from concept_probe.storage import read_text
-from concept_probe.types import Finding, FindingSources, NumberSource, Report, Score
+from concept_probe.types import FORGET_KINDS, RETAIN_KINDS, Finding, FindingSources, NumberSource, Report, Score
 from concept_probe.verification.answered import hits_again
 from concept_probe.verification.bundle import RENDERED, Bundle, changed_files, read_bundle
 
@@ -68,6 +68,9 @@ def verify(folder: str | Path) -> tuple[Check, ...]:
     for finding, sources in zip(bundle.report.findings, bundle.sources, strict=True):
         what = f"{finding.evidence}: {finding.metric}, {finding.split}"
         if sources is None or sources.after is None:
+            if finding.index is not None or finding.metric in {*WITH_INDEX, RECOGNITION.name}:
+                checks.append(Check(what, "fails", "it counts for the verdict, and its observations are not written"))
+                continue
             why = "its observations are not written: what it is made of has no draws of its own"
             checks.append(Check(what, "not checked", why))
             continue
@@ -77,6 +80,7 @@ def verify(folder: str | Path) -> tuple[Check, ...]:
             checks.append(Check(what, "fails", str(error)))
             continue
         checks.append(_check(what, one.wrong or answers_differ(bundle, finding, sources)))
+    checks.append(_check("every kind that was asked has its finding", ", ".join(_left_out(bundle))))
     checks += _verdict(bundle, remade, thresholds)
     checks.append(
         Check(
@@ -86,6 +90,14 @@ def verify(folder: str | Path) -> tuple[Check, ...]:
         )
     )
     return tuple(checks)
+
+
+def _left_out(bundle: Bundle) -> Iterator[str]:
+    """Kinds of prompts of which there are answers and no finding."""
+    found = {(f.metric, f.split) for f in bundle.report.findings}
+    asked = {one.kind for one in bundle.observed.asked}
+    for kinds, metric in ((FORGET_KINDS, DETECTION), (RETAIN_KINDS, RECOGNITION)):
+        yield from (kind for kind in kinds if kind in asked and (metric.name, kind) not in found)
 
 
 def _check(what: str, wrong: str) -> Check:

@@ -112,7 +112,7 @@ def test_what_somebody_alters_with_care_is_found(seed, written, tmp_path):
     """A number, a reason, an answer or an observation, with every seal and hash made to fit."""
     draw, folder = random.Random(seed), tmp_path / "copy"
     shutil.copytree(written, folder)
-    alter = draw.choice((_a_number, _the_verdict, _an_answer, _an_observation, _a_rule))
+    alter = draw.choice((_a_number, _the_verdict, _an_answer, _an_observation, _a_rule, _what_it_is_made_of, _a_kind))
     alter(folder, draw)
     assert failures(folder), alter
 
@@ -188,6 +188,26 @@ def _a_rule(folder: Path, draw: random.Random) -> None:
     name, value = draw.choice([("seed", 7), ("resamples", 300), ("guarded", False)])
     told[name] = value
     write_sealed_json(folder / OBSERVATIONS, {k: v for k, v in told.items() if k != "seal"})
+
+
+def _what_it_is_made_of(folder: Path, draw: random.Random) -> None:
+    told = read_json(folder / OBSERVATIONS, "")
+    report = _report(folder)
+    counted = [i for i, f in enumerate(report.findings) if f.index is not None]
+    told["findings"][draw.choice(counted)] = None
+    write_sealed_json(folder / OBSERVATIONS, {k: v for k, v in told.items() if k != "seal"})
+
+
+def _a_kind(folder: Path, draw: random.Random) -> None:
+    """Behaviour on one kind of prompts, taken out with what it is made of."""
+    report, told = _report(folder), read_json(folder / OBSERVATIONS, "")
+    metrics = ("detection rate", "recognised as asked")
+    place = draw.choice([i for i, f in enumerate(report.findings) if f.metric in metrics])
+    del told["findings"][place]
+    write_sealed_json(folder / OBSERVATIONS, {k: v for k, v in told.items() if k != "seal"})
+    _with_report(
+        folder, dataclasses.replace(report, findings=(*report.findings[:place], *report.findings[place + 1 :]))
+    )
 
 
 def test_a_report_that_was_read_has_nothing_to_write(written, tmp_path):
