@@ -79,9 +79,10 @@ def measure(folder: str, count: int, shape: str) -> dict[str, Any]:
     found["save_s"] = timed(lambda: edit.save(Path(folder) / "edit"))
     asked, blocks = [Query(concept.target.test[0])], subject.sites("block_out")
     found["picture_s"] = timed(lambda: subject.generate(asked, BRIEFLY))
-    drawn = timed(lambda: subject.sample(asked, BRIEFLY), 2)
+    before = timed(lambda: subject.sample(asked, BRIEFLY), 2)
+    captured = timed(lambda: capture(subject, asked, sites=blocks, sampling=BRIEFLY), 2)
     found["blocks"] = len(blocks)
-    found["blocks_ratio"] = timed(lambda: capture(subject, asked, sites=blocks, sampling=BRIEFLY), 2) / drawn
+    found["blocks_ratio"] = captured / min(before, timed(lambda: subject.sample(asked, BRIEFLY), 2))
     found["audit_s"] = timed(lambda: audit(subject, edit, concept, recogniser=tiny_recogniser(), plan=PLAN))
     return rounded({"shape": shape, "prompts": count, **found, "peak_mb": peak_mb()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,7 +50,7 @@ def new_concept(
         from concept_probe.registry import look_up
 
         chosen = look_up(dict(zip(KIT_KINDS, KIT_KINDS, strict=True)), kind, "kind of kit")
-        place = output if output is not None else Path("-".join(name.lower().split()) + ".json")
+        place = output if output is not None else Path(_file_name(name))
         writable(place.parent, files=(place.name,))
         kit = new_kit(name, chosen, sense=sense, describe=describe or (), like=like)
         for note in kit.notes:
@@ -57,6 +58,34 @@ def new_concept(
         save_concept(kit.concept, place)
         err.print(_summary(kit.concept), soft_wrap=True)
         err.print(f"concept {kit.concept.name!r} in {place}; look through it, it may be edited", soft_wrap=True)
+
+
+@concept_app.command("collection")
+def new_collection(
+    name: Annotated[str, typer.Argument(help="imagenette, unlearncanvas or artists.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")] = Path("kits"),
+) -> None:
+    """Write a whole concept of every name that a published comparison uses, one file each.
+
+    Example: `concept-probe concept collection imagenette --output kits`
+    """
+    with plain_errors():
+        from concept_probe.concepts.files import save_concept
+        from concept_probe.concepts.kits import collection
+
+        writable(output)
+        kits = collection(name)
+        output.mkdir(parents=True, exist_ok=True)
+        for each, kit in kits.items():
+            save_concept(kit.concept, output / _file_name(each))
+            for note in kit.notes:
+                err.print(note, soft_wrap=True)
+        err.print(f"{len(kits)} concepts in {output}", soft_wrap=True)
+
+
+def _file_name(name: str) -> str:
+    """Lower-case words with hyphens, and no sign that a folder's path has a meaning for."""
+    return "-".join(re.findall(r"\w+", name.lower())) + ".json"
 
 
 def _summary(concept: Concept) -> str:

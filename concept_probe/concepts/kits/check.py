@@ -172,7 +172,7 @@ def _cut(concept: Concept, reader: PromptReader) -> Iterator[Fault]:
                 except ValueError as error:
                     yield Fault(CHECKS[6], where, str(error))
             for one in said:
-                if "are read" in str(one.message):
+                if one.category is UserWarning:
                     yield Fault(CHECKS[6], where, str(one.message))
 
 
