@@ -184,6 +184,7 @@ def _unfinished(name: str) -> bool:
 
 
 def _refuse_other(folder: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    there, asked = _spread(there), _spread(asked)
     for key in dict.fromkeys((*asked, *there)):
         if key in ("scheduler", "reads", "columns") and key not in there:  # stores of before do not say
             continue
@@ -205,3 +206,8 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "absent"
+
+
+def _spread(header: Mapping[str, Any]) -> dict[str, Any]:
+    """A header with each convention under its own name, as stores of before have them."""
+    return {**{key: value for key, value in header.items() if key != "conventions"}, **header.get("conventions", {})}
