@@ -68,12 +68,12 @@ def decide(
     unsure = [s for s in whole if s.high >= t.residual] + [s for s in every if s.value >= t.residual]
     unsure = list({s.name: s for s in unsure if s.name not in {k.name for k in kept}}.values())
     if behaviour.low > t.kept:
-        reason = f"AskedAnswer by name, the concept is shown as before: {_is(behaviour)}, all of it above {t.kept}."
+        reason = f"Asked by name, the concept is shown as before: {_is(behaviour)}, all of it above {t.kept}."
         return Verdict("intact", (reason,), residual)
     gone, weaker = behaviour.high < t.residual, behaviour.low > t.residual and behaviour.high < t.kept
     if gone or weaker or ((kept or guarded) and behaviour.high < t.kept):
         how = "gone" if gone else "weakened" if weaker else "gone or weakened"
-        first = f"AskedAnswer by name, the concept is {how}: {_is(behaviour)}."
+        first = f"Asked by name, the concept is {how}: {_is(behaviour)}."
         if kept or weaker or guarded:
             left = tuple(f"It is still there: {_is(s)}, above {t.residual}." for s in _down(kept))
             if guarded:

@@ -224,6 +224,7 @@ def test_reasons_are_sentences():
     for truth in CASES.values():
         for reason in simulate(truth).reasons:
             assert reason[0].isupper() and reason.endswith(".")
+        assert truth.neighbours < 0.5 or simulate(truth).reasons[0].startswith("Asked by name, the concept is ")
 
 
 @pytest.mark.parametrize("bad", [{"residual": 0.8}, {"gap": 0.0}, {"damage": 1.0}, {"kept": 1.2}])
