@@ -34,7 +34,7 @@ def report_of(context: Context, gathered: Mapping[EvidenceKind, Evidence], clock
         pictures=(*_pictures(context), *evidence.pictures),
         writings=_writings(context),
         not_measured=_not_measured(context, evidence, calibrated),
-        provenance=_provenance(context, clock),
+        provenance=_provenance(context, clock, calibrated),
         observed=_observed(context),
     )
 
@@ -88,13 +88,12 @@ def _not_measured(context: Context, evidence: Evidence, calibrated: bool) -> tup
     return tuple(out)
 
 
-def _provenance(context: Context, clock: Clock) -> dict[str, str]:
+def _provenance(context: Context, clock: Clock, calibrated: bool) -> dict[str, str]:
     plan, asked, erasure = context.plan, context.questions, context.arms.after.erasure
     out = {f"weights {side}": f"{arm.subject.name} sha256 {arm.hash}" for side, arm in context.arms.items()}
     if erasure is not None:
         out["erasure"] = json.dumps(erasure.describe(), default=str, ensure_ascii=False)
     attacks = [a if isinstance(a, str) else a.name for a in plan.attacks_on(context.arms.after.subject)]
-    calibrated = context.has_twin and covered(context.arms.before.subject.name, plan.thresholds)
     out |= {
         "recogniser": f"{asked.recogniser.name} {asked.recogniser.version}",
         "seeds of answers": ", ".join(map(str, asked.seeds)),

@@ -10,6 +10,9 @@ from concept_probe.auditing.pooling import pooled_index, shrunk_indices, surely_
 from concept_probe.evaluation.bayesian import samples_needed
 from concept_probe.types import Score, Verdict
 
+RULE = 2
+"""Counts the ways in which verdicts were reached: what one said is no verdict of another."""
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -94,12 +97,9 @@ def decide(
 def _below(whole: Sequence[Score], every: Sequence[Score], t: Thresholds) -> tuple[str, ...]:
     """That nothing else was found, and how near it came."""
     most, place = _down(whole)[0], _down(every)[0]
-    pooled_ = f"All of every other kind of evidence is below {t.residual}: at most {_is(most)}."
-    return (
-        (pooled_,)
-        if place.name == most.name
-        else (pooled_, f"No single place stands out: the largest is {_is(place)}.")
-    )
+    said = [f"All of every other kind of evidence is below {t.residual}: at most {_is(most)}."]
+    said += [f"No single place stands out: the largest is {_is(place)}."] if place.name != most.name else []
+    return tuple(said)
 
 
 def _together(kind: str, scores: Sequence[Score]) -> str:

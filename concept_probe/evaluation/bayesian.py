@@ -110,7 +110,8 @@ class BayesianBootstrap:
     def certain(self, value: float, n: int) -> Draws:
         """A number that nothing was drawn for."""
         draws = torch.full((self.resamples,), value, dtype=torch.float64)
-        return Draws(value, draws, n, NumberSource("certain", number=value, key=str(n)))
+        known = torch.tensor([value], dtype=torch.float64)
+        return Draws(value, draws, n, NumberSource("certain", (known,), number=n))
 
     def mean(self, values: Float[Tensor, "n"], key: str) -> tuple[float, float]:
         """95 % interval of the mean of values of any range; the same key pairs."""

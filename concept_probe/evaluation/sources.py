@@ -20,7 +20,8 @@ def draws_again(source: NumberSource, bootstrap: BayesianBootstrap) -> Draws:
             (values,) = source.tensors
             return bootstrap.share(values, source.key)
         if source.how == "certain":
-            return bootstrap.certain(source.number, int(source.key))
+            (known,) = source.tensors
+            return bootstrap.certain(float(known), int(source.number))
         if source.how == "floor":
             (part,) = parts
             return at_least(part, source.number)

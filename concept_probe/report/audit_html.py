@@ -59,7 +59,8 @@ def _sections(report: Report, chart: Charts) -> Iterable[str]:
         yield (
             "<h2>How much is left</h2><p class=intro>Each index is (after − never taught) / (before − never taught), "
             "with its 95 % interval: 0 is a model that was never taught the concept, 1 the model before the erasure. "
-            "Of every kind of evidence the largest is shown, since an attacker picks the weakest place.</p>"
+            "Of every kind of evidence the largest is shown, since an attacker picks the weakest place; each was first drawn "
+            "towards the mean of its kind, since the largest of many is large by chance.</p>"
             + index_bars(report.indices.items())
         )
     if report.pictures:

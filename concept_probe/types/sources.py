@@ -23,7 +23,7 @@ class NumberSource:
     arm: str = ""
     parts: tuple[NumberSource, ...] = ()
     number: float = 0.0
-    """The floor, the certain number, or how many were counted."""
+    """The floor, or how many were counted."""
 
 
 @dataclass(frozen=True, eq=False)

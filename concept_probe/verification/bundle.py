@@ -7,12 +7,13 @@ which says what was asked and seen, what each finding was made of, and the hash 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from concept_probe.auditing.verdict import Thresholds
 from concept_probe.report import from_json, to_html, to_json, to_markdown
 from concept_probe.storage import (
     SEAL,
@@ -42,7 +43,7 @@ _BUNDLE = Fields(
         "files": Table(Text()),
         "resamples": Whole(100),
         "seed": Whole(),
-        "thresholds": Table(Number()),
+        "thresholds": Fields({}, {f.name: Number() for f in fields(Thresholds)}),
         "guarded": Flag(),
         "label": Text(),
         "asked": Items(Items(Free())),

@@ -104,7 +104,7 @@ def _retained(context: Context, kind: Kind) -> Evidence:
     loss = loss_of(kind, before, after, never)
     note = "nothing of it worked before"
     if loss is not None:
-        than = "lost against the twin" if _does_worse(never, before) else "lost"
+        than = "lost against the twin" if expected(before, never) is never else "lost"
         note = f"{loss.value:.0%} [{loss.low:.0%}, {loss.high:.0%}] {than}".replace("-", "−")
     control = context.control_name if context.has_twin else ""
     found = compare(RECOGNITION, kind, before, after, never, control=control, note=note)
@@ -114,11 +114,13 @@ def _retained(context: Context, kind: Kind) -> Evidence:
 def loss_of(kind: str, before: Draws, after: Draws, never: Draws | None) -> Score | None:
     """The share lost of what worked before, or of what the twin does where that is worse: leaving the concept out of the
     training costs as much by itself. None where nothing worked."""
-    return damage_score(kind, never if never is not None and _does_worse(never, before) else before, after)
+    return damage_score(kind, expected(before, never), after)
 
 
-def _does_worse(never: Draws | None, before: Draws) -> bool:
-    return never is not None and 0 < never.value < before.value
+def expected(before: Draws, never: Draws | None) -> Draws:
+    """What an erased model may be asked to do: as before, or as the twin where that does worse. One that does less than
+    half as well is no twin of this model, and would hide damage."""
+    return never if never is not None and before.value / 2 <= never.value < before.value else before
 
 
 def _false_detection(context: Context) -> Evidence:

@@ -120,20 +120,8 @@ def _own(context: Context, metric: Metric, site: Site, of: ProbeReadings) -> Evi
             index = residual_index(f"probes at {site}", of.before, of.after, of.never, context.gap)
         control = "never-taught twin" if context.has_twin else "made-up concept"
         note = "" if index else context.no_index(beside=of.beside)
-    return Evidence(
-        (
-            compare(
-                metric,
-                str(site),
-                of.before,
-                of.after,
-                of.never,
-                control=control,
-                index=index,
-                note=note,
-            ),
-        )
-    )
+    found = compare(metric, str(site), of.before, of.after, of.never, control=control, index=index, note=note)
+    return Evidence((found,))
 
 
 def _foreign(context: Context, site: Site, of: ProbeReadings) -> Evidence:

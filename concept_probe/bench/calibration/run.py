@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from concept_probe.attacks import STANDARD, Budget
 from concept_probe.auditing import Auditor, AuditPlan, MeasurementCache
+from concept_probe.auditing.verdict import RULE
 from concept_probe.bench.calibration.ground_truth import ERASE, Case, Subjects, cases
 from concept_probe.bench.sweep.keys import EDITIONS, short_digest, with_rest
 from concept_probe.bench.sweep.store import RowStore, SweepRow
@@ -86,7 +87,7 @@ class CalibrationRun:
         }
         rest = ("styles", "resamples", "seed")
         asked |= {name: getattr(plan, name) for name in rest if getattr(plan, name) != getattr(usual, name)}
-        first = short_digest("calibration", asdict(case), asked, asdict(plan.thresholds))
+        first = short_digest("calibration", RULE, asdict(case), asked, asdict(plan.thresholds))
         concepts = [self.known(case.concept, model) for model in dict.fromkeys((case.model, "emoji"))]
         judge = self.recogniser or judge_for(concepts[0])
         rest = digest_of(EDITIONS["audit"], plan, concepts, judge, self.find, self.subjects)

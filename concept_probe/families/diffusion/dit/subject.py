@@ -83,7 +83,7 @@ class DitSubject(DiffusionSubject):
             )
         cls.refuse(name, pipeline)
         subject = cls(name, pipeline)
-        subject.schedule  # noqa: B018  (raises for one that is not of the transformer's kind)
+        _ = subject.schedule  # raises for one that is not of the transformer's kind
         return subject
 
     @classmethod
