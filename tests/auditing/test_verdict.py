@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from concept_probe.auditing import Thresholds, decide
+from concept_probe.auditing.evidence.behaviour import loss_of
 from concept_probe.auditing.pooling import shrunk_indices, surely_above
 from concept_probe.auditing.verdict import largest_index, largest_of_each
 from concept_probe.evaluation.bayesian import BayesianBootstrap, damage_score, residual_index
@@ -218,6 +219,20 @@ def test_how_often_nothing_is_called_left_and_something_gone():
     assert found["none"].count("suppressed") <= 5 and found["none"].count("erased") >= 150
     assert found["half"].count("erased") == 0 and found["half"].count("suppressed") >= 190
     assert found["one"].count("erased") == 0 and found["one"].count("suppressed") >= 190
+
+
+def test_a_twin_excuses_what_it_does_worse_itself_and_a_broken_one_nothing():
+    def rate(hits: int, side: str):
+        return BayesianBootstrap(400).rate((torch.arange(24) < hits).float()[:, None], "neighbours", side)
+
+    before, after = rate(24, "before"), rate(16, "after")
+    alone, beside = (
+        loss_of("neighbours", before, after, None),
+        loss_of("neighbours", before, after, rate(17, "control")),
+    )
+    assert alone is not None and beside is not None and beside.value < 0.1 < alone.value
+    broken = loss_of("neighbours", before, rate(4, "after"), rate(5, "control"))
+    assert broken is not None and broken.value > 0.8 and broken.low > Thresholds().damage
 
 
 def test_reasons_are_sentences():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, replace
 
 import pytest
@@ -186,3 +187,11 @@ def test_audits_of_known_truth_become_rows_once(tmp_path):
     found = calibration(rows)
     assert found.residual.auroc == 1.0 and found.cases == 3
     assert list(run().rows(chosen)) == []
+
+
+def test_a_row_of_another_rule_of_verdicts_is_measured_again(monkeypatch, tmp_path):
+    run = CalibrationRun(RowStore(tmp_path / "rows.jsonl"))
+    case = next(iter(cases()))
+    before = run.key(case)
+    monkeypatch.setattr(sys.modules[CalibrationRun.__module__], "RULE", 0)
+    assert run.key(case) != before
