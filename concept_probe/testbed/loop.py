@@ -47,6 +47,8 @@ class FitSchedule:
     """AdamW's decay of the weights."""
     floor: float = 0.02
     """Share of `peak` that the rate falls to; more where training goes on from the result."""
+    laid_out: int | None = None
+    """Steps over which the rate falls; more than `steps` stops before it has fallen. None for `steps`."""
 
 
 def fit(
@@ -84,7 +86,9 @@ def fit(
         running, count = 0.0, 0
         for step in range(start, steps):
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, steps, schedule.peak, schedule.warmup, schedule.floor)
+                group["lr"] = learning_rate(
+                    step, schedule.laid_out or steps, schedule.peak, schedule.warmup, schedule.floor
+                )
             value = loss(step_generator(schedule.seed, step))
             value.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)

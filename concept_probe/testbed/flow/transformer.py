@@ -38,9 +38,11 @@ trusted to name it.
 class FlowPlan:
     """How the two transformers are trained."""
 
-    trunk: Count = 5000
+    trunk: Count = 4000
     """Steps on what both models are taught."""
-    branch: Count = 3000
+    laid_out: Count = 5000
+    """Steps that the trunk's rate is laid out for: it is left while the rate is still above half of its peak."""
+    branch: Count = 2000
     """Steps from the trunk, for each model on all that it is taught."""
     peak: Nonnegative = 1.5e-3
     """AdamW's largest rate, in both."""
@@ -191,6 +193,12 @@ def train_transformer(
     The trunk's checkpoint in `folder` serves every model that is trained from it, and is made where it isn't there.
     """
     trunk, own = losses
-    fit("flow-trunk", [model], trunk, FitSchedule(plan.trunk, plan.peak, seed=21, floor=0.5), folder)
+    fit(
+        "flow-trunk",
+        [model],
+        trunk,
+        FitSchedule(plan.trunk, plan.peak, seed=21, floor=0.5, laid_out=plan.laid_out),
+        folder,
+    )
     fit(f"{name}-branch", [model], own, FitSchedule(plan.branch, plan.peak, seed=22), folder)
     return model.requires_grad_(False).eval()
