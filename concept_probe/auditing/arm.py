@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from concept_probe.auditing.sides import Side, Sides
 from concept_probe.content import digest_of
+from concept_probe.families import DiffusionSubject
 from concept_probe.storage import text_sha256
 from concept_probe.types import Erasure
 
@@ -69,3 +70,10 @@ def refuse_others(subject: Subject, original: Subject | None, twin: Subject | No
                 f"the {what} {other.name!r} answers with {other.answers} and {subject.name!r} with {subject.answers}, so they can't "
                 "be compared; give a model of the same kind"
             )
+        if isinstance(other, DiffusionSubject) and isinstance(subject, DiffusionSubject):
+            sizes = [f"{h} x {w}" for h, w in (other.picture_size, subject.picture_size)]
+            if sizes[0] != sizes[1]:
+                raise ValueError(
+                    f"the {what} {other.name!r} draws pictures of {sizes[0]} pixels and {subject.name!r} of {sizes[1]}, so they "
+                    "can't be compared; give both one picture_size"
+                )

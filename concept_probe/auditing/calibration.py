@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from concept_probe.auditing.verdict import Thresholds
 from concept_probe.storage import SEAL, WrongFile, check_fields, check_seal, read_json
 from concept_probe.storage.schema import Fields, Items, Number, Table, Text, Tuple, Whole
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
 
 CALIBRATION_FILE = Path(__file__).parent / "calibration.json"
 CALIBRATION_FORMAT = "concept_probe.calibration/1"
@@ -105,10 +108,22 @@ class Calibration:
         )
 
 
-def covered(base: str, thresholds: Thresholds) -> bool:
-    """Whether the stored calibration says anything about audits of the model called `base` with these thresholds."""
+def covered(subject: Subject, thresholds: Thresholds) -> bool:
+    """Whether the stored calibration says anything about audits of this model with these thresholds.
+
+    That is so of the very weights that it was measured on, drawn in their own size: a name says nothing.
+    """
     found = stored_calibration()
-    return found is not None and found.covers(base, thresholds)
+    if found is None or not found.covers(subject.name, thresholds) or "picture_size" in subject.conventions():
+        return False
+    return subject.weight_hash() == _hash_as_shipped(subject.name)
+
+
+@cache
+def _hash_as_shipped(name: str) -> str:
+    from concept_probe.families import load
+
+    return load(name).weight_hash()
 
 
 def outcome() -> str:

@@ -12,7 +12,8 @@ from concept_probe.auditing.evidence.finding import Evidence, joined_evidence
 from concept_probe.auditing.provenance import Clock, versions
 from concept_probe.auditing.verdict import decide, largest_of_each
 from concept_probe.erasers.erasure.provenance import shown_name
-from concept_probe.types import AskedAnswer, EvidenceKind, Observed, Picture, Report, Written
+from concept_probe.families import Subject
+from concept_probe.types import AskedAnswer, EvidenceKind, Observed, Picture, Report, Sampling, Written
 
 
 def report_of(context: Context, gathered: Mapping[EvidenceKind, Evidence], clock: Clock) -> Report:
@@ -20,7 +21,7 @@ def report_of(context: Context, gathered: Mapping[EvidenceKind, Evidence], clock
     evidence = joined_evidence(gathered.values())
     thresholds, before = context.plan.thresholds, context.arms.before.subject
     others = {kind: [i for i in of.indices if i is not evidence.direct] for kind, of in gathered.items()}
-    calibrated = context.has_twin and covered(before.name, thresholds)
+    calibrated = context.has_twin and covered(before, thresholds)
     verdict = decide(evidence.direct, others, evidence.losses, thresholds, guarded=context.guarded)
     return Report(
         subject=context.arms.after.subject.name,
@@ -88,6 +89,12 @@ def _not_measured(context: Context, evidence: Evidence, calibrated: bool) -> tup
     return tuple(out)
 
 
+def _drawn(sampling: Sampling, subject: Subject) -> str:
+    """How answers are made; of pictures in another size than the pipeline's own, that too."""
+    size = subject.conventions().get("picture_size")
+    return str(sampling) + (f", pictures of {size[0]} x {size[1]} pixels" if size else "")
+
+
 def _provenance(context: Context, clock: Clock, calibrated: bool) -> dict[str, str]:
     plan, asked, erasure = context.plan, context.questions, context.arms.after.erasure
     out = {f"weights {side}": f"{arm.subject.name} sha256 {arm.hash}" for side, arm in context.arms.items()}
@@ -98,7 +105,7 @@ def _provenance(context: Context, clock: Clock, calibrated: bool) -> dict[str, s
         "recogniser": f"{asked.recogniser.name} {asked.recogniser.version}",
         "seeds of answers": ", ".join(map(str, asked.seeds)),
         "bootstrap": f"seed {plan.seed}, {plan.resamples} resamples",
-        "sampling": str(plan.sampling),
+        "sampling": _drawn(plan.sampling, context.arms.after.subject),
         "asked": f"{len(asked.tests())} test prompts and {sum(map(len, asked.fits()))} fit prompts per arm",
         "attacks": ", ".join(attacks) or "none",
         "budget": str(plan.budget),

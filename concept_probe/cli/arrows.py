@@ -26,7 +26,7 @@ from concept_probe.cli.common import (
     writable,
 )
 from concept_probe.cli.console import err
-from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, rescaled, subject_of
+from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, subject_of
 
 Roles = Annotated[list[str] | None, typer.Option("--role", help="Role of the sites to capture; may be repeated.")]
 DTYPES = ("float32", "float16", "bfloat16")
@@ -46,6 +46,7 @@ def capture(
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16, in which rows are stored.")] = "float32",
     clip_skip: ClipSkip = 0,
+    picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
     threads: Threads = None,
 ) -> None:
@@ -67,7 +68,7 @@ def capture(
 
         stored = look_up({name: getattr(torch, name) for name in DTYPES}, dtype, "dtype")
         writable(output, "a capture")
-        subject = subject_of(model, clip_skip)
+        subject = subject_of(model, clip_skip, picture_size)
         listed = PromptList.of(embedded(model)) if prompt_file is None else read_prompts(prompt_file)
         listed = listed if limit is None else listed.chosen(evenly(range(len(listed.queries)), limit))
         asked = listed.queries
@@ -149,6 +150,7 @@ def find(
     concept_file: ConceptFile = None,
     recogniser: RecogniserName = None,
     clip_skip: ClipSkip = 0,
+    picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
     seed: Seed = 0,
     threads: Threads = None,
@@ -166,7 +168,7 @@ def find(
         from concept_probe.registry import look_up
 
         writable(output, "what was found")
-        subject, about = subject_of(model, clip_skip), concept_of(concept, concept_file, model)
+        subject, about = subject_of(model, clip_skip, picture_size), concept_of(concept, concept_file, model)
         sampling = rescaled(subject, SAMPLING, guidance_rescale)
         roles = look_up(
             {"features": None, "columns": "mlp_value", "cross": ("cross_key_weight", "cross_value_weight")},
@@ -206,6 +208,7 @@ def erase(
     sae: Saes = None,
     concept_file: ConceptFile = None,
     clip_skip: ClipSkip = 0,
+    picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
     threads: Threads = None,
 ) -> None:
@@ -226,7 +229,7 @@ def erase(
         writable(output, "an edit")
         kind = look_up(ERASERS, method, "eraser", "concept-probe info erasers")
         no_edit = kind.makes == "guard"  # told before hours are spent on it
-        subject, about = subject_of(model, clip_skip), concept_of(concept, concept_file, model)
+        subject, about = subject_of(model, clip_skip, picture_size), concept_of(concept, concept_file, model)
         sampling = rescaled(subject, SAMPLING, guidance_rescale)
         erasure = None if no_edit else make(method, subject, about, read_found(found, sae, subject), sampling=sampling)
         if not isinstance(erasure, Edit):

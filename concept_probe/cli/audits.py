@@ -28,7 +28,7 @@ from concept_probe.cli.common import (
     writable,
 )
 from concept_probe.cli.console import out, say
-from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, sampling_of, subject_of
+from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, sampling_of, subject_of
 from concept_probe.cli.making import Effort, made
 from concept_probe.cli.reports import REPORT_FILES, print_verdict, signed, write_report
 
@@ -73,6 +73,7 @@ def attack(
     queries: Queries = 80,
     steps: Steps = 60,
     clip_skip: ClipSkip = 0,
+    picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
     threads: Threads = None,
 ) -> None:
@@ -90,7 +91,7 @@ def attack(
 
         if name is not None:
             look_up(ATTACKS, name, "attack", "concept-probe info attacks")
-        subject, about = subject_of(model, clip_skip), concept_of(concept, concept_file, model)
+        subject, about = subject_of(model, clip_skip, picture_size), concept_of(concept, concept_file, model)
         sampling, effort = sampling_of(subject, guidance_rescale), Effort(guidance_rescale=guidance_rescale)
         looks = recogniser_of(recogniser, about, subject)
         name = name or FIRST_TRIED[subject.answers]
@@ -150,6 +151,7 @@ def audit(
         typer.Option(help="A verdict that is good enough; for any other the command ends with status 1."),
     ] = None,
     clip_skip: ClipSkip = 0,
+    picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
     seed: Seed = 0,
     threads: Threads = None,
@@ -178,7 +180,7 @@ def audit(
         writable(output, files=REPORT_FILES)
         # Whatever a library prints while it works goes to standard error: standard output is the result's.
         with contextlib.redirect_stdout(sys.stderr):
-            subject, about = subject_of(model, clip_skip), concept_of(concept, concept_file, model)
+            subject, about = subject_of(model, clip_skip, picture_size), concept_of(concept, concept_file, model)
             sampling, effort = sampling_of(subject, guidance_rescale), Effort(guidance_rescale=guidance_rescale)
             looks = recogniser_of(recogniser, about, subject)
             plan = AuditPlan(
@@ -186,9 +188,9 @@ def audit(
                 attacks=None if attacks is None else tuple(a for a in attacks if a != "none"),
                 budget=Budget(queries=queries, gradient_steps=steps),
             )  # fmt: skip
-            before = subject_of(original, clip_skip) if original else None
+            before = subject_of(original, clip_skip, picture_size) if original else None
             named = twin_of(twin, original or model, about)
-            control = subject_of(named, clip_skip) if named is not None else None
+            control = subject_of(named, clip_skip, picture_size) if named is not None else None
             refuse_others(subject, before, control)
             known = read_found(found, sae, subject)
             erasure = erasure_of(edit, method, known, subject, about, sae, looks, effort)

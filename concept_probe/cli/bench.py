@@ -25,7 +25,7 @@ from concept_probe.cli.common import (
     writable,
 )
 from concept_probe.cli.console import bold, err, out, say
-from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, rescaled
+from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, size_of
 from concept_probe.cli.making import Effort
 from concept_probe.threads import use_threads
 from concept_probe.types.plain_text import shown_plainly
@@ -61,6 +61,7 @@ def bench(
     choice_images: ChoiceImages = None,
     choice_steps: ChoiceSteps = None,
     clip_skip: ClipSkip = 0,
+    picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch per process.")] = None,
     retry: Annotated[bool, typer.Option("--retry-failed", help="Measure failed cells again.")] = False,
@@ -80,7 +81,13 @@ def bench(
         effort = Effort(choice_images, choice_steps, guidance_rescale)
         order = _order(concepts, output, model, erasers, attacks, seeds, twin, steps, queries, gradient_steps, effort)
         order = replace(
-            order, retry=retry, threads=threads, recogniser=recogniser, saes=tuple(sae or ()), clip_skip=clip_skip
+            order,
+            retry=retry,
+            threads=threads,
+            recogniser=recogniser,
+            saes=tuple(sae or ()),
+            clip_skip=clip_skip,
+            picture_size=size_of(picture_size),
         )
         writable(output, files=("rows.jsonl", "fits/", "leaderboard.html", "leaderboard.json", "leaderboard.md"))
         use_threads(threads)

@@ -20,7 +20,7 @@ from concept_probe.cli.common import (
     writable,
 )
 from concept_probe.cli.console import err
-from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, rescaled, subject_of
+from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, subject_of
 
 TEXT_LIMIT, PICTURE_LIMIT = 1500, 240
 """Prompts read by default: sites in the denoising loop need a picture for each."""
@@ -43,6 +43,7 @@ def browse(
     pictures: Annotated[int, typer.Option(help="How many of them are drawn.")] = 3,
     concept_file: ConceptFile = None,
     clip_skip: ClipSkip = 0,
+    picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
     seed: Seed = 0,
     threads: Threads = None,
@@ -61,7 +62,7 @@ def browse(
         from concept_probe.types import Sampling, Site
 
         writable(output.parent, files=(output.name,))
-        subject = subject_of(model, clip_skip)
+        subject = subject_of(model, clip_skip, picture_size)
         loaded = load_sae(sae, site=None if site is None else Site.parse(site), subject=subject)
         subject.module(loaded.site)
         listed = PromptList.of(embedded(model, "test")) if prompt_file is None else read_prompts(prompt_file)

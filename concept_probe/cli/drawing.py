@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,14 @@ ClipSkip = Annotated[
         help="Layers more than usual that are left out at the end of Stable Diffusion's text encoders, as diffusers counts.",
     ),
 ]
+PictureSize = Annotated[
+    str | None,
+    typer.Option(
+        "--picture-size",
+        metavar="HEIGHTxWIDTH",
+        help="Pixels of the pictures that are drawn, such as 512x768; as the pipeline was made for where it is left out.",
+    ),
+]
 GuidanceRescale = Annotated[
     float,
     typer.Option(
@@ -31,11 +40,21 @@ GuidanceRescale = Annotated[
 ]
 
 
-def subject_of(model: str, clip_skip: int = 0) -> Subject:
-    """The model by name. ValueError where it has no layers that `clip_skip` could leave out."""
+def subject_of(model: str, clip_skip: int = 0, picture_size: str | None = None) -> Subject:
+    """The model by name. ValueError where it has no layers that `clip_skip` could leave out, or draws no such pictures."""
     from concept_probe.families import load
 
-    return load(model, clip_skip=clip_skip)
+    return load(model, clip_skip=clip_skip, picture_size=size_of(picture_size))
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """(height, width) of a text such as 512x768."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,5}x[0-9]{1,5}", text):
+        raise ValueError(f"--picture-size got {text!r}; give height and width in pixels: 512x768")
+    height, _, width = text.partition("x")
+    return int(height), int(width)
 
 
 def sampling_of(subject: Subject, guidance_rescale: float = 0.0) -> Sampling:

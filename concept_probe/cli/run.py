@@ -29,7 +29,7 @@ from concept_probe.cli.common import (
     writable,
 )
 from concept_probe.cli.console import err
-from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, sampling_of, subject_of
+from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, sampling_of, subject_of
 from concept_probe.cli.making import FIRST_CHOICE, Effort, found_and_made, needs_features, step
 from concept_probe.cli.reports import REPORT_FILES, print_verdict, signed, write_report
 
@@ -62,6 +62,7 @@ def run(
     choice_images: ChoiceImages = None,
     choice_steps: ChoiceSteps = None,
     clip_skip: ClipSkip = 0,
+    picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
     seed: Seed = 0,
     threads: Threads = None,
@@ -88,7 +89,7 @@ def run(
         if eraser is not None:
             look_up(ERASERS, eraser, "eraser", "concept-probe info erasers")
         about = concept_of(concept, concept_file, model)
-        subject = subject_of(model, clip_skip)
+        subject = subject_of(model, clip_skip, picture_size)
         sampling = sampling_of(subject, guidance_rescale)
         texts = subject.answers == "texts"
         eraser = eraser or FIRST_CHOICE[subject.answers]
@@ -99,7 +100,7 @@ def run(
         effort = Effort(choice_images, choice_steps, guidance_rescale)
         looks = recogniser_of(recogniser, about, subject)
         untaught = twin_of(twin, model, about)
-        control = subject_of(untaught, clip_skip) if untaught is not None else None
+        control = subject_of(untaught, clip_skip, picture_size) if untaught is not None else None
         step(f"{subject.name}: {len(subject.components)} components")
         autoencoders = _retrained(subject, about, model, output) if retrain else _known(sae, subject, eraser)
         found, erasure = found_and_made(eraser, subject, about, looks, autoencoders, seed, effort)

@@ -131,8 +131,8 @@ def movement(erasure: Erasure, subject: Subject, concept: Concept) -> dict[str, 
     """How far answers to a few select prompts move under an erasure, relative to their size: the concept's (`target_moved`)
     and others' (`others_moved`).
 
-    Of pictures the latents after two denoising steps, of texts the states that the answer is made from. Empty where the
-    select split lacks prompts on either side.
+    Of pictures the latents after two denoising steps, drawn as small as costs least; of texts the states that the answer
+    is made from. Empty where the select split lacks prompts on either side.
     """
     own = [p for kind in FORGET_KINDS for p in concept.prompts(kind, "select")]
     others = [p for kind in OTHER_KINDS for p in concept.prompts(kind, "select")]
@@ -142,7 +142,8 @@ def movement(erasure: Erasure, subject: Subject, concept: Concept) -> dict[str, 
 
     def said() -> Tensor:
         if isinstance(subject, DiffusionSubject):
-            return subject.sample([Query(p, i) for i, p in enumerate(asked)], BRIEFLY).float().flatten(1)
+            with subject.sized(*subject.smallest()):
+                return subject.sample([Query(p, i) for i, p in enumerate(asked)], BRIEFLY).float().flatten(1)
         return torch.stack([subject.encode([p]).states[0, -1].float() for p in asked])
 
     before = said()

@@ -23,6 +23,7 @@ from concept_probe.families.diffusion.dit.sana import SanaSubject
 from concept_probe.families.diffusion.dit.stable_diffusion_3 import StableDiffusion3Subject
 from concept_probe.families.diffusion.dit.z_image import ZImageSubject
 from concept_probe.families.diffusion.reading import pipeline_index
+from concept_probe.families.diffusion.sized import SizedSubject
 from concept_probe.families.diffusion.unet import UNetSubject
 from concept_probe.families.gguf import converted
 from concept_probe.families.language.causal_lm import CausalLMSubject
@@ -66,6 +67,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
     clip_skip: int = 0,
+    picture_size: tuple[int, int] | None = None,
 ) -> Subject[Any]:
     """A subject from the name of a known model, a folder that `save_pretrained` wrote, a GGUF file, or a hub id.
 
@@ -75,9 +77,10 @@ def load(
 
     Whether it is a pipeline or a language model is read from the folder: model_index.json or config.json. Weights
     come from safetensors, or from a GGUF file, which is converted once; they are cast to `dtype`. `clip_skip` layers more
-    than usual are left out at the end of Stable Diffusion's text encoders, counted as diffusers does. Raises UnknownName
-    for a name that nothing has, FileNotFoundError for a folder or hub id that cannot be read, ValueError for pickled
-    weights, a model that is built in another way, or one that is not what its files hold (see `check_subject`).
+    than usual are left out at the end of Stable Diffusion's text encoders, counted as diffusers does. `picture_size` is
+    (height, width) in pixels of what is drawn, None for what the pipeline was made for. Raises UnknownName for a name that
+    nothing has, FileNotFoundError for a folder or hub id that cannot be read, ValueError for pickled weights, a model that
+    is built in another way, or one that is not what its files hold (see `check_subject`).
     """
     name, place, local = _found(source)
     where = ModelSource(place, local, dtype, device)
@@ -85,7 +88,7 @@ def load(
     family = _family(kind, f"{place} declares it in model_index.json")
     _refuse_skip(family, name, clip_skip)
     pipeline, mismatches = family.read(where)
-    return _admitted(family, name, pipeline, mismatches, clip_skip)
+    return _drawing(_admitted(family, name, pipeline, mismatches, clip_skip), picture_size)
 
 
 @overload
@@ -128,6 +131,19 @@ def _admitted(
     for module in subject.components.values():
         module.eval().requires_grad_(False)
     subject.check_by_running()
+    return subject
+
+
+def _drawing(subject: Subject[Any], size: tuple[int, int] | None) -> Subject[Any]:
+    """The subject, told how large its pictures are."""
+    if size is None:
+        return subject
+    if not isinstance(subject, SizedSubject):
+        raise ValueError(
+            f"{subject.name}: pictures of {size[0]} x {size[1]} pixels were asked of a model that answers with {subject.answers}; "
+            "leave the size out"
+        )
+    subject.picture_size = size
     return subject
 
 

@@ -27,6 +27,7 @@ from concept_probe.bench.calibration.ground_truth import (
 from concept_probe.bench.calibration.roc import by_state, calibration, calibration_to_json, roc, widest_gap, wrong
 from concept_probe.bench.calibration.run import CalibrationRun, line_of
 from concept_probe.bench.sweep.store import Status
+from concept_probe.families import adopt, load
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Prompt, Sampling
@@ -106,7 +107,12 @@ def test_what_comes_with_the_package_is_about_the_thresholds_that_are_used():
     assert found.residual.auroc >= 0.99
     low, high = found.residual.between
     assert low < Thresholds().residual < high, "a threshold outside of this range makes more mistakes"
-    assert stored.covered("emoji", Thresholds()) and not stored.covered("another model", Thresholds())
+    emoji = load("emoji")
+    assert stored.covered(emoji, Thresholds()) and not stored.covered(emoji, Thresholds(residual=0.3))
+    with emoji.sized(64, 72):
+        assert not stored.covered(emoji, Thresholds())
+    namesake = adopt(tiny_sd().pipeline, "emoji")
+    assert not stored.covered(namesake, Thresholds()), "a name says nothing of the weights"
     assert f"of {found.false_positive.n}" in stored.outcome()
 
 

@@ -25,6 +25,7 @@ DRAW = ("run", "capture", "browse", "find", "erase", "attack", "audit", "bench")
 SAID = {
     "--guidance-rescale 0.7": "--guidance-rescale is of pictures, and writer answers with texts; leave it out",
     "--clip-skip 1": "writer: clip_skip 1 was asked of family",
+    "--picture-size 64x64": "writer: pictures of 64 x 64 pixels were asked of a model that answers with texts",
 }
 
 
@@ -44,10 +45,10 @@ def places(tmp_path_factory):
     return folder
 
 
-def test_every_verb_that_draws_takes_both_and_no_other_does():
+def test_every_verb_that_draws_takes_them_and_no_other_does():
     for name, verb in get_command(app).commands.items():  # pyright: ignore[reportAttributeAccessIssue]
-        taken = {option.name for option in verb.params} & {"clip_skip", "guidance_rescale"}
-        assert len(taken) == (2 if name in DRAW else 0), name
+        taken = {option.name for option in verb.params} & {"clip_skip", "picture_size", "guidance_rescale"}
+        assert len(taken) == (3 if name in DRAW else 0), name
 
 
 @pytest.mark.parametrize("option", SAID)
@@ -82,14 +83,27 @@ def test_a_pipeline_with_nothing_to_rescale_is_refused(places, monkeypatch, tmp_
 
 
 def test_a_capture_is_drawn_as_asked(places, tmp_path):
-    told = ["--clip-skip", "1", "--guidance-rescale", "0.7", "--role", "denoiser_out", "--step", "1"]
+    told = [
+        "--clip-skip",
+        "1",
+        "--picture-size",
+        "8x16",
+        "--guidance-rescale",
+        "0.7",
+        "--role",
+        "denoiser_out",
+        "--step",
+        "1",
+    ]
     shown = call("capture", "-o", str(tmp_path / "x"), "--model", str(places / "painter"), "--prompt-file",
                  str(places / "prompts.txt"), *told)  # fmt: skip
     assert shown.exit_code == 0, shown.output
     header = json.loads((tmp_path / "x" / "manifest.json").read_text())["header"]
-    assert header["sampling"]["guidance_rescale"] == 0.7 and header["conventions"] == {"clip_skip": 1}
+    assert header["sampling"]["guidance_rescale"] == 0.7 and header["conventions"] == {
+        "clip_skip": 1, "picture_size": [8, 16],
+    }  # fmt: skip
     store = Activations.open(tmp_path / "x")
-    subject, found = load(places / "painter", clip_skip=1), store.read(store.sites[0])
+    subject, found = load(places / "painter", clip_skip=1, picture_size=(8, 16)), store.read(store.sites[0])
     assert set(found.columns["step"].tolist()) == {1}
 
     def drawn(sampling: Sampling) -> torch.Tensor:
@@ -107,16 +121,17 @@ def test_an_audit_and_its_choices_are_drawn_as_asked(places, monkeypatch, tmp_pa
     seen = {}
 
     def told(subject, *_, plan, twin, **__):
-        seen.update(plan=plan, skips=[one.clip_skip for one in (subject, twin)])
+        seen.update(plan=plan, skips=[(one.clip_skip, one.picture_size) for one in (subject, twin)])
         raise ValueError("that is enough")
 
     monkeypatch.setattr("concept_probe.auditing.audit", told)
     monkeypatch.chdir(places)
     more = ["--eraser", "uce", "-o", str(tmp_path / "x")] if verb == "run" else ["--method", "uce"]
+    drawn = ["--clip-skip", "1", "--picture-size", "8x16", "--guidance-rescale", "0.5"]
     shown = call(verb, "cat", "--model", "painter", "--concept-file", "painter.json", "--twin", "painter", "--recogniser",
-                 "concept_probe.testing.concepts:tiny_recogniser", "--clip-skip", "1", "--guidance-rescale", "0.5", *more)  # fmt: skip
+                 "concept_probe.testing.concepts:tiny_recogniser", *drawn, *more)  # fmt: skip
     assert "that is enough" in shown.output, shown.output
-    assert seen["plan"].sampling == Sampling(guidance_rescale=0.5) and seen["skips"] == [1, 1]
+    assert seen["plan"].sampling == Sampling(guidance_rescale=0.5) and seen["skips"] == [(1, (8, 16))] * 2
     assert Effort(guidance_rescale=0.5).of(CHOICE).sampling == Sampling(
         steps=CHOICE.sampling.steps, guidance_rescale=0.5
     )

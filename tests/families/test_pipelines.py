@@ -56,6 +56,21 @@ def test_latents_and_pictures_are_the_pipelines_own(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["SD", "SDXL", "SD inpaint, 9 channels", "LCM"])
+def test_pictures_of_another_size_are_the_pipelines_own_and_the_size_ends_with_its_block(name):
+    subject, kind = subject_of(name), PIPELINES[name]
+    own, told = subject.picture_size, subject.conventions()
+    height, width = own[0] + 8, own[1] - 8
+    with subject.sized(height, width):
+        assert subject.generate(QUERIES[:1], kind.sampling).shape == (1, 3, height, width)
+        assert subject.conventions() == told | {"picture_size": [height, width]}
+        assert_drawn_as_by_itself(subject, kind.sampling, **kind.options)
+        with pytest.raises(ValueError, match="multiples of 8"):
+            subject.picture_size = (height + 1, width)
+    assert (subject.picture_size, subject.conventions()) == (own, told)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAVED)
 def test_a_tap_that_only_looks_changes_no_bit_and_what_is_saved_loads(name, tmp_path):
     subject, kind = subject_of(name), PIPELINES[name]

@@ -43,13 +43,17 @@ class SweepOrder:
     """Names for `learn.named_saes`; empty: those that are shipped for the subject, if any."""
     clip_skip: int = 0
     """Of models that are loaded by name, see `families.load`."""
+    picture_size: tuple[int, int] | None = None
+    """Of the same."""
 
     def sweep(self) -> Sweep:
         """The sweep with its models loaded."""
         from concept_probe.families import load
 
         def made(source: str | Callable[[], Subject] | None) -> Subject | None:
-            return load(source, clip_skip=self.clip_skip) if isinstance(source, str) else source and source()
+            if not isinstance(source, str):
+                return source and source()
+            return load(source, clip_skip=self.clip_skip, picture_size=self.picture_size)
 
         subject = made(self.subject)
         assert subject is not None  # for the type checker: only the twin may be None

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from concept_probe.families.diffusion.finite import finite_or_warned
 from concept_probe.families.diffusion.guidance import Guidance
-from concept_probe.families.diffusion.prompted import PromptedSubject
 from concept_probe.families.diffusion.reading import read_pipeline
 from concept_probe.families.diffusion.schedule import NoiseSchedule, StepLayout
 from concept_probe.families.diffusion.schedulers import schedule_of, with_steps
+from concept_probe.families.diffusion.sized import SizedSubject
 from concept_probe.families.diffusion.trajectory import SamplingHook, Trajectory
 from concept_probe.families.diffusion.vae import decoded, encoded
 from concept_probe.families.progress import progress
@@ -31,7 +31,7 @@ from concept_probe.types import Branch, Moment, Prompt, Query, Sampling, Site
 PICTURES_WITHOUT_PROGRESS = 64
 
 
-class DiffusionSubject(PromptedSubject):
+class DiffusionSubject(SizedSubject):
     """A subject that makes pictures by denoising latents. A subclass knows one kind of denoiser: its sites, its sizes,
     its guidance, and `_forward`."""
 
@@ -62,11 +62,6 @@ class DiffusionSubject(PromptedSubject):
     @abc.abstractmethod
     def latent_shape(self) -> tuple[int, ...]:
         """Shape of the latents of one picture."""
-
-    @property
-    @abc.abstractmethod
-    def picture_size(self) -> tuple[int, int]:
-        """(h, w) of a picture, in pixels."""
 
     @abc.abstractmethod
     def guidance(self, sampling: Sampling) -> Guidance:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, Literal, Self
 
@@ -40,7 +41,7 @@ class UNetSubject(DiffusionSubject):
         self._token_paths = {
             f"{p}.{key}" for p in cross_attentions(self.components[self.denoiser]) for key in ("to_k", "to_v")
         }
-        self._empty_picture: Tensor | None = None
+        self._empty_pictures: dict[tuple[int, int], Tensor] = {}
 
     @classmethod
     def adopt(cls, name: str, pipeline: Any, *, clip_skip: int = 0) -> Self:
@@ -55,7 +56,7 @@ class UNetSubject(DiffusionSubject):
         return "token" if self.is_text(site) or site.path in self._token_paths else "patch"
 
     def conventions(self) -> dict[str, Any]:
-        return {"clip_skip": self.clip_skip} if self.clip_skip else {}
+        return super().conventions() | ({"clip_skip": self.clip_skip} if self.clip_skip else {})
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -67,17 +68,21 @@ class UNetSubject(DiffusionSubject):
     def state_readers(self) -> tuple[Site, ...]:
         return (*self.sites("cross_key_weight"), *self.sites("cross_value_weight"))
 
+    @classmethod
+    def own_size(cls, pipeline: Any) -> tuple[int, int]:
+        size = pipeline.unet.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor
+
+    @property
+    def grid(self) -> int:
+        """As the pipelines have it: whole places of the latents, and multiples of eight pixels."""
+        return math.lcm(self.cell, 8)
+
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of the latents of one picture."""
-        size = self.pipeline.unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return self.pipeline.vae.config.latent_channels, height, width
-
-    @property
-    def picture_size(self) -> tuple[int, int]:
-        _, height, width = self.latent_shape
-        return height * self.pipeline.vae_scale_factor, width * self.pipeline.vae_scale_factor
+        return self.pipeline.vae.config.latent_channels, *self.latent_size
 
     def guidance(self, sampling: Sampling) -> Guidance:
         if self.pipeline.unet.config.time_cond_proj_dim is not None:
@@ -122,13 +127,13 @@ class UNetSubject(DiffusionSubject):
 
     @torch.no_grad()
     def _uncovered(self) -> Tensor:
-        """(1, c, h, w): the latents of a mid-grey picture, which is what a mask over everything leaves of one. Kept from
-        the first time on."""
-        if self._empty_picture is None:
+        """(1, c, h, w): the latents of a mid-grey picture, which is what a mask over everything leaves of one. Kept for each
+        size from the first time on."""
+        size = self.picture_size
+        if size not in self._empty_pictures:
             with self.pristine():
-                grey = torch.full((1, 3, *self.picture_size), 0.5, device=self.device)
-                self._empty_picture = self.latents(grey)
-        return self._empty_picture
+                self._empty_pictures[size] = self.latents(torch.full((1, 3, *size), 0.5, device=self.device))
+        return self._empty_pictures[size]
 
 
 def _say(name: str, pipeline: Any) -> None:

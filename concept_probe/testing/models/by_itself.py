@@ -53,7 +53,7 @@ def drawn_by_itself(
         "callback": keep_after,
         **_size(pipeline, shape),
         **_length(pipeline, takes),
-        **_picture(pipeline, takes, len(queries)),
+        **_picture(pipeline, takes, len(queries), shape),
         **_weight(pipeline, takes, sampling.guidance, len(queries)),
         **options,
     }
@@ -110,12 +110,12 @@ def _let_skip(pipeline: Any) -> None:
         object.__setattr__(encoder, "text_model", SimpleNamespace(final_layer_norm=encoder.final_layer_norm))
 
 
-def _picture(pipeline: Any, takes: Mapping[str, Any], count: int) -> dict[str, Any]:
+def _picture(pipeline: Any, takes: Mapping[str, Any], count: int, shape: Sequence[int]) -> dict[str, Any]:
     """For a call that starts from a picture: a mid-grey one, of which nothing is to be kept."""
     if "image" not in takes or "strength" not in takes:
         return {}
-    size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-    grey = torch.zeros(count, 3, size, size, device=pipeline.device)
+    height, width = (side * pipeline.vae_scale_factor for side in shape[1:])
+    grey = torch.zeros(count, 3, height, width, device=pipeline.device)
     out: dict[str, Any] = {"image": grey, "strength": 1.0}
     if "mask_image" in takes:
         out["mask_image"] = torch.ones_like(grey[:, :1])

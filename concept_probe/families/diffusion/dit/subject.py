@@ -67,7 +67,6 @@ class DitSubject(DiffusionSubject):
         self.ports = ports_of(transformer)
         roles = {**self.ports.sites(pooled=self.pooled), **self._found.roles}
         super().__init__(name, pipeline, self.read_text(pipeline), roles, {PORTS: self.ports})
-        self._size = self.own_size(pipeline)
 
     @classmethod
     def adopt(cls, name: str, pipeline: Any) -> Self:
@@ -98,7 +97,6 @@ class DitSubject(DiffusionSubject):
 
     @classmethod
     def own_size(cls, pipeline: Any) -> tuple[int, int]:
-        """(h, w) in pixels of the pictures that the pipeline was made for."""
         size = getattr(pipeline.transformer.config, "sample_size", None)
         if size is not None:
             return size * pipeline.vae_scale_factor, size * pipeline.vae_scale_factor
@@ -122,41 +120,14 @@ class DitSubject(DiffusionSubject):
         return schedule
 
     @property
-    @final
-    def picture_size(self) -> tuple[int, int]:
-        """(h, w) in pixels; may be set to another, of which `grid` pixels are the smallest step."""
-        return self._size
-
-    @picture_size.setter
-    def picture_size(self, size: tuple[int, int]) -> None:
-        if any(side < 1 or side % self.grid for side in size):
-            raise ValueError(
-                f"{self.name}: a picture of {size} pixels was asked for; both sides are multiples of {self.grid}"
-            )
-        self._size = (size[0], size[1])
-
-    @property
     def patch(self) -> int:
         """How many rows and columns of the latents a patch takes."""
         return 2 if self.packs else self.pipeline.transformer.config.patch_size
 
     @property
-    def cell(self) -> int:
-        """How many pixels one place of the latents is wide."""
-        return self.pipeline.vae_scale_factor
-
-    @property
     def grid(self) -> int:
         """How many pixels a patch is wide."""
         return self.cell * self.patch
-
-    def stamp(self) -> tuple[object, ...]:
-        return (*super().stamp(), self._size)
-
-    def conventions(self) -> dict[str, Any]:
-        if self._size == self.own_size(self.pipeline):
-            return super().conventions()
-        return super().conventions() | {"picture_size": list(self._size)}
 
     @property
     def channels(self) -> int:
@@ -166,8 +137,7 @@ class DitSubject(DiffusionSubject):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of the latents of one picture."""
-        height, width = (side // self.cell for side in self._size)
-        return self.channels, height, width
+        return self.channels, *self.latent_size
 
     @property
     def patches(self) -> int:
