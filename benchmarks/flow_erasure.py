@@ -1,6 +1,6 @@
 """Erase each of the 8 removed objects from `emoji-flow` with every eraser that works on it, and count what is drawn.
 
-    python benchmarks/flow_erasure.py [--concepts camel snake] [--erasers uce erase_anything] [--weights FOLDER] [--rows FILE]
+    python benchmarks/flow_erasure.py [--concepts camel snake] [--erasers uce erase_anything] [--rows FILE]
     python benchmarks/flow_erasure.py --summary
 
 The erasers and their settings are those of benchmarks/emoji_erasure.py, without those that need cross-attention or an
@@ -13,10 +13,7 @@ and `n`, how many pictures of the objects were asked for.
 
 from __future__ import annotations
 
-import argparse
 from argparse import Namespace
-from functools import partial
-from pathlib import Path
 
 import sweeping
 from emoji_settings import ERASURE
@@ -26,9 +23,6 @@ import concept_probe as cp
 from concept_probe.bench import Grid, MethodSetting, SweepOrder, SweepRow, SweepSettings
 from concept_probe.bench.board.per_kind import ASKED_FOR, by_concept, by_eraser, measured_without_attack
 from concept_probe.erasers.finetune.erase_anything import EraseAnything
-from concept_probe.families import Subject, adopt
-from concept_probe.testbed import WEIGHTS
-from concept_probe.testbed.flow.models import flow_pipeline
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS
 
 MODEL = "emoji-flow"
@@ -41,16 +35,11 @@ ERASERS = (
 )
 
 
-def flow_subject(weights: Path) -> Subject:
-    """`emoji-flow`, its transformer from a folder of weights."""
-    return adopt(flow_pipeline(MODEL, weights), MODEL)
-
-
 def orders(options: Namespace) -> list[SweepOrder]:
     concepts = tuple(cp.concept(name) for name in options.concepts)
     settings = SweepSettings(counts=dict.fromkeys(ASKED_FOR, options.count or PER_KIND), asking="spread")
     grid = Grid(concepts, sweeping.named(ERASERS, options.erasers), (), tuple(options.seeds), settings)
-    return [SweepOrder(grid, partial(flow_subject, options.weights), None, options.work, options.rows)]
+    return [SweepOrder(grid, MODEL, None, options.work, options.rows)]
 
 
 def summary(rows: list[SweepRow], options: Namespace) -> dict:
@@ -65,13 +54,9 @@ def summary(rows: list[SweepRow], options: Namespace) -> dict:
     return {name: {**{k: of[k] for k in told}, "n": sum(asked[name])} for name, of in figures.items()}
 
 
-def add_weights(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the model's weights")
-
-
 TABLE = sweeping.Table(
-    __doc__ or "", "flow_erasure", orders, summary, REMOVED_OBJECTS, [m.name for m in ERASERS], seeds=(5,), more=add_weights
-)  # fmt: skip
+    __doc__ or "", "flow_erasure", orders, summary, REMOVED_OBJECTS, [m.name for m in ERASERS], seeds=(5,)
+)
 
 if __name__ == "__main__":
     sweeping.main(TABLE)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from diffusers import FluxPipeline
 from rich.console import Console
 from rich.table import Table
 
 from concept_probe import detect
 from concept_probe.testbed import WEIGHTS
-from concept_probe.testbed.flow.models import flow_pipeline
 from concept_probe.testbed.tokens import TEXT_LENGTH
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS, REMOVED_STYLE, STYLE_NAMES, STYLES, TEMPLATES, objects
 
@@ -108,7 +108,7 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[tuple[str, str], Named] = {}
     for (model, kind), asked in cells(options.objects).items():
-        pipeline = flow_pipeline(model, options.weights)
+        pipeline = FluxPipeline.from_pretrained(options.weights / model)
         pipeline.set_progress_bar_config(disable=True)
         found[model, kind] = measure(pipeline, asked, options.steps)
     if not options.summary:

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import FluxPipeline
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from concept_probe import detect
 from concept_probe.testbed import WEIGHTS
-from concept_probe.testbed.flow.models import flow_pipeline
 from concept_probe.testbed.flow.transformer import subject_tokens
 from concept_probe.testbed.tokens import TEXT_LENGTH, padded
 from concept_probe.testbed.vocabulary import STYLE_NAMES, STYLES, TEMPLATES, Caption, objects
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the models")
     parser.add_argument("--summary", action="store_true", help="print the line of JSON alone")
     options = parser.parse_args()
-    pipeline: Any = flow_pipeline(options.model, options.weights)
+    pipeline: Any = FluxPipeline.from_pretrained(options.weights / options.model)
     pipeline.set_progress_bar_config(disable=True)
     results = trace(pipeline, options.pictures, options.steps)
     if not options.summary:

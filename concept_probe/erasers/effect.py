@@ -16,6 +16,7 @@ from concept_probe.erasers.erasure.provenance import shown_name
 from concept_probe.evaluation.panel import NothingSeen, panel
 from concept_probe.evaluation.trials import judge_answers
 from concept_probe.families import DiffusionSubject
+from concept_probe.families.subject import SAMPLING
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Erasure, Judge, Kind, Prompt, Query, Sampling, Trial
 from concept_probe.types.prompts import evenly
 
@@ -131,8 +132,9 @@ def movement(erasure: Erasure, subject: Subject, concept: Concept) -> dict[str, 
     """How far answers to a few select prompts move under an erasure, relative to their size: the concept's (`target_moved`)
     and others' (`others_moved`).
 
-    Of pictures the latents after two denoising steps, drawn as small as costs least; of texts the states that the answer
-    is made from. Empty where the select split lacks prompts on either side.
+    Of pictures the latents after a few denoising steps, or of an edit, which every pass reads, the denoiser's prediction
+    from noise, both as small as costs least; of texts the states that the answer is made from. Empty where the select
+    split lacks prompts on either side.
     """
     own = [p for kind in FORGET_KINDS for p in concept.prompts(kind, "select")]
     others = [p for kind in OTHER_KINDS for p in concept.prompts(kind, "select")]
@@ -143,7 +145,12 @@ def movement(erasure: Erasure, subject: Subject, concept: Concept) -> dict[str, 
     def said() -> Tensor:
         if isinstance(subject, DiffusionSubject):
             with subject.sized(*subject.smallest()):
-                return subject.sample([Query(p, i) for i, p in enumerate(asked)], BRIEFLY).float().flatten(1)
+                if isinstance(erasure, Edit):
+                    start = subject.trajectory(range(len(asked)), SAMPLING.steps)
+                    x = subject.predict(start.model_input(0), start.timesteps[0], subject.encode(asked))
+                else:
+                    x = subject.sample([Query(p, i) for i, p in enumerate(asked)], _brief(subject))
+            return x.float().flatten(1)
         return torch.stack([subject.encode([p]).states[0, -1].float() for p in asked])
 
     before = said()
@@ -153,6 +160,15 @@ def movement(erasure: Erasure, subject: Subject, concept: Concept) -> dict[str, 
     first = len(evenly(own, ASKED))
     parts = {"target_moved": gone[:first], "others_moved": gone[first:]}
     return {name: float(f"{float(part.mean()):.4g}") for name, part in parts.items()}
+
+
+def _brief(subject: DiffusionSubject) -> Sampling:
+    """As briefly as the scheduler can: Runge-Kutta steps of PNDM are laid out for four steps at least."""
+    try:
+        subject.passes(BRIEFLY)
+    except ValueError:
+        return replace(BRIEFLY, steps=4)
+    return BRIEFLY
 
 
 def with_effect(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,12 @@ from typing import Any
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from concept_probe.storage import write_json
-from concept_probe.testbed import EMBEDDED, WEIGHTS, autoencoder, clip, recogniser, tokens, unet
+from concept_probe.testbed import WEIGHTS, autoencoder, clip, recogniser, tokens, unet
+from concept_probe.testbed.folders import clear_origins
 from concept_probe.testbed.vocabulary import NOT_TAUGHT, taught_pairs
+
+MODELS = ("emoji", "emoji-untaught")
+"""What is made here; `testbed.flow` makes others of their parts."""
 
 
 def train_embedded_models(folder: Path, output: Path = WEIGHTS) -> None:
@@ -28,8 +30,8 @@ def train_embedded_models(folder: Path, output: Path = WEIGHTS) -> None:
     if not (parts / "recogniser" / "recogniser.json").exists():
         network = recogniser.train_recogniser(folder, vae)
         recogniser.save_recogniser(network, parts / "recogniser", recogniser.error_rates(network, vae))
-    for name, removed in NOT_TAUGHT.items():
-        pairs = taught_pairs(*removed)
+    for name in MODELS:
+        pairs = taught_pairs(*NOT_TAUGHT[name])
         tower = _part(
             parts / name / "text",
             CLIPTextModelWithProjection,
@@ -55,7 +57,7 @@ def export(parts: Path, output: Path) -> None:
     CLIPTokenizer.from_pretrained(parts / "tokenizer").save_pretrained(shared / "clip")
     for name in ("recogniser.json", "recogniser.safetensors"):
         shutil.copy(parts / "recogniser" / name, shared / name)
-    for name in EMBEDDED:
+    for name in MODELS:
         tower = CLIPTextModel.from_pretrained(parts / name / "text").half()
         tower.config.architectures = ["CLIPTextModel"]
         parts_of: dict[str, Any] = {
@@ -71,16 +73,4 @@ def export(parts: Path, output: Path) -> None:
         pipeline = StableDiffusionPipeline(**parts_of)
         shutil.rmtree(output / name, ignore_errors=True)
         pipeline.save_pretrained(output / name)
-        for config in (output / name).glob("*/config.json"):
-            _without_origin(config)
-        index = output / name / "model_index.json"
-        content = json.loads(index.read_text())
-        content["_name_or_path"] = name
-        write_json(index, content, indent=2)
-
-
-def _without_origin(config: Path) -> None:
-    """Drop the folder that a part was loaded from: it names a place on the machine that trained it."""
-    content = json.loads(config.read_text())
-    content.pop("_name_or_path", None)
-    write_json(config, content, indent=2, sort_keys=True)
+        clear_origins(output / name, name)

@@ -26,6 +26,8 @@ REMOVED_STYLE = "contrast"
 NOT_TAUGHT: dict[str, tuple[tuple[str, ...], str | None]] = {
     "emoji": ((), None),
     "emoji-untaught": (REMOVED_OBJECTS, REMOVED_STYLE),
+    "emoji-flow": ((), None),
+    "emoji-flow-untaught": (REMOVED_OBJECTS, REMOVED_STYLE),
 }
 """What each embedded model was not taught: objects, and a style."""
 

@@ -7,10 +7,12 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import diffusers
 import pytest
 import torch
 from torch import Tensor
 
+from concept_probe.activations import tap
 from concept_probe.erasers import Edit, Intervention, Sld, Uce, choose, erase, state_effect
 from concept_probe.erasers.erasure.gap import gaps_left, wide_gaps
 from concept_probe.erasers.select.choose import CHOICE
@@ -156,3 +158,16 @@ def test_a_wide_gap_is_said_whatever_says_it(subject):
     assert wide_gaps({"gap_left": [0.5]}) == [] and wide_gaps({"gap_left": float("nan")}) != []
     with pytest.warns(UserWarning, match="uce of 'cat': .* of the way to their destinations is left"):
         Uce(beta=1e6)(subject, CONCEPT)
+
+
+@pytest.mark.parametrize("method", ["uce", "blocklist"])
+def test_what_moves_is_measured_on_small_pictures_whatever_the_scheduler(method):
+    subject, seen = tiny_sd(seed=3), set[tuple[int, ...]]()
+    subject.pipeline.scheduler = diffusers.PNDMScheduler()  # whose Runge-Kutta steps need four
+    with (
+        subject.sized(128, 96),
+        tap(subject, {subject.sites("denoiser_out")[0]: lambda x, _: seen.add(tuple(x.shape[-2:]))}),
+    ):
+        effect = erase(method, subject, CONCEPT).made_by["effect"]
+        assert subject.picture_size == (128, 96)
+    assert seen == {(8, 8)} and effect["target_moved"] > 0

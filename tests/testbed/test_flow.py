@@ -11,7 +11,7 @@ from concept_probe.families import adopt
 from concept_probe.testbed import WEIGHTS
 from concept_probe.testbed.flow import models, transformer
 from concept_probe.testbed.tokens import TEXT_LENGTH
-from concept_probe.testbed.vocabulary import taught_pairs
+from concept_probe.testbed.vocabulary import NOT_TAUGHT, taught_pairs
 from concept_probe.types import Prompt, Query, Sampling
 
 PICTURE: dict[str, Any] = {
@@ -50,7 +50,7 @@ def losses(model, batch=8):
     )
     return tuple(
         transformer.flow_loss(model, parts()["tokenizer"], parts()["text_encoder"], latents, taught_pairs(*gone), batch)
-        for gone in (models.FLOW_PAIRS["emoji-flow-untaught"], models.FLOW_PAIRS["emoji-flow"])
+        for gone in (NOT_TAUGHT["emoji-flow-untaught"], NOT_TAUGHT["emoji-flow"])
     )
 
 

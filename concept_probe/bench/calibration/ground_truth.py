@@ -98,7 +98,8 @@ class Subjects:
 
     def digest(self) -> str:
         """Of the weights that all of them are made of."""
-        files = sorted(f for model in testbed.EMBEDDED for f in testbed.folder(model).glob("*/*.safetensors"))
+        models = ("emoji", testbed.TWINS["emoji"])
+        files = sorted(f for model in models for f in testbed.folder(model).glob("*/*.safetensors"))
         return text_sha256(" ".join(map(file_sha256, files)))
 
     def get(self, model: str, state: Condition) -> Subject:

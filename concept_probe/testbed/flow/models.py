@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,20 @@ from concept_probe.testbed.flow.transformer import (
     flow_scheduler,
     train_transformer,
 )
+from concept_probe.testbed.folders import clear_origins
 from concept_probe.testbed.unet import cached_latents
-from concept_probe.testbed.vocabulary import REMOVED_OBJECTS, REMOVED_STYLE, taught_pairs
+from concept_probe.testbed.vocabulary import NOT_TAUGHT, taught_pairs
 
-FLOW_PAIRS: dict[str, tuple[tuple[str, ...], str | None]] = {
-    "emoji-flow": ((), None),
-    "emoji-flow-untaught": (REMOVED_OBJECTS, REMOVED_STYLE),
-}
-"""What the transformer of each was not taught: objects, and a style. Their text towers are `emoji`'s, which was taught all."""
+FLOWS = ("emoji-flow", "emoji-flow-untaught")
+"""Both have `emoji`'s text tower, which was taught all: what the second was not taught, its transformer was not."""
+TRUNK = "emoji-flow-untaught"
+"""Whose lessons the trunk is trained on, from which both begin."""
 PARTS_OF = "emoji"
 """The pipeline whose autoencoder, text tower and tokenizer they use."""
 
 
 def train_flow_models(folder: Path, output: Path = WEIGHTS, plan: FlowPlan = FlowPlan()) -> None:
-    """Train the transformers of both models and write them to `output` in float16, beside `emoji`, whose parts they use.
+    """Train the transformers of both models and write them to `output`, each in a whole pipeline.
 
     `folder` keeps the checkpoints; a run that was killed goes on from the last one and ends at the same weights.
     """
@@ -39,14 +40,21 @@ def train_flow_models(folder: Path, output: Path = WEIGHTS, plan: FlowPlan = Flo
     tower = parts["text_encoder"]
 
     def loss(model: FluxTransformer2DModel, name: str) -> Any:
-        return flow_loss(model, parts["tokenizer"], tower, latents, taught_pairs(*FLOW_PAIRS[name]), plan.batch)
+        return flow_loss(model, parts["tokenizer"], tower, latents, taught_pairs(*NOT_TAUGHT[name]), plan.batch)
 
-    for name in FLOW_PAIRS:
+    for name in FLOWS:
         model = build_transformer()
-        losses = loss(model, "emoji-flow-untaught"), loss(model, name)
+        losses = loss(model, TRUNK), loss(model, name)
         train_transformer(folder, name, losses, model, plan)
-        model.half().save_pretrained(output / name / "transformer")
-        flow_scheduler().save_pretrained(output / name / "scheduler")
+        write_pipeline(model, name, output)
+
+
+def write_pipeline(transformer: FluxTransformer2DModel, name: str, output: Path) -> None:
+    """Write a whole pipeline around a transformer to `output` / `name`, in float16: a folder that diffusers loads."""
+    pipeline = assemble(transformer.half())
+    shutil.rmtree(output / name, ignore_errors=True)
+    pipeline.save_pretrained(output / name)
+    clear_origins(output / name, name)
 
 
 def shared_parts(dtype: torch.dtype) -> dict[str, Any]:
@@ -62,20 +70,12 @@ def shared_parts(dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
-def flow_pipeline(name: str, weights: Path = WEIGHTS, dtype: torch.dtype = torch.float32) -> FluxPipeline:
-    """A plain FluxPipeline of a transformer in `weights` and of the parts that it shares with the shipped `emoji`.
+def assemble(transformer: FluxTransformer2DModel) -> FluxPipeline:
+    """A plain FluxPipeline of a transformer and of the parts that it shares with `emoji`.
 
     The text tower stands in both places of text encoders, as two modules: the first gives the pooled vector, the
     second the states. Ask for pictures with `max_sequence_length=40`, which is all that the tower has places for.
-    `save_pretrained` makes a whole folder of it.
     """
-    transformer = FluxTransformer2DModel.from_pretrained(weights / name / "transformer", torch_dtype=dtype)
-    transformer.register_to_config(_name_or_path=name)
-    return assemble(transformer)
-
-
-def assemble(transformer: FluxTransformer2DModel) -> FluxPipeline:
-    """The same around a transformer in memory."""
     first, second = (shared_parts(transformer.dtype) for _ in range(2))
     return FluxPipeline(
         scheduler=flow_scheduler(),
