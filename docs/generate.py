@@ -129,7 +129,20 @@ def erasers() -> str:
         rows.append(
             (f"`{name}`", about(kind), kind.makes, kind.on, needs, kind.origin, source(kind), ERASERS.package(name))
         )
-    return f"{table(heads, rows)}\n\n{from_others(ERASERS)}"
+    return f"{table(heads, rows)}\n\n{published()}\n\n{from_others(ERASERS)}"
+
+
+def published() -> str:
+    """The settings of those who published each method."""
+    from concept_probe.erasers import ERASERS
+
+    told = "`published()` of an eraser, and `--published` on the command line, take the settings of those who published it."
+    heads = ("eraser", "where they are not the defaults", "what of them no option gives", "read in")
+    kinds = {name: kind.authors for name, kind in ERASERS.items() if kind.authors is not None}
+    rows = [
+        (f"`{name}`", f"`{a.words()}`" if a.options else a.words(), a.apart, a.read_in) for name, a in kinds.items()
+    ]
+    return f"## Published settings\n\n{told}\n\n{table(heads, rows)}"
 
 
 def attacks() -> str:

@@ -27,10 +27,15 @@ from concept_probe.cli.common import (
 )
 from concept_probe.cli.console import err
 from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, subject_of
+from concept_probe.cli.making import asked_method
 
 Roles = Annotated[list[str] | None, typer.Option("--role", help="Role of the sites to capture; may be repeated.")]
 DTYPES = ("float32", "float16", "bfloat16")
 Method = Annotated[str, typer.Option(help="An eraser, see `concept-probe info erasers`.")]
+AsPublished = Annotated[
+    bool,
+    typer.Option("--published", help="With the settings of those who published it, see `info published`."),
+]
 
 
 def capture(
@@ -204,6 +209,7 @@ def erase(
     output: Output,
     model: Model = "emoji",
     method: Method = "uce",
+    published: AsPublished = False,
     found: Annotated[Path | None, typer.Option(help="Folder that `find` wrote, for methods that need one.")] = None,
     sae: Saes = None,
     concept_file: ConceptFile = None,
@@ -214,7 +220,11 @@ def erase(
 ) -> None:
     """Make an edit of the weights that removes a concept, and save it.
 
-    Example: `concept-probe erase camel --method uce --output camel-edit`
+    Examples:
+
+    `concept-probe erase camel --method uce --output camel-edit`
+
+    `concept-probe erase camel --method uce --published --output camel-as-published`
 
     Methods that act only while the model runs (feature ablation, blocklist) have no weights to save:
     give them to `audit --method` instead.
@@ -227,11 +237,11 @@ def erase(
         from concept_probe.registry import look_up
 
         writable(output, "an edit")
-        kind = look_up(ERASERS, method, "eraser", "concept-probe info erasers")
+        kind, asked = look_up(ERASERS, method, "eraser", "concept-probe info erasers"), asked_method(method, published)
         no_edit = kind.makes == "guard"  # told before hours are spent on it
         subject, about = subject_of(model, clip_skip, picture_size), concept_of(concept, concept_file, model)
         sampling = rescaled(subject, SAMPLING, guidance_rescale)
-        erasure = None if no_edit else make(method, subject, about, read_found(found, sae, subject), sampling=sampling)
+        erasure = None if no_edit else make(asked, subject, about, read_found(found, sae, subject), sampling=sampling)  # pyright: ignore[reportArgumentType]
         if not isinstance(erasure, Edit):
             raise ValueError(
                 f"{method} acts while the model runs and changes no weights, so there is nothing to save; "

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from concept_probe.cli.arrows import read_found
+from concept_probe.cli.arrows import AsPublished, read_found
 from concept_probe.cli.common import (
     ConceptFile,
     ConceptName,
@@ -29,7 +29,7 @@ from concept_probe.cli.common import (
 )
 from concept_probe.cli.console import out, say
 from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, sampling_of, subject_of
-from concept_probe.cli.making import Effort, made
+from concept_probe.cli.making import Effort, asked_method, made
 from concept_probe.cli.reports import REPORT_FILES, print_verdict, signed, write_report
 
 EditFolder = Annotated[Path | None, typer.Option("--edit", help="Folder of an edit that `erase` wrote.")]
@@ -42,9 +42,9 @@ Steps = Annotated[int, typer.Option(min=0, help="Optimiser steps each attack may
 
 
 def erasure_of(
-    edit: Path | None, method: str | None, found: tuple, subject, concept, sae, recogniser, effort: Effort = Effort(),
+    edit: Path | None, method, found: tuple, subject, concept, sae, recogniser, effort: Effort = Effort(),
 ):  # fmt: skip
-    """The saved edit, or the named method's erasure."""
+    """The saved edit, or the erasure of a method, named or with its options."""
     from concept_probe.erasers import Edit
 
     if edit is not None and method is not None:
@@ -52,6 +52,13 @@ def erasure_of(
     if edit is not None:
         return Edit.load(edit)
     return None if method is None else made(method, subject, concept, recogniser, found, sae, effort)
+
+
+def to_apply(method: str | None, published: bool):
+    """The method that was asked for, or None. ValueError for published settings of nothing."""
+    if published and method is None:
+        raise ValueError("--published is about --method, and none was named")
+    return None if method is None else asked_method(method, published)
 
 
 def attack(
@@ -66,6 +73,7 @@ def attack(
     model: Model = "emoji",
     edit: EditFolder = None,
     method: MethodToApply = None,
+    published: AsPublished = False,
     found: FoundFolder = None,
     sae: Saes = None,
     concept_file: ConceptFile = None,
@@ -93,7 +101,7 @@ def attack(
             look_up(ATTACKS, name, "attack", "concept-probe info attacks")
         subject, about = subject_of(model, clip_skip, picture_size), concept_of(concept, concept_file, model)
         sampling, effort = sampling_of(subject, guidance_rescale), Effort(guidance_rescale=guidance_rescale)
-        looks = recogniser_of(recogniser, about, subject)
+        looks, method = recogniser_of(recogniser, about, subject), to_apply(method, published)
         name = name or FIRST_TRIED[subject.answers]
         make = ATTACKS[name]
         if not make.suits(subject):
@@ -124,6 +132,7 @@ def audit(
     model: Model = "emoji",
     edit: EditFolder = None,
     method: MethodToApply = None,
+    published: AsPublished = False,
     found: FoundFolder = None,
     sae: Saes = None,
     concept_file: ConceptFile = None,
@@ -178,6 +187,7 @@ def audit(
         for name in require or ():
             look_up(VERDICTS, name, "verdict", "concept-probe audit --help")
         writable(output, files=REPORT_FILES)
+        method = to_apply(method, published)
         # Whatever a library prints while it works goes to standard error: standard output is the result's.
         with contextlib.redirect_stdout(sys.stderr):
             subject, about = subject_of(model, clip_skip, picture_size), concept_of(concept, concept_file, model)

@@ -14,7 +14,7 @@ from concept_probe.cli.common import plain_errors
 from concept_probe.cli.console import out
 from concept_probe.registry import Registry
 
-TOPICS = ("models", "concepts", "erasers", "attacks", "recognisers", "families", "saes", "roles")
+TOPICS = ("models", "concepts", "erasers", "attacks", "recognisers", "families", "saes", "roles", "published")
 
 
 def info(
@@ -33,7 +33,8 @@ def info(
         if topic not in TOPICS:
             raise UnknownName("topic", topic, TOPICS)
         out.print({"models": _models, "concepts": lambda: _concepts(model), "erasers": _erasers, "attacks": _attacks,
-                   "recognisers": _recognisers, "families": _families, "saes": _saes, "roles": lambda: _roles(model)}[topic]())  # fmt: skip
+                   "recognisers": _recognisers, "families": _families, "saes": _saes,
+                   "published": _published, "roles": lambda: _roles(model)}[topic]())  # fmt: skip
 
 
 def _models() -> Table:
@@ -106,6 +107,18 @@ def _erasers() -> Group:
         return kind.makes, kind.on, ", ".join(kind.needs.words()), _first_line(kind)
 
     return _by_package(ERASERS, ("eraser", "makes", "on", "needs", "what it does"), row)
+
+
+def _published() -> Table:
+    from concept_probe.erasers import ERASERS
+
+    table = Table(
+        "eraser", "published settings, where they are not the defaults", "what of them no option gives", "read in"
+    )
+    for name, kind in ERASERS.items():
+        if kind.authors is not None:
+            table.add_row(name, kind.authors.words(), kind.authors.apart, kind.authors.read_in)
+    return table
 
 
 def _attacks() -> Group:

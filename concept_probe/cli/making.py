@@ -51,6 +51,15 @@ def step(text: str) -> None:
     err.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
+def asked_method(name: str, published: bool) -> str | Eraser[Any, Any]:
+    """The eraser of a name: the name itself, or what it is with the settings of those who published it."""
+    from concept_probe.erasers import ERASERS
+    from concept_probe.registry import look_up
+
+    kind = look_up(ERASERS, name, "eraser", "concept-probe info erasers")
+    return kind.published() if published else name
+
+
 def works_on(kind: type[Eraser[Any, Any]]) -> str:
     """What an eraser has to be given: a kind of `Found`, `nothing` where it finds that by itself."""
     return "nothing" if kind.needs.optional else kind.needs.found
@@ -67,10 +76,11 @@ def is_chosen(kind: type[Eraser[Any, Any]], what: str) -> bool:
 
 
 def made(
-    name: str, subject: Subject, concept: Concept, looks: Any, found: Sequence[Subspace], sae: Sequence[str] | None,
-    effort: Effort = Effort(),
+    name: str | Eraser[Any, Any], subject: Subject, concept: Concept, looks: Any, found: Sequence[Subspace],
+    sae: Sequence[str] | None, effort: Effort = Effort(),
 ) -> Erasure:  # fmt: skip
-    """The erasure of a named eraser, from what was found; features that it needs and lacks are found first."""
+    """The erasure of an eraser, named or with its options, from what was found; features that it needs and lacks are found
+    first."""
     from concept_probe.erasers import ERASERS, choose_features, erase
     from concept_probe.erasers.select.choose import CHOICE
     from concept_probe.families.subject import SAMPLING
@@ -79,11 +89,11 @@ def made(
     from concept_probe.registry import look_up
 
     sampling = sampling_of(subject, effort.guidance_rescale)
-    kind = look_up(ERASERS, name, "eraser", "concept-probe info erasers")
+    kind = look_up(ERASERS, name, "eraser", "concept-probe info erasers") if isinstance(name, str) else type(name)
     if found or not needs_features(kind):
         return erase(name, subject, concept, found, judge=looks, sampling=sampling)
     saes = saes_of(sae, subject)
-    if subject.answers == "pictures" and is_chosen(kind, "features"):
+    if isinstance(name, str) and subject.answers == "pictures" and is_chosen(kind, "features"):
         chosen = choose_features(subject, concept, over_text(saes), recogniser=looks, selection=effort.of(CHOICE))
         return chosen.erasure
     which = RowQuery(sampling=rescaled(subject, SAMPLING, effort.guidance_rescale))

@@ -14,6 +14,7 @@ from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.gap import wide_gaps
 from concept_probe.erasers.erasure.intervention import Between, Change, Intervention
 from concept_probe.erasers.erasure.provenance import provenance
+from concept_probe.erasers.published import Published
 from concept_probe.families import Subject
 from concept_probe.find.layout import has_tokens
 from concept_probe.learn.belongs import check_belongs
@@ -152,6 +153,8 @@ class Eraser(ABC, Generic[On, Made]):
     """Whether what it makes asks more of the subject that it was made on, or reads from it, while it acts."""
     origin: ClassVar[Literal["ours", "published", "control"]] = "published"
     """Whose method it is: this project's own, a published one or a part of it, or a control."""
+    authors: ClassVar[Published | None] = None
+    """The settings of those who published it; None for methods that nobody else did."""
 
     def __post_init__(self) -> None:
         check_arguments(self, self.name)
@@ -160,6 +163,31 @@ class Eraser(ABC, Generic[On, Made]):
     def tiny(cls) -> Self:
         """Options under which it shows on a tiny random model within seconds: what the laws are tried on."""
         return cls()
+
+    @final
+    @classmethod
+    def published(cls) -> Self:
+        """With the settings of those who published it, in the options that it has here; what these lack stands in `authors`.
+
+        >>> Esd.published().training.rate
+        5e-05
+
+        Raises ValueError for a method of this project or a control, and where the published settings are not known.
+        """
+        if cls.authors is None:
+            whose = {
+                "ours": "is this project's own",
+                "control": "is a control",
+                "published": "doesn't say what they are",
+            }
+            raise ValueError(
+                f"{cls.name} was asked for with published settings, and it {whose[cls.origin]}; leave that out"
+            )
+        if cls.authors.read_in == "nowhere":
+            raise ValueError(
+                f"{cls.name} was asked for with published settings, which are not known here; give options of your own"
+            )
+        return cls(**cls.authors.options)
 
     @final
     @classmethod

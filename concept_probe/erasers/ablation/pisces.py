@@ -16,6 +16,7 @@ from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Columns, Delta, Sum
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.families import CausalLMSubject
 from concept_probe.find.language.writing import Writing
@@ -36,6 +37,10 @@ class Pisces(Eraser[CausalLMSubject, Edit]):
     needs = Needs(found="features")
     aims = "prompts"
     origin = "published"
+    authors = Published(
+        {"length": "own", "signs": "positive"},
+        apart="τ and μ are searched for each concept; features are read through the unembedding",
+    )
     tau: float = 0.5
     """τ: a column is acted on where a feature's coefficient exceeds this share of its largest one over the matrix."""
     mu: float = 0.0

@@ -20,6 +20,7 @@ from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import descend, loss_at_ends
 from concept_probe.erasers.training.replay import collect, predictions
 from concept_probe.families import DiffusionSubject
@@ -40,6 +41,10 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
     aims = "prompts"
     solves = True
     origin = "published"
+    authors = Published(
+        {"layers": (7, 8, 9, 10), "policy": "last_subject", "decay": 5e-4},
+        apart="kept keys are of 100,000 captions, read once; offsets are clamped, and led to the other text's states too",
+    )
     layers: tuple[int, ...] = ()
     """Layers of each text encoder whose MLPs are edited; empty: all that what is read depends on, but the last."""
     policy: TokenPolicy = "subject"

@@ -25,6 +25,7 @@ from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
 from concept_probe.erasers.guards.attention_maps import attention
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import descend, loss_at_ends
 from concept_probe.erasers.training.replay import LatentBuffer, collect, encode_distinct
 from concept_probe.erasers.training.trainable import LowRankAdapters
@@ -82,6 +83,11 @@ class Mace(Eraser[DiffusionSubject, Edit]):
     aims = "prompts"
     solves = True
     origin = "published"
+    authors = Published(
+        {"lam": 10.0, "beta": 0.0, "balance": "sum"},
+        apart="masks are another model's; Adam's step is 1e-5 for every entry; some timesteps are preferred; the fusion stays "
+        "near the refined weights",
+    )
     policy: TokenPolicy = "context"
     """Which tokens the first stage edits; `context` are all that follow or stand between those of the subject."""
     guide: str | None = None

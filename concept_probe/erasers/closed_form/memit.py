@@ -18,6 +18,7 @@ from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import loss_at_ends
 from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.erasers.unlearning.answer_sets import AnswerPair, answer_pairs, preferred_pairs
@@ -39,6 +40,10 @@ class Memit(Eraser[CausalLMSubject, Edit]):
     aims = "prompts"
     solves = True
     origin = "published"
+    authors = Published(
+        {"instead": (), "decay": 0.5},
+        apart="kept keys are of 100,000 texts, read once; a divergence holds what the subject is; prefixes stand before prompts",
+    )
     layers: tuple[int, ...] = ()
     """Blocks whose down projections are edited, rising; empty: the four up to the middle. Later tokens read what
     stands at the subject, so the last one of them must have blocks above it."""

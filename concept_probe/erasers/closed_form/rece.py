@@ -22,6 +22,7 @@ from concept_probe.erasers.closed_form.states import (
 )
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Kind, Subspace
 
@@ -110,6 +111,10 @@ class Rece(Eraser[DiffusionSubject, Edit]):
     aims = "prompts"
     solves = True
     origin = "published"
+    authors = Published(
+        {"rounds": 1, "remember": 0.0, "sources": ("target",), "beta": 0.1, "balance": "sum"},
+        apart="the first edit has a λ of its own, 0.5; rounds edit every place, bos too",
+    )
     rounds: Natural = 2
     """How often embeddings are derived and led away after the first edit."""
     ridge: float = 0.01

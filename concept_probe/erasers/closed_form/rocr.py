@@ -16,6 +16,7 @@ from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blo
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.families import CausalLMSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace
@@ -35,6 +36,7 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
     aims = "prompts"
     solves = True
     origin = "published"
+    authors = Published(read_in="nowhere")
     guide: str | None = None
     """The name that stands in; None: that of the concept's first anchor, or of its first neighbour."""
     layers: tuple[int, ...] = ()

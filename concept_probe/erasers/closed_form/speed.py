@@ -23,6 +23,7 @@ from concept_probe.erasers.closed_form.states import (
 )
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Kind, Prompt, Subspace
 
@@ -95,6 +96,10 @@ class Speed(Eraser[DiffusionSubject, Edit]):
     aims = "prompts"
     solves = True
     origin = "published"
+    authors = Published(
+        {"sources": ("target",), "policy": "last_subject", "roles": ("cross_value_weight",), "lam": 0.0},
+        apart="tokens are counted matrix by matrix, copies a second time; the empty prompt's places are brought to three means",
+    )
     null: float = 0.03
     """Share of the retained states' energy that the directions left for the edit may hold: 0 leaves exactly those
     that no retained state touches."""

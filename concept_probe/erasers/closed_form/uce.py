@@ -9,6 +9,7 @@ from concept_probe.erasers.closed_form.solve import Balance, solve_uce
 from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, measured_over, multiplied
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Kind, Subspace
 
@@ -27,6 +28,10 @@ class Uce(Eraser[DiffusionSubject, Edit]):
     aims = "prompts"
     solves = True
     origin = "published"
+    authors = Published(
+        {"policy": "last_subject", "sources": ("target",), "lam": 0.5, "balance": "sum"},
+        apart="names alone are erased and kept, of kept prompts the last token too",
+    )
     policy: TokenPolicy = "suffix"
     """Which tokens of the concept's prompts are edited: `last_subject`, `subject` (all tokens that name it),
     `suffix` (those and all after them, through the end token and padding), `all` (every token but bos)."""

@@ -11,8 +11,15 @@ from concept_probe.erasers.closed_form.value_offsets import edited_layers
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import parameters_below
-from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training, distilled_edit, retain_terms
+from concept_probe.erasers.finetune.distillation import (
+    TINY_TRAINING,
+    Training,
+    distilled_edit,
+    latent_by_latent,
+    retain_terms,
+)
 from concept_probe.erasers.finetune.negative_guidance import GuidanceBase, negative_guidance_term
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.trainable import FullWeights
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Subspace
@@ -36,6 +43,13 @@ class AdvUnlearn(Eraser[DiffusionSubject, Edit]):
     on = "pictures"
     aims = "to_empty"
     origin = "published"
+    authors = Published(
+        {
+            "training": latent_by_latent(1000, 1e-5, adversary=30, retain=1.0),
+        },
+        apart="the adversary learns one word in front of the prompt, after 200 steps without; kept prompts take a step of "
+        "their own; the whole encoder is trained",
+    )
     layers: tuple[int, ...] = ()
     """Layers of each text encoder that are trained; empty: all that what is read depends on, but the last."""
     eta: float = 1.0

@@ -14,9 +14,10 @@ from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training, distilled_edit
+from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training, distilled_edit, latent_by_latent
 from concept_probe.erasers.finetune.negative_guidance import GuidanceBase, negative_guidance_term
 from concept_probe.erasers.finetune.parts import DenoiserPart, denoiser_parameters
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.replay import collect, encode_distinct, predictions
 from concept_probe.erasers.training.trainable import FullWeights
 from concept_probe.families import DiffusionSubject
@@ -38,6 +39,14 @@ class AdversarialPreservation(Eraser[DiffusionSubject, Edit]):
     on = "pictures"
     aims = "to_empty"
     origin = "published"
+    authors = Published(
+        {
+            "worst": 1,
+            "every": 1,
+            "training": latent_by_latent(1000, 1e-5, retain=1.0),
+        },
+        apart="the kept word is a Gumbel sample among 100 clusters of the vocabulary",
+    )
     part: DenoiserPart = "x"
     """What is trained; see `Esd`."""
     eta: float = 1.0

@@ -19,10 +19,12 @@ from concept_probe.erasers.finetune.distillation import (
     Training,
     distillation_loss,
     distilled_edit,
+    latent_by_latent,
     retain_terms,
     same_prompt,
 )
 from concept_probe.erasers.finetune.parts import DenoiserPart, denoiser_parameters
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.replay import LatentBuffer, null_predictions, predictions
 from concept_probe.erasers.training.trainable import FullWeights, MaskedWeights
 from concept_probe.families import DiffusionSubject
@@ -84,6 +86,14 @@ class Ant(Eraser[DiffusionSubject, Edit]):
     on = "pictures"
     aims = "to_empty"
     origin = "published"
+    authors = Published(
+        {
+            "part": "all",
+            "preserve": (),
+            "training": latent_by_latent(250, 5e-4),
+        },
+        apart="masks are of a run of their own",
+    )
     part: DenoiserPart = "x"
     """What saliency chooses from; see `Esd`."""
     eta: float = 1.0

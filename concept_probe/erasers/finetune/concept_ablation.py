@@ -16,13 +16,15 @@ from concept_probe.erasers.finetune.distillation import (
     DistillationTerm,
     Training,
     distilled_edit,
+    latent_by_latent,
     retain_terms,
 )
 from concept_probe.erasers.finetune.parts import DenoiserPart, denoiser_parameters
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.replay import predictions
 from concept_probe.erasers.training.trainable import FullWeights
 from concept_probe.families import DiffusionSubject
-from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Sampling, Subspace
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ class ConceptAblation(Eraser[DiffusionSubject, Edit]):
     needs = Needs(anchor=True)
     aims = "to_anchor"
     origin = "published"
+    authors = Published(
+        {
+            "preserve": ("anchor",),
+            "training": latent_by_latent(100, 1.6e-5, batch=8, pictures=200, sampling=Sampling(200, 6.0), refresh=0),
+        },
+        apart="finished pictures of the anchor are noised; AdamW",
+    )
     part: DenoiserPart = "strict"
     """What is trained; see `Esd`. The paper's choice is keys and values."""
     guide: str | None = None

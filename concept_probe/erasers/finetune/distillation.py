@@ -14,7 +14,7 @@ from concept_probe.arguments import Count, Natural, Nonnegative, SeedNumber, che
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.adversarial import adversarial_offsets, embeddings_moved
-from concept_probe.erasers.training.loop import StepLoss, descend, loss_at_ends
+from concept_probe.erasers.training.loop import Rate, StepLoss, descend, loss_at_ends
 from concept_probe.erasers.training.replay import (
     LatentBuffer,
     collect,
@@ -53,9 +53,25 @@ class Training:
     """How far it may move each entry, as a multiple of the root mean square of the embeddings."""
     seed: SeedNumber = 0
     """Of everything that is drawn."""
+    absolute: bool = False
+    """Whether `rate` is Adam's own step for every parameter, as published settings give it."""
+    constant: bool = False
+    """Whether the rate stays the same."""
 
     def __post_init__(self) -> None:
         check_arguments(self, "training")
+
+    @property
+    def step(self) -> Rate:
+        """How far a step goes."""
+        return Rate(self.rate, self.absolute, self.constant)
+
+
+def latent_by_latent(steps: int, rate: float, **more: Any) -> Training:
+    """As most of the published methods train: at each step one latent of a new trajectory of 50 steps at guidance 3, the
+    rate is Adam's own and stays, and nothing is retained; `more` are options that are others."""
+    drawn = Training(steps, 1, rate, 1, Sampling(50, 3.0), refresh=1, retain=0.0, absolute=True, constant=True)
+    return replace(drawn, **more)
 
 
 TINY_TRAINING = Training(steps=16, batch=8, pictures=8, sampling=TINY_SAMPLING, rate=0.02)
@@ -130,7 +146,7 @@ def distil(
     def loss(step: int, generator: torch.Generator) -> Tensor:
         return torch.stack([part(step, generator) for part in (of_terms, also) if part]).sum()
 
-    return descend(student, loss, steps=training.steps, rate=training.rate, generator=generator, method=method)
+    return descend(student, loss, steps=training.steps, rate=training.step, generator=generator, method=method)
 
 
 def distilled_edit(

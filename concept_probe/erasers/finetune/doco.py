@@ -15,13 +15,14 @@ from concept_probe.erasers.closed_form.destinations import destinations_of, prom
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training
+from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training, latent_by_latent
 from concept_probe.erasers.finetune.parts import DenoiserPart, denoiser_parameters
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import descend, loss_at_ends
 from concept_probe.erasers.training.replay import LatentBuffer, collect, predictions
 from concept_probe.erasers.training.trainable import FullWeights, root_mean_square
 from concept_probe.families import DiffusionSubject
-from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Subspace, evenly
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Sampling, Subspace, evenly
 
 
 class Critic(nn.Module):
@@ -81,6 +82,17 @@ class DoCo(Eraser[DiffusionSubject, Edit]):
     needs = Needs(anchor=True)
     aims = "to_anchor"
     origin = "published"
+    authors = Published(
+        {
+            "preserve": ("anchor",),
+            "critic_rate": 5e-4,
+            "warmup": 1000,
+            "training": latent_by_latent(
+                2000, 4.8e-5, batch=8, pictures=200, sampling=Sampling(200, 6.0), refresh=0, retain=1.0
+            ),
+        },
+        apart="finished pictures of the anchor are noised; AdamW",
+    )
     part: DenoiserPart = "strict"
     """What is trained; see `Esd`. The paper's choice is keys and values."""
     guide: str | None = None
@@ -120,7 +132,7 @@ class DoCo(Eraser[DiffusionSubject, Edit]):
         if self.strength:
             game = CriticGame(self, subject, led, others)
             losses = descend(
-                student, game.loss, steps=self.training.steps, rate=self.training.rate, method=self.name,
+                student, game.loss, steps=self.training.steps, rate=self.training.step, method=self.name,
                 generator=torch.Generator().manual_seed(self.training.seed), surgery=self._together,
             )  # fmt: skip
             measured = {"loss": loss_at_ends(losses), "critic": loss_at_ends(game.critics)}

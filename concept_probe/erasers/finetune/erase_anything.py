@@ -16,6 +16,7 @@ from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training, distillation_loss, distilled_edit
 from concept_probe.erasers.finetune.negative_guidance import GuidanceBase, negative_guidance_term
 from concept_probe.erasers.finetune.parts import weights_at
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.joint_attention import attention_to_subjects
 from concept_probe.erasers.training.loop import loss_at_ends
 from concept_probe.erasers.training.replay import encode_distinct
@@ -54,6 +55,7 @@ class EraseAnything(Eraser[DitSubject, Edit]):
     on = "pictures"
     aims = "to_empty"
     origin = "published"
+    authors = Published(read_in="nowhere")
     attention = "joint"
     rank: Count = 8
     """Rank of each adapter."""

@@ -8,9 +8,16 @@ from typing import Self
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training, distilled_edit, retain_terms
+from concept_probe.erasers.finetune.distillation import (
+    TINY_TRAINING,
+    Training,
+    distilled_edit,
+    latent_by_latent,
+    retain_terms,
+)
 from concept_probe.erasers.finetune.negative_guidance import GuidanceBase, negative_guidance_term
 from concept_probe.erasers.finetune.parts import DenoiserPart, denoiser_parameters
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.trainable import FullWeights
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Subspace
@@ -28,6 +35,13 @@ class Esd(Eraser[DiffusionSubject, Edit]):
     on = "pictures"
     aims = "to_empty"
     origin = "published"
+    authors = Published(
+        {
+            "preserve": (),
+            "training": latent_by_latent(200, 5e-5),
+        },
+        apart="latents are the frozen model's in the current code",
+    )
     part: DenoiserPart = "x"
     """What is trained: `x` all of cross-attention, `u` all of the denoiser but that, `strict` keys and values, `all`."""
     eta: float = 1.0

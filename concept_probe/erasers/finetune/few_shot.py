@@ -18,9 +18,11 @@ from concept_probe.erasers.finetune.distillation import (
     TINY_TRAINING,
     Training,
     distilled_edit,
+    latent_by_latent,
     retain_only,
     retain_terms,
 )
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.denoising import denoising_loss
 from concept_probe.erasers.training.loop import StepLoss
 from concept_probe.erasers.training.trainable import FullWeights
@@ -71,6 +73,10 @@ class FewShot(Eraser[DiffusionSubject, Edit]):
     on = "pictures"
     aims = "examples"
     origin = "published"
+    authors = Published(
+        {"preserve": (), "training": latent_by_latent(20, 1e-5, refresh=0)},
+        apart="five passes over four pictures, in AdamW",
+    )
     pictures: Count = 4
     """How many of the concept's example pictures are used at most; where it has none, the subject draws as many."""
     attentions: int = 1

@@ -16,9 +16,10 @@ from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
-from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training, distil, retain_terms
+from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training, distil, latent_by_latent, retain_terms
 from concept_probe.erasers.finetune.negative_guidance import GuidanceBase, negative_guidance_term
 from concept_probe.erasers.finetune.parts import weights_at
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import loss_at_ends
 from concept_probe.erasers.training.trainable import HookDelta, Trainable
 from concept_probe.families import DiffusionSubject
@@ -73,6 +74,13 @@ class Receler(Eraser[DiffusionSubject, Intervention]):
     on = "pictures"
     aims = "to_empty"
     origin = "published"
+    authors = Published(
+        {
+            "rank": 128,
+            "training": latent_by_latent(500, 3e-4, adversary=50),
+        },
+        apart="the adversary learns 16 states behind the prompt; what is written outside a mask of attention is held at 0",
+    )
     rank: Count = 16
     """Width of each bottleneck."""
     eta: float = 1.0

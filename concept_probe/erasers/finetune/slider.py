@@ -17,10 +17,12 @@ from concept_probe.erasers.finetune.distillation import (
     DistillationTerm,
     Training,
     distilled_edit,
+    latent_by_latent,
     retain_terms,
     same_prompt,
 )
 from concept_probe.erasers.finetune.parts import ADAPTED_ROLES, weights_at
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.replay import LatentBuffer, extrapolated_predictions
 from concept_probe.erasers.training.trainable import LowRankAdapters
 from concept_probe.families import DiffusionSubject
@@ -40,6 +42,14 @@ class Slider(Eraser[DiffusionSubject, Edit]):
     needs = Needs(anchor=True)
     aims = "to_anchor"
     origin = "published"
+    authors = Published(
+        {
+            "eta": 4.0,
+            "preserve": (),
+            "training": latent_by_latent(1000, 2e-4),
+        },
+        apart="pairs of opposite prompts; AdamW; terms are divided by their rank",
+    )
     rank: Count = 4
     """Rank of each term; the paper's choice."""
     eta: float = 1.0

@@ -14,13 +14,15 @@ from concept_probe.erasers.finetune.distillation import (
     TINY_TRAINING,
     Training,
     distilled_edit,
+    latent_by_latent,
     past_anchor_term,
     retain_terms,
 )
 from concept_probe.erasers.finetune.parts import ADAPTED_ROLES, weights_at
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.trainable import LowRankAdapters
 from concept_probe.families import DiffusionSubject
-from concept_probe.types import OTHER_KINDS, Concept, Kind, Subspace
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Sampling, Subspace
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Spm(Eraser[DiffusionSubject, Edit]):
     needs = Needs(anchor=True)
     aims = "to_anchor"
     origin = "published"
+    authors = Published(
+        {"training": latent_by_latent(3000, 1e-4, sampling=Sampling(30, 3.0), retain=1000.0, constant=False)},
+        apart="membranes open by the likeness of prompt and concept; kept prompts are drawn at random; the rate warms up",
+    )
     rank: Count = 1
     """Rank of each term; the paper's membranes have 1."""
     eta: float = 1.0

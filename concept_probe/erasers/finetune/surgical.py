@@ -21,6 +21,7 @@ from concept_probe.erasers.finetune.distillation import (
     retain_terms,
 )
 from concept_probe.erasers.finetune.parts import DenoiserPart, denoiser_parameters
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import StepLoss
 from concept_probe.erasers.training.replay import LatentBuffer, collect, encode_distinct, null_predictions, predictions
 from concept_probe.erasers.training.trainable import FullWeights
@@ -75,6 +76,7 @@ class Surgical(Eraser[DiffusionSubject, Edit]):
     needs = Needs(anchor=True)
     aims = "to_anchor"
     origin = "published"
+    authors = Published(read_in="nowhere")
     part: DenoiserPart = "x"
     """What is trained; see `Esd`."""
     guide: str | None = None

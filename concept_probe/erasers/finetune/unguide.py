@@ -20,10 +20,12 @@ from concept_probe.erasers.finetune.distillation import (
     TINY_TRAINING,
     Training,
     distil,
+    latent_by_latent,
     past_anchor_term,
     retain_terms,
 )
 from concept_probe.erasers.finetune.parts import weights_at
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import loss_at_ends
 from concept_probe.erasers.training.replay import collect, encode_prompts, predictions
 from concept_probe.erasers.training.trainable import LowRankAdapters
@@ -66,6 +68,13 @@ class Unguide(Eraser[DiffusionSubject, Intervention]):
     needs = Needs(anchor=True)
     aims = "to_anchor"
     origin = "published"
+    authors = Published(
+        {
+            "preserve": (),
+            "training": latent_by_latent(200, 3e-5),
+        },
+        apart="the threshold is that of one prompt's thirty latents",
+    )
     rank: Count = 4
     """Rank of each adapter."""
     eta: float = 1.0

@@ -13,6 +13,7 @@ from torch import Tensor
 from concept_probe.arguments import Count
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
+from concept_probe.erasers.published import Published
 from concept_probe.evaluation.auroc import auroc
 from concept_probe.families import DiffusionSubject
 from concept_probe.families.text.kinds import NAMED_KINDS
@@ -54,6 +55,7 @@ class Cgce(Eraser[DiffusionSubject, Intervention]):
     on = "pictures"
     aims = "prompts"
     origin = "published"
+    authors = Published(read_in="nowhere")
     goal: float = 0.01
     """Probability of the concept at which a token is let go."""
     rate: float = 0.1

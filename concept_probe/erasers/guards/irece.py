@@ -18,6 +18,7 @@ from concept_probe.erasers.erasure.intervention import Between, Change, Interven
 from concept_probe.erasers.guards.attention_maps import attention
 from concept_probe.erasers.guards.naming import text_naming
 from concept_probe.erasers.guards.requery import Requery
+from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.find.rows import gather_prompts
 from concept_probe.types import OTHER_KINDS, SUBJECT, Concept, Moment, Prompt, Query, Sampling, Subspace
@@ -71,6 +72,7 @@ class Irece(Eraser[DiffusionSubject, Intervention]):
     on = "pictures"
     aims = "latents"
     origin = "published"
+    authors = Published(read_in="nowhere")
     text: str | None = None
     """The concept's name; None: the first one in its target prompts (fit split)."""
     share: float = 0.5

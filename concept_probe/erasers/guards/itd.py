@@ -14,6 +14,7 @@ from concept_probe.arguments import Count
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.autoencoders import codecs_of
+from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.families.text.kinds import NAMED_KINDS
 from concept_probe.find.features.contrast import prompt_firing
@@ -45,6 +46,7 @@ class Itd(Eraser[DiffusionSubject, Intervention]):
     needs = Needs(found="text_features")
     aims = "prompts"
     origin = "published"
+    authors = Published({"factor": 0.0}, read_in="memory", apart="the threshold is set by hand")
     top: Count = 8
     """Strongest features of each prompt that count as its own."""
     factor: float = -2.0

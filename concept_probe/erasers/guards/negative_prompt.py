@@ -11,6 +11,7 @@ from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.naming import text_naming
 from concept_probe.erasers.guards.requery import Requery
+from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import Concept, Moment, Subspace
 
@@ -29,6 +30,7 @@ class NegativePrompt(Eraser[DiffusionSubject, Intervention]):
     aims = "text"
     leads_by_guidance = True
     origin = "published"
+    authors = Published(read_in="memory")
     text: str | None = None
     """The negative prompt; None: the names in the concept's target prompts (fit split), joined by commas."""
     strength: float = 1.0

@@ -17,6 +17,7 @@ from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.autoencoders import timesteps_met
 from concept_probe.erasers.guards.requery import Requery
+from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.find.features.contrast import contrast
 from concept_probe.find.layout import back, last
@@ -104,6 +105,7 @@ class PatchReplacement(Eraser[DiffusionSubject, Intervention]):
     needs = Needs(found="patch_features")
     aims = "patches"
     origin = "published"
+    authors = Published(read_in="nowhere")
     text: str = ""
     """What the patches are taken from: the same latents at the same step, asked for this."""
     at: Literal["site", "prediction"] = "prediction"

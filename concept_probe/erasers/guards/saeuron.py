@@ -12,6 +12,7 @@ from concept_probe.arguments import Count
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.autoencoders import timesteps_met
+from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.find.features.contrast import contrast
 from concept_probe.find.layout import back, last
@@ -82,6 +83,10 @@ class Saeuron(Eraser[DiffusionSubject, Intervention]):
     needs = Needs(found="patch_features")
     aims = "patches"
     origin = "published"
+    authors = Published(
+        {"gamma": -1.0},
+        apart="features are those beyond a percentile, 99.999, of the scores; the kept error has the opposite sign",
+    )
     count: int = 2
     """Features per denoising step."""
     gamma: float = -2.0

@@ -14,6 +14,7 @@ from concept_probe.activations import read_states, tap
 from concept_probe.activations.states import tokens_of_kind
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
+from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.find.directions.projection import orthonormal
 from concept_probe.types import CONTENT, EOS, SUBJECT, Concept, Kind, Moment, Prompt, Site, Subspace
@@ -54,6 +55,10 @@ class Safree(Eraser[DiffusionSubject, Intervention]):
     on = "pictures"
     aims = "prompts"
     origin = "published"
+    authors = Published(
+        {"sources": ("target",)},
+        apart="how many steps it acts in depends on the prompt, and skip connections are filtered",
+    )
     alpha: float = 0.01
     """α: by how much a word must stand out to be a trigger."""
     tokens: Literal["trigger", "suffix"] = "trigger"

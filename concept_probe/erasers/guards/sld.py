@@ -13,6 +13,7 @@ from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.naming import text_naming
 from concept_probe.erasers.guards.requery import Requery
+from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import Concept, Moment, Subspace
 
@@ -60,6 +61,7 @@ class Sld(Eraser[DiffusionSubject, Intervention]):
     aims = "text"
     leads_by_guidance = True
     origin = "published"
+    authors = Published(apart="four settings were published; this is the strong one")
     text: str | None = None
     """What leads to the concept; None: the names in its target prompts (fit split), joined by commas."""
     scale: float = 2000.0

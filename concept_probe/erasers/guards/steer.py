@@ -12,6 +12,7 @@ from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.autoencoders import codecs_of
 from concept_probe.erasers.guards.naming import text_naming
+from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import BOS, Concept, Moment, Prompt, Site, Subspace
 
@@ -29,6 +30,10 @@ class Steer(Eraser[DiffusionSubject, Intervention]):
     needs = Needs(found="text_features")
     aims = "text"
     origin = "published"
+    authors = Published(
+        {"strength": 0.5},
+        apart="the autoencoder is over the tenth layer; a strength of 0.5 is that of one of the experiments",
+    )
     text: str | None = None
     """The concept's text; None: the first name in its target prompts (fit split)."""
     strength: float = 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from concept_probe.erasers.projection.projector import Projector
+from concept_probe.erasers.published import Published
 from concept_probe.families import Subject
 from concept_probe.find.directions.means import difference_of_means
 from concept_probe.find.rows import ConceptRows
@@ -19,6 +20,7 @@ class DifferenceOfMeans(Projector):
     """
 
     name = "difference"
+    authors = Published({"how": "intervention"}, read_in="memory")
 
     def fit(self, subject: Subject, concept: Concept, site: Site, rows: tuple[ConceptRows, ConceptRows]) -> Subspace:
         """By `find.difference_of_means`, one direction for each of `kinds`."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from concept_probe.erasers.projection.fold import reads_with_bias
 from concept_probe.erasers.projection.projector import Projector
+from concept_probe.erasers.published import Published
 from concept_probe.families import Subject
 from concept_probe.find.directions.leace import leace
 from concept_probe.find.rows import ConceptRows
@@ -21,6 +22,11 @@ class Leace(Projector):
     """
 
     name = "leace"
+    authors = Published(
+        {"how": "intervention", "shrinkage": 0.0},
+        read_in="memory",
+        apart="the covariance is shrunk by a rule of its own",
+    )
     oblique: ClassVar[bool] = True
     shrinkage: float = 0.01
     """See `find.leace`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from concept_probe.erasers.projection.projector import Projector
+from concept_probe.erasers.published import Published
 from concept_probe.families import Subject
 from concept_probe.find.directions.repit import repit
 from concept_probe.find.rows import ConceptRows
@@ -20,6 +21,7 @@ class Repit(Projector):
     """
 
     name = "repit"
+    authors = Published(read_in="nowhere")
     share: float = 0.75
     """Of the direction's energy in the span of other concepts' directions, how much is left out of it, 0..1."""
 

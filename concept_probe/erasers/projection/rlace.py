@@ -7,6 +7,7 @@ from typing import Self
 
 from concept_probe.arguments import Count
 from concept_probe.erasers.projection.projector import Projector
+from concept_probe.erasers.published import Published
 from concept_probe.families import Subject
 from concept_probe.find.directions.rlace import Game, rlace
 from concept_probe.find.rows import ConceptRows
@@ -21,6 +22,11 @@ class Rlace(Projector):
     """
 
     name = "rlace"
+    authors = Published(
+        {"how": "intervention", "rank": 1},
+        read_in="memory",
+        apart="both sides of the game step by SGD, tens of thousands of times",
+    )
     rank: Count | None = None
     """Directions taken out at each site; None: as many as readers, of which each of `kinds` has one."""
     rounds: Count = 300

@@ -7,6 +7,7 @@ spent, and go on where they stopped: `concept_probe.attacks.optimise` has their 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,28 @@ GradientSurgery = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
 """Gradients of the first and of the second term, a tensor per parameter -> those that the optimiser gets."""
 
 
+@dataclass(frozen=True)
+class Rate:
+    """How far a step of Adam goes."""
+
+    size: float
+    absolute: bool = False
+    """Whether `size` is Adam's own step for every parameter; else a multiple of each one's mean size."""
+    constant: bool = False
+    """Whether it stays the same; else it falls to 0 along a cosine."""
+
+    def groups(self, trained: Trainable) -> list[dict[str, Any]]:
+        """What is trained, in groups for an optimiser."""
+        groups = trained.groups(self.size)
+        return [{**group, "lr": self.size} for group in groups] if self.absolute else groups
+
+    def schedule(self, optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+        """How the step changes over so many steps."""
+        if self.constant:
+            return torch.optim.lr_scheduler.ConstantLR(optimiser, 1.0)
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
+
+
 def loss_at_ends(losses: list[float]) -> list[float]:
     """Mean loss over the first and over the last tenth of the steps; nothing where there were none."""
     tenth = max(len(losses) // 10, 1)
@@ -36,16 +59,17 @@ def adam(groups: Sequence[dict[str, Any]]) -> torch.optim.Adam:
 
 
 def descend(
-    trained: Trainable, loss: StepLoss, *, steps: int, rate: float, generator: torch.Generator, method: str,
+    trained: Trainable, loss: StepLoss, *, steps: int, rate: float | Rate, generator: torch.Generator, method: str,
     surgery: GradientSurgery | None = None,
 ) -> list[float]:  # fmt: skip
-    """`steps` of Adam on `loss`; the rate falls to 0 along a cosine. Returns the loss at each step.
+    """`steps` of Adam on `loss`; a number as rate is `Rate(rate)`. Returns the loss at each step.
 
     With `surgery` the loss has two terms, whose gradients it puts together; without it they are added up.
     Raises FloatingPointError for a loss that is no number; the subject has its own bytes then too.
     """
-    optimiser = adam(trained.groups(rate))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
+    given = rate if isinstance(rate, Rate) else Rate(rate)
+    optimiser = adam(given.groups(trained))
+    schedule = given.schedule(optimiser, steps)
     losses: list[float] = []
     with progress(f"steps of {method}", steps) as done, torch.enable_grad(), trained.on():
         for step in range(steps):
@@ -53,7 +77,7 @@ def descend(
             value = terms.sum()
             if not torch.isfinite(value):
                 raise FloatingPointError(
-                    f"{method}: the loss is {float(value.detach())} at step {step}; lower `rate` ({rate})"
+                    f"{method}: the loss is {float(value.detach())} at step {step}; lower `rate` ({given.size})"
                 )
             optimiser.zero_grad(set_to_none=True)
             if surgery is None:

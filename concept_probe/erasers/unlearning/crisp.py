@@ -15,6 +15,7 @@ from concept_probe.erasers.ablation.found import Dictionary, dictionaries_of
 from concept_probe.erasers.eraser import Needs
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.erasers.training.trainable import LowRankAdapters, Student
 from concept_probe.erasers.unlearning.activations import after_first_token, retain_activations
@@ -23,6 +24,9 @@ from concept_probe.erasers.unlearning.retention import RetainLoss, Retention
 from concept_probe.erasers.unlearning.trainer import Trainer, block_matrices
 from concept_probe.families import CausalLMSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Site, SparseCoder, Subspace
+
+SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Matrices of a block of Llama or Gemma, all of which the authors' adapters stand beside."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class Crisp(Trainer):
     needs = Needs(found="features")
     aims = "prompts"
     origin = "published"
+    authors = Published(
+        {"count": 10, "rank": 4, "modules": SEVEN, "batch": 1},
+        apart="parts are weighed 0.01 and 0.99 and are not relative to their size before; AdamW at 1e-5 for every entry",
+    )
     features: Literal["salient", "found"] = "salient"
     """Which are suppressed: `salient`, those that fire on the concept's texts and not on others (fit split), whichever
     were found; `found`, those that were."""

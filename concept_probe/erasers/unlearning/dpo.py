@@ -9,10 +9,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.erasers.unlearning.answer_sets import AnswerPair, batch_rows, preferred_pairs
 from concept_probe.erasers.unlearning.losses import dpo
-from concept_probe.erasers.unlearning.trainer import RetainingUnlearner
+from concept_probe.erasers.unlearning.trainer import EVERY_MATRIX, RetainingUnlearner
 from concept_probe.families import CausalLMSubject
 
 
@@ -26,6 +27,7 @@ class Dpo(RetainingUnlearner):
     name = "dpo"
     aims = "prompts"
     origin = "published"
+    authors = Published({"rank": None, "retain": 0.05}, apart=EVERY_MATRIX)
     beta: float = 0.1
     """β: how soon the preference counts as learned."""
     instead: tuple[str, ...] = ("unknown.", "not known.", "a secret.")

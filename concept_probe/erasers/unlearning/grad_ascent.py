@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.erasers.training.trainable import Student
 from concept_probe.erasers.unlearning.answer_sets import AnswerPair, batch_pairs
 from concept_probe.erasers.unlearning.losses import nll
-from concept_probe.erasers.unlearning.trainer import RetainingUnlearner, Unlearner, block_matrices
+from concept_probe.erasers.unlearning.trainer import EVERY_MATRIX, RetainingUnlearner, Unlearner, block_matrices
 from concept_probe.families import CausalLMSubject
 from concept_probe.types import Concept, Site
 
@@ -25,6 +26,7 @@ class GradAscent(Unlearner):
     name = "grad_ascent"
     aims = "prompts"
     origin = "published"
+    authors = Published({"rank": None}, apart=EVERY_MATRIX)
 
     @classmethod
     def tiny(cls) -> Self:
@@ -49,6 +51,7 @@ class GradDiff(RetainingUnlearner):
     name = "grad_diff"
     aims = "prompts"
     origin = "published"
+    authors = Published({"rank": None}, apart=EVERY_MATRIX)
 
     @classmethod
     def tiny(cls) -> Self:

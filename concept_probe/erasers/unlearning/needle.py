@@ -16,6 +16,7 @@ from concept_probe.erasers.eraser import Needs
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.trainable import ColumnDeltas
 from concept_probe.erasers.unlearning.retention import RetainLoss, Retention
 from concept_probe.erasers.unlearning.trainer import Trainer
@@ -34,6 +35,9 @@ class Needle(Trainer):
     needs = Needs(found="columns")
     aims = "prompts"
     origin = "published"
+    authors = Published(
+        {"steps": 0, "retain": 0.0}, apart="noise has the same spread, 0.1, in every entry of every column"
+    )
     factor: float = 2.0
     """Length of the noise, as a multiple of the column's own."""
     steps: Natural = 40

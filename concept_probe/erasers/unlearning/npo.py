@@ -9,10 +9,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.erasers.unlearning.answer_sets import AnswerPair, batch_pairs, batch_rows
 from concept_probe.erasers.unlearning.losses import npo, simnpo
-from concept_probe.erasers.unlearning.trainer import RetainingUnlearner
+from concept_probe.erasers.unlearning.trainer import EVERY_MATRIX, RetainingUnlearner
 from concept_probe.families import CausalLMSubject
 
 
@@ -26,6 +27,7 @@ class Npo(RetainingUnlearner):
     name = "npo"
     aims = "prompts"
     origin = "published"
+    authors = Published({"rank": None}, apart=EVERY_MATRIX)
     beta: float = 0.1
     """β: how soon ascent fades; near 0 it never does."""
 
@@ -54,6 +56,7 @@ class SimNpo(RetainingUnlearner):
     name = "simnpo"
     aims = "prompts"
     origin = "published"
+    authors = Published({"rank": None, "beta": 4.5, "retain": 8.0}, apart=EVERY_MATRIX)
     beta: float = 2.5
     """β: how soon ascent fades, per token."""
     gamma: float = 0.0

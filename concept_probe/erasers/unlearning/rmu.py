@@ -11,6 +11,7 @@ from torch import Tensor
 
 from concept_probe.activations import read_site
 from concept_probe.arguments import Count
+from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.erasers.training.trainable import Student
 from concept_probe.erasers.unlearning.activations import after_first_token, retain_activations
@@ -31,6 +32,11 @@ class Rmu(Unlearner):
     name = "rmu"
     aims = "prompts"
     origin = "published"
+    authors = Published(
+        {"layer": 7, "retain": 1200.0, "steps": 150, "batch": 4},
+        read_in="memory",
+        apart="c is a number of each model, 6.5 for Zephyr; AdamW at 5e-5 for every entry; texts are whole documents",
+    )
     rank: Count | None = None
     """Rank of the adapters beside each matrix; None trains whole matrices, as the paper does."""
     layer: int | None = None

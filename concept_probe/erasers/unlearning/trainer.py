@@ -27,6 +27,9 @@ from concept_probe.families import CausalLMSubject
 from concept_probe.registry import UnknownName
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Site, Subspace
 
+EVERY_MATRIX = "all parameters are trained, by AdamW at 1e-5 for every entry, in ten passes over the texts"
+"""What no option of theirs gives, of methods as the collection open-unlearning runs them."""
+
 
 @dataclass(frozen=True)
 class Trainer(Eraser[CausalLMSubject, Edit], ABC):

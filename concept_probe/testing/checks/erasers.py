@@ -99,6 +99,17 @@ class EraserLaws(Laws):
         assert told["options"].keys() == {field.name for field in fields(eraser)}
         json.dumps(erasure.describe(), allow_nan=False)
 
+    @once
+    def test_it_says_what_its_authors_set(self, eraser: Anything) -> None:
+        kind, authors = type(eraser), eraser.authors
+        assert (authors is not None) == (kind.origin == "published") or kind.name in ERASERS.added
+        if authors is None or authors.read_in == "nowhere":
+            with pytest.raises(ValueError, match=f"{kind.name} was asked for with published settings"):
+                kind.published()
+            return
+        usual, theirs = vars(kind()), vars(kind.published())
+        assert {name for name in usual if usual[name] != theirs[name]} == set(authors.options)
+
     @about(lambda eraser: hasattr(eraser, "guide"))
     @once
     def test_a_guide_stands_in_the_place_of_the_subject_of_each_prompt(
