@@ -28,10 +28,10 @@ class Published:
         """The options as they are written, in one line."""
         if self.read_in == "nowhere":
             return "not known"
-        return ", ".join(f"{name}={written(value)}" for name, value in self.options.items()) or "the defaults"
+        return ", ".join(f"{name}={as_code(value)}" for name, value in self.options.items()) or "the defaults"
 
 
-def written(value: Any) -> str:
+def as_code(value: Any) -> str:
     """A value as it is written in code: of a dataclass, the fields that are not at their defaults."""
     if not is_dataclass(value) or isinstance(value, type):
         return repr(value)
@@ -39,5 +39,5 @@ def written(value: Any) -> str:
     for f in fields(value):
         default = f.default if f.default_factory is MISSING else f.default_factory()
         if getattr(value, f.name) != default:
-            chosen.append(f"{f.name}={written(getattr(value, f.name))}")
+            chosen.append(f"{f.name}={as_code(getattr(value, f.name))}")
     return f"{type(value).__name__}({', '.join(chosen)})"

@@ -14,7 +14,7 @@ from concept_probe.arguments import Count, Natural, Nonnegative, SeedNumber, che
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.adversarial import adversarial_offsets, embeddings_moved
-from concept_probe.erasers.training.loop import Rate, StepLoss, descend, loss_at_ends
+from concept_probe.erasers.training.loop import AdamStep, StepLoss, descend, loss_at_ends
 from concept_probe.erasers.training.replay import (
     LatentBuffer,
     collect,
@@ -62,9 +62,9 @@ class Training:
         check_arguments(self, "training")
 
     @property
-    def step(self) -> Rate:
+    def step(self) -> AdamStep:
         """How far a step goes."""
-        return Rate(self.rate, self.absolute, self.constant)
+        return AdamStep(self.rate, self.absolute, self.constant)
 
 
 def latent_by_latent(steps: int, rate: float, **more: Any) -> Training:

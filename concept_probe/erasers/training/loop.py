@@ -25,7 +25,7 @@ GradientSurgery = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
 
 
 @dataclass(frozen=True)
-class Rate:
+class AdamStep:
     """How far a step of Adam goes."""
 
     size: float
@@ -59,15 +59,15 @@ def adam(groups: Sequence[dict[str, Any]]) -> torch.optim.Adam:
 
 
 def descend(
-    trained: Trainable, loss: StepLoss, *, steps: int, rate: float | Rate, generator: torch.Generator, method: str,
+    trained: Trainable, loss: StepLoss, *, steps: int, rate: float | AdamStep, generator: torch.Generator, method: str,
     surgery: GradientSurgery | None = None,
 ) -> list[float]:  # fmt: skip
-    """`steps` of Adam on `loss`; a number as rate is `Rate(rate)`. Returns the loss at each step.
+    """`steps` of Adam on `loss`; a number as rate is `AdamStep(rate)`. Returns the loss at each step.
 
     With `surgery` the loss has two terms, whose gradients it puts together; without it they are added up.
     Raises FloatingPointError for a loss that is no number; the subject has its own bytes then too.
     """
-    given = rate if isinstance(rate, Rate) else Rate(rate)
+    given = rate if isinstance(rate, AdamStep) else AdamStep(rate)
     optimiser = adam(given.groups(trained))
     schedule = given.schedule(optimiser, steps)
     losses: list[float] = []
