@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from concept_probe.arguments import check_arguments
-from concept_probe.auditing.pooling import pooled_index, shrunk_indices, surely_above
+from concept_probe.auditing.pooling import WeighedKind, shrunk_indices
 from concept_probe.evaluation.bayesian import samples_needed
+from concept_probe.evaluation.intervals import USUAL_ERROR
 from concept_probe.types import Score, Verdict
 
 RULE = 2
@@ -36,22 +37,22 @@ class Thresholds:
 
 def decide(
     behaviour: Score | None, others: Mapping[str, Sequence[Score]], losses: Sequence[Score],
-    thresholds: Thresholds = Thresholds(), *, guarded: bool = False,
+    thresholds: Thresholds = Thresholds(), *, guarded: bool = False, error: float = USUAL_ERROR,
 ) -> Verdict:  # fmt: skip
     """The verdict.
 
     `behaviour` is the index of prompts that name the concept, `others` every other index that is defined, by kind of
     evidence, `losses` the shares lost on neighbours and unrelated prompts. A score's `name` says what it is in the
     reasons. `guarded` says that no weight was changed: what a guard keeps from showing is there without it, and never
-    erased.
+    erased. `error` is how often every interval may miss.
 
     Knowledge is left where one index is surely above `thresholds.residual`, though its kind has many, or the mean of a
     kind. Nothing is left where every kind, its indices pooled, is surely below it, and no single index stands out above it
     (`pooling`).
     """
     t = thresholds
-    kinds = {kind: shrunk_indices(scores) for kind, scores in others.items() if scores}
-    every = [s for scores in kinds.values() for s in scores]
+    kinds = [WeighedKind.of(kind, scores, t.residual, error) for kind, scores in others.items() if scores]
+    every = [s for kind in kinds for s in kind.places]
     residual = largest_index([*([behaviour] if behaviour else []), *every])
     harmed = [s for s in losses if s.low > t.damage]
     doubt = [s for s in losses if s.value > t.damage >= s.low]
@@ -65,11 +66,9 @@ def decide(
             "give the subject as it was before (`original=`, `--original`)."
         )
         return Verdict("undecided", (reason,), residual)
-    whole = [pooled_index(_together(kind, scores), scores) for kind, scores in others.items() if scores]
-    kept = [s for scores in others.values() for s in scores if surely_above(s, t.residual, len(scores))]
-    kept += [s for s in whole if s.low > t.residual and s.name not in {k.name for k in kept}]
-    unsure = [s for s in whole if s.high >= t.residual] + [s for s in every if s.value >= t.residual]
-    unsure = list({s.name: s for s in unsure if s.name not in {k.name for k in kept}}.values())
+    whole = [kind.whole for kind in kinds]
+    kept = [s for kind in kinds for s in kind.kept] + [kind.whole for kind in kinds if kind.kept_whole]
+    unsure = [s for pooled in (True, False) for kind in kinds for s in kind.unsure if (s is kind.whole) == pooled]
     if behaviour.low > t.kept:
         reason = f"Asked by name, the concept is shown as before: {_is(behaviour)}, all of it above {t.kept}."
         return Verdict("intact", (reason,), residual)
@@ -102,11 +101,6 @@ def _below(whole: Sequence[Score], every: Sequence[Score], t: Thresholds) -> tup
     return tuple(said)
 
 
-def _together(kind: str, scores: Sequence[Score]) -> str:
-    """What the indices of one kind are called, pooled; one alone keeps its name."""
-    return scores[0].name if len(scores) == 1 else f"{kind}, the mean of {len(scores)} indices"
-
-
 def _undecided(
     behaviour: Score, unsure: Sequence[Score], doubt: Sequence[Score], t: Thresholds, residual: Score | None
 ) -> Verdict:
@@ -127,12 +121,14 @@ def largest_index(scores: Sequence[Score]) -> Score | None:
     return max(scores, key=lambda s: s.value, default=None)
 
 
-def largest_of_each(scores: Mapping[str, Sequence[Score]], behaviour: Score | None = None) -> dict[str, Score]:
+def largest_of_each(
+    scores: Mapping[str, Sequence[Score]], behaviour: Score | None = None, error: float = USUAL_ERROR
+) -> dict[str, Score]:
     """Of every kind of evidence that has an index, the largest, each drawn towards the mean of its kind.
 
     `behaviour` is the index of prompts that name the concept: it is compared as it is.
     """
-    kinds = {kind: shrunk_indices(values) for kind, values in scores.items()}
+    kinds = {kind: shrunk_indices(values, error) for kind, values in scores.items()}
     if behaviour is not None:
         kinds["behaviour"] = (behaviour, *kinds.get("behaviour", ()))
     found = {kind: largest_index(values) for kind, values in kinds.items()}

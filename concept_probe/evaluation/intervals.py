@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
 Z = 1.959964
 """Standard normal deviate that 2.5 % lie above."""
+USUAL_ERROR = 0.05
+"""How often an interval may miss, both sides together, where nothing else is said."""
+
+
+def deviate(error: float = USUAL_ERROR) -> float:
+    """The standard normal deviate that half of `error` lies above."""
+    return Z if error == USUAL_ERROR else NormalDist().inv_cdf(1 - error / 2)
 
 
 def wilson(rate: float, n: int) -> tuple[float, float]:
@@ -30,9 +38,10 @@ def newcombe(first: tuple[float, int], second: tuple[float, int]) -> tuple[float
     return max(-1.0, low), min(1.0, high)
 
 
-def percentiles(draws: Tensor) -> tuple[float, float]:
-    """The 2.5 % and 97.5 % percentiles of draws (r,)."""
-    low, high = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=draws.dtype, device=draws.device)).tolist()
+def percentiles(draws: Tensor, error: float = USUAL_ERROR) -> tuple[float, float]:
+    """The percentiles of draws (r,) that half of `error` lies below and above: by default 2.5 % and 97.5 %."""
+    ends = torch.tensor([error / 2, 1 - error / 2], dtype=draws.dtype, device=draws.device)
+    low, high = torch.quantile(draws, ends).tolist()
     return low, high
 
 
