@@ -80,7 +80,7 @@ def measure(pipeline: Any, asked: Sequence[Asked], steps: int) -> Named:
         recogniser = detect.recogniser(name)
         seen = [recogniser.labels[i] for i in recogniser.probabilities(images).argmax(-1).tolist()]
         right.append(sum(s == w for s, w in zip(seen, wanted, strict=True)) / len(asked))
-    return Named(*right, len(asked))
+    return Named(right[0], right[1], len(asked))
 
 
 def cells(count: int) -> dict[tuple[str, str], list[Asked]]:
