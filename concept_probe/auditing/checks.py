@@ -10,7 +10,7 @@ from concept_probe.attacks import label_of
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.sides import Sides
 from concept_probe.detect.naming import labels_in
-from concept_probe.erasers.erasure.provenance import prompts_seen
+from concept_probe.erasers.erasure.provenance import prompts_seen, shown_name
 from concept_probe.registry import nearest
 from concept_probe.types import KINDS, Concept, Erasure, Judge, Kind, Split, fingerprint
 
@@ -46,6 +46,17 @@ def refuse_used(concept: Concept, erasure: Erasure | None) -> None:
         raise UsedPrompts(
             f"audit of {concept.name!r}: {len(used)} test prompts were used to fit or select: {shown}. "
             "Numbers on them say nothing about other prompts; take them out of one side"
+        )
+
+
+def warn_of_another(concept: Concept, erasure: Erasure | None) -> None:
+    """Warn of an erasure that was made for other concepts: that this one is left says nothing against it."""
+    meant = getattr(erasure, "concept", None)
+    if meant and concept.name not in (meant, *meant.split("+")):
+        warnings.warn(
+            f"{shown_name(erasure)} was made for {meant!r}, and the audit is of {concept.name!r}: what is found says what it "
+            "does to another concept than its own",
+            stacklevel=4,
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from concept_probe.auditing.arm import arms_of
 from concept_probe.auditing.cache import MeasurementCache
-from concept_probe.auditing.checks import judge_of, refuse_changed, refuse_used
+from concept_probe.auditing.checks import judge_of, refuse_changed, refuse_used, warn_of_another
 from concept_probe.auditing.context import Context
 from concept_probe.auditing.evidence import EVIDENCE, Evidence
 from concept_probe.auditing.evidence.finding import joined_evidence
@@ -44,6 +44,7 @@ class Auditor:
     ) -> Report:  # fmt: skip
         """As `audit`."""
         refuse_used(concept, erasure)
+        warn_of_another(concept, erasure)
         label, judge = judge_of(concept, recogniser, subject)
         if isinstance(twin, str):
             from concept_probe.families import load  # only a name needs the loader

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from concept_probe.auditing import AuditPlan, UsedPrompts, audit
-from concept_probe.auditing.checks import refuse_used
+from concept_probe.auditing.checks import refuse_used, warn_of_another
 from concept_probe.erasers import Edit, Uce
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
 from concept_probe.testing.models.diffusion import tiny_sd
@@ -79,3 +79,12 @@ def test_a_concept_without_test_prompts_and_an_audit_without_seeds():
         audit(tiny_sd(), None, replace(concept, target=replace(concept.target, test=())), recogniser=tiny_recogniser())
     with pytest.raises(ValueError, match="an audit needs"):
         AuditPlan(seeds=())
+
+
+def test_an_erasure_that_was_made_for_another_concept_is_said(recwarn):
+    warn_of_another(tiny_concept(), None)
+    for of in ("cat", "dog+cat"):
+        warn_of_another(tiny_concept(), replace(made_from({}), concept=of))
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="uce was made for 'catalogue', and the audit is of 'cat'"):
+        warn_of_another(tiny_concept(), replace(made_from({}), concept="catalogue"))
