@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from concept_probe.cli import arrows, audits, bench, browse, calibrate, concepts, info, reports, run, train_testbed
+from concept_probe.cli import (
+    arrows,
+    audits,
+    bench,
+    browse,
+    calibrate,
+    concepts,
+    exports,
+    info,
+    reports,
+    run,
+    train_testbed,
+)
 from concept_probe.cli.command_line import Verb
 
 app = typer.Typer(
@@ -18,6 +30,7 @@ app.command("train", cls=Verb)(arrows.train)
 app.command("browse", cls=Verb)(browse.browse)
 app.command("find", cls=Verb)(arrows.find)
 app.command("erase", cls=Verb)(arrows.erase)
+app.command("export", cls=Verb)(exports.export)
 app.command("attack", cls=Verb)(audits.attack)
 app.command("audit", cls=Verb)(audits.audit)
 app.command("bench", cls=Verb)(bench.bench)

@@ -32,7 +32,14 @@ from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, sa
 from concept_probe.cli.making import Effort, asked_method, made
 from concept_probe.cli.reports import REPORT_FILES, print_verdict, signed, write_report
 
-EditFolder = Annotated[Path | None, typer.Option("--edit", help="Folder of an edit that `erase` wrote.")]
+EditPlace = Annotated[
+    Path | None,
+    typer.Option(
+        "--edit",
+        help="Folder of an edit that `erase` wrote; or an adapter or a checkpoint of others, a file or a folder, which is read "
+        "as a change of MODEL.",
+    ),
+]
 MethodToApply = Annotated[str | None, typer.Option(help="An eraser to apply, see `info erasers`; instead of --edit.")]
 FoundFolder = Annotated[Path | None, typer.Option("--found", help="Folder that `find` wrote.")]
 FIRST_TRIED = {"pictures": "embedding_inversion", "texts": "relearning"}
@@ -44,13 +51,13 @@ Steps = Annotated[int, typer.Option(min=0, help="Optimiser steps each attack may
 def erasure_of(
     edit: Path | None, method, found: tuple, subject, concept, sae, recogniser, effort: Effort = Effort(),
 ):  # fmt: skip
-    """The saved edit, or the erasure of a method, named or with its options."""
-    from concept_probe.erasers import Edit
+    """The saved edit, what a file of others makes of the subject, or the erasure of a method, named or with its options."""
+    from concept_probe.erasers.interop import read_edit
 
     if edit is not None and method is not None:
         raise ValueError("give an edit or a method, not both")
     if edit is not None:
-        return Edit.load(edit)
+        return read_edit(edit, subject, concept=concept.name)
     return None if method is None else made(method, subject, concept, recogniser, found, sae, effort)
 
 
@@ -71,7 +78,7 @@ def attack(
         ),
     ] = None,
     model: Model = "emoji",
-    edit: EditFolder = None,
+    edit: EditPlace = None,
     method: MethodToApply = None,
     published: AsPublished = False,
     found: FoundFolder = None,
@@ -130,7 +137,7 @@ def attack(
 def audit(
     concept: ConceptName,
     model: Model = "emoji",
-    edit: EditFolder = None,
+    edit: EditPlace = None,
     method: MethodToApply = None,
     published: AsPublished = False,
     found: FoundFolder = None,
@@ -174,6 +181,8 @@ def audit(
     `concept-probe audit camel --model emoji-untaught --original emoji --json`
 
     `concept-probe audit camel --edit camel-edit --require erased`
+
+    `concept-probe audit church --model my-pipeline --edit church-lora.safetensors --concept-file church.json`
     """
     with plain_errors():
         from concept_probe.attacks import Budget

@@ -14,7 +14,7 @@ from concept_probe.cli.common import plain_errors
 from concept_probe.cli.console import out
 from concept_probe.registry import Registry
 
-TOPICS = ("models", "concepts", "erasers", "attacks", "recognisers", "families", "saes", "roles", "published")
+TOPICS = ("models", "concepts", "erasers", "attacks", "recognisers", "families", "saes", "roles", "published", "forms")
 
 
 def info(
@@ -33,7 +33,7 @@ def info(
         if topic not in TOPICS:
             raise UnknownName("topic", topic, TOPICS)
         out.print({"models": _models, "concepts": lambda: _concepts(model), "erasers": _erasers, "attacks": _attacks,
-                   "recognisers": _recognisers, "families": _families, "saes": _saes,
+                   "recognisers": _recognisers, "families": _families, "saes": _saes, "forms": _forms,
                    "published": _published, "roles": lambda: _roles(model)}[topic]())  # fmt: skip
 
 
@@ -174,3 +174,12 @@ def _roles(model: str) -> Table:
         captured = "no: weights" if any(site.side == "weight" for site in sites) else "yes"
         table.add_row(role, str(len(sites)), captured, str(sites[0]))
     return table
+
+
+def _forms() -> Group:
+    from concept_probe.erasers.interop import FORMS
+
+    def row(form: Any) -> tuple[str, ...]:
+        return form.what, ", ".join(form.read), ", ".join(form.holds) or "not written", form.for_whom
+
+    return _by_package(FORMS, ("form", "what it is", "reads", "writes", "of whom"), row)  # pyright: ignore[reportArgumentType]

@@ -30,6 +30,24 @@ def write_lora(
     Components of a pipeline stand once more in `PIPELINE_FILE`, beside the folders. Raises as `lora_factors` does.
     """
     factors = lora_factors(deltas, subject, leave_out=leave_out)
+    folders = write_peft_adapters(factors, deltas, folder)
+    held = {component: matrices for component, matrices in factors.items() if component in OF_A_PIPELINE}
+    left = sorted(set(factors) - set(held))
+    if held and left:
+        warnings.warn(
+            f"a pipeline's adapter has no place for {', '.join(left)}, so {PIPELINE_FILE} is only a part of the edit; load "
+            "that component's folder with peft as well",
+            stacklevel=3,
+        )
+    if held:
+        write_pipeline_adapter(held, folder)
+    return folders
+
+
+def write_peft_adapters(
+    factors: Mapping[str, Mapping[str, Factors]], deltas: Mapping[str, Delta], folder: Path
+) -> tuple[Path, ...]:
+    """A folder for each component, named after it, that `PeftModel.from_pretrained` loads. Returns them."""
     out = []
     for component, matrices in factors.items():
         place = folder / component
@@ -50,7 +68,6 @@ def write_lora(
         write_tensors(place / "adapter_model.safetensors", tensors)
         write_json(place / "adapter_config.json", config, indent=2, sort_keys=True)
         out.append(place)
-    _write_for_pipelines(factors, folder)
     return tuple(out)
 
 
@@ -68,25 +85,17 @@ def _ranks(matrices: Mapping[str, Factors]) -> dict[str, Any]:
     }
 
 
-def _write_for_pipelines(factors: Mapping[str, Mapping[str, Factors]], folder: Path) -> None:
-    """What `load_lora_weights` of a pipeline takes, the configuration of each component among its metadata."""
-    held = {component: matrices for component, matrices in factors.items() if component in OF_A_PIPELINE}
-    if not held:
-        return
-    left = sorted(set(factors) - set(held))
-    if left:
-        warnings.warn(
-            f"a pipeline's adapter has no place for {', '.join(left)}, so {PIPELINE_FILE} is only a part of the edit; load "
-            "that component's folder with peft as well",
-            stacklevel=4,
-        )
+def write_pipeline_adapter(held: Mapping[str, Mapping[str, Factors]], folder: Path) -> Path:
+    """The file that `load_lora_weights` of a pipeline takes, the configuration of each component among its metadata."""
     tensors, told = {}, {}
     for component, matrices in held.items():
         for path, (a, b) in matrices.items():
             name = f"{component}.{_usual(component, path)}"
             tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a, b
         told |= {f"{component}.{key}": value for key, value in _ranks(matrices).items()}
-    write_tensors(folder / PIPELINE_FILE, tensors, {"format": "pt", "lora_adapter_metadata": json.dumps(told)})
+    place = folder / PIPELINE_FILE
+    write_tensors(place, tensors, {"format": "pt", "lora_adapter_metadata": json.dumps(told)})
+    return place
 
 
 def _usual(component: str, path: str) -> str:

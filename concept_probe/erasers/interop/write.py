@@ -1,0 +1,203 @@
+"""Write an edit in a form of others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from concept_probe.erasers.erasure.base import WrongBase
+from concept_probe.erasers.erasure.deltas import Delta, Shift, Sum
+from concept_probe.erasers.erasure.lora import write_peft_adapters, write_pipeline_adapter
+from concept_probe.erasers.erasure.lora_factors import Factors, lora_factors
+from concept_probe.erasers.erasure.parameters import find_parameter, split_address
+from concept_probe.erasers.interop.lower import lowered
+from concept_probe.erasers.interop.naming import Named, by_underscores, in_checkpoints, in_comfy
+from concept_probe.erasers.interop.places import every_parameter
+from concept_probe.storage import write_tensors
+
+if TYPE_CHECKING:
+    from concept_probe.erasers.erasure.edit import Edit
+    from concept_probe.families import Subject
+
+_OF_ONE_BY_ONE = re.compile(r"first_stage_model\..*\.attn_1\.(q|k|v|proj_out)\.weight")
+"""Matrices of the autoencoder's attention, which checkpoints keep as convolutions."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An edit of a subject, and how it is to be written."""
+
+    edit: Edit
+    subject: Subject
+    folder: Path
+    rank: int | None = None
+    """Of a product, at most; None: whole."""
+    leave_out: bool = False
+    """Whether what the form can't hold is left out, with a warning."""
+
+    @property
+    def file(self) -> Path:
+        """The one file of a form that is one, named after the edit."""
+        name = re.sub(r"[^\w.+-]+", "-", "-".join(filter(None, (self.edit.concept, self.edit.name))))
+        return self.folder / f"{name}.safetensors"
+
+    def deltas(self) -> dict[str, Delta]:
+        """The changes there are. WrongBase for an edit of other weights, ValueError for none."""
+        found = self.subject.weight_hash()
+        if found != self.edit.base_hash:
+            raise WrongBase(
+                f"edit {self.edit.name!r} was made for weights {self.edit.base_hash}, and {self.subject.name!r} has {found}; "
+                "nothing was written. Give the subject it was made for"
+            )
+        out = {where: delta for where, delta in self.edit.deltas.items() if not delta.is_empty()}
+        if not out:
+            raise ValueError(f"edit {self.edit.name!r} changes nothing, so there is nothing to write")
+        return out
+
+    def factors(self, whose: Iterable[str] | None = None, what: str = "") -> dict[str, dict[str, Factors]]:
+        """Products of the changes, at the rank that is asked for. ValueError for those of components other than `whose`."""
+        factors = lora_factors(self.deltas(), self.subject, leave_out=self.leave_out)
+        self.refuse([c for c in factors if whose is not None and c not in whose], what)
+        return lowered(factors, self.rank)
+
+    def refuse(self, without: list[str], what: str) -> None:
+        """ValueError naming the first of `without`, which the form has no place for."""
+        if without:
+            raise ValueError(
+                f"{what} has no place for {without[0]!r} of {self.subject.name!r}; write the form 'edit' or 'pipeline'"
+            )
+
+
+def write_edit(asked: Asked) -> tuple[Path, ...]:
+    return (asked.edit.save(asked.folder),)
+
+
+def write_diffusers(asked: Asked) -> tuple[Path, ...]:
+    loads = getattr(asked.subject.pipeline, "_lora_loadable_modules", ())
+    factors = asked.factors(loads, f"the loader of LoRAs of {type(asked.subject.pipeline).__name__}")
+    return (write_pipeline_adapter(factors, asked.folder),)
+
+
+def write_peft(asked: Asked) -> tuple[Path, ...]:
+    return write_peft_adapters(asked.factors(), asked.deltas(), asked.folder)
+
+
+def write_kohya(asked: Asked) -> tuple[Path, ...]:
+    names = _names(asked, by_underscores)
+    tensors: dict[str, Tensor] = {}
+    for component, matrices in asked.factors().items():
+        for path, (a, b) in matrices.items():
+            tensors |= _product(_named(asked, names, f"{component}/{path}:weight", "kohya"), a, b)
+    return _written(asked, tensors)
+
+
+def write_comfy(asked: Asked) -> tuple[Path, ...]:
+    """What has a low rank, or is to be brought to one, as a product; anything else as the whole change."""
+    names = _names(asked, in_comfy)
+    tensors: dict[str, Tensor] = {}
+    for where, delta in asked.deltas().items():
+        name = _named(asked, names, where, "comfy")
+        parameter = find_parameter(asked.subject.components, where)
+        if name.endswith(".weight") and parameter.ndim > 1 and (asked.rank is not None or not _is_whole(delta)):
+            component, path = split_address(where)
+            path = path.rpartition(".")[0]
+            factors = lowered(lora_factors({where: delta}, asked.subject), asked.rank)
+            tensors |= _product(name, *factors[component][path])
+        else:
+            stem, _, leaf = name.rpartition(".")
+            whole = delta.apply(torch.zeros_like(parameter, dtype=torch.float32))
+            tensors[f"{stem}.diff" if leaf == "weight" else f"{stem}.diff_b"] = whole
+    return _written(asked, tensors)
+
+
+def write_state_dicts(asked: Asked) -> tuple[Path, ...]:
+    """A file for each component that is changed, named after it."""
+    out = []
+    touched = dict.fromkeys(split_address(where)[0] for where in asked.deltas())
+    with asked.edit.on(asked.subject):
+        for component in touched:
+            place = asked.folder / f"{component}.safetensors"
+            write_tensors(place, asked.subject.components[component].state_dict(), {"format": "pt"})
+            out.append(place)
+    return tuple(out)
+
+
+def write_pipeline(asked: Asked) -> tuple[Path, ...]:
+    asked.deltas()
+    with asked.edit.on(asked.subject):
+        asked.subject.pipeline.save_pretrained(asked.folder, safe_serialization=True)
+    return (asked.folder,)
+
+
+def write_checkpoint(asked: Asked) -> tuple[Path, ...]:
+    """All of U-Net, text encoders and autoencoder; ValueError for a part of which checkpoints know no name."""
+    asked.deltas()
+    subject = asked.subject
+    _refuse_checkpoint(asked)
+    with asked.edit.on(subject):
+        held = {where: x.data for c, m in subject.components.items() for _, where, x in every_parameter(c, m)}
+        tensors: dict[str, Tensor] = {}
+        left = dict.fromkeys(held)
+        for name, pieces in in_checkpoints(subject):
+            if all(piece.where in left for piece in pieces):
+                parts = [held[piece.where].mT if piece.turned else held[piece.where] for piece in pieces]
+                x = torch.cat(parts) if len(parts) > 1 else parts[0]
+                tensors[name] = x[..., None, None] if _OF_ONE_BY_ONE.fullmatch(name) and x.ndim == 2 else x
+                for piece in pieces:
+                    del left[piece.where]
+        asked.refuse(list(left), "a checkpoint of latent diffusion")
+        return _written(asked, tensors)
+
+
+def _refuse_checkpoint(asked: Asked) -> None:
+    components = asked.subject.components
+    if "unet" not in components:
+        raise ValueError(
+            f"a checkpoint of one file is written of pipelines with a U-Net; {asked.subject.name!r} has {', '.join(components)}; "
+            "write the form 'pipeline'"
+        )
+    config: Any = getattr(components.get("text_encoder"), "config", None)
+    if "text_encoder_2" not in components and getattr(config, "hidden_act", "") == "gelu":
+        raise ValueError(
+            "a checkpoint of Stable Diffusion 2 holds a last layer of the text encoder that its pipeline leaves out, so it can't be "
+            "written from the pipeline; write the form 'pipeline'"
+        )
+
+
+def _names(asked: Asked, naming: Callable[[Subject], Named]) -> Mapping[str, str]:
+    """What a naming calls each parameter, the first of its names."""
+    out: dict[str, str] = {}
+    for name, pieces in naming(asked.subject):
+        if len(pieces) == 1 and pieces[0].rows is None and pieces[0].at is None:
+            out.setdefault(pieces[0].where, name)
+    return out
+
+
+def _named(asked: Asked, names: Mapping[str, str], where: str, form: str) -> str:
+    if where not in names:
+        asked.refuse([where], f"the form {form!r}")
+    return names[where]
+
+
+def _product(name: str, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """A product by the names that come from kohya; α is the rank, so that it acts as it is."""
+    stem = name.removesuffix(".weight")
+    alpha = torch.tensor(float(len(a)))
+    return {f"{stem}.lora_down.weight": a, f"{stem}.lora_up.weight": b, f"{stem}.alpha": alpha}
+
+
+def _is_whole(delta: Delta) -> bool:
+    if isinstance(delta, Sum):
+        return any(_is_whole(part) for part in delta.parts)
+    return isinstance(delta, Shift)
+
+
+def _written(asked: Asked, tensors: Mapping[str, Tensor]) -> tuple[Path, ...]:
+    write_tensors(asked.file, tensors, {"format": "pt"})
+    return (asked.file,)
