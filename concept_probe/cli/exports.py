@@ -12,7 +12,7 @@ from concept_probe.cli.console import err
 from concept_probe.cli.drawing import ClipSkip, subject_of
 
 
-def export(
+def export_form(
     edit: Annotated[
         Path, typer.Argument(help="Folder of an edit that `erase` wrote, or an adapter or checkpoint of others.")
     ],
@@ -38,10 +38,10 @@ def export(
     `concept-probe export church.pt --model my-pipeline --form diffusers --rank 16 --output church-lora`
     """
     with plain_errors():
-        from concept_probe.erasers.interop import FORMS, export_edit, read_edit
+        from concept_probe.erasers.interop import EDIT_FORMS, export_edit, read_edit
         from concept_probe.registry import look_up
 
-        look_up(FORMS, form, "form of an edit", "concept-probe info forms")
+        look_up(EDIT_FORMS, form, "form of an edit", "concept-probe info forms")
         writable(output, "an edit" if form == "edit" else "")
         subject = subject_of(model, clip_skip)
         written = export_edit(read_edit(edit, subject), subject, output, form, rank=rank, leave_out=leave_out)

@@ -177,9 +177,9 @@ def _roles(model: str) -> Table:
 
 
 def _forms() -> Group:
-    from concept_probe.erasers.interop import FORMS
+    from concept_probe.erasers.interop import EDIT_FORMS
 
     def row(form: Any) -> tuple[str, ...]:
         return form.what, ", ".join(form.read), ", ".join(form.holds) or "not written", form.for_whom
 
-    return _by_package(FORMS, ("form", "what it is", "reads", "writes", "of whom"), row)  # pyright: ignore[reportArgumentType]
+    return _by_package(EDIT_FORMS, ("form", "what it is", "reads", "writes", "of whom"), row)  # pyright: ignore[reportArgumentType]

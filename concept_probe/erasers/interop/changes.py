@@ -10,7 +10,7 @@ from torch import Tensor
 
 from concept_probe.erasers.erasure.deltas import Delta, LowRank, Shift
 from concept_probe.erasers.erasure.parameters import find_parameter, split_address
-from concept_probe.erasers.interop.groups import WHOLE, Group
+from concept_probe.erasers.interop.groups import WHOLE_PARAMETER, ModuleGroup
 from concept_probe.erasers.interop.places import Piece
 from concept_probe.erasers.interop.products import Product, product, with_magnitude
 from concept_probe.types import Site
@@ -22,14 +22,14 @@ Stored = Literal["out_in", "in_out"]
 
 
 def changes(
-    group: Group, leaf: str, pieces: tuple[Piece, ...], subject: Subject, scale: float | None = None
+    group: ModuleGroup, leaf: str, pieces: tuple[Piece, ...], subject: Subject, scale: float | None = None
 ) -> Iterator[tuple[str, Delta]]:
     """Addresses and changes that one group makes; none where a parameter stays as it is.
 
     ValueError where shapes don't fit or numbers are not finite.
     """
-    if leaf == WHOLE:
-        yield from _put(group, group.tensors[WHOLE], pieces, subject)
+    if leaf == WHOLE_PARAMETER:
+        yield from _put(group, group.tensors[WHOLE_PARAMETER], pieces, subject)
         return
     if leaf == "bias":
         yield from _bias(group, pieces, subject, scale)
@@ -57,7 +57,7 @@ def changes(
 
 
 def _multiplied(
-    group: Group, found: Product | Tensor, pieces: tuple[Piece, ...], subject: Subject
+    group: ModuleGroup, found: Product | Tensor, pieces: tuple[Piece, ...], subject: Subject
 ) -> Iterator[tuple[str, Delta]]:
     sides = found.sides if isinstance(found, Product) else tuple(found.shape)
     for piece in pieces:
@@ -78,7 +78,7 @@ def _multiplied(
 
 
 def _bias(
-    group: Group, pieces: tuple[Piece, ...], subject: Subject, scale: float | None
+    group: ModuleGroup, pieces: tuple[Piece, ...], subject: Subject, scale: float | None
 ) -> Iterator[tuple[str, Delta]]:
     values = group.tensors.get("diff_bias")
     if values is None:
@@ -89,14 +89,16 @@ def _bias(
     yield from _added(group, values.float(), pieces, subject)
 
 
-def _added(group: Group, values: Tensor, pieces: tuple[Piece, ...], subject: Subject) -> Iterator[tuple[str, Delta]]:
+def _added(
+    group: ModuleGroup, values: Tensor, pieces: tuple[Piece, ...], subject: Subject
+) -> Iterator[tuple[str, Delta]]:
     for piece, parameter, mine in _dealt(group, values, pieces, subject):
         if bool(mine.any()):
             whole = _padded(mine.to(parameter.device), piece, len(parameter))
             yield piece.where, Shift(whole, _stored(piece, subject))
 
 
-def _put(group: Group, new: Tensor, pieces: tuple[Piece, ...], subject: Subject) -> Iterator[tuple[str, Delta]]:
+def _put(group: ModuleGroup, new: Tensor, pieces: tuple[Piece, ...], subject: Subject) -> Iterator[tuple[str, Delta]]:
     """Of a parameter as it is to be. What the dtype of the file, or of the subject, can't tell from the subject's own value
     is no change."""
     for piece, parameter, mine in _dealt(group, new, pieces, subject):
@@ -109,7 +111,7 @@ def _put(group: Group, new: Tensor, pieces: tuple[Piece, ...], subject: Subject)
 
 
 def _dealt(
-    group: Group, values: Tensor, pieces: tuple[Piece, ...], subject: Subject
+    group: ModuleGroup, values: Tensor, pieces: tuple[Piece, ...], subject: Subject
 ) -> Iterator[tuple[Piece, Tensor, Tensor]]:
     """Each piece with its parameter and its part of `values`, in the parameter's shape."""
     for piece in pieces:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.interop.groups import WHOLE, Group
+from concept_probe.erasers.interop.groups import WHOLE_PARAMETER, ModuleGroup
 from concept_probe.erasers.interop.naming import bare_tables, tables
 from concept_probe.erasers.interop.places import Names, Piece
 from concept_probe.registry import look_up
@@ -30,17 +30,17 @@ _OPEN_CLIP_LAYER = re.compile(
 
 
 @dataclass(frozen=True)
-class Fit:
+class Placed:
     """Which places each parameter that a file names has, and what of it was passed over."""
 
     naming: str
     places: Mapping[tuple[str, str], tuple[Piece, ...]]
-    """By the stem of a group and which of its parameters, see `Group.names`."""
+    """By the stem of a group and which of its parameters, see `ModuleGroup.names`."""
     beside: tuple[str, ...]
     """Names of tensors that are no weights."""
 
 
-def fit(groups: Sequence[Group], subject: Subject, told: str, component: str | None = None) -> Fit:
+def placed_groups(groups: Sequence[ModuleGroup], subject: Subject, told: str, component: str | None = None) -> Placed:
     """The places of all groups.
 
     `told` is how a message calls the file. ValueError naming those that have none, and where names that don't say their
@@ -53,7 +53,7 @@ def fit(groups: Sequence[Group], subject: Subject, told: str, component: str | N
     groups, beside = _without_beside(groups, subject, table)
     found, left = _found(groups, table)
     if not left and groups:
-        return Fit(_naming(groups, subject), found, beside)
+        return Placed(_naming(groups, subject), found, beside)
     tried: list[tuple[str, str, dict[tuple[str, str], tuple[Piece, ...]], list[str]]] = []
     for name in [own] if own else subject.components:
         for naming, names in bare_tables(subject, name).items():
@@ -66,12 +66,12 @@ def fit(groups: Sequence[Group], subject: Subject, told: str, component: str | N
         )
     if whole:
         name, naming, places, _ = whole[0]
-        return Fit(f"{naming} of {name}", places, beside)
+        return Placed(f"{naming} of {name}", places, beside)
     near = min([("", "", found, left), *tried], key=lambda one: len(one[3]))
     raise ValueError(_refusal(told, subject, groups, near[3], near[0]))
 
 
-def _refusal(told: str, subject: Subject, groups: Sequence[Group], left: Sequence[str], component: str) -> str:
+def _refusal(told: str, subject: Subject, groups: Sequence[ModuleGroup], left: Sequence[str], component: str) -> str:
     if not groups:
         return f"{told} holds no weight of a model"
     where = f"{component!r} of {subject.name!r}" if component else repr(subject.name)
@@ -84,13 +84,13 @@ def _refusal(told: str, subject: Subject, groups: Sequence[Group], left: Sequenc
     )
 
 
-def _found(groups: Iterable[Group], table: Names) -> tuple[dict[tuple[str, str], tuple[Piece, ...]], list[str]]:
+def _found(groups: Iterable[ModuleGroup], table: Names) -> tuple[dict[tuple[str, str], tuple[Piece, ...]], list[str]]:
     """Places by stem and leaf, and the file's names of what has none."""
     places, left = {}, []
     for group in groups:
         stem = _bare(group.stem)
         for name, leaf in group.names():
-            pieces = table.get(stem if leaf == WHOLE else f"{stem}.{name.rpartition('.')[2]}")
+            pieces = table.get(stem if leaf == WHOLE_PARAMETER else f"{stem}.{name.rpartition('.')[2]}")
             if pieces is None:
                 left.append(group.keys[0])
             else:
@@ -98,7 +98,9 @@ def _found(groups: Iterable[Group], table: Names) -> tuple[dict[tuple[str, str],
     return places, left
 
 
-def _without_beside(groups: Sequence[Group], subject: Subject, table: Names) -> tuple[list[Group], tuple[str, ...]]:
+def _without_beside(
+    groups: Sequence[ModuleGroup], subject: Subject, table: Names
+) -> tuple[list[ModuleGroup], tuple[str, ...]]:
     """The groups that are of weights, and the names of the rest: constants, and buffers that the subject holds alike."""
     buffers = {
         name: x
@@ -109,7 +111,7 @@ def _without_beside(groups: Sequence[Group], subject: Subject, table: Names) -> 
     kept, beside = [], []
     for group in groups:
         stem = _bare(group.stem)
-        x = group.tensors.get(WHOLE)
+        x = group.tensors.get(WHOLE_PARAMETER)
         if (
             x is not None
             and stem not in table
@@ -142,12 +144,14 @@ def _unread(stem: str, table: Names) -> bool:
     return bool(layers) and (int(found[3]) == max(layers) + 1 if found[3] else found[2] == "text_projection")
 
 
-def _shapes_fit(groups: Iterable[Group], places: Mapping[tuple[str, str], tuple[Piece, ...]], subject: Subject) -> bool:
+def _shapes_fit(
+    groups: Iterable[ModuleGroup], places: Mapping[tuple[str, str], tuple[Piece, ...]], subject: Subject
+) -> bool:
     """Whether whole parameters have as many numbers as the file's, and products as many rows."""
     for group in groups:
         for _, leaf in group.names():
             found = [_parameter(subject, piece) for piece in places[group.stem, leaf]]
-            if leaf == WHOLE and group.tensors[WHOLE].numel() != sum(x.numel() for x in found):
+            if leaf == WHOLE_PARAMETER and group.tensors[WHOLE_PARAMETER].numel() != sum(x.numel() for x in found):
                 return False
             if leaf == "weight" and "up" in group.tensors and "down" in group.tensors:
                 sides = len(group.tensors["up"]), group.tensors["down"][0].numel()
@@ -161,7 +165,7 @@ def _parameter(subject: Subject, piece: Piece) -> Tensor:
     return subject.components[component].get_parameter(rest.replace(":", "."))
 
 
-def _naming(groups: Sequence[Group], subject: Subject) -> str:
+def _naming(groups: Sequence[ModuleGroup], subject: Subject) -> str:
     """The namings that the file's names are of, joined."""
     used = {}
     for naming, names in tables(subject).items():

@@ -36,11 +36,11 @@ _REFUSED: tuple[tuple[str, str], ...] = (
 )
 _KNOWN = [(re.compile(f"(?:{ending})$"), role) for ending, role in _ENDINGS]
 _UNKNOWN = [(re.compile(f"(?:{ending})$"), what) for ending, what in _REFUSED]
-WHOLE = "whole"
+WHOLE_PARAMETER = "whole"
 
 
 @dataclass
-class Group:
+class ModuleGroup:
     """The tensors of a file that speak of one module, or a tensor that is a parameter as it is to be."""
 
     stem: str
@@ -52,8 +52,8 @@ class Group:
 
     def names(self) -> Iterator[tuple[str, str]]:
         """What the file would call each parameter that it changes, and which: `whole`, `weight` or `bias`."""
-        if WHOLE in self.tensors:
-            yield self.stem, WHOLE
+        if WHOLE_PARAMETER in self.tensors:
+            yield self.stem, WHOLE_PARAMETER
             return
         roles = set(self.tensors)
         if roles - {"diff_bias", "up_bias"}:
@@ -63,15 +63,15 @@ class Group:
 
     @property
     def is_adapter(self) -> bool:
-        return WHOLE not in self.tensors
+        return WHOLE_PARAMETER not in self.tensors
 
 
-def grouped(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Group]:
+def grouped(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, ModuleGroup]:
     """Groups by stem. ValueError for a tensor of a kind of adapter that isn't read, and for two adapters in one file."""
-    out: dict[str, Group] = {}
+    out: dict[str, ModuleGroup] = {}
     for key, x in tensors:
         stem, role = _told(key)
-        group = out.setdefault(stem, Group(stem))
+        group = out.setdefault(stem, ModuleGroup(stem))
         if role in group.tensors:
             raise ValueError(
                 f"{key!r} and {group.keys[list(group.tensors).index(role)]!r} are the same part of one module: the file holds "
@@ -93,7 +93,7 @@ def _told(key: str) -> tuple[str, str]:
         found = pattern.search(key)
         if found:
             return _plain(key[: found.start()]), found.groupdict().get("product") or role
-    return key, WHOLE
+    return key, WHOLE_PARAMETER
 
 
 def _plain(stem: str) -> str:

@@ -16,7 +16,7 @@ from concept_probe.families.reading import variant_of
 from concept_probe.storage import PICKLES, CorruptFile, MissingFile, WrongFile, parse_json, read_json, read_tensors
 from concept_probe.storage.plain_pickles import read_plain_pickle
 
-MEND = "get the file again"
+_MEND = "get the file again"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 PIPELINE_ADAPTER = "pytorch_lora_weights.safetensors"
@@ -25,7 +25,7 @@ TOLD_BY_DIFFUSERS = "lora_adapter_metadata"
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldFiles:
     """Tensors that were read together."""
 
     path: Path
@@ -42,7 +42,7 @@ class Held:
     """Whether peft wrote them: their strength stands in the configuration."""
 
 
-def held_at(path: Path, components: tuple[str, ...]) -> list[Held]:
+def held_at(path: Path, components: tuple[str, ...]) -> list[HeldFiles]:
     """All that a path holds of the named components. MissingFile, WrongFile and CorruptFile for what can't be read."""
     if path.is_file():
         return [_file(path)]
@@ -69,13 +69,13 @@ def held_at(path: Path, components: tuple[str, ...]) -> list[Held]:
     return [_file(found[0])]
 
 
-def _file(path: Path) -> Held:
+def _file(path: Path) -> HeldFiles:
     if path.name in ADAPTER_FILES and (path.parent / ADAPTER_CONFIG).is_file():
         return _adapter_folder(path.parent, None)
     if _pickled(path):
-        return Held(path, read_plain_pickle(path), (path,))
-    tensors, metadata = read_tensors(path, MEND)
-    return Held(path, tensors, (path,), dict(_configs(path, metadata)))
+        return HeldFiles(path, read_plain_pickle(path), (path,))
+    tensors, metadata = read_tensors(path, _MEND)
+    return HeldFiles(path, tensors, (path,), dict(_configs(path, metadata)))
 
 
 def _pickled(path: Path) -> bool:
@@ -89,9 +89,9 @@ def _configs(path: Path, metadata: Mapping[str, str]) -> Iterator[tuple[str, Ada
     text = metadata.get(TOLD_BY_DIFFUSERS)
     if text is None:
         return
-    said = parse_json(text, path, MEND)
+    said = parse_json(text, path, _MEND)
     if not isinstance(said, dict):
-        raise CorruptFile(path, f"{TOLD_BY_DIFFUSERS} in its metadata is a {type(said).__name__}, not a table", MEND)
+        raise CorruptFile(path, f"{TOLD_BY_DIFFUSERS} in its metadata is a {type(said).__name__}, not a table", _MEND)
     own: dict[str, dict[str, Any]] = {}
     for key, value in said.items():
         component, _, name = key.partition(".")
@@ -100,16 +100,16 @@ def _configs(path: Path, metadata: Mapping[str, str]) -> Iterator[tuple[str, Ada
         yield component, AdapterConfig.parsed(path, table)
 
 
-def _adapter_folder(folder: Path, component: str | None) -> Held:
+def _adapter_folder(folder: Path, component: str | None) -> HeldFiles:
     config = AdapterConfig.read(folder / ADAPTER_CONFIG)
     place = next((folder / name for name in ADAPTER_FILES if (folder / name).is_file()), None)
     if place is None:
-        raise MissingFile(f"{folder} holds {ADAPTER_CONFIG} and no {ADAPTER_FILES[0]}; {MEND}")
-    tensors = read_plain_pickle(place) if _pickled(place) else read_tensors(place, MEND)[0]
-    return Held(folder, tensors, (place, folder / ADAPTER_CONFIG), {"": config}, component, by_peft=True)
+        raise MissingFile(f"{folder} holds {ADAPTER_CONFIG} and no {ADAPTER_FILES[0]}; {_MEND}")
+    tensors = read_plain_pickle(place) if _pickled(place) else read_tensors(place, _MEND)[0]
+    return HeldFiles(folder, tensors, (place, folder / ADAPTER_CONFIG), {"": config}, component, by_peft=True)
 
 
-def _component_folder(folder: Path, component: str | None) -> Held:
+def _component_folder(folder: Path, component: str | None) -> HeldFiles:
     """Weights of one model, in however many files; in the variant that is there alone, or in that without a name."""
     refuse_outside(folder)
     variant, files = variant_of(folder), _weights_in(folder)
@@ -117,10 +117,10 @@ def _component_folder(folder: Path, component: str | None) -> Held:
     mark = "" if variant is None else f".{variant}"
     mine = [p for p in safe if _is_of(p.name, mark)] or safe or files
     if not mine:
-        raise MissingFile(f"{folder} holds no weights; {MEND}")
+        raise MissingFile(f"{folder} holds no weights; {_MEND}")
     tensors: dict[str, Tensor] = {}
     for place in mine:
-        more = read_plain_pickle(place) if _pickled(place) else read_tensors(place, MEND)[0]
+        more = read_plain_pickle(place) if _pickled(place) else read_tensors(place, _MEND)[0]
         twice = sorted(set(tensors) & set(more))
         if twice:
             names = ", ".join(p.name for p in mine)
@@ -129,8 +129,8 @@ def _component_folder(folder: Path, component: str | None) -> Held:
             )
         tensors |= more
     config = folder / "config.json"
-    said = {component or "": read_json(config, MEND)} if config.is_file() else {}
-    return Held(folder, tensors, tuple(mine), component=component, settings=said)
+    said = {component or "": read_json(config, _MEND)} if config.is_file() else {}
+    return HeldFiles(folder, tensors, tuple(mine), component=component, settings=said)
 
 
 def _is_of(name: str, mark: str) -> bool:

@@ -13,12 +13,12 @@ from concept_probe.erasers.interop.places import Names, Piece, every_parameter, 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-Named = Iterator[tuple[str, tuple[Piece, ...]]]
+NamedPieces = Iterator[tuple[str, tuple[Piece, ...]]]
 DENOISERS = ("unet", "transformer")
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
-def own_names(component: str, module: nn.Module) -> Named:
+def own_names(component: str, module: nn.Module) -> NamedPieces:
     """As the libraries have them. CLIP's layers stand below `text_model` in most files, wherever a release keeps them."""
     below = component in ENCODERS and is_clip(module)
     start = f"{getattr(module, 'base_model_prefix', '')}." if component == "model" else ""
@@ -32,7 +32,7 @@ def own_names(component: str, module: nn.Module) -> Named:
             yield _before(name), (Piece(where),)
 
 
-def original_names(component: str, module: nn.Module) -> Named:
+def original_names(component: str, module: nn.Module) -> NamedPieces:
     """As latent diffusion calls the parts of a U-Net; nothing of other models."""
     paths = unet_paths(module) if component == "unet" else {}
     for name, where, _ in every_parameter(component, module) if paths else ():
@@ -42,14 +42,14 @@ def original_names(component: str, module: nn.Module) -> Named:
             yield f"{theirs}.{leaf}", (Piece(where),)
 
 
-def by_component(subject: Subject) -> Named:
+def by_component(subject: Subject) -> NamedPieces:
     """As pipelines of diffusers have them: `unet.` and the like before the library's own name."""
     for component, module in subject.components.items():
         for name, pieces in own_names(component, module):
             yield f"{component}.{name}", pieces
 
 
-def by_underscores(subject: Subject) -> Named:
+def by_underscores(subject: Subject) -> NamedPieces:
     """As kohya's trainers have them: the path of a module in one word. That of a U-Net is latent diffusion's for SDXL,
     and diffusers' before."""
     for component, module in subject.components.items():
@@ -63,7 +63,7 @@ def by_underscores(subject: Subject) -> Named:
                     yield f"{prefix}_{path.replace('.', '_')}.{leaf}", pieces
 
 
-def in_comfy(subject: Subject) -> Named:
+def in_comfy(subject: Subject) -> NamedPieces:
     """As ComfyUI keeps its models: a U-Net by latent diffusion's names, text encoders by what they are."""
     for component, module in subject.components.items():
         if component in DENOISERS:
@@ -74,7 +74,7 @@ def in_comfy(subject: Subject) -> Named:
                 yield f"text_encoders.{kind}.transformer.{name}", pieces
 
 
-def in_checkpoints(subject: Subject) -> Named:
+def in_checkpoints(subject: Subject) -> NamedPieces:
     """As checkpoints of one file have them: U-Net, autoencoder and text encoders by latent diffusion's names."""
     for component, module in subject.components.items():
         if component in DENOISERS:
@@ -86,7 +86,7 @@ def in_checkpoints(subject: Subject) -> Named:
             yield from _encoder(subject, component, module)
 
 
-NAMINGS: Mapping[str, Callable[[Subject], Named]] = {
+NAMINGS: Mapping[str, Callable[[Subject], NamedPieces]] = {
     "component": by_component,
     "underscores": by_underscores,
     "comfy": in_comfy,
@@ -106,7 +106,7 @@ def bare_tables(subject: Subject, component: str) -> dict[str, Names]:
     return {"bare": _table(own_names(component, module)), "bare original": _table(original_names(component, module))}
 
 
-def _table(names: Named) -> Names:
+def _table(names: NamedPieces) -> Names:
     out: dict[str, tuple[Piece, ...]] = {}
     twice: set[str] = set()
     for name, pieces in names:
@@ -147,14 +147,14 @@ def _encoder_kinds(component: str, module: nn.Module) -> tuple[str, ...]:
     return ("clip_l", "clip_h") if component == "text_encoder" else ("clip_g",)
 
 
-def _autoencoder(component: str, module: nn.Module) -> Named:
+def _autoencoder(component: str, module: nn.Module) -> NamedPieces:
     levels = len(getattr(getattr(module, "decoder", None), "up_blocks", ()))
     for name, where, _ in every_parameter(component, module):
         path, _, leaf = name.rpartition(".")
         yield f"first_stage_model.{vae_path(path, levels)}.{leaf}", (Piece(where),)
 
 
-def _encoder(subject: Subject, component: str, module: nn.Module) -> Named:
+def _encoder(subject: Subject, component: str, module: nn.Module) -> NamedPieces:
     """Of SDXL by their number, and those of the versions before it by what they were."""
     several = _is_xl(subject.components.get("unet", module))
     at = 1 if component == "text_encoder_2" and "text_encoder" in subject.components else 0

@@ -12,7 +12,7 @@ from typing import Any
 from concept_probe.storage import CorruptFile, WrongFile, read_json
 
 _MEND = "get the file again"
-KINDS = ("LORA", "LOHA", "LOKR")
+PEFT_KINDS = ("LORA", "LOHA", "LOKR")
 """Kinds of adapters of peft that are read."""
 _NOT_READ = {
     "layer_replication": "layers that are used several times",
@@ -61,8 +61,8 @@ class AdapterConfig:
     def parsed(cls, path: Path, said: Mapping[str, Any]) -> AdapterConfig:
         """WrongFile for another kind of adapter, or one that does more than add a product; CorruptFile for what is no rank."""
         kind = said.get("peft_type", "LORA")
-        if kind not in KINDS:
-            mend = f"{', '.join(KINDS)} are read; merge it with peft, and give the whole model"
+        if kind not in PEFT_KINDS:
+            mend = f"{', '.join(PEFT_KINDS)} are read; merge it with peft, and give the whole model"
             raise WrongFile(path, f"an adapter of kind {kind}", mend)
         for key, what in _NOT_READ.items():
             if said.get(key):

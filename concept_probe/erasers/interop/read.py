@@ -14,9 +14,9 @@ from concept_probe.erasers.erasure.deltas import Delta, Sum
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import split_address
 from concept_probe.erasers.interop.changes import changes
-from concept_probe.erasers.interop.fit import Fit, fit
-from concept_probe.erasers.interop.groups import Group, grouped
-from concept_probe.erasers.interop.held import Held, as_json, held_at
+from concept_probe.erasers.interop.fit import Placed, placed_groups
+from concept_probe.erasers.interop.groups import ModuleGroup, grouped
+from concept_probe.erasers.interop.held import HeldFiles, as_json, held_at
 from concept_probe.storage import WrongFile, file_sha256, read_json
 
 if TYPE_CHECKING:
@@ -84,10 +84,10 @@ def _below(place: Path, file: Path) -> str:
     return file.name if file == place or not place.is_dir() else file.relative_to(place).as_posix()
 
 
-def _fitted(held: Held, subject: Subject, component: str | None) -> tuple[list[Group], Fit]:
+def _fitted(held: HeldFiles, subject: Subject, component: str | None) -> tuple[list[ModuleGroup], Placed]:
     told = held.path.name
     groups = list(grouped(held.tensors.items()).values())
-    found = fit(groups, subject, told, component or held.component)
+    found = placed_groups(groups, subject, told, component or held.component)
     groups = [g for g in groups if all((g.stem, leaf) in found.places for _, leaf in g.names())]
     peft_names = any(key.startswith("base_model.model.") for key in held.tensors)
     if peft_names and not held.by_peft and any(g.is_adapter for g in groups):
@@ -99,7 +99,7 @@ def _fitted(held: Held, subject: Subject, component: str | None) -> tuple[list[G
     return groups, found
 
 
-def _deltas(held: Held, groups: list[Group], found: Fit, subject: Subject) -> list[tuple[str, Delta]]:
+def _deltas(held: HeldFiles, groups: list[ModuleGroup], found: Placed, subject: Subject) -> list[tuple[str, Delta]]:
     out: list[tuple[str, Delta]] = []
     told: dict[tuple[str, Any], Delta] = {}
     for group in groups:
@@ -115,7 +115,7 @@ def _deltas(held: Held, groups: list[Group], found: Fit, subject: Subject) -> li
     return out
 
 
-def _said_before(told: dict[tuple[str, Any], Delta], where: str, at: Any, delta: Delta, group: Group) -> bool:
+def _said_before(told: dict[tuple[str, Any], Delta], where: str, at: Any, delta: Delta, group: ModuleGroup) -> bool:
     """Whether a tied parameter, which a file may hold under each of its names, was met already. ValueError for two values."""
     if (where, at) not in told:
         return False
@@ -127,7 +127,7 @@ def _said_before(told: dict[tuple[str, Any], Delta], where: str, at: Any, delta:
     )
 
 
-def _scale(held: Held, group: Group, where: str) -> float | None:
+def _scale(held: HeldFiles, group: ModuleGroup, where: str) -> float | None:
     """What a configuration says of the strength of one module's adapter."""
     component, name = split_address(where)
     config = held.configs.get("") or held.configs.get(component)
@@ -138,13 +138,13 @@ def _scale(held: Held, group: Group, where: str) -> float | None:
     return config.scale(file_path if file_path.endswith(path) else path, _rank(group))
 
 
-def _rank(group: Group) -> int | None:
+def _rank(group: ModuleGroup) -> int | None:
     """Of what it is a product of; None where none of its tensors tells."""
     names = ("down", "embedding_down", "hada_w1_b")
     return next((len(group.tensors[name]) for name in names if name in group.tensors), None)
 
 
-def _is_whole(held: Held) -> bool:
+def _is_whole(held: HeldFiles) -> bool:
     return not any(g.is_adapter for g in grouped(held.tensors.items()).values())
 
 
@@ -165,7 +165,7 @@ def _warn_of_distance(place: Path, share: float, subject: Subject) -> None:
         )
 
 
-def _warn_of_settings(held: Held, found: Fit, subject: Subject) -> None:
+def _warn_of_settings(held: HeldFiles, found: Placed, subject: Subject) -> None:
     """Say where the configuration beside whole weights is another than the subject's: an edit holds weights alone."""
     for component, said in held.settings.items():
         named = component or found.naming.rpartition(" of ")[2]

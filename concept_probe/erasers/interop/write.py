@@ -17,7 +17,7 @@ from concept_probe.erasers.erasure.lora import write_peft_adapters, write_pipeli
 from concept_probe.erasers.erasure.lora_factors import Factors, lora_factors
 from concept_probe.erasers.erasure.parameters import find_parameter, split_address
 from concept_probe.erasers.interop.lower import lowered
-from concept_probe.erasers.interop.naming import Named, by_underscores, in_checkpoints, in_comfy
+from concept_probe.erasers.interop.naming import NamedPieces, by_underscores, in_checkpoints, in_comfy
 from concept_probe.erasers.interop.places import every_parameter
 from concept_probe.storage import write_tensors
 
@@ -30,7 +30,7 @@ _OF_ONE_BY_ONE = re.compile(r"first_stage_model\..*\.attn_1\.(q|k|v|proj_out)\.w
 
 
 @dataclass(frozen=True)
-class Asked:
+class ToWrite:
     """An edit of a subject, and how it is to be written."""
 
     edit: Edit
@@ -74,21 +74,21 @@ class Asked:
             )
 
 
-def write_edit(asked: Asked) -> tuple[Path, ...]:
+def write_edit(asked: ToWrite) -> tuple[Path, ...]:
     return (asked.edit.save(asked.folder),)
 
 
-def write_diffusers(asked: Asked) -> tuple[Path, ...]:
+def write_diffusers(asked: ToWrite) -> tuple[Path, ...]:
     loads = getattr(asked.subject.pipeline, "_lora_loadable_modules", ())
     factors = asked.factors(loads, f"the loader of LoRAs of {type(asked.subject.pipeline).__name__}")
     return (write_pipeline_adapter(factors, asked.folder),)
 
 
-def write_peft(asked: Asked) -> tuple[Path, ...]:
+def write_peft(asked: ToWrite) -> tuple[Path, ...]:
     return write_peft_adapters(asked.factors(), asked.deltas(), asked.folder)
 
 
-def write_kohya(asked: Asked) -> tuple[Path, ...]:
+def write_kohya(asked: ToWrite) -> tuple[Path, ...]:
     names = _names(asked, by_underscores)
     tensors: dict[str, Tensor] = {}
     for component, matrices in asked.factors().items():
@@ -97,7 +97,7 @@ def write_kohya(asked: Asked) -> tuple[Path, ...]:
     return _written(asked, tensors)
 
 
-def write_comfy(asked: Asked) -> tuple[Path, ...]:
+def write_comfy(asked: ToWrite) -> tuple[Path, ...]:
     """What has a low rank, or is to be brought to one, as a product; anything else as the whole change."""
     names = _names(asked, in_comfy)
     tensors: dict[str, Tensor] = {}
@@ -116,7 +116,7 @@ def write_comfy(asked: Asked) -> tuple[Path, ...]:
     return _written(asked, tensors)
 
 
-def write_state_dicts(asked: Asked) -> tuple[Path, ...]:
+def write_state_dicts(asked: ToWrite) -> tuple[Path, ...]:
     """A file for each component that is changed, named after it."""
     out = []
     touched = dict.fromkeys(split_address(where)[0] for where in asked.deltas())
@@ -128,14 +128,14 @@ def write_state_dicts(asked: Asked) -> tuple[Path, ...]:
     return tuple(out)
 
 
-def write_pipeline(asked: Asked) -> tuple[Path, ...]:
+def write_pipeline_folder(asked: ToWrite) -> tuple[Path, ...]:
     asked.deltas()
     with asked.edit.on(asked.subject):
         asked.subject.pipeline.save_pretrained(asked.folder, safe_serialization=True)
     return (asked.folder,)
 
 
-def write_checkpoint(asked: Asked) -> tuple[Path, ...]:
+def write_checkpoint(asked: ToWrite) -> tuple[Path, ...]:
     """All of U-Net, text encoders and autoencoder; ValueError for a part of which checkpoints know no name."""
     asked.deltas()
     subject = asked.subject
@@ -155,7 +155,7 @@ def write_checkpoint(asked: Asked) -> tuple[Path, ...]:
         return _written(asked, tensors)
 
 
-def _refuse_checkpoint(asked: Asked) -> None:
+def _refuse_checkpoint(asked: ToWrite) -> None:
     components = asked.subject.components
     if "unet" not in components:
         raise ValueError(
@@ -170,7 +170,7 @@ def _refuse_checkpoint(asked: Asked) -> None:
         )
 
 
-def _names(asked: Asked, naming: Callable[[Subject], Named]) -> Mapping[str, str]:
+def _names(asked: ToWrite, naming: Callable[[Subject], NamedPieces]) -> Mapping[str, str]:
     """What a naming calls each parameter, the first of its names."""
     out: dict[str, str] = {}
     for name, pieces in naming(asked.subject):
@@ -179,7 +179,7 @@ def _names(asked: Asked, naming: Callable[[Subject], Named]) -> Mapping[str, str
     return out
 
 
-def _named(asked: Asked, names: Mapping[str, str], where: str, form: str) -> str:
+def _named(asked: ToWrite, names: Mapping[str, str], where: str, form: str) -> str:
     if where not in names:
         asked.refuse([where], f"the form {form!r}")
     return names[where]
@@ -198,6 +198,6 @@ def _is_whole(delta: Delta) -> bool:
     return isinstance(delta, Shift)
 
 
-def _written(asked: Asked, tensors: Mapping[str, Tensor]) -> tuple[Path, ...]:
+def _written(asked: ToWrite, tensors: Mapping[str, Tensor]) -> tuple[Path, ...]:
     write_tensors(asked.file, tensors, {"format": "pt"})
     return (asked.file,)
