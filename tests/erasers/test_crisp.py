@@ -14,7 +14,7 @@ from concept_probe.erasers.ablation.found import dictionaries_of
 from concept_probe.erasers.training.trainable import LowRankAdapters
 from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.erasers.unlearning.answer_sets import texts_with_answers
-from concept_probe.erasers.unlearning.crisp import firing_rates
+from concept_probe.erasers.unlearning.crisp import firing_sums
 from concept_probe.families import CausalLMSubject
 from concept_probe.find import find_features
 from concept_probe.learn.sae import Sae
@@ -50,9 +50,10 @@ def test_salient_features_are_those_of_the_definition(family):
     subject = LANGUAGE[family]()
     sae = random_sae(subject, "resid")
     own, other = dense(subject, sae, OWN), dense(subject, sae, OTHERS)
-    shares, means = firing_rates(subject, sae, OWN, batch=1)
-    torch.testing.assert_close(shares, (own > 0).double().mean(0), atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(means, own.mean(0), atol=1e-4, rtol=1e-4)
+    sums = firing_sums(subject, sae, OWN, batch=1)
+    torch.testing.assert_close(sums.fires, (own > 0).double().sum(0), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(sums.total, own.sum(0), atol=1e-3, rtol=1e-4)
+    assert sums.tokens == len(own)
     (one,) = dictionaries_of(subject, [space(sae, 0)], "crisp")
     salient = Crisp(count=5, ratio=2.0).chosen(subject, one, OWN, OTHERS)
     more = (own > 0).double().mean(0) - (other > 0).double().mean(0)

@@ -11,14 +11,15 @@ from concept_probe.erasers.erasure.parameters import find_parameter
 from concept_probe.erasers.finetune.adversarial import adversarial_offsets, embeddings_moved
 from concept_probe.erasers.finetune.distillation import DistillationTerm, distil, retain_terms, same_prompt
 from concept_probe.erasers.finetune.negative_guidance import negative_guidance_target
-from concept_probe.erasers.finetune.parts import denoiser_parameters
+from concept_probe.erasers.finetune.parts import adapted_sites, denoiser_parameters
 from concept_probe.erasers.finetune.receler import Bottlenecks
 from concept_probe.erasers.training.loop import adam
 from concept_probe.erasers.training.replay import LatentBuffer, collect, encode_prompts, predictions
 from concept_probe.erasers.training.trainable import FullWeights, LowRankAdapters
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd, tiny_sdxl
-from concept_probe.types import Prompt, Query, Sampling, evenly
+from concept_probe.testing.models.transformers import tiny_sd3
+from concept_probe.types import Prompt, Query, Sampling, Site, evenly
 
 CONCEPT = tiny_concept()
 SAMPLING = Sampling(steps=3, guidance=2.0, batch=8)
@@ -204,12 +205,29 @@ def test_the_text_encoders_layers_are_trained_and_their_embeddings_are_not():
         AdvUnlearn(layers=(5,))(subject, CONCEPT)
 
 
-def test_an_adapter_needs_a_linear_module():
+def test_an_adapter_needs_a_linear_module_or_a_convolution():
     subject = tiny_sd()
-    from concept_probe.types import Site
+    with pytest.raises(ValueError, match="linear modules and convolutions"):
+        LowRankAdapters(subject, [Site("unet", "conv_norm_out", "weight")], 1, seed=0)
 
-    with pytest.raises(ValueError, match="linear modules"):
-        LowRankAdapters(subject, [Site("unet", "conv_in", "weight")], 1, seed=0)
+
+def test_adapters_beside_convolutions_do_what_the_edit_made_of_them_does():
+    """Of every stride and kernel: all that published membranes and sliders stand beside."""
+    subject = tiny_sd()
+    chosen = ("transformers", "but_cross_attention")
+    sites = list(dict.fromkeys(s for modules in chosen for s in adapted_sites(subject, (), modules)))
+    pupil = LowRankAdapters(subject, sites, 2, seed=0)
+    for i, (u, _) in enumerate(pupil.pairs.values()):
+        u.data.copy_(0.02 * torch.randn(u.shape, generator=torch.Generator().manual_seed(i)))
+    pool = collect(subject, CONCEPT.target.fit[:1], 1, SAMPLING, 0)
+    before = predictions(subject, pool, pool.prompts)
+    with pupil.active():
+        during = predictions(subject, pool, pool.prompts)
+    assert not torch.allclose(during, before, atol=1e-3)
+    with Edit("test", "cat", pupil.deltas(), subject.weight_hash()).on(subject):
+        torch.testing.assert_close(predictions(subject, pool, pool.prompts), during, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="has none of"):
+        adapted_sites(tiny_sd3(), (), "transformers")
 
 
 @pytest.mark.slow

@@ -59,8 +59,10 @@ def test_policies_choose_their_tokens():
     assert align(own, guide, "last_subject") == [(3, 2)]
     assert align(own, guide, "subject") == [(2, 2), (3, 2)]
     assert align(own, guide, "suffix") == [(2, 2), (3, 2), (4, 3), (5, 4), (6, 5), (7, 6)]
+    assert align(own, guide, "last_suffix") == [(3, 2), (4, 3), (5, 4), (6, 5), (7, 6)]
+    assert align(guide, own, "last_suffix") == [(2, 3), (3, 4), (4, 5), (5, 6), (6, 7)]  # the last has no counterpart
     assert align(own, guide, "all")[0] == (1, 1)
-    with pytest.raises(ValueError, match="uce: policy is 'first'; it is one of last_subject, subject"):
+    with pytest.raises(ValueError, match="uce: policy is 'first'; it is one of last_subject, last_suffix, subject"):
         Uce(policy="first")  # pyright: ignore[reportArgumentType]
 
 

@@ -38,7 +38,7 @@ class Pisces(Eraser[CausalLMSubject, Edit]):
     aims = "prompts"
     origin = "published"
     authors = Published(
-        {"length": "own", "signs": "positive"},
+        {"length": "own", "signs": "positive", "by_reading": True, "mu": 1.0},
         apart="τ and μ are searched for each concept; features are read through the unembedding",
     )
     tau: float = 0.5
@@ -56,6 +56,10 @@ class Pisces(Eraser[CausalLMSubject, Edit]):
     """Prompts of each list (fit split) that the mean length is measured on."""
     strength: float = 1.0
     """Factor on the change; at 0 nothing is coded."""
+    by_reading: bool = False
+    """Whether columns are chosen, and τ and μ meant, by what the encoder's own column of a feature reads of them, as published:
+    of either sign, without bias or threshold. The feature then becomes -μ times the largest reading of all features in every
+    such column, whether it was coded with it or not; `signs` says nothing then."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,6 +110,9 @@ class Pisces(Eraser[CausalLMSubject, Edit]):
         rows = writing(weight.to(dtype_of(find_parameter(model.components, address(site))))).mT
         lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
         factor = torch.ones_like(lengths) if norm is None else norm / lengths
+        if self.by_reading:
+            change = self._reversed(one, factor * rows) / factor
+            return self._columns(model, site, writing, weight, change)
         signs = (1, -1) if self.signs == "both" else (1,)
         coded = [(sign, one.codec.encode(sign * factor * rows)) for sign in signs]
         values = torch.stack([at_features(codes, one.features) for _, codes in coded])
@@ -115,9 +122,31 @@ class Pisces(Eraser[CausalLMSubject, Edit]):
             acted = (own > 0) & (own > self.tau * most)
             goal = torch.where(acted, -self.mu * most, own)
             change += sign * rewritten(one.codec, codes, one.features, goal).to(rows) / factor
+        return self._columns(model, site, writing, weight, change)
+
+    def _columns(
+        self, model: CausalLMSubject, site: Site, writing: Writing, weight: Tensor, change: Tensor
+    ) -> Columns:  # fmt: skip
+        """Those of the changes (m, d) of a matrix's columns that are any."""
         touched = change.abs().amax(1).nonzero()[:, 0]
         edited = self.strength * writing.back(change[touched].mT)
         return Columns(touched, edited.contiguous(), weight.shape[1], model.orientation(site))
+
+    def _reversed(self, one: Dictionary, rows: Tensor) -> Tensor:
+        """What is added to coded rows (m, d) where the encoder reads a chosen feature of them."""
+        read = getattr(one.codec, "pre_activations", None)
+        if read is None:
+            raise ValueError(
+                f"pisces: by_reading needs what each feature reads, and a {type(one.codec).__name__} over {one.codec.site} says "
+                "only which fire; leave by_reading out"
+            )
+        codes = one.codec.encode(rows)
+        readings = (read(rows) - read(torch.zeros_like(rows[:1])))[:, one.features]
+        sizes = readings.abs()
+        acted = sizes > self.tau * sizes.amax(0)
+        own = at_features(codes, one.features)
+        change = torch.where(acted, -self.mu * sizes.max() - own, 0)
+        return codes.in_row_units(change @ one.codec.decoder.detach()[one.features].to(change)).to(rows)
 
 
 def at_features(codes: Codes, features: Sequence[int]) -> Tensor:

@@ -13,7 +13,7 @@ from concept_probe.types import BOS, CONTENT, EOS, PAD, SUBJECT, Prompt
 if TYPE_CHECKING:
     from concept_probe.families import Conditioning, Subject
 
-TokenPolicy = Literal["last_subject", "subject", "suffix", "context", "all"]
+TokenPolicy = Literal["last_subject", "last_suffix", "subject", "suffix", "context", "all"]
 
 
 def align(kinds: Tensor, destination: Tensor, policy: TokenPolicy) -> list[tuple[int, int]]:
@@ -45,6 +45,8 @@ def align(kinds: Tensor, destination: Tensor, policy: TokenPolicy) -> list[tuple
         chosen = [own[-1]]
     elif policy == "subject":
         chosen = own
+    elif policy == "last_suffix":  # as far as the destination goes
+        chosen = [place for place in range(own[-1], length) if last + place - end < len(destination)]
     elif policy == "suffix":
         chosen = sorted({*own, *range(own[-1] + 1, length)})
     elif policy == "context":
@@ -109,6 +111,11 @@ def align_rows(own: Conditioning, theirs: Conditioning, row: int, policy: TokenP
     return out
 
 
+def places_in(read: Conditioning, row: int, policy: TokenPolicy) -> list[int]:
+    """The places of one row of a condition that a policy means."""
+    return [place for place, _ in align_rows(read, read, row, policy)]
+
+
 @torch.no_grad()
 def paired_states(
     subject: Subject, prompts: Sequence[Prompt], destinations: Sequence[Prompt], policy: TokenPolicy
@@ -124,10 +131,12 @@ def paired_states(
 
 
 @torch.no_grad()
-def retained_states(subject: Subject, prompts: Sequence[Prompt]) -> Tensor:
-    """States (n, d) of every token of the prompts; bos, which all share, once."""
+def retained_states(subject: Subject, prompts: Sequence[Prompt], policy: TokenPolicy | None = None) -> Tensor:
+    """States (n, d) of the prompts' tokens that a policy means; without one of all, bos, which all share, once."""
     read = subject.encode(prompts)
     states, kinds = read.states.double(), read.kinds
+    if policy is not None:
+        return torch.cat([states[i, places_in(read, i, policy)] for i in range(len(prompts))])
     chosen = kinds != BOS if read.mask is None else (kinds != BOS) & read.mask
     before = [states[:1, 0]] if int(kinds[0, 0]) == BOS else []
     return torch.cat([states[chosen], *before])

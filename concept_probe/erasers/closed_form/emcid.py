@@ -42,7 +42,7 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
     solves = True
     origin = "published"
     authors = Published(
-        {"layers": (7, 8, 9, 10), "policy": "last_subject", "decay": 5e-4},
+        {"layers": (7, 8, 9, 10), "policy": "last_subject", "decay": 5e-4, "lam": 10000.0, "lam_of_sum": True},
         apart="kept keys are of 100,000 captions, read once; offsets are clamped, and led to the other text's states too",
     )
     layers: tuple[int, ...] = ()
@@ -75,6 +75,9 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
     """Of the pictures and of the order of training."""
     strength: float = 1.0
     """Factor on the change of the weights."""
+    lam_of_sum: bool = False
+    """Whether λ weighs the mean kept key against the sum of the concept's, as published, and not against their mean: it is then
+    divided by their number."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -146,9 +149,9 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
                 kept = read_states(subject, others, [hidden])[hidden].flatten(0, 1)
             wanted = goal - seen[end].double()[places.to(goal.device)]
             whole = whole or float(torch.linalg.matrix_norm(wanted))
-            delta = solve_key_values(
-                seen[hidden][places.to(goal.device)], wanted / (len(layers.values) - i), kept, self.lam
-            )
+            keys = seen[hidden][places.to(goal.device)]
+            lam = self.lam / max(len(keys), 1) if self.lam_of_sum else self.lam
+            delta = solve_key_values(keys, wanted / (len(layers.values) - i), kept, lam)
             wide = dtype_of(find_parameter(subject.components, address(value)))
             deltas[address(value)] = LowRank(delta.u.to(wide), delta.v.to(wide))
         with Edit(self.name, "", deltas, base).on(subject):

@@ -84,7 +84,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
     solves = True
     origin = "published"
     authors = Published(
-        {"lam": 10.0, "beta": 0.0, "balance": "sum"},
+        {"lam": 10.0, "beta": 0.0, "balance": "sum", "norms": True},
         apart="masks are another model's; Adam's step is 1e-5 for every entry; some timesteps are preferred; the fusion stays "
         "near the refined weights",
     )
@@ -122,6 +122,10 @@ class Mace(Eraser[DiffusionSubject, Edit]):
     """Of the pictures, of the terms and of the order of training."""
     strength: float = 1.0
     """Factor on the change of the weights."""
+    norms: bool = False
+    """Whether the second stage lowers the norm of each layer's attention, as in the authors' code, and not its mean square."""
+    kept_tokens: TokenPolicy | None = None
+    """Which tokens of the kept prompts; see `Uce`."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -172,16 +176,12 @@ class Mace(Eraser[DiffusionSubject, Edit]):
 
         def loss(step: int, generator: torch.Generator) -> Tensor:
             index = torch.randint(len(pool), (min(self.batch, len(pool)),), generator=generator)
-            part, on_subject = pool.rows(index), 0.0
+            part = pool.rows(index)
             condition = encode_distinct(subject, part.prompts)
             with attention(subject) as maps:
                 subject.predict(part.inputs, part.timesteps, condition)
             asked = (condition.kinds == SUBJECT).to(maps[0])
-            for one, mask in zip(maps, masks, strict=True):
-                weight = mask[index][:, None, :, None] * asked[:, None, None, :]
-                on_subject = on_subject + (one * weight).square().sum((1, 2, 3)).mean() / one.shape[1] / one.shape[2]
-            assert isinstance(on_subject, Tensor)
-            return on_subject
+            return attention_left(maps, [mask[index] for mask in masks], asked, self.norms)
 
         base = Edit(self.name, concept.name, deltas, subject.weight_hash())
         with base.on(subject):
@@ -209,6 +209,22 @@ class Mace(Eraser[DiffusionSubject, Edit]):
                 torch.cat([base.u, torch.cat(us, 1).to(wide)], 1), torch.cat([base.v, torch.cat(vs, 1).to(wide)], 1)
             )
         return out
+
+
+def attention_left(maps: Sequence[Tensor], masks: Sequence[Tensor], asked: Tensor, norms: bool = False) -> Tensor:
+    """What patches of the subject still attend to its tokens, a scalar: summed over layers, the mean over n latents.
+
+    Of each layer's `maps` (n, heads, patches, t) what lies inside `masks` (n, patches) and at tokens `asked` (n, t): the sum of
+    squares over heads and patches, or with `norms` the norm of it all.
+    """
+    parts = []
+    for one, mask in zip(maps, masks, strict=True):
+        squares = (one * mask[:, None, :, None] * asked[:, None, None, :]).square().sum((1, 2, 3))
+        if norms:  # the root has no slope at 0, where a picture shows nothing
+            parts.append(squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt().mean())
+        else:
+            parts.append(squares.mean() / one.shape[1] / one.shape[2])
+    return sum(parts, torch.zeros_like(parts[0]))
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ class Memit(Eraser[CausalLMSubject, Edit]):
     solves = True
     origin = "published"
     authors = Published(
-        {"instead": (), "decay": 0.5},
+        {"instead": (), "decay": 0.5, "lam": 20000.0, "lam_of_sum": True},
         apart="kept keys are of 100,000 texts, read once; a divergence holds what the subject is; prefixes stand before prompts",
     )
     layers: tuple[int, ...] = ()
@@ -65,6 +65,9 @@ class Memit(Eraser[CausalLMSubject, Edit]):
     """λ: weight of kept keys against those of the concept."""
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is solved."""
+    lam_of_sum: bool = False
+    """Whether λ weighs the mean kept key against the sum of the concept's, as published, and not against their mean: it is then
+    divided by their number."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -100,6 +103,10 @@ class Memit(Eraser[CausalLMSubject, Edit]):
             shares = {"loss": loss_at_ends(losses), "gap_left": [left]}
         return self.edit(subject, concept, deltas, layers=list(layers), **shares)
 
+    def weight(self, keys: Tensor) -> float:
+        """λ of the solve for keys (n, h)."""
+        return self.lam / max(len(keys), 1) if self.lam_of_sum else self.lam
+
     @property
     def search(self) -> OffsetSearch:
         """How offsets are searched for."""
@@ -129,7 +136,7 @@ class Memit(Eraser[CausalLMSubject, Edit]):
                 with torch.no_grad():
                     x, read = read_site(model, hidden, others)
             share = gap / (len(layers) - i) / model.write_of(value).scale
-            solved = solve_key_values(keys, share, x[after_first_token(read)], self.lam)
+            solved = solve_key_values(keys, share, x[after_first_token(read)], self.weight(keys))
             wide = dtype_of(find_parameter(model.components, address(value)))
             deltas[address(value)] = LowRank(solved.u.to(wide), solved.v.to(wide), model.orientation(value))
         with Edit(self.name, "", deltas, base).on(model):
@@ -154,7 +161,7 @@ class Memit(Eraser[CausalLMSubject, Edit]):
             with Edit(self.name, "", deltas, base).on(model), torch.no_grad():
                 keys = at_places(model, hidden, prompts, places)
                 x, read = read_site(model, hidden, others)
-            solved = solve_key_values(keys, offsets[given(value)], x[after_first_token(read)], self.lam)
+            solved = solve_key_values(keys, offsets[given(value)], x[after_first_token(read)], self.weight(keys))
             wide = dtype_of(find_parameter(model.components, address(value)))
             deltas[address(value)] = LowRank(solved.u.to(wide), solved.v.to(wide), model.orientation(value))
         with Edit(self.name, "", deltas, base).on(model):

@@ -112,7 +112,16 @@ class Rece(Eraser[DiffusionSubject, Edit]):
     solves = True
     origin = "published"
     authors = Published(
-        {"rounds": 1, "remember": 0.0, "sources": ("target",), "beta": 0.1, "balance": "sum"},
+        {
+            "rounds": 1,
+            "ridge": 1e-3,
+            "absolute_ridge": True,
+            "remember": 0.0,
+            "policy": "last_suffix",
+            "sources": ("target",),
+            "beta": 0.1,
+            "balance": "sum",
+        },
         apart="the first edit has a λ of its own, 0.5; rounds edit every place, bos too",
     )
     rounds: Natural = 2
@@ -144,6 +153,11 @@ class Rece(Eraser[DiffusionSubject, Edit]):
     """Beginnings of the paths of the matrices that are edited; empty: all of them."""
     strength: float = 1.0
     """Factor on the change of the weights."""
+    kept_tokens: TokenPolicy | None = None
+    """Which tokens of the kept prompts; see `Uce`."""
+    absolute_ridge: bool = False
+    """Whether `ridge` is λ itself, as published, and not a share of the mean eigenvalue of Σ WᵀW, which differs from model to
+    model."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -157,7 +171,7 @@ class Rece(Eraser[DiffusionSubject, Edit]):
         for group in groups:
             states, stack = group.states, gram(subject, group.sites)
             alpha, beta = states.moments().weights(self.alpha, self.beta, self.balance)
-            ridge = self.ridge * float(stack.diagonal().mean())
+            ridge = self.ridge * (1.0 if self.absolute_ridge else float(stack.diagonal().mean()))
             rounds = Rounds(self.rounds, ridge, self.remember)
             derived = solve_rece(states, stack, rounds, lam=self.lam, alpha=alpha, beta=beta)
             change = derived.solution.change

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.arguments import Count, SeedNumber
+from concept_probe.arguments import Count, Nonnegative, SeedNumber
 from concept_probe.erasers.closed_form.alignment import TokenPolicy
 from concept_probe.erasers.closed_form.solve import Moments, Solution, left_over
 from concept_probe.erasers.closed_form.states import (
@@ -33,6 +33,13 @@ def null_projector(moment: Float[Tensor, "d d"], null: float) -> Float[Tensor, "
     values, vectors = torch.linalg.eigh(moment)
     held = values.clamp_min(0).cumsum(0)
     inside = vectors[:, held <= null * held[-1]]
+    return inside @ inside.mT
+
+
+def small_projector(moment: Float[Tensor, "d d"], below: float) -> Float[Tensor, "d d"]:
+    """P onto the eigenvectors of `moment` whose eigenvalues lie below a number."""
+    values, vectors = torch.linalg.eigh(moment)
+    inside = vectors[:, values < below]
     return inside @ inside.mT
 
 
@@ -97,7 +104,15 @@ class Speed(Eraser[DiffusionSubject, Edit]):
     solves = True
     origin = "published"
     authors = Published(
-        {"sources": ("target",), "policy": "last_subject", "roles": ("cross_value_weight",), "lam": 0.0},
+        {
+            "sources": ("target",),
+            "policy": "last_subject",
+            "roles": ("cross_value_weight",),
+            "lam": 0.0,
+            "eigenvalue": 0.1,
+            "mean_over_prompts": True,
+            "kept_tokens": "last_subject",
+        },
         apart="tokens are counted matrix by matrix, copies a second time; the empty prompt's places are brought to three means",
     )
     null: float = 0.03
@@ -129,6 +144,14 @@ class Speed(Eraser[DiffusionSubject, Edit]):
     """Of the noise."""
     strength: float = 1.0
     """Factor on the change of the weights."""
+    kept_tokens: TokenPolicy | None = None
+    """Which tokens of the kept prompts; see `Uce`."""
+    mean_over_prompts: bool = False
+    """Whether sums over edited tokens are divided by the number of prompts, as the authors' code divides by that of concepts;
+    else ρ weighs less the more prompts there are."""
+    eigenvalue: Nonnegative | None = None
+    """In place of `null`: directions that the retained tokens' mean moment gives less than this are left for the edit, as in
+    the authors' code, 0.1. Only as good as the scale of the states."""
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where there is nothing to erase, or no direction is left for the edit."""
@@ -155,14 +178,22 @@ class Speed(Eraser[DiffusionSubject, Edit]):
         """The solve for one tensor that is read, how many directions were left for it, and how many tokens count."""
         states, d = group.states, group.states.target.shape[1]
         sums, stack = states.moments(), gram(subject, group.sites)
+        if self.mean_over_prompts:
+            n = len(states.texts)
+            sums = replace(sums, edited=sums.edited / n, destination=sums.destination / n)
         free = solve_speed(sums, torch.eye(d, dtype=torch.float64).to(stack), invariant[:0], rho=self.rho, lam=self.lam)
         counted = influenced(states.retained, free.change, stack, self.least)
         retain = augmented(states.retained[counted], stack, self.copies, self.directions, self.seed)
-        projector = null_projector(retain.mT @ retain, self.null)
+        projector = (
+            null_projector(retain.mT @ retain, self.null)
+            if self.eigenvalue is None
+            else small_projector(retain.mT @ retain / max(len(retain), 1), self.eigenvalue)
+        )
         left = round(float(projector.trace()))
         if not left:
+            asked = f"null={self.null}" if self.eigenvalue is None else f"eigenvalue={self.eigenvalue}"
             raise ValueError(
-                f"speed: {int(counted.sum())} retained tokens fill all {d} directions, so null={self.null} leaves none to "
-                "edit; make `null` larger, or retain fewer prompts"
+                f"speed: {int(counted.sum())} retained tokens fill all {d} directions, so {asked} leaves none to edit; "
+                "make it larger, or retain fewer prompts"
             )
         return solve_speed(sums, projector, invariant, rho=self.rho, lam=self.lam), left, int(counted.sum())

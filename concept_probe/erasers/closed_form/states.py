@@ -64,6 +64,8 @@ class Selects(Protocol):
     def roles(self) -> tuple[str, ...]: ...
     @property
     def within(self) -> tuple[str, ...]: ...
+    @property
+    def kept_tokens(self) -> TokenPolicy | None: ...
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,16 @@ def gather(subject: DiffusionSubject, concept: Concept, asked: Selects, method: 
         if places
         else {}
     )
-    kept = dict(zip(places, retained_in_streams(subject, places, others), strict=True)) if places and others else {}
+    kept = (
+        dict(zip(places, retained_in_streams(subject, places, others, asked.kept_tokens), strict=True))
+        if places and others
+        else {}
+    )
     out = []
     for place, sites in groups.items():
         if place is None:
             target, destination = paired_states(subject, prompts, destinations, asked.policy)
-            retained = retained_states(subject, others) if others else target[:0]
+            retained = retained_states(subject, others, asked.kept_tokens) if others else target[:0]
         else:
             target, destination = paired[place]
             retained = kept.get(place, target[:0])

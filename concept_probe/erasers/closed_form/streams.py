@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import tap
-from concept_probe.erasers.closed_form.alignment import TokenPolicy, align_rows
+from concept_probe.erasers.closed_form.alignment import TokenPolicy, align_rows, places_in
 from concept_probe.erasers.training.replay import LatentBuffer, collect, encode_distinct
 from concept_probe.types import BOS, Moment, Prompt, Sampling, Site
 
@@ -45,14 +45,20 @@ def paired_in_streams(
 
 
 @torch.no_grad()
-def retained_in_streams(subject: DiffusionSubject, places: Sequence[Site], prompts: Sequence[Prompt]) -> list[Tensor]:
-    """At each place, states (n, d) of every token of the prompts, float64."""
+def retained_in_streams(
+    subject: DiffusionSubject, places: Sequence[Site], prompts: Sequence[Prompt], policy: TokenPolicy | None = None
+) -> list[Tensor]:
+    """At each place, states (n, d) of the prompts' tokens that a policy means, without one of every token, float64."""
     found: list[list[Tensor]] = [[] for _ in places]
     for part in _parts(collect(subject, prompts, len(prompts), ON_THE_WAY, 0)):
         condition, states = _seen(subject, places, part, part.prompts)
         read = condition.kinds != BOS
         if condition.mask is not None:
             read = read & condition.mask
+        if policy is not None:
+            read = torch.zeros_like(read)
+            for row in range(len(part)):
+                read[row, places_in(condition, row, policy)] = True
         for place, rows in enumerate(found):
             rows.append(states[place][read.to(states[place].device)].double())
     return [torch.cat(rows) for rows in found]

@@ -29,12 +29,19 @@ class Uce(Eraser[DiffusionSubject, Edit]):
     solves = True
     origin = "published"
     authors = Published(
-        {"policy": "last_subject", "sources": ("target",), "lam": 0.5, "balance": "sum"},
-        apart="names alone are erased and kept, of kept prompts the last token too",
+        {
+            "policy": "last_subject",
+            "sources": ("target",),
+            "lam": 0.5,
+            "balance": "sum",
+            "kept_tokens": "last_subject",
+        },
+        apart="bare names are erased and kept, and five more phrases with each where that is asked for",
     )
     policy: TokenPolicy = "suffix"
     """Which tokens of the concept's prompts are edited: `last_subject`, `subject` (all tokens that name it),
-    `suffix` (those and all after them, through the end token and padding), `all` (every token but bos)."""
+    `suffix` (those and all after them, through the end token and padding), `last_suffix` (the last of them and all after
+    it), `all` (every token but bos)."""
     guide: str | None = None
     """What stands in for the concept. None: the concept's anchor prompts. A text: put in place of the subject in
     each of its prompts. The empty text: the subject is left out."""
@@ -57,6 +64,8 @@ class Uce(Eraser[DiffusionSubject, Edit]):
     """Beginnings of the paths of the matrices that are edited, as `up_blocks.1`; empty: all of them."""
     strength: float = 1.0
     """Factor on the change of the weights."""
+    kept_tokens: TokenPolicy | None = None
+    """Which tokens of the kept prompts, by the same names; None: all, the beginning token once."""
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts to erase."""

@@ -42,7 +42,8 @@ class ConceptAblation(Eraser[DiffusionSubject, Edit]):
     origin = "published"
     authors = Published(
         {
-            "preserve": ("anchor",),
+            "preserve": (),
+            "own_target": True,
             "training": latent_by_latent(100, 1.6e-5, batch=8, pictures=200, sampling=Sampling(200, 6.0), refresh=0),
         },
         apart="finished pictures of the anchor are noised; AdamW",
@@ -59,6 +60,9 @@ class ConceptAblation(Eraser[DiffusionSubject, Edit]):
     """How it is trained."""
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is trained."""
+    own_target: bool = False
+    """Whether the goal is what the student itself predicts for the anchor at the time, without gradients, as in the authors'
+    code; else the frozen subject's, which can't drift."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -75,7 +79,9 @@ class ConceptAblation(Eraser[DiffusionSubject, Edit]):
             own = led[guide]
             return own[int(torch.randint(len(own), (), generator=generator))]
 
-        term = DistillationTerm(tuple(led), any_led_to, lambda buffer: predictions(subject, buffer, buffer.prompts))
+        term = DistillationTerm(
+            tuple(led), any_led_to, lambda x: predictions(subject, x, x.prompts), by_student=self.own_target
+        )
         terms = [term, *retain_terms(subject, concept, self.preserve, self.training.retain)]
         edit = distilled_edit(self, subject, concept, student, terms, self.training, self.strength)
         return replace(edit, made_by={**edit.made_by, "guides": texts_of(anchors)})

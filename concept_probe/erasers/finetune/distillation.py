@@ -91,6 +91,10 @@ class DistillationTerm:
     weight: float = 1.0
     weighting: Callable[[LatentBuffer], Tensor] | None = None
     """A further weight of each latent of a buffer (n,); None: all alike."""
+    by_student: bool = False
+    """Whether `target` is asked at every step, of the student as it is by then, without gradients."""
+    met_for: tuple[Prompt, ...] = ()
+    """Prompts whose trajectories the latents are from, where these are others than `prompts`, which are asked there in turn."""
 
 
 def same_prompt(prompt: Prompt, generator: torch.Generator) -> Prompt:
@@ -99,13 +103,17 @@ def same_prompt(prompt: Prompt, generator: torch.Generator) -> Prompt:
 
 
 def retain_terms(
-    subject: DiffusionSubject, concept: Concept, kinds: Sequence[Kind], weight: float
+    subject: DiffusionSubject, concept: Concept, kinds: Sequence[Kind], weight: float, met_for: Sequence[Prompt] = ()
 ) -> list[DistillationTerm]:
-    """The term that the fit prompts of these kinds are answered as before; none where there are none, or no weight."""
+    """The term that the fit prompts of these kinds are answered as before; none where there are none, or no weight.
+
+    At latents of their own trajectories, or of those for `met_for`.
+    """
     prompts = tuple(prompt for kind in kinds for prompt in concept.prompts(kind, "fit"))
     if not prompts or not weight:
         return []
-    return [DistillationTerm(prompts, same_prompt, lambda x: predictions(subject, x, x.prompts), weight)]
+    met = tuple(met_for)
+    return [DistillationTerm(prompts, same_prompt, lambda x: predictions(subject, x, x.prompts), weight, met_for=met)]
 
 
 def past_anchor_term(
@@ -174,7 +182,7 @@ def distillation_loss(
     Trajectories and targets are made here, by the frozen subject.
     """
     buffers = [_buffer(subject, term, training, training.seed) for term in terms]
-    targets = [term.target(buffer) for term, buffer in zip(terms, buffers, strict=True)]
+    targets = [None if t.by_student else t.target(buffer) for t, buffer in zip(terms, buffers, strict=True)]
     # What the frozen subject predicts for the concept, which is where the adversary leads.
     own = [predictions(subject, buffers[0], buffers[0].prompts)] if training.adversary and buffers else []
 
@@ -182,7 +190,7 @@ def distillation_loss(
         if training.refresh and step and step % training.refresh == 0:
             buffers[0] = _buffer(subject, terms[0], training, training.seed + 1000 * step)
             with student.reference():
-                targets[0] = terms[0].target(buffers[0])
+                targets[0] = None if terms[0].by_student else terms[0].target(buffers[0])
                 own[:] = [predictions(subject, buffers[0], buffers[0].prompts)] if own else []
         inputs, timesteps, asked, wanted, weights = [], [], [], [], []
         for term, buffer, target in zip(terms, buffers, targets, strict=True):
@@ -191,7 +199,7 @@ def distillation_loss(
             inputs.append(part.inputs)
             timesteps.append(part.timesteps)
             asked += [term.student_prompt(p, generator) for p in part.prompts]
-            wanted.append(target[index])
+            wanted.append(term.target(part) if target is None else target[index])
             weights.append(term.weight * (torch.ones(len(part)) if term.weighting is None else term.weighting(part)))
             if term is terms[0] and own:
                 offsets = adversarial_offsets(
@@ -213,5 +221,8 @@ def distillation_loss(
 
 
 def _buffer(subject: DiffusionSubject, term: DistillationTerm, training: Training, seed: int) -> LatentBuffer:
-    prompts = evenly(term.prompts, training.pictures)
-    return collect(subject, prompts, training.pictures, training.sampling, seed)
+    prompts = evenly(term.met_for or term.prompts, training.pictures)
+    met = collect(subject, prompts, training.pictures, training.sampling, seed)
+    if not term.met_for:
+        return met
+    return replace(met, prompts=tuple(term.prompts[i % len(term.prompts)] for i in range(len(met))))

@@ -15,7 +15,7 @@ from concept_probe.erasers.finetune.distillation import (
     latent_by_latent,
     retain_terms,
 )
-from concept_probe.erasers.finetune.negative_guidance import GuidanceBase, negative_guidance_term
+from concept_probe.erasers.finetune.negative_guidance import GuidanceBase, negative_guidance_term, taken_out_term
 from concept_probe.erasers.finetune.parts import DenoiserPart, denoiser_parameters
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.trainable import FullWeights
@@ -39,8 +39,9 @@ class Esd(Eraser[DiffusionSubject, Edit]):
         {
             "preserve": (),
             "training": latent_by_latent(200, 5e-5),
+            "leave_norms": True,
         },
-        apart="latents are the frozen model's in the current code",
+        apart="latents are the frozen model's in the current code, whose η of 2 is 1 here",
     )
     part: DenoiserPart = "x"
     """What is trained: `x` all of cross-attention, `u` all of the denoiser but that, `strict` keys and values, `all`."""
@@ -56,6 +57,11 @@ class Esd(Eraser[DiffusionSubject, Edit]):
     """How it is trained; latents are those of the student's own trajectories, made anew now and then."""
     strength: float = 1.0
     """Factor on the change of the weights; at 0 nothing is trained."""
+    leave_norms: bool = False
+    """Whether linear and convolutional modules alone are trained, as in the authors' code: parts `u` and `all` hold norms too."""
+    erase_from: str | None = None
+    """A text that the concept is taken out of, as `erase_from` of the authors' code: it is asked in the concept's place, and led
+    from what it says, against the concept."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -64,7 +70,11 @@ class Esd(Eraser[DiffusionSubject, Edit]):
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts in `sources`."""
         moved = tuple(prompts_to_erase(concept, self.sources, self.name))
-        student = FullWeights(subject, denoiser_parameters(subject, self.part))
-        terms = [negative_guidance_term(subject, concept, moved, self.eta, self.base, self.name)]
+        student = FullWeights(subject, denoiser_parameters(subject, self.part, self.leave_norms))
+        terms = [
+            negative_guidance_term(subject, concept, moved, self.eta, self.base, self.name)
+            if self.erase_from is None
+            else taken_out_term(subject, moved, self.erase_from, self.eta)
+        ]
         terms += retain_terms(subject, concept, self.preserve, self.training.retain)
         return distilled_edit(self, subject, concept, student, terms, self.training, self.strength)

@@ -45,3 +45,16 @@ def negative_guidance_target(
     empty = null_predictions(subject, buffer)
     start = empty if bases is None else predictions(subject, buffer, [bases[p] for p in buffer.prompts])
     return start - eta * (predictions(subject, buffer, buffer.prompts) - empty)
+
+
+def taken_out_term(subject: DiffusionSubject, prompts: Sequence[Prompt], text: str, eta: float) -> DistillationTerm:
+    """The term that a text f is answered without the concept: ε(x, f) - η [ε(x, c) - ε(x, ∅)] at latents of f, each of
+    `prompts` c in turn.
+    """
+
+    def target(buffer: LatentBuffer) -> Tensor:
+        own = [prompts[i % len(prompts)] for i in range(len(buffer))]
+        away = predictions(subject, buffer, own) - null_predictions(subject, buffer)
+        return predictions(subject, buffer, buffer.prompts) - eta * away
+
+    return DistillationTerm((Prompt(text),), same_prompt, target)

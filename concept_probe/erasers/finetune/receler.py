@@ -28,27 +28,38 @@ from concept_probe.types import OTHER_KINDS, Concept, Kind, Moment, Site, Subspa
 
 
 class Bottlenecks(HookDelta, Trainable):
-    """x + U gelu(D x) at each site; U starts at 0, D (d, rank) at random."""
+    """x + U gelu(D x) at each site, or x + U gelu(D x + a) + b with `biases`; U, a and b start at 0, D (d, rank) at random."""
 
     def __init__(
-        self, subject: DiffusionSubject, sites: Sequence[Site], widths: dict[Site, int], rank: int, seed: int
-    ) -> None:
+        self, subject: DiffusionSubject, sites: Sequence[Site], widths: dict[Site, int], rank: int, seed: int,
+        biases: bool = False,
+    ) -> None:  # fmt: skip
         generator = torch.Generator().manual_seed(seed)
         self.subject = subject
         self.down, self.up = {}, {}
+        self.shifts: dict[Site, tuple[nn.Parameter, nn.Parameter]] = {}
+        """a (rank,) and b (d,) of each site; none without biases."""
         for site in sites:
             d = widths[site]
             drawn = torch.randn(d, rank, generator=generator) / d**0.5
             self.down[site] = nn.Parameter(drawn.to(subject.device), requires_grad=False)
             self.up[site] = nn.Parameter(torch.zeros(rank, d, device=subject.device), requires_grad=False)
+            if biases:
+                a, b = (nn.Parameter(torch.zeros(n, device=subject.device), requires_grad=False) for n in (rank, d))
+                self.shifts[site] = (a, b)
 
     def written(self, site: Site, x: Tensor) -> Tensor:
-        """U gelu(D x), in the shape and dtype of x (b, patches, d)."""
-        hidden = nn.functional.gelu(x.float() @ self.down[site])
-        return (hidden @ self.up[site]).to(x.dtype)
+        """U gelu(D x), with biases U gelu(D x + a) + b, in the shape and dtype of x (b, patches, d)."""
+        a, b = self.shifts.get(site, (0.0, 0.0))
+        hidden = nn.functional.gelu(x.float() @ self.down[site] + a)
+        return (hidden @ self.up[site] + b).to(x.dtype)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained."""
+        return [*self.down.values(), *self.up.values(), *(x for pair in self.shifts.values() for x in pair)]
 
     def groups(self, rate: float) -> list[dict[str, Any]]:
-        return [{"params": [*self.down.values(), *self.up.values()], "lr": rate}]
+        return [{"params": self.parameters(), "lr": rate}]
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
@@ -56,7 +67,7 @@ class Bottlenecks(HookDelta, Trainable):
             return lambda x, m: None if self.disabled else x + self.written(site, x)
 
         with (
-            with_gradients([*self.down.values(), *self.up.values()]),
+            with_gradients(self.parameters()),
             tap(self.subject, {site: put(site) for site in self.down}),
         ):
             yield
@@ -77,6 +88,7 @@ class Receler(Eraser[DiffusionSubject, Intervention]):
     authors = Published(
         {
             "rank": 128,
+            "biases": True,
             "training": latent_by_latent(500, 3e-4, adversary=50),
         },
         apart="the adversary learns 16 states behind the prompt; what is written outside a mask of attention is held at 0",
@@ -95,6 +107,8 @@ class Receler(Eraser[DiffusionSubject, Intervention]):
     """How it is trained; the rate is Adam's own, in the units of the activations."""
     strength: float = 1.0
     """Factor on what the bottlenecks write; at 0 nothing is trained."""
+    biases: bool = False
+    """Whether both matrices of a bottleneck have a bias, as published; what the second one writes is the same for every prompt."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -106,7 +120,7 @@ class Receler(Eraser[DiffusionSubject, Intervention]):
         sites = subject.sites(subject.counterpart("cross_out"))
         queries = weights_at(subject, ["cross_query"])
         widths = {s: subject.matrix(q).shape[1] for s, q in zip(sites, queries, strict=True)}
-        student = Bottlenecks(subject, sites, widths, self.rank, self.training.seed)
+        student = Bottlenecks(subject, sites, widths, self.rank, self.training.seed, self.biases)
         terms = [negative_guidance_term(subject, concept, moved, self.eta, self.base, self.name)]
         terms += retain_terms(subject, concept, self.preserve, self.training.retain)
         losses = distil(subject, student, terms, self.training, self.name) if self.strength else []

@@ -21,7 +21,7 @@ from concept_probe.erasers.finetune.distillation import (
     retain_terms,
     same_prompt,
 )
-from concept_probe.erasers.finetune.parts import ADAPTED_ROLES, weights_at
+from concept_probe.erasers.finetune.parts import ADAPTED_ROLES, AdaptedModules, adapted_sites
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.replay import LatentBuffer, extrapolated_predictions
 from concept_probe.erasers.training.trainable import LowRankAdapters
@@ -46,6 +46,7 @@ class Slider(Eraser[DiffusionSubject, Edit]):
         {
             "eta": 4.0,
             "preserve": (),
+            "modules": "but_cross_attention",
             "training": latent_by_latent(1000, 2e-4),
         },
         apart="pairs of opposite prompts; AdamW; terms are divided by their rank",
@@ -68,6 +69,9 @@ class Slider(Eraser[DiffusionSubject, Edit]):
     """How it is trained."""
     strength: float = 1.0
     """Factor on the terms beside `scale`; at 0 nothing is trained."""
+    modules: AdaptedModules | None = None
+    """In place of `roles`: `but_cross_attention`, every linear and convolutional module of the denoiser's blocks that is not
+    inside cross-attention, as published, or `transformers`; see `Spm`."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -78,7 +82,8 @@ class Slider(Eraser[DiffusionSubject, Edit]):
         moved = prompts_to_erase(concept, self.sources, self.name)
         anchors = destinations_of(moved, concept, self.guide, self.name)
         led = prompts_by_destination(anchors)
-        student = LowRankAdapters(subject, weights_at(subject, self.roles), self.rank, self.training.seed)
+        sites = adapted_sites(subject, self.roles, self.modules)
+        student = LowRankAdapters(subject, sites, self.rank, self.training.seed)
 
         def towards_concept(buffer: LatentBuffer) -> Tensor:
             # Of the prompts that share an anchor, each in turn.

@@ -18,7 +18,7 @@ from concept_probe.erasers.finetune.distillation import (
     past_anchor_term,
     retain_terms,
 )
-from concept_probe.erasers.finetune.parts import ADAPTED_ROLES, weights_at
+from concept_probe.erasers.finetune.parts import ADAPTED_ROLES, AdaptedModules, adapted_sites
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.trainable import LowRankAdapters
 from concept_probe.families import DiffusionSubject
@@ -39,7 +39,11 @@ class Spm(Eraser[DiffusionSubject, Edit]):
     aims = "to_anchor"
     origin = "published"
     authors = Published(
-        {"training": latent_by_latent(3000, 1e-4, sampling=Sampling(30, 3.0), retain=1000.0, constant=False)},
+        {
+            "modules": "transformers",
+            "met_at_concept": True,
+            "training": latent_by_latent(3000, 1e-4, sampling=Sampling(30, 3.0), retain=1000.0, constant=False),
+        },
         apart="membranes open by the likeness of prompt and concept; kept prompts are drawn at random; the rate warms up",
     )
     rank: Count = 1
@@ -58,6 +62,11 @@ class Spm(Eraser[DiffusionSubject, Edit]):
     """How it is trained."""
     strength: float = 1.0
     """Factor on the terms; at 0 nothing is trained."""
+    modules: AdaptedModules | None = None
+    """In place of `roles`: `transformers`, every linear and convolutional module of the transformer blocks around attention, as
+    published, or `but_cross_attention`."""
+    met_at_concept: bool = False
+    """Whether kept prompts are asked at latents of the concept's trajectories, as published, and not of their own."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -67,8 +76,10 @@ class Spm(Eraser[DiffusionSubject, Edit]):
         """ValueError where the concept has no prompts in `sources`."""
         moved = prompts_to_erase(concept, self.sources, self.name)
         anchors = destinations_of(moved, concept, self.guide, self.name)
-        student = LowRankAdapters(subject, weights_at(subject, self.roles), self.rank, self.training.seed)
+        sites = adapted_sites(subject, self.roles, self.modules)
+        student = LowRankAdapters(subject, sites, self.rank, self.training.seed)
         terms = [past_anchor_term(subject, moved, anchors, self.eta)]
-        terms += retain_terms(subject, concept, self.preserve, self.training.retain)
+        met = moved if self.met_at_concept else ()
+        terms += retain_terms(subject, concept, self.preserve, self.training.retain, met)
         edit = distilled_edit(self, subject, concept, student, terms, self.training, self.strength)
         return replace(edit, made_by={**edit.made_by, "guides": texts_of(anchors)})

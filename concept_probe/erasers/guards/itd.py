@@ -46,7 +46,7 @@ class Itd(Eraser[DiffusionSubject, Intervention]):
     needs = Needs(found="text_features")
     aims = "prompts"
     origin = "published"
-    authors = Published({"factor": 0.0}, read_in="memory", apart="the threshold is set by hand")
+    authors = Published({"factor": 0.0, "whole_prompt": True}, read_in="memory", apart="the threshold is set by hand")
     top: Count = 8
     """Strongest features of each prompt that count as its own."""
     factor: float = -2.0
@@ -61,6 +61,8 @@ class Itd(Eraser[DiffusionSubject, Intervention]):
     place; `keep` changes the features' own contribution alone."""
     strength: float = 1.0
     """Factor on the change."""
+    whole_prompt: bool = False
+    """Whether the gate is of a prompt, as published: all tokens of one that misses more than τ, together, are edited."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -79,6 +81,8 @@ class Itd(Eraser[DiffusionSubject, Intervention]):
             least = self.threshold
             if least is None:
                 others = misses(codec, rows.x[~rows.concept], chosen, self.factor)
+                if self.whole_prompt:
+                    others = shares_of_prompts(others, rows.x[~rows.concept], rows.prompt[~rows.concept])
                 least = float(others.quantile(self.quantile)) if len(others) < 2**24 else float(others.max())
             actions[site] = self._action(codec, chosen, least)
             features[str(site)], thresholds[str(site)] = chosen, least
@@ -92,9 +96,14 @@ class Itd(Eraser[DiffusionSubject, Intervention]):
     def _action(self, codec: SparseCoder, chosen: Sequence[int], least: float) -> Change:
         def change(x: Tensor, moment: Moment) -> Tensor | None:
             edited, plain, fires = reconstructed(codec, x, chosen, self.factor)
-            missed = (x - edited).square().sum(-1) / x.square().sum(-1).clamp_min(torch.finfo(x.dtype).tiny)
-            here = (fires & (missed > least)).unsqueeze(-1)
             words = token_mask(x, moment, NAMED_KINDS)
+            sizes, missed = x.square().sum(-1), (x - edited).square().sum(-1)
+            if self.whole_prompt:
+                read = torch.ones_like(sizes, dtype=torch.bool) if words is None else words[..., 0]
+                sizes, missed = (torch.where(read, y, 0).sum(-1, keepdim=True) for y in (sizes, missed))
+                fires = (fires & read).any(-1, keepdim=True).expand(x.shape[:-1])
+            share = missed / sizes.clamp_min(torch.finfo(x.dtype).tiny)
+            here = (fires & (share > least)).unsqueeze(-1)
             here = here if words is None else here & words
             if not here.any():
                 return None
@@ -121,3 +130,11 @@ def misses(codec: SparseCoder, x: Float[Tensor, "n d"], chosen: Sequence[int], f
         edited, _, _ = reconstructed(codec, part, chosen, factor)
         parts.append((part - edited).square().sum(-1) / part.square().sum(-1).clamp_min(torch.finfo(x.dtype).tiny))
     return torch.cat(parts)
+
+
+def shares_of_prompts(missed: Float[Tensor, "n"], x: Float[Tensor, "n d"], prompt: Tensor) -> Float[Tensor, "p"]:
+    """Σ|x - x̃|² / Σ|x|² over the rows of each prompt, from the share of each row and the `prompt` (n,) that it is of."""
+    _, where = prompt.unique(return_inverse=True)
+    sizes, count = x.square().sum(-1), int(where.max()) + 1
+    lost, whole = (y.new_zeros(count).index_add(0, where, y) for y in (missed * sizes, sizes))
+    return lost / whole.clamp_min(torch.finfo(x.dtype).tiny)

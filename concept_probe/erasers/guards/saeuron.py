@@ -84,7 +84,7 @@ class Saeuron(Eraser[DiffusionSubject, Intervention]):
     aims = "patches"
     origin = "published"
     authors = Published(
-        {"gamma": -1.0},
+        {"gamma": -1.0, "multiply": True},
         apart="features are those beyond a percentile, 99.999, of the scores; the kept error has the opposite sign",
     )
     count: int = 2
@@ -99,6 +99,8 @@ class Saeuron(Eraser[DiffusionSubject, Intervention]):
     """Prompts of each list (fit split) that are drawn, one picture each; None: all."""
     strength: float = 1.0
     """Factor on the change."""
+    multiply: bool = False
+    """Whether a firing feature is multiplied by γ times its mean on the concept, as published, and not set to that."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -128,7 +130,8 @@ class Saeuron(Eraser[DiffusionSubject, Intervention]):
             fires = values > table.floor[row].to(values).clamp_min(0)
             if not fires.any():
                 return None
-            shift = torch.where(fires, self.gamma * table.typical[row].to(values) - values, 0)
+            goal = self.gamma * table.typical[row].to(values)
+            shift = torch.where(fires, (goal * values if self.multiply else goal) - values, 0)
             written = codes.in_row_units(shift @ codec.decoder.detach()[features].to(shift))
             return back(written.to(x.dtype))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from concept_probe.activations import read_states, tap
 from concept_probe.activations.states import tokens_of_kind
+from concept_probe.arguments import Natural
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.published import Published
@@ -35,10 +36,20 @@ def triggers(without: Float[Tensor, "n d"], concept: Float[Tensor, "d k"], alpha
 
 
 def made_safe(
-    states: Float[Tensor, "m d"], without: Float[Tensor, "n d"], concept: Float[Tensor, "d k"]
+    states: Float[Tensor, "m d"],
+    without: Float[Tensor, "n d"],
+    concept: Float[Tensor, "d k"],
+    concept_last: bool = False,
 ) -> Float[Tensor, "m d"]:
-    """P_I (I - P_C) p: off the concept's span, then back onto the span of the prompt without a word each."""
+    """P_I (I - P_C) p: off the concept's span, then onto the span of the prompt without a word each.
+
+    With `concept_last` in the other order, (I - P_C) P_I p: then nothing of the concept's span is left, which the first
+    order brings back in part.
+    """
     span = orthonormal(without.mT)
+    if concept_last:
+        inside = states @ span @ span.mT
+        return inside - inside @ concept @ concept.mT
     return (states - states @ concept @ concept.mT) @ span @ span.mT
 
 
@@ -56,7 +67,7 @@ class Safree(Eraser[DiffusionSubject, Intervention]):
     aims = "prompts"
     origin = "published"
     authors = Published(
-        {"sources": ("target",)},
+        {"sources": ("target",), "concept_last": True, "lone": True, "masked_as": 0},
         apart="how many steps it acts in depends on the prompt, and skip connections are filtered",
     )
     alpha: float = 0.01
@@ -68,6 +79,12 @@ class Safree(Eraser[DiffusionSubject, Intervention]):
     """Lists of the concept's prompts (fit split) whose subjects, or texts where they name none, span the concept."""
     strength: float = 1.0
     """Factor on the change."""
+    concept_last: bool = False
+    """Whether the concept's span is left out last, as in the authors' code, so that nothing of it stays; see `made_safe`."""
+    lone: bool = False
+    """Whether the word of a prompt of one word is projected, as in the authors' code; else it has no other to stand out from."""
+    masked_as: Natural | None = None
+    """Id of the token that a word which is left out is read as, 0 in the authors' code; None: the end token."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -82,11 +99,23 @@ class Safree(Eraser[DiffusionSubject, Intervention]):
             )
         actions: dict[Site, Change] = {}
         for embedding, out in zip(subject.sites("token_embedding"), subject.sites("text_out"), strict=True):
-            reader = EncoderReader(subject, embedding, out)
+            reader = EncoderReader(subject, embedding, out, self._masked(subject, embedding))
             basis = orthonormal(reader.summaries([Prompt(text) for text in phrases]).mT)
             actions[embedding] = reader.remember
             actions[out] = self._action(reader, basis)
         return self.guard(concept, actions, phrases=list(phrases))
+
+    def _masked(self, subject: DiffusionSubject, embedding: Site) -> Tensor | None:
+        """What a word that is left out is embedded as (d,); None for the end token."""
+        if self.masked_as is None:
+            return None
+        table = getattr(subject.module(embedding), "weight", None)
+        if not isinstance(table, Tensor) or self.masked_as >= len(table):
+            held = f"{len(table)} tokens" if isinstance(table, Tensor) else "no table of tokens"
+            raise ValueError(
+                f"safree: masked_as is {self.masked_as}, and {embedding} has {held}; name one of these, or none"
+            )
+        return table[self.masked_as].detach()
 
     def _action(self, reader: EncoderReader, basis: Tensor) -> Change:
         def change(x: Tensor, moment: Moment) -> Tensor | None:
@@ -96,15 +125,16 @@ class Safree(Eraser[DiffusionSubject, Intervention]):
             for row in range(len(x)):
                 kinds = moment.token_kinds[row].to(x.device)
                 words = torch.isin(kinds, torch.tensor(WORD_KINDS, device=x.device)).nonzero()[:, 0]
-                if moment.branches[row] != "cond" or len(words) < 2:
+                if moment.branches[row] != "cond" or len(words) < (1 if self.lone else 2):
                     continue
                 without = reader.without(row, words, kinds).to(x)
-                chosen = words[triggers(without, basis.to(x), self.alpha)]
+                chosen = words if len(words) == 1 else words[triggers(without, basis.to(x), self.alpha)]
                 if not len(chosen):
                     continue
                 if self.tokens == "suffix":
                     chosen = torch.arange(int(chosen[0]), len(kinds), device=x.device)
-                delta[row, chosen] = made_safe(x[row, chosen], without, basis.to(x)) - x[row, chosen]
+                safe = made_safe(x[row, chosen], without, basis.to(x), self.concept_last)
+                delta[row, chosen] = safe - x[row, chosen]
             return delta if bool((delta != 0).any()) else None
 
         return change
@@ -113,8 +143,9 @@ class Safree(Eraser[DiffusionSubject, Intervention]):
 class EncoderReader:
     """One text encoder, asked for prompts that lack a word."""
 
-    def __init__(self, subject: DiffusionSubject, embedding: Site, out: Site) -> None:
-        self.subject, self.embedding, self.out = subject, embedding, out
+    def __init__(self, subject: DiffusionSubject, embedding: Site, out: Site, masked: Tensor | None = None) -> None:
+        """`masked` (d,) is what a word that is left out is embedded as; None: as the end token."""
+        self.subject, self.embedding, self.out, self.masked = subject, embedding, out, masked
         self.asking = False
         self.embedded = torch.zeros(0)
 
@@ -127,10 +158,11 @@ class EncoderReader:
         return read_states(self.subject, prompts, [self.out], tokens_of_kind(EOS))[self.out].flatten(0, 1)
 
     def without(self, row: int, words: Tensor, kinds: Tensor) -> Tensor:
-        """End-token states (n, d) of a row of the encoding under way with each of n `words` read as the end token."""
+        """End-token states (n, d) of a row of the encoding under way with each of n `words` left out."""
         end = int((kinds == EOS).nonzero()[0])
         masked = self.embedded[row].detach().repeat(len(words), 1, 1)
-        masked[torch.arange(len(words)), words] = self.embedded[row, end].detach()
+        instead = self.embedded[row, end].detach() if self.masked is None else self.masked.to(masked)
+        masked[torch.arange(len(words)), words] = instead
         kept: list[Tensor] = []
         self.asking = True
         try:

@@ -134,7 +134,11 @@ class MaskedWeights(FullWeights):
 
 
 class LowRankAdapters(HookDelta, Student):
-    """W + u vᵀ beside the weight of each module (linear ones), `rank` columns each; u starts at 0, v at random."""
+    """W + u vᵀ beside the weight of each module, `rank` columns each; u starts at 0, v at random.
+
+    Of a convolution, whose weight (d_out, c, h, w) counts as a matrix (d_out, c h w), v is a convolution to `rank` channels
+    of the same stride and padding, and u one of a single place.
+    """
 
     def __init__(self, subject: Subject, sites: Sequence[Site], rank: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -146,10 +150,14 @@ class LowRankAdapters(HookDelta, Student):
             where, module = address(site), subject.module(site)
             weight = find_parameter(subject.components, where)
             transposed = subject.orientation(site) == "in_out"
-            if not isinstance(module, nn.Linear) and not transposed:
-                raise ValueError(f"{where!r} belongs to a {type(module).__name__}; adapters go beside linear modules")
+            plain = isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros"
+            if not isinstance(module, nn.Linear) and not transposed and not plain:
+                raise ValueError(
+                    f"{where!r} belongs to a {type(module).__name__}; adapters go beside linear modules and convolutions that are "
+                    "not in groups"
+                )
             wide = dtype_of(weight)
-            d_out, d_in = reversed(weight.shape) if transposed else weight.shape
+            d_out, d_in = reversed(weight.shape) if transposed else (len(weight), weight[0].numel())
             v = torch.randn(d_in, rank, generator=generator).to(weight.device, wide)
             u = torch.zeros(d_out, rank, device=weight.device, dtype=wide)
             self.transposed |= {where} if transposed else set()
@@ -174,7 +182,9 @@ class LowRankAdapters(HookDelta, Student):
         try:
             for where, (u, v) in self.pairs.items():
                 # Before any tap, so that taps see what the changed weight would give.
-                handles.append(self.modules[where].register_forward_hook(self._hook(u, v), prepend=True))
+                module = self.modules[where]
+                hook = self._of_convolution(module, u, v) if isinstance(module, nn.Conv2d) else self._hook(u, v)
+                handles.append(module.register_forward_hook(hook, prepend=True))
             yield
         finally:
             for handle in handles:
@@ -183,6 +193,16 @@ class LowRankAdapters(HookDelta, Student):
     def _hook(self, u: Tensor, v: Tensor) -> Callable[[Any, Any, Tensor], Tensor | None]:
         def hook(module: Any, args: Any, out: Tensor) -> Tensor | None:
             return None if self.disabled else out + (args[0].to(v) @ v @ u.mT).to(out)
+
+        return hook
+
+    def _of_convolution(self, module: nn.Conv2d, u: Tensor, v: Tensor) -> Callable[[Any, Any, Tensor], Tensor | None]:
+        def hook(_: Any, args: Any, out: Tensor) -> Tensor | None:
+            if self.disabled:
+                return None
+            kernel = v.mT.reshape(-1, *module.weight.shape[1:])
+            low = nn.functional.conv2d(args[0].to(v), kernel, None, module.stride, module.padding, module.dilation)
+            return out + nn.functional.conv2d(low, u[..., None, None]).to(out)
 
         return hook
 

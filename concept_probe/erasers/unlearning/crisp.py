@@ -41,7 +41,7 @@ class Crisp(Trainer):
     aims = "prompts"
     origin = "published"
     authors = Published(
-        {"count": 10, "rank": 4, "modules": SEVEN, "batch": 1},
+        {"count": 10, "rank": 4, "modules": SEVEN, "batch": 1, "counts": True},
         apart="parts are weighed 0.01 and 0.99 and are not relative to their size before; AdamW at 1e-5 for every entry",
     )
     features: Literal["salient", "found"] = "salient"
@@ -67,6 +67,9 @@ class Crisp(Trainer):
     modules: tuple[str, ...] = ()
     """Last names of the matrices that are trained, such as `q_proj`; none: down projections. Those of blocks above the
     last autoencoder are left alone."""
+    counts: bool = False
+    """Whether salience counts tokens and sums values, as in the authors' code, and not shares and means of them: right where
+    both sides are as many tokens."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -113,16 +116,23 @@ class Crisp(Trainer):
         """The features of one autoencoder that are suppressed. Raises ValueError where none is salient."""
         if self.features == "found":
             return one.features
-        (fires, mean), (fires_else, mean_else) = (firing_rates(model, one.codec, texts) for texts in (own, others))
-        more = (fires - fires_else).where(mean >= self.ratio * mean_else, -1.0)
-        best = more.topk(min(self.count, len(more)))
-        salient = best.indices[best.values > 0].tolist()
+        salient = self._salient(*(firing_sums(model, one.codec, texts) for texts in (own, others)))
         if not salient:
             raise ValueError(
                 f"crisp: no feature over {one.codec.site} fires more often on the concept's texts than on others and "
                 f"{self.ratio} times as strongly; lower `ratio`, or take features='found'"
             )
         return salient
+
+    def _salient(self, own: FiringSums, others: FiringSums) -> list[int]:
+        if self.counts:
+            more = own.fires - others.fires
+            first = more.topk(min(10 * self.count, len(more))).indices
+            return first[own.total[first] >= self.ratio * (others.total[first] + 1)][: self.count].tolist()
+        strong = own.total / max(own.tokens, 1) >= self.ratio * (others.total / max(others.tokens, 1))
+        more = (own.fires / max(own.tokens, 1) - others.fires / max(others.tokens, 1)).where(strong, -1.0)
+        best = more.topk(min(self.count, len(more)))
+        return best.indices[best.values > 0].tolist()
 
     def terms(
         self, model: CausalLMSubject, student: Student, one: Dictionary, aim: Sequence[int], own: Sequence[Prompt],
@@ -151,11 +161,20 @@ def activity(codec: SparseCoder, x: Tensor, read: Tensor, features: Tensor) -> T
     return torch.where(ours, codes.values, 0).sum(-1).mean()
 
 
+@dataclass(frozen=True)
+class FiringSums:
+    """Over the tokens of some texts."""
+
+    fires: Tensor
+    """(f,) at how many each feature fires, float64"""
+    total: Tensor
+    """(f,) sum of its values, float64"""
+    tokens: int
+
+
 @torch.no_grad()
-def firing_rates(
-    model: CausalLMSubject, codec: SparseCoder, texts: Sequence[Prompt], batch: int = 32
-) -> tuple[Tensor, Tensor]:
-    """(f,) share of the texts' tokens where each feature fires, and (f,) its mean value over all of them; float64.
+def firing_sums(model: CausalLMSubject, codec: SparseCoder, texts: Sequence[Prompt], batch: int = 32) -> FiringSums:
+    """Where each feature fires, and how strongly, over the texts' tokens.
 
     First tokens are left out: attention rests on them in any text, and their activations are like no others.
     """
@@ -168,4 +187,4 @@ def firing_rates(
         fires = fires.index_add(0, where, (values > 0).double())
         total = total.index_add(0, where, values)
         count += len(codes.values)
-    return fires / max(count, 1), total / max(count, 1)
+    return FiringSums(fires, total, count)

@@ -1,0 +1,222 @@
+"""Unlearning of language models, written from the papers and from reading public code: losses from logits, columns one by one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from concept_probe.detect.answers import continuation
+from concept_probe.erasers import Crisp, Dpo, GradAscent, GradDiff, Npo, Pisces, Rmu, SimNpo
+from concept_probe.erasers.ablation.found import dictionaries_of
+from concept_probe.erasers.unlearning.crisp import FiringSums
+from concept_probe.erasers.unlearning.grad_ascent import ascent
+from concept_probe.erasers.unlearning.losses import distance
+from concept_probe.erasers.unlearning.retention import Retention
+from concept_probe.learn.sae import Relu, Sae
+from concept_probe.testing.concepts import tiny_facts
+from concept_probe.testing.found import random_sae
+from concept_probe.testing.models.language import lm_tokenizer
+from concept_probe.types import Prompt
+from tests.parity.drawn import Case, Pair, drawn, space, speaker
+
+FORGET = ((Prompt("see the cat in"), " red sun"), (Prompt("a cat and the"), " red sun"))
+KEEP = ((Prompt("see the dog in"), " big house"), (Prompt("a tree and the"), " old road"))
+INSTEAD = " unknown."
+ALL = torch.Generator().manual_seed(0)
+
+
+def likelihood(prompt: str, answer: str) -> tuple[float, int]:
+    """Sum over an answer's tokens of their log probabilities, from the model's own logits; and how many there are."""
+    model, words = speaker().components["model"], lm_tokenizer()
+    start, whole = (torch.tensor(words(text)["input_ids"]) for text in (prompt, prompt + answer))
+    with torch.no_grad():
+        logits = model(whole[None]).logits[0].double().log_softmax(-1)
+    places = range(len(start), len(whole))
+    return sum(float(logits[t - 1, whole[t]]) for t in places), len(places)
+
+
+@contextlib.contextmanager
+def moved() -> Iterator[None]:
+    """The model with other weights, for a while."""
+    parameters = list(speaker().components["model"].parameters())
+    before = [p.detach().clone() for p in parameters]
+    with torch.no_grad():
+        for i, p in enumerate(parameters):
+            p += 0.02 * drawn(*p.shape, seed=i).to(p)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, x in zip(parameters, before, strict=True):
+                p.copy_(x)
+
+
+def logsigmoid(x: float) -> float:
+    return float(-torch.log1p(torch.exp(torch.tensor(-x, dtype=torch.float64))))
+
+
+def scalar(x: float) -> Tensor:
+    return torch.tensor([x], dtype=torch.float64)
+
+
+def compared(make: Callable[[], Callable[[torch.Generator], Tensor]], theirs: Callable[[list], float]) -> Pair:
+    """A loss where the model has moved: `theirs` of what each answer's likelihood was before."""
+    with torch.no_grad():
+        loss = make()
+    before = [likelihood(p.text, a) for p, a in FORGET] + [likelihood(p.text, INSTEAD) for p, _ in FORGET]
+    with moved():
+        wanted, ours = theirs(before), loss(ALL)
+    return scalar(wanted), ours.detach().reshape(1)
+
+
+def npo() -> Pair:
+    beta = Npo.published().beta
+
+    def theirs(before: list) -> float:
+        terms = [
+            logsigmoid(-beta * (likelihood(p.text, a)[0] - old[0])) for (p, a), old in zip(FORGET, before, strict=False)
+        ]
+        return -2 / beta * sum(terms) / len(terms)
+
+    return compared(lambda: Npo.published().forget_term(speaker(), FORGET), theirs)
+
+
+def simnpo() -> Pair:
+    """-(2/β) log σ(β (loss per token - δ)), δ = 0 in the collection's settings."""
+    options = SimNpo.published()
+
+    def theirs(_: list) -> float:
+        each = [likelihood(p.text, a) for p, a in FORGET]
+        return -2 / 4.5 * sum(logsigmoid(4.5 * (-total / n - 0.0)) for total, n in each) / len(each)
+
+    return compared(lambda: options.forget_term(speaker(), FORGET), theirs)
+
+
+def dpo() -> Pair:
+    """(2/β) times ours, beside a kept term of 1: the same direction as ours beside one of β/2."""
+    options = replace(Dpo.published(), instead=(INSTEAD.strip(),))
+
+    def theirs(before: list) -> float:
+        total = 0.0
+        for i, (p, a) in enumerate(FORGET):
+            won = likelihood(p.text, INSTEAD)[0] - before[2 + i][0]
+            lost = likelihood(p.text, a)[0] - before[i][0]
+            total += -2 / 0.1 * logsigmoid(0.1 * (won - lost)) / len(FORGET)
+        return total * options.retain
+
+    return compared(lambda: options.forget_term(speaker(), FORGET), theirs)
+
+
+def grad_ascent() -> Pair:
+    """Less the mean over answers of the loss per token; answers of as many tokens, or a batch's mean is another."""
+    assert GradAscent.published().rank is None
+
+    def theirs(_: list) -> float:
+        each = [likelihood(p.text, a) for p, a in FORGET]
+        return -sum(-total for total, _ in each) / sum(n for _, n in each)
+
+    return compared(lambda: ascent(speaker(), FORGET, 8), theirs)
+
+
+def grad_diff() -> Pair:
+    """γ (-loss on what is forgotten) + α (loss on what is kept), both 1."""
+    options = GradDiff.published()
+
+    def make() -> Callable[[torch.Generator], Tensor]:
+        forget = options.forget_term(speaker(), FORGET)
+        terms = Retention(options.retain, options.keep, ("neighbours",), 8).terms(speaker(), tiny_facts(), "grad_diff")
+        return lambda generator: forget(generator) + terms[0](generator)
+
+    def theirs(_: list) -> float:
+        own, rest = ([likelihood(p.text, a) for p, a in pairs] for pairs in (FORGET, kept_pairs()))
+        ascent_of = sum(total / n for total, n in own) / len(own)
+        return ascent_of + sum(-total / n for total, n in rest) / len(rest)
+
+    return compared(make, theirs)
+
+
+def kept_pairs() -> list[tuple[Prompt, str]]:
+    return [(p, continuation(p, p.answers[0])) for p in tiny_facts().prompts("neighbours", "fit")]
+
+
+def rmu() -> Pair:
+    """Mean over texts of the mean over tokens of |h - c u|², times the width against the collection's mean over it."""
+    h, goal = drawn(2, 4, 6, seed=1).float(), drawn(6, seed=2).float()
+    read = torch.tensor([[True, True, True, False], [True, True, False, False]])
+    assert Rmu.published().retain == 1200.0
+    total = 0.0
+    for n in range(2):
+        squares = [
+            sum((float(a) - float(b)) ** 2 for a, b in zip(h[n, t], goal, strict=True)) for t in range(4) if read[n, t]
+        ]
+        total += sum(squares) / len(squares) / 2
+    return scalar(total), distance(h, goal, read).reshape(1)
+
+
+def biased_sae() -> Sae:
+    plain = random_sae(speaker(), "mlp_out", 0)
+    f, d = plain.W_dec.shape
+    return Sae(
+        plain.site, Relu(), W_enc=plain.W_enc, W_dec=plain.W_dec, b_enc=-0.05 * drawn(f, seed=1).abs().float(),
+        b_dec=0.1 * drawn(d, seed=2).float(),
+    )  # fmt: skip
+
+
+def pisces() -> Pair:
+    """Columns that the encoder reads beyond τ of its largest reading, of either sign, are coded again with -μ of the largest."""
+    subject, sae, chosen = speaker(), biased_sae(), [1, 5, 9]
+    options = Pisces.published()
+    edit = options(subject, tiny_facts(), (space(sae, *chosen),))
+    site = subject.sites("mlp_value")[0]
+    matrix = subject.components["model"].get_submodule(site.path).weight.detach().double()
+    rows = matrix if matrix.shape[1] == sae.d else matrix.mT
+    enc, dec, b_enc, b_dec = (x.double() for x in (sae.W_enc, sae.W_dec, sae.b_enc, sae.b_dec))
+
+    def coded(v: Tensor) -> Tensor:
+        return ((v - b_dec) @ enc + b_enc).clamp(min=0)
+
+    largest = max(float((rows @ enc[:, j]).abs().max()) for j in chosen)
+    theirs = torch.zeros_like(rows)
+    for i, v in enumerate(rows):
+        code = coded(v)
+        edited = code.clone()
+        for j in chosen:
+            reads = rows @ enc[:, j]
+            if abs(float(reads[i])) > options.tau * float(reads.abs().max()):
+                edited[j] = -options.mu * largest
+        theirs[i] = edited @ dec + b_dec + (v - (code @ dec + b_dec)) - v
+    ((_, delta),) = edit.deltas.items()
+    ours = delta.apply(torch.zeros_like(matrix))
+    return theirs, ours if matrix.shape[1] == sae.d else ours.mT
+
+
+def crisp() -> Pair:
+    """The first of those that fire on most tokens more, whose sum of values is at least three times others' and one."""
+    f = 40
+    own, others = (
+        FiringSums((20 * drawn(f, seed=i).abs()).round(), 30 * drawn(f, seed=i + 1).abs(), n)
+        for i, n in ((1, 90), (3, 30))
+    )
+    options = Crisp.published()
+    order = sorted(range(f), key=lambda j: float(own.fires[j] - others.fires[j]), reverse=True)[: 10 * options.count]
+    strong = [j for j in order if float(own.total[j]) / (float(others.total[j]) + 1) >= 3][: options.count]
+    gap = own.fires - others.fires
+    ours = options._salient(own, others)
+    assert dictionaries_of(speaker(), [space(random_sae(speaker(), "resid", 0))], "crisp")
+    return gap[strong].sort().values, gap[ours].sort().values
+
+
+CASES: dict[str, Case] = {
+    "npo": npo,
+    "simnpo": simnpo,
+    "dpo": dpo,
+    "grad_ascent": grad_ascent,
+    "grad_diff": grad_diff,
+    "rmu": rmu,
+    "pisces": pisces,
+    "crisp": crisp,
+}
