@@ -111,7 +111,7 @@ def align_rows(own: Conditioning, theirs: Conditioning, row: int, policy: TokenP
     return out
 
 
-def places_in(read: Conditioning, row: int, policy: TokenPolicy) -> list[int]:
+def places_meant(read: Conditioning, row: int, policy: TokenPolicy) -> list[int]:
     """The places of one row of a condition that a policy means."""
     return [place for place, _ in align_rows(read, read, row, policy)]
 
@@ -136,7 +136,7 @@ def retained_states(subject: Subject, prompts: Sequence[Prompt], policy: TokenPo
     read = subject.encode(prompts)
     states, kinds = read.states.double(), read.kinds
     if policy is not None:
-        return torch.cat([states[i, places_in(read, i, policy)] for i in range(len(prompts))])
+        return torch.cat([states[i, places_meant(read, i, policy)] for i in range(len(prompts))])
     chosen = kinds != BOS if read.mask is None else (kinds != BOS) & read.mask
     before = [states[:1, 0]] if int(kinds[0, 0]) == BOS else []
     return torch.cat([states[chosen], *before])

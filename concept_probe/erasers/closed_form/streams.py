@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import tap
-from concept_probe.erasers.closed_form.alignment import TokenPolicy, align_rows, places_in
+from concept_probe.erasers.closed_form.alignment import TokenPolicy, align_rows, places_meant
 from concept_probe.erasers.training.replay import LatentBuffer, collect, encode_distinct
 from concept_probe.types import BOS, Moment, Prompt, Sampling, Site
 
@@ -58,7 +58,7 @@ def retained_in_streams(
         if policy is not None:
             read = torch.zeros_like(read)
             for row in range(len(part)):
-                read[row, places_in(condition, row, policy)] = True
+                read[row, places_meant(condition, row, policy)] = True
         for place, rows in enumerate(found):
             rows.append(states[place][read.to(states[place].device)].double())
     return [torch.cat(rows) for rows in found]
