@@ -48,6 +48,17 @@ class EditForm:
     on: Literal["pictures", "texts", "both"] = "pictures"
     """Whose edits it holds, by what subjects answer with."""
 
+    def row(self) -> str:
+        """Its cells in the table of the documentation, behind its name."""
+        reads, holds = (_listed(kinds) for kinds in (self.read, self.holds))
+        return (
+            f"{self.what} | {self.for_whom} | `{self.example}` | {reads} | {holds if self.write else 'is not written'}"
+        )
+
+
+def _listed(kinds: tuple[ChangeKind, ...]) -> str:
+    return "all" if kinds == EVERY_CHANGE else ", ".join(kinds)
+
 
 EDIT_FORMS: Mapping[str, EditForm] = Registry[EditForm](
     "forms",

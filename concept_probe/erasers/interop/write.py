@@ -92,9 +92,21 @@ def write_kohya(asked: ToWrite) -> tuple[Path, ...]:
     names = _names(asked, by_underscores)
     tensors: dict[str, Tensor] = {}
     for component, matrices in asked.factors().items():
-        for path, (a, b) in matrices.items():
+        for path, (a, b) in _recognised(matrices).items():
             tensors |= _product(_named(asked, names, f"{component}/{path}:weight", "kohya"), a, b)
     return _written(asked, tensors)
+
+
+def _recognised(matrices: Mapping[str, Factors]) -> dict[str, Factors]:
+    """The products of one component, with one of zeros: diffusers knows those of CLIP's attention by its last matrix, and
+    leaves them out without a word where that is never changed."""
+    attention = [path for path in matrices if ".self_attn." in path]
+    if not attention or any(path.endswith(".out_proj") for path in attention):
+        return dict(matrices)
+    first = attention[0]
+    a, b = matrices[first]
+    nothing = a.new_zeros(1, a.shape[1]), b.new_zeros(len(b), 1)
+    return {**matrices, f"{first.rpartition('.')[0]}.out_proj": nothing}
 
 
 def write_comfy(asked: ToWrite) -> tuple[Path, ...]:
@@ -186,10 +198,10 @@ def _named(asked: ToWrite, names: Mapping[str, str], where: str, form: str) -> s
 
 
 def _product(name: str, a: Tensor, b: Tensor) -> dict[str, Tensor]:
-    """A product by the names that come from kohya; α is the rank, so that it acts as it is."""
+    """A product by the names that come from kohya. Without an α every loader takes it as it is; diffusers mistakes one that
+    differs between modules."""
     stem = name.removesuffix(".weight")
-    alpha = torch.tensor(float(len(a)))
-    return {f"{stem}.lora_down.weight": a, f"{stem}.lora_up.weight": b, f"{stem}.alpha": alpha}
+    return {f"{stem}.lora_down.weight": a, f"{stem}.lora_up.weight": b}
 
 
 def _is_whole(delta: Delta) -> bool:
