@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from concept_probe.erasers import Columns, Edit, LowRank, Shift, WrongBase
 from concept_probe.erasers.interop import EDIT_FORMS, export_edit, read_edit
+from concept_probe.erasers.interop.naming import in_checkpoints, in_comfy
 from concept_probe.families import adopt
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.testing.models.language import tiny_gpt2, tiny_llama
@@ -22,7 +24,7 @@ WRITTEN = [name for name, form in EDIT_FORMS.items() if form.write is not None]
 HAND = "a hand's"
 
 
-def edit_of(subject, form: str, *, every: int = 9) -> Edit:
+def edit_of(subject, form: str, *, every: int = 7) -> Edit:
     """Of some of all that the form holds: products, columns, whole changes, and biases, norms and embeddings where it may."""
     held, g, deltas = EDIT_FORMS[form].holds, torch.Generator().manual_seed(0), {}
     for component, module in subject.components.items():
@@ -85,8 +87,6 @@ def test_what_is_written_is_read_as_the_same_edit_and_loads_elsewhere(model, for
         assert_same(weights(adopt(kind.from_single_file(str(written[0]), **told), "loaded")), wanted, base)
     if form == "state-dict":
         for place in written:
-            from safetensors.torch import load_file
-
             component = fresh.components[place.stem]
             missing, left = component.load_state_dict(load_file(place), strict=False)
             assert not left and all("lm_head" in name for name in missing)
@@ -115,7 +115,7 @@ def test_what_a_form_can_t_hold_is_refused_by_name(tmp_path):
     bias = Edit("x", "cat", {"unet/conv_in:bias": Shift(torch.ones(16))}, subject.weight_hash())
     vae = Edit("x", "cat", {"vae/quant_conv:weight": Shift(torch.ones(8, 8, 1, 1))}, subject.weight_hash())
     for form in ("diffusers", "kohya", "peft"):
-        with pytest.raises(ValueError, match="changes 'unet/conv_in:bias': .*can't hold a bias"):
+        with pytest.raises(ValueError, match=r"changes 'unet/conv_in:bias': .*can't hold a bias"):
             export_edit(bias, subject, tmp_path, form)
     for form, said in {
         "diffusers": "'vae' of 'tiny-sd-0'",
@@ -126,7 +126,7 @@ def test_what_a_form_can_t_hold_is_refused_by_name(tmp_path):
             export_edit(vae, subject, tmp_path, form)
     for form, problem, said in (
         ("kohja", LookupError, "nearest: 'kohya'"),
-        ("lycoris", ValueError, "is read and not written; those that are: edit, diffusers"),
+        ("lycoris", ValueError, r"is read and not written; those that are: edit, diffusers"),
     ):
         with pytest.raises(problem, match=said):
             export_edit(bias, subject, tmp_path, form)
@@ -141,6 +141,17 @@ def test_what_a_form_can_t_hold_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="of pipelines with a U-Net"):
         export_edit(of_flux, flux, tmp_path, "checkpoint")
     assert not list(tmp_path.iterdir())
+
+
+def test_comfy_s_names_are_those_of_checkpoints():
+    """Which `from_single_file` above has read: ComfyUI keeps its models so, and takes changes by the same names."""
+    for make in (tiny_sd, tiny_sdxl):
+        subject = make()
+        checkpoint = {name.removeprefix("model."): at for name, at in in_checkpoints(subject)}
+        comfy = {name: at for name, at in in_comfy(subject) if name.startswith("diffusion_model.")}
+        assert comfy == {name: at for name, at in checkpoint.items() if name in comfy} and len(comfy) > 150
+        names = (name.rpartition(".") for name, _ in subject.components["unet"].named_parameters())
+        assert {at[0].where for at in comfy.values()} == {f"unet/{path}:{leaf}" for path, _, leaf in names}
 
 
 def test_the_page_has_the_table_of_forms():

@@ -137,3 +137,15 @@ def test_settings_that_an_edit_can_t_hold_are_said(tmp_path):
     texts = [str(w.message) for w in said]
     assert any("scheduler (prediction_type 'v_prediction' for 'epsilon')" in t for t in texts)
     assert any("text_encoder (hidden_act 'gelu' for 'relu')" in t and "load it, and give the base" in t for t in texts)
+
+
+def test_two_adapters_in_one_folder_have_to_be_the_same(tmp_path):
+    pytest.importorskip("peft")
+    subject = tiny_sd()
+    edit = changed(subject, [PLACES["unet"]])
+    edit.export_lora(tmp_path)
+    assert read_edit(tmp_path, subject).deltas.keys() == edit.deltas.keys()
+    edit.scaled(2).export_lora(tmp_path / "twice")
+    (tmp_path / "twice" / "pytorch_lora_weights.safetensors").replace(tmp_path / "pytorch_lora_weights.safetensors")
+    with pytest.raises(WrongFile, match="in another way than the folders beside it"):
+        read_edit(tmp_path, subject)

@@ -12,11 +12,11 @@ import torch
 
 from concept_probe.erasers.erasure.deltas import Delta, Sum
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.erasure.parameters import split_address
+from concept_probe.erasers.erasure.parameters import find_parameter, split_address
 from concept_probe.erasers.interop.changes import changes
 from concept_probe.erasers.interop.fit import Placed, placed_groups
 from concept_probe.erasers.interop.groups import ModuleGroup, grouped
-from concept_probe.erasers.interop.held import HeldFiles, as_json, held_at
+from concept_probe.erasers.interop.held import ADAPTER_CONFIG, PIPELINE_ADAPTER, HeldFiles, as_json, held_at
 from concept_probe.storage import WrongFile, file_sha256, read_json
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def read_edit(path: str | Path, subject: Subject, *, concept: str = "", componen
         namings.append(found.naming)
         _warn_of_settings(held, found, subject)
     _warn_of_schedule(place, subject)
+    _refuse_another(place, deltas, subject)
     if not deltas:
         raise ValueError(
             f"{place.name} changes nothing of {subject.name!r}: every weight in it is the subject's own, or a change of zero; it "
@@ -78,6 +79,19 @@ def read_edit(path: str | Path, subject: Subject, *, concept: str = "", componen
         _warn_of_distance(place, made_by["share"], subject)
     name = place.stem.replace("+", "-") or "file"
     return Edit(name, concept, deltas, subject.weight_hash(), made_by)
+
+
+def _refuse_another(place: Path, deltas: Mapping[str, Delta], subject: Subject) -> None:
+    """WrongFile where the file for pipelines that lies beside folders of peft is another adapter than they are."""
+    beside = place / PIPELINE_ADAPTER
+    if not beside.is_file() or not any((place / name / ADAPTER_CONFIG).is_file() for name in subject.components):
+        return
+    for where, delta in read_edit(beside, subject).deltas.items():
+        zero = torch.zeros_like(find_parameter(subject.components, where), dtype=torch.float32)
+        one, other = delta.apply(zero), deltas[where].apply(zero) if where in deltas else zero
+        if not torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max())):
+            check = f"{beside.name} in it changes {where!r} in another way than the folders beside it"
+            raise WrongFile(place, check, "name the one that is meant")
 
 
 def _below(place: Path, file: Path) -> str:
