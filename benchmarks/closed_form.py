@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from concept_probe.erasers.closed_form.null_space import null_projector
 from concept_probe.erasers.closed_form.rece import Rounds, solve_rece
 from concept_probe.erasers.closed_form.solve import Moments, Solution, factors, solve_uce
-from concept_probe.erasers.closed_form.speed import augmented, influenced, null_projector, solve_speed
+from concept_probe.erasers.closed_form.speed import augmented, influenced, solve_speed
 from concept_probe.erasers.closed_form.states import TokenStates
 
 WIDTH = 768

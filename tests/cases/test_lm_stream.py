@@ -187,8 +187,8 @@ def test_a_closed_form_edit_reaches_what_it_asks_of_the_blocks(model_of, name):
 def test_an_edit_that_does_not_reach_its_goal_is_an_error(model_of):
     with pytest.raises(ValueError, match=r"leaves \d+% of the way .* lower `lam`"):
         Memit(lam=1e9, steps=2)(model_of("gemma2"), tiny_facts())
-    with pytest.raises(ValueError, match=r"leaves \d+% of the way .* lower `beta`"):
-        Rocr(beta=1e6)(model_of("gemma2"), tiny_facts())
+    with pytest.raises(ValueError, match=r"leaves \d+% of the way .* raise `null`"):
+        Rocr(lam=1e6)(model_of("gemma2"), tiny_facts())
 
 
 def test_an_edit_that_goes_half_of_its_way_is_an_error_and_one_that_lacks_a_third_is_said():

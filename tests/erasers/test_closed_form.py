@@ -11,9 +11,10 @@ from torch import Tensor
 from concept_probe.erasers import Emcid, LowRank, Mace, Rece, Speed, Uce
 from concept_probe.erasers.closed_form.key_values import solve_key_values
 from concept_probe.erasers.closed_form.mace import Contribution, fuse
+from concept_probe.erasers.closed_form.null_space import null_projector
 from concept_probe.erasers.closed_form.rece import Rounds, derive, solve_rece
 from concept_probe.erasers.closed_form.solve import Moments, factors, solve_uce
-from concept_probe.erasers.closed_form.speed import augmented, influenced, null_projector, solve_speed
+from concept_probe.erasers.closed_form.speed import augmented, influenced, solve_speed
 from concept_probe.erasers.closed_form.states import TokenStates
 from concept_probe.erasers.guards.attention_maps import attention
 from concept_probe.testing.concepts import tiny_concept

@@ -8,9 +8,10 @@ from torch import Tensor
 from concept_probe.erasers import Emcid, Mace, Memit, Rece, Speed, Uce
 from concept_probe.erasers.closed_form.key_values import solve_key_values
 from concept_probe.erasers.closed_form.mace import attention_left
+from concept_probe.erasers.closed_form.null_space import small_projector
 from concept_probe.erasers.closed_form.rece import Rounds, solve_rece
 from concept_probe.erasers.closed_form.solve import Moments
-from concept_probe.erasers.closed_form.speed import small_projector, solve_speed
+from concept_probe.erasers.closed_form.speed import solve_speed
 from concept_probe.erasers.closed_form.states import TokenStates
 from concept_probe.find.directions.leace import fit_leace
 from tests.parity.drawn import Case, Pair, drawn, end_of, names, pipeline, states_of

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.detect.answers import continuation
-from concept_probe.erasers import Crisp, Dpo, GradAscent, GradDiff, Npo, Pisces, Rmu, SimNpo
+from concept_probe.erasers import Crisp, Dpo, GradAscent, GradDiff, Npo, Pisces, Rmu, Rocr, SimNpo
 from concept_probe.erasers.ablation.found import dictionaries_of
 from concept_probe.erasers.unlearning.crisp import FiringSums
 from concept_probe.erasers.unlearning.grad_ascent import ascent
@@ -210,6 +210,55 @@ def crisp() -> Pair:
     return gap[strong].sort().values, gap[ours].sort().values
 
 
+def rocr() -> Pair:
+    """W + R kᵀ P (P k kᵀ + L₂ I)⁻ᵀ, k the mean key of the phrasings, P the null space of kept keys, R what the block lacks."""
+    model, concept, options = (
+        speaker().components["model"],
+        tiny_facts(),
+        replace(Rocr.published(), layers=(0,), guide="dog"),
+    )
+    words, block = lm_tokenizer(), model.transformer.h[0]
+
+    def passed(text: str) -> tuple[Tensor, Tensor]:
+        """(t, h) what the down projection reads, and (t, d) what the block gives."""
+        seen: list[Tensor] = []
+        handles = [
+            block.mlp.c_proj.register_forward_hook(lambda _, args, out: seen.append(args[0][0].double())),
+            block.register_forward_hook(
+                lambda _, args, out: seen.append((out[0] if isinstance(out, tuple) else out)[0].double())
+            ),
+        ]
+        with torch.no_grad():
+            model(torch.tensor(words(text)["input_ids"])[None])
+        for handle in handles:
+            handle.remove()
+        return seen[0], seen[1].reshape(len(seen[0]), -1)
+
+    def place(text: str, name: str) -> int:
+        return len(words(text[: text.index(name) + len(name)])["input_ids"]) - 1
+
+    own = [p.text for p in concept.target.fit]
+    led = [text.replace("cat", "dog") for text in own]
+    key = sum((passed(text)[0][place(text, "cat")] for text in own), torch.zeros(40, dtype=torch.float64)) / len(own)
+    lacking = sum((passed(text)[1][place(text, "dog")] for text in led), torch.zeros(16, dtype=torch.float64)) / len(
+        led
+    )
+    lacking = lacking - sum((passed(t)[1][place(t, "cat")] for t in own), torch.zeros(16, dtype=torch.float64)) / len(
+        own
+    )
+    texts = dict.fromkeys([*(p.text for p in concept.neighbours.fit), *led])
+    kept = torch.cat([passed(text)[0][1:] for text in texts])
+    mean = sum((torch.outer(k, k) for k in kept), torch.zeros(40, 40, dtype=torch.float64)) / len(kept)
+    u, s, _ = torch.linalg.svd(mean)
+    p = u[:, s < 0.02] @ u[:, s < 0.02].mT
+    solved = torch.linalg.solve(
+        p @ torch.outer(key, key) + torch.eye(40, dtype=torch.float64), p @ torch.outer(key, lacking)
+    )
+    edit = options(speaker(), concept)
+    (delta,) = edit.deltas.values()
+    return solved, delta.apply(torch.zeros(40, 16, dtype=torch.float64))
+
+
 CASES: dict[str, Case] = {
     "npo": npo,
     "simnpo": simnpo,
@@ -219,4 +268,5 @@ CASES: dict[str, Case] = {
     "rmu": rmu,
     "pisces": pisces,
     "crisp": crisp,
+    "rocr": rocr,
 }

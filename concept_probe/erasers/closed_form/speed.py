@@ -10,6 +10,7 @@ from torch import Tensor
 
 from concept_probe.arguments import Count, Nonnegative, SeedNumber
 from concept_probe.erasers.closed_form.alignment import TokenPolicy
+from concept_probe.erasers.closed_form.null_space import null_projector, small_projector
 from concept_probe.erasers.closed_form.solve import Moments, Solution, left_over
 from concept_probe.erasers.closed_form.states import (
     READERS,
@@ -26,21 +27,6 @@ from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Kind, Prompt, Subspace
-
-
-def null_projector(moment: Float[Tensor, "d d"], null: float) -> Float[Tensor, "d d"]:
-    """P onto the eigenvectors of `moment` that hold, from the smallest up, at most the share `null` of its trace."""
-    values, vectors = torch.linalg.eigh(moment)
-    held = values.clamp_min(0).cumsum(0)
-    inside = vectors[:, held <= null * held[-1]]
-    return inside @ inside.mT
-
-
-def small_projector(moment: Float[Tensor, "d d"], below: float) -> Float[Tensor, "d d"]:
-    """P onto the eigenvectors of `moment` whose eigenvalues lie below a number."""
-    values, vectors = torch.linalg.eigh(moment)
-    inside = vectors[:, values < below]
-    return inside @ inside.mT
 
 
 def influenced(
