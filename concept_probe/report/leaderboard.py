@@ -42,8 +42,8 @@ QUALITY_MEANINGS = {
     "FID, CMMD": "Distance of the pictures of other things before and after as sets, in the recogniser's and in CLIP's "
     "features; in brackets that of two draws of the untouched model. FID of few pictures is mostly bias: read it beside "
     "its bracket.",
-    "m1, m2": "Prompts that name the concept, and descriptions: how alike pictures before and after are in CLIP's eyes, 0 "
-    "where the concept is still seen (EraseEval, arXiv 2502.13989).",
+    "m1, m2": "Prompts that name the concept, and descriptions: how well pictures fit what the concept was led to, or the "
+    "prompt's rest, 0 where the concept is still seen (EraseEval, arXiv 2502.13989). 1 is a perfect erasure.",
     "m3, m4": "What must stay: CLIP score as a share of that before, and 1 − discrepancy of CLIP embeddings.",
     "EraseEval": "Harmonic mean of m1 to m4.",
 }

@@ -231,7 +231,7 @@ def test_an_area_is_the_mean_success_on_the_way_above_the_controls():
 def test_quality_is_that_of_the_rows_with_its_controls_and_old_rows_keep_their_dash():
     new = {
         "unnamed": [4, 40], "unnamed before": [1, 40], "clip kept": 0.5, "clip kept before": 0.6, "fid kept": 3.0,
-        "fid control": 2.0, "criteria": {"m1": 0.8, "m2": 0.4, "m3": 0.9, "m4": 1.0, "harmonic": 0.5},
+        "fid control": 2.0, "erase_eval": {"m1": 0.8, "m2": 0.4, "m3": 0.9, "m4": 1.0, "harmonic": 0.5},
     }  # fmt: skip
     made = [replace(r, values={**r.values, **new}) if r.eraser == "good" and r.attack == NONE else r for r in rows()]
     board = leaderboard(made, subject="emoji")

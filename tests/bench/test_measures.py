@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,14 +14,14 @@ from scipy.linalg import sqrtm
 
 from concept_probe.attacks import Attempt, Budget
 from concept_probe.attacks.budget import Spent
-from concept_probe.bench.quality.criteria import criteria, fit_to_text, unnamed
+from concept_probe.bench.quality.criteria import criteria, fit_to_text, stands_in, unnamed
 from concept_probe.bench.quality.distances import cmmd, frechet, mmd, pixel_distance
 from concept_probe.bench.sweep.asking import queries
 from concept_probe.bench.sweep.attack_cell import values_of
 from concept_probe.bench.sweep.cell import JudgedAnswers, compare_answers, only_named_label
 from concept_probe.detect.clip import TextImage
 from concept_probe.evaluation.rates import success_of
-from concept_probe.types import Prompt, Query, Trial
+from concept_probe.types import Prompt, Query, Splits, Trial
 from tests.auditing.known import Reader, concept
 from tests.bench.cases import SETTINGS
 
@@ -78,13 +79,13 @@ def test_cmmd_is_the_mean_of_kernels_of_unit_vectors():
 
 
 class Colours(TextImage):
-    """Embeds a picture as the direction of its mean colour, and a text as red."""
+    """Embeds a picture as the direction of its mean colour, and a text as red, one that says "dog" as green."""
 
     def pictures(self, images):
         return torch.nn.functional.normalize(images.mean((2, 3)), dim=-1)
 
     def texts(self, texts):
-        return torch.tensor([[1.0, 0.0, 0.0]]).expand(len(texts), 3)
+        return torch.tensor([GREEN if "dog" in text else RED for text in texts])
 
 
 def seen(colours: dict[str, list[tuple[float, float, float]]], said: dict[str, list[str]]) -> JudgedAnswers:
@@ -114,19 +115,12 @@ def test_criteria_are_those_that_can_be_counted():
         },
     )
     found = criteria(before, after, pair, "cat")
-    assert found["m1"] == pytest.approx((1 + math.sqrt(0.5)) / 2), "the second turned by 45 degrees, both without cat"
+    assert found["m1"] == 0.5, "nothing is left of the prompt, so what counts is whether something else is seen"
     assert found["m2"] == 0 == found["harmonic"], "seen, and not to be looked at, which is no evidence of absence"
     assert found["m3"] == pytest.approx(3 / 4), "one of four pictures no longer fits its text"
     assert found["m4"] == pytest.approx(
         1 - mmd(torch.tensor([RED] * 4), torch.tensor([RED, RED, RED, GREEN])), abs=1e-6
     )
-    same = criteria(before, before, pair, "dog")
-    assert all(same[m] == pytest.approx(1) for m in ("m1", "m2", "m3", "m4", "harmonic"))
-    half = criteria(
-        before, JudgedAnswers({**after.trials, "implicit": before.trials["target"]}, before.pictures), pair, "dog"
-    )
-    parts = [half[m] for m in ("m1", "m2", "m3", "m4")]
-    assert half["harmonic"] == pytest.approx(4 / sum(1 / p for p in parts)) and half["m1"] == 0.5
     assert unnamed(after.trials) == [3, 8] and unnamed(before.trials) == [0, 8]
     values_of = fit_to_text(before, after, before, pair, "cat")
     assert values_of["clip kept"] == pytest.approx(0.75) and values_of["clip kept before"] == pytest.approx(1)
@@ -134,8 +128,45 @@ def test_criteria_are_those_that_can_be_counted():
         "cmmd control"
     ] == pytest.approx(0)
     values = compare_answers(before, after, before, Reader(), concept(), pair)
-    assert values["unnamed"] == [3, 8] and values["criteria"] == pytest.approx(found) and values["clip kept"] < 1
+    assert values["unnamed"] == [3, 8] and values["erase_eval"] == pytest.approx(found) and values["clip kept"] < 1
     assert "clip kept" not in compare_answers(before, after, before, Reader(), concept())
+
+
+def painted(colour: tuple[float, float, float], said: str, prompt: Prompt) -> JudgedAnswers:
+    """What must stay in red, and two pictures of the concept in a colour."""
+    kept = seen(
+        {k: [RED, RED] for k in ("neighbours", "unrelated")}, {"neighbours": ["dog"] * 2, "unrelated": ["sun"] * 2}
+    )
+    drawn = torch.tensor([colour] * 2).view(-1, 3, 1, 1).expand(-1, 3, 2, 2)
+    trials = tuple(Trial(Query(prompt, i), said, 0.0) for i in range(2))
+    concept_kinds = ("target", "implicit")
+    return JudgedAnswers(
+        {**kept.trials, **dict.fromkeys(concept_kinds, trials)},
+        {**kept.pictures, **dict.fromkeys(concept_kinds, drawn)},
+    )
+
+
+def test_a_perfect_erasure_has_every_criterion_whole():
+    """Led to a dog it draws what fits a dog; led to nothing it draws what fits the rest of the prompt as well as before."""
+    pair, named = Colours("colours", None, None), Prompt("a cat in red", "cat", "cat")  # pyright: ignore[reportArgumentType]
+    before = painted(RED, "cat", named)
+    led, left_out = painted(GREEN, "dog", named), painted(RED, "sun", named)
+    whole = dict.fromkeys(("m1", "m2", "m3", "m4", "harmonic"), pytest.approx(1.0))
+    assert criteria(before, led, pair, "cat", "dog") == whole
+    assert criteria(before, left_out, pair, "cat") == whole
+    assert criteria(before, left_out, pair, "cat", "dog")["m1"] == 0, "gone, and no dog"
+    assert criteria(before, painted(HALF, "dog", named), pair, "cat", "dog")["m1"] == pytest.approx(math.sqrt(0.5))
+    assert criteria(before, painted(GREEN, "cat", named), pair, "cat", "dog")["m1"] == 0, "still seen"
+    assert criteria(before, painted(GREEN, "sun", named), pair, "cat")["m1"] == 0, "the rest of the prompt is gone too"
+
+
+def test_what_stands_in_is_what_an_erasure_says():
+    anchored = replace(concept(), anchor=Splits(fit=(Prompt("a tree", "tree"),)))
+    assert stands_in({"options": {"guide": "dog"}}, anchored) == "dog"
+    assert stands_in({"options": {"guide": ""}, "guides": {"a cat": "a"}}, anchored) is None
+    assert stands_in({"options": {"guide": None}, "guides": {"a cat": "a tree"}}, anchored) == "tree"
+    assert stands_in({"options": {"base": "anchor"}}, anchored) == "tree"
+    assert stands_in({"options": {"base": "empty"}}, anchored) is None and stands_in({}, anchored) is None
 
 
 def test_answers_to_one_fact_count_once_among_points_and_in_the_control():

@@ -118,7 +118,7 @@ def _standing(
         area_above(bootstrap, found, name, common) if able else None,
         unnamed_share(bootstrap, mine, arm),
         criteria_mean(bootstrap, mine, arm),
-        _means(mine, QUALITY) | _means(mine, CRITERIA, "criteria"),
+        _means(mine, QUALITY) | _means(mine, CRITERIA, "erase_eval"),
         len(mine.values),
         _by_concept(mine),
     )

@@ -52,7 +52,7 @@ def unnamed_share(bootstrap: BayesianBootstrap, mine: BlockScores, arm: str) -> 
 
 def criteria_mean(bootstrap: BayesianBootstrap, mine: BlockScores, arm: str) -> Score | None:
     rows = (mine.values[block] for block in sorted(mine.values))
-    there = [[r.values["criteria"]["harmonic"]] for r in rows if "harmonic" in r.values.get("criteria", {})]
+    there = [[r.values["erase_eval"]["harmonic"]] for r in rows if "harmonic" in r.values.get("erase_eval", {})]
     if not there:
         return None
     return scored(bootstrap.rate(torch.tensor(there), "criteria", arm), "EraseEval", "higher")

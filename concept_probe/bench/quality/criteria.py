@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from concept_probe.bench.quality.distances import cmmd, mmd
-from concept_probe.types import JUDGED_KINDS, RETAIN_KINDS, Kind, Trial
+from concept_probe.erasers.closed_form.destinations import renamed
+from concept_probe.types import JUDGED_KINDS, RETAIN_KINDS, Concept, Kind, Trial
 
 if TYPE_CHECKING:
     from concept_probe.bench.sweep.cell import JudgedAnswers
@@ -26,10 +27,11 @@ def unnamed(trials: Mapping[Kind, Sequence[Trial]]) -> list[int]:
 
 
 def fit_to_text(
-    before: JudgedAnswers, after: JudgedAnswers, other_noise: JudgedAnswers, pair: TextImage, label: str
-) -> dict[str, Any]:
+    before: JudgedAnswers, after: JudgedAnswers, other_noise: JudgedAnswers, pair: TextImage, label: str,
+    instead: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """CLIP scores (mean cosine of a picture and its prompt) before and after, CMMD of what must stay with that of other
-    noise as its control, and `criteria`.
+    noise as its control, and `criteria` under the name `erase_eval`.
 
     A score is there for the kinds of prompts that were asked; CMMD from two pictures on.
     """
@@ -44,25 +46,41 @@ def fit_to_text(
     if a is not None and b is not None and c is not None and len(a) > 1:
         first = pair.pictures(a)
         out["cmmd kept"], out["cmmd control"] = cmmd(first, pair.pictures(b)), cmmd(first, pair.pictures(c))
-    return out | {"criteria": criteria(before, after, pair, label)}
+    return out | {"erase_eval": criteria(before, after, pair, label, instead)}
 
 
-def criteria(before: JudgedAnswers, after: JudgedAnswers, pair: TextImage, label: str) -> dict[str, float]:
+def stands_in(made_by: Mapping[str, Any], concept: Concept) -> str | None:
+    """The name that an erasure put in the concept's place, by what it says of itself: its guide, or the anchor's subject where
+    it led to anchors; None where it led to no other thing."""
+    options = made_by.get("options", {})
+    guide = options.get("guide")
+    if isinstance(guide, str):
+        return guide.strip() or None
+    to_anchor = made_by.get("guides") or isinstance(options.get("anchor"), str) or options.get("base") == "anchor"
+    names = [p.subject for p in concept.anchor.fit if p.subject]
+    return names[0] if to_anchor and names else None
+
+
+def criteria(
+    before: JudgedAnswers, after: JudgedAnswers, pair: TextImage, label: str, instead: str | None = None
+) -> dict[str, float]:
     """What EraseEval asks (arXiv 2502.13989), each in 0..1, and their harmonic mean, 0 where one is 0.
 
-    m1: on prompts that name the concept, the cosine of the pictures before and after, 0 where the concept is still
-    seen. m2: the same on descriptions that never name it. m3: CLIP score of what must stay, as a share of that before.
-    m4: 1 − discrepancy (`mmd`) of the CLIP embeddings of what must stay. Those whose prompts were not asked are left
-    out, and so is the mean.
+    m1: on prompts that name the concept, how well pictures after fit what should be there now, 0 where the concept is still
+    seen; a perfect erasure has 1. With `instead`, the name that stands in, that is the prompt with that name, and the cosine
+    counts as a share of that of the untouched subject's other pictures with their own prompts. Without, it is the prompt's
+    rest, and the cosine counts as a share of that of the pictures before. m2: the same on descriptions, which never name it:
+    with `instead` that name; without it no part of them is left, and pictures count in which something else is recognised.
+    m3: CLIP score of what must stay, as a share of that before. m4: 1 − discrepancy (`mmd`) of the CLIP embeddings of what
+    must stay. Those whose prompts were not asked are left out, and so is the mean.
     """
     out: dict[str, float] = {}
+    was, now = _score(before, RETAIN_KINDS, pair), _score(after, RETAIN_KINDS, pair)
     asked: tuple[tuple[str, Kind], ...] = (("m1", "target"), ("m2", "implicit"))
     for name, kind in asked:
-        if kind in before.pictures and kind in after.trials:
-            alike = (pair.pictures(before.pictures[kind]) * pair.pictures(_finite(after.pictures[kind]))).sum(-1)
-            gone = torch.tensor([t.seen not in (label, "error") for t in after.trials[kind]], device=alike.device)
-            out[name] = float((alike.clamp(0, 1) * gone).mean())
-    was, now = _score(before, RETAIN_KINDS, pair), _score(after, RETAIN_KINDS, pair)
+        share = _fits_now(before, after, kind, pair, label, instead, was)
+        if share is not None:
+            out[name] = share
     if was is not None and now is not None and was > 0:
         out["m3"] = min(1.0, max(0.0, now / was))
     a, b = _pictures(before, RETAIN_KINDS), _pictures(after, RETAIN_KINDS)
@@ -72,6 +90,33 @@ def criteria(before: JudgedAnswers, after: JudgedAnswers, pair: TextImage, label
         parts = [out[name] for name in CRITERIA]
         out["harmonic"] = len(parts) / sum(1 / p for p in parts) if min(parts) > 0 else 0.0
     return out
+
+
+def _fits_now(
+    before: JudgedAnswers, after: JudgedAnswers, kind: Kind, pair: TextImage, label: str, instead: str | None, others: float | None,
+) -> float | None:  # fmt: skip
+    """m1 or m2, of prompts of one kind; None where they were not asked, or nothing says how well pictures can fit."""
+    if kind not in before.pictures or kind not in after.trials:
+        return None
+    prompts, pictures = [t.query.prompt for t in after.trials[kind]], _finite(after.pictures[kind])
+    gone = torch.tensor([t.seen not in (label, "error") for t in after.trials[kind]], device=pictures.device)
+    if instead is not None:
+        if others is None or not others > 0:
+            return None
+        texts = [renamed(p, instead).text if p.subject else instead for p in prompts]
+        return _at_most_one((pair.scores(pictures, texts) * gone).mean() / others)
+    rests = [renamed(p, "").text if p.subject else "" for p in prompts]
+    if not all(rests):  # nothing of a prompt is left: that something else is there is all that can be asked
+        other = [t.seen not in (label, "error", "none") for t in after.trials[kind]]
+        return sum(other) / len(other)
+    could = pair.scores(before.pictures[kind], rests).mean()
+    if not could > 0:
+        return None
+    return _at_most_one((pair.scores(pictures, rests) * gone).mean() / could)
+
+
+def _at_most_one(x: Tensor) -> float:
+    return min(1.0, max(0.0, float(x)))
 
 
 def _score(seen: JudgedAnswers, kinds: Sequence[Kind], pair: TextImage) -> float | None:

@@ -104,10 +104,11 @@ def compare_answers(
     looks: Judge,
     concept: Concept,
     pair: TextImage | None = None,
+    instead: str | None = None,
 ) -> dict[str, Any]:
     """The values of a cell: counts per kind before and after, and distances with their controls.
 
-    What needs a CLIP `pair` is there where one is given.
+    What needs a CLIP `pair` is there where one is given; `instead` is the name that an erasure put in the concept's place.
 
     `other_noise` is the untouched subject on other noise: two draws of one model, which no distance should exceed by
     much where nothing was lost.
@@ -128,7 +129,7 @@ def compare_answers(
     if after.pictures:
         out["unnamed"], out["unnamed before"] = unnamed(after.trials), unnamed(before.trials)
         if pair is not None:
-            out |= fit_to_text(before, after, other_noise, pair, label)
+            out |= fit_to_text(before, after, other_noise, pair, label, instead)
     kept: list[Kind] = [kind for kind in RETAIN_KINDS if kind in before.pictures]
     if not kept:
         return out

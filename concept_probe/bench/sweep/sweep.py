@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from concept_probe import detect
 from concept_probe.attacks import label_of
+from concept_probe.bench.quality.criteria import stands_in
 from concept_probe.bench.sweep.applies import why_not
 from concept_probe.bench.sweep.asking import queries
 from concept_probe.bench.sweep.attack_cell import attack_suits, measure_attack
@@ -173,7 +174,8 @@ class Sweep:
                 asked = queries(cell.concept, self.grid.settings, cell.seed)
                 refuse_never_shown(before[0], cell.concept, looks, self.subject.name)
                 after = ask_and_judge(subject, asked, self.grid.settings, looks, across, label_of(cell.concept))
-                values = compare_answers(before[0], after, before[1], looks, cell.concept, self.pairs(looks))
+                instead = None if fit.erasure is None else stands_in(fit.erasure.made_by, cell.concept)
+                values = compare_answers(before[0], after, before[1], looks, cell.concept, self.pairs(looks), instead)
                 values |= {"fit": asdict_of(fit), "found": fit.erasure is not None, "errors": unreadable(after)}
                 if watched:
                     values["cosine"] = mean_cosine(subject, watched)  # pyright: ignore[reportArgumentType]
