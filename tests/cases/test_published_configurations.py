@@ -33,7 +33,7 @@ DIALECTS = [
     {**TOPK, "architecture": "standard", "activation_fn": "topk", "apply_b_dec_to_input": True},
     {**TOPK, "activation_fn_str": "topk", "normalize_activations": False},
     {**TOPK, "architecture": "topk", "activation_fn": "topk", "apply_b_dec_to_input": False},
-    {"architecture": "topk", "k": 5, "activation_fn": "relu", "normalize_activations": None},
+    {"architecture": "topk", "k": 5, "hook_layer": 8, "normalize_activations": None},
     {
         "architecture": "standard",
         "activation_fn_str": "relu",
@@ -68,6 +68,16 @@ def test_every_dialect_gives_the_codes_of_sae_lens(config, tmp_path):
         ),
         ({"architecture": "gated", **TOPK, "activation_fn": "topk"}, "is 'topk' and architecture is 'gated'"),
         ({"architecture": "topk", "k": 4, **TOPK}, "k is 4 and activation_fn_kwargs has k 5"),
+        (
+            {"architecture": "topk", "k": 5, "activation_fn": "relu"},
+            "the activation is 'relu' and architecture is 'topk'",
+        ),
+        (
+            {"architecture": "topk", "k": 5, "activation_fn_str": "relu", "sae_lens_version": "6.2.0"},
+            "the activation is 'relu' and architecture is 'topk'",
+        ),
+        ({"hook_layer": 7}, "hook_name is 'blocks.8.hook_resid_post' and hook_layer is 7, another block"),
+        ({"hook_name": "model.layers.12", "metadata": {"hook_layer": 2}}, "'model.layers.12' and hook_layer is 2"),
         ({"architecture": "standard", "k": 4}, "k is 4, and architecture 'standard' lets any number"),
         (
             {"architecture": "standard", **TOPK, "activation_fn": "topk", "sae_lens_version": "6.0.0"},

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from concept_probe.learn.interop.keys import OFF
 
 TODAY = 6
+BLOCK = re.compile(r"(?:^|\.)(?:blocks?|layers?|h)\.(\d+)(?:\.|$)")
+"""The number of a block in the name of a place."""
 RENAMED = {"hook_point": "hook_name", "hook_point_head_index": "hook_head_index"}
 ACTIVATIONS = ("relu", "topk")
 """What the activation may be called before version 6; `topk` alone decides the architecture."""
@@ -32,6 +35,12 @@ def in_todays_words(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     flat = {**{k: v for k, v in config.items() if k != "metadata"}, **_beside(config, metadata)}
     flat = {RENAMED.get(key, key): value for key, value in flat.items()}
     activation = _activation(flat, where)
+    _refuse_two_layers(flat, where)
+    if activation is not None and activation[0] == "relu" and flat.get("architecture") == "topk":
+        raise ValueError(
+            f"{where}: the activation is 'relu' and architecture is 'topk', which versions before {TODAY} and after read as "
+            "different codes; nothing was loaded: take out whichever is wrong"
+        )
     if _major(version, where) < TODAY:
         return _from_before(flat, activation, where)
     if activation is not None and activation[0] == "topk" and flat.get("architecture") != "topk":
@@ -40,6 +49,17 @@ def in_todays_words(config: Mapping[str, Any], where: str) -> dict[str, Any]:
             f"{version} decides alone; nothing was loaded: take out whichever is wrong"
         )
     return flat
+
+
+def _refuse_two_layers(flat: Mapping[str, Any], where: str) -> None:
+    """ValueError where `hook_layer` is not the block that `hook_name` names."""
+    hook, layer = flat.get("hook_name"), flat.get("hook_layer")
+    named = BLOCK.search(hook) if isinstance(hook, str) else None
+    if named is not None and layer is not None and str(layer) != str(int(named[1])):
+        raise ValueError(
+            f"{where}: hook_name is {hook!r} and hook_layer is {layer!r}, another block; nothing was loaded: correct whichever is "
+            "wrong"
+        )
 
 
 def _beside(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
