@@ -83,6 +83,28 @@ def new_collection(
         err.print(f"{len(kits)} concepts in {output}", soft_wrap=True)
 
 
+@concept_app.command("table")
+def table_concept(
+    table: Annotated[Path, typer.Argument(help="A .csv, .tsv or .jsonl of prompts, with what each shows.")],
+    name: Annotated[str, typer.Argument(help="What the concept is called there: an artist, a class.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file. Default: the name.")] = None,
+) -> None:
+    """Write the concept that a published table of prompts is on: its rows the target, others neighbours.
+
+    Example: `concept-probe concept table big_artist_prompts.csv "Vincent van Gogh" --output van-gogh.json`
+    """
+    with plain_errors():
+        from concept_probe.concepts.files import save_concept
+        from concept_probe.concepts.tables import concept_of_table
+
+        place = output if output is not None else Path(_file_name(name))
+        writable(place.parent, files=(place.name,))
+        found = concept_of_table(table, name)
+        save_concept(found, place)
+        counts = ", ".join(f"{len(list(getattr(found, kind)))} {kind}" for kind in ("target", "neighbours", "unrelated"))
+        err.print(f"concept {name!r} in {place}: {counts}; look through it, it may be edited", soft_wrap=True)
+
+
 def _file_name(name: str) -> str:
     """Lower-case words with hyphens, and no sign that a folder's path has a meaning for."""
     return "-".join(re.findall(r"\w+", name.lower())) + ".json"
