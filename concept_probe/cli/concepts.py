@@ -101,7 +101,9 @@ def table_concept(
         writable(place.parent, files=(place.name,))
         found = concept_of_table(table, name)
         save_concept(found, place)
-        counts = ", ".join(f"{len(list(getattr(found, kind)))} {kind}" for kind in ("target", "neighbours", "unrelated"))
+        counts = ", ".join(
+            f"{len(list(getattr(found, kind)))} {kind}" for kind in ("target", "neighbours", "unrelated")
+        )
         err.print(f"concept {name!r} in {place}: {counts}; look through it, it may be edited", soft_wrap=True)
 
 
