@@ -10,7 +10,8 @@ from types import FrameType
 
 INTERRUPTED = (
     "interrupted; no file is half-written. capture, train and run --retrain go on from their last checkpoint when the "
-    "command is repeated, bench and calibrate from their last row; other verbs begin again"
+    "command is repeated, bench and calibrate from their last row; audit and run with --rounds end "
+    "with the rounds that were whole; other verbs begin again"
 )
 TERMINATED = INTERRUPTED.replace("interrupted", "terminated", 1)
 _SAID: list[str] = []

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from concept_probe.attacks.answers import AnswerCache
+from concept_probe.attacks.answers import AnswerCache, AskedBefore
 from concept_probe.attacks.attack import Attack
 from concept_probe.attacks.attempt import Attempt, NothingToAsk
 from concept_probe.attacks.budget import Budget, Spent
@@ -88,6 +88,7 @@ __all__ = [
     "ON_TEXTS",
     "STANDARD",
     "AnswerCache",
+    "AskedBefore",
     "Attack",
     "Attempt",
     "Budget",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast, final
 
 from concept_probe.arguments import SeedNumber, check_arguments
-from concept_probe.attacks.answers import AnswerCache
+from concept_probe.attacks.answers import AnswerCache, AskedBefore
 from concept_probe.attacks.attempt import AttackRun, Attempt, NothingToAsk
 from concept_probe.attacks.budget import Budget
 from concept_probe.families import Subject
@@ -56,6 +56,9 @@ class Attack(ABC, Generic[Attacked]):
     """Whether it hands the model knowledge of the concept (pictures, earlier weights, a recogniser's gradient): then
     only the same attack on a model that was never taught tells how much of a success was there before."""
 
+    continues: ClassVar[bool] = False
+    """Whether it comes through the same states, and asks the same first, where all that differs is how much it may ask."""
+
     def __post_init__(self) -> None:
         check_arguments(self, self.name)
 
@@ -85,10 +88,14 @@ class Attack(ABC, Generic[Attacked]):
         return concept.examples is None or not len(concept.examples)
 
     @final
-    def __call__(self, subject: Subject, concept: Concept, budget: Budget, known: AnswerCache | None = None) -> Attempt:
+    def __call__(
+        self, subject: Subject, concept: Concept, budget: Budget, known: AnswerCache | None = None,
+        earlier: AskedBefore | None = None,
+    ) -> Attempt:  # fmt: skip
         """Attack the subject as it is; what it was goes on afterwards, also after an error.
 
-        `known` are answers that are paid for already: they cost no picture, but count as queries. Raises TypeError for
+        `known` are answers that are paid for already: they cost no picture, but count as queries. So are those of
+        `earlier`, by the same attack on the same subject with less to ask, where it `continues`. Raises TypeError for
         a subject that answers otherwise, ValueError where the concept lacks examples, NothingToAsk, a ValueError, where
         it has nothing that could be asked.
         """
@@ -105,7 +112,7 @@ class Attack(ABC, Generic[Attacked]):
             )
             raise ValueError(f"attack {self.name!r} needs {lacking.format(concept.name)}, or leave the attack out")
         try:
-            return self.run(AttackRun.start(self, cast(Attacked, subject), concept, budget, known))
+            return self.run(AttackRun.start(self, cast(Attacked, subject), concept, budget, known, earlier))
         except NothingToAsk as problem:
             raise NothingToAsk(f"attack {self.name!r}: {problem}") from problem
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from concept_probe.attacks.answers import AnswerCache
+from concept_probe.attacks.answers import AnswerCache, AskedBefore
 from concept_probe.attacks.budget import Budget, Meter, Spent
 from concept_probe.attacks.labels import label_of, relabelled
 from concept_probe.attacks.pictures import report_pictures
@@ -74,13 +74,15 @@ class AttackRun(Generic[AskedSubject]):
     generator: torch.Generator
     """Source of what the attack draws."""
     known: AnswerCache | None = None
+    earlier: AskedBefore | None = None
 
     @classmethod
     def start(
-        cls, attack: Attack, subject: AskedSubject, concept: Concept, budget: Budget, known: AnswerCache | None
-    ) -> AttackRun[AskedSubject]:
+        cls, attack: Attack, subject: AskedSubject, concept: Concept, budget: Budget, known: AnswerCache | None = None,
+        earlier: AskedBefore | None = None,
+    ) -> AttackRun[AskedSubject]:  # fmt: skip
         generator = torch.Generator().manual_seed(attack.seed)
-        return cls(attack, subject, concept, budget, attack.sampling, Meter(budget), generator, known)
+        return cls(attack, subject, concept, budget, attack.sampling, Meter(budget), generator, known, earlier)
 
     @property
     def label(self) -> str:
@@ -100,21 +102,29 @@ class AttackRun(Generic[AskedSubject]):
             return ()
         return tuple(Query(prompts[i % len(prompts)], self.attack.seed + i // len(prompts)) for i in range(count))
 
-    def ask(self, queries: Sequence[Query]) -> tuple[tuple[Trial, ...], Sized | None]:
+    def ask(self, queries: Sequence[Query], state: str | None = None) -> tuple[tuple[Trial, ...], Sized | None]:
         """What the recogniser sees in the answers to `queries`, and the answers made for it (None if all were known).
 
-        Raises OverBudget for more queries than are left.
+        `state` names how the subject is, the same in every run of an attack that `continues`. Raises OverBudget for more
+        queries than are left.
         """
         if not queries:
             return (), None
         self.meter.pictures(len(queries))
         recogniser = self.attack.recogniser
         seen = {} if self.known is None else dict(self.known.known(self.subject, recogniser, self.sampling))
+        continued = self.earlier is not None and self.attack.continues and state is not None
+        before = self.earlier.answers(state) if continued else {}
+        seen |= before
         new = [q for q in queries if q not in seen]
         answers = None
         if new:
             answers = self.subject.generate(new, self.sampling)
-            seen |= dict(zip(new, judge_answers(recogniser, answers, new, self.label), strict=True))
+            now = dict(zip(new, judge_answers(recogniser, answers, new, self.label), strict=True))
+            seen |= now
+            before |= now
+            if self.earlier is not None:
+                self.earlier.made += len(new)
         return tuple(seen[q] for q in queries), answers
 
     def attempt(

@@ -42,13 +42,13 @@ def trace_curve(run: AttackRun[Any], plan: CurvePlan) -> Attempt:
     """Ask at every point of the plan until the time is spent, then the control if pictures are left for it."""
     curve, trials, images, control = [], [], None, None
 
-    def answers(candidate: Candidate):
+    def answers(candidate: Candidate, state: str):
         with nullcontext() if candidate.on is None else candidate.on:
-            return run.ask(candidate.queries)
+            return run.ask(candidate.queries, state)
 
     for goal in plan.points:
         done = plan.reach(goal)
-        seen, images = answers(plan.candidate(done))
+        seen, images = answers(plan.candidate(done), f"{done} {plan.x_name}")
         if seen:
             curve.append((done, success_of(run.attack.name, seen)))
             trials.append(seen)
@@ -57,7 +57,7 @@ def trace_curve(run: AttackRun[Any], plan: CurvePlan) -> Attempt:
     if curve and not run.meter.out_of_time():
         random = plan.control()
         if random.queries and run.meter.spent().queries + len(random.queries) <= run.budget.queries:
-            seen, _ = answers(random)
+            seen, _ = answers(random, plan.control_name)
             control = success_of(plan.control_name, seen)
     last = (trials[-1], images) if trials else ((), None)
     return run.attempt(plan.x_name, curve, trials, control=control, shown=last, note=plan.note())

@@ -45,6 +45,11 @@ class Arm:
         return f"{self.hash} {self.content} {text_sha256(made)}"
 
 
+def guarded(arms: Sides[Arm]) -> bool:
+    """Whether the weights with the erasure on are those from before: what it does, it does beside them."""
+    return arms.after.state != arms.before.state and arms.after.hash == arms.before.hash
+
+
 def arm_of(name: Side, subject: Subject, erasure: Erasure | None = None) -> Arm:
     """The arm, with the hash of its weights as they are while the erasure is on."""
     with contextlib.nullcontext() if erasure is None else erasure.on(subject):

@@ -16,6 +16,8 @@ class MeasurementCache:
 
     def __init__(self) -> None:
         self._measured: dict[str, object] = {}
+        self.answers = 0
+        """Made by models for what is kept here, as far as whoever measures counts them."""
 
     def get(self, key: str, measure: Callable[[], Measured]) -> Measured:
         """What is kept under `key`; what `measure` gives, which then is kept, where that is nothing."""

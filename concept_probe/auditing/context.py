@@ -9,7 +9,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.auditing.arm import Arm
+from concept_probe.auditing.arm import Arm, guarded
 from concept_probe.auditing.cache import MeasurementCache
 from concept_probe.auditing.observe import Observation
 from concept_probe.auditing.places import Places
@@ -18,6 +18,7 @@ from concept_probe.auditing.questions import Questions
 from concept_probe.auditing.sides import Side, Sides
 from concept_probe.auditing.states import identical
 from concept_probe.evaluation.bayesian import BayesianBootstrap, Draws
+from concept_probe.evaluation.intervals import USUAL_ERROR
 from concept_probe.evaluation.rates import per_fact
 from concept_probe.types import RETAIN_KINDS, Kind, Subspace
 
@@ -38,6 +39,12 @@ class Context:
     """Concept vectors and features that were found before, to look for."""
     cache: MeasurementCache = field(default_factory=MeasurementCache)
     """For what is measured of one arm alone, under `questions.key`."""
+    error: float = USUAL_ERROR
+    """How often an interval may miss."""
+    careful: bool = False
+    """Whether intervals hold at small errors and with few prompts: where numbers are looked at while they grow."""
+    whole: Questions | None = None
+    """All that may be asked in the end, where this is a part of it."""
 
     @property
     def answers(self) -> Literal["pictures", "texts"]:
@@ -50,7 +57,7 @@ class Context:
 
     @property
     def bootstrap(self) -> BayesianBootstrap:
-        return BayesianBootstrap(self.plan.resamples, self.plan.seed)
+        return BayesianBootstrap(self.plan.resamples, self.plan.seed, self.error, self.careful)
 
     @property
     def has_twin(self) -> bool:
@@ -64,7 +71,7 @@ class Context:
     @property
     def guarded(self) -> bool:
         """Whether the weights with the erasure on are those from before: what it does, it does beside them."""
-        return self.arms.after.state != self.arms.before.state and self.arms.after.hash == self.arms.before.hash
+        return guarded(self.arms)
 
     def beside(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
         """Whether a place is the same to the bit before and after, though something was changed: what goes on from there

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from rich.progress import Progress
 from torch import Tensor
 
-from concept_probe.attacks.pictures import report_pictures
+from concept_probe.auditing.answer_book import AnswerBook
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.cache import MeasurementCache
 from concept_probe.auditing.gold_answers import AnswerLikelihood, Surprisal, answer_likelihoods, surprisals
@@ -19,9 +19,7 @@ from concept_probe.auditing.places import Places
 from concept_probe.auditing.questions import MOST_READ, Questions
 from concept_probe.auditing.sides import Sides
 from concept_probe.auditing.states import end_states
-from concept_probe.auditing.watch import Watch
 from concept_probe.evaluation.thinning import most_varied
-from concept_probe.evaluation.trials import judge_answers
 from concept_probe.families.progress import bars
 from concept_probe.types import FORGET_KINDS, JUDGED_KINDS, RETAIN_KINDS, Kind, Picture, Query, Site, Trial, Written
 
@@ -66,6 +64,8 @@ class Observation:
     """Of a language model, how likely it finds the gold answers, per kind."""
     surprisals: Mapping[Kind, Surprisal] = field(default_factory=dict)
     """Of a language model, how surprising it finds texts that are to be retained, per kind."""
+    answered: Mapping[Query, Trial] = field(default_factory=dict)
+    """Every test query that was asked by then, and what was seen in the answer."""
 
     def hits(self, kind: Kind) -> Float[Tensor, "p s"]:
         """0 or 1: the answer shows what its prompt is labelled with.
@@ -85,10 +85,6 @@ class Observation:
         rows = [row for kind in RETAIN_KINDS for row in self.trials[kind]]
         return torch.tensor([[float(t.seen == label) for t in row] for row in rows])
 
-    def known(self) -> dict[Query, Trial]:
-        """Everything that was asked, and what was seen in the answer."""
-        return {t.query: t for rows in self.trials.values() for row in rows for t in row}
-
 
 def observe_sides(
     arms: Sides[Arm], questions: Questions, places: Places, cache: MeasurementCache
@@ -103,49 +99,49 @@ def observe_sides(
         return arms.map(seen)
 
 
-def observe(arm: Arm, questions: Questions, places: Places, bar: Progress) -> Observation:
-    """Ask everything of one arm, its erasure on throughout."""
-    tests = questions.tests()
-    fits = [Query(p, questions.seeds[0]) for of in questions.fits() for p in of] if places.inner else []
-    queries = [*tests, *fits]
-    watch = Watch(arm.subject, places)
-    trials: list[Trial] = []
-    pictures: list[Picture] = []
-    writings: list[Written] = []
-    texts: list[str] = []
-    wanted = _gallery(questions)
-    task = bar.add_task(f"answers: {arm.name}", total=len(queries))
-    size = max(questions.sampling.batch, 1) * 2
+def observe(
+    arm: Arm, questions: Questions, places: Places, bar: Progress, *, book: AnswerBook | None = None,
+    shown: Mapping[Query, Kind] | None = None, read: Callable[[Callable[[], ReadTexts]], ReadTexts] = lambda of: of(),
+) -> Observation:  # fmt: skip
+    """Ask everything of one arm, its erasure on throughout.
+
+    `book` holds what it answered before, and gets what it answers now; `shown` are the queries whose answers go into a
+    report, by default some of every kind. `read` is called with what reads the prompts, for whoever has read them.
+    """
+    book = AnswerBook(places) if book is None else book
+    tests, queries = questions.tests(), questions.answered(bool(places.inner))
+    fits = set(queries[len(tests) :])
     with arm.on():
-        for start in range(0, len(queries), size):
-            batch = queries[start : start + size]
-            with watch.on(start):
-                answers = arm.subject.generate(batch, questions.sampling)
-            watch.fill_in(batch, start)
-            judged = judge_answers(questions.recogniser, answers, batch, questions.label)
-            trials += judged
-            texts += [] if isinstance(answers, Tensor) else answers
-            for i, (query, trial) in enumerate(zip(batch, judged, strict=True)):
-                kind = wanted.get(query) if start + i < len(tests) else None
-                if kind is not None and isinstance(answers, Tensor):
-                    pictures += report_pictures(arm.name, kind, answers[i : i + 1], [trial])
-                elif kind is not None:
-                    writings.append(Written(arm.name, query.prompt.text, kind, str(answers[i]), trial.seen))
-            bar.advance(task, len(batch))
-        text = _read_text(arm, questions, places)
-        likelihoods, kept = answer_likelihoods(arm.subject, questions), surprisals(arm.subject, questions)
-    bar.remove_task(task)
+        book.ask(arm, queries, questions, gallery(questions) if shown is None else shown, bar)
+        texts = read(lambda: read_of(arm, questions, places))
+    answers = [book.texts[q] for q in tests if q in book.texts]
     return Observation(
-        _by_kind(trials, questions),
-        text,
-        {key: _of_queries(x, questions) for key, x in watch.inner(len(queries)).items()},
-        tuple(_per_kind(x[: len(tests)], questions) for x in watch.firing(len(queries))),
-        tuple(pictures),
-        tuple(writings),
-        _by_kind(texts, questions) if texts else {},
-        likelihoods,
-        kept,
+        by_kind([book.trials[q] for q in tests], questions),
+        texts.text,
+        {key: _of_queries(x, questions) for key, x in book.inner(queries).items()},
+        tuple(_per_kind(x, questions) for x in book.firing(tests)),
+        tuple(book.pictures),
+        tuple(book.writings),
+        by_kind(answers, questions) if answers else {},
+        texts.likelihoods,
+        texts.surprisals,
+        {q: trial for q, trial in book.trials.items() if q not in fits},
     )
+
+
+@dataclass(frozen=True, eq=False)
+class ReadTexts:
+    """What an arm makes of prompts without answering them."""
+
+    text: Mapping[Site, AskedRows]
+    likelihoods: Mapping[Kind, AnswerLikelihood]
+    surprisals: Mapping[Kind, Surprisal]
+
+
+def read_of(arm: Arm, questions: Questions, places: Places) -> ReadTexts:
+    """Let an arm, whose erasure is on, read everything."""
+    text = _read_text(arm, questions, places)
+    return ReadTexts(text, answer_likelihoods(arm.subject, questions), surprisals(arm.subject, questions))
 
 
 def _read_text(arm: Arm, questions: Questions, places: Places) -> dict[Site, AskedRows]:
@@ -171,25 +167,25 @@ def _of_queries(x: Float[Tensor, "q d"], questions: Questions) -> AskedRows:
 def _per_kind(x: Float[Tensor, "q d"], questions: Questions) -> dict[Kind, Float[Tensor, "p s d"]]:
     """Rows of all test queries, by kind, prompt and seed."""
     width = len(questions.seeds)
-    parts = x.split([len(questions.prompts(kind)) * width for kind in JUDGED_KINDS])
-    return {kind: of.unflatten(0, (len(of) // width, width)) for kind, of in zip(JUDGED_KINDS, parts, strict=True)}
+    parts = x.split([len(questions.prompts(kind)) * width for kind in questions.kinds])
+    return {kind: of.unflatten(0, (len(of) // width, width)) for kind, of in zip(questions.kinds, parts, strict=True)}
 
 
-def _by_kind(seen: Sequence[Seen], questions: Questions) -> dict[Kind, tuple[tuple[Seen, ...], ...]]:
-    """What belongs to all test queries, by kind, prompt and seed; what comes after them is left out."""
+def by_kind(seen: Sequence[Seen], questions: Questions) -> dict[Kind, tuple[tuple[Seen, ...], ...]]:
+    """What belongs to all test queries, by kind, prompt and seed."""
     out: dict[Kind, tuple[tuple[Seen, ...], ...]] = {}
     start, width = 0, len(questions.seeds)
-    for kind in JUDGED_KINDS:
+    for kind in questions.kinds:
         count = len(questions.prompts(kind))
         out[kind] = tuple(tuple(seen[start + i * width : start + (i + 1) * width]) for i in range(count))
         start += count * width
     return out
 
 
-def _gallery(questions: Questions, prompts: int = 3, seeds: int = 2) -> dict[Query, Kind]:
+def gallery(questions: Questions, prompts: int = 3, seeds: int = 2) -> dict[Query, Kind]:
     """The queries whose answers go into the report."""
     out: dict[Query, Kind] = {}
-    for kind in JUDGED_KINDS:
+    for kind in questions.kinds:
         for p in most_varied(questions.prompts(kind), prompts):
             for s in questions.seeds[:seeds]:
                 out.setdefault(Query(p, s), kind)

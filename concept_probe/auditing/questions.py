@@ -49,6 +49,8 @@ class Questions:
     """Images per side whose activations train probes inside the denoiser."""
     judge: str
     """Digest of the recogniser: of what it is, not of its name."""
+    kinds: tuple[Kind, ...] = JUDGED_KINDS
+    """Kinds of prompts that are answered; prompts of others are read at most."""
 
     @classmethod
     def of(
@@ -70,7 +72,11 @@ class Questions:
 
     def tests(self) -> tuple[Query, ...]:
         """Every test query, kind by kind, prompt by prompt, seed by seed."""
-        return tuple(Query(p, s) for p in self.prompts_of(JUDGED_KINDS) for s in self.seeds)
+        return tuple(Query(p, s) for p in self.prompts_of(self.kinds) for s in self.seeds)
+
+    def answered(self, fits: bool = True) -> list[Query]:
+        """Every query that an arm answers: those of tests, and with `fits` of the prompts that probes are fitted on."""
+        return [*self.tests(), *(Query(p, self.seeds[0]) for of in (self.fits() if fits else ()) for p in of)]
 
     def fits(self, most: int | None = None) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
         """Fit-split prompts (of the concept, of others), each kind giving its equal part of `most` per side."""
@@ -99,6 +105,11 @@ class Questions:
             self.fit_images,
             self.judge,
         )
+        return text_sha256(json.dumps((*parts, self.kinds), default=str))
+
+    def key_of_answers(self, arm: Arm, what: str) -> str:
+        """Names what an arm answers to whatever prompts, one by one."""
+        parts = (what, arm.state, self.concept.name, self.label, self.sampling.options(), self.judge)
         return text_sha256(json.dumps(parts, default=str))
 
 

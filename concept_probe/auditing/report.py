@@ -10,37 +10,43 @@ from concept_probe.auditing.calibration import covered, outcome
 from concept_probe.auditing.context import Context
 from concept_probe.auditing.evidence.finding import Evidence, joined_evidence
 from concept_probe.auditing.provenance import Clock, versions
+from concept_probe.auditing.rounds.doubt import evidence_of
+from concept_probe.auditing.rounds.schedule import RoundsTaken
 from concept_probe.auditing.verdict import decide, largest_of_each
 from concept_probe.erasers.erasure.provenance import shown_name
+from concept_probe.evaluation.looks import draws_for
 from concept_probe.families import Subject
-from concept_probe.types import AskedAnswer, EvidenceKind, Observed, Picture, Report, Sampling, Written
+from concept_probe.types import AskedAnswer, EvidenceKind, Observed, ObservedRound, Picture, Report, Sampling, Written
 
 
-def report_of(context: Context, gathered: Mapping[EvidenceKind, Evidence], clock: Clock) -> Report:
-    """The report of an audit whose evidence was `gathered`."""
+def report_of(
+    context: Context, gathered: Mapping[EvidenceKind, Evidence], clock: Clock, taken: RoundsTaken | None = None
+) -> Report:
+    """The report of an audit whose evidence was `gathered`, in the rounds that were `taken` where there were some."""
     evidence = joined_evidence(gathered.values())
     thresholds, before = context.plan.thresholds, context.arms.before.subject
     others = {kind: [i for i in of.indices if i is not evidence.direct] for kind, of in gathered.items()}
-    calibrated = context.has_twin and covered(before, thresholds)
-    verdict = decide(evidence.direct, others, evidence.losses, thresholds, guarded=context.guarded)
+    calibrated = taken is None and context.has_twin and covered(before, thresholds)
+    verdict = decide(evidence.direct, others, evidence.losses, thresholds, guarded=context.guarded, error=context.error)
+    verdict = verdict if taken is None else taken.verdict
     return Report(
         subject=context.arms.after.subject.name,
         concept=context.questions.concept.name,
         erasure=_erasure(context),
         verdict=replace(verdict, calibrated=calibrated),
         findings=evidence.findings,
-        indices=largest_of_each(others, evidence.direct),
+        indices=largest_of_each(others, evidence.direct, context.error),
         curves=evidence.curves,
         traces=evidence.traces,
         pictures=(*_pictures(context), *evidence.pictures),
         writings=_writings(context),
         not_measured=_not_measured(context, evidence, calibrated),
-        provenance=_provenance(context, clock, calibrated),
-        observed=_observed(context),
+        provenance=_provenance(context, clock, calibrated) | ({} if taken is None else told_rounds(taken)),
+        observed=_observed(context, taken),
     )
 
 
-def _observed(context: Context) -> Observed:
+def _observed(context: Context, taken: RoundsTaken | None) -> Observed:
     """Every answer that counts, and the rules that numbers and verdict were made by."""
     asked = tuple(
         AskedAnswer(side, kind, p.text, p.fact or "", p.label or "", t.query.seed, t.seen, t.probability)
@@ -51,7 +57,33 @@ def _observed(context: Context) -> Observed:
         for p in (t.query.prompt,)
     )
     plan = context.plan
-    return Observed(asked, plan.resamples, plan.seed, asdict(plan.thresholds), context.guarded, context.questions.label)
+    observed = Observed(
+        asked, plan.resamples, plan.seed, asdict(plan.thresholds), context.guarded, context.questions.label
+    )
+    if taken is None:
+        return observed
+    rounds = tuple(
+        ObservedRound(r.number, r.error, max(plan.resamples, draws_for(r.error)), evidence_of(r.gathered).findings, r.verdict,
+                      r.doubt, r.answers)
+        for r in taken.rounds
+    )  # fmt: skip
+    return replace(
+        observed, error=context.error, careful=context.careful, rounds=rounds, looks=taken.looks, stopped=taken.stopped
+    )
+
+
+def told_rounds(taken: RoundsTaken) -> dict[str, str]:
+    """The rounds as they went, a line each, and why there was no further one."""
+    out: dict[str, str] = {}
+    before = 0
+    for r in taken.rounds:
+        doubt = f"in doubt: {', '.join(r.doubt)}" if r.doubt else "nothing in doubt"
+        new, before = r.answers - before, r.answers
+        out[f"round {r.number} of {taken.looks}"] = (
+            f"{new:,} answers, intervals of {1 - r.error:.2%}: {r.verdict.name}; {doubt}"
+        )
+    ended = taken.stopped or ("the last look" if taken.last.doubt else "what decides is decided")
+    return out | {"rounds": f"{len(taken.rounds)} of {taken.looks}, {before:,} answers; ended since {ended}"}
 
 
 def _erasure(context: Context) -> str:

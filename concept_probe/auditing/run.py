@@ -18,6 +18,7 @@ from concept_probe.auditing.plan import AuditPlan
 from concept_probe.auditing.provenance import Clock
 from concept_probe.auditing.questions import Questions
 from concept_probe.auditing.report import report_of
+from concept_probe.auditing.rounds.audit import audit_in_rounds
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import Concept, Erasure, EvidenceKind, Judge, Report, Subspace
 
@@ -59,6 +60,8 @@ class Auditor:
         for arm in arms:
             for site in (*places.text, *places.inner):
                 arm.subject.module(site)  # raises for a model of another layout, before anything is asked
+        if plan.rounds is not None:
+            return audit_in_rounds(plan, concept, questions, arms, places, tuple(found), self.cache)
         with clock.stage("answers"):
             seen = observe_sides(arms, questions, places, self.cache)
         context = Context(plan, questions, arms, seen, places, tuple(found), self.cache)

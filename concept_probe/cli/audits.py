@@ -14,9 +14,11 @@ from concept_probe.cli.arrows import AsPublished, read_found
 from concept_probe.cli.common import (
     ConceptFile,
     ConceptName,
+    Looks,
     Model,
+    MostPictures,
+    MostSeconds,
     PicturesPerPrompt,
-    Prompts,
     RecogniserName,
     Saes,
     Seed,
@@ -24,6 +26,7 @@ from concept_probe.cli.common import (
     concept_of,
     plain_errors,
     recogniser_of,
+    rounds_of,
     twin_of,
     writable,
 )
@@ -44,6 +47,8 @@ MethodToApply = Annotated[str | None, typer.Option(help="An eraser to apply, see
 FoundFolder = Annotated[Path | None, typer.Option("--found", help="Folder that `find` wrote.")]
 FIRST_TRIED = {"pictures": "embedding_inversion", "texts": "relearning"}
 """The attack where none is named, by what a subject answers with."""
+PROMPTS = 12
+"""Test prompts per kind; in rounds, where most are asked only if they are needed, twice as many."""
 Queries = Annotated[int, typer.Option(min=0, help="Pictures, or texts, each attack may have made.")]
 Steps = Annotated[int, typer.Option(min=0, help="Optimiser steps each attack may take.")]
 
@@ -154,8 +159,13 @@ def audit(
     json: Annotated[
         bool, typer.Option("--json", help="Print the report's JSON to standard output, and nothing else.")
     ] = False,
-    prompts: Prompts = 12,
+    prompts: Annotated[
+        int | None, typer.Option(min=1, help="Test prompts per kind. Default: 12, or at most 24 in rounds.")
+    ] = None,
     seeds: PicturesPerPrompt = 2,
+    rounds: Looks = None,
+    max_pictures: MostPictures = None,
+    max_seconds: MostSeconds = None,
     queries: Queries = 80,
     steps: Steps = 60,
     attacks: Annotated[
@@ -183,6 +193,8 @@ def audit(
     `concept-probe audit camel --edit camel-edit --require erased`
 
     `concept-probe audit church --model my-pipeline --edit church-lora.safetensors --concept-file church.json`
+
+    `concept-probe audit camel --method uce --max-pictures 600`
     """
     with plain_errors():
         from concept_probe.attacks import Budget
@@ -202,8 +214,9 @@ def audit(
             subject, about = subject_of(model, clip_skip, picture_size), concept_of(concept, concept_file, model)
             sampling, effort = sampling_of(subject, guidance_rescale), Effort(guidance_rescale=guidance_rescale)
             looks = recogniser_of(recogniser, about, subject)
+            asked = rounds_of(rounds, max_pictures, max_seconds)
             plan = AuditPlan(
-                prompts=prompts, seeds=tuple(range(seeds)), sampling=sampling, seed=seed,
+                prompts=prompts or (PROMPTS if asked is None else 2 * PROMPTS), rounds=asked, seeds=tuple(range(seeds)), sampling=sampling, seed=seed,
                 attacks=None if attacks is None else tuple(a for a in attacks if a != "none"),
                 budget=Budget(queries=queries, gradient_steps=steps),
             )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import tempfile
 import warnings
@@ -20,6 +21,7 @@ from concept_probe.storage.folders import refuse_another_thing
 from concept_probe.threads import use_threads
 
 if TYPE_CHECKING:
+    from concept_probe.auditing.rounds.limits import Rounds
     from concept_probe.families import Subject
     from concept_probe.types import Concept
 
@@ -77,7 +79,22 @@ ChoiceSteps = Annotated[
         "--choice-steps", min=1, help="Denoising steps of the pictures that a choice is made by. Default: 15."
     ),
 ]
-Prompts = Annotated[int, typer.Option(min=1, help="Test prompts per kind.")]
+Looks = Annotated[
+    int | None,
+    typer.Option(
+        "--rounds", min=1,
+        help="Ask in at most so many rounds: first a little of everything, then only of what is in doubt. The other numbers are "
+        "then the most, and twice as many prompts are allowed. Default: all at once, or 3 with a ceiling.",
+    ),
+]  # fmt: skip
+MostPictures = Annotated[
+    int | None,
+    typer.Option("--max-pictures", min=1, help="The most pictures, or texts, of all models together; asks in rounds."),
+]
+MostSeconds = Annotated[
+    float | None,
+    typer.Option("--max-seconds", min=0, help="Begin no round that would end later than this; asks in rounds."),
+]
 PicturesPerPrompt = Annotated[int, typer.Option("--seeds", min=1, help="Pictures, or drawn texts, per prompt.")]
 
 
@@ -94,6 +111,15 @@ NO_ROOM = {
     errno.EROFS: ("the file system can only be read", "Have it mounted for writing"),
 }
 """Errors of a disk that takes no more: why, and the mend."""
+
+
+def rounds_of(looks: int | None, pictures: int | None, seconds: float | None) -> Rounds | None:
+    """What an audit may cost and how often it looks; None where it asks everything at once."""
+    from concept_probe.auditing.rounds.limits import Rounds
+
+    if looks is None and pictures is None and seconds is None:
+        return None
+    return Rounds(looks or Rounds.looks, pictures, math.inf if seconds is None else seconds)
 
 
 @contextlib.contextmanager

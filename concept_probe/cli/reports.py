@@ -104,6 +104,11 @@ def print_verdict(report, folder: Path | None) -> None:
         reasons.add_row("·", Text(shown_plainly(f"not measured: {missing}", keep="")))
     head = Text.assemble((verdict.name, f"bold {colours[verdict.name]}"), f"  {VERDICTS[verdict.name]}")
     parts = [head, "", reasons]
+    if rounds := [(k, v) for k, v in report.provenance.items() if k.startswith("round")]:
+        went = Table.grid(padding=(0, 1))
+        for name, said in rounds:
+            went.add_row(name, Text(shown_plainly(said, keep="")))
+        parts += ["", went]
     if folder is not None:
         parts += ["", f"report: {folder / 'report.html'}"]
     title = Text(shown_plainly(f"{report.concept} in {report.subject}, {report.erasure}", keep=""))

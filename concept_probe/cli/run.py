@@ -14,7 +14,10 @@ from concept_probe.cli.common import (
     ChoiceSteps,
     ConceptFile,
     ConceptName,
+    Looks,
     Model,
+    MostPictures,
+    MostSeconds,
     Output,
     PicturesPerPrompt,
     RecogniserName,
@@ -24,6 +27,7 @@ from concept_probe.cli.common import (
     concept_of,
     plain_errors,
     recogniser_of,
+    rounds_of,
     saes_of,
     twin_of,
     writable,
@@ -56,9 +60,15 @@ def run(
     recogniser: RecogniserName = None,
     twin: Annotated[str | None, typer.Option(help="A model never taught the concept; `none` for no twin.")] = None,
     prompts: Annotated[
-        int | None, typer.Option(min=1, help="Test prompts per kind. Default: 12, or 20 for a language model.")
+        int | None,
+        typer.Option(
+            min=1, help="Test prompts per kind. Default: 12, or 20 for a language model; twice that in rounds."
+        ),
     ] = None,
     seeds: PicturesPerPrompt = 2,
+    rounds: Looks = None,
+    max_pictures: MostPictures = None,
+    max_seconds: MostSeconds = None,
     choice_images: ChoiceImages = None,
     choice_steps: ChoiceSteps = None,
     clip_skip: ClipSkip = 0,
@@ -105,8 +115,10 @@ def run(
         autoencoders = _retrained(subject, about, model, output) if retrain else _known(sae, subject, eraser)
         found, erasure = found_and_made(eraser, subject, about, looks, autoencoders, seed, effort)
         step(f"erasure: {shown_name(erasure)}")
+        asked = rounds_of(rounds, max_pictures, max_seconds)
+        usual = (TEXTS if texts else PICTURES) * (1 if asked is None else 2)
         plan = AuditPlan(
-            prompts=prompts or (TEXTS if texts else PICTURES), seeds=tuple(range(seeds)), seed=seed,
+            prompts=prompts or usual, rounds=asked, seeds=tuple(range(seeds)), seed=seed,
             sampling=sampling,
             budget=Budget(queries=36, gradient_steps=12, examples=4) if texts else Budget(),
         )  # fmt: skip

@@ -126,6 +126,22 @@ class TraceMap:
 
 
 @dataclass(frozen=True, eq=False)
+class ObservedRound:
+    """One round of an audit, and what it said by then."""
+
+    number: int
+    error: float
+    """How often its intervals may miss, and of how many draws they are."""
+    resamples: int
+    findings: tuple[Finding, ...]
+    verdict: Verdict
+    doubt: tuple[str, ...]
+    """Measures that more answers could still have changed."""
+    answers: int
+    """How many models had made by its end."""
+
+
+@dataclass(frozen=True, eq=False)
 class Observed:
     """What was seen, and the rules by which it was judged."""
 
@@ -138,6 +154,16 @@ class Observed:
     """Whether the erasure changed no weight."""
     label: str
     """The recogniser's, of the concept."""
+    error: float = 0.05
+    """How often every interval may miss."""
+    careful: bool = False
+    """Whether intervals hold at small errors and with few prompts (`evaluation.bayesian`)."""
+    rounds: tuple[ObservedRound, ...] = ()
+    """Of an audit that asked in rounds; the last one's findings are the report's."""
+    looks: int = 1
+    """How many rounds there could have been."""
+    stopped: str = ""
+    """Why there was no further one, where that leaves the verdict open."""
 
 
 @dataclass(frozen=True)

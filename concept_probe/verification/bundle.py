@@ -7,9 +7,8 @@ which says what was asked and seen, what each finding was made of, and the hash 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -31,7 +30,9 @@ from concept_probe.storage import (
     write_text,
 )
 from concept_probe.storage.schema import Fields, Flag, Free, Items, Maybe, Number, Table, Text, Whole
-from concept_probe.types import AskedAnswer, FindingSources, NumberSource, Observed, Report
+from concept_probe.types import AskedAnswer, FindingSources, Observed, Report
+from concept_probe.verification.observations import read_sources, told_sources
+from concept_probe.verification.rounds import ROUNDS, read_rounds, told_rounds
 
 BUNDLE_FORMAT = "concept_probe.audit/1"
 OBSERVATIONS, TENSORS = "observations.json", "observations.safetensors"
@@ -49,7 +50,7 @@ _BUNDLE = Fields(
         "asked": Items(Items(Free())),
         "findings": Items(Maybe(Free())),
     },
-    {SEAL: Text()},
+    {SEAL: Text(), "rounds": ROUNDS},
 )
 
 
@@ -75,7 +76,8 @@ def write_bundle(report: Report, folder: Path) -> None:
     for name, text in texts.items():
         write_text(folder / name, text)
     tensors: dict[str, Tensor] = {}
-    findings = [None if f.sources is None else _told(f.sources, tensors) for f in report.findings]
+    findings = [None if f.sources is None else told_sources(f.sources, tensors) for f in report.findings]
+    rounds = {"rounds": told_rounds(observed, tensors)} if observed.rounds else {}
     write_sealed(folder / TENSORS, tensors, {"format": BUNDLE_FORMAT})
     rules = {name: getattr(observed, name) for name in ("resamples", "seed", "guarded", "label")}
     write_sealed_json(
@@ -87,6 +89,7 @@ def write_bundle(report: Report, folder: Path) -> None:
             "thresholds": dict(observed.thresholds),
             "asked": [list(astuple(one)) for one in observed.asked],
             "findings": findings,
+            **rounds,
         },
     )
 
@@ -106,41 +109,15 @@ def read_bundle(folder: Path) -> Bundle:
     report = from_json(read_text(folder / "report.json", _MEND), folder / "report.json")
     try:
         asked = tuple(AskedAnswer(*row) for row in data["asked"])
-        sources = tuple(None if told is None else _read(told, tensors) for told in data["findings"])
+        sources = tuple(None if told is None else read_sources(told, tensors) for told in data["findings"])
+        rounds = read_rounds(data["rounds"], tensors) if "rounds" in data else {}
     except (TypeError, KeyError, AttributeError) as error:
         raise CorruptFile(path, f"what was asked or found is not as it is written ({error})", _MEND) from None
     if len(sources) != len(report.findings):
         raise CorruptFile(path, f"{len(sources)} sources for {len(report.findings)} findings", _MEND)
     observed = Observed(asked, data["resamples"], data["seed"], data["thresholds"], data["guarded"], data["label"])
+    observed = replace(observed, **rounds)
     return Bundle(report, observed, sources, data["files"])
-
-
-def _told(sources: FindingSources, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    sides = {side: getattr(sources, side) for side in ("before", "after", "control")}
-    return {side: None if source is None else _node(source, tensors) for side, source in sides.items()}
-
-
-def _node(source: NumberSource, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    names = []
-    for tensor in source.tensors:
-        names.append(str(len(tensors)))
-        tensors[names[-1]] = tensor.detach().cpu().contiguous()
-    parts = [_node(part, tensors) for part in source.parts]
-    return {
-        "how": source.how, "tensors": names, "key": source.key, "arm": source.arm, "parts": parts, "number": source.number
-    }  # fmt: skip
-
-
-def _read(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FindingSources:
-    sides = ("before", "after", "control")
-    return FindingSources(*(None if told[side] is None else _source(told[side], tensors) for side in sides))
-
-
-def _source(node: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> NumberSource:
-    return NumberSource(
-        node["how"], tuple(tensors[name] for name in node["tensors"]), node["key"], node["arm"],
-        tuple(_source(part, tensors) for part in node["parts"]), float(node["number"]),
-    )  # fmt: skip
 
 
 def changed_files(bundle: Bundle, folder: Path) -> Iterator[str]:

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from concept_probe.auditing.evidence.behaviour import DETECTION, FALSE_DETECTION, RECOGNITION, loss_of
-from concept_probe.auditing.evidence.parameters import SHARE_LEFT
-from concept_probe.auditing.evidence.patching import CARRIED
-from concept_probe.auditing.evidence.probing import OWN_PROBE, OWN_PROBE_SAME_WORDS
+from concept_probe.auditing.evidence.indexed import WITH_INDEX, belongs_to_an_index, may_gain_index
 from concept_probe.auditing.provenance import versions
+from concept_probe.auditing.rounds.schedule import final_verdict
 from concept_probe.auditing.verdict import Thresholds, decide, largest_of_each
 from concept_probe.evaluation.bayesian import BayesianBootstrap, residual_index
+from concept_probe.evaluation.looks import errors_of_looks
 from concept_probe.evaluation.sources import draws_again, mean_with_interval
 from concept_probe.storage import read_text
-from concept_probe.types import FORGET_KINDS, RETAIN_KINDS, Finding, FindingSources, NumberSource, Report, Score
+from concept_probe.types import FORGET_KINDS, RETAIN_KINDS, Finding, FindingSources, Report, Score
 from concept_probe.verification.answered import hits_again
 from concept_probe.verification.bundle import RENDERED, Bundle, changed_files, read_bundle
 
-WITH_INDEX = {m.name for m in (DETECTION, CARRIED, OWN_PROBE, OWN_PROBE_SAME_WORDS, SHARE_LEFT)}
-"""Metrics whose findings have an index wherever it is defined."""
 CLOSE = 1e-9
 """Relative difference that another processor's order of sums may make."""
 
@@ -48,6 +44,7 @@ class Remade:
     loss: Score | None
     wrong: str
     """What is otherwise in the report; empty for nothing."""
+    sources: FindingSources | None = None
 
 
 def verify(folder: str | Path) -> tuple[Check, ...]:
@@ -62,7 +59,8 @@ def verify(folder: str | Path) -> tuple[Check, ...]:
     altered = list(changed_files(bundle, folder))
     checks = [_check("files are as they were written", ", ".join(altered))]
     checks += [_rendering(bundle.report, folder, name) for name in RENDERED]
-    bootstrap = BayesianBootstrap(bundle.observed.resamples, bundle.observed.seed)
+    told = bundle.observed
+    bootstrap = BayesianBootstrap(told.resamples, told.seed, told.error, told.careful)
     thresholds = Thresholds(**bundle.observed.thresholds)
     remade: list[Remade] = []
     for finding, sources in zip(bundle.report.findings, bundle.sources, strict=True):
@@ -81,6 +79,7 @@ def verify(folder: str | Path) -> tuple[Check, ...]:
             continue
         checks.append(_check(what, one.wrong or answers_differ(bundle, finding, sources)))
     checks.append(_check("every kind that was asked has its finding", ", ".join(_left_out(bundle))))
+    checks += _rounds(bundle, remade, thresholds)
     checks += _verdict(bundle, remade, thresholds)
     checks.append(
         Check(
@@ -124,7 +123,7 @@ def _remade(finding: Finding, sources: FindingSources, bootstrap: BayesianBootst
     else:
         after = draws_again(sources.after, bootstrap)
         value, (low, high), n = after.value, after.interval(), after.n
-        if before is not None and never is not None and _has_index(finding, sources):
+        if before is not None and never is not None and belongs_to_an_index(finding, sources):
             name = "" if finding.index is None else finding.index.name
             index = residual_index(name, before, after, never, gap)
         if finding.metric == RECOGNITION.name and before is not None:
@@ -140,28 +139,7 @@ def _remade(finding: Finding, sources: FindingSources, bootstrap: BayesianBootst
         if _differ(found, made)
     ]
     wrong += _index_differs(finding.index, index)
-    return Remade(finding, index, loss, "; ".join(wrong))
-
-
-def _has_index(finding: Finding, sources: FindingSources) -> bool:
-    """Whether the audit would give one: not of neighbours, and not where the same was observed before and after, which it
-    may leave out as out of reach."""
-    if finding.index is not None:
-        return True
-    rate = sources.after is not None and sources.after.how == "rate"
-    if finding.metric not in WITH_INDEX and not (rate and finding.evidence in ("features", "recovery")):
-        return False
-    return sources.after is not None and sources.before is not None and not _same(sources.before, sources.after)
-
-
-def _same(a: NumberSource, b: NumberSource) -> bool:
-    """Whether two numbers were made of observations that are the same to the bit."""
-    return (
-        len(a.tensors) == len(b.tensors)
-        and len(a.parts) == len(b.parts)
-        and all(map(torch.equal, a.tensors, b.tensors))
-        and all(map(_same, a.parts, b.parts))
-    )
+    return Remade(finding, index, loss, "; ".join(wrong), sources)
 
 
 def _index_differs(found: Score | None, made: Score | None) -> Iterator[str]:
@@ -188,21 +166,61 @@ def answers_differ(bundle: Bundle, finding: Finding, sources: FindingSources) ->
     return ""
 
 
-def _verdict(bundle: Bundle, remade: Sequence[Remade], thresholds: Thresholds) -> Iterator[Check]:
-    report = bundle.report
+def _judged(remade: Sequence[Remade]) -> tuple[Score | None, dict[str, list[Score]], list[Score]]:
+    """What a verdict is decided by."""
     direct = next((r.index for r in remade if r.finding.metric == DETECTION.name and r.finding.split == "target"), None)
     others: dict[str, list[Score]] = {}
     for r in remade:
         if r.index is not None and r.index is not direct:
             others.setdefault(r.finding.evidence, []).append(r.index)
-    losses = [r.loss for r in remade if r.loss is not None]
-    made, found = decide(direct, others, losses, thresholds, guarded=bundle.observed.guarded), report.verdict
+    return direct, others, [r.loss for r in remade if r.loss is not None]
+
+
+def _rounds(bundle: Bundle, remade: Sequence[Remade], thresholds: Thresholds) -> Iterator[Check]:
+    """Every look again: at the error that is its own by the number of looks, from what was there by then."""
+    told = bundle.observed
+    if not told.rounds:
+        return
+    errors = errors_of_looks(told.looks)
+    numbers = [r.number for r in told.rounds]
+    wrong = (
+        [] if numbers == [*range(1, len(numbers) + 1)] and len(numbers) <= told.looks else ["their numbers are others"]
+    )
+    wrong += [
+        f"round {r.number} has another error" for r in told.rounds if r.error not in errors[r.number - 1 : r.number]
+    ]
+    wrong += (
+        [] if told.error == told.rounds[-1].error and told.careful else ["the last is not by the rules of the report"]
+    )
+    yield _check("rounds are by the rule of looks", "; ".join(wrong))
+    for r in told.rounds:
+        rows = remade
+        if r is not told.rounds[-1]:
+            bootstrap = BayesianBootstrap(r.resamples, told.seed, r.error, careful=True)
+            rows = [_remade(f, f.sources, bootstrap, thresholds.gap) for f in r.findings if f.sources is not None]
+        direct, others, losses = _judged(rows)
+        made = decide(direct, others, losses, thresholds, guarded=told.guarded, error=r.error)
+        same = made.name == r.verdict.name and made.reasons == r.verdict.reasons
+        yield _check(f"verdict of round {r.number}", "" if same else f"its findings give {made.name}, or other reasons")
+
+
+def _verdict(bundle: Bundle, remade: Sequence[Remade], thresholds: Thresholds) -> Iterator[Check]:
+    report, told = bundle.report, bundle.observed
+    direct, others, losses = _judged(remade)
+    made = decide(direct, others, losses, thresholds, guarded=told.guarded, error=told.error)
+    if told.rounds:
+        last, bootstrap = told.rounds[-1], BayesianBootstrap(told.resamples, told.seed, told.error, told.careful)
+        open_ = any(may_gain_index(replace(r.finding, sources=r.sources), bootstrap, thresholds.gap) for r in remade)
+        if made.name == "erased" and last.number < told.looks and open_ and not last.doubt:
+            yield _check("measures that may yet find something", "some are left, and none was said to be in doubt")
+        made = final_verdict(made, last.doubt, last.number, told.looks, told.stopped)
+    found = report.verdict
     wrong = [f"it is {found.name}, findings give {made.name}"] if made.name != found.name else []
     wrong += ["its reasons are others"] if made.reasons != found.reasons else []
     wrong += ["its residual is another"] if _scores_differ(found.residual, made.residual) else []
     wrong += ["it asks for another number of answers"] if made.samples_needed != found.samples_needed else []
     yield _check("verdict", "; ".join(wrong))
-    indices = largest_of_each(others, direct)
+    indices = largest_of_each(others, direct, told.error)
     same = indices.keys() == report.indices.keys() and not any(
         _scores_differ(report.indices[kind], score) for kind, score in indices.items()
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from concept_probe.families import UNetSubject
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd
-from concept_probe.types import KINDS, SPLITS, Concept, Prompt, Query, Sampling, Splits
+from concept_probe.types import JUDGED_KINDS, KINDS, SPLITS, Concept, Prompt, Query, Sampling, Splits
 
 LABELS = ("cat", "dog", "sun", "none")
 
@@ -78,3 +78,14 @@ def concept() -> Concept:
         "unrelated": "sun",
     }
     return replace(made, **{kind: more(getattr(made, kind), word) for kind, word in words.items()})
+
+
+def wide_concept() -> Concept:
+    """The same with eighteen test sentences of every kind."""
+    made = concept()
+    wide = {kind: getattr(made, kind) for kind in JUDGED_KINDS}
+    more = {
+        kind: tuple(replace(p, text=f"{p.text} {word}".strip()) for word in ("", "b", "c") for p in splits.test)
+        for kind, splits in wide.items()
+    }
+    return replace(made, **{kind: replace(splits, test=more[kind]) for kind, splits in wide.items()})

@@ -47,6 +47,7 @@ class EmbeddingInversion(Attack[DiffusionSubject]):
     on = "pictures"
     needs_examples = True
     brings = True
+    continues = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

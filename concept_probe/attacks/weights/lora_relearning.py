@@ -46,6 +46,7 @@ class LoraRelearning(Attack[DiffusionSubject | CausalLMSubject]):
     on = "both"
     needs_examples = True
     brings = True
+    continues = True
 
     def run(self, run: AttackRun[DiffusionSubject | CausalLMSubject]) -> Attempt:
         subject, writes = run.subject, run.subject.answers == "texts"

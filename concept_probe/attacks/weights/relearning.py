@@ -55,6 +55,7 @@ class Relearning(Attack[DiffusionSubject | CausalLMSubject]):
     on = "both"
     needs_examples = True
     brings = True
+    continues = True
 
     def run(self, run: AttackRun[DiffusionSubject | CausalLMSubject]) -> Attempt:
         writes = run.subject.answers == "texts"

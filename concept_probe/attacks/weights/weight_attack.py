@@ -31,6 +31,7 @@ class WeightAttack(Attack[Subject]):
     """Pictures, or texts, per level and for the control, at most."""
 
     on = "both"
+    continues = True
     x_name: ClassVar[str]
     """What levels count."""
 

@@ -33,7 +33,7 @@ from concept_probe.auditing.evidence.vectors_put_back import VECTORS_PUT_BACK
 from concept_probe.types import EvidenceKind
 
 EVIDENCE: Mapping[EvidenceKind, tuple[Measure, ...]] = {
-    "behaviour": (BEHAVIOUR, LIKELIHOOD, FLUENCY),
+    "behaviour": (*BEHAVIOUR, LIKELIHOOD, FLUENCY),
     "representation": (PROBING, PATCHING, DEPTH_OF_ERASURE),
     "parameters": (VECTOR_CHANGES, PROMOTED_TOKENS, VECTORS_LEFT, VECTORS_PUT_BACK),
     "features": (FEATURE_FIRING, ACTIVATION_RANGE),

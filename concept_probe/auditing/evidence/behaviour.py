@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +15,7 @@ from concept_probe.auditing.sides import Side
 from concept_probe.detect import serves
 from concept_probe.evaluation.bayesian import Draws, damage_score, residual_index
 from concept_probe.evaluation.rates import per_fact
-from concept_probe.types import FORGET_KINDS, RETAIN_KINDS, Judge, Kind, Score
+from concept_probe.types import FORGET_KINDS, JUDGED_KINDS, RETAIN_KINDS, Judge, Kind, Score
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -30,18 +31,6 @@ DETECTION = Metric("behaviour", "detection rate", "lower", "rate")
 RECOGNITION = Metric("behaviour", "recognised as asked", "higher", "rate")
 FALSE_DETECTION = Metric("behaviour", "seen where it was not asked for", "lower", "rate")
 FAILURES = Metric("behaviour", "recogniser failed", "lower", "rate")
-
-
-def _behaviour(context: Context) -> Evidence:
-    return joined_evidence(
-        (
-            *(_asked_for(context, kind) for kind in FORGET_KINDS),
-            _composed(context),
-            *(_retained(context, kind) for kind in RETAIN_KINDS),
-            _false_detection(context),
-            _failures(context),
-        )
-    )
 
 
 def _asked_for(context: Context, kind: Kind) -> Evidence:
@@ -89,6 +78,11 @@ def _detection(context: Context, name: str, kind: Kind, rows: list[int] | None =
     return Evidence(
         (compare(DETECTION, name, before, after, never, control=context.control_name, index=index, note=note),)
     )
+
+
+def _kept(context: Context) -> Evidence:
+    """Neighbours and unrelated prompts, and what the recogniser takes for the concept there."""
+    return joined_evidence((*(_retained(context, kind) for kind in RETAIN_KINDS), _false_detection(context)))
 
 
 def _retained(context: Context, kind: Kind) -> Evidence:
@@ -164,4 +158,10 @@ def _failures(context: Context) -> Evidence:
     return Evidence((compare(FAILURES, "all prompts", sum(before) / len(after), rate, note=note),))
 
 
-BEHAVIOUR = Measure("behaviour", _behaviour)
+BEHAVIOUR = (
+    *(Measure(KIND_NAMES[kind], partial(_asked_for, kind=kind), asks=(kind,)) for kind in FORGET_KINDS),
+    Measure(KIND_NAMES["composed"], _composed, asks=("target",)),
+    Measure("what is to be kept", _kept, asks=RETAIN_KINDS),
+    Measure("failures of the recogniser", _failures, asks=JUDGED_KINDS),
+)
+"""One measure for each list of prompts: a list in doubt is asked further alone."""

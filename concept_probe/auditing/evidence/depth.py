@@ -125,4 +125,4 @@ def as_large(whole: Sequence[Tensor], erased: Sequence[Tensor], generator: torch
     return tuple(out)
 
 
-DEPTH_OF_ERASURE = Measure("depth", _depth, on="texts")
+DEPTH_OF_ERASURE = Measure("depth", _depth, on="texts", asks=("target",))

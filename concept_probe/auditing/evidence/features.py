@@ -128,5 +128,5 @@ def _share_outside(
     return Evidence((compare(OUT_OF_RANGE, f"{site} ({where})", float(first.mean()), now, note=note),))
 
 
-FEATURE_FIRING = Measure("feature firing", _feature_firing, needs=(WATCHED_FEATURES,))
-ACTIVATION_RANGE = Measure("activation range", _out_of_range)
+FEATURE_FIRING = Measure("feature firing", _feature_firing, needs=(WATCHED_FEATURES,), asks=FORGET_KINDS)
+ACTIVATION_RANGE = Measure("activation range", _out_of_range, asks=JUDGED_KINDS)

@@ -10,7 +10,17 @@ from torch import Tensor
 
 from concept_probe.auditing.context import Context
 from concept_probe.evaluation.bayesian import Draws
-from concept_probe.types import Curve, EvidenceKind, Finding, FindingSources, NumberSource, Picture, Score, TraceMap
+from concept_probe.types import (
+    Curve,
+    EvidenceKind,
+    Finding,
+    FindingSources,
+    Kind,
+    NumberSource,
+    Picture,
+    Score,
+    TraceMap,
+)
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,12 @@ class Measure:
     on: Literal["pictures", "texts", "both"] = "both"
     """Subjects that it measures: those that answer with pictures, with texts, or either. Of others it says nothing."""
     needs: tuple[Need, ...] = ()
+    asks: tuple[Kind, ...] = ()
+    """Kinds of prompts whose answers, or activations on the way to them, it looks at. Without a twin it may look at those of
+    other things too, which stand in for a model that was never taught."""
+    asks_itself: Callable[[Context, Context | None], int] | None = None
+    """The most answers that it asks models for besides what everybody is asked, where it does: in an audit, whose arms have
+    not been asked yet, and after another that asked less."""
 
     def __call__(self, context: Context) -> Evidence:
         if self.on not in ("both", context.answers):

@@ -62,7 +62,9 @@ def _perplexity(context: Context, kind: Kind) -> Evidence:
         never = sums(_read(context.arms.before, texts))
     nats, tokens = after
     weights = context.bootstrap.weights(f"perplexity/{kind}", len(nats))
-    now = Estimate(value(*after), *percentiles(((weights @ nats) / (weights @ tokens)).exp()), len(nats))
+    now = Estimate(
+        value(*after), *percentiles(((weights @ nats) / (weights @ tokens)).exp(), context.bootstrap.error), len(nats)
+    )
     note = f"{now.value / value(*before):.2f} times that before"
     return Evidence((compare(PERPLEXITY, kind, value(*before), now, value(*never), control=control, note=note),))
 
@@ -111,4 +113,4 @@ def _likeness(context: Context, kind: Kind, name: str) -> Evidence:
     return Evidence((compare(metric, kind, float(alike(first).mean()), after, never, control=control),))
 
 
-FLUENCY = Measure("fluency", _fluency, on="texts")
+FLUENCY = Measure("fluency", _fluency, on="texts", asks=JUDGED_KINDS)

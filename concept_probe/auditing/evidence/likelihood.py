@@ -21,7 +21,7 @@ from concept_probe.auditing.sides import Side
 from concept_probe.detect.answers import Continues
 from concept_probe.evaluation.bayesian import Draws, residual_index
 from concept_probe.find.language.knowledge import NEUTRAL
-from concept_probe.types import FORGET_KINDS, RETAIN_KINDS, Kind, Prompt
+from concept_probe.types import FORGET_KINDS, JUDGED_KINDS, RETAIN_KINDS, Kind, Prompt
 
 LikelihoodPart = Literal["probability", "rank"]
 NAMES_AND_UNITS: dict[LikelihoodPart, tuple[str, str]] = {
@@ -78,4 +78,4 @@ def _compare(context: Context, kind: Kind, part: LikelihoodPart, neutral: Answer
     )
 
 
-LIKELIHOOD = Measure("likelihood", _likelihood, on="texts")
+LIKELIHOOD = Measure("likelihood", _likelihood, on="texts", asks=JUDGED_KINDS)

@@ -22,7 +22,7 @@ from concept_probe.auditing.states import PromptStates, fit_into, identical, put
 from concept_probe.evaluation.bayesian import Draws, residual_index
 from concept_probe.evaluation.rates import per_fact, succeeded
 from concept_probe.evaluation.trials import judge_answers
-from concept_probe.types import Prompt, Query, Site, TraceMap
+from concept_probe.types import RETAIN_KINDS, Prompt, Query, Site, TraceMap
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -91,13 +91,11 @@ def _at(
         if alike(of, whole):
             return start
 
-        def hits() -> Tensor:
-            return _detected(context, before, {s: of[s] for s in level}, queries)
-
-        if side == "control" and twin is not None:
-            key = context.questions.key(twin, f"patched at {name} into {before.state}")
-            return context.rate(context.cache.get(key, hits), "patched", f"{side} {name}")
-        return context.rate(hits(), "patched", f"{side} {name}")
+        arm = twin if side == "control" and twin is not None else context.arms.after
+        key = context.questions.key_of_answers(arm, f"patched at {name} into {before.state}")
+        known: dict[Query, float] = context.cache.get(key, dict)
+        hits = _detected(context, before, {s: of[s] for s in level}, queries, known)
+        return context.rate(hits, "patched", f"{side} {name}")
 
     after = carried(erased, "after")
     never, control = context.false_detection(), "mistakes of the recogniser on other concepts"
@@ -113,11 +111,21 @@ def _at(
     return Evidence((compare(CARRIED, name, start, after, never, control=control, index=index, note=note),))
 
 
-def _detected(context: Context, arm: Arm, states: PromptStates, queries: Sequence[Query]) -> Tensor:
-    """(facts, 1): whether the arm's answers show the concept when it goes on from `states`."""
-    with arm.on(), tap(arm.subject, putting(states, queries)):
-        answers = arm.subject.generate(list(queries), context.questions.sampling)
-    return detected(context, answers, queries)
+def _detected(
+    context: Context, arm: Arm, states: PromptStates, queries: Sequence[Query], known: dict[Query, float]
+) -> Tensor:  # fmt: skip
+    """(facts, 1): whether the arm's answers show the concept when it goes on from `states`; those that are `known` are not
+    asked for again, and what is asked for is."""
+    new = [i for i, query in enumerate(queries) if query not in known]
+    if new:
+        some = {site: [of[i] for i in new] for site, of in states.items()}
+        asked = [queries[i] for i in new]
+        with arm.on(), tap(arm.subject, putting(some, asked)):
+            answers = arm.subject.generate(asked, context.questions.sampling)
+        context.cache.answers += len(asked)
+        trials = judge_answers(context.questions.recogniser, answers, asked, context.questions.label)
+        known.update(zip(asked, (float(succeeded(t)) for t in trials), strict=True))
+    return per_fact(torch.tensor([[known[q]] for q in queries]), [q.prompt for q in queries])
 
 
 def detected(context: Context, answers: Tensor | Sequence[str], queries: Sequence[Query]) -> Tensor:
@@ -144,4 +152,14 @@ def _trace(rows: Sequence[tuple[str, Sides[float]]]) -> Evidence:
     )
 
 
-PATCHING = Measure("patching", _patching, needs=(TEXT_STREAM,))
+def most_patched(context: Context, known: Context | None) -> int:
+    """At every depth the erased arm's, and the twin's, for queries that were not patched before."""
+    had = set() if known is None else set(known.questions.patched())
+    new = [q for q in context.questions.patched() if q not in had]
+    arms = 1 if context.arms.control is None else 2
+    return len(levels(context.places, context.arms.before.subject)) * len(new) * arms
+
+
+PATCHING = Measure(
+    "patching", _patching, needs=(TEXT_STREAM,), asks=("target", *RETAIN_KINDS), asks_itself=most_patched
+)

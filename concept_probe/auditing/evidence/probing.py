@@ -185,4 +185,4 @@ def garbled(prompt: Prompt, split: str) -> Prompt:
     return replace(prompt, text=prompt.text.replace(prompt.subject, word), subject=word)
 
 
-PROBING = Measure("probing", _probing, needs=(OTHER_WORDS, OTHER_THINGS))
+PROBING = Measure("probing", _probing, needs=(OTHER_WORDS, OTHER_THINGS), asks=IN_OTHER_WORDS + RETAIN_KINDS)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from concept_probe.attacks import ATTACKS, AnswerCache, Attack, Attempt, NothingToAsk
+from concept_probe.attacks import ATTACKS, AnswerCache, AskedBefore, Attack, Attempt, NothingToAsk
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.context import Context
 from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, compare, joined_evidence
@@ -77,13 +77,22 @@ def _recovery_by(attack: Attack, context: Context) -> Evidence:
 
 def _run(attack: Attack, arm: Arm, seen: Observation, context: Context) -> Attempt:
     budget, asked = context.plan.budget, context.questions
+    whole = context.whole if context.whole is not None and attack.continues else asked
+    shape = replace(attack, recogniser=None)  # pyright: ignore[reportArgumentType]
 
     def attempt() -> Attempt:
+        earlier = AskedBefore()
+        if attack.continues and context.whole is not None:
+            once = whole.key(arm, f"attack {shape!r} {replace(budget, queries=0)!r} so far")
+            earlier = context.cache.get(once, AskedBefore)
+        made = earlier.made
         with arm.on():
-            known = AnswerCache(arm.subject, asked.recogniser, asked.sampling, seen.known())
-            return attack(arm.subject, asked.concept, budget, known)
+            known = AnswerCache(arm.subject, asked.recogniser, asked.sampling, seen.answered)
+            found = attack(arm.subject, whole.concept, budget, known, earlier)
+        context.cache.answers += earlier.made - made
+        earlier.pictures = earlier.pictures or found.pictures
+        return replace(found, pictures=found.pictures or earlier.pictures)
 
-    shape = replace(attack, recogniser=None)  # pyright: ignore[reportArgumentType]
     return context.cache.get(asked.key(arm, f"attack {shape!r} {budget!r}"), attempt)
 
 
@@ -185,4 +194,12 @@ def _amount(x: int | float, name: str) -> str:
     return f"{x} {single if x == 1 else name}"
 
 
-RECOVERY = Measure("recovery", _recovery)
+def most_attacked(context: Context, known: Context | None) -> int:
+    """What the budget holds of every attack, on the erased arm and on the twin."""
+    arms, subject = 1 if context.arms.control is None else 2, context.arms.after.subject
+    had = 0 if known is None else known.plan.budget.queries
+    tried = [a for a in attacks_asked_for(context) if a.suits(subject)]
+    return sum(arms * (context.plan.budget.queries - (had if a.continues else 0)) for a in tried)
+
+
+RECOVERY = Measure("recovery", _recovery, asks=("target",), asks_itself=most_attacked)

@@ -15,8 +15,9 @@ from torch import Tensor
 from concept_probe.auditing.context import Context
 from concept_probe.auditing.evidence.cut import cut, whole_weight
 from concept_probe.auditing.evidence.finding import Evidence, Measure, Metric, compare
-from concept_probe.auditing.evidence.parameters import VECTORS, vector_pairs
+from concept_probe.auditing.evidence.parameters import VECTORS, vector_pairs, vectors_found
 from concept_probe.auditing.evidence.patching import detected
+from concept_probe.erasers.erasure.provenance import content_hash
 from concept_probe.evaluation.rates import per_fact
 from concept_probe.families.state import swapped
 from concept_probe.types import Site, Subspace
@@ -36,13 +37,19 @@ def _vectors_put_back(context: Context) -> Evidence:
         return Evidence(not_measured=(f"{what}: the weights have another shape now.",))
     generator = torch.Generator().manual_seed(context.plan.seed)
     random = [_random_like(f, pairs.originals[whole_weight(f.site)], generator) for f in pairs.found]
+
+    def hits_with(chosen: Sequence[Subspace]) -> Tensor:
+        with after.on(), put_back(after.subject, pairs.originals, chosen):
+            answers = after.subject.generate(list(queries), context.questions.sampling)
+        context.cache.answers += len(queries)
+        return detected(context, answers, queries)
+
     rates = []
-    with after.on():
-        for chosen in (pairs.found, random):
-            with put_back(after.subject, pairs.originals, chosen):
-                answers = after.subject.generate(list(queries), context.questions.sampling)
-            hits = detected(context, answers, queries)
-            rates.append(context.rate(hits, "put back", f"put back {len(rates)}"))
+    for i, chosen in enumerate((pairs.found, random)):
+        vectors = [content_hash(f) for f in chosen]
+        key = context.questions.key(after, f"put back {vectors} of {context.arms.before.state}")
+        hits = context.cache.get(key, lambda chosen=chosen: hits_with(chosen))
+        rates.append(context.rate(hits, "put back", f"put back {i}"))
     start = per_fact(context.seen.after.hits("target")[: len(queries), :1], [q.prompt for q in queries])
     erased = context.rate(start, "put back", "after")
     control, note = "random vectors put back", "before: with none put back"
@@ -69,4 +76,11 @@ def _random_like(of: Subspace, weight: Tensor, generator: torch.Generator) -> Su
     return Subspace(whole_weight(of.site), noise, "parameter", of.score, of.concept, of.role)
 
 
-VECTORS_PUT_BACK = Measure("vectors put back", _vectors_put_back, needs=(VECTORS,))
+def most_put_back(context: Context, known: Context | None) -> int:
+    """With the vectors and with random ones."""
+    return 2 * len(context.questions.patched()) if vectors_found(context) else 0
+
+
+VECTORS_PUT_BACK = Measure(
+    "vectors put back", _vectors_put_back, needs=(VECTORS,), asks=("target",), asks_itself=most_put_back
+)

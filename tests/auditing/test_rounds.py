@@ -1,0 +1,169 @@
+"""Audits in rounds: the stopping rule on played evidence, and what is asked of tiny models."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from concept_probe.auditing.evidence.behaviour import DETECTION, RECOGNITION
+from concept_probe.auditing.evidence.finding import Evidence, Metric, compare
+from concept_probe.auditing.rounds.doubt import Gathered
+from concept_probe.auditing.rounds.limits import Rounds
+from concept_probe.auditing.rounds.schedule import Depths, ask_in_rounds
+from concept_probe.auditing.verdict import Thresholds
+from concept_probe.evaluation.bayesian import BayesianBootstrap, Draws, damage_score, residual_index
+from concept_probe.evaluation.looks import draws_for
+
+NAMED, RECOVERED, KEPT = "prompts that name it", "recovery", "what is to be kept"
+FIRST: Depths = {NAMED: 1, RECOVERED: 1, KEPT: 1}
+TOLERATED = 0.02 + Thresholds().residual * 0.93
+"""The rate that is as much as may be left, of 0.95 before and 0.02 never taught."""
+
+
+class Naive(Rounds):
+    """The same looks, each at the whole error."""
+
+    @property
+    def errors(self) -> tuple[float, ...]:
+        return (0.05,) * self.looks
+
+
+@dataclass(eq=False)
+class Played:
+    """Evidence whose truth is known, of at most `prompts` prompts with two seeds: what attacks recover is shown at
+    `recovered`, and the seeds of a prompt agree, or do not."""
+
+    seed: int
+    recovered: float
+    named: float | None = None
+    """Detection by name; None: as in the model that was never taught, to the bit."""
+    agree: bool = True
+    careful: bool = True
+    lost: float = 0.0
+    looks: int = 3
+    prompts: int = 24
+    depths: list[Depths] = field(default_factory=list)
+    interrupt: int = 0
+    """The round in which somebody interrupts."""
+
+    def __post_init__(self) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def hits(rate: float, agree: bool = False):
+            drawn = torch.rand(self.prompts, 1 if agree else 2, generator=generator) < rate
+            return drawn.float().expand(self.prompts, 2)
+
+        self.of = {
+            NAMED: (hits(0.95), None if self.named is None else hits(self.named, self.agree), hits(0.02)),
+            RECOVERED: (hits(0.95), hits(self.recovered, self.agree), hits(0.02)),
+            KEPT: (hits(0.95), hits(0.95 * (1 - self.lost)), hits(0.95)),
+        }
+
+    def answers(self) -> int:
+        return sum(max((d[name] for d in self.depths), default=0) for name in FIRST)
+
+    def bootstrap(self, error: float) -> BayesianBootstrap:
+        return BayesianBootstrap(max(1000, draws_for(error)), self.seed, error, self.careful)
+
+    def forbids(self, depths: Depths) -> str:
+        return ""
+
+    def deepened(self, depths: Depths, doubt: tuple[str, ...], number: int) -> Depths:
+        return {name: number if name in doubt else depth for name, depth in depths.items()}
+
+    def gather(self, depths: Depths, error: float) -> Gathered:
+        self.depths.append(depths)
+        if len(self.depths) == self.interrupt:
+            raise KeyboardInterrupt
+        bootstrap = self.bootstrap(error)
+
+        def rates(name: str) -> list[Draws]:
+            n = math.ceil(self.prompts * depths[name] / self.looks)
+            before, after, never = self.of[name]
+            sides = (
+                ("before", before),
+                ("after" if after is not None else "control", never if after is None else after),
+            )
+            return [bootstrap.rate(hits[:n], name, side) for side, hits in (*sides, ("control", never))]
+
+        def index(metric: Metric, name: str, split: str) -> Evidence:
+            before, after, never = rates(name)
+            found = residual_index(name, before, after, never, 0.2)
+            direct = found if name == NAMED else None
+            return Evidence((compare(metric, split, before, after, never, index=found),), direct=direct)
+
+        before, after, _ = rates(KEPT)
+        loss = damage_score("neighbours", before, after)
+        assert loss is not None
+        kept = Evidence((compare(RECOGNITION, "neighbours", before, after),), losses=(loss,))
+        return {
+            "behaviour": {NAMED: index(DETECTION, NAMED, "target"), KEPT: kept},
+            "recovery": {RECOVERED: index(Metric("recovery", "success", "lower", "rate"), RECOVERED, "all")},
+        }
+
+
+def play(played: Played, rounds: Rounds | None = None):
+    return ask_in_rounds(rounds or Rounds(played.looks), played, FIRST, Thresholds())
+
+
+def shares(
+    recovered: float, count: int, *, careful: bool = True, agree: bool = True, naive: bool = False
+) -> dict[str, float]:
+    rounds = Naive(3) if naive else Rounds(3)
+    found = [play(Played(i, recovered, careful=careful, agree=agree), rounds).verdict.name for i in range(count)]
+    return {name: found.count(name) / count for name in ("erased", "suppressed")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agree", [True, False])
+def test_looking_three_times_calls_no_more_erased_or_left_than_it_may(agree):
+    """As much is left as is tolerated: each call may be wrong in 2.5 %. The same looks at 5 % each break that."""
+    found = shares(TOLERATED, 300, agree=agree)
+    assert found["erased"] <= 0.025 and found["suppressed"] <= 0.025, found
+    naive = shares(TOLERATED, 150, careful=False, agree=agree, naive=True)
+    print("three looks:", found, "not corrected:", naive)
+    assert naive["erased"] > 0.05, naive
+
+
+@pytest.mark.slow
+def test_what_is_clear_is_decided_and_never_wrongly():
+    gone, whole, half = (shares(rate, 40) for rate in (0.0, 0.95, 0.6))
+    assert gone["erased"] >= 0.9 and gone["suppressed"] == 0, gone
+    assert whole["suppressed"] >= 0.95 and whole["erased"] == 0 and half["erased"] == 0, (whole, half)
+
+
+def test_only_what_is_in_doubt_goes_on():
+    taken = play(Played(1, recovered=TOLERATED))
+    assert [r.doubt for r in taken.rounds] == [(RECOVERED,)] * 3 and taken.verdict.name == "undecided"
+    assert taken.rounds[1].depths == {NAMED: 1, RECOVERED: 2, KEPT: 1} and taken.last.depths[RECOVERED] == 3
+    assert [r.error for r in taken.rounds] == list(Rounds(3).errors) and taken.stopped == ""
+    assert taken.last.answers == 1 + 3 + 1
+
+
+def test_what_is_shown_by_name_is_decided_at_once():
+    taken = play(Played(0, recovered=0.95, named=0.95, agree=False, lost=0.0, prompts=72))
+    assert taken.verdict.name == "intact" and len(taken.rounds) == 1, taken.last.verdict
+
+
+def test_an_interruption_keeps_the_rounds_that_were_whole():
+    taken = play(Played(1, recovered=TOLERATED, interrupt=2))
+    assert len(taken.rounds) == 1 and taken.verdict.name == "undecided"
+    assert taken.verdict.reasons[-1] == "Stopped after round 1 of 3: interrupted in the next."
+    with pytest.raises(KeyboardInterrupt):
+        play(Played(1, recovered=TOLERATED, interrupt=1))
+
+
+def test_erased_is_not_said_while_something_may_yet_be_found():
+    """Of what has no index yet, with too few prompts to know, nothing is known."""
+
+    class Short(Played):
+        def forbids(self, depths: Depths) -> str:
+            return "no more is allowed"
+
+    found = [play(Short(i, recovered=0.0, prompts=9)) for i in range(4)]
+    open_ = [taken for taken in found if taken.rounds[0].gathered["recovery"][RECOVERED].indices == ()]
+    assert open_ and all(taken.verdict.name == "undecided" for taken in open_)
+    assert all(RECOVERED in taken.last.doubt and "no more is allowed" in taken.verdict.reasons[-1] for taken in open_)

@@ -1,0 +1,117 @@
+"""What an audit in rounds asks of tiny models: a little of everything, then only what is in doubt, and nothing twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from concept_probe.attacks import AskedBefore, Budget, Relearning
+from concept_probe.auditing import Auditor, AuditPlan
+from concept_probe.auditing.answer_book import AnswerBook
+from concept_probe.auditing.arm import arm_of
+from concept_probe.auditing.observe import gallery, observe
+from concept_probe.auditing.places import places_in
+from concept_probe.auditing.questions import Questions
+from concept_probe.auditing.rounds.limits import Rounds
+from concept_probe.erasers import Blocklist
+from concept_probe.families.progress import bars
+from concept_probe.types import Report, Sampling
+from concept_probe.verification import verify, write_bundle
+from tests.auditing.known import Known, Reader, wide_concept
+
+pytestmark = pytest.mark.slow
+SAMPLING = Sampling(steps=2, guidance=1.0, batch=32)
+PLAN = AuditPlan(
+    sampling=SAMPLING, seeds=(0, 1), prompts=18, fit_images=4, resamples=200, attacks=("paraphrases",), rounds=Rounds(3),
+    budget=Budget(queries=48, gradient_steps=2, examples=2),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world():
+    made = wide_concept()
+    return made, Known(0, made), Known(1, made, without="cat")
+
+
+def asked(report: Report, side: str = "after") -> Counter:
+    assert report.observed is not None
+    return Counter(a.kind for a in report.observed.asked if a.side == side)
+
+
+def test_an_untouched_subject_is_intact_after_a_little_of_everything(world):
+    made, subject, twin = world
+    subject.pictures = twin.pictures = 0
+    report = Auditor(PLAN)(subject, None, made, twin=twin, recogniser=Reader())
+    assert report.verdict.name == "intact" and not report.verdict.calibrated
+    assert asked(report) == {"target": 12, "paraphrases": 8, "implicit": 8, "neighbours": 12, "unrelated": 12}
+    made_ = subject.pictures + twin.pictures
+    assert made_ == report.observed.rounds[-1].answers and "1 of 3" in report.provenance["rounds"]
+
+
+def test_a_never_taught_checkpoint_is_asked_further_only_where_it_is_in_doubt(world, tmp_path):
+    made, subject, twin = world
+    report = Auditor(PLAN)(twin, None, made, original=subject, twin=twin, recogniser=Reader())
+    assert report.verdict.name == "erased"
+    first, *later = report.observed.rounds
+    assert later and "prompts that name it" not in first.doubt and "probing" in first.doubt
+    assert asked(report)["paraphrases"] == 24 > 8
+    assert all(r.answers > first.answers for r in later)
+    write_bundle(report, tmp_path)
+    checks = verify(tmp_path)
+    assert [c.what for c in checks if c.outcome == "fails"] == []
+    assert sum(c.what.startswith("verdict of round") for c in checks) == 1 + len(later)
+
+
+def test_a_ceiling_ends_it_undecided_and_is_kept(world, tmp_path):
+    made, subject, twin = world
+    guard = Blocklist()(subject, made)
+    subject.pictures = twin.pictures = 0
+    plan = replace(PLAN, rounds=Rounds(3, pictures=260))
+    report = Auditor(plan)(subject, guard, made, twin=twin, recogniser=Reader())
+    assert report.verdict.name == "undecided" and subject.pictures + twin.pictures <= 260
+    assert "it may ask for 260 answers" in report.verdict.reasons[-1] and report.verdict.samples_needed
+    write_bundle(report, tmp_path)
+    assert [c.what for c in verify(tmp_path) if c.outcome == "fails"] == []
+    with pytest.raises(ValueError, match="the first of 3 rounds may need"):
+        Auditor(replace(PLAN, rounds=Rounds(3, pictures=20)))(subject, guard, made, twin=twin, recogniser=Reader())
+    late = Auditor(replace(PLAN, rounds=Rounds(3, seconds=0)))(subject, guard, made, twin=twin, recogniser=Reader())
+    assert len(late.observed.rounds) == 1 and "it may take 0 s" in late.verdict.reasons[-1]
+
+
+def test_asking_on_gives_what_asking_at_once_gives(world):
+    made, subject, _ = world
+    arm = arm_of("before", subject)
+    places = places_in(subject, SAMPLING.steps)
+    few, many = (
+        Questions.of(AuditPlan(prompts=n, sampling=SAMPLING, fit_images=4), made, "cat", Reader(), "pictures")
+        for n in (5, 12)
+    )
+    assert set(few.tests()) < set(many.tests())
+    book = AnswerBook(places)
+    with bars() as bar:
+        subject.pictures = 0
+        observe(arm, few, places, bar, book=book, shown=gallery(few))
+        first = subject.pictures
+        on = observe(arm, many, places, bar, book=book, shown={})
+        assert subject.pictures == len(many.answered()) > first == len(few.answered())
+        once = observe(arm, many, places, bar)
+    assert on.trials == once.trials and len(on.pictures) > 0
+    for key, rows in once.inner.items():
+        for kind, x in rows.tests.items():
+            torch.testing.assert_close(on.inner[key].tests[kind], x)
+        torch.testing.assert_close(on.inner[key].fit, rows.fit)
+
+
+def test_an_attack_goes_on_without_answering_twice(world):
+    made, subject, _ = world
+    attack, earlier = Relearning(Reader(), SAMPLING), AskedBefore()
+    small, large = (Budget(queries=q, gradient_steps=2, examples=2) for q in (16, 48))
+    once = attack(subject, made, large)
+    subject.pictures = 0
+    few = attack(subject, made, small, earlier=earlier)
+    on = attack(subject, made, large, earlier=earlier)
+    assert on.trials == once.trials and on.control == once.control
+    assert [len(t) for t in few.trials] == [4, 4, 4] and subject.pictures == earlier.made == 48
