@@ -216,7 +216,8 @@ def audit(
             looks = recogniser_of(recogniser, about, subject)
             asked = rounds_of(rounds, max_pictures, max_seconds)
             plan = AuditPlan(
-                prompts=prompts or (PROMPTS if asked is None else 2 * PROMPTS), rounds=asked, seeds=tuple(range(seeds)), sampling=sampling, seed=seed,
+                prompts=prompts or (PROMPTS if asked is None else 2 * PROMPTS), rounds=asked,
+                seeds=tuple(range(seeds)), sampling=sampling, seed=seed,
                 attacks=None if attacks is None else tuple(a for a in attacks if a != "none"),
                 budget=Budget(queries=queries, gradient_steps=steps),
             )  # fmt: skip

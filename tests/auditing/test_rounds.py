@@ -12,10 +12,11 @@ from concept_probe.auditing.evidence.behaviour import DETECTION, RECOGNITION
 from concept_probe.auditing.evidence.finding import Evidence, Metric, compare
 from concept_probe.auditing.rounds.doubt import Gathered
 from concept_probe.auditing.rounds.limits import Rounds
-from concept_probe.auditing.rounds.schedule import Depths, ask_in_rounds
+from concept_probe.auditing.rounds.schedule import Depths, ask_in_rounds, final_verdict
 from concept_probe.auditing.verdict import Thresholds
 from concept_probe.evaluation.bayesian import BayesianBootstrap, Draws, damage_score, residual_index
 from concept_probe.evaluation.looks import draws_for
+from concept_probe.types import Verdict
 
 NAMED, RECOVERED, KEPT = "prompts that name it", "recovery", "what is to be kept"
 FIRST: Depths = {NAMED: 1, RECOVERED: 1, KEPT: 1}
@@ -121,9 +122,9 @@ def shares(
 @pytest.mark.parametrize("agree", [True, False])
 def test_looking_three_times_calls_no_more_erased_or_left_than_it_may(agree):
     """As much is left as is tolerated: each call may be wrong in 2.5 %. The same looks at 5 % each break that."""
-    found = shares(TOLERATED, 300, agree=agree)
+    found = shares(TOLERATED, 150, agree=agree)
     assert found["erased"] <= 0.025 and found["suppressed"] <= 0.025, found
-    naive = shares(TOLERATED, 150, careful=False, agree=agree, naive=True)
+    naive = shares(TOLERATED, 80, careful=False, agree=agree, naive=True)
     print("three looks:", found, "not corrected:", naive)
     assert naive["erased"] > 0.05, naive
 
@@ -143,9 +144,9 @@ def test_only_what_is_in_doubt_goes_on():
     assert taken.last.answers == 1 + 3 + 1
 
 
-def test_what_is_shown_by_name_is_decided_at_once():
+def test_what_is_shown_by_name_is_decided_early():
     taken = play(Played(0, recovered=0.95, named=0.95, agree=False, lost=0.0, prompts=72))
-    assert taken.verdict.name == "intact" and len(taken.rounds) == 1, taken.last.verdict
+    assert taken.verdict.name == "intact" and len(taken.rounds) < 3, taken.last.verdict
 
 
 def test_an_interruption_keeps_the_rounds_that_were_whole():
@@ -159,11 +160,16 @@ def test_an_interruption_keeps_the_rounds_that_were_whole():
 def test_erased_is_not_said_while_something_may_yet_be_found():
     """Of what has no index yet, with too few prompts to know, nothing is known."""
 
-    class Short(Played):
-        def forbids(self, depths: Depths) -> str:
-            return "no more is allowed"
+    class Faint(Played):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            before, *rest = self.of[RECOVERED]
+            self.of[RECOVERED] = (before * (torch.arange(len(before)) % 3 == 0)[:, None], *rest)
 
-    found = [play(Short(i, recovered=0.0, prompts=9)) for i in range(4)]
-    open_ = [taken for taken in found if taken.rounds[0].gathered["recovery"][RECOVERED].indices == ()]
-    assert open_ and all(taken.verdict.name == "undecided" for taken in open_)
-    assert all(RECOVERED in taken.last.doubt and "no more is allowed" in taken.verdict.reasons[-1] for taken in open_)
+    first = play(Faint(1, recovered=0.0)).rounds[0]
+    assert first.gathered["recovery"][RECOVERED].indices == () and RECOVERED in first.doubt
+    erased = Verdict("erased", ("All of it is below.",))
+    open_ = final_verdict(erased, ("probing",), 1, 3, "no more may be asked")
+    assert open_.name == "undecided" and open_.reasons[-1] == "Stopped after round 1 of 3: no more may be asked."
+    assert "probing" in open_.reasons[-2]
+    assert final_verdict(erased, ("probing",), 3, 3, "") == final_verdict(erased, (), 1, 3, "") == erased
