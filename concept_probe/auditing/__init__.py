@@ -16,7 +16,8 @@ from __future__ import annotations
 from concept_probe.auditing.cache import MeasurementCache
 from concept_probe.auditing.checks import UsedPrompts
 from concept_probe.auditing.plan import AuditPlan
+from concept_probe.auditing.rounds.limits import AuditRounds
 from concept_probe.auditing.run import Auditor, audit
 from concept_probe.auditing.verdict import Thresholds, decide
 
-__all__ = ["AuditPlan", "Auditor", "MeasurementCache", "Thresholds", "UsedPrompts", "audit", "decide"]
+__all__ = ["AuditPlan", "AuditRounds", "Auditor", "MeasurementCache", "Thresholds", "UsedPrompts", "audit", "decide"]

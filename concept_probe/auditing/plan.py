@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from concept_probe.arguments import Bounds, Count, SeedNumber, check_arguments
 from concept_probe.attacks import ATTACKS, ON_TEXTS, STANDARD, Attack, Budget
-from concept_probe.auditing.rounds.limits import Rounds
+from concept_probe.auditing.rounds.limits import AuditRounds
 from concept_probe.auditing.verdict import Thresholds
 from concept_probe.registry import look_up
 from concept_probe.types import Sampling
@@ -48,7 +48,7 @@ class AuditPlan:
     """Draws of every bootstrap."""
     seed: SeedNumber = 0
     """Of every bootstrap draw, and of the random changes that are controls."""
-    rounds: Rounds | None = None
+    rounds: AuditRounds | None = None
     """Ask in rounds, only of what is in doubt; what is above is then the most. None: everything is asked at once."""
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ def report_of(
         pictures=(*_pictures(context), *evidence.pictures),
         writings=_writings(context),
         not_measured=_not_measured(context, evidence, calibrated),
-        provenance=_provenance(context, clock, calibrated) | ({} if taken is None else told_rounds(taken)),
+        provenance=_provenance(context, clock, calibrated) | ({} if taken is None else as_they_went(taken)),
         observed=_observed(context, taken),
     )
 
@@ -72,7 +72,7 @@ def _observed(context: Context, taken: RoundsTaken | None) -> Observed:
     )
 
 
-def told_rounds(taken: RoundsTaken) -> dict[str, str]:
+def as_they_went(taken: RoundsTaken) -> dict[str, str]:
     """The rounds as they went, a line each, and why there was no further one."""
     out: dict[str, str] = {}
     before = 0

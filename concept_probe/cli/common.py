@@ -21,7 +21,7 @@ from concept_probe.storage.folders import refuse_another_thing
 from concept_probe.threads import use_threads
 
 if TYPE_CHECKING:
-    from concept_probe.auditing.rounds.limits import Rounds
+    from concept_probe.auditing.rounds.limits import AuditRounds
     from concept_probe.families import Subject
     from concept_probe.types import Concept
 
@@ -113,13 +113,13 @@ NO_ROOM = {
 """Errors of a disk that takes no more: why, and the mend."""
 
 
-def rounds_of(looks: int | None, pictures: int | None, seconds: float | None) -> Rounds | None:
+def rounds_of(looks: int | None, pictures: int | None, seconds: float | None) -> AuditRounds | None:
     """What an audit may cost and how often it looks; None where it asks everything at once."""
-    from concept_probe.auditing.rounds.limits import Rounds
+    from concept_probe.auditing.rounds.limits import AuditRounds
 
     if looks is None and pictures is None and seconds is None:
         return None
-    return Rounds(looks or Rounds.looks, pictures, math.inf if seconds is None else seconds)
+    return AuditRounds(looks or AuditRounds.looks, pictures, math.inf if seconds is None else seconds)
 
 
 @contextlib.contextmanager

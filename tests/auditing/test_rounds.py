@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
+from concept_probe.auditing import AuditRounds
 from concept_probe.auditing.evidence.behaviour import DETECTION, RECOGNITION
 from concept_probe.auditing.evidence.finding import Evidence, Metric, compare
 from concept_probe.auditing.rounds.doubt import Gathered
-from concept_probe.auditing.rounds.limits import Rounds
 from concept_probe.auditing.rounds.schedule import Depths, ask_in_rounds, final_verdict
 from concept_probe.auditing.verdict import Thresholds
 from concept_probe.evaluation.bayesian import BayesianBootstrap, Draws, damage_score, residual_index
@@ -24,7 +24,7 @@ TOLERATED = 0.02 + Thresholds().residual * 0.93
 """The rate that is as much as may be left, of 0.95 before and 0.02 never taught."""
 
 
-class Naive(Rounds):
+class Naive(AuditRounds):
     """The same looks, each at the whole error."""
 
     @property
@@ -106,14 +106,14 @@ class Played:
         }
 
 
-def play(played: Played, rounds: Rounds | None = None):
-    return ask_in_rounds(rounds or Rounds(played.looks), played, FIRST, Thresholds())
+def play(played: Played, rounds: AuditRounds | None = None):
+    return ask_in_rounds(rounds or AuditRounds(played.looks), played, FIRST, Thresholds())
 
 
 def shares(
     recovered: float, count: int, *, careful: bool = True, agree: bool = True, naive: bool = False
 ) -> dict[str, float]:
-    rounds = Naive(3) if naive else Rounds(3)
+    rounds = Naive(3) if naive else AuditRounds(3)
     found = [play(Played(i, recovered, careful=careful, agree=agree), rounds).verdict.name for i in range(count)]
     return {name: found.count(name) / count for name in ("erased", "suppressed")}
 
@@ -140,7 +140,7 @@ def test_only_what_is_in_doubt_goes_on():
     taken = play(Played(1, recovered=TOLERATED))
     assert [r.doubt for r in taken.rounds] == [(RECOVERED,)] * 3 and taken.verdict.name == "undecided"
     assert taken.rounds[1].depths == {NAMED: 1, RECOVERED: 2, KEPT: 1} and taken.last.depths[RECOVERED] == 3
-    assert [r.error for r in taken.rounds] == list(Rounds(3).errors) and taken.stopped == ""
+    assert [r.error for r in taken.rounds] == list(AuditRounds(3).errors) and taken.stopped == ""
     assert taken.last.answers == 1 + 3 + 1
 
 

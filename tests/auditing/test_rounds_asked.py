@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from concept_probe.attacks import AskedBefore, Budget, Relearning
-from concept_probe.auditing import Auditor, AuditPlan
+from concept_probe.auditing import Auditor, AuditPlan, AuditRounds
 from concept_probe.auditing.answer_book import AnswerBook
 from concept_probe.auditing.arm import arm_of
 from concept_probe.auditing.observe import gallery, observe
 from concept_probe.auditing.places import places_in
 from concept_probe.auditing.questions import Questions
-from concept_probe.auditing.rounds.limits import Rounds
 from concept_probe.erasers import Blocklist
 from concept_probe.families.progress import bars
 from concept_probe.types import Report, Sampling
@@ -25,7 +24,7 @@ from tests.auditing.known import Known, Reader, wide_concept
 pytestmark = pytest.mark.slow
 SAMPLING = Sampling(steps=2, guidance=1.0, batch=32)
 PLAN = AuditPlan(
-    sampling=SAMPLING, seeds=(0, 1), prompts=18, fit_images=4, resamples=200, attacks=("paraphrases",), rounds=Rounds(3),
+    sampling=SAMPLING, seeds=(0, 1), prompts=18, fit_images=4, resamples=200, attacks=("paraphrases",), rounds=AuditRounds(3),
     budget=Budget(queries=48, gradient_steps=2, examples=2),
 )  # fmt: skip
 
@@ -69,15 +68,17 @@ def test_a_ceiling_ends_it_undecided_and_is_kept(world, tmp_path):
     made, subject, twin = world
     guard = Blocklist()(subject, made)
     subject.pictures = twin.pictures = 0
-    plan = replace(PLAN, rounds=Rounds(3, pictures=260))
+    plan = replace(PLAN, rounds=AuditRounds(3, pictures=260))
     report = Auditor(plan)(subject, guard, made, twin=twin, recogniser=Reader())
     assert report.verdict.name == "undecided" and subject.pictures + twin.pictures <= 260
     assert "it may ask for 260 answers" in report.verdict.reasons[-1] and report.verdict.samples_needed
     write_bundle(report, tmp_path)
     assert [c.what for c in verify(tmp_path) if c.outcome == "fails"] == []
     with pytest.raises(ValueError, match="the first of 3 rounds may need"):
-        Auditor(replace(PLAN, rounds=Rounds(3, pictures=20)))(subject, guard, made, twin=twin, recogniser=Reader())
-    late = Auditor(replace(PLAN, rounds=Rounds(3, seconds=0)))(subject, guard, made, twin=twin, recogniser=Reader())
+        Auditor(replace(PLAN, rounds=AuditRounds(3, pictures=20)))(subject, guard, made, twin=twin, recogniser=Reader())
+    late = Auditor(replace(PLAN, rounds=AuditRounds(3, seconds=0)))(
+        subject, guard, made, twin=twin, recogniser=Reader()
+    )
     assert len(late.observed.rounds) == 1 and "it may take 0 s" in late.verdict.reasons[-1]
 
 

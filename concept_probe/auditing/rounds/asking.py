@@ -18,7 +18,7 @@ from concept_probe.auditing.plan import AuditPlan
 from concept_probe.auditing.provenance import Clock
 from concept_probe.auditing.questions import Questions
 from concept_probe.auditing.rounds.doubt import Gathered
-from concept_probe.auditing.rounds.limits import Rounds
+from concept_probe.auditing.rounds.limits import AuditRounds
 from concept_probe.auditing.rounds.schedule import Depths
 from concept_probe.auditing.sides import Sides
 from concept_probe.evaluation.bayesian import BayesianBootstrap
@@ -32,7 +32,7 @@ FIRST: Depths = dict.fromkeys(MEASURES, 1)
 """The first round: a little of everything."""
 
 
-def share_of(plan: AuditPlan, rounds: Rounds, number: int) -> AuditPlan:
+def share_of(plan: AuditPlan, rounds: AuditRounds, number: int) -> AuditPlan:
     """The plan of which round `number` is the whole."""
     share = number / rounds.looks
     budget = replace(plan.budget, queries=math.ceil(plan.budget.queries * share))
@@ -48,7 +48,7 @@ class RoundsOfAudit:
     """
 
     plan: AuditPlan
-    rounds: Rounds
+    rounds: AuditRounds
     concept: Concept
     whole: Questions
     """All that may be asked in the end."""

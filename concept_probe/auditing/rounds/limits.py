@@ -10,10 +10,10 @@ from concept_probe.evaluation.looks import errors_of_looks
 
 
 @dataclass(frozen=True)
-class Rounds:
+class AuditRounds:
     """Looks that are fixed beforehand, and ceilings that end an audit before the last.
 
-    >>> plan = AuditPlan(prompts=24, rounds=Rounds(looks=3, pictures=600))
+    >>> plan = AuditPlan(prompts=24, rounds=AuditRounds(looks=3, pictures=600))
 
     Raises ValueError for less than one look or picture.
     """

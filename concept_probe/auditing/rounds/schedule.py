@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from concept_probe.auditing.rounds.doubt import Gathered, in_doubt, verdict_of
-from concept_probe.auditing.rounds.limits import Rounds
+from concept_probe.auditing.rounds.limits import AuditRounds
 from concept_probe.auditing.verdict import Thresholds
 from concept_probe.evaluation.bayesian import BayesianBootstrap
 from concept_probe.types import Verdict
@@ -74,7 +74,7 @@ class RoundsTaken:
 
 
 def ask_in_rounds(
-    rounds: Rounds, asker: Asker, measures: Depths, thresholds: Thresholds, *, guarded: bool = False,
+    rounds: AuditRounds, asker: Asker, measures: Depths, thresholds: Thresholds, *, guarded: bool = False,
     told: Callable[[RoundTaken], None] = lambda _: None,
 ) -> RoundsTaken:  # fmt: skip
     """Look, ask more of what is in doubt, look again.
