@@ -29,6 +29,7 @@ def test_what_choosers_are_asked_is_an_option(monkeypatch):
     few = Selection(images=3)
     made = {m.name: m.choice for m in method_settings(("ablate_features", "uce"), few)}
     assert made == {"ablate_features": few, "uce": None}
+    assert [m.eraser for m in method_settings(("uce (published)",), few)] == [Uce.published()]
     seen = []
 
     def chooser(*args, selection, **more):

@@ -59,7 +59,7 @@ def rece() -> Pair:
     c, g, p = drawn(3, 6, seed=1), drawn(3, 6, seed=2), drawn(5, 6, seed=3)
     matrices = [drawn(4, 6, seed=4), drawn(7, 6, seed=5)]
     options = Rece.published()
-    first = [uce_inverse(w, list(zip(c, g, strict=True)), list(p), options.lam, 1.0, options.beta) for w in matrices]
+    first = [uce_inverse(w, list(zip(c, g, strict=True)), list(p), 0.5, 1.0, options.beta) for w in matrices]
     moment, read = options.ridge * torch.eye(6, dtype=torch.float64), torch.zeros(6, 6, dtype=torch.float64)
     for new, old in zip(first, matrices, strict=True):
         moment, read = moment + new.mT @ new, read + new.mT @ old
@@ -76,7 +76,7 @@ def rece() -> Pair:
             )
         theirs.append((left @ torch.linalg.inv(right) - old).flatten())
     stack = torch.stack([w.mT @ w for w in matrices[:1]]).sum(0) + matrices[1].mT @ matrices[1]
-    rounds = Rounds(options.rounds, options.ridge, options.remember)
+    rounds = Rounds(options.rounds, options.ridge, options.remember, options.first_lam)
     solved = solve_rece(
         TokenStates(c, g, p, {}), stack, rounds, lam=options.lam, alpha=options.alpha, beta=options.beta
     )

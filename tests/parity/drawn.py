@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,23 +53,25 @@ def names(target: str = "cat", anchor: str = "dog", others: Sequence[str] = ("su
     return replace(plain, paraphrases=Splits(), implicit=Splits(), unrelated=Splits())
 
 
+def encoder() -> Any:
+    """The text encoder itself."""
+    return pipeline().components["text_encoder"]
+
+
 def ids_of(text: str) -> Tensor:
     """(t,) as the tokenizer has them, padded."""
-    words = pipeline().components["text_encoder"].config
-    tokens = pipeline().tokenise([Prompt(text)]).ids[0][0]
-    assert tokens[0] == words.bos_token_id
-    return tokens
+    return pipeline().tokenise([Prompt(text)]).ids[0][0]
 
 
 @torch.no_grad()
 def states_of(text: str) -> Tensor:
     """(t, d) what the text encoder itself gives, float64."""
-    return pipeline().components["text_encoder"](ids_of(text)[None]).last_hidden_state[0].double()
+    return encoder()(ids_of(text)[None]).last_hidden_state[0].double()
 
 
 def end_of(text: str) -> int:
     """Place of the end token: the first of its kind."""
-    return int((ids_of(text) == pipeline().components["text_encoder"].config.eos_token_id).nonzero()[0])
+    return int((ids_of(text) == encoder().config.eos_token_id).nonzero()[0])
 
 
 def said(x: Tensor, times: Tensor, texts: Sequence[str]) -> Tensor:

@@ -11,7 +11,20 @@ from concept_probe.erasers.guards.saeuron import Timetable
 from concept_probe.erasers.guards.sld import safety_term
 from concept_probe.families import UNetSubject
 from concept_probe.types import Moment, Prompt, Query, Sampling, Site
-from tests.parity.drawn import Case, Pair, drawn, end_of, ids_of, names, pipeline, said, space, states_of, text_sae
+from tests.parity.drawn import (
+    Case,
+    Pair,
+    drawn,
+    encoder,
+    end_of,
+    ids_of,
+    names,
+    pipeline,
+    said,
+    space,
+    states_of,
+    text_sae,
+)
 
 GUIDED = Sampling(steps=2, guidance=3.0, batch=8)
 
@@ -32,9 +45,8 @@ def read_at(subject: UNetSubject, site: Site, text: str) -> Tensor:
 @torch.no_grad()
 def end_state(ids: Tensor) -> Tensor:
     """(d,) the state of the end token, which is the pooled one of CLIP before any projection."""
-    encoder = pipeline().components["text_encoder"]
-    states = encoder(ids[None]).last_hidden_state[0].double()
-    return states[int((ids == encoder.config.eos_token_id).nonzero()[0])]
+    states = encoder()(ids[None]).last_hidden_state[0].double()
+    return states[int((ids == encoder().config.eos_token_id).nonzero()[0])]
 
 
 def projection(columns: Tensor) -> Tensor:
@@ -74,11 +86,10 @@ def safree() -> Pair:
 def steer() -> Pair:
     """Every latent above 0, at every place; guidance's empty prompt the other way."""
     subject, sae = pipeline(), text_sae(k=4)
-    encoder = subject.components["text_encoder"]
 
     def stream(text: str) -> Tensor:
         with torch.no_grad():
-            return encoder(ids_of(text)[None], output_hidden_states=True).hidden_states[1][0].double()
+            return encoder()(ids_of(text)[None], output_hidden_states=True).hidden_states[1][0].double()
 
     enc, dec, b_enc, b_dec = (x.double() for x in (sae.W_enc, sae.W_dec, sae.b_enc, sae.b_dec))
     steering = torch.stack([((x - b_dec) @ enc + b_enc).clamp(min=0) @ dec for x in stream("cat")]) * -0.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -172,7 +173,8 @@ def pisces() -> Pair:
     options = Pisces.published()
     edit = options(subject, tiny_facts(), (space(sae, *chosen),))
     site = subject.sites("mlp_value")[0]
-    matrix = subject.components["model"].get_submodule(site.path).weight.detach().double()
+    module: Any = subject.components["model"].get_submodule(site.path)
+    matrix = module.weight.detach().double()
     rows = matrix if matrix.shape[1] == sae.d else matrix.mT
     enc, dec, b_enc, b_dec = (x.double() for x in (sae.W_enc, sae.W_dec, sae.b_enc, sae.b_dec))
 
@@ -217,6 +219,7 @@ def rocr() -> Pair:
         tiny_facts(),
         replace(Rocr.published(), layers=(0,), guide="dog"),
     )
+    model: Any = speaker().components["model"]
     words, block = lm_tokenizer(), model.transformer.h[0]
 
     def passed(text: str) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
 
 from concept_probe.erasers import ERASERS
+from concept_probe.testing import found
+from concept_probe.testing.concepts import tiny_concept, tiny_facts
+from concept_probe.testing.law import shared_subject
+from concept_probe.types import Sampling
 from tests.parity import closed, guards, language, training
 from tests.parity.drawn import Case, relative
 
@@ -42,6 +47,28 @@ def test_a_difference_is_told():
 def test_without_an_option_it_is_another(name: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch):
     """What each option is for: with this project's default the formula of the authors is not met."""
     kind = ERASERS[name.partition(" (")[0]]
-    theirs = kind.published()
+    theirs: Any = kind.published()
     monkeypatch.setattr(kind, "published", classmethod(lambda cls: replace(theirs, **options)))
     assert relative(CASES[name]()) > 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [n for n, kind in ERASERS.items() if kind.authors and kind.authors.read_in != "nowhere"]
+)
+def test_published_settings_make_an_erasure(name: str):
+    """Of every method, with the training cut short, and on models that have only a few blocks."""
+    theirs: Any = ERASERS[name].published()
+    options = {f.name for f in fields(theirs)}
+    counted = [n for n in options if isinstance(getattr(theirs, n), int)]
+    short: dict[str, object] = {n: 2 for n in ("steps", "pictures", "warmup", "rounds", "candidates") if n in counted}
+    if "training" in options:
+        drawn = replace(theirs.training, steps=2, pictures=1, batch=2, sampling=Sampling(2, 2.0), adversary=0)
+        short["training"] = drawn
+    short |= {"sampling": Sampling(2, 2.0)} if "sampling" in options else {}
+    short |= {"layers": (0,)} if theirs.name == "emcid" else {"layer": 1} if "layer" in options else {}
+    short |= {"modules": (), "features": "found"} if theirs.name == "crisp" else {}
+    model, concept = ("sd", tiny_concept()) if theirs.on != "texts" else ("gpt2", tiny_facts())
+    subject = shared_subject(model)
+    made = replace(theirs, **short)(subject, concept, found.aimed(theirs.needs, subject, concept))
+    assert made.made_by["method"] == name

@@ -107,11 +107,12 @@ def concept_ablation() -> Pair:
         with torch.no_grad():
             goal = said(x.inputs, x.timesteps, ["dog"] * 3)
         parameters = list(student.parameters.values())
-        total = sum(
-            (said(x.inputs[i : i + 1], x.timesteps[i : i + 1], ["cat"]) - goal[i : i + 1]).square().sum()
-            for i in range(3)
-        )
-        grads = torch.autograd.grad(total / goal.numel(), parameters)  # pyright: ignore[reportArgumentType]
+        total = torch.zeros(())
+        for i in range(3):
+            total = (
+                total + (said(x.inputs[i : i + 1], x.timesteps[i : i + 1], ["cat"]) - goal[i : i + 1]).square().sum()
+            )
+        grads = torch.autograd.grad(total / goal.numel(), parameters)
     for p in parameters:
         p.grad = None
     return torch.cat([g.flatten() for g in grads]), ours

@@ -126,15 +126,24 @@ def method_settings(names: Sequence[str] = (), choice: Selection | None = None) 
     """Erasers of the registry with their default options, all of them where none is named.
 
     `choice` is what is asked where something is chosen, as for this project's own methods; None: `CHOICE`.
-    `ablate_vectors` may also be asked for as `ablate_vectors (cross-attention)`. Raises UnknownName for a name that
-    nothing has.
+    `ablate_vectors` may also be asked for as `ablate_vectors (cross-attention)`, and one whose authors set other options as
+    `uce (published)`. Raises UnknownName for a name that nothing has.
     """
     known = {name: _default_setting(name) for name in ERASERS}
     cross = MethodSetting("ablate_vectors (cross-attention)", ERASERS["ablate_vectors"](), "chosen cross-attention")
     known[cross.name] = cross
-    asked = [look_up(known, name, "eraser", "concept-probe info erasers") for name in names or known]
+    every = known | {m.name: m for m in map(_published_setting, ERASERS) if m is not None}
+    asked = [look_up(every, name, "eraser", "concept-probe info erasers") for name in names or known]
     return tuple(replace(m, choice=choice) if m.prepare.startswith("chosen") else m for m in asked)
 
 
 def _default_setting(name: str) -> MethodSetting:
     return MethodSetting(name, ERASERS[name](), preparation_of(ERASERS[name]))
+
+
+def _published_setting(name: str) -> MethodSetting | None:
+    """With its authors' options, where these are known and not the defaults; made as it is, with nothing chosen."""
+    kind = ERASERS[name]
+    if kind.authors is None or not kind.authors.options:
+        return None
+    return MethodSetting(f"{name} (published)", kind.published(), preparation_of(kind))

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from concept_probe.arguments import Natural
+from concept_probe.arguments import Natural, Nonnegative
 from concept_probe.erasers.closed_form.alignment import TokenPolicy
 from concept_probe.erasers.closed_form.solve import Balance, Moments, Solution, solve_uce
 from concept_probe.erasers.closed_form.states import (
@@ -56,6 +56,8 @@ class Rounds:
     """λ of `derive`."""
     remember: float
     """Weight, in each round, of every token edited before; at 0 it is the paper's round."""
+    first_lam: float | None = None
+    """λ of the first edit, where that is another than of the rounds."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def solve_rece(
     them together weighing α. `stack` is Σ W₀ᵀW₀.
     """
     sums = states.moments()
-    solution = solve_uce(sums, lam=lam, alpha=alpha, beta=beta, method="rece")
+    begun = lam if rounds.first_lam is None else rounds.first_lam
+    solution = solve_uce(sums, lam=begun, alpha=alpha, beta=beta, method="rece")
     regained, earlier = [], (sums.edited, sums.destination)
     for before in range(1, rounds.count + 1):
         derived, share = derive(states.target, states.destination, solution.change, stack, rounds.ridge)
@@ -121,8 +124,9 @@ class Rece(Eraser[DiffusionSubject, Edit]):
             "sources": ("target",),
             "beta": 0.1,
             "balance": "sum",
+            "first_lam": 0.5,
         },
-        apart="the first edit has a λ of its own, 0.5; rounds edit every place, bos too",
+        apart="rounds lead every place of a text, the beginning too",
     )
     rounds: Natural = 2
     """How often embeddings are derived and led away after the first edit."""
@@ -158,6 +162,8 @@ class Rece(Eraser[DiffusionSubject, Edit]):
     absolute_ridge: bool = False
     """Whether `ridge` is λ itself, as published, and not a share of the mean eigenvalue of Σ WᵀW, which differs from model to
     model."""
+    first_lam: Nonnegative | None = None
+    """λ of the first edit, 0.5 as published; None: that of the rounds."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -172,7 +178,7 @@ class Rece(Eraser[DiffusionSubject, Edit]):
             states, stack = group.states, gram(subject, group.sites)
             alpha, beta = states.moments().weights(self.alpha, self.beta, self.balance)
             ridge = self.ridge * (1.0 if self.absolute_ridge else float(stack.diagonal().mean()))
-            rounds = Rounds(self.rounds, ridge, self.remember)
+            rounds = Rounds(self.rounds, ridge, self.remember, self.first_lam)
             derived = solve_rece(states, stack, rounds, lam=self.lam, alpha=alpha, beta=beta)
             change = derived.solution.change
             _, after = derive(states.target, states.destination, change, stack, ridge)

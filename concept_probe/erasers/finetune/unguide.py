@@ -69,11 +69,7 @@ class Unguide(Eraser[DiffusionSubject, Intervention]):
     aims = "to_anchor"
     origin = "published"
     authors = Published(
-        {
-            "preserve": (),
-            "training": latent_by_latent(200, 3e-5),
-        },
-        apart="the threshold is that of one prompt's thirty latents",
+        {"training": latent_by_latent(200, 3e-5)}, apart="the threshold is that of one prompt's thirty latents"
     )
     rank: Count = 4
     """Rank of each adapter."""
