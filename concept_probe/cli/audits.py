@@ -113,7 +113,7 @@ def attack(
             look_up(ATTACKS, name, "attack", "concept-probe info attacks")
         subject, about = subject_of(model, clip_skip, picture_size), concept_of(concept, concept_file, model)
         sampling, effort = sampling_of(subject, guidance_rescale), Effort(guidance_rescale=guidance_rescale)
-        looks, method = recogniser_of(recogniser, about, subject), to_apply(method, published)
+        looks, applied = recogniser_of(recogniser, about, subject), to_apply(method, published)
         name = name or FIRST_TRIED[subject.answers]
         make = ATTACKS[name]
         if not make.suits(subject):
@@ -121,7 +121,7 @@ def attack(
                 f"attack {name!r} is on {make.on}, and {subject.name!r} answers with {subject.answers}; "
                 "`concept-probe info attacks` says which are on what"
             )
-        erasure = erasure_of(edit, method, read_found(found, sae, subject), subject, about, sae, looks, effort)
+        erasure = erasure_of(edit, applied, read_found(found, sae, subject), subject, about, sae, looks, effort)
         with contextlib.nullcontext() if erasure is None else erasure.on(subject):
             attempt = make(looks, sampling)(subject, about, Budget(queries=queries, gradient_steps=steps))
         table = Table(attempt.x_name, "success", "95 % interval", "n", title=f"{name} on {concept}")
@@ -208,7 +208,7 @@ def audit(
         for name in require or ():
             look_up(VERDICTS, name, "verdict", "concept-probe audit --help")
         writable(output, files=REPORT_FILES)
-        method = to_apply(method, published)
+        applied = to_apply(method, published)
         # Whatever a library prints while it works goes to standard error: standard output is the result's.
         with contextlib.redirect_stdout(sys.stderr):
             subject, about = subject_of(model, clip_skip, picture_size), concept_of(concept, concept_file, model)
@@ -226,7 +226,7 @@ def audit(
             control = subject_of(named, clip_skip, picture_size) if named is not None else None
             refuse_others(subject, before, control)
             known = read_found(found, sae, subject)
-            erasure = erasure_of(edit, method, known, subject, about, sae, looks, effort)
+            erasure = erasure_of(edit, applied, known, subject, about, sae, looks, effort)
             report = run_audit(
                 subject, erasure, about, original=before, twin=control, recogniser=looks, found=known, plan=plan
             )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from concept_probe.erasers import (
+    AdversarialPreservation,
     AdvUnlearn,
     Ant,
     ConceptAblation,
@@ -20,6 +21,7 @@ from concept_probe.erasers import (
     Training,
     Unguide,
 )
+from concept_probe.erasers.finetune.adversarial_preservation import Adversary
 from concept_probe.erasers.finetune.ant import reversed_guidance_target
 from concept_probe.erasers.finetune.distillation import (
     DistillationTerm,
@@ -236,6 +238,29 @@ def unguide() -> Pair:
     return torch.stack(theirs), torch.stack(ours)
 
 
+def adversarial_preservation() -> Pair:
+    """How far the student has gone from what a kept prompt said, |ε_θ(x, p) - ε(x, p)|² of each; the farthest is kept."""
+    subject = pipeline()
+    prompts = tuple(Prompt(text) for text in ("the sun", "a dog", "red"))
+    options = AdversarialPreservation.published()
+    training = replace(options.training, sampling=Sampling(2, 2.0), seed=3)
+    adversary = Adversary(replace(options, training=training), subject, prompts)
+    student = FullWeights(subject, denoiser_parameters(subject, options.part))
+    for i, x in enumerate(student.trained.values()):
+        x += 0.05 * drawn(*x.shape, seed=i).float()
+    buffer, rows = adversary.buffer, []
+    with torch.no_grad():
+        before = said(buffer.inputs, buffer.timesteps, [p.text for p in buffer.prompts])
+    with student.on(), torch.no_grad():
+        ours = adversary.harm(torch.tensor([0, 1]))
+        after = said(buffer.inputs, buffer.timesteps, [p.text for p in buffer.prompts])
+    for prompt in prompts:
+        own = [i for i, p in enumerate(buffer.prompts) if p == prompt]
+        rows.append(sum(float((after[i] - before[i]).double().square().mean()) for i in own) / len(own))
+    assert options.worst == 1 and int(ours.argmax()) == rows.index(max(rows))
+    return torch.tensor(rows, dtype=torch.float64), ours
+
+
 CASES: dict[str, Case] = {
     "esd": esd,
     "esd (erase_from)": erase_from,
@@ -247,6 +272,7 @@ CASES: dict[str, Case] = {
     "slider": slider,
     "slider (modules)": slider_modules,
     "ant": ant,
+    "adversarial_preservation": adversarial_preservation,
     "receler": receler,
     "doco": doco,
     "unguide": unguide,
