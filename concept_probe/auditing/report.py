@@ -80,10 +80,15 @@ def as_they_went(taken: RoundsTaken) -> dict[str, str]:
         doubt = f"in doubt: {', '.join(r.doubt)}" if r.doubt else "nothing in doubt"
         new, before = r.answers - before, r.answers
         out[f"round {r.number} of {taken.looks}"] = (
-            f"{new:,} answers, intervals of {1 - r.error:.2%}: {r.verdict.name}; {doubt}"
+            f"{new:,} answers, intervals of {_level(r.error)}: {r.verdict.name}; {doubt}"
         )
     ended = taken.stopped or ("the last look" if taken.last.doubt else "what decides is decided")
-    return out | {"rounds": f"{len(taken.rounds)} of {taken.looks}, {before:,} answers; ended since {ended}"}
+    said = f"{len(taken.rounds)} of {taken.looks}, {before:,} answers; ended since {ended}"
+    return out | {"rounds": said, "intervals": _level(taken.last.error)}
+
+
+def _level(error: float) -> str:
+    return f"{100 * (1 - error):.4g} %"
 
 
 def _erasure(context: Context) -> str:

@@ -90,7 +90,7 @@ def print_verdict(report, folder: Path | None) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
-    from concept_probe.report.format import EVIDENCE_NAMES, VERDICTS, left_out, samples, score
+    from concept_probe.report.format import EVIDENCE_NAMES, VERDICTS, left_out, rounds, samples, score
     from concept_probe.types.plain_text import shown_plainly
 
     colours = {"erased": "green", "suppressed": "yellow", "undecided": "white", "intact": "red", "damaged": "red"}
@@ -104,9 +104,9 @@ def print_verdict(report, folder: Path | None) -> None:
         reasons.add_row("·", Text(shown_plainly(f"not measured: {missing}", keep="")))
     head = Text.assemble((verdict.name, f"bold {colours[verdict.name]}"), f"  {VERDICTS[verdict.name]}")
     parts = [head, "", reasons]
-    if rounds := [(k, v) for k, v in report.provenance.items() if k.startswith("round")]:
+    if told := rounds(report):
         went = Table.grid(padding=(0, 1))
-        for name, said in rounds:
+        for name, said in told:
             went.add_row(name, Text(shown_plainly(said, keep="")))
         parts += ["", went]
     if folder is not None:

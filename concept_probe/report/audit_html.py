@@ -17,7 +17,7 @@ from concept_probe.report.audit_sections import (
     texts_table,
     verdict_card,
 )
-from concept_probe.report.format import headline
+from concept_probe.report.format import headline, level, rounds
 from concept_probe.report.glossary import meaning
 from concept_probe.report.page import Charts, page, style
 from concept_probe.types import Finding, Report, TraceMap
@@ -41,7 +41,7 @@ class Shown:
     def _repr_html_(self) -> str:
         report = self.report
         parts = [verdict_card(report), index_bars(report.indices.items())]
-        parts += [_folded("Findings", findings_table(report.findings))] if report.findings else []
+        parts += [_folded("Findings", findings_table(report.findings, level(report)))] if report.findings else []
         parts += [_folded("Pictures", picture_grids(report))] if report.pictures else []
         parts += [_folded("Texts", texts_table(report))] if report.writings else []
         parts += [_folded("Not measured", bullets(report.not_measured))] if report.not_measured else []
@@ -58,11 +58,15 @@ def _sections(report: Report, chart: Charts) -> Iterable[str]:
     if report.indices:
         yield (
             "<h2>How much is left</h2><p class=intro>Each index is (after − never taught) / (before − never taught), "
-            "with its 95 % interval: 0 is a model that was never taught the concept, 1 the model before the erasure. "
+            f"with its {level(report)} interval: 0 is a model that was never taught the concept, 1 the model before the erasure. "
             "Of every kind of evidence the largest is shown, since an attacker picks the weakest place; each was first drawn "
             "towards the mean of its kind, since the largest of many is large by chance.</p>"
             + index_bars(report.indices.items())
         )
+    if went := rounds(report):
+        yield "<h2>Rounds</h2><p class=intro>First a little of everything was asked, then only what was in doubt. Every look has an "
+        yield "error of its own, so that all of them together are wrong as seldom as one.</p>"
+        yield bullets([f"{name}: {said}" for name, said in went])
     if report.pictures:
         yield "<h2>Pictures</h2><p class=intro>Pictures in one column share their noise. Below each stands what the "
         yield f"recogniser saw; <b class=hit>{escape(report.concept)}</b> is marked.</p>" + picture_grids(report)
@@ -70,10 +74,10 @@ def _sections(report: Report, chart: Charts) -> Iterable[str]:
         yield "<h2>Texts</h2><p class=intro>What was written after each prompt; a text that shows "
         yield f"<b class=hit>{escape(report.concept)}</b> is marked.</p>" + texts_table(report)
     if report.findings:
-        yield "<h2>Findings</h2>" + glossary_of_findings(report.findings)
+        yield "<h2>Findings</h2>" + glossary_of_findings(report.findings, level(report))
         drawn = "".join(f"<div>{chart(figures.detection(group))}</div>" for group in _rates(report.findings))
         yield f'<div class="charts">{drawn}</div>'
-        yield findings_table(report.findings)
+        yield findings_table(report.findings, level(report))
     if report.curves:
         drawn = "".join(
             f"<div><h3>{escape(curve.name.replace('_', ' '))}</h3><p class=intro>"

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from concept_probe.report.format import ARROWS, EVIDENCE_NAMES, VERDICTS, interval, left_out, number, samples, score
+from concept_probe.report.format import (
+    ARROWS,
+    EVIDENCE_NAMES,
+    VERDICTS,
+    interval,
+    left_out,
+    level,
+    number,
+    rounds,
+    samples,
+    score,
+)
 from concept_probe.report.glossary import CONTROL, meaning, meanings
 from concept_probe.report.markdown import cell, code, escaped
 from concept_probe.types import Curve, Report
@@ -24,12 +35,20 @@ def to_markdown(report: Report) -> str:
     if verdict.samples_needed is not None:
         out += ["", f"Answers needed for a decision: {samples(verdict.samples_needed)}."]
     if report.indices:
-        out += ["", "## Indices", "", "0 is never taught, 1 is untouched; brackets hold 95 % intervals.", ""]
+        out += [
+            "",
+            "## Indices",
+            "",
+            f"0 is never taught, 1 is untouched; brackets hold {level(report)} intervals.",
+            "",
+        ]
         out += _table(
             ("evidence", "index", "n"),
             [(_evidence(name), score(s), str(s.n)) for name, s in report.indices.items()],
             "lrr",
         )
+    if went := rounds(report):
+        out += ["", "## Rounds", "", *[f"- {escaped(name)}: {escaped(said)}" for name, said in went]]
     if report.findings:
         out += ["", "## Findings", "", f"Each {CONTROL} ↓ lower is better, ↑ higher is better.", ""]
         rows = []
@@ -39,7 +58,7 @@ def to_markdown(report: Report) -> str:
                 (_evidence(f.evidence), f"{f.metric} {ARROWS[f.better]}".rstrip(), f.split, number(f.before, f.unit),
                  number(f.after, f.unit), interval(f.low, f.high, f.unit), control, score(f.index), str(f.n))
             )  # fmt: skip
-        heads = ("evidence", "metric", "on", "before", "after", "95 % interval", "control", "index", "n")
+        heads = ("evidence", "metric", "on", "before", "after", f"{level(report)} interval", "control", "index", "n")
         out += _table(heads, rows, "lllrrrrrr")
         notes = [f"- {escaped(f.metric)}, {escaped(f.split)}: {escaped(f.note)}" for f in report.findings if f.note]
         out += ["", *notes] if notes else []

@@ -11,11 +11,13 @@ from html import escape
 from concept_probe.report.format import (
     ARROWS,
     EVIDENCE_NAMES,
+    USUAL_LEVEL,
     VERDICTS,
     bounds,
     direction,
     interval,
     left_out,
+    level,
     number,
     samples,
     score,
@@ -23,7 +25,10 @@ from concept_probe.report.format import (
 from concept_probe.report.glossary import CONTROL, KIND_MEANINGS, meanings
 from concept_probe.types import Finding, Picture, Report, Score, Written
 
-FINDING_HEADS = ("Metric", "Measured on", "Before", "After", "95 % interval", "Control", "Index", "n")
+
+def finding_heads(sure: str = USUAL_LEVEL) -> tuple[str, ...]:
+    """Names of the columns, with intervals of that level."""
+    return ("Metric", "Measured on", "Before", "After", f"{sure} interval", "Control", "Index", "n")
 
 
 def verdict_card(report: Report) -> str:
@@ -41,7 +46,7 @@ def verdict_card(report: Report) -> str:
         residual = (
             f'<div class="residual"><span class="big">{v.residual.value:.2f}</span>'
             f"<span>residual, the largest index: {escape(v.residual.name)}<br>"
-            f"95 % interval {bounds(v.residual)}, n {v.residual.n}</span></div>"
+            f"{level(report)} interval {bounds(v.residual)}, n {v.residual.n}</span></div>"
         )
     return (
         f'<section class="verdict is-{v.name}"><p class="what">{escape(report.concept)} in {escape(report.subject)}, '
@@ -80,21 +85,21 @@ def _index_row(name: str, s: Score) -> str:
     )
 
 
-def findings_table(rows: Sequence[Finding]) -> str:
+def findings_table(rows: Sequence[Finding], sure: str = USUAL_LEVEL) -> str:
     """The findings as one table, grouped by kind of evidence."""
     out = []
     for kind in dict.fromkeys(f.evidence for f in rows):
         title, what = EVIDENCE_NAMES[kind]
-        body = "".join(_finding_row(f) for f in rows if f.evidence == kind)
+        body = "".join(_finding_row(f, sure) for f in rows if f.evidence == kind)
         out.append(f'<tbody><tr class="group"><th colspan="8" scope="colgroup">{title} <small>{what}</small></th></tr>'
                    f"{body}</tbody>")  # fmt: skip
     head = "".join(
-        f'<th scope="col"{" class=n" if at > 1 else ""}>{name}</th>' for at, name in enumerate(FINDING_HEADS)
+        f'<th scope="col"{" class=n" if at > 1 else ""}>{name}</th>' for at, name in enumerate(finding_heads(sure))
     )
     return f'<div class="scroll"><table class="findings"><thead><tr>{head}</tr></thead>{"".join(out)}</table></div>'
 
 
-def _finding_row(f: Finding) -> str:
+def _finding_row(f: Finding, sure: str) -> str:
     said = f.unit in ("rate", "share", "%", "") or f.unit in f.metric
     unit = "" if said else f" <small>{escape(f.unit)}</small>"
     control = number(f.control, f.unit) + (f"<small>{escape(f.control_name)}</small>" if f.control_name else "")
@@ -107,18 +112,18 @@ def _finding_row(f: Finding) -> str:
     )  # fmt: skip
     cells = "".join(
         f'<td class="n{" control" if head == "Control" else ""}" data-head="{head}">{value}</td>'
-        for head, value in zip(FINDING_HEADS[2:], values, strict=True)
+        for head, value in zip(finding_heads(sure)[2:], values, strict=True)
     )
     return f"<tr>{first}{cells}</tr>"
 
 
-def glossary_of_findings(rows: Sequence[Finding]) -> str:
+def glossary_of_findings(rows: Sequence[Finding], sure: str = USUAL_LEVEL) -> str:
     """What the columns, the arrows and every metric of the findings mean, folded."""
     known = "".join(
         f"<dt>{escape(_spaced(m))}</dt><dd>{escape(t)}</dd>" for m, t in meanings(f.metric for f in rows).items()
     )
     return (
-        "<p class=intro>Before and after the erasure, with the 95 % interval of after; n is what was counted. "
+        f"<p class=intro>Before and after the erasure, with the {sure} interval of after; n is what was counted. "
         f"The {escape(CONTROL)} The index is 0 for never taught and 1 for untouched; a dash stands where none is "
         "defined. ↓ lower is better, ↑ higher is better.</p>"
         + (f"<details><summary>What each metric is</summary><dl class=words>{known}</dl></details>" if known else "")

@@ -22,6 +22,7 @@ EVIDENCE_NAMES = {
 }
 MANY = 1000
 """A figure of more samples says only that a value lies close to a threshold: it changes by as much with every draw."""
+USUAL_LEVEL = "95 %"
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
 
 
@@ -41,6 +42,16 @@ def number(value: float | None, unit: str = "") -> str:
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return text.replace("-", "−")
+
+
+def level(report: Report) -> str:
+    """How sure the intervals of findings and indices are: 95 %, but where an audit looked more than once."""
+    return report.provenance.get("intervals", USUAL_LEVEL)
+
+
+def rounds(report: Report) -> list[tuple[str, str]]:
+    """The rounds of an audit as they went, and why there was no further one; nothing where all was asked at once."""
+    return [(name, said) for name, said in report.provenance.items() if name.startswith("round")]
 
 
 def samples(needed: int) -> str:

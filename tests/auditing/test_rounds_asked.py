@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import replace
 
@@ -17,8 +18,10 @@ from concept_probe.auditing.places import places_in
 from concept_probe.auditing.questions import Questions
 from concept_probe.erasers import Blocklist
 from concept_probe.families.progress import bars
+from concept_probe.storage import read_json, write_sealed_json
 from concept_probe.types import Report, Sampling
 from concept_probe.verification import verify, write_bundle
+from concept_probe.verification.bundle import OBSERVATIONS
 from tests.auditing.known import Known, Reader, wide_concept
 
 pytestmark = pytest.mark.slow
@@ -61,7 +64,32 @@ def test_a_never_taught_checkpoint_is_asked_further_only_where_it_is_in_doubt(wo
     write_bundle(report, tmp_path)
     checks = verify(tmp_path)
     assert [c.what for c in checks if c.outcome == "fails"] == []
+    level = f"{100 * (1 - report.observed.error):.4g} % interval"
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert "95 % interval" not in text.split("Recovery")[0] and level in text and "Rounds" in text
     assert sum(c.what.startswith("verdict of round") for c in checks) == 1 + len(later)
+
+
+def test_a_round_that_was_altered_is_found(world, tmp_path):
+    made, subject, twin = world
+    write_bundle(
+        Auditor(replace(PLAN, attacks=()))(twin, None, made, original=subject, twin=twin, recogniser=Reader()), tmp_path
+    )
+
+    def failing(change) -> set[str]:
+        told = read_json(tmp_path / OBSERVATIONS, "")
+        kept = copy.deepcopy(told)
+        change(told["rounds"])
+        write_sealed_json(tmp_path / OBSERVATIONS, {k: v for k, v in told.items() if k != "seal"})
+        found = {c.what for c in verify(tmp_path) if c.outcome == "fails"}
+        write_sealed_json(tmp_path / OBSERVATIONS, {k: v for k, v in kept.items() if k != "seal"})
+        return found
+
+    assert failing(lambda rounds: None) == set()
+    assert "verdict of round 1" in failing(lambda rounds: rounds["taken"][0].update(verdict="intact"))
+    assert "rounds are by the rule of looks" in failing(lambda rounds: rounds["taken"][0].update(error=0.05))
+    assert "rounds are by the rule of looks" in failing(lambda rounds: rounds.update(looks=2))
 
 
 def test_a_ceiling_ends_it_undecided_and_is_kept(world, tmp_path):
