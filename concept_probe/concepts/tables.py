@@ -48,8 +48,8 @@ def concept_of_table(path: str | Path, name: str) -> Concept:
             "read_prompts(path).queries keeps them",
             stacklevel=2,
         )
-    splits: dict[str, Splits] = {kind: dealt(own) for kind, own in kinds.items() if own}
-    return Concept(name, **splits)
+    target, neighbours, unrelated = (dealt(own) if own else Splits() for own in kinds.values())
+    return Concept(name, target, neighbours=neighbours, unrelated=unrelated)
 
 
 def _same(one: str, other: str) -> bool:

@@ -38,7 +38,7 @@ def fused(subject: Any, path: Path) -> dict[str, Tensor]:
     """Every weight of a subject with the adapter that diffusers loads from `path` put in; the subject is used up."""
     pipeline = subject.pipeline
     pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
-    with_parts = [name for name in subject.components if hasattr(getattr(pipeline, name), "peft_config")]
+    with_parts = [name for name in subject.components if hasattr(getattr(pipeline, name, None), "peft_config")]
     pipeline.fuse_lora(components=with_parts)
     pipeline.unload_lora_weights()
     return weights(subject)

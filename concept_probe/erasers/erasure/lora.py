@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,7 +89,8 @@ def _ranks(matrices: Mapping[str, Factors]) -> dict[str, Any]:
 def write_pipeline_adapter(held: Mapping[str, Mapping[str, Factors]], folder: Path) -> Path:
     """The file that `load_lora_weights` of a pipeline takes, the configuration of each component among its metadata."""
     tensors, told = {}, {}
-    for component, matrices in held.items():
+    for component, given in held.items():
+        matrices = recognised(component, given, ".self_attn.")
         for path, (a, b) in matrices.items():
             name = f"{component}.{_usual(component, path)}"
             tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a, b
@@ -96,6 +98,18 @@ def write_pipeline_adapter(held: Mapping[str, Mapping[str, Factors]], folder: Pa
     place = folder / PIPELINE_FILE
     write_tensors(place, tensors, {"format": "pt", "lora_adapter_metadata": json.dumps(told)})
     return place
+
+
+def recognised(component: str, matrices: Mapping[str, Factors], by: str) -> dict[str, Factors]:
+    """The products of one component; of a CLIP text encoder none of whose paths has `by` in it, with one of zeros for the last
+    matrix of attention. By that diffusers knows what it reads; without it the file is refused, or parts of it left out."""
+    first = next((path for path in matrices if re.search(r"encoder\.layers\.\d+\.(self_attn|mlp)\.", path)), None)
+    if not component.startswith("text_encoder") or first is None or any(by in path for path in matrices):
+        return dict(matrices)
+    a, b = matrices[first]
+    width = len(b) if first.endswith(".fc2") else a.shape[1]
+    last = re.sub(r"\.(self_attn|mlp)\..*", ".self_attn.out_proj", first)
+    return {**matrices, last: (a.new_zeros(1, width), b.new_zeros(width, 1))}
 
 
 def _usual(component: str, path: str) -> str:

@@ -23,8 +23,8 @@ Stored = Literal["out_in", "in_out"]
 
 def changes(
     group: ModuleGroup, leaf: str, pieces: tuple[Piece, ...], subject: Subject, scale: float | None = None
-) -> Iterator[tuple[str, Delta]]:
-    """Addresses and changes that one group makes; none where a parameter stays as it is.
+) -> Iterator[tuple[Piece, Delta]]:
+    """Places and changes that one group makes; none where a parameter stays as it is.
 
     ValueError where shapes don't fit or numbers are not finite.
     """
@@ -58,28 +58,28 @@ def changes(
 
 def _multiplied(
     group: ModuleGroup, found: Product | Tensor, pieces: tuple[Piece, ...], subject: Subject
-) -> Iterator[tuple[str, Delta]]:
+) -> Iterator[tuple[Piece, Delta]]:
     sides = found.sides if isinstance(found, Product) else tuple(found.shape)
     for piece in pieces:
         parameter, stored = find_parameter(subject.components, piece.where), _stored(piece, subject)
-        shape = _matrix(piece, subject).shape
+        shape = _weight(piece, subject).shape
         rows = slice(*piece.rows) if piece.rows else slice(None)
         height = sides[0] if piece.rows is None else piece.rows[1] - piece.rows[0]
-        if (height, sides[1]) != tuple(shape) or piece.turned:
+        if (height, sides[1]) != (shape[0], shape[1:].numel()) or piece.turned:
             raise ValueError(f"{group.stem!r} is a change of {sides}, and {piece.where!r} is {tuple(parameter.shape)}")
         if isinstance(found, Product):
             u = found.u[rows].to(parameter.device)
             if bool(u.any()) and bool(found.v.any()):
-                yield piece.where, LowRank(_padded(u, piece, len(parameter)), found.v.to(u.device), stored)
+                yield piece, LowRank(_padded(u, piece, len(parameter)), found.v.to(u.device), stored)
         elif bool(found[rows].any()):
             values = _padded(found[rows].to(parameter.device), piece, len(parameter))
             values = values.mT if stored == "in_out" else values
-            yield piece.where, Shift(values.reshape(parameter.shape).contiguous(), stored)
+            yield piece, Shift(values.reshape(parameter.shape).contiguous(), stored)
 
 
 def _bias(
     group: ModuleGroup, pieces: tuple[Piece, ...], subject: Subject, scale: float | None
-) -> Iterator[tuple[str, Delta]]:
+) -> Iterator[tuple[Piece, Delta]]:
     values = group.tensors.get("diff_bias")
     if values is None:
         alpha, down = group.tensors.get("alpha"), group.tensors.get("down")
@@ -91,14 +91,14 @@ def _bias(
 
 def _added(
     group: ModuleGroup, values: Tensor, pieces: tuple[Piece, ...], subject: Subject
-) -> Iterator[tuple[str, Delta]]:
+) -> Iterator[tuple[Piece, Delta]]:
     for piece, parameter, mine in _dealt(group, values, pieces, subject):
         if bool(mine.any()):
             whole = _padded(mine.to(parameter.device), piece, len(parameter))
-            yield piece.where, Shift(whole, _stored(piece, subject))
+            yield piece, Shift(whole, _stored(piece, subject))
 
 
-def _put(group: ModuleGroup, new: Tensor, pieces: tuple[Piece, ...], subject: Subject) -> Iterator[tuple[str, Delta]]:
+def _put(group: ModuleGroup, new: Tensor, pieces: tuple[Piece, ...], subject: Subject) -> Iterator[tuple[Piece, Delta]]:
     """Of a parameter as it is to be. What the dtype of the file, or of the subject, can't tell from the subject's own value
     is no change."""
     for piece, parameter, mine in _dealt(group, new, pieces, subject):
@@ -107,7 +107,7 @@ def _put(group: ModuleGroup, new: Tensor, pieces: tuple[Piece, ...], subject: Su
         same = (base.to(mine.dtype) == mine) | (mine.to(base.dtype) == base)
         if not bool(same.all()):
             values = torch.where(same, 0.0, mine.float() - base.float())
-            yield piece.where, Shift(_padded(values, piece, len(parameter)), _stored(piece, subject))
+            yield piece, Shift(_padded(values, piece, len(parameter)), _stored(piece, subject))
 
 
 def _dealt(
@@ -143,10 +143,15 @@ def _padded(values: Tensor, piece: Piece, rows: int) -> Tensor:
 
 def _matrix(piece: Piece, subject: Subject) -> Tensor:
     """The part of the weight that a piece is of, (d_out, d_in · kernel), at least float32."""
+    weight = _weight(piece, subject)
+    return weight.reshape(len(weight), -1).float()
+
+
+def _weight(piece: Piece, subject: Subject) -> Tensor:
+    """The same as it is, with its outputs first."""
     weight = find_parameter(subject.components, piece.where).data
     weight = weight.mT if _stored(piece, subject) == "in_out" else weight
-    weight = weight[slice(*piece.at)] if piece.at else weight
-    return weight.reshape(len(weight), -1).float()
+    return weight[slice(*piece.at)] if piece.at else weight
 
 
 def _stored(piece: Piece, subject: Subject) -> Stored:

@@ -24,6 +24,10 @@ _BESIDE = re.compile(
     r"|(^|\.)position_ids$|(^|\.)logit_scale$|^loss\.|\.attn\.(masked_)?bias$|\.inv_freq$|^scale_factor$"
 )
 """Names of tensors that stand beside a model's weights and are none: averages of them, a schedule, constants."""
+_PUBLISHED_BUFFERS = {
+    "pos_embed.pos_embed": ("pos_embed", "model.diffusion_model.pos_embed", "diffusion_model.pos_embed")
+}
+"""Buffers to what those who published a model call them."""
 _OPEN_CLIP_LAYER = re.compile(
     r"^(cond_stage_model|conditioner\.embedders\.\d+)\.model\.(transformer\.resblocks\.(\d+)\.|text_projection$)"
 )
@@ -106,7 +110,7 @@ def _without_beside(
         name: x
         for component, module in subject.components.items()
         for path, x in module.named_buffers()
-        for name in (f"{component}.{path}", path)
+        for name in (f"{component}.{path}", path, *_PUBLISHED_BUFFERS.get(path, ()))
     }
     kept, beside = [], []
     for group in groups:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from concept_probe.erasers.interop.joint import joint_names
 from concept_probe.erasers.interop.ldm import open_clip_names, unet_path, unet_paths, vae_path
 from concept_probe.erasers.interop.places import Names, Piece, every_parameter, is_clip
 
@@ -33,7 +34,9 @@ def own_names(component: str, module: nn.Module) -> NamedPieces:
 
 
 def original_names(component: str, module: nn.Module) -> NamedPieces:
-    """As latent diffusion calls the parts of a U-Net; nothing of other models."""
+    """As those who published a model call its parts: latent diffusion a U-Net's, FLUX and Stable Diffusion 3 their own."""
+    if component == "transformer":
+        yield from joint_names(component, module)
     paths = unet_paths(module) if component == "unet" else {}
     for name, where, _ in every_parameter(component, module) if paths else ():
         path, _, leaf = name.rpartition(".")
@@ -50,17 +53,13 @@ def by_component(subject: Subject) -> NamedPieces:
 
 
 def by_underscores(subject: Subject) -> NamedPieces:
-    """As kohya's trainers have them: the path of a module in one word. That of a U-Net is latent diffusion's for SDXL,
-    and diffusers' before."""
+    """As kohya's trainers have them: the path of a module in one word. That of a denoiser is its publisher's, but that of
+    a U-Net before SDXL is diffusers'."""
     for component, module in subject.components.items():
-        ways = [own_names]
-        if component == "unet":
-            ways = [original_names, own_names] if _is_xl(module) else [own_names, original_names]
-        for prefix in _kohya_prefixes(subject, component):
-            for names in ways:
-                for name, pieces in names(component, module):
-                    path, _, leaf = name.rpartition(".")
-                    yield f"{prefix}_{path.replace('.', '_')}.{leaf}", pieces
+        for prefix, names in _kohya_ways(subject, component):
+            for name, pieces in names(component, module):
+                path, _, leaf = name.rpartition(".")
+                yield f"{prefix}_{path.replace('.', '_')}.{leaf}", pieces
 
 
 def in_comfy(subject: Subject) -> NamedPieces:
@@ -126,17 +125,20 @@ def _is_xl(unet: nn.Module) -> bool:
     return getattr(unet, "add_embedding", None) is not None
 
 
-def _kohya_prefixes(subject: Subject, component: str) -> tuple[str, ...]:
-    """How kohya's names of a component begin: first as they are written, then as they are met too."""
+def _kohya_ways(subject: Subject, component: str) -> list[tuple[str, Callable[[str, nn.Module], NamedPieces]]]:
+    """How kohya's names of a component begin, and what follows: first as they are written, then as they are met too."""
     module = subject.components[component]
-    if component in DENOISERS:
-        return ("lora_unet",) if component == "unet" else ("lora_transformer", "lora_unet")
+    if component == "unet":
+        ways = [original_names, own_names] if _is_xl(module) else [own_names, original_names]
+        return [("lora_unet", names) for names in ways]
+    if component == "transformer":
+        return [("lora_unet", original_names), ("lora_transformer", own_names), ("lora_unet", own_names)]
+    starts = ("lora_te3",) if component in ENCODERS else ()
     if component == "text_encoder":
-        return ("lora_te1", "lora_te") if "text_encoder_2" in subject.components else ("lora_te", "lora_te1")
-    if component == "text_encoder_2":
-        alone = () if "text_encoder" in subject.components else ("lora_te",)
-        return ("lora_te2", *alone) if is_clip(module) else ("lora_te3",)
-    return ("lora_te3",) if component == "text_encoder_3" else ()
+        starts = ("lora_te1", "lora_te") if "text_encoder_2" in subject.components else ("lora_te", "lora_te1")
+    elif component == "text_encoder_2" and is_clip(module):
+        starts = ("lora_te2",) if "text_encoder" in subject.components else ("lora_te2", "lora_te")
+    return [(start, own_names) for start in starts]
 
 
 def _encoder_kinds(component: str, module: nn.Module) -> tuple[str, ...]:

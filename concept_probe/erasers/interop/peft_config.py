@@ -77,7 +77,8 @@ class AdapterConfig:
         rank, alpha = said.get("r"), said.get("lora_alpha" if kind == "LORA" else "alpha")
         ranks, alphas = said.get("rank_pattern") or {}, said.get("alpha_pattern") or {}
         numbers = [rank, alpha, *ranks.values(), *alphas.values()]
-        if any(isinstance(n, bool) or not isinstance(n, int | float) or not n > 0 for n in numbers):
+        wrong = any(isinstance(n, bool) or not isinstance(n, int | float) or not n > 0 for n in numbers)
+        if rank is None or alpha is None or wrong:
             raise CorruptFile(path, f"r, α or their patterns are no positive numbers ({numbers})", _MEND)
         try:
             [re.compile(pattern) for pattern in (*ranks, *alphas)]

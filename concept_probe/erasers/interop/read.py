@@ -120,12 +120,10 @@ def _deltas(held: HeldFiles, groups: list[ModuleGroup], found: Placed, subject: 
         for _, leaf in group.names():
             pieces = found.places[group.stem, leaf]
             scale = _scale(held, group, pieces[0].where)
-            for where, delta in changes(group, leaf, pieces, subject, scale):
-                piece = next(p for p in pieces if p.where == where)
-                if _said_before(told, where, piece.at, delta, group):
-                    continue
-                told[where, piece.at] = delta
-                out.append((where, delta))
+            for piece, delta in changes(group, leaf, pieces, subject, scale):
+                if not _said_before(told, piece.where, piece.at, delta, group):
+                    told[piece.where, piece.at] = delta
+                    out.append((piece.where, delta))
     return out
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from concept_probe.erasers.erasure.base import WrongBase
 from concept_probe.erasers.erasure.deltas import Delta, Shift, Sum
-from concept_probe.erasers.erasure.lora import write_peft_adapters, write_pipeline_adapter
+from concept_probe.erasers.erasure.lora import recognised, write_peft_adapters, write_pipeline_adapter
 from concept_probe.erasers.erasure.lora_factors import Factors, lora_factors
 from concept_probe.erasers.erasure.parameters import find_parameter, split_address
 from concept_probe.erasers.interop.lower import lowered
 from concept_probe.erasers.interop.naming import NamedPieces, by_underscores, in_checkpoints, in_comfy
-from concept_probe.erasers.interop.places import every_parameter
+from concept_probe.erasers.interop.places import Names, Piece, every_parameter
 from concept_probe.storage import write_tensors
 
 if TYPE_CHECKING:
@@ -89,43 +89,84 @@ def write_peft(asked: ToWrite) -> tuple[Path, ...]:
 
 
 def write_kohya(asked: ToWrite) -> tuple[Path, ...]:
-    names = _names(asked, by_underscores)
-    tensors: dict[str, Tensor] = {}
+    names = _names(by_underscores(asked.subject))
+    held: dict[str, dict[str, Factors]] = {}
     for component, matrices in asked.factors().items():
-        for path, (a, b) in _recognised(matrices).items():
-            tensors |= _product(_named(asked, names, f"{component}/{path}:weight", "kohya"), a, b)
+        for path, pair in recognised(component, matrices, ".out_proj").items():
+            where = f"{component}/{path}:weight"
+            held.setdefault(_named(asked, names, where, "kohya"), {})[where] = pair
+    tensors: dict[str, Tensor] = {}
+    for name, pairs in held.items():
+        tensors |= _product(name, *_joined(names.pieces[name], pairs))
     return _written(asked, tensors)
-
-
-def _recognised(matrices: Mapping[str, Factors]) -> dict[str, Factors]:
-    """The products of one component, with one of zeros: diffusers knows those of CLIP's attention by its last matrix, and
-    leaves them out without a word where that is never changed."""
-    attention = [path for path in matrices if ".self_attn." in path]
-    if not attention or any(path.endswith(".out_proj") for path in attention):
-        return dict(matrices)
-    first = attention[0]
-    a, b = matrices[first]
-    nothing = a.new_zeros(1, a.shape[1]), b.new_zeros(len(b), 1)
-    return {**matrices, f"{first.rpartition('.')[0]}.out_proj": nothing}
 
 
 def write_comfy(asked: ToWrite) -> tuple[Path, ...]:
     """What has a low rank, or is to be brought to one, as a product; anything else as the whole change."""
-    names = _names(asked, in_comfy)
-    tensors: dict[str, Tensor] = {}
+    names = _names(in_comfy(asked.subject))
+    held: dict[str, dict[str, Delta]] = {}
     for where, delta in asked.deltas().items():
-        name = _named(asked, names, where, "comfy")
-        parameter = find_parameter(asked.subject.components, where)
-        if name.endswith(".weight") and parameter.ndim > 1 and (asked.rank is not None or not _is_whole(delta)):
-            component, path = split_address(where)
-            path = path.rpartition(".")[0]
-            factors = lowered(lora_factors({where: delta}, asked.subject), asked.rank)
-            tensors |= _product(name, *factors[component][path])
+        held.setdefault(_named(asked, names, where, "comfy"), {})[where] = delta
+    products = {
+        where: delta
+        for name, deltas in held.items()
+        if name.endswith(".weight") and all(_may_be_product(asked, where, delta) for where, delta in deltas.items())
+        for where, delta in deltas.items()
+    }
+    factors = lowered(lora_factors(products, asked.subject), asked.rank) if products else {}
+    tensors: dict[str, Tensor] = {}
+    for name, deltas in held.items():
+        if next(iter(deltas)) in products:
+            pairs = {where: factors[split_address(where)[0]][_path(where)] for where in deltas}
+            tensors |= _product(name, *_joined(names.pieces[name], pairs))
         else:
             stem, _, leaf = name.rpartition(".")
-            whole = delta.apply(torch.zeros_like(parameter, dtype=torch.float32))
-            tensors[f"{stem}.diff" if leaf == "weight" else f"{stem}.diff_b"] = whole
+            kind = {"weight": "diff", "bias": "diff_b"}.get(leaf)
+            if kind is None:
+                asked.refuse([next(iter(deltas))], "the form 'comfy'")
+            tensors[f"{stem}.{kind}"] = _side_by_side(asked, names.pieces[name], deltas)
     return _written(asked, tensors)
+
+
+def _may_be_product(asked: ToWrite, where: str, delta: Delta) -> bool:
+    parameter = find_parameter(asked.subject.components, where)
+    module = asked.subject.components[split_address(where)[0]].get_submodule(_path(where))
+    matrix = parameter.ndim > 1 and not isinstance(module, nn.Embedding)
+    return matrix and (asked.rank is not None or not _is_whole(delta))
+
+
+def _path(where: str) -> str:
+    return split_address(where)[1].rpartition(".")[0]
+
+
+def _joined(pieces: tuple[Piece, ...], pairs: Mapping[str, Factors]) -> Factors:
+    """The product of a file's tensor from those of the parameters whose rows it holds."""
+    if len(pieces) == 1:
+        return pairs[pieces[0].where]
+    pairs = {where: pair for where, pair in pairs.items() if any(piece.where == where for piece in pieces)}
+    height = max(piece.rows[1] for piece in pieces if piece.rows)
+    columns, at = {}, 0
+    for where, (a, _) in pairs.items():
+        columns[where] = slice(at, at + len(a))
+        at += len(a)
+    first = next(iter(pairs.values()))[1]
+    up = first.new_zeros(height, at, *first.shape[2:])
+    for piece in pieces:
+        if piece.where in pairs and piece.rows:
+            b = pairs[piece.where][1]
+            up[slice(*piece.rows), columns[piece.where]] = b[slice(*piece.at)] if piece.at else b
+    return torch.cat([a for a, _ in pairs.values()]), up
+
+
+def _side_by_side(asked: ToWrite, pieces: tuple[Piece, ...], deltas: Mapping[str, Delta]) -> Tensor:
+    """The whole change of a file's tensor, of zeros where nothing is changed."""
+    parts = []
+    for piece in pieces:
+        parameter = find_parameter(asked.subject.components, piece.where)
+        zero = torch.zeros_like(parameter, dtype=torch.float32)
+        whole = deltas[piece.where].apply(zero) if piece.where in deltas else zero
+        parts.append(whole[slice(*piece.at)] if piece.at else whole)
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def write_state_dicts(asked: ToWrite) -> tuple[Path, ...]:
@@ -182,19 +223,28 @@ def _refuse_checkpoint(asked: ToWrite) -> None:
         )
 
 
-def _names(asked: ToWrite, naming: Callable[[Subject], NamedPieces]) -> Mapping[str, str]:
-    """What a naming calls each parameter, the first of its names."""
-    out: dict[str, str] = {}
-    for name, pieces in naming(asked.subject):
-        if len(pieces) == 1 and pieces[0].rows is None and pieces[0].at is None:
-            out.setdefault(pieces[0].where, name)
-    return out
+@dataclass(frozen=True)
+class _Names:
+    """What a naming calls each parameter, the first of its names, and all that stands under that name."""
+
+    of: Mapping[str, str]
+    pieces: Names
 
 
-def _named(asked: ToWrite, names: Mapping[str, str], where: str, form: str) -> str:
-    if where not in names:
+def _names(naming: NamedPieces) -> _Names:
+    of: dict[str, str] = {}
+    pieces: dict[str, tuple[Piece, ...]] = {}
+    for name, held in naming:
+        if all(piece.where not in of for piece in held):
+            pieces[name] = held
+            of |= {piece.where: name for piece in held}
+    return _Names(of, pieces)
+
+
+def _named(asked: ToWrite, names: _Names, where: str, form: str) -> str:
+    if where not in names.of:
         asked.refuse([where], f"the form {form!r}")
-    return names[where]
+    return names.of[where]
 
 
 def _product(name: str, a: Tensor, b: Tensor) -> dict[str, Tensor]:
