@@ -26,18 +26,20 @@ WRITTEN = [name for name, form in EDIT_FORMS.items() if form.write is not None]
 HAND = "a hand's"
 
 
-def edit_of(subject, form: str, *, every: int = 7) -> Edit:
+def edit_of(subject, form: str, *, every: int = 5) -> Edit:
     """Of some of all that the form holds: products, columns, whole changes, and biases, norms and embeddings where it may."""
     held, g, deltas = EDIT_FORMS[form].holds, torch.Generator().manual_seed(0), {}
     for component, module in subject.components.items():
         if component == "vae" and form not in ("edit", "checkpoint", "pipeline", "state-dict", "peft"):
             continue
-        for i, (name, x) in enumerate(module.named_parameters()):
+        i = -1
+        for name, x in module.named_parameters():
             path, _, leaf = name.rpartition(".")
             matrix = leaf == "weight" and x.ndim > 1 and not isinstance(module.get_submodule(path), torch.nn.Embedding)
             unheld = any(part in path for part in ("wte", "shared", "embed_tokens"))  # tied
             unheld |= form == "comfy" and "norm_" in path and component == "transformer"  # no weight there
             unheld |= form == "diffusers" and component not in subject.pipeline._lora_loadable_modules
+            i += not unheld and bool(path) and (matrix or "biases" in held)
             if not (matrix or "biases" in held) or i % every or unheld or not path:
                 continue
             turned = (
