@@ -90,7 +90,7 @@ def write_pipeline_adapter(held: Mapping[str, Mapping[str, Factors]], folder: Pa
     """The file that `load_lora_weights` of a pipeline takes, the configuration of each component among its metadata."""
     tensors, told = {}, {}
     for component, given in held.items():
-        matrices = recognised(component, given, ".self_attn.")
+        matrices = with_last_matrix(component, given, ".self_attn.")
         for path, (a, b) in matrices.items():
             name = f"{component}.{_usual(component, path)}"
             tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a, b
@@ -100,7 +100,7 @@ def write_pipeline_adapter(held: Mapping[str, Mapping[str, Factors]], folder: Pa
     return place
 
 
-def recognised(component: str, matrices: Mapping[str, Factors], by: str) -> dict[str, Factors]:
+def with_last_matrix(component: str, matrices: Mapping[str, Factors], by: str) -> dict[str, Factors]:
     """The products of one component; of a CLIP text encoder none of whose paths has `by` in it, with one of zeros for the last
     matrix of attention. By that diffusers knows what it reads; without it the file is refused, or parts of it left out."""
     first = next((path for path in matrices if re.search(r"encoder\.layers\.\d+\.(self_attn|mlp)\.", path)), None)

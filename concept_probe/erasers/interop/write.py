@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from concept_probe.erasers.erasure.base import WrongBase
 from concept_probe.erasers.erasure.deltas import Delta, Shift, Sum
-from concept_probe.erasers.erasure.lora import recognised, write_peft_adapters, write_pipeline_adapter
+from concept_probe.erasers.erasure.lora import with_last_matrix, write_peft_adapters, write_pipeline_adapter
 from concept_probe.erasers.erasure.lora_factors import Factors, lora_factors
 from concept_probe.erasers.erasure.parameters import find_parameter, split_address
 from concept_probe.erasers.interop.lower import lowered
@@ -92,7 +92,7 @@ def write_kohya(asked: ToWrite) -> tuple[Path, ...]:
     names = _names(by_underscores(asked.subject))
     held: dict[str, dict[str, Factors]] = {}
     for component, matrices in asked.factors().items():
-        for path, pair in recognised(component, matrices, ".out_proj").items():
+        for path, pair in with_last_matrix(component, matrices, ".out_proj").items():
             where = f"{component}/{path}:weight"
             held.setdefault(_named(asked, names, where, "kohya"), {})[where] = pair
     tensors: dict[str, Tensor] = {}
