@@ -42,7 +42,9 @@ METHODS = (
     MethodSetting("rmu", Rmu(steps=12, batch=6, rate=0.02)),
     MethodSetting("memit", Memit()),
     MethodSetting("needle", Needle(steps=12, batch=6, rate=0.1), "effective columns"),
-    MethodSetting("rocr", Rocr()),
+    MethodSetting(
+        "rocr (one key)", Rocr()
+    ),  # stored rows named rocr are of an earlier method, see docs/methods/rocr.md
     MethodSetting("pisces", Pisces(below=4, mu=1.0), "contrast features"),
     MethodSetting("crisp", Crisp(steps=12, batch=6, rate=0.01, count=8), "contrast features"),
 )

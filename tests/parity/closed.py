@@ -40,6 +40,8 @@ def uce_inverse(
 
 
 def uce() -> Pair:
+    """(λW + αΣ(W g)cᵀ + βΣ(W p)pᵀ)(λI + αΣccᵀ + βΣppᵀ)⁻¹ over last subject tokens, every key and value matrix."""
+
     def last(word: str) -> Tensor:
         return states_of(word)[end_of(word) - 1]
 
@@ -131,6 +133,7 @@ def key_values(keys: Tensor, wanted: Tensor, kept: Tensor, weight: float) -> Ten
 
 
 def memit() -> Pair:
+    """R Kᵀ (w C + K Kᵀ)⁻¹ with w = 20,000 (arXiv 2210.07229, equation 14)."""
     keys, wanted, kept = drawn(3, 6, seed=1), drawn(3, 4, seed=2), drawn(40, 6, seed=3)
     options = Memit.published()
     ours = solve_key_values(keys, wanted, kept, options.weight(keys))

@@ -79,6 +79,7 @@ def safree_of(text: str) -> Pair:
 
 
 def safree() -> Pair:
+    """(I - P_C) P_I p at each word that stands out, or stands alone; a word is left out by reading it as token 0."""
     several, lone = safree_of("the red cat in the sun"), safree_of("cat")
     return torch.cat([several[0], lone[0]]), torch.cat([several[1], lone[1]])
 

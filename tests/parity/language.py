@@ -75,6 +75,7 @@ def compared(make: Callable[[], Callable[[torch.Generator], Tensor]], theirs: Ca
 
 
 def npo() -> Pair:
+    """-(2/β) log σ(-β log π(y|x) / π_ref(y|x)), the mean over answers (arXiv 2404.05868)."""
     beta = Npo.published().beta
 
     def theirs(before: list) -> float:

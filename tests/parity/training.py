@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +28,12 @@ from concept_probe.erasers.finetune.distillation import (
     distillation_loss,
     past_anchor_term,
     retain_terms,
-    same_prompt,
 )
 from concept_probe.erasers.finetune.doco import critic_loss, deception_loss, without_conflict
 from concept_probe.erasers.finetune.negative_guidance import negative_guidance_target, taken_out_term
 from concept_probe.erasers.finetune.parts import adapted_sites, denoiser_parameters
 from concept_probe.erasers.finetune.receler import Bottlenecks
-from concept_probe.erasers.finetune.unguide import relative_influence
+from concept_probe.erasers.finetune.unguide import Mixture
 from concept_probe.erasers.training.replay import LatentBuffer, extrapolated_predictions, predictions
 from concept_probe.erasers.training.trainable import FullWeights
 from concept_probe.types import Prompt, Sampling
@@ -152,10 +151,12 @@ def modules(theirs: list[str], options: Spm | Slider) -> Pair:
 
 
 def spm_modules() -> Pair:
+    """Which modules have a membrane: linear and convolutional ones of the transformers."""
     return modules(modules_of(("Transformer2DModel",), True), Spm.published())
 
 
 def slider_modules() -> Pair:
+    """Which modules have a term: linear and convolutional ones outside cross-attention."""
     inside = ("Attention", "ResnetBlock2D", "Downsample2D", "Upsample2D", "DownBlock2D", "UpBlock2D")
     return modules(modules_of(inside, False), Slider.published())
 
@@ -225,16 +226,14 @@ def unguide() -> Pair:
     """w ε_full + (1 - w) ε_adapted, w of -1 where the adapters change the prompt's much more than the empty one's, 2 elsewhere."""
     full, adapted, none, none_adapted = (drawn(2, 4, seed=i) for i in (1, 2, 3, 4))
     adapted[1] = full[1] + 0.01 * drawn(4, seed=5)
-    options: Mapping[str, float] = {"present": Unguide.published().present, "absent": Unguide.published().absent}
+    mixture = Mixture(Unguide.published(), pipeline(), cast(Any, None), 0.3)
     theirs, ours = [], []
     for i in range(2):
-        ratio = float((adapted[i] - full[i]).norm() / (none_adapted[i] - none[i]).norm())
-        w = -1.0 if ratio > 0.3 else 2.0
+        own, empty = (adapted[i] - full[i]).norm(), (none_adapted[i] - none[i]).norm()
+        w = -1.0 if float(own / empty) > 0.3 else 2.0
         theirs.append(w * full[i] + (1 - w) * adapted[i])
-        told = float(relative_influence((adapted[i] - full[i]).norm()[None], (none_adapted[i] - none[i]).norm()[None]))
-        mine = options["present"] if told > 0.3 else options["absent"]
-        ours.append(full[i] + (1 - mine) * (adapted[i] - full[i]))
-    assert same_prompt(Prompt("x"), torch.Generator()) == Prompt("x")
+        mixture.measured[i] = [(float(own), float(empty))]
+        ours.append(full[i] + (1 - mixture.weight(i)) * (adapted[i] - full[i]))
     return torch.stack(theirs), torch.stack(ours)
 
 

@@ -48,7 +48,7 @@ class Steer(Eraser[DiffusionSubject, Intervention]):
 
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Intervention:
         """`found`: Subspaces with an autoencoder over a text site. ValueError for two at one."""
-        text = self.text or text_naming(concept, None, self.name).split(", ")[0]
+        text = text_naming(concept, None, self.name).split(", ")[0] if self.text is None else self.text
         codecs = codecs_of(found, self.name)
         written = read_states(subject, [Prompt(text)], list(codecs))
         actions: dict[Site, Change] = {}
