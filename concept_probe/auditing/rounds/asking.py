@@ -60,6 +60,7 @@ class RoundsOfAudit:
     _started: float = field(default_factory=time.perf_counter)
     _before: int = -1
     _done: dict[str, int] = field(default_factory=dict)
+    _shares: dict[int, Questions] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._before = self.cache.answers
@@ -141,9 +142,10 @@ class RoundsOfAudit:
         return tuple(kind for kind in JUDGED_KINDS if kind in (*measure.asks, *more))
 
     def _questions(self, depth: int, kinds: tuple[Kind, ...]) -> Questions:
-        whole, plan = self.whole, share_of(self.plan, self.rounds, depth)
-        asked = Questions.of(plan, self.concept, whole.label, whole.recogniser, whole.answers)
-        return replace(asked, kinds=kinds)
+        if depth not in self._shares:
+            whole, plan = self.whole, share_of(self.plan, self.rounds, depth)
+            self._shares[depth] = Questions.of(plan, self.concept, whole.label, whole.recogniser, whole.answers)
+        return replace(self._shares[depth], kinds=kinds)
 
     def _context(self, measure: Measure, depth: int, error: float) -> Context:
         questions = self._questions(depth, self._kinds(measure))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concept_probe.auditing.arm import Arm, guarded
 from concept_probe.auditing.cache import MeasurementCache
 from concept_probe.auditing.checks import refuse_changed
-from concept_probe.auditing.evidence.finding import joined_evidence
+from concept_probe.auditing.evidence.finding import Evidence, joined_evidence
 from concept_probe.auditing.places import Places
 from concept_probe.auditing.plan import AuditPlan
 from concept_probe.auditing.provenance import Clock
@@ -14,7 +14,7 @@ from concept_probe.auditing.report import report_of
 from concept_probe.auditing.rounds.asking import FIRST, RoundsOfAudit
 from concept_probe.auditing.rounds.schedule import ask_in_rounds
 from concept_probe.auditing.sides import Sides
-from concept_probe.types import Concept, Report, Subspace
+from concept_probe.types import Concept, EvidenceKind, Report, Subspace
 
 
 def audit_in_rounds(
@@ -37,5 +37,5 @@ def audit_in_rounds(
     taken = ask_in_rounds(plan.rounds, asking, FIRST, plan.thresholds, guarded=guarded(arms))
     refuse_changed(arms)
     last = taken.last
-    gathered = {kind: joined_evidence(of.values()) for kind, of in last.gathered.items()}
+    gathered: dict[EvidenceKind, Evidence] = {kind: joined_evidence(of.values()) for kind, of in last.gathered.items()}
     return report_of(asking.asked(last.depths, last.error), gathered, clock, taken)

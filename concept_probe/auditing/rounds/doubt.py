@@ -55,18 +55,20 @@ def _losses_open(gathered: Gathered, t: Thresholds) -> Iterator[str]:
 
 
 def _open(gathered: Gathered, t: Thresholds, bootstrap: BayesianBootstrap, guarded: bool) -> Iterator[str]:
+    def may_gain(found: Evidence) -> bool:
+        return any(may_gain_index(f, bootstrap, t.gap) for f in found.findings)
+
     yield from _losses_open(gathered, t)
     direct, indices = evidence_of(gathered).direct, other_indices(gathered)
     for kind, of in gathered.items():
         weighed = WeighedKind.of(kind, indices[kind], t.residual, bootstrap.error) if indices[kind] else None
         unsure = weighed is not None and bool(weighed.unsure)
         for name, found in of.items():
-            may = any(may_gain_index(f, bootstrap, t.gap) for f in found.findings)
             if found.direct is not None:
                 if any(found.direct.low <= edge <= found.direct.high for edge in (t.residual, t.kept)):
                     yield name
-            elif direct is None:
-                if may and any(f.evidence == "behaviour" and f.split == "target" for f in found.findings):
-                    yield name  # nothing else is asked before it is known that the model knew the concept
-            elif direct.low <= t.residual and not guarded and (may or (unsure and found.indices)):
+            elif direct is None:  # nothing else is asked before it is known that the model knew the concept
+                if any(f.evidence == "behaviour" and f.split == "target" for f in found.findings) and may_gain(found):
+                    yield name
+            elif direct.low <= t.residual and not guarded and ((unsure and found.indices) or may_gain(found)):
                 yield name  # where it is above, or no weight was changed, prompts that name it say what it is
