@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from concept_probe.erasers import Edit, Shift
 from concept_probe.erasers.interop import read_edit
 from concept_probe.storage import WrongFile
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.testing.models.language import tiny_gpt2, tiny_llama
+from concept_probe.testing.models.transformers import TRANSFORMERS
 from tests.interop.files import assert_same, edited, weights
 
 PLACES = {
@@ -75,6 +76,30 @@ def test_a_pipeline_s_folder_and_a_component_s(variant, tmp_path):
         for name, x in edited(subject, found).items():
             mine = wanted[name] if any(name in where.replace(":", ".") for where in places) else base[name]
             torch.testing.assert_close(x, mine, atol=2e-3 if variant else 1e-6, rtol=0)
+
+
+def test_a_folder_without_one_of_its_weights_is_refused(tmp_path):
+    subject, other = tiny_llama(), tiny_llama()
+    changed(subject, ["model/model.norm:weight"]).bake(other)
+    other.pipeline.save_pretrained(tmp_path)
+    held = load_file(tmp_path / "model.safetensors")
+    del held["model.layers.0.mlp.up_proj.weight"]
+    save_file(held, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(WrongFile, match=r"hold no 'model/model.layers.0.mlp.up_proj:weight', nor 0 other weights"):
+        read_edit(tmp_path, subject)
+
+
+@pytest.mark.slow
+def test_a_parameter_that_stands_in_a_component_itself(tmp_path):
+    """It has no address, so an edit can't change it: as it is it may stand in a file."""
+    subject = TRANSFORMERS["pixart-sigma"]()
+    where = "transformer/proj_out:bias"
+    held = state(subject, "transformer", changed(subject, [where]))
+    save_file(held, tmp_path / "a.safetensors")
+    assert [*read_edit(tmp_path / "a.safetensors", subject).deltas] == [where]
+    save_file(held | {"scale_shift_table": held["scale_shift_table"] + 1}, tmp_path / "b.safetensors")
+    with pytest.raises(ValueError, match=r"1 of its .* 'scale_shift_table'"):
+        read_edit(tmp_path / "b.safetensors", subject)
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])

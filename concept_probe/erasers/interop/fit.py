@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from concept_probe.erasers.interop.groups import WHOLE_PARAMETER, ModuleGroup
 from concept_probe.erasers.interop.naming import bare_tables, tables
@@ -105,11 +105,12 @@ def _found(groups: Iterable[ModuleGroup], table: Names) -> tuple[dict[tuple[str,
 def _without_beside(
     groups: Sequence[ModuleGroup], subject: Subject, table: Names
 ) -> tuple[list[ModuleGroup], tuple[str, ...]]:
-    """The groups that are of weights, and the names of the rest: constants, and buffers that the subject holds alike."""
-    buffers = {
-        name: x
+    """The groups that are of weights, and the names of the rest: constants, and what stands in a component itself, as the
+    subject has it."""
+    held = {
+        name: (x, isinstance(x, nn.Parameter))
         for component, module in subject.components.items()
-        for path, x in module.named_buffers()
+        for path, x in (*module.named_buffers(), *module.named_parameters(recurse=False))
         for name in (f"{component}.{path}", path, *_PUBLISHED_BUFFERS.get(path, ()))
     }
     kept, beside = [], []
@@ -119,7 +120,7 @@ def _without_beside(
         if (
             x is not None
             and stem not in table
-            and (_BESIDE.search(stem) or _same(x, buffers.get(stem)) or _unread(stem, table))
+            and (_BESIDE.search(stem) or _same(x, *held.get(stem, (None, True))) or _unread(stem, table))
         ):
             beside.append(group.keys[0])
         else:
@@ -132,8 +133,14 @@ def _bare(stem: str) -> str:
     return _WRAPPED.sub("", stem).replace(".base_layer.", ".")
 
 
-def _same(x: Tensor, held: Tensor | None) -> bool:
-    return held is not None and x.shape == held.shape and bool(torch.allclose(x.float(), held.float().cpu(), rtol=1e-2))
+def _same(x: Tensor, held: Tensor | None, exact: bool) -> bool:
+    """Whether a tensor is the subject's own: of a parameter to the bit of its dtype, of a constant to one in a hundred."""
+    if held is None or x.shape != held.shape:
+        return False
+    own = held.detach().to(x.device)
+    if exact:
+        return bool(((own.to(x.dtype) == x) | (x.to(own.dtype) == own)).all())
+    return bool(torch.allclose(x.float(), own.float(), rtol=1e-2))
 
 
 def _unread(stem: str, table: Names) -> bool:

@@ -17,6 +17,7 @@ from concept_probe.erasers.interop.changes import changes
 from concept_probe.erasers.interop.fit import Placed, placed_groups
 from concept_probe.erasers.interop.groups import ModuleGroup, grouped
 from concept_probe.erasers.interop.held import ADAPTER_CONFIG, PIPELINE_ADAPTER, HeldFiles, as_json, held_at
+from concept_probe.erasers.interop.places import every_parameter
 from concept_probe.storage import WrongFile, file_sha256, read_json
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def _fitted(held: HeldFiles, subject: Subject, component: str | None) -> tuple[l
     told = held.path.name
     groups = list(grouped(held.tensors.items()).values())
     found = placed_groups(groups, subject, told, component or held.component)
+    if held.settings:
+        _refuse_parts(held, found, subject)
     groups = [g for g in groups if all((g.stem, leaf) in found.places for _, leaf in g.names())]
     peft_names = any(key.startswith("base_model.model.") for key in held.tensors)
     if peft_names and not held.by_peft and any(g.is_adapter for g in groups):
@@ -111,6 +114,17 @@ def _fitted(held: HeldFiles, subject: Subject, component: str | None) -> tuple[l
             "give the folder with both",
         )
     return groups, found
+
+
+def _refuse_parts(held: HeldFiles, found: Placed, subject: Subject) -> None:
+    """WrongFile for a folder of a whole component that lacks some of its weights: those would stay as they are."""
+    named = {piece.where for pieces in found.places.values() for piece in pieces}
+    for component in {split_address(where)[0] for where in named}:
+        module = subject.components[component]
+        lacking = [where for _, where, _ in every_parameter(component, module) if where not in named]
+        if lacking:
+            check = f"its files hold no {lacking[0]!r}, nor {len(lacking) - 1} other weights of {component}"
+            raise WrongFile(held.path, check, "get the folder again, whole")
 
 
 def _deltas(held: HeldFiles, groups: list[ModuleGroup], found: Placed, subject: Subject) -> list[tuple[str, Delta]]:
