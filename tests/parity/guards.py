@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -121,6 +123,9 @@ def saeuron() -> Pair:
                 edited[j] = latents[j] * float(typical[0, i]) * -1.0
         rows.append((edited - latents) @ dec)
     options = Saeuron.published()
+    scores = drawn(20480, seed=9)
+    assert options.counted(20480) == int((scores > scores.quantile(0.99999)).sum())
+    assert replace(options, percentile=99.5).counted(64) == int((scores[:64] > scores[:64].quantile(0.995)).sum())
     table = Timetable(torch.tensor([500.0]), features, floor, typical)
     moved = options._action(sae, table)(x, Moment((0,), ("cond",), timestep=500.0))
     assert moved is not None

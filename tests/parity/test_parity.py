@@ -69,6 +69,6 @@ def test_published_settings_make_an_erasure(name: str):
     short |= {"layers": (0,)} if theirs.name == "emcid" else {"layer": 1} if "layer" in options else {}
     short |= {"modules": (), "features": "found"} if theirs.name == "crisp" else {}
     model, concept = ("sd", tiny_concept()) if theirs.on != "texts" else ("gpt2", tiny_facts())
-    subject = shared_subject(model)
+    subject = shared_subject("sd3" if theirs.attention == "joint" else model)
     made = replace(theirs, **short)(subject, concept, found.aimed(theirs.needs, subject, concept))
     assert made.made_by["method"] == name

@@ -13,7 +13,13 @@ from concept_probe.arguments import Count, Nonnegative
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
-from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training, distillation_loss, distilled_edit
+from concept_probe.erasers.finetune.distillation import (
+    TINY_TRAINING,
+    Training,
+    distillation_loss,
+    distilled_edit,
+    latent_by_latent,
+)
 from concept_probe.erasers.finetune.negative_guidance import GuidanceBase, negative_guidance_term
 from concept_probe.erasers.finetune.parts import weights_at
 from concept_probe.erasers.published import Published
@@ -22,7 +28,7 @@ from concept_probe.erasers.training.loop import loss_at_ends
 from concept_probe.erasers.training.replay import encode_distinct
 from concept_probe.erasers.training.trainable import LowRankAdapters
 from concept_probe.families.diffusion.dit.subject import DitSubject
-from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Query, Subspace, evenly
+from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Query, Sampling, Subspace, evenly
 
 TEXT_ROLES = ("joint_text_query", "joint_text_key")
 """Roles of what is adapted: the projections that add the text's queries and keys to those of the image."""
@@ -55,7 +61,10 @@ class EraseAnything(Eraser[DitSubject, Edit]):
     on = "pictures"
     aims = "to_empty"
     origin = "published"
-    authors = Published(read_in="nowhere")
+    authors = Published(
+        {"attended": 0.001, "training": latent_by_latent(200, 1e-3, sampling=Sampling(28, 3.0), retain=0.1)},
+        apart="attention is summed up, not a share; unrelated words are a language model's; AdamW",
+    )
     attention = "joint"
     rank: Count = 8
     """Rank of each adapter."""

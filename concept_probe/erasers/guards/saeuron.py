@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 import torch
 from torch import Tensor
 
-from concept_probe.arguments import Count
+from concept_probe.arguments import Bounds, Count
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.autoencoders import timesteps_met
@@ -18,6 +19,8 @@ from concept_probe.find.features.contrast import contrast
 from concept_probe.find.layout import back, last
 from concept_probe.find.rows import ConceptRows, RowQuery, concept_rows
 from concept_probe.types import Concept, Moment, Sampling, SparseCoder, Subspace
+
+Percentile = Annotated[float, Bounds(0, 100)]
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,8 @@ class Saeuron(Eraser[DiffusionSubject, Intervention]):
     aims = "patches"
     origin = "published"
     authors = Published(
-        {"gamma": -1.0, "multiply": True},
-        apart="features are those beyond a percentile, 99.999, of the scores; the kept error has the opposite sign",
+        {"gamma": -1.0, "multiply": True, "percentile": 99.999},
+        apart="multipliers of objects are searched for each, down to -30; the kept error has the opposite sign",
     )
     count: int = 2
     """Features per denoising step."""
@@ -101,6 +104,8 @@ class Saeuron(Eraser[DiffusionSubject, Intervention]):
     """Factor on the change."""
     multiply: bool = False
     """Whether a firing feature is multiplied by γ times its mean on the concept, as published, and not set to that."""
+    percentile: Percentile | None = None
+    """In place of `count`: the features of each step whose contrast lies beyond this percentile of all, as published, 99.999."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -114,12 +119,18 @@ class Saeuron(Eraser[DiffusionSubject, Intervention]):
         with timesteps_met(subject, sites[0]) as seen:
             rows = concept_rows(subject, concept, sites, "fit", which)
         tables = {
-            site: timetable(codec, rows[site], seen, strongest_by_step(codec, rows[site], self.count))
+            site: timetable(codec, rows[site], seen, strongest_by_step(codec, rows[site], self.counted(codec.width)))
             for site, codec in codecs.items()
         }
         actions = {site: self._action(codecs[site], table) for site, table in tables.items()}
         features = {str(site): table.features.tolist() for site, table in tables.items()}
         return self.guard(concept, actions, features=features)
+
+    def counted(self, width: int) -> int:
+        """How many of `width` features are edited per step: of different scores, those above the percentile; one at least."""
+        if self.percentile is None:
+            return self.count
+        return max(width - 1 - math.floor((width - 1) * self.percentile / 100), 1)
 
     def _action(self, codec: SparseCoder, table: Timetable) -> Change:
         def change(x: Tensor, moment: Moment) -> Tensor | None:
