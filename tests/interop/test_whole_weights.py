@@ -8,9 +8,12 @@ from safetensors.torch import load_file, save_file
 
 from concept_probe.erasers import Edit, Shift
 from concept_probe.erasers.interop import read_edit
+from concept_probe.erasers.interop.naming import in_checkpoints
+from concept_probe.families import adopt
 from concept_probe.storage import WrongFile
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.testing.models.language import tiny_gpt2, tiny_llama
+from concept_probe.testing.models.pipelines import PIPELINES
 from concept_probe.testing.models.transformers import TRANSFORMERS
 from tests.interop.files import assert_same, edited, weights
 
@@ -76,6 +79,31 @@ def test_a_pipeline_s_folder_and_a_component_s(variant, tmp_path):
         for name, x in edited(subject, found).items():
             mine = wanted[name] if any(name in where.replace(":", ".") for where in places) else base[name]
             torch.testing.assert_close(x, mine, atol=2e-3 if variant else 1e-6, rtol=0)
+
+
+def test_a_checkpoint_s_text_encoder_of_openclip_and_what_stands_beside_weights(tmp_path):
+    """Queries, keys and values are one tensor there, and a last layer that the pipeline leaves out stands in the file."""
+    subject = adopt(PIPELINES["SD 2"].make(), "tiny-sd-2")
+    edit = changed(subject, [f"text_encoder/encoder.layers.1.self_attn.{one}_proj:weight" for one in "kv"])
+    held = edited(subject, edit)
+    start = "cond_stage_model.model."
+    file = {
+        name: torch.cat([held[piece.where.replace(":", ".")] for piece in pieces])
+        for name, pieces in in_checkpoints(subject)
+        if name.startswith(start) and not pieces[0].turned
+    }
+    assert file[f"{start}transformer.resblocks.1.attn.in_proj_weight"].shape == (48, 16)
+    layer = {f"{start}transformer.resblocks.3.{part}": torch.ones(16) for part in ("ln_1.weight", "mlp.c_fc.bias")}
+    beside = {**layer, f"{start}text_projection": torch.ones(16, 16), f"{start}logit_scale": torch.ones(()),
+              "alphas_cumprod": torch.ones(9), "model_ema.decay": torch.ones(())}  # fmt: skip
+    save_file(file | beside, tmp_path / "sd2.safetensors")
+    with pytest.warns(UserWarning, match="averages of its weights too"):
+        found = read_edit(tmp_path / "sd2.safetensors", subject)
+    assert found.deltas.keys() == edit.deltas.keys() and found.made_by["beside"] == len(beside)
+    assert_same(edited(subject, found), held, weights(subject))
+    save_file(file | {f"{start}transformer.resblocks.9.ln_1.weight": torch.ones(16)}, tmp_path / "deeper.safetensors")
+    with pytest.raises(ValueError, match=r"1 of its .*resblocks.9.ln_1.weight"):
+        read_edit(tmp_path / "deeper.safetensors", subject)
 
 
 def test_a_folder_without_one_of_its_weights_is_refused(tmp_path):

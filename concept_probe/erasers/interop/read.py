@@ -58,6 +58,11 @@ def read_edit(path: str | Path, subject: Subject, *, concept: str = "", componen
         read["tensors"] += len(held.tensors)
         read["beside"] += len(found.beside)
         namings.append(found.naming)
+        if any(name.startswith("model_ema.") for name in found.beside):
+            warnings.warn(
+                f"{held.path.name} holds averages of its weights too (model_ema); the weights themselves are taken",
+                stacklevel=2,
+            )
         _warn_of_settings(held, found, subject)
     _warn_of_schedule(place, subject)
     _refuse_another(place, deltas, subject)
