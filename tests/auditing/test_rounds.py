@@ -14,7 +14,7 @@ from concept_probe.auditing.evidence.finding import Evidence, Metric, compare
 from concept_probe.auditing.rounds.doubt import Gathered
 from concept_probe.auditing.rounds.schedule import Depths, ask_in_rounds, final_verdict
 from concept_probe.auditing.verdict import Thresholds
-from concept_probe.evaluation.bayesian import BayesianBootstrap, Draws, damage_score, residual_index
+from concept_probe.evaluation.bayesian import BayesianBootstrap, damage_score, residual_index
 from concept_probe.evaluation.looks import draws_for
 from concept_probe.types import Verdict
 
@@ -44,6 +44,7 @@ class Played:
     agree: bool = True
     careful: bool = True
     lost: float = 0.0
+    """Share of neighbours, known exactly."""
     looks: int = 3
     prompts: int = 24
     depths: list[Depths] = field(default_factory=list)
@@ -57,11 +58,8 @@ class Played:
             drawn = torch.rand(self.prompts, 1 if agree else 2, generator=generator) < rate
             return drawn.float().expand(self.prompts, 2)
 
-        self.of = {
-            NAMED: (hits(0.95), None if self.named is None else hits(self.named, self.agree), hits(0.02)),
-            RECOVERED: (hits(0.95), hits(self.recovered, self.agree), hits(0.02)),
-            KEPT: (hits(0.95), hits(0.95 * (1 - self.lost)), hits(0.95)),
-        }
+        self.recovery = hits(0.95), hits(self.recovered, self.agree), hits(0.02)
+        self.by_name = None if self.named is None else (hits(0.95), hits(self.named, self.agree), hits(0.02))
 
     def answers(self) -> int:
         return sum(max((d[name] for d in self.depths), default=0) for name in FIRST)
@@ -81,28 +79,29 @@ class Played:
             raise KeyboardInterrupt
         bootstrap = self.bootstrap(error)
 
-        def rates(name: str) -> list[Draws]:
-            n = math.ceil(self.prompts * depths[name] / self.looks)
-            before, after, never = self.of[name]
-            sides = (
-                ("before", before),
-                ("after" if after is not None else "control", never if after is None else after),
-            )
-            return [bootstrap.rate(hits[:n], name, side) for side, hits in (*sides, ("control", never))]
-
-        def index(metric: Metric, name: str, split: str) -> Evidence:
-            before, after, never = rates(name)
+        def index(metric: Metric, name: str, split: str, of: tuple[torch.Tensor, ...] | None) -> Evidence:
+            if of is None:
+                before, never = bootstrap.certain(0.95, self.prompts), bootstrap.certain(0.02, self.prompts)
+                after = never
+            else:
+                n = math.ceil(self.prompts * depths[name] / self.looks)
+                sides = zip(("before", "after", "control"), of, strict=True)
+                before, after, never = (bootstrap.rate(hits[:n], name, side) for side, hits in sides)
             found = residual_index(name, before, after, never, 0.2)
             direct = found if name == NAMED else None
             return Evidence((compare(metric, split, before, after, never, index=found),), direct=direct)
 
-        before, after, _ = rates(KEPT)
-        loss = damage_score("neighbours", before, after)
+        kept, now = bootstrap.certain(0.95, self.prompts), bootstrap.certain(0.95 * (1 - self.lost), self.prompts)
+        loss = damage_score("neighbours", kept, now)
         assert loss is not None
-        kept = Evidence((compare(RECOGNITION, "neighbours", before, after),), losses=(loss,))
         return {
-            "behaviour": {NAMED: index(DETECTION, NAMED, "target"), KEPT: kept},
-            "recovery": {RECOVERED: index(Metric("recovery", "success", "lower", "rate"), RECOVERED, "all")},
+            "behaviour": {
+                NAMED: index(DETECTION, NAMED, "target", self.by_name),
+                KEPT: Evidence((compare(RECOGNITION, "neighbours", kept, now),), losses=(loss,)),
+            },
+            "recovery": {
+                RECOVERED: index(Metric("recovery", "success", "lower", "rate"), RECOVERED, "all", self.recovery)
+            },
         }
 
 
@@ -119,21 +118,24 @@ def shares(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("agree", [True, False])
-def test_looking_three_times_calls_no_more_erased_or_left_than_it_may(agree):
+def test_looking_three_times_calls_no_more_erased_or_left_than_it_may():
     """As much is left as is tolerated: each call may be wrong in 2.5 %. The same looks at 5 % each break that."""
-    found = shares(TOLERATED, 150, agree=agree)
+    found, naive = shares(TOLERATED, 200), shares(TOLERATED, 100, careful=False, naive=True)
     assert found["erased"] <= 0.025 and found["suppressed"] <= 0.025, found
-    naive = shares(TOLERATED, 80, careful=False, agree=agree, naive=True)
     print("three looks:", found, "not corrected:", naive)
     assert naive["erased"] > 0.05, naive
 
 
 @pytest.mark.slow
 def test_what_is_clear_is_decided_and_never_wrongly():
-    gone, whole, half = (shares(rate, 40) for rate in (0.0, 0.95, 0.6))
+    gone, whole, half = (shares(rate, 20) for rate in (0.0, 0.95, 0.6))
     assert gone["erased"] >= 0.9 and gone["suppressed"] == 0, gone
     assert whole["suppressed"] >= 0.95 and whole["erased"] == 0 and half["erased"] == 0, (whole, half)
+
+
+def test_a_loss_in_doubt_goes_on_and_one_that_is_sure_ends_it():
+    assert play(Played(1, recovered=0.95, lost=0.3)).verdict.name == "damaged"
+    assert len(play(Played(1, recovered=0.95, lost=0.3)).rounds) == 1
 
 
 def test_only_what_is_in_doubt_goes_on():
@@ -163,8 +165,8 @@ def test_erased_is_not_said_while_something_may_yet_be_found():
     class Faint(Played):
         def __post_init__(self) -> None:
             super().__post_init__()
-            before, *rest = self.of[RECOVERED]
-            self.of[RECOVERED] = (before * (torch.arange(len(before)) % 3 == 0)[:, None], *rest)
+            before, *rest = self.recovery
+            self.recovery = (before * (torch.arange(len(before)) % 3 == 0)[:, None], *rest)
 
     first = play(Faint(1, recovered=0.0)).rounds[0]
     assert first.gathered["recovery"][RECOVERED].indices == () and RECOVERED in first.doubt
