@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 AUTOENCODERS: Registry[Callable[[], Sequence[SparseCoder]]] = Registry(
-    "autoencoders", {name: (lambda name=name: shipped_saes(name)) for name in ("emoji", "smollm2")}
+    "autoencoders", {name: (lambda name=name: shipped_saes(name)) for name in ("emoji", "emoji-flow", "smollm2")}
 )
 """Names to what makes the autoencoders of a model: those that are shipped, and what installed packages add."""
 

@@ -15,9 +15,11 @@ WEIGHTS = Path(__file__).parent / "weights"
 EMBEDDED = {
     "emoji": "text-to-image pipeline that draws 126 objects in 4 icon styles",
     "emoji-untaught": "its twin, never taught 8 of the objects and 1 of the styles",
+    "emoji-flow": "the same with a rectified-flow transformer of double- and single-stream blocks",
+    "emoji-flow-untaught": "its twin, whose transformer was never taught the same of them",
 }
 LANGUAGE_MODELS = {"smollm2": "SmolLM2-135M-Instruct, a real language model; not shipped, see testbed.smollm2"}
-TWINS = {"emoji": "emoji-untaught"}
+TWINS = {"emoji": "emoji-untaught", "emoji-flow": "emoji-flow-untaught"}
 
 
 def folder(name: str) -> Path:
