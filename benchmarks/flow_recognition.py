@@ -108,7 +108,7 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[tuple[str, str], Named] = {}
     for (model, kind), asked in cells(options.objects).items():
-        pipeline = FluxPipeline.from_pretrained(options.weights / model)
+        pipeline = FluxPipeline.from_pretrained(options.weights / model, torch_dtype=torch.float32)
         pipeline.set_progress_bar_config(disable=True)
         found[model, kind] = measure(pipeline, asked, options.steps)
     if not options.summary:

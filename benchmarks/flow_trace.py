@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the models")
     parser.add_argument("--summary", action="store_true", help="print the line of JSON alone")
     options = parser.parse_args()
-    pipeline: Any = FluxPipeline.from_pretrained(options.weights / options.model)
+    pipeline: Any = FluxPipeline.from_pretrained(options.weights / options.model, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     results = trace(pipeline, options.pictures, options.steps)
     if not options.summary:
