@@ -85,35 +85,39 @@ def exchanged(trace: Trace, thirds: Sequence[int] = (0, 1, 2)) -> Look:
     return exchange
 
 
+def put(out: dict[str, float], trace: Trace, what: str, looks: Mapping[Site, Look], *, other: bool = False) -> None:
+    out[what] = trace.named(looks, other=other)
+    Console(stderr=True, width=160).print(f"{what}: {out[what]:.3f}", highlight=False)
+
+
 def removal(trace: Trace) -> dict[str, float]:
-    out = {"nothing taken out": trace.named({})}
+    out: dict[str, float] = {}
+    put(out, trace, "nothing taken out", {})
     for what, role in (("text", "joint_text_mlp_out"), ("picture", "joint_image_mlp_out")):
         sites = trace.sites(role)
         for i, site in enumerate(sites):
-            out[f"feed-forward of the {what}'s stream, block {i}"] = trace.named({site: removed})
-        out[f"feed-forwards of the {what}'s stream, all {len(sites)}"] = trace.named(dict.fromkeys(sites, removed))
+            put(out, trace, f"feed-forward of the {what}'s stream, block {i}", {site: removed})
+        put(out, trace, f"feed-forwards of the {what}'s stream, all {len(sites)}", dict.fromkeys(sites, removed))
     return out
 
 
 def exchange(trace: Trace) -> dict[str, float]:
-    out = {}
+    out: dict[str, float] = {}
     for what, role in (("text", "block_text_out"), ("picture", "block_out")):
         for i, site in enumerate(trace.sites(role)):
-            out[f"the {what}'s stream after block {i}"] = trace.named({site: exchanged(trace)}, other=True)
+            put(out, trace, f"the {what}'s stream after block {i}", {site: exchanged(trace)}, other=True)
         first = trace.sites(role)[0]
         for k, third in enumerate(("first", "second", "last")):
-            looks = {first: exchanged(trace, [k])}
-            out[f"the {what}'s stream after block 0, in the {third} third of the passes"] = trace.named(
-                looks, other=True
-            )
+            what_when = f"the {what}'s stream after block 0, in the {third} third of the passes"
+            put(out, trace, what_when, {first: exchanged(trace, [k])}, other=True)
     return out
 
 
 def restoration(trace: Trace) -> dict[str, float]:
     """Own states of the prompts after a block, into passes that were begun with the empty sentence's."""
-    subject, out = trace.subject, {}
+    subject, out = trace.subject, dict[str, float]()
     starts = (*subject.sites("context_embedder"), *subject.sites("text_pooled"))
-    kinds = subject.tokenise([q.prompt for q in trace.queries]).kinds[-1]
+    kinds = subject.tokenise([q.prompt for q in trace.queries]).kinds
     for i, site in enumerate(trace.sites("block_text_out")):
         own: dict[int, Tensor] = {}
 
@@ -136,8 +140,8 @@ def restoration(trace: Trace) -> dict[str, float]:
                 mask[rows] = chosen[: len(rows)]
                 return torch.where(mask[..., None], own[moment.step or 0], x)
 
-            out[f"after block {i}, at {what}"] = trace.named({**dict.fromkeys(starts, emptied), site: give})
-        out["nowhere"] = trace.named(dict.fromkeys(starts, emptied))
+            put(out, trace, f"after block {i}, at {what}", {**dict.fromkeys(starts, emptied), site: give})
+        put(out, trace, "nowhere", dict.fromkeys(starts, emptied))
     return out
 
 
