@@ -3,9 +3,9 @@
     python benchmarks/flow_parts.py [--pictures 32] [--model emoji-flow] [--summary]
 
 Judged on pictures of test sentences, one object each, with the same noise in every row. Removal: what a feed-forward adds
-to the text's or to the picture's stream is taken out, in one block or in all. Exchange: the text's or the picture's stream
-after a block is handed to the other half of the sentences, in every pass or in a third of them; where the other sentence's
-object is drawn, that stream held it by then. Restoration: text streams and pooled vector are those of the empty sentence
+to the text's or to the picture's stream is taken out, in one block or in all. Exchange: the text's stream after a block is
+handed to the other half of the sentences, in every pass or in a third of them; where the other sentence's object is drawn,
+that stream still held it. Restoration: text streams and pooled vector are those of the empty sentence
 from the start, and the sentence's own text is given back after one block, at all tokens or at one kind of them. Ends with
 one line of JSON.
 """
@@ -103,13 +103,12 @@ def removal(trace: Trace) -> dict[str, float]:
 
 def exchange(trace: Trace) -> dict[str, float]:
     out: dict[str, float] = {}
-    for what, role in (("text", "block_text_out"), ("picture", "block_out")):
-        for i, site in enumerate(trace.sites(role)):
-            put(out, trace, f"the {what}'s stream after block {i}", {site: exchanged(trace)}, other=True)
-        first = trace.sites(role)[0]
-        for k, third in enumerate(("first", "second", "last")):
-            what_when = f"the {what}'s stream after block 0, in the {third} third of the passes"
-            put(out, trace, what_when, {first: exchanged(trace, [k])}, other=True)
+    sites = trace.sites("block_text_out")
+    for i, site in enumerate(sites):
+        put(out, trace, f"after block {i}", {site: exchanged(trace)}, other=True)
+    for k, third in enumerate(("first", "second", "last")):
+        what = f"after block 0, in the {third} third of the passes"
+        put(out, trace, what, {sites[0]: exchanged(trace, [k])}, other=True)
     return out
 
 
@@ -168,7 +167,7 @@ def main() -> None:
     trace = Trace(subject, asked(options.pictures), Sampling(steps=options.steps, batch=options.pictures))
     results = {
         "object named, part taken out": removal(trace),
-        "the other sentence's object, streams exchanged": exchange(trace),
+        "the other sentence's object, text's streams exchanged": exchange(trace),
         "object named, the text's stream given back": restoration(trace),
     }
     if not options.summary:

@@ -52,7 +52,7 @@ def refuse_used(concept: Concept, erasure: Erasure | None) -> None:
 def warn_of_another(concept: Concept, erasure: Erasure | None) -> None:
     """Warn of an erasure that was made for other concepts: that this one is left says nothing against it."""
     meant = getattr(erasure, "concept", None)
-    if meant and concept.name not in (meant, *meant.split("+")):
+    if erasure is not None and meant and concept.name not in (meant, *meant.split("+")):
         warnings.warn(
             f"{shown_name(erasure)} was made for {meant!r}, and the audit is of {concept.name!r}: what is found says what it "
             "does to another concept than its own",

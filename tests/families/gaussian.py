@@ -64,9 +64,13 @@ class Gaussian(DiffusionSubject):
     def latent_shape(self) -> tuple[int, ...]:
         return (512,)
 
-    @property
-    def picture_size(self) -> tuple[int, int]:
+    @classmethod
+    def own_size(cls, pipeline: Any) -> tuple[int, int]:
         return 1, 1
+
+    @property
+    def grid(self) -> int:
+        return 1
 
     def steps(self, count: int) -> StepLayout:
         return StepLayout(count, shift=shift_by_size(self.pipeline.scheduler.config, 512))
