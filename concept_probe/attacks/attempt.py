@@ -113,8 +113,9 @@ class AttackRun(Generic[AskedSubject]):
         self.meter.pictures(len(queries))
         recogniser = self.attack.recogniser
         seen = {} if self.known is None else dict(self.known.known(self.subject, recogniser, self.sampling))
-        continued = self.earlier is not None and self.attack.continues and state is not None
-        before = self.earlier.answers(state) if continued else {}
+        before = {}
+        if self.earlier is not None and self.attack.continues and state is not None:
+            before = self.earlier.answers(state)
         seen |= before
         new = [q for q in queries if q not in seen]
         answers = None

@@ -29,17 +29,26 @@ class Models:
         return Auditor(SMALL, self.cache)(self.twin, None, concept, original=self.original, twin=self.twin)
 
 
-@pytest.fixture(scope="module", params=TWINS)
+BOTH = pytest.mark.parametrize("models", TWINS, indirect=True)
+ONE = pytest.mark.parametrize(
+    "models", ["emoji", pytest.param("emoji-flow", marks=pytest.mark.exhaustive)], indirect=True
+)
+"""The second takes as long, and shows the same."""
+
+
+@pytest.fixture(scope="module")
 def models(request):
     return Models(request.param)
 
 
+@BOTH
 @pytest.mark.slow
 def test_the_model_itself_is_intact(models):
     report = models.audited("camel")
     assert report.verdict.name == "intact", report.verdict
 
 
+@ONE
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["camel", pytest.param("rocket", marks=pytest.mark.exhaustive)])
 def test_the_never_taught_twin_is_erased(name, models):
@@ -58,6 +67,7 @@ def test_neighbours_that_the_twin_draws_worse_are_no_damage(models):
     assert report.verdict.residual is not None and report.verdict.residual.high < 0.25
 
 
+@ONE
 @pytest.mark.slow
 def test_a_blocklist_only_suppresses(models):
     guard = cp.erase("blocklist", models.original, cp.concept("camel"))
@@ -66,6 +76,7 @@ def test_a_blocklist_only_suppresses(models):
     assert report.verdict.residual is not None and report.verdict.residual.low > 0.25
 
 
+@ONE
 @pytest.mark.slow
 def test_an_edit_at_twenty_times_its_strength_is_damage(models):
     edit = cp.erase("uce", models.original, cp.concept("camel"))

@@ -19,7 +19,7 @@ from concept_probe.auditing.questions import Questions
 from concept_probe.erasers import Blocklist
 from concept_probe.families.progress import bars
 from concept_probe.storage import read_json, write_sealed_json
-from concept_probe.types import Report, Sampling
+from concept_probe.types import Observed, Report, Sampling
 from concept_probe.verification import verify, write_bundle
 from concept_probe.verification.bundle import OBSERVATIONS
 from tests.auditing.known import Known, Reader, wide_concept
@@ -38,6 +38,12 @@ def world():
     return made, Known(0, made), Known(1, made, without="cat")
 
 
+def observed(report: Report) -> Observed:
+    """What the audit kept of what it saw."""
+    assert report.observed is not None
+    return report.observed
+
+
 def asked(report: Report, side: str = "after") -> Counter:
     assert report.observed is not None
     return Counter(a.kind for a in report.observed.asked if a.side == side)
@@ -50,21 +56,21 @@ def test_an_untouched_subject_is_intact_after_a_little_of_everything(world):
     assert report.verdict.name == "intact" and not report.verdict.calibrated
     assert asked(report) == {"target": 12, "paraphrases": 8, "implicit": 8, "neighbours": 12, "unrelated": 12}
     made_ = subject.pictures + twin.pictures
-    assert made_ == report.observed.rounds[-1].answers and "1 of 3" in report.provenance["rounds"]
+    assert made_ == observed(report).rounds[-1].answers and "1 of 3" in report.provenance["rounds"]
 
 
 def test_a_never_taught_checkpoint_is_asked_further_only_where_it_is_in_doubt(world, tmp_path):
     made, subject, twin = world
     report = Auditor(PLAN)(twin, None, made, original=subject, twin=twin, recogniser=Reader())
     assert report.verdict.name == "erased"
-    first, *later = report.observed.rounds
+    first, *later = observed(report).rounds
     assert later and "prompts that name it" not in first.doubt and "probing" in first.doubt
     assert asked(report)["paraphrases"] == 24 > 8
     assert all(r.answers > first.answers for r in later)
     write_bundle(report, tmp_path)
     checks = verify(tmp_path)
     assert [c.what for c in checks if c.outcome == "fails"] == []
-    level = f"{100 * (1 - report.observed.error):.4g} % interval"
+    level = f"{100 * (1 - observed(report).error):.4g} % interval"
     for name in ("report.html", "report.md"):
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert "95 % interval" not in text.split("Recovery")[0] and level in text and "Rounds" in text
@@ -107,7 +113,7 @@ def test_a_ceiling_ends_it_undecided_and_is_kept(world, tmp_path):
     late = Auditor(replace(PLAN, rounds=AuditRounds(3, seconds=0)))(
         subject, guard, made, twin=twin, recogniser=Reader()
     )
-    assert len(late.observed.rounds) == 1 and "it may take 0 s" in late.verdict.reasons[-1]
+    assert len(observed(late).rounds) == 1 and "it may take 0 s" in late.verdict.reasons[-1]
 
 
 def test_asking_on_gives_what_asking_at_once_gives(world):

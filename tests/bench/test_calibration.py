@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, replace
+from typing import cast
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ from concept_probe.bench.calibration.ground_truth import (
 from concept_probe.bench.calibration.roc import by_state, calibration, calibration_to_json, roc, widest_gap, wrong
 from concept_probe.bench.calibration.run import CalibrationRun, line_of
 from concept_probe.bench.sweep.store import Status
-from concept_probe.families import adopt, load
+from concept_probe.families import DiffusionSubject, adopt, load
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Prompt, Sampling
@@ -107,7 +108,7 @@ def test_what_comes_with_the_package_is_about_the_thresholds_that_are_used():
     assert found.residual.auroc >= 0.99
     low, high = found.residual.between
     assert low < Thresholds().residual < high, "a threshold outside of this range makes more mistakes"
-    emoji = load("emoji")
+    emoji = cast(DiffusionSubject, load("emoji"))
     assert stored.covered(emoji, Thresholds()) and not stored.covered(emoji, Thresholds(residual=0.3))
     with emoji.sized(64, 72):
         assert not stored.covered(emoji, Thresholds())

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from concept_probe.cli import app
-from concept_probe.erasers import ERASERS
+from concept_probe.erasers import ERASERS, Uce
 
 
 def run(*words: str):
@@ -26,7 +26,7 @@ def test_they_are_taken(tmp_path):
     done = run("erase", "camel", "--method", "uce", "--published", "--output", str(tmp_path / "edit"))
     assert done.exit_code == 0, done.output
     made_by = json.loads((tmp_path / "edit" / "edit.json").read_text())["made_by"]
-    theirs = ERASERS["uce"].published()
+    theirs = Uce.published()
     assert made_by["options"]["lam"] == theirs.lam == 0.5 and made_by["options"]["policy"] == "last_subject"
 
 

@@ -183,7 +183,7 @@ def test_settings_that_an_edit_can_t_hold_are_said(tmp_path):
     subject, other = tiny_sd(), tiny_sd()
     changed(subject, [PLACES["unet"]]).bake(other)
     other.pipeline.scheduler.register_to_config(prediction_type="v_prediction")
-    other.components["text_encoder"].config.hidden_act = "gelu"
+    other.pipeline.text_encoder.config.hidden_act = "gelu"
     other.pipeline.save_pretrained(tmp_path)
     with pytest.warns(UserWarning) as said:
         read_edit(tmp_path, subject)
