@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from concept_probe.cli import app
+from concept_probe.cli.console import out
 from concept_probe.erasers import ERASERS, Uce
 
 
@@ -15,7 +16,8 @@ def run(*words: str):
     return CliRunner().invoke(app, list(words), env={"COLUMNS": "240"})
 
 
-def test_they_are_told():
+def test_they_are_told(monkeypatch):
+    monkeypatch.setattr(out, "_width", 240)
     said = run("info", "published").output
     assert all(name in said for name, kind in ERASERS.items() if kind.authors is not None)
     assert "blocklist" not in said and "not known" in said

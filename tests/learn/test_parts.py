@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 import torch
@@ -66,10 +67,12 @@ def test_gradients_are_on_or_off_as_they_are_outside():
 
 def test_what_a_part_raises_is_raised_and_the_rest_is_left():
     torch.set_num_threads(2)
-    begun = []
+    begun: list[int] = []
 
     def work(part: slice) -> None:
         begun.append(part.start)
+        if len(begun) > 1:
+            time.sleep(0.001)  # else the second thread may be through before the first is heard
         raise ZeroDivisionError(part.start)
 
     with pytest.raises(ZeroDivisionError, match=r"^0$"):
