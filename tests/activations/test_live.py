@@ -146,6 +146,7 @@ def test_joint_rows_are_the_same_rows(subject):
         other.joint((subject.sites("cross_key")[0], subject.sites("cross_out")[0]), 10)
 
 
+@pytest.mark.slow
 def test_the_size_of_a_pass_changes_no_row(subject):
     site = subject.sites("block_out")[0]
     a, b = (

@@ -41,6 +41,7 @@ def given(subject: Any) -> list[float]:
     return met
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_rows_say_the_noise_of_their_own_pass(name, tmp_path):
     make, kind, passes = CASES[name]
@@ -65,6 +66,7 @@ def test_rows_say_the_noise_of_their_own_pass(name, tmp_path):
     assert set(only.columns["sigma"].tolist()) == {wanted[-1]}
 
 
+@pytest.mark.slow
 def test_a_store_of_before_stays_readable_goes_on_as_it_began_and_says_what_it_lacks(tmp_path, monkeypatch):
     subject = tiny_sd()
     site = subject.sites("denoiser_out")[0]

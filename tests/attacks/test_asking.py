@@ -117,6 +117,7 @@ def test_every_taught_fact_and_some_real_ones_are_asked_for_in_german():
         assert sum(p.fact in table for p in about.target.test) >= 6
 
 
+@pytest.mark.slow
 def test_what_an_attack_cannot_ask_is_not_measured_and_said():
     subject, silent = tiny_llama(), Concept("cat", Splits(test=(Prompt("a cat", "cat", "cat"),)))
     for attack in (RolePrompts, Temperature, Translation):

@@ -279,6 +279,7 @@ def test_an_attack_that_finds_no_number_says_so(monkeypatch):
     assert subject.weight_hash() == before
 
 
+@pytest.mark.slow
 def test_a_guard_stays_on_while_a_word_is_learned():
     """The attack is adaptive: a tap of the erasure fires in every gradient step and every picture."""
     subject, seen = tiny_sd(), []

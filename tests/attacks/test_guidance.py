@@ -147,6 +147,7 @@ def test_led_by_its_own_judge_a_model_that_never_knew_the_concept_is_said_to_sho
     assert other.success is not None and other.success.value < 0.3
 
 
+@pytest.mark.slow
 def test_a_guard_stays_on_while_the_walk_is_led():
     """A blocklist reads the name as the anchor: guided pictures of the concept's prompts are those of the anchor's."""
     subject, made = tiny_sd(), []

@@ -105,6 +105,7 @@ def test_a_search_lowers_its_own_error_below_that_of_random_words(make, search):
     assert error.read(found, torch.Generator().manual_seed(5)) < sum(random) / len(random)
 
 
+@pytest.mark.slow
 @searches
 def test_random_words_are_the_start_and_the_control_and_each_picture_of_it_has_others(search, monkeypatch):
     subject, asked = tiny_sd(), []

@@ -102,6 +102,7 @@ def test_the_stored_file_comes_back_as_it_was(tmp_path):
         stored.read_calibration(tmp_path / "d.json")
 
 
+@pytest.mark.slow
 def test_what_comes_with_the_package_is_about_the_thresholds_that_are_used():
     found = stored.stored_calibration()
     assert found is not None and found.thresholds == Thresholds() and found.cases >= 24

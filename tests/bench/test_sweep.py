@@ -48,6 +48,7 @@ def test_the_never_taught_twin_shows_none_of_it(finished):
     assert value(finished[1], NEVER_TAUGHT, "paraphrases")["success"][0] == 0
 
 
+@pytest.mark.slow
 def test_a_blocklist_hides_the_name_and_nothing_else(finished):
     values = value(finished[1], "blocklist")
     assert values["after"]["target"][0] == 0

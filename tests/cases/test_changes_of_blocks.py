@@ -73,6 +73,7 @@ def test_a_module_that_gives_another_shape_changes_nothing(subject):
         subject.encode([Prompt("a cat")])
 
 
+@pytest.mark.slow
 def test_published_autoencoders_of_changes_are_not_read_at_the_output(subject, block, tmp_path):
     d = read_rows(subject, ASKED, sites=[block], sampling=SHORT)[block].x.shape[1]
     folder = published(tmp_path, d)

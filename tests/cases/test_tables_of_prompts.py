@@ -110,6 +110,7 @@ def test_the_guidance_of_a_file_is_kept_where_it_is_one(tmp_path):
     assert two.chosen([0, 1]).sampling(Sampling()).guidance == 7.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["text_stream", "block_out"])
 def test_the_command_line_captures_the_prompts_of_a_table(tmp_path, monkeypatch, role):
     monkeypatch.setattr("concept_probe.cli.arrows.subject_of", lambda *_: tiny_sd())

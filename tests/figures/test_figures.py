@@ -107,6 +107,7 @@ def figures_of_strangers() -> dict[str, go.Figure]:
     }
 
 
+@pytest.mark.slow
 def test_words_of_others_are_shown_as_they_are_written():
     for name, figure in figures_of_strangers().items():
         said = [s for s in strings(figure.to_plotly_json()) if not s.startswith("data:")]

@@ -93,6 +93,7 @@ def test_planted_columns_are_ranked_first_and_are_exactly_what_is_kept(subject):
         assert f.score.low > 0 and f.scores[0].control is not None and f.scores[0].value > f.scores[0].control
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_where_no_answer_changes(subject):
     """The columns still speak of the concept, but what they write is taken out again before it is read."""
     plain = search_lm_columns(subject, CONCEPT, LmRanking("reading"), counts=(4,))

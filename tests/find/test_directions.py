@@ -77,6 +77,7 @@ def test_an_oblique_removal_moves_the_concept_onto_the_rest_and_little_else():
     assert drift < 0.1 * (others @ axis @ axis.mT).square().sum()
 
 
+@pytest.mark.slow
 def test_directions_separate_held_out_prompts_and_say_so():
     subject, concept = tiny_sd(), tiny_concept()
     for make in (difference_of_means, leace):

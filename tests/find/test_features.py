@@ -90,6 +90,7 @@ def test_a_planted_feature_is_found_first():
     assert space.scores[0].control is not None
 
 
+@pytest.mark.slow
 def test_with_no_count_only_selective_features_are_kept():
     subject = tiny_sd()
     sae = random_sae(subject.sites("text_stream")[0], 16)

@@ -80,6 +80,7 @@ def test_a_probe_falls_to_chance_as_it_does_after_leace():
     torch.testing.assert_close(played.basis.mT @ played.basis, torch.eye(1, dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_the_game_is_better_than_its_start():
     x, y = planted(3)
     weights = torch.ones(len(y), 1)

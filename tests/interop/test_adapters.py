@@ -162,6 +162,7 @@ def test_what_an_adapter_s_configuration_says_besides_is_refused(config, said, t
         read_edit(tmp_path / "adapter_model.safetensors", subject)
 
 
+@pytest.mark.slow
 def test_products_of_lycoris_and_whole_changes(tmp_path):
     """Against the formulas, written out one number at a time."""
     subject, g = tiny_sd(), torch.Generator().manual_seed(0)

@@ -142,6 +142,7 @@ def test_a_language_model_s_folder(make, tmp_path):
     assert_same(edited(subject, found), edited(subject, edit), weights(subject))
 
 
+@pytest.mark.slow
 def test_which_of_several_encoders_is_told_by_shape_or_asked(tmp_path):
     subject = tiny_sdxl()
     held = {"text_model.encoder.layers.0.layer_norm1.bias": torch.ones(16)}
@@ -160,6 +161,7 @@ def test_which_of_several_encoders_is_told_by_shape_or_asked(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_what_is_no_edit_of_the_model_is_said(tmp_path):
     subject = tiny_sd()
     nothing = changed(subject, [])
@@ -179,6 +181,7 @@ def test_what_is_no_edit_of_the_model_is_said(tmp_path):
         read_edit(tmp_path / "nowhere", subject)
 
 
+@pytest.mark.slow
 def test_settings_that_an_edit_can_t_hold_are_said(tmp_path):
     subject, other = tiny_sd(), tiny_sd()
     changed(subject, [PLACES["unet"]]).bake(other)
