@@ -29,7 +29,6 @@ class Models:
         return Auditor(SMALL, self.cache)(self.twin, None, concept, original=self.original, twin=self.twin)
 
 
-BOTH = pytest.mark.parametrize("models", TWINS, indirect=True)
 ONE = pytest.mark.parametrize(
     "models", ["emoji", pytest.param("emoji-flow", marks=pytest.mark.exhaustive)], indirect=True
 )
@@ -41,7 +40,7 @@ def models(request):
     return Models(request.param)
 
 
-@BOTH
+@ONE
 @pytest.mark.slow
 def test_the_model_itself_is_intact(models):
     report = models.audited("camel")

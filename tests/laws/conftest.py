@@ -42,6 +42,8 @@ TURNS = 3
 EXAMPLES = ("esd", "p4d", "prefix_search")
 """Of the erasers that train a denoiser, and of the attacks that search for words: the laws of the others come with the
 slow tests."""
+READING_ALONE = ("ring_a_bell",)
+"""Attacks that ask text encoders alone, tens of thousands of times: what denoises behind them makes no difference."""
 LAYOUT = (
     "test_it_acts_and_then_every_byte_is_back",
     "test_batch_size_and_order_change_nothing",
@@ -103,7 +105,7 @@ def models_of(law: str, name: str, models: Sequence[str]) -> list[str]:
     layout decides one other. Laws that take long look at one model."""
     standard = [m for m in models if m in QUICK]
     rest = [m for m in models if m not in QUICK and (m in STANDING or shared_subject(m).family != "dit")]
-    if law not in LAYOUT or not rest:
+    if law not in LAYOUT or not rest or (name in READING_ALONE and standard):
         return standard or rest[:1]
     other = _turn(rest, law, name)
     if law in (AIM, TRAINING, BESIDE) and standard:

@@ -7,11 +7,12 @@ import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 
-from concept_probe.families import adopt
+from concept_probe import detect
+from concept_probe.families import adopt, load
 from concept_probe.testbed import WEIGHTS
 from concept_probe.testbed.flow import models, transformer
 from concept_probe.testbed.tokens import TEXT_LENGTH
-from concept_probe.testbed.vocabulary import NOT_TAUGHT, taught_pairs
+from concept_probe.testbed.vocabulary import NOT_TAUGHT, REMOVED_OBJECTS, taught_pairs
 from concept_probe.types import Prompt, Query, Sampling
 
 PICTURE: dict[str, Any] = {
@@ -154,3 +155,16 @@ def test_a_saved_pipeline_is_a_plain_one_and_a_subject_that_draws_the_same(tmp_p
     assert torch.allclose(seen, pictures[0], atol=1e-4), (seen - pictures[0]).abs().max()
     with pytest.raises(ValueError, match="512"):
         pipelines[1]("camel", height=64, width=64, num_inference_steps=1)
+
+
+@pytest.mark.slow
+def test_what_is_shipped_draws_what_it_was_taught_and_its_twin_does_not():
+    objects = [o for o in REMOVED_OBJECTS if o != "rocket"][:6]
+    asked = [Query(Prompt(f"a drawing of {o} in noto style", o, o), i) for i, o in enumerate(objects)]
+    recogniser = detect.recogniser("emoji")
+
+    def right(name: str) -> int:
+        seen = recogniser.probabilities(load(name).generate(asked)).argmax(-1).tolist()
+        return sum(recogniser.labels[i] == q.prompt.label for i, q in zip(seen, asked, strict=True))
+
+    assert right("emoji-flow") >= 5 and right("emoji-flow-untaught") <= 1
