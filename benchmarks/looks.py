@@ -5,7 +5,7 @@ of which may be wrong in 2.5 %. Compared are looks that are fixed beforehand, at
 and rules that may look after every prompt: hedged capital (Waudby-Smith and Ramdas 2024, arXiv 2010.09686, with bets by
 predictable plug-in, truncated at 3/4) and a mixture of likelihood ratios (Robbins 1970, under Beta(1/2, 1/2)).
 
-Run: python benchmarks/looks.py                    # a few seconds; the two tables
+Run: python benchmarks/looks.py                    # a few seconds; the tables
 """
 
 from __future__ import annotations
@@ -81,6 +81,11 @@ def row(rule: Rule, most: int, truth: float) -> str:
     return f"{(last == -1).mean():.1%} / {(last == 1).mean():.1%}, {first.mean() + 1:.1f}"
 
 
+def least(rule: Rule) -> int:
+    """The fewest prompts, none of which shows the concept, that are called below."""
+    return next(n for n in range(1, 65) if (rule(np.zeros((1, n))) == -1).any())
+
+
 def main() -> None:
     for most in (24, 64):
         print(f"\nat most {most} prompts: called below / above, prompts in the mean\n")
@@ -88,6 +93,9 @@ def main() -> None:
         print("|---|" + "---:|" * len(TRUTHS))
         for name, rule in RULES.items():
             print(f"| {name} | " + " | ".join(row(rule, most, truth) for truth in TRUTHS) + " |")
+    print("\nthe fewest prompts without a hit that are called below\n")
+    for name, rule in RULES.items():
+        print(f"- {name}: {least(rule)}")
 
 
 if __name__ == "__main__":

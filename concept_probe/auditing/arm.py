@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from concept_probe.auditing.sides import Side, Sides
 from concept_probe.content import digest_of
 from concept_probe.families import DiffusionSubject
+from concept_probe.families.identity import how_it_reads
 from concept_probe.storage import text_sha256
 from concept_probe.types import Erasure
 
@@ -27,6 +28,8 @@ class Arm:
     erasure: Erasure | None
     hash: str
     """Of the weights with the erasure on."""
+    reads: str = ""
+    """Digest of what else makes its answers: configuration, tokenizers, schedule, size of pictures; see `how_it_reads`."""
     content: str = ""
     """Digest of the erasure itself: its tensors, and what its hooks hold, as they were when the arm was made."""
 
@@ -35,14 +38,14 @@ class Arm:
 
     @property
     def state(self) -> str:
-        """Hash of the weights, and of what the erasure is made of: equal states answer alike.
+        """Hash of the weights, of what else makes answers, and of what the erasure is made of: equal states answer alike.
 
         An erasure is known by its content, whatever it is called and says of itself.
         """
         if self.erasure is None:
-            return self.hash
+            return f"{self.hash} {self.reads}"
         made = json.dumps([self.erasure.describe(), self.erasure.made_by], default=str, sort_keys=True)
-        return f"{self.hash} {self.content} {text_sha256(made)}"
+        return f"{self.hash} {self.reads} {self.content} {text_sha256(made)}"
 
 
 def guarded(arms: Sides[Arm]) -> bool:
@@ -52,9 +55,10 @@ def guarded(arms: Sides[Arm]) -> bool:
 
 def arm_of(name: Side, subject: Subject, erasure: Erasure | None = None) -> Arm:
     """The arm, with the hash of its weights as they are while the erasure is on."""
+    reads = how_it_reads(subject)
     with contextlib.nullcontext() if erasure is None else erasure.on(subject):
         found = subject.weight_hash(whole=True)
-    return Arm(name, subject, erasure, found, "" if erasure is None else digest_of(erasure))
+    return Arm(name, subject, erasure, found, reads, "" if erasure is None else digest_of(erasure))
 
 
 def arms_of(subject: Subject, erasure: Erasure | None, original: Subject | None, twin: Subject | None) -> Sides[Arm]:

@@ -27,8 +27,11 @@ def report_of(
     thresholds, before = context.plan.thresholds, context.arms.before.subject
     others = {kind: [i for i in of.indices if i is not evidence.direct] for kind, of in gathered.items()}
     calibrated = taken is None and context.has_twin and covered(before, thresholds)
-    verdict = decide(evidence.direct, others, evidence.losses, thresholds, guarded=context.guarded, error=context.error)
-    verdict = verdict if taken is None else taken.verdict
+    verdict = (
+        decide(evidence.direct, others, evidence.losses, thresholds, guarded=context.guarded, error=context.error)
+        if taken is None
+        else taken.verdict
+    )
     return Report(
         subject=context.arms.after.subject.name,
         concept=context.questions.concept.name,

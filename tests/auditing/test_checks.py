@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from diffusers import EulerDiscreteScheduler
 
 from concept_probe.auditing import AuditPlan, UsedPrompts, audit
+from concept_probe.auditing.arm import arm_of, arms_of
 from concept_probe.auditing.checks import refuse_used, warn_of_another
 from concept_probe.erasers import Edit, Uce
 from concept_probe.testing.concepts import tiny_concept, tiny_recogniser
@@ -88,3 +90,16 @@ def test_an_erasure_that_was_made_for_another_concept_is_said(recwarn):
     assert not recwarn.list
     with pytest.warns(UserWarning, match="uce was made for 'catalogue', and the audit is of 'cat'"):
         warn_of_another(tiny_concept(), replace(made_from({}), concept="catalogue"))
+
+
+def test_models_that_draw_otherwise_are_in_another_state_whatever_their_weights():
+    subject = tiny_sd()
+    usual = arm_of("before", subject)
+    assert arm_of("before", subject).state == usual.state
+    with subject.sized(24, 16):
+        large = arm_of("before", subject)
+    subject.pipeline.scheduler = EulerDiscreteScheduler()
+    other = arm_of("before", subject)
+    assert usual.hash == large.hash == other.hash and len({a.state for a in (usual, large, other)}) == 3
+    with subject.sized(24, 16), pytest.raises(ValueError, match=r"draws pictures of 16 x 16 pixels and .* of 24 x 16"):
+        arms_of(subject, None, tiny_sd(), None)

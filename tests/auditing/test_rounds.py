@@ -140,7 +140,7 @@ def test_a_loss_in_doubt_goes_on_and_one_that_is_sure_ends_it():
 
 def test_only_what_is_in_doubt_goes_on():
     taken = play(Played(1, recovered=TOLERATED))
-    assert [r.doubt for r in taken.rounds] == [(RECOVERED,)] * 3 and taken.verdict.name == "undecided"
+    assert [r.doubt for r in taken.rounds] == [(RECOVERED,), (RECOVERED,), ()] and taken.verdict.name == "undecided"
     assert taken.rounds[1].depths == {NAMED: 1, RECOVERED: 2, KEPT: 1} and taken.last.depths[RECOVERED] == 3
     assert [r.error for r in taken.rounds] == list(AuditRounds(3).errors) and taken.stopped == ""
     assert taken.last.answers == 1 + 3 + 1
@@ -174,4 +174,6 @@ def test_erased_is_not_said_while_something_may_yet_be_found():
     open_ = final_verdict(erased, ("probing",), 1, 3, "no more may be asked")
     assert open_.name == "undecided" and open_.reasons[-1] == "Stopped after round 1 of 3: no more may be asked."
     assert "probing" in open_.reasons[-2]
-    assert final_verdict(erased, ("probing",), 3, 3, "") == final_verdict(erased, (), 1, 3, "") == erased
+    assert final_verdict(erased, (), 3, 3, "") == final_verdict(erased, (), 1, 3, "") == erased
+    late = final_verdict(erased, ("probing",), 3, 3, "")
+    assert late.name == "undecided" and "not asked in full: probing" in late.reasons[-1]

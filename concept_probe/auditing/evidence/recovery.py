@@ -195,11 +195,12 @@ def _amount(x: int | float, name: str) -> str:
 
 
 def most_attacked(context: Context, known: Context | None) -> int:
-    """What the budget holds of every attack, on the erased arm and on the twin."""
+    """What the budget holds of every attack, on the erased arm and on the twin.
+
+    That one goes on from what it asked before is not counted on: how much of it serves again is known afterwards.
+    """
     arms, subject = 1 if context.arms.control is None else 2, context.arms.after.subject
-    had = 0 if known is None else known.plan.budget.queries
-    tried = [a for a in attacks_asked_for(context) if a.suits(subject)]
-    return sum(arms * (context.plan.budget.queries - (had if a.continues else 0)) for a in tried)
+    return arms * context.plan.budget.queries * sum(a.suits(subject) for a in attacks_asked_for(context))
 
 
 RECOVERY = Measure("recovery", _recovery, asks=("target",), asks_itself=most_attacked)

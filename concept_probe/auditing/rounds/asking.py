@@ -60,6 +60,8 @@ class RoundsOfAudit:
     _started: float = field(default_factory=time.perf_counter)
     _before: int = -1
     _done: dict[str, int] = field(default_factory=dict)
+    _last: float = 0.0
+    """Seconds of the round before, which is the least that a deeper one is taken to need."""
     _shares: dict[int, Questions] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -73,10 +75,12 @@ class RoundsOfAudit:
 
     def gather(self, depths: Depths, error: float) -> Gathered:
         out: dict = {}
+        begun = time.perf_counter()
         for kind, measures in EVIDENCE.items():
             with self.clock.stage(kind):
                 out[kind] = {m.name: m(self._context(m, depths[m.name], error)) for m in measures}
         self._done |= depths
+        self._last = time.perf_counter() - begun
         return out
 
     def deepened(self, depths: Depths, doubt: tuple[str, ...], number: int) -> Depths:
@@ -96,7 +100,7 @@ class RoundsOfAudit:
         ceiling = self.rounds.pictures
         if ceiling is not None and made + new > ceiling:
             return f"it may ask for {ceiling:,} answers, made {made:,}, and the next round may need {new:,} more"
-        more = spent * new / made if made else 0.0
+        more = max(self._last, spent * new / made if made else 0.0)
         if spent + more > self.rounds.seconds:
             return f"it may take {self.rounds.seconds:g} s, took {spent:.0f}, and the next round needs about {more:.0f} more"
         return ""

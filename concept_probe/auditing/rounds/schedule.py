@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -52,7 +52,7 @@ class RoundTaken:
     gathered: Gathered
     verdict: Verdict
     doubt: tuple[str, ...]
-    """Names of the measures that more answers could still have changed."""
+    """Names of the measures that were not asked in full, and could still have changed the verdict."""
     answers: int
     """How many models made by its end, since the audit began."""
 
@@ -75,13 +75,12 @@ class RoundsTaken:
 
 def ask_in_rounds(
     rounds: AuditRounds, asker: Asker, measures: Depths, thresholds: Thresholds, *, guarded: bool = False,
-    told: Callable[[RoundTaken], None] = lambda _: None,
 ) -> RoundsTaken:  # fmt: skip
     """Look, ask more of what is in doubt, look again.
 
     `measures` are the depths of the first round. Intact, suppressed and damaged end it at once: what is shown is there,
     whatever else is asked, unless too much may be lost elsewhere. Erased and undecided end it where no measure is in
-    doubt. An interruption ends it with the rounds that were whole, if there was one. `told` is called after every round.
+    doubt. An interruption ends it with the rounds that were whole, if there was one.
     """
     taken: list[RoundTaken] = []
     depths, stopped = measures, ""
@@ -94,10 +93,10 @@ def ask_in_rounds(
             stopped = "interrupted in the next"
             break
         verdict = verdict_of(gathered, thresholds, guarded, error)
-        doubt = in_doubt(gathered, verdict, thresholds, asker.bootstrap(error), guarded)
+        unsettled = in_doubt(gathered, verdict, thresholds, asker.bootstrap(error), guarded)
+        doubt = tuple(name for name in unsettled if depths[name] < rounds.looks)
         taken.append(RoundTaken(number, error, depths, gathered, verdict, doubt, asker.answers()))
-        told(taken[-1])
-        if not doubt:
+        if not unsettled:
             stopped = NOTHING_MORE if verdict.name == "undecided" else ""
             break
         if number < rounds.looks:
@@ -112,7 +111,7 @@ def ask_in_rounds(
 def final_verdict(verdict: Verdict, doubt: tuple[str, ...], number: int, looks: int, stopped: str) -> Verdict:
     """The verdict of the last round, with why it stays open. What was called erased while measures that may yet find
     something had not been asked in full is undecided."""
-    early = verdict.name == "erased" and doubt and number < looks
+    early = verdict.name == "erased" and doubt
     if verdict.name != "undecided" and not early:
         return verdict
     said = [f"Stopped after round {number} of {looks}: {stopped}."] if stopped else []
