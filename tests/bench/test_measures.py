@@ -14,7 +14,7 @@ from scipy.linalg import sqrtm
 
 from concept_probe.attacks import Attempt, Budget
 from concept_probe.attacks.budget import Spent
-from concept_probe.bench.quality.criteria import criteria, fit_to_text, stands_in, unnamed
+from concept_probe.bench.quality.criteria import _put, criteria, fit_to_text, stands_in, unnamed
 from concept_probe.bench.quality.distances import cmmd, frechet, mmd, pixel_distance
 from concept_probe.bench.sweep.asking import queries
 from concept_probe.bench.sweep.attack_cell import values_of
@@ -160,12 +160,20 @@ def test_a_perfect_erasure_has_every_criterion_whole():
     assert criteria(before, painted(GREEN, "sun", named), pair, "cat")["m1"] == 0, "the rest of the prompt is gone too"
 
 
+def test_a_subject_inside_a_longer_word_is_no_place_for_another_name():
+    inside = Prompt("a firetruck on a road", "truck")
+    assert _put(inside, "dog") == _put(inside, "") == "" and _put(Prompt("a road"), "dog") == ""
+    assert _put(Prompt("a truck on a road", "truck"), "dog") == "a dog on a road"
+
+
 def test_what_stands_in_is_what_an_erasure_says():
     anchored = replace(concept(), anchor=Splits(fit=(Prompt("a tree", "tree"),)))
     assert stands_in({"options": {"guide": "dog"}}, anchored) == "dog"
     assert stands_in({"options": {"guide": ""}, "guides": {"a cat": "a"}}, anchored) is None
     assert stands_in({"options": {"guide": None}, "guides": {"a cat": "a tree"}}, anchored) == "tree"
     assert stands_in({"options": {"base": "anchor"}}, anchored) == "tree"
+    several = replace(anchored, anchor=Splits(fit=(Prompt("a tree", "tree"), Prompt("a dog", "dog"))))
+    assert stands_in({"options": {"base": "anchor"}}, several) is None, "no one thing stands in"
     assert stands_in({"options": {"base": "empty"}}, anchored) is None and stands_in({}, anchored) is None
 
 

@@ -1,4 +1,4 @@
-"""Every method with the settings of its authors against their formula, written out by itself; `benchmarks/parity.py` tells all."""
+"""Methods with the settings of their authors against their formulas, written out by themselves; `benchmarks/parity.py` tells all."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from concept_probe.bench.quality.distances import cmmd, mmd
 from concept_probe.erasers.closed_form.destinations import renamed
-from concept_probe.types import JUDGED_KINDS, RETAIN_KINDS, Concept, Kind, Trial
+from concept_probe.types import JUDGED_KINDS, RETAIN_KINDS, Concept, Kind, Prompt, Trial
 
 if TYPE_CHECKING:
     from concept_probe.bench.sweep.cell import JudgedAnswers
@@ -50,15 +50,15 @@ def fit_to_text(
 
 
 def stands_in(made_by: Mapping[str, Any], concept: Concept) -> str | None:
-    """The name that an erasure put in the concept's place, by what it says of itself: its guide, or the anchor's subject where
-    it led to anchors; None where it led to no other thing."""
+    """The name that an erasure put in the concept's place, by what it says of itself: its guide, or the anchors' subject where
+    it led to anchors of one; None where it led to no other thing, or to several."""
     options = made_by.get("options", {})
     guide = options.get("guide")
     if isinstance(guide, str):
         return guide.strip() or None
     to_anchor = made_by.get("guides") or isinstance(options.get("anchor"), str) or options.get("base") == "anchor"
-    names = [p.subject for p in concept.anchor.fit if p.subject]
-    return names[0] if to_anchor and names else None
+    names = {p.subject for p in concept.anchor.fit if p.subject}
+    return names.pop() if to_anchor and len(names) == 1 else None
 
 
 def criteria(
@@ -103,9 +103,9 @@ def _fits_now(
     if instead is not None:
         if others is None or not others > 0:
             return None
-        texts = [renamed(p, instead).text if p.subject else instead for p in prompts]
+        texts = [_put(p, instead) or instead for p in prompts]
         return _at_most_one((pair.scores(pictures, texts) * gone).mean() / others)
-    rests = [renamed(p, "").text if p.subject else "" for p in prompts]
+    rests = [_put(p, "") for p in prompts]
     if not all(rests):  # nothing of a prompt is left: that something else is there is all that can be asked
         other = [t.seen not in (label, "error", "none") for t in after.trials[kind]]
         return sum(other) / len(other)
@@ -113,6 +113,17 @@ def _fits_now(
     if not could > 0:
         return None
     return _at_most_one((pair.scores(pictures, rests) * gone).mean() / could)
+
+
+def _put(prompt: Prompt, name: str) -> str:
+    """A prompt with `name` in the place of its subject; empty where it doesn't name one as a whole word."""
+    if not prompt.subject:
+        return ""
+    try:
+        renamed(prompt, name or "thing")
+    except ValueError:  # its subject stands only inside longer words
+        return ""
+    return renamed(prompt, name).text
 
 
 def _at_most_one(x: Tensor) -> float:

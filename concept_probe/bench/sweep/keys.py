@@ -24,7 +24,8 @@ from concept_probe.types import KINDS, SPLITS, Concept, fingerprint
 
 EDITIONS = {"answers": 1, "attack": 1, "fit": 1, "columns": 1, "audit": 1}
 """How each measurement is done, as a number that is raised by hand whenever its code comes to give other numbers: of
-cells without an attack, of attacks, of fits, of watched columns, and of the audits of a calibration."""
+cells without an attack, of attacks, of fits, of watched columns, and of the audits of a calibration. EraseEval's measures have a
+name of their own since they were defined anew (`erase_eval`): rows of before keep their other numbers, and lack these."""
 
 
 @dataclass(frozen=True)

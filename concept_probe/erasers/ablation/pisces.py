@@ -141,6 +141,11 @@ class Pisces(Eraser[CausalLMSubject, Edit]):
                 "only which fire; leave by_reading out"
             )
         codes = one.codec.encode(rows)
+        if codes.units is not None:
+            raise ValueError(
+                f"pisces: by_reading takes what a feature reads of a column as it is, and the autoencoder over {one.codec.site} "
+                "brings each row to a length of its own first; leave by_reading out"
+            )
         readings = (read(rows) - read(torch.zeros_like(rows[:1])))[:, one.features]
         sizes = readings.abs()
         acted = sizes > self.tau * sizes.amax(0)

@@ -13,7 +13,7 @@ from concept_probe.activations import read_states
 from concept_probe.arguments import Count, SeedNumber
 from concept_probe.erasers.closed_form.alignment import TokenPolicy
 from concept_probe.erasers.closed_form.destinations import destinations_of, texts_of
-from concept_probe.erasers.closed_form.key_values import solve_key_values
+from concept_probe.erasers.closed_form.key_values import solve_key_values, weight_of_solve
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.closed_form.value_offsets import Layers, Offsets, edited_layers, places_of
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
@@ -150,7 +150,7 @@ class Emcid(Eraser[DiffusionSubject, Edit]):
             wanted = goal - seen[end].double()[places.to(goal.device)]
             whole = whole or float(torch.linalg.matrix_norm(wanted))
             keys = seen[hidden][places.to(goal.device)]
-            lam = self.lam / max(len(keys), 1) if self.lam_of_sum else self.lam
+            lam = weight_of_solve(self.lam, keys, of_sum=self.lam_of_sum)
             delta = solve_key_values(keys, wanted / (len(layers.values) - i), kept, lam)
             wide = dtype_of(find_parameter(subject.components, address(value)))
             deltas[address(value)] = LowRank(delta.u.to(wide), delta.v.to(wide))

@@ -9,6 +9,11 @@ from torch import Tensor
 from concept_probe.erasers.erasure.deltas import LowRank
 
 
+def weight_of_solve(lam: float, keys: Float[Tensor, "n h"], *, of_sum: bool) -> float:
+    """λ of `solve_key_values`, which is against means over keys; with `of_sum` it was meant against their sum."""
+    return lam / max(len(keys), 1) if of_sum else lam
+
+
 def solve_key_values(
     keys: Float[Tensor, "n h"], wanted: Float[Tensor, "n d"], retained: Float[Tensor, "m h"], lam: float
 ) -> LowRank:

@@ -12,7 +12,7 @@ from torch import Tensor
 from concept_probe.activations import read_site
 from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.goals import OffsetSearch, with_offsets
-from concept_probe.erasers.closed_form.key_values import solve_key_values
+from concept_probe.erasers.closed_form.key_values import solve_key_values, weight_of_solve
 from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject, refuse_gap
 from concept_probe.erasers.eraser import Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
@@ -105,7 +105,7 @@ class Memit(Eraser[CausalLMSubject, Edit]):
 
     def weight(self, keys: Tensor) -> float:
         """λ of the solve for keys (n, h)."""
-        return self.lam / max(len(keys), 1) if self.lam_of_sum else self.lam
+        return weight_of_solve(self.lam, keys, of_sum=self.lam_of_sum)
 
     @property
     def search(self) -> OffsetSearch:

@@ -20,3 +20,20 @@ def small_projector(moment: Float[Tensor, "d d"], below: float) -> Float[Tensor,
     values, vectors = torch.linalg.eigh(moment)
     inside = vectors[:, values < below]
     return inside @ inside.mT
+
+
+def left_to_edit(rows: Float[Tensor, "m d"], null: float, eigenvalue: float | None, whose: str) -> Float[Tensor, "d d"]:
+    """P onto the directions that `rows` leave: by the share `null` of their moment, or by an eigenvalue of its mean.
+
+    `whose` begins the message and says what the rows are: ValueError where none is left.
+    """
+    moment = rows.mT @ rows
+    if eigenvalue is None:
+        projector, asked = null_projector(moment, null), f"null={null}"
+    else:
+        projector, asked = small_projector(moment / max(len(rows), 1), eigenvalue), f"eigenvalue={eigenvalue}"
+    if not round(float(projector.trace())):
+        raise ValueError(
+            f"{whose} fill all {rows.shape[1]} directions, so {asked} leaves none to edit; make it larger, or keep fewer"
+        )
+    return projector

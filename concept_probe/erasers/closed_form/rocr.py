@@ -13,7 +13,7 @@ from torch import Tensor
 from concept_probe.activations import read_site
 from concept_probe.arguments import Nonnegative
 from concept_probe.erasers.closed_form.destinations import renamed, texts_of
-from concept_probe.erasers.closed_form.null_space import null_projector, small_projector
+from concept_probe.erasers.closed_form.null_space import left_to_edit
 from concept_probe.erasers.closed_form.solve import left_over
 from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject, refuse_gap
 from concept_probe.erasers.eraser import Eraser
@@ -146,19 +146,7 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
 
     def projector(self, kept: Float[Tensor, "m h"]) -> Float[Tensor, "h h"]:
         """Onto the directions that are left for the edit. Raises ValueError where there is none."""
-        if self.eigenvalue is None:
-            projector, asked = null_projector(kept.mT @ kept, self.null), f"null={self.null}"
-        else:
-            projector, asked = (
-                small_projector(kept.mT @ kept / len(kept), self.eigenvalue),
-                f"eigenvalue={self.eigenvalue}",
-            )
-        if not round(float(projector.trace())):
-            raise ValueError(
-                f"rocr: {len(kept)} kept keys fill all {kept.shape[1]} directions, so {asked} leaves none to edit; make it larger, "
-                "or keep fewer prompts"
-            )
-        return projector
+        return left_to_edit(kept, self.null, self.eigenvalue, f"rocr: {len(kept)} kept keys")
 
 
 @dataclass(frozen=True)

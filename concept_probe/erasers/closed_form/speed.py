@@ -10,7 +10,7 @@ from torch import Tensor
 
 from concept_probe.arguments import Count, Nonnegative, SeedNumber
 from concept_probe.erasers.closed_form.alignment import TokenPolicy
-from concept_probe.erasers.closed_form.null_space import null_projector, small_projector
+from concept_probe.erasers.closed_form.null_space import left_to_edit
 from concept_probe.erasers.closed_form.solve import Moments, Solution, left_over
 from concept_probe.erasers.closed_form.states import (
     READERS,
@@ -170,16 +170,6 @@ class Speed(Eraser[DiffusionSubject, Edit]):
         free = solve_speed(sums, torch.eye(d, dtype=torch.float64).to(stack), invariant[:0], rho=self.rho, lam=self.lam)
         counted = influenced(states.retained, free.change, stack, self.least)
         retain = augmented(states.retained[counted], stack, self.copies, self.directions, self.seed)
-        projector = (
-            null_projector(retain.mT @ retain, self.null)
-            if self.eigenvalue is None
-            else small_projector(retain.mT @ retain / max(len(retain), 1), self.eigenvalue)
-        )
+        projector = left_to_edit(retain, self.null, self.eigenvalue, f"speed: {int(counted.sum())} retained tokens")
         left = round(float(projector.trace()))
-        if not left:
-            asked = f"null={self.null}" if self.eigenvalue is None else f"eigenvalue={self.eigenvalue}"
-            raise ValueError(
-                f"speed: {int(counted.sum())} retained tokens fill all {d} directions, so {asked} leaves none to edit; "
-                "make it larger, or retain fewer prompts"
-            )
         return solve_speed(sums, projector, invariant, rho=self.rho, lam=self.lam), left, int(counted.sum())

@@ -57,6 +57,8 @@ class Training:
     """Whether `rate` is Adam's own step for every parameter, as published settings give it."""
     constant: bool = False
     """Whether the rate stays the same."""
+    in_turn: bool = False
+    """Whether each refresh is of all terms, and goes on to the prompts that follow; else the concept's same prompts."""
 
     def __post_init__(self) -> None:
         check_arguments(self, "training")
@@ -68,10 +70,10 @@ class Training:
 
 
 def latent_by_latent(steps: int, rate: float, **more: Any) -> Training:
-    """As most of the published methods train: at each step one latent of a new trajectory of 50 steps at guidance 3, the
-    rate is Adam's own and stays, and nothing is retained; `more` are options that are others."""
+    """As most of the published methods train: at each step one latent of a new trajectory of 50 steps at guidance 3, of
+    the next prompt, the rate is Adam's own and stays, and nothing is retained; `more` are options that are others."""
     drawn = Training(steps, 1, rate, 1, Sampling(50, 3.0), refresh=1, retain=0.0, absolute=True, constant=True)
-    return replace(drawn, **more)
+    return replace(drawn, in_turn=True, **more)
 
 
 TINY_TRAINING = Training(steps=16, batch=8, pictures=8, sampling=TINY_SAMPLING, rate=0.02)
@@ -145,8 +147,8 @@ def distil(
 ) -> list[float]:
     """Train the student on all terms together; the loss at each step.
 
-    The first term is the concept's: its trajectories are refreshed, its prompts get the adversary. `also` is a loss of
-    the method's own that is no distillation, added to theirs.
+    The first term is the concept's: its trajectories are refreshed (`in_turn` those of all terms), its prompts get the
+    adversary. `also` is a loss of the method's own that is no distillation, added to theirs.
     """
     generator = torch.Generator().manual_seed(training.seed)
     of_terms = distillation_loss(subject, student, terms, training) if terms else None
@@ -188,9 +190,12 @@ def distillation_loss(
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         if training.refresh and step and step % training.refresh == 0:
-            buffers[0] = _buffer(subject, terms[0], training, training.seed + 1000 * step)
+            turn = step // training.refresh if training.in_turn else 0
+            for i, term in enumerate(terms if training.in_turn else terms[:1]):
+                buffers[i] = _buffer(subject, term, training, training.seed + 1000 * step, turn)
             with student.reference():
-                targets[0] = None if terms[0].by_student else terms[0].target(buffers[0])
+                for i, term in enumerate(terms if training.in_turn else terms[:1]):
+                    targets[i] = None if term.by_student else term.target(buffers[i])
                 own[:] = [predictions(subject, buffers[0], buffers[0].prompts)] if own else []
         inputs, timesteps, asked, wanted, weights = [], [], [], [], []
         for term, buffer, target in zip(terms, buffers, targets, strict=True):
@@ -220,9 +225,14 @@ def distillation_loss(
     return loss
 
 
-def _buffer(subject: DiffusionSubject, term: DistillationTerm, training: Training, seed: int) -> LatentBuffer:
-    prompts = evenly(term.met_for or term.prompts, training.pictures)
+def _buffer(
+    subject: DiffusionSubject, term: DistillationTerm, training: Training, seed: int, turn: int = 0
+) -> LatentBuffer:
+    """Latents met for a term's prompts; in a later turn for those that follow, where there are more than trajectories."""
+    every = tuple(term.met_for or term.prompts)
+    at = turn * training.pictures % len(every)
+    prompts = evenly((*every[at:], *every[:at]), training.pictures)
     met = collect(subject, prompts, training.pictures, training.sampling, seed)
     if not term.met_for:
         return met
-    return replace(met, prompts=tuple(term.prompts[i % len(term.prompts)] for i in range(len(met))))
+    return replace(met, prompts=tuple(term.prompts[(i + turn) % len(term.prompts)] for i in range(len(met))))

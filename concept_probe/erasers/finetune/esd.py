@@ -67,6 +67,13 @@ class Esd(Eraser[DiffusionSubject, Edit]):
     def tiny(cls) -> Self:
         return cls(training=TINY_TRAINING)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.erase_from is not None and self.base != "empty":
+            raise ValueError(
+                f"esd: erase_from {self.erase_from!r} is what the concept is led away from, and base is {self.base!r}; leave one out"
+            )
+
     def make(self, subject: DiffusionSubject, concept: Concept, found: tuple[Subspace, ...]) -> Edit:
         """ValueError where the concept has no prompts in `sources`."""
         moved = tuple(prompts_to_erase(concept, self.sources, self.name))

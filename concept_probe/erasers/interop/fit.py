@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from concept_probe.erasers.erasure.parameters import find_parameter
 from concept_probe.erasers.interop.groups import WHOLE_PARAMETER, ModuleGroup
 from concept_probe.erasers.interop.naming import bare_tables, tables
 from concept_probe.erasers.interop.places import Names, Piece
@@ -161,7 +162,7 @@ def _shapes_fit(
     """Whether whole parameters have as many numbers as the file's, and products as many rows."""
     for group in groups:
         for _, leaf in group.names():
-            found = [_parameter(subject, piece) for piece in places[group.stem, leaf]]
+            found = [find_parameter(subject.components, piece.where) for piece in places[group.stem, leaf]]
             if leaf == WHOLE_PARAMETER and group.tensors[WHOLE_PARAMETER].numel() != sum(x.numel() for x in found):
                 return False
             if leaf == "weight" and "up" in group.tensors and "down" in group.tensors:
@@ -169,11 +170,6 @@ def _shapes_fit(
                 if "mid" not in group.tensors and sides[0] * sides[1] != sum(x.numel() for x in found):
                     return False
     return True
-
-
-def _parameter(subject: Subject, piece: Piece) -> Tensor:
-    component, _, rest = piece.where.partition("/")
-    return subject.components[component].get_parameter(rest.replace(":", "."))
 
 
 def _naming(groups: Sequence[ModuleGroup], subject: Subject) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -60,7 +60,7 @@ def _listed(kinds: tuple[ChangeKind, ...]) -> str:
     return "all" if kinds == EVERY_CHANGE else ", ".join(kinds)
 
 
-EDIT_FORMS: Mapping[str, EditForm] = Registry[EditForm](
+EDIT_FORMS = Registry[EditForm](
     "forms",
     {
         "edit": EditForm(
