@@ -3,11 +3,10 @@
     python benchmarks/flow_parts.py [--pictures 32] [--model emoji-flow] [--summary]
 
 Judged on pictures of test sentences, one object each, with the same noise in every row. Removal: what a feed-forward adds
-to the text's or to the picture's stream is taken out, in one block or in all. Exchange: the text's stream after a block is
-handed to the other half of the sentences, in every pass or in a third of them; where the other sentence's object is drawn,
-that stream still held it. Restoration: text streams and pooled vector are those of the empty sentence
-from the start, and the sentence's own text is given back after one block, at all tokens or at one kind of them. Ends with
-one line of JSON.
+to the text's or to the picture's stream is taken out, in one block or in all. Exchange: the text's stream after the first block is
+handed to the other half of the sentences, in every pass or in a third of them. Restoration: text streams and pooled vector
+are those of the empty sentence from the start, and the sentence's own text is given back after one block, at all tokens or at
+one kind of them. Ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from flow_trace import one_each
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -26,7 +26,6 @@ import concept_probe as cp
 from concept_probe import detect
 from concept_probe.activations import tap
 from concept_probe.families import DiffusionSubject
-from concept_probe.testbed.vocabulary import STYLE_NAMES, STYLES, TEMPLATES, objects
 from concept_probe.types import EOS, SUBJECT, Moment, Prompt, Query, Sampling, Site
 
 Look = Callable[[Tensor, Moment], Tensor | None]
@@ -71,7 +70,13 @@ def of_prompt(x: Tensor, moment: Moment) -> Tensor:
     return rows.view(-1, *[1] * (x.ndim - 1))
 
 
-def exchanged(trace: Trace, thirds: Sequence[int] = (0, 1, 2)) -> Look:
+def emptied(x: Tensor, moment: Moment) -> Tensor:
+    """The empty sentence's, which guidance asks beside each, in the place of the prompts'."""
+    empty = moment.branches.index("uncond")
+    return torch.where(of_prompt(x, moment), x[empty : empty + 1], x)
+
+
+def exchanged(trace: Trace, thirds: Sequence[int]) -> Look:
     """The rows under the prompt get those of the sentences half of them away."""
 
     def exchange(x: Tensor, moment: Moment) -> Tensor | None:
@@ -103,20 +108,18 @@ def removal(trace: Trace) -> dict[str, float]:
 
 def exchange(trace: Trace) -> dict[str, float]:
     out: dict[str, float] = {}
-    sites = trace.sites("block_text_out")
-    for i, site in enumerate(sites):
-        put(out, trace, f"after block {i}", {site: exchanged(trace)}, other=True)
-    for k, third in enumerate(("first", "second", "last")):
-        what = f"after block 0, in the {third} third of the passes"
-        put(out, trace, what, {sites[0]: exchanged(trace, [k])}, other=True)
+    first = trace.sites("block_text_out")[0]
+    for what, thirds in (("in all passes", (0, 1, 2)), ("in the first third", (0,)), ("second", (1,)), ("last", (2,))):
+        put(out, trace, what, {first: exchanged(trace, thirds)}, other=True)
     return out
 
 
 def restoration(trace: Trace) -> dict[str, float]:
     """Own states of the prompts after a block, into passes that were begun with the empty sentence's."""
     subject, out = trace.subject, dict[str, float]()
-    starts = (*subject.sites("context_embedder"), *subject.sites("text_pooled"))
+    without = dict.fromkeys((*subject.sites("context_embedder"), *subject.sites("text_pooled")), emptied)
     kinds = subject.tokenise([q.prompt for q in trace.queries]).kinds
+    put(out, trace, "nowhere", without)
     for i, site in enumerate(trace.sites("block_text_out")):
         own: dict[int, Tensor] = {}
 
@@ -128,31 +131,20 @@ def restoration(trace: Trace) -> dict[str, float]:
         for what, only in KINDS.items():
             chosen = torch.ones_like(kinds, dtype=torch.bool) if only is None else torch.isin(kinds, torch.tensor(only))
 
-            def emptied(x: Tensor, moment: Moment) -> Tensor:
-                rows = torch.tensor([branch == "cond" for branch in moment.branches])
-                empty = x[~rows][:1] if bool((~rows).any()) else x[:1] * 0
-                return torch.where(of_prompt(x, moment), empty, x)
-
             def give(x: Tensor, moment: Moment, own: dict[int, Tensor] = own, chosen: Tensor = chosen) -> Tensor:
                 rows = [k for k, branch in enumerate(moment.branches) if branch == "cond"]
                 mask = torch.zeros(x.shape[:2], dtype=torch.bool)
                 mask[rows] = chosen[: len(rows)]
                 return torch.where(mask[..., None], own[moment.step or 0], x)
 
-            put(out, trace, f"after block {i}, at {what}", {**dict.fromkeys(starts, emptied), site: give})
-        put(out, trace, "nowhere", dict.fromkeys(starts, emptied))
+            put(out, trace, f"after block {i}, at {what}", {**without, site: give})
     return out
 
 
 def asked(count: int) -> list[Query]:
-    """One test sentence for each of `count` objects, spread over the list; the two halves share their noise."""
-    every = objects()
-    chosen = [every[i * len(every) // count] for i in range(count)]
-    sentences = [
-        TEMPLATES["test"][i % 4].format(o=o.name, s=STYLE_NAMES[STYLES[i % 3]][0]) for i, o in enumerate(chosen)
-    ]
+    """The two halves share their noise."""
     half = count // 2 or 1
-    return [Query(Prompt(s, o.name, o.name), i % half) for i, (s, o) in enumerate(zip(sentences, chosen, strict=True))]
+    return [Query(Prompt(text, o, o), i % half) for i, (o, text) in enumerate(one_each(count))]
 
 
 def main() -> None:

@@ -140,15 +140,17 @@ def main() -> None:
     print(json.dumps({**results, "n": options.pictures}))
 
 
+def one_each(count: int) -> list[tuple[str, str]]:
+    """(object, a test sentence on it) for `count` objects, spread over the list, in the first three styles in turn."""
+    every = objects()
+    chosen = [every[i * len(every) // count].name for i in range(count)]
+    return [(o, TEMPLATES["test"][i % 4].format(o=o, s=STYLE_NAMES[STYLES[i % 3]][0])) for i, o in enumerate(chosen)]
+
+
 def trace(pipeline: Any, count: int, steps: int) -> dict[str, dict[str, float]]:
     """Shares of `count` pictures (an even number of objects, spread over the list)."""
-    every = objects()
-    chosen = [every[i * len(every) // count] for i in range(count)]
-    captions = [
-        Caption(TEMPLATES["test"][i % 4].format(o=o.name, s=STYLE_NAMES[STYLES[i % 3]][0]), o.name, None, None)
-        for i, o in enumerate(chosen)
-    ]
-    names = [o.name for o in chosen]
+    names, texts = zip(*one_each(count), strict=True)
+    captions = [Caption(text, name, None, None) for name, text in zip(names, texts, strict=True)]
     asked, empty = given(pipeline, [c.text for c in captions]), given(pipeline, [""] * count)
 
     def share(of: Given, wanted: Sequence[str] = names) -> float:

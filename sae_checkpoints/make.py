@@ -1,13 +1,11 @@
 """Train the shipped autoencoders and write their cards.
 
-    python sae_checkpoints/make.py [emoji/text_stream] [emoji/cross_out] [emoji-flow/text_stream] [emoji-flow/block_text_out]
-        [emoji-flow/block_out] [smollm2/resid]
+    python sae_checkpoints/make.py [emoji/text_stream] [emoji/cross_out] [emoji-flow/text_stream] [smollm2/resid]
 
 `emoji`: one over the residual stream of the text encoder's first layer, one over the output of a cross-attention block
 of the U-Net. Trained on `fit` sentences, judged on `test` sentences.
 
-`emoji-flow`: one over the same residual stream, of the encoder that the transformer reads whole; one over the text's own
-stream behind the first of its joint blocks, and one over the picture's behind the last of them.
+`emoji-flow`: one over the same residual stream, of the encoder whose states its transformer reads.
 
 `smollm2`: one over the residual stream behind a middle layer. Needs the model (see docs/models/smollm2.md) and
 WordNet (Debian's package wordnet-base). `--judge` prints the scores of the shipped one again and trains nothing.
@@ -34,14 +32,8 @@ TEXT_ABOUT = """Every token of 7,560 sentences (all objects by all their names, 
 the text encoder, where the feed-forward layer has just turned spelled pieces into objects. Made for feature ablation."""
 CROSS_ABOUT = """Every patch, at every denoising step, of 1,512 pictures (`fit` sentences) at the output of one cross-attention:
 what the text contributes to the picture. Made for looking at where in a picture a concept acts."""
-FLOW_ABOUTS = {
-    "text_stream": """Every token of 7,560 sentences (all objects by all their names, `fit` templates) behind the first layer of
-the text encoder whose states the transformer reads. Made for feature ablation.""",
-    "block_text_out": """Every token of the text's own stream behind the first joint block, at every denoising step of 1,512
-pictures (`fit` sentences). Made for looking at what a diffusion transformer makes of a text.""",
-    "block_out": """Every patch of the picture's stream behind the last joint block, at every denoising step of 1,512 pictures
-(`fit` sentences). Made for looking at where in a picture a concept acts.""",
-}
+FLOW_ABOUT = """Every token of 7,560 sentences (all objects by all their names, `fit` templates) behind the first layer of
+the text encoder whose states the transformer reads. Made for feature ablation."""
 LAYER = 10
 """Of SmolLM2's 30; see benchmarks/smollm2_layers.py."""
 GLOSSES, WORDS = 2000, 64
@@ -95,28 +87,14 @@ def emoji(name: str, judge: bool) -> Sequence[Score]:
 
 
 def emoji_flow(name: str, judge: bool) -> Sequence[Score]:
-    subject = cp.load("emoji-flow")
+    subject, folder = cp.load("emoji-flow"), HERE / "emoji-flow" / name
+    site = next(s for s in subject.sites(name) if s.component == "text_encoder_2")
     fit, test = emoji_prompts("fit"), emoji_prompts("test")
-    text, folder = name == "text_stream", HERE / "emoji-flow" / name
-    if text:
-        site = next(s for s in subject.sites(name) if s.component == "text_encoder_2")
-        learned, held, downstream, options = fit[::2], test[::4], test[1::40], {}
-    else:
-        site = subject.sites(name)[0 if name == "block_text_out" else 2]
-        learned, held, downstream = (
-            [Query(p, first + i) for i, p in enumerate(of)]
-            for first, of in ((0, fit[::10]), (9000, test[::10]), (9500, test[1::160]))
-        )
-        options = {"expansion": 8, "samples": 1_500_000, "options": TrainingOptions(rate=9e-4)}
-    sae = load_sae(folder) if judge else train_on_subject(subject, learned, site, folder=folder, **options)
-    scores = evaluate_sae(
-        sae,
-        capture(subject, held, sites=[site], kinds=READ_KINDS if text else None),
-        subject=subject,
-        queries=downstream,
-    )
+    sae = load_sae(folder) if judge else train_on_subject(subject, fit[::2], site, folder=folder)
+    store = capture(subject, test[::4], sites=[site], kinds=READ_KINDS)
+    scores = evaluate_sae(sae, store, subject=subject, queries=test[1::40])
     if not judge:
-        write_text(folder / "README.md", card(sae, scores, FLOW_ABOUTS[name]))
+        write_text(folder / "README.md", card(sae, scores, FLOW_ABOUT))
     return scores
 
 
@@ -144,8 +122,6 @@ JOBS: dict[str, Callable[[str, bool], Sequence[Score]]] = {
     "emoji/text_stream": emoji,
     "emoji/cross_out": emoji,
     "emoji-flow/text_stream": emoji_flow,
-    "emoji-flow/block_text_out": emoji_flow,
-    "emoji-flow/block_out": emoji_flow,
     "smollm2/resid": smollm2,
 }
 

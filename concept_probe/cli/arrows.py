@@ -27,7 +27,6 @@ from concept_probe.cli.common import (
 )
 from concept_probe.cli.console import err
 from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, subject_of
-from concept_probe.cli.making import asked_method
 
 Roles = Annotated[list[str] | None, typer.Option("--role", help="Role of the sites to capture; may be repeated.")]
 DTYPES = ("float32", "float16", "bfloat16")
@@ -237,11 +236,12 @@ def erase(
         from concept_probe.registry import look_up
 
         writable(output, "an edit")
-        kind, asked = look_up(ERASERS, method, "eraser", "concept-probe info erasers"), asked_method(method, published)
+        kind = look_up(ERASERS, method, "eraser", "concept-probe info erasers")
+        eraser = kind.published() if published else kind()
         no_edit = kind.makes == "guard"  # told before hours are spent on it
         subject, about = subject_of(model, clip_skip, picture_size), concept_of(concept, concept_file, model)
         sampling = rescaled(subject, SAMPLING, guidance_rescale)
-        erasure = None if no_edit else make(asked, subject, about, read_found(found, sae, subject), sampling=sampling)  # pyright: ignore[reportArgumentType]
+        erasure = None if no_edit else make(eraser, subject, about, read_found(found, sae, subject), sampling=sampling)
         if not isinstance(erasure, Edit):
             raise ValueError(
                 f"{method} acts while the model runs and changes no weights, so there is nothing to save; "

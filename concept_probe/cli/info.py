@@ -182,4 +182,4 @@ def _forms() -> Group:
     def row(form: Any) -> tuple[str, ...]:
         return form.what, ", ".join(form.read), ", ".join(form.holds) or "not written", form.for_whom
 
-    return _by_package(EDIT_FORMS, ("form", "what it is", "reads", "writes", "of whom"), row)  # pyright: ignore[reportArgumentType]
+    return _by_package(EDIT_FORMS, ("form", "what it is", "reads", "writes", "of whom"), row)

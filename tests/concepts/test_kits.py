@@ -232,8 +232,7 @@ def test_collections_are_whole_with_the_real_database(name):
     try:
         lexicon = installed_lexicon()
     except NoLexicon as error:
-        pytest.skip(
-            str(error)
-        )  # the extra `kits` is no part of `test`: it pins a release that others use newer ones of
+        # The extra `kits` is no part of `test`: it pins a release that others use newer ones of.
+        pytest.skip(str(error))
     for each, kind in COLLECTIONS[name]:
         assert check_kit(new_kit(each, kind, lexicon=lexicon).concept) == (), each
