@@ -83,4 +83,6 @@ class AnswerBook:
 
     def firing(self, queries: Sequence[Query]) -> tuple[Float[Tensor, "q k"], ...]:
         """Per watched subspace, the largest activation of each feature anywhere in a query."""
+        if not queries:
+            return tuple(torch.zeros(0, len(space.features)) for space in self.places.features)
         return tuple(torch.stack([of[q] for q in queries]) for of in self._firing)

@@ -5,6 +5,7 @@ Lists of sentences go through their templates and styles in turn, so that evenly
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections import Counter
@@ -19,17 +20,18 @@ def most_varied(prompts: Sequence[Prompt], most: int) -> tuple[Prompt, ...]:
     They are taken one by one, each time the one whose most taken word was taken least often so far, words that
     all of them have left out. (Every m-th of a list that goes through styles in turn would be of one style.)
     """
-    return _by_least_taken_words(prompts, most, [""] * len(prompts))
+    return _by_least_taken_words(tuple(prompts), most, ("",) * len(prompts))
 
 
 def most_varied_facts(prompts: Sequence[Prompt], most: int) -> tuple[Prompt, ...]:
     """As `most_varied`, but another wording of a fact is taken only once every fact has as many: wordings count as one."""
-    return _by_least_taken_words(prompts, most, [p.fact or p.text for p in prompts])
+    return _by_least_taken_words(tuple(prompts), most, tuple(p.fact or p.text for p in prompts))
 
 
-def _by_least_taken_words(prompts: Sequence[Prompt], most: int, groups: Sequence[str]) -> tuple[Prompt, ...]:
+@functools.lru_cache(maxsize=256)  # an audit asks for the same few of the same lists many times
+def _by_least_taken_words(prompts: tuple[Prompt, ...], most: int, groups: tuple[str, ...]) -> tuple[Prompt, ...]:
     if len(prompts) <= most:
-        return tuple(prompts)
+        return prompts
     words = [frozenset(re.findall(r"\w+", p.text.casefold())) for p in prompts]
     common = frozenset.intersection(*words)
     words = [w - common for w in words]

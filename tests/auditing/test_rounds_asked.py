@@ -9,16 +9,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from concept_probe.attacks import AskedBefore, Budget, Relearning
+from concept_probe.attacks import STANDARD, AskedBefore, Budget, Relearning
 from concept_probe.auditing import Auditor, AuditPlan, AuditRounds
 from concept_probe.auditing.answer_book import AnswerBook
 from concept_probe.auditing.arm import arm_of
+from concept_probe.auditing.evidence import EVIDENCE
 from concept_probe.auditing.observe import gallery, observe
 from concept_probe.auditing.places import places_in
 from concept_probe.auditing.questions import Questions
 from concept_probe.erasers import Blocklist
 from concept_probe.families.progress import bars
 from concept_probe.storage import read_json, write_sealed_json
+from concept_probe.testing.found import aimed_columns, aimed_features
 from concept_probe.types import Observed, Report, Sampling
 from concept_probe.verification import verify, write_bundle
 from concept_probe.verification.bundle import OBSERVATIONS
@@ -75,6 +77,21 @@ def test_a_never_taught_checkpoint_is_asked_further_only_where_it_is_in_doubt(wo
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert "95 % interval" not in text.split("Recovery")[0] and level in text and "Rounds" in text
     assert sum(c.what.startswith("verdict of round") for c in checks) == 1 + len(later)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_what_was_found_beforehand_is_watched_in_rounds(world, tmp_path, guarded):
+    """Measures that ask no prompts of their own read features and columns too."""
+    made, subject, twin = world
+    found = (*aimed_features(subject, made), *aimed_columns(subject, made))
+    plan = replace(PLAN, attacks=STANDARD)
+    guard = Blocklist()(subject, made) if guarded else None
+    after = subject if guarded else twin
+    report = Auditor(plan)(after, guard, made, original=subject, twin=twin, recogniser=Reader(), found=found)
+    assert report.verdict.name == ("suppressed" if guarded else "erased"), report.verdict
+    assert {f.evidence for f in report.findings} == set(EVIDENCE)
+    write_bundle(report, tmp_path)
+    assert [c.what for c in verify(tmp_path) if c.outcome == "fails"] == []
 
 
 def test_a_round_that_was_altered_is_found(world, tmp_path):
