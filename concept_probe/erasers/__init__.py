@@ -60,12 +60,15 @@ from concept_probe.erasers.select.choose import Choice, Tried, choose
 from concept_probe.erasers.select.features import choose_features
 from concept_probe.erasers.select.strength import choose_strength
 from concept_probe.erasers.select.vectors import choose_vectors
+from concept_probe.erasers.unlearning.alt_po import AltPo
 from concept_probe.erasers.unlearning.crisp import Crisp
 from concept_probe.erasers.unlearning.dpo import Dpo
 from concept_probe.erasers.unlearning.grad_ascent import GradAscent, GradDiff
 from concept_probe.erasers.unlearning.needle import Needle
 from concept_probe.erasers.unlearning.npo import Npo, SimNpo
 from concept_probe.erasers.unlearning.rmu import Rmu
+from concept_probe.erasers.unlearning.undial import Undial
+from concept_probe.erasers.unlearning.wga import Wga
 from concept_probe.families import Subject
 from concept_probe.families.subject import SAMPLING
 from concept_probe.registry import Registry, look_up
@@ -113,6 +116,9 @@ ERASERS = Registry[type[Eraser[Any, Any]]](
         "npo": Npo,
         "simnpo": SimNpo,
         "dpo": Dpo,
+        "alt_po": AltPo,
+        "undial": Undial,
+        "wga": Wga,
         "rmu": Rmu,
         "memit": Memit,
         "needle": Needle,

@@ -11,12 +11,22 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import read_site
-from concept_probe.detect.answers import continuation
-from concept_probe.erasers import ERASERS, Dpo, Edit, GradAscent, GradDiff, Npo, Rmu, SimNpo
+from concept_probe.detect.answers import continuation, is_right
+from concept_probe.erasers import ERASERS, AltPo, Dpo, Edit, GradAscent, GradDiff, Npo, Rmu, SimNpo
 from concept_probe.erasers.training.trainable import FullWeights, LowRankAdapters
 from concept_probe.erasers.unlearning.activations import after_first_token
+from concept_probe.erasers.unlearning.alt_po import said_first
 from concept_probe.erasers.unlearning.answer_sets import answer_pairs, preferred_pairs
-from concept_probe.erasers.unlearning.losses import distance, divergence, dpo, nll, npo, simnpo
+from concept_probe.erasers.unlearning.losses import (
+    distance,
+    divergence,
+    dpo,
+    less_of_token,
+    nll,
+    npo,
+    simnpo,
+    weighted_ascent,
+)
 from concept_probe.erasers.unlearning.trainer import block_matrices
 from concept_probe.families import CausalLMSubject
 from concept_probe.registry import UnknownName
@@ -63,6 +73,28 @@ def test_dpo_by_hand():
     assert float(found) == pytest.approx(wanted, abs=1e-12)
 
 
+def test_weighted_ascent_by_hand():
+    """Tokens of probability 1/2 and 1/8 at α = 2: weights 1/4 and 1/64; no gradient goes through them."""
+    own = double(0.5, 0.125).log().requires_grad_()
+    found = weighted_ascent(own, 2.0)
+    assert float(found) == pytest.approx((0.25 * math.log(0.5) + math.log(0.125) / 64) / 2, abs=1e-12)
+    found.backward()
+    torch.testing.assert_close(own.grad, double(0.125, 1 / 128))
+    assert float(weighted_ascent(own.detach(), 0.0)) == pytest.approx(float(own.mean()), abs=1e-12)
+
+
+def test_less_of_a_token_by_hand():
+    """Of (1/2, 1/4, 1/4) a third of token 0: its odds fall by e^-β = 1/3, so the goal is (1/6, 1/4, 1/4) · 3/2."""
+    before = double(0.5, 0.25, 0.25).log()[None]
+    now = double(0.2, 0.3, 0.5).log()[None]
+    wanted = -(0.25 * math.log(0.2) + 0.375 * math.log(0.3) + 0.375 * math.log(0.5))
+    found = less_of_token(now, before, torch.tensor([0]), math.log(3))
+    assert float(found) == pytest.approx(wanted, abs=1e-12)
+    goal = double(0.25, 0.375, 0.375).log()[None].requires_grad_()
+    less_of_token(goal.log_softmax(-1), before, torch.tensor([0]), math.log(3)).backward()
+    assert goal.grad is not None and float(goal.grad.abs().max()) < 1e-12, "there training comes to rest"
+
+
 def test_distance_by_hand_counts_each_row_by_its_own_positions():
     """Row 0 reads one position, row 1 two: (1/1)(1 + 4) and (1/2)(9 + 16 + 0 + 1)."""
     x = torch.tensor([[[1.0, 2], [9, 9]], [[3, 4], [0, 1]]], dtype=torch.float64)
@@ -82,15 +114,20 @@ def test_divergence_by_hand():
     assert float(divergence(logits, logits)) == pytest.approx(0, abs=1e-7)
 
 
-def by_hand(subject: CausalLMSubject, prompt: Prompt, text: str) -> tuple[float, int]:
-    """Log probability of a text after a prompt: one row, no padding, no cache; and its number of tokens."""
+def places_by_hand(subject: CausalLMSubject, prompt: Prompt, text: str) -> tuple[Tensor, Tensor]:
+    """Log probabilities (k, v) in the place of each token of a text after a prompt: one row, no padding, no cache; its ids."""
     added = subject.spelled_after(prompt, text)
     first = subject.tokenise([prompt]).ids[0][0].tolist()
     ids = torch.tensor([[*first, *added]])
     with torch.no_grad():
         logs = subject.model(input_ids=ids, use_cache=False).logits[0].double().log_softmax(-1)
-    at = len(first) - 1
-    return sum(float(logs[at + i, token]) for i, token in enumerate(added)), len(added)
+    return logs[len(first) - 1 : -1], torch.tensor(added)
+
+
+def by_hand(subject: CausalLMSubject, prompt: Prompt, text: str) -> tuple[float, int]:
+    """Log probability of a text after a prompt, and its number of tokens."""
+    logs, ids = places_by_hand(subject, prompt, text)
+    return float(logs.gather(1, ids[:, None]).sum()), len(ids)
 
 
 def shaken(subject: CausalLMSubject) -> None:
@@ -100,7 +137,7 @@ def shaken(subject: CausalLMSubject) -> None:
 
 
 @pytest.mark.parametrize("family", LANGUAGE)
-@pytest.mark.parametrize("method", ["grad_diff", "npo", "simnpo", "dpo"])
+@pytest.mark.parametrize("method", ["grad_diff", "npo", "simnpo", "dpo", "wga", "undial"])
 def test_terms_are_the_formulas_on_a_float64_model(family, method):
     """Prompts of several lengths in one batch, and a model that has moved away from its reference."""
     subject = LANGUAGE[family]()
@@ -110,9 +147,10 @@ def test_terms_are_the_formulas_on_a_float64_model(family, method):
     )
     own = replace(CONCEPT, target=Splits(fit=(*CONCEPT.target.fit, longer)))
     forget, keep = answer_pairs(own, ("target",)), answer_pairs(own, ("neighbours",))
-    made: Any = cast(Any, ERASERS[method])(rank=None, batch=8)
+    made: Any = cast(Any, ERASERS[method])(rank=None, batch=8, retain=1.0)
     student = FullWeights(subject, ["model/" + subject.layout.blocks[0].down + ":weight"])
     reference = [by_hand(subject, *pair)[0] for pair in forget]
+    before = [places_by_hand(subject, *pair) for pair in forget]
     if method == "dpo":
         other = preferred_pairs(forget, made.instead, "dpo")
         other_reference = [by_hand(subject, *pair)[0] for pair in other]
@@ -130,6 +168,15 @@ def test_terms_are_the_formulas_on_a_float64_model(family, method):
         wanted = sum(-(2 / 0.1) * log_sigmoid(-0.1 * (x - r)) for x, r in zip(now, reference, strict=True)) / n
     elif method == "simnpo":
         wanted = sum(-(2 / 2.5) * log_sigmoid(-2.5 * x / c) for x, c in zip(now, counts, strict=True)) / n
+    elif method == "wga":
+        own = torch.cat([logs.gather(1, ids[:, None]) for logs, ids in (places_by_hand(subject, *p) for p in forget)])
+        wanted = float((own.exp() * own).mean())
+    elif method == "undial":
+        each = []
+        for pair, (old, ids) in zip(forget, before, strict=True):
+            goal = old.exp() * torch.where(torch.arange(old.shape[1]) == ids[:, None], math.exp(-10.0), 1.0)
+            each.append(-(goal / goal.sum(1, keepdim=True) * places_by_hand(subject, *pair)[0]).sum(1))
+        wanted = float(torch.cat(each).mean())
     else:
         said = [by_hand(subject, *pair)[0] for pair in other]
         rows = zip(said, other_reference, now, reference, strict=True)
@@ -201,7 +248,7 @@ def test_which_matrices_are_trained():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [GradDiff, Npo, SimNpo, Dpo])
+@pytest.mark.parametrize("method", [GradDiff, Npo, SimNpo, Dpo, AltPo])
 @pytest.mark.parametrize("keep", ["nll", "kl"])
 def test_what_is_kept_is_kept_better_than_without(method, keep):
     subject = tiny_llama()
@@ -226,6 +273,30 @@ def test_dpo_prefers_a_refusal_or_a_distractor():
     bare = [(replace(p, distractors=()), t) for p, t in pairs]
     with pytest.raises(ValueError, match="has no distractor to prefer"):
         preferred_pairs(bare, (), "dpo")
+
+
+def test_alternatives_are_what_the_model_writes_and_never_right():
+    subject, pairs = tiny_llama(), answer_pairs(CONCEPT, ("target",))
+    made = AltPo(alternatives=3)
+    found = made.others(subject, pairs)
+    assert [len(texts) for texts in found] == [3] * len(pairs) and made.others(subject, pairs) == found
+    for (prompt, _), texts in zip(pairs, found, strict=True):
+        assert len(set(texts)) == 3 and not any(is_right(text, prompt) for text in texts)
+        assert all(text.startswith(" ") and "\n" not in text for text in texts)
+    assert AltPo(alternatives=3, seed=7).others(subject, pairs) != found
+    prompt = replace(pairs[0][0], answers=tuple({t.strip() for t in AltPo(alternatives=1).others(subject, pairs)[0]}))
+    (others,) = AltPo(alternatives=1).others(subject, [(prompt, pairs[0][1])])
+    assert others[0].strip() not in prompt.answers
+    asked = AltPo(ask="{prompt}{answer} or {prompt}").asked_of(*pairs[0])
+    assert asked.text == f"{pairs[0][0].text}{pairs[0][1]} or {pairs[0][0].text}"
+    assert said_first(" \n the old road. It is long.\nmore") == "the old road"
+
+
+def test_a_model_that_writes_nothing_else_has_no_alternatives(monkeypatch):
+    subject, pairs = tiny_llama(), answer_pairs(CONCEPT, ("target",))
+    monkeypatch.setattr(subject, "generate", lambda queries, sampling: tuple(q.prompt.answers[0] for q in queries))
+    with pytest.raises(ValueError, match=r"alt_po: .* writes nothing but the right answer to 'see the cat in'"):
+        AltPo().others(subject, pairs)
 
 
 def test_what_cannot_be_unlearned_is_refused():

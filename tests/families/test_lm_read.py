@@ -104,6 +104,25 @@ def test_log_probs_are_those_of_a_plain_loop(subject):
             torch.testing.assert_close(got.mean, got.total / torch.tensor(counts))
 
 
+def test_what_is_likely_in_each_place_is_what_a_plain_loop_reads(subject):
+    every, ids, pair = [], [], []
+    for number, (prompt, text) in enumerate(PAIRS):
+        whole = list(spell(subject.tokenizer, prompt, text).ids)
+        for at in range(len(spell(subject.tokenizer, prompt).ids), len(whole)):
+            every.append(subject.model(torch.tensor([whole[:at]])).logits[0, -1].log_softmax(-1))
+            ids.append(whole[at])
+            pair.append(number)
+    for other in (subject, right(subject)):
+        for batch in (1, 3, 16):
+            got = other.token_log_probs(PAIRS, batch=batch)
+            torch.testing.assert_close(got.every, torch.stack(every), atol=1e-4, rtol=1e-5)
+            assert got.ids.tolist() == ids and got.pair.tolist() == pair
+            sums = torch.zeros(len(PAIRS)).index_add(0, got.pair, got.own)
+            torch.testing.assert_close(sums, other.log_probs(PAIRS, batch=batch).total, atol=1e-4, rtol=1e-5)
+    with pytest.raises(ValueError, match="no answer to read"):
+        subject.token_log_probs([])
+
+
 def test_probabilities_of_all_next_tokens_sum_to_one():
     subject = LANGUAGE["neox"]()
     vocabulary = [chr(c) for c in range(33, 127)]

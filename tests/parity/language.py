@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.detect.answers import continuation
-from concept_probe.erasers import Crisp, Dpo, GradAscent, GradDiff, Npo, Pisces, Rmu, Rocr, SimNpo
+from concept_probe.erasers import AltPo, Crisp, Dpo, GradAscent, GradDiff, Npo, Pisces, Rmu, Rocr, SimNpo, Undial, Wga
 from concept_probe.erasers.ablation.found import dictionaries_of
 from concept_probe.erasers.unlearning.crisp import FiringSums
 from concept_probe.erasers.unlearning.grad_ascent import ascent
@@ -263,10 +264,66 @@ def rocr() -> Pair:
     return solved, delta.apply(torch.zeros(40, 16, dtype=torch.float64))
 
 
+def alt_po() -> Pair:
+    """As dpo, of what the model wrote itself in the place of each answer."""
+    options = replace(AltPo.published(), alternatives=1)
+    forget = [(replace(p, answers=(a.strip(),)), a) for p, a in FORGET]
+    others = [texts[0] for texts in options.others(speaker(), forget)]
+    old = [likelihood(p.text, other)[0] for (p, _), other in zip(FORGET, others, strict=True)]
+
+    def theirs(before: list) -> float:
+        total = 0.0
+        for i, (p, a) in enumerate(FORGET):
+            won, lost = likelihood(p.text, others[i])[0] - old[i], likelihood(p.text, a)[0] - before[i][0]
+            total += -2 / 0.1 * logsigmoid(0.1 * (won - lost)) / len(FORGET)
+        return total * options.retain
+
+    return compared(lambda: options.forget_term(speaker(), forget), theirs)
+
+
+def places(prompt: str, answer: str) -> list[tuple[Tensor, int]]:
+    """For each token of an answer, the model's own logits in its place, float64, and the token."""
+    words = lm_tokenizer()
+    start, whole = (torch.tensor(words(text)["input_ids"]) for text in (prompt, prompt + answer))
+    with torch.no_grad():
+        logits = speaker().components["model"](whole[None]).logits[0].double()
+    return [(logits[t - 1], int(whole[t])) for t in range(len(start), len(whole))]
+
+
+def wga() -> Pair:
+    """-mean over tokens of (e^-loss)^β loss, the power taken as a number."""
+    options = Wga.published()
+
+    def theirs(_: list) -> float:
+        losses = [-float(z.log_softmax(-1)[y]) for p, a in FORGET for z, y in places(p.text, a)]
+        return -sum(math.exp(-loss) ** 1.0 * loss for loss in losses) / len(losses)
+
+    return compared(lambda: options.forget_term(speaker(), FORGET), theirs)
+
+
+def undial() -> Pair:
+    """Cross entropy to softmax(teacher's logits - 10 where the token is the answer's), the mean over tokens."""
+    options = Undial.published()
+    goals = []
+    for p, a in FORGET:
+        for z, y in places(p.text, a):
+            z[y] -= 10.0
+            goals.append(z.exp() / z.exp().sum())
+
+    def theirs(_: list) -> float:
+        now = [z.log_softmax(-1) for p, a in FORGET for z, _ in places(p.text, a)]
+        return -sum(float((goal * log).sum()) for goal, log in zip(goals, now, strict=True)) / len(goals)
+
+    return compared(lambda: options.forget_term(speaker(), FORGET), theirs)
+
+
 CASES: dict[str, Case] = {
     "npo": npo,
     "simnpo": simnpo,
     "dpo": dpo,
+    "alt_po": alt_po,
+    "wga": wga,
+    "undial": undial,
     "grad_ascent": grad_ascent,
     "grad_diff": grad_diff,
     "rmu": rmu,

@@ -7,7 +7,7 @@ a batch are in it.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -39,6 +39,25 @@ def dpo(
     Source: arXiv 2305.18290, eq. 7; here y_w is what should be said and y_l what should be forgotten.
     """
     return -logsigmoid(beta * ((wanted - wanted_reference) - (other - other_reference))).mean()
+
+
+def weighted_ascent(own: Float[Tensor, "m"], alpha: float) -> Tensor:
+    """Gradient ascent, each token weighted by how likely it is: E[sg(p^α) log p] (arXiv 2502.19301, eq. of WGA).
+
+    `own` are log probabilities of the answers' tokens, all answers together; sg stops gradients. At α = 0 it is ascent.
+    """
+    return ((alpha * own.detach()).exp() * own).mean()
+
+
+def less_of_token(
+    now: Float[Tensor, "m v"], before: Float[Tensor, "m v"], ids: Int[Tensor, "m"], beta: float
+) -> Tensor:
+    """Cross entropy to the reference with the answer's own token made less likely: softmax(z_ref − β e_y) (arXiv 2402.10052).
+
+    `now` and `before` are log probabilities of all tokens in the place of each of an answer's; the mean is over places.
+    """
+    goal = before.scatter_add(1, ids[:, None], torch.full_like(before[:, :1], -beta)).softmax(-1)
+    return -(goal * now).sum(-1).mean()
 
 
 def distance(x: Float[Tensor, "b t d"], goal: Tensor, read: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal, Self
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from concept_probe.families.language.chat import AS_USUAL, ChatFrame
-from concept_probe.families.language.generate import Reader, TokenChoice, read_once, write
+from concept_probe.families.language.generate import TokenChoice, read_once, write
 from concept_probe.families.language.layout import LmLayout, lm_layout
-from concept_probe.families.language.likelihood import LogProbs
+from concept_probe.families.language.likelihood import Continuations, LogProbs, ReadAnswer, TokenLogProbs, read_answers
 from concept_probe.families.language.proof import prove, written_by
 from concept_probe.families.language.reading import COMPONENT, LanguageModel, read_language_model
 from concept_probe.families.language.sites import Write, WrittenSites
@@ -187,49 +187,42 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
         moment, `prompts` are places in `pairs`; a prompt that several of them share is read once, under the first.
         Raises ValueError for a continuation without a token.
         """
-        prompts = prompts_of([prompt for prompt, _ in pairs])
-        spelled = [self._spell(prompt, text) for prompt, (_, text) in zip(prompts, pairs, strict=True)]
-        counts = [len(_added(each, *pair)) for each, pair in zip(spelled, pairs, strict=True)]
-        # A prompt is read once for all its continuations; alike lengths stand side by side, with less padding to read.
-        sharing: dict[Spelled, list[int]] = {}
-        for i, spelt in enumerate(spelled):
-            sharing.setdefault(spelt.part(0, spelt.prompt), []).append(i)
-        prefixes = sorted(sharing, key=lambda s: len(s.ids))
-        total: dict[int, Tensor] = {}
-        for start in range(0, len(prefixes), batch):
-            chosen = prefixes[start : start + batch]
-            rows = [(r, i) for r, prefix in enumerate(chosen) for i in sharing[prefix]]
-            ends = [spelled[i].part(spelled[i].prompt) for _, i in rows]
-            scores = self._after(self._batch(chosen), [r for r, _ in rows], [i for _, i in rows], ends)
-            total |= {i: score for (_, i), score in zip(rows, scores, strict=True)}
+        total, counts = {}, {}
+        for i, read in self._read_answers(pairs, batch):
+            total[i], counts[i] = read.total, len(read.ids)
         sums = torch.stack([total[i] for i in range(len(total))]) if total else torch.zeros(0, device=self.device)
-        return LogProbs(sums, torch.tensor(counts, dtype=torch.long, device=self.device))
+        tokens = torch.tensor([counts[i] for i in range(len(counts))], dtype=torch.long, device=self.device)
+        return LogProbs(sums, tokens)
+
+    def token_log_probs(self, pairs: Sequence[tuple[Prompt, str]], *, batch: int = 16) -> TokenLogProbs:
+        """What is likely in the place of each token of each text, as the continuation of its prompt. Differentiable.
+
+        As `log_probs`, which adds up those of the texts' own tokens.
+        """
+        return TokenLogProbs.of(dict(self._read_answers(pairs, batch)))
 
     def spelled_after(self, prompt: Prompt, text: str) -> tuple[int, ...]:
         """Tokens that `text` adds to the prompt when both are spelled together. ValueError where it adds none."""
         return _added(self._spell(prompt, text), prompt, text)
 
-    def _after(self, batch: Batch, rows: list[int], asked: list[int], ends: list[Spelled]) -> list[Tensor]:
-        """Log probability of each of `ends` after row `rows[i]` of a batch of prompts, for query `asked[i]`."""
-        reader = Reader(self.model, batch.mask)
-        first = {row: i for i, row in reversed(list(zip(asked, rows, strict=True)))}
-        with self.during(self._moment([first[r] for r in range(len(batch.ids))], batch)):
-            before = reader.read(batch.ids, batch.places, batch.last).float().log_softmax(-1)
-        scores = [before[row, end.ids[0]] for row, end in zip(rows, ends, strict=True)]
-        longer = [i for i, end in enumerate(ends) if len(end.ids) > 1]
-        if longer:
-            picked = torch.tensor([rows[i] for i in longer], device=self.device)
-            rest = pad([ends[i].part(0, len(ends[i].ids) - 1) for i in longer], self._fill, "right", self.device)
-            begun = batch.places.amax(-1)[picked, None] + 1
-            rest = replace(rest, places=torch.where(rest.mask == 1, rest.places + begun, -1))
-            reader.choose(picked)
-            reader.extend(rest.mask)
-            with self.during(self._moment([asked[i] for i in longer], rest)):
-                logits = reader.read(rest.ids, rest.places).float().log_softmax(-1)
-            for row, i in enumerate(longer):
-                ids = torch.tensor(ends[i].ids[1:], device=self.device)
-                scores[i] = scores[i] + logits[row, : len(ids)].gather(1, ids[:, None]).sum()
-        return scores
+    def _read_answers(self, pairs: Sequence[tuple[Prompt, str]], batch: int) -> Iterator[tuple[int, ReadAnswer]]:
+        """What was read of each pair, with its place in `pairs`, in any order."""
+        prompts = prompts_of([prompt for prompt, _ in pairs])
+        spelled = [self._spell(prompt, text) for prompt, (_, text) in zip(prompts, pairs, strict=True)]
+        for each, pair in zip(spelled, pairs, strict=True):
+            _added(each, *pair)
+        # A prompt is read once for all its continuations; alike lengths stand side by side, with less padding to read.
+        sharing: dict[Spelled, list[int]] = {}
+        for i, spelt in enumerate(spelled):
+            sharing.setdefault(spelt.part(0, spelt.prompt), []).append(i)
+        prefixes = sorted(sharing, key=lambda s: len(s.ids))
+        for start in range(0, len(prefixes), batch):
+            chosen = prefixes[start : start + batch]
+            rows = [(r, i) for r, prefix in enumerate(chosen) for i in sharing[prefix]]
+            ends = [spelled[i].part(spelled[i].prompt) for _, i in rows]
+            asked = Continuations([r for r, _ in rows], [i for _, i in rows], ends, self._fill)
+            read = read_answers(self.model, self._batch(chosen), asked, lambda r, b: self.during(self._moment(r, b)))
+            yield from zip(asked.queries, read, strict=True)
 
     def generate(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> tuple[str, ...]:
         """What it writes after each prompt, at most `sampling.tokens` tokens, without marks; no gradients.
