@@ -38,6 +38,7 @@ from concept_probe.erasers.finetune.erase_anything import EraseAnything
 from concept_probe.erasers.finetune.esd import Esd
 from concept_probe.erasers.finetune.few_shot import FewShot
 from concept_probe.erasers.finetune.receler import Receler
+from concept_probe.erasers.finetune.salun import SalUn
 from concept_probe.erasers.finetune.slider import Slider
 from concept_probe.erasers.finetune.spm import Spm
 from concept_probe.erasers.finetune.surgical import Surgical
@@ -101,6 +102,7 @@ ERASERS = Registry[type[Eraser[Any, Any]]](
         "doco": DoCo,
         "ant": Ant,
         "erase_anything": EraseAnything,
+        "salun": SalUn,
         "blocklist": Blocklist,
         "negative_prompt": NegativePrompt,
         "sld": Sld,

@@ -16,6 +16,7 @@ from concept_probe.erasers import (
     DoCo,
     Esd,
     Receler,
+    SalUn,
     Slider,
     Spm,
     Training,
@@ -33,6 +34,7 @@ from concept_probe.erasers.finetune.doco import critic_loss, deception_loss, wit
 from concept_probe.erasers.finetune.negative_guidance import negative_guidance_target, taken_out_term
 from concept_probe.erasers.finetune.parts import adapted_sites, denoiser_parameters
 from concept_probe.erasers.finetune.receler import Bottlenecks
+from concept_probe.erasers.finetune.salun import largest_of_all
 from concept_probe.erasers.finetune.unguide import Mixture
 from concept_probe.erasers.training.replay import LatentBuffer, extrapolated_predictions, predictions
 from concept_probe.erasers.training.trainable import FullWeights
@@ -260,6 +262,20 @@ def adversarial_preservation() -> Pair:
     return torch.tensor(rows, dtype=torch.float64), ours
 
 
+def salun() -> Pair:
+    """Ranks of all gradients' sizes together, from the smallest; those below half of their number are trained."""
+    options = SalUn.published()
+    gradients = {"a": drawn(5, 3), "b": drawn(7, seed=1), "c": drawn(2, 2, 3, 3, seed=2)}
+    sizes = [(abs(float(x)), name, i) for name, g in gradients.items() for i, x in enumerate(g.flatten())]
+    first = {(name, i) for _, name, i in sorted(sizes)[: int(len(sizes) * 0.5)]}
+    theirs = [float((name, i) in first) for name, g in gradients.items() for i in range(g.numel())]
+    masks = largest_of_all(gradients, options.share, least=options.least)
+    ours = [
+        masks[name].flatten().double() if name in masks else torch.zeros(g.numel()) for name, g in gradients.items()
+    ]
+    return torch.tensor(theirs, dtype=torch.float64), torch.cat(ours)
+
+
 CASES: dict[str, Case] = {
     "esd": esd,
     "esd (erase_from)": erase_from,
@@ -275,4 +291,5 @@ CASES: dict[str, Case] = {
     "receler": receler,
     "doco": doco,
     "unguide": unguide,
+    "salun": salun,
 }
