@@ -8,7 +8,7 @@ import torch
 from concept_probe.erasers import Training
 from concept_probe.erasers.erasure.deltas import Shift
 from concept_probe.erasers.finetune.parts import denoiser_parameters
-from concept_probe.erasers.finetune.salun import LOOKS, SalUn, guided_gradients, largest_of_all
+from concept_probe.erasers.finetune.salun import MAP_BATCHES, SalUn, guided_gradients, largest_of_all
 from concept_probe.erasers.training.trainable import FullWeights
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd
@@ -46,7 +46,7 @@ def test_what_matters_is_told_by_the_guided_loss_of_the_concepts_pictures(make):
     clean = subject.sample([Query(asked[0], SHORT.seed + i) for i in range(2)], SHORT.sampling)
     generator = torch.Generator().manual_seed(SHORT.seed)
     with student.on(), torch.enable_grad():
-        for _ in range(LOOKS):
+        for _ in range(MAP_BATCHES):
             rows = torch.randint(2, (3,), generator=generator)
             subject.denoising_loss(clean[rows], asked * 3, generator).backward()
         wanted = {where: p.grad.clone() for where, p in student.parameters.items() if p.grad is not None}

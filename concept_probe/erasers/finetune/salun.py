@@ -29,7 +29,7 @@ from concept_probe.erasers.training.trainable import FullWeights, MaskedWeights
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Prompt, Query, Subspace
 
-LOOKS = 8
+MAP_BATCHES = 8
 """Batches that the map of saliency sums over."""
 
 
@@ -49,14 +49,14 @@ def largest_of_all(gradients: Mapping[str, Tensor], share: float, *, least: bool
 def guided_gradients(
     subject: DiffusionSubject, student: FullWeights, prompts: Sequence[Prompt], guidance: float, training: Training
 ) -> dict[str, Tensor]:
-    """By address, the gradient of |y − (ε(x_t, c) + w [ε(x_t, c) − ε(x_t, ∅)])|², summed over `LOOKS` batches.
+    """By address, the gradient of |y − (ε(x_t, c) + w [ε(x_t, c) − ε(x_t, ∅)])|², summed over `MAP_BATCHES` batches.
 
     x_t are noised pictures that the subject draws for the prompts c, y what it should predict there, w the `guidance`.
     """
     queries = [Query(prompts[i % len(prompts)], training.seed + i) for i in range(training.pictures)]
     clean, generator = subject.sample(queries, training.sampling), torch.Generator().manual_seed(training.seed)
     with torch.enable_grad(), student.on():
-        for _ in range(LOOKS):
+        for _ in range(MAP_BATCHES):
             rows = torch.randint(len(clean), (training.batch,), generator=generator)
             x, timesteps, goal = subject.schedule.training_pair(clean[rows.to(clean.device)], generator)
             asked = [queries[i].prompt for i in rows.tolist()]
