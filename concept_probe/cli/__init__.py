@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from concept_probe.cli import (
@@ -24,6 +26,31 @@ app = typer.Typer(
     help="Find a concept inside a generative model, remove it, and audit what is left.\n\n"
          "    concept-probe run camel --output camel-report\n\n    concept-probe info concepts",
 )  # fmt: skip
+
+
+def _say_versions(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        from concept_probe.cli.console import out
+
+        for name in ("concept-probe", "torch", "diffusers", "transformers"):
+            out.print(f"{name} {version(name)}", highlight=False, markup=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Which version this is, and of what it builds on.", callback=_say_versions, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 app.command("run", cls=Verb)(run.run)
 app.command("capture", cls=Verb)(arrows.capture)
 app.command("train", cls=Verb)(arrows.train)

@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from concept_probe import __version__
 from concept_probe.cli import app
 from tests.report.one_of_each import report
 
@@ -28,6 +30,12 @@ def test_help_names_every_verb_and_gives_an_example():
 
 def test_help_of_calibrate_gives_an_example():
     assert "calibrate" in call("--help").output and "concept-probe calibrate" in call("calibrate", "--help").output
+
+
+def test_versions_are_told():
+    shown = call("--version")
+    assert shown.exit_code == 0 and shown.output.startswith(f"concept-probe {__version__}\ntorch {torch.__version__}")
+    assert call("--version", "run").output == shown.output, "nothing else is done"
 
 
 @pytest.mark.parametrize("topic", ["models", "concepts", "erasers", "attacks", "recognisers", "families"])
