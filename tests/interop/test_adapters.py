@@ -231,3 +231,41 @@ def test_what_does_not_fit_is_refused_by_name(what, tmp_path):
     save_file({name: x.clone() for name, x in tensors.items()}, tmp_path / "lora.safetensors")
     with pytest.raises(ValueError, match=said):
         read_edit(tmp_path / "lora.safetensors", tiny_sd())
+
+
+PLACE = "lora_unet_" + RESNET.replace(".", "_")
+DAMAGED = {
+    "a factor of no sides": {"lora_down.weight": torch.tensor(1.0), "lora_up.weight": torch.ones(32, 2, 1, 1)},
+    "a factor of one side": {"lora_down.weight": torch.ones(2, 48, 3, 3), "lora_up.weight": torch.ones(64)},
+    "rank zero": {"lora_down.weight": torch.ones(0, 48, 3, 3), "lora_up.weight": torch.ones(32, 0, 1, 1)},
+    "a kernel of another rank": {
+        "lora_down.weight": torch.ones(1, 48, 1, 1), "lora_up.weight": torch.ones(32, 2, 1, 1), "lora_mid.weight": torch.ones(2, 2, 3, 3),
+    },
+    "products of two sizes": {
+        "hada_w1_a": torch.ones(1, 2), "hada_w1_b": torch.ones(2, 432), "hada_w2_a": torch.ones(32, 2), "hada_w2_b": torch.ones(2, 432),
+    },
+    "a core of another rank": {
+        **{f"hada_w{i}_a": torch.ones(2, 32) for i in (1, 2)}, **{f"hada_w{i}_b": torch.ones(3 - i, 48) for i in (1, 2)},
+        **{f"hada_t{i}": torch.ones(2, 2, 3, 3) for i in (1, 2)},
+    },
+    "turned factors": {"lokr_w1": torch.ones(2, 2), "lokr_w2_a": torch.ones(2, 16), "lokr_w2_b": torch.ones(2, 216)},
+    "codes of eight bits": {
+        "lora_down.weight": torch.ones(2, 48, 3, 3).to(torch.int8), "lora_up.weight": torch.ones(32, 2, 1, 1).to(torch.int8),
+    },
+    "a change in whole numbers": {"diff": torch.ones(32, 48, 3, 3, dtype=torch.int32)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_damaged_factors_are_refused_by_name_and_never_stretched(how, tmp_path):
+    save_file({f"{PLACE}.{name}": x for name, x in DAMAGED[how].items()}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=rf"{PLACE}.*(get the file again|as it was before that)$"):
+        read_edit(tmp_path / "x.safetensors", tiny_sd())
+
+
+def test_whole_numbers_are_no_weights(tmp_path):
+    subject = tiny_sd()
+    held = {name: x.to(torch.int8) for name, x in subject.components["unet"].state_dict().items()}
+    save_file(held, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"holds int8, and a weight is of floating-point numbers"):
+        read_edit(tmp_path / "x.safetensors", subject)
