@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from concept_probe.erasers.interop import read_edit
-from concept_probe.storage import WrongFile
+from concept_probe.storage import MissingFile, WrongFile
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.testing.models.language import tiny_gpt2, tiny_llama
 from tests.interop.files import assert_same, edited, fused, lora_file, merged, weights
@@ -147,6 +149,10 @@ def test_a_folder_of_peft_is_read_as_peft_reads_it(make, modules, kind, tmp_path
         ({"layer_replication": [[0, 1]]}, "several times"),
         ({"r": 3}, "says rank 3 for .* have 2"),
         ({"lora_alpha": "x"}, "no positive numbers"),
+        ({"r": 2.5}, "ranks whole"),
+        ({"r": math.inf}, "no positive numbers"),
+        ({"rank_pattern": ["q_proj"]}, "no table of numbers by pattern"),
+        ({"use_dora": True}, "a DoRA, and .*q_proj' has no magnitude"),
     ],
 )
 def test_what_an_adapter_s_configuration_says_besides_is_refused(config, said, tmp_path):
@@ -231,6 +237,24 @@ def test_what_does_not_fit_is_refused_by_name(what, tmp_path):
     save_file({name: x.clone() for name, x in tensors.items()}, tmp_path / "lora.safetensors")
     with pytest.raises(ValueError, match=said):
         read_edit(tmp_path / "lora.safetensors", tiny_sd())
+
+
+def test_a_folder_per_component_is_read_whole_or_not_at_all(tmp_path):
+    subject = tiny_sd()
+    kinds = {"unet": ["attn2.to_k"], "text_encoder": ["q_proj"]}
+    for name, modules in kinds.items():
+        model = peft.get_peft_model(tiny_sd().components[name], peft.LoraConfig(r=2, target_modules=modules))
+        for key, x in model.named_parameters():
+            if "lora_" in key:
+                x.data.fill_(0.3)
+        model.save_pretrained(tmp_path / name)
+    touched = {where.partition("/")[0] for where in read_edit(tmp_path, subject).deltas}
+    assert touched == set(kinds)
+    (tmp_path / "unet" / "adapter_config.json").unlink()
+    with pytest.raises(MissingFile, match=r"unet holds an adapter and no adapter_config\.json"):
+        read_edit(tmp_path, subject)
+    shutil.rmtree(tmp_path / "unet")
+    assert {where.partition("/")[0] for where in read_edit(tmp_path, subject).deltas} == {"text_encoder"}
 
 
 PLACE = "lora_unet_" + RESNET.replace(".", "_")
