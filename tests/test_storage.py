@@ -188,4 +188,6 @@ def test_hashes_are_those_that_files_and_edits_hold():
     assert tensors_sha256([("x", torch.arange(6.0).view(2, 3).mT)]) == tensors_sha256(
         [("x", torch.tensor([[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]))]
     )
+    lone = torch.arange(6.0).view(2, 3)[1:, 0]  # a stride of 3, and contiguous
+    assert tensors_sha256([("x", lone)]) == tensors_sha256([("x", torch.tensor([3.0]))])
     assert text_sha256("Größe") == bytes_sha256("Größe".encode()) == hashlib.sha256("Größe".encode()).hexdigest()

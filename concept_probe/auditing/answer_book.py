@@ -79,10 +79,16 @@ class AnswerBook:
 
     def inner(self, queries: Sequence[Query]) -> dict[tuple[Site, int], Float[Tensor, "q d"]]:
         """Per (site, step) of the denoiser, float32: means over patches, or the end token's activation."""
-        return {key: torch.stack([of[q] for q in queries]) for key, of in self._inner.items()}
+        return {key: _stacked(of, queries) for key, of in self._inner.items()}
 
     def firing(self, queries: Sequence[Query]) -> tuple[Float[Tensor, "q k"], ...]:
         """Per watched subspace, the largest activation of each feature anywhere in a query."""
-        if not queries:
+        if not any(self._firing):
             return tuple(torch.zeros(0, len(space.features)) for space in self.places.features)
-        return tuple(torch.stack([of[q] for q in queries]) for of in self._firing)
+        return tuple(_stacked(of, queries) for of in self._firing)
+
+
+def _stacked(of: Mapping[Query, Tensor], queries: Sequence[Query]) -> Float[Tensor, "q d"]:
+    """A row for each query, of a book with one row at least; none of no queries."""
+    one = next(iter(of.values()))
+    return torch.stack([of[q] for q in queries]) if queries else one.new_zeros(0, *one.shape)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from concept_probe import detect
 from concept_probe.attacks import label_of
 from concept_probe.auditing.arm import Arm
+from concept_probe.auditing.questions import Questions
 from concept_probe.auditing.sides import Sides
 from concept_probe.detect.naming import labels_in
 from concept_probe.erasers.erasure.provenance import prompts_seen, shown_name
 from concept_probe.registry import nearest
-from concept_probe.types import KINDS, Concept, Erasure, Judge, Kind, Split, fingerprint
+from concept_probe.types import KINDS, RETAIN_KINDS, Concept, Erasure, Judge, Kind, Split, fingerprint
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -87,6 +88,15 @@ def judge_of(concept: Concept, recogniser: Judge | str | None, subject: Subject)
     if not concept.prompts("target", "test"):
         raise ValueError(f"audit of {concept.name!r}: the concept has no target prompts in its test split")
     return label, judge
+
+
+def refuse_without_control(questions: Questions, twin: bool) -> None:
+    """ValueError where nothing tells what a model says that was never taught the concept: no twin, and nothing else to ask."""
+    if not twin and not questions.prompts_of(RETAIN_KINDS):
+        raise ValueError(
+            f"audit of {questions.concept.name!r}: there is no twin, and the concept has no neighbours and no unrelated prompts in "
+            "its test split, whose answers stand in for one; give a twin, or a concept with other things to ask for"
+        )
 
 
 def refuse_changed(arms: Sides[Arm]) -> None:

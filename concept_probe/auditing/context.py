@@ -97,9 +97,10 @@ class Context:
         """Detection before the erasure on prompts that name the concept."""
         return self.rate(self.per_fact(self.seen.before.hits("target"), "target"), "target", "before")
 
-    def false_detection(self) -> Draws:
-        """How often the subject, before, is said to show the concept when something else is asked."""
-        return self.rate(self.false_hits(self.seen.before), "mistakes", "before")
+    def false_detection(self) -> Draws | None:
+        """How often the subject, before, is said to show the concept when something else is asked; None where nothing is."""
+        hits = self.false_hits(self.seen.before)
+        return self.rate(hits, "mistakes", "before") if len(hits) else None
 
     def false_hits(self, seen: Observation) -> Float[Tensor, "f s"]:
         """How often an answer to a neighbour or an unrelated prompt is said to show the concept."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from concept_probe.auditing.arm import arms_of
 from concept_probe.auditing.cache import MeasurementCache
-from concept_probe.auditing.checks import judge_of, refuse_changed, refuse_used, warn_of_another
+from concept_probe.auditing.checks import judge_of, refuse_changed, refuse_used, refuse_without_control, warn_of_another
 from concept_probe.auditing.context import Context
 from concept_probe.auditing.evidence import EVIDENCE, Evidence
 from concept_probe.auditing.evidence.finding import joined_evidence
@@ -55,6 +55,7 @@ class Auditor:
         arms = arms_of(subject, erasure, original, twin)
         before = arms.before.subject
         questions = Questions.of(plan, concept, label, judge, before.answers)
+        refuse_without_control(questions, twin is not None)
         passes = before.passes(plan.sampling) if isinstance(before, DiffusionSubject) else plan.sampling.steps
         places = places_in(before, passes, found)
         for arm in arms:
@@ -95,6 +96,6 @@ def audit(
     The erasure is on in everything that is measured of it. No weight is changed afterwards; that is checked.
     Raises UsedPrompts (a ValueError) for test prompts that were fitted or selected on, LookupError where no recogniser
     belongs to the subject and none is given, ValueError for one that can't see the concept and for a concept without
-    target prompts to test, RuntimeError where an attack or an erasure did not clean up.
+    target prompts to test, or without a twin and without other things to test, RuntimeError where an attack or an erasure did not clean up.
     """
     return Auditor(plan)(subject, erasure, concept, original=original, twin=twin, recogniser=recogniser, found=found)

@@ -72,4 +72,6 @@ def tensor_parts(tensor: Tensor) -> Iterator[memoryview]:
     in_place = plain.device.type == "cpu" and plain.is_contiguous()
     rows = len(plain) if plain.ndim and not in_place and size > PART else 1
     for part in plain.split(max(1, rows * PART // size)) if rows > 1 else (plain,):
-        yield part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        flat = part.cpu().contiguous()
+        # A lone number passes for contiguous with any stride, and `view` takes only a stride of 1.
+        yield flat.as_strided((flat.numel(),), (1,)).view(torch.uint8).numpy().data

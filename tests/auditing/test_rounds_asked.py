@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -21,7 +22,7 @@ from concept_probe.erasers import Blocklist
 from concept_probe.families.progress import bars
 from concept_probe.storage import read_json, write_sealed_json
 from concept_probe.testing.found import aimed_columns, aimed_features
-from concept_probe.types import Observed, Report, Sampling
+from concept_probe.types import FORGET_KINDS, JUDGED_KINDS, RETAIN_KINDS, Observed, Report, Sampling, Splits
 from concept_probe.verification import verify, write_bundle
 from concept_probe.verification.bundle import OBSERVATIONS
 from tests.auditing.known import Known, Reader, wide_concept
@@ -92,6 +93,37 @@ def test_what_was_found_beforehand_is_watched_in_rounds(world, tmp_path, guarded
     assert {f.evidence for f in report.findings} == set(EVIDENCE)
     write_bundle(report, tmp_path)
     assert [c.what for c in verify(tmp_path) if c.outcome == "fails"] == []
+
+
+WITHOUT = {
+    "fit prompts": {kind: replace(getattr(wide_concept(), kind), fit=()) for kind in JUDGED_KINDS},
+    "fit prompts of itself": {kind: replace(getattr(wide_concept(), kind), fit=()) for kind in FORGET_KINDS},
+    "other things": {kind: Splits() for kind in RETAIN_KINDS},
+    "anything else": {kind: Splits() for kind in (*FORGET_KINDS[1:], *RETAIN_KINDS)},
+    "a second prompt": {
+        kind: replace(getattr(wide_concept(), kind), test=getattr(wide_concept(), kind).test[:1])
+        for kind in JUDGED_KINDS
+    },
+}
+
+
+@pytest.mark.parametrize("rounds", [AuditRounds(3), None], ids=["in rounds", "at once"])
+@pytest.mark.parametrize("lacking", WITHOUT)
+def test_what_a_concept_lacks_is_said_and_no_error(world, tmp_path, lacking, rounds):
+    made, subject, twin = world
+    few = replace(made, **WITHOUT[lacking])
+    found = (*aimed_features(subject, made), *aimed_columns(subject, made))
+    auditor = Auditor(replace(PLAN, rounds=rounds))
+    report = auditor(twin, None, few, original=subject, twin=twin, recogniser=Reader(), found=found)
+    said = " ".join(report.not_measured)
+    assert ("no fit prompts" in said) == (lacking.startswith("fit prompts"))
+    assert ("AUROC" in " ".join(f.metric for f in report.findings)) == (lacking == "a second prompt")
+    assert all(math.isfinite(x) for f in report.findings for x in (f.before, f.after, f.low, f.high))
+    write_bundle(report, tmp_path)
+    assert [c.what for c in verify(tmp_path) if c.outcome == "fails"] == []
+    if not any(few.prompts(kind, "test") for kind in RETAIN_KINDS):
+        with pytest.raises(ValueError, match="there is no twin, and the concept has no neighbours"):
+            auditor(twin, None, few, original=subject, recogniser=Reader(), found=found)
 
 
 def test_a_round_that_was_altered_is_found(world, tmp_path):

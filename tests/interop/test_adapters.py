@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from concept_probe.erasers.interop import read_edit
-from concept_probe.storage import WrongFile
+from concept_probe.storage import MissingFile, WrongFile
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.testing.models.language import tiny_gpt2, tiny_llama
 from tests.interop.files import assert_same, edited, fused, lora_file, merged, weights
@@ -147,6 +149,10 @@ def test_a_folder_of_peft_is_read_as_peft_reads_it(make, modules, kind, tmp_path
         ({"layer_replication": [[0, 1]]}, "several times"),
         ({"r": 3}, "says rank 3 for .* have 2"),
         ({"lora_alpha": "x"}, "no positive numbers"),
+        ({"r": 2.5}, "ranks whole"),
+        ({"r": math.inf}, "no positive numbers"),
+        ({"rank_pattern": ["q_proj"]}, "no table of numbers by pattern"),
+        ({"use_dora": True}, "a DoRA, and .*q_proj' has no magnitude"),
     ],
 )
 def test_what_an_adapter_s_configuration_says_besides_is_refused(config, said, tmp_path):
@@ -231,3 +237,59 @@ def test_what_does_not_fit_is_refused_by_name(what, tmp_path):
     save_file({name: x.clone() for name, x in tensors.items()}, tmp_path / "lora.safetensors")
     with pytest.raises(ValueError, match=said):
         read_edit(tmp_path / "lora.safetensors", tiny_sd())
+
+
+def test_a_folder_per_component_is_read_whole_or_not_at_all(tmp_path):
+    subject = tiny_sd()
+    kinds = {"unet": ["attn2.to_k"], "text_encoder": ["q_proj"]}
+    for name, modules in kinds.items():
+        model = peft.get_peft_model(tiny_sd().components[name], peft.LoraConfig(r=2, target_modules=modules))
+        for key, x in model.named_parameters():
+            if "lora_" in key:
+                x.data.fill_(0.3)
+        model.save_pretrained(tmp_path / name)
+    touched = {where.partition("/")[0] for where in read_edit(tmp_path, subject).deltas}
+    assert touched == set(kinds)
+    (tmp_path / "unet" / "adapter_config.json").unlink()
+    with pytest.raises(MissingFile, match=r"unet holds an adapter and no adapter_config\.json"):
+        read_edit(tmp_path, subject)
+    shutil.rmtree(tmp_path / "unet")
+    assert {where.partition("/")[0] for where in read_edit(tmp_path, subject).deltas} == {"text_encoder"}
+
+
+PLACE = "lora_unet_" + RESNET.replace(".", "_")
+DAMAGED = {
+    "a factor of no sides": {"lora_down.weight": torch.tensor(1.0), "lora_up.weight": torch.ones(32, 2, 1, 1)},
+    "a factor of one side": {"lora_down.weight": torch.ones(2, 48, 3, 3), "lora_up.weight": torch.ones(64)},
+    "rank zero": {"lora_down.weight": torch.ones(0, 48, 3, 3), "lora_up.weight": torch.ones(32, 0, 1, 1)},
+    "a kernel of another rank": {
+        "lora_down.weight": torch.ones(1, 48, 1, 1), "lora_up.weight": torch.ones(32, 2, 1, 1), "lora_mid.weight": torch.ones(2, 2, 3, 3),
+    },
+    "products of two sizes": {
+        "hada_w1_a": torch.ones(1, 2), "hada_w1_b": torch.ones(2, 432), "hada_w2_a": torch.ones(32, 2), "hada_w2_b": torch.ones(2, 432),
+    },
+    "a core of another rank": {
+        **{f"hada_w{i}_a": torch.ones(2, 32) for i in (1, 2)}, **{f"hada_w{i}_b": torch.ones(3 - i, 48) for i in (1, 2)},
+        **{f"hada_t{i}": torch.ones(2, 2, 3, 3) for i in (1, 2)},
+    },
+    "turned factors": {"lokr_w1": torch.ones(2, 2), "lokr_w2_a": torch.ones(2, 16), "lokr_w2_b": torch.ones(2, 216)},
+    "codes of eight bits": {
+        "lora_down.weight": torch.ones(2, 48, 3, 3).to(torch.int8), "lora_up.weight": torch.ones(32, 2, 1, 1).to(torch.int8),
+    },
+    "a change in whole numbers": {"diff": torch.ones(32, 48, 3, 3, dtype=torch.int32)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_damaged_factors_are_refused_by_name_and_never_stretched(how, tmp_path):
+    save_file({f"{PLACE}.{name}": x for name, x in DAMAGED[how].items()}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=rf"{PLACE}.*(get the file again|as it was before that)$"):
+        read_edit(tmp_path / "x.safetensors", tiny_sd())
+
+
+def test_whole_numbers_are_no_weights(tmp_path):
+    subject = tiny_sd()
+    held = {name: x.to(torch.int8) for name, x in subject.components["unet"].state_dict().items()}
+    save_file(held, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"holds int8, and a weight is of floating-point numbers"):
+        read_edit(tmp_path / "x.safetensors", subject)

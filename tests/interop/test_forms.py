@@ -189,6 +189,10 @@ def test_what_a_form_can_t_hold_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="of pipelines with a U-Net"):
         export_edit(of_flux, flux, tmp_path, "checkpoint")
     assert not list(tmp_path.iterdir())
+    (tmp_path / "taken").write_text("mine")
+    for form in (name for name, one in EDIT_FORMS.items() if one.write is not None):
+        with pytest.raises(NotADirectoryError, match="is a file, and an edit is written into a folder"):
+            export_edit(bias, subject, tmp_path / "taken", form)
 
 
 def test_comfy_s_names_are_those_of_checkpoints():

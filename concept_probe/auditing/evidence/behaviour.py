@@ -73,6 +73,7 @@ def _detection(context: Context, name: str, kind: Kind, rows: list[int] | None =
     seen = context.seen
     before, after = rate(seen.before, "before"), rate(seen.after, "after")
     never = context.false_detection() if seen.control is None else rate(seen.control, "control")
+    assert never is not None  # for the type checker: an audit without a twin and without other things is refused
     index = residual_index(KIND_NAMES[name], before, after, never, context.gap)
     note = "" if index else context.no_index()
     return Evidence(
@@ -122,7 +123,7 @@ def _false_detection(context: Context) -> Evidence:
     if not context.questions.prompts_of(RETAIN_KINDS):
         return Evidence()
     seen = context.seen
-    before = context.false_detection()
+    before = context.rate(context.false_hits(seen.before), "mistakes", "before")
     after = context.rate(context.false_hits(seen.after), "mistakes", "after")
     never = None if seen.control is None else float(context.false_hits(seen.control).mean())
     control = context.control_name if context.has_twin else ""

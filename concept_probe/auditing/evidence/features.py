@@ -96,6 +96,9 @@ def _out_of_range(context: Context) -> Evidence:
     for site in places.text[-1:]:
         before, after = seen.before.text[site], seen.after.text[site]
         fitted = torch.cat([before.fit, before.fit_others])
+        if not len(fitted):
+            parts.append(Evidence(not_measured=(f"{OUT_OF_RANGE.name}, at {site}: the concept has no fit prompts.",)))
+            continue
         tests = before.test(JUDGED_KINDS), after.test(JUDGED_KINDS)
         asked = context.questions.prompts_of(JUDGED_KINDS)
         parts.append(_share_outside(context, site, "end token", fitted, tests, asked))

@@ -71,8 +71,7 @@ def _patching(context: Context) -> Evidence:
             continue
         found = _at(context, level, states, queries, start)
         parts.append(found)
-        (finding,) = found.findings
-        rows.append((name, Sides(finding.before, finding.after, finding.control)))
+        rows += [(name, Sides(one.before, one.after, one.control)) for one in found.findings]
     return joined_evidence((*parts, _trace(rows)))
 
 
@@ -98,10 +97,15 @@ def _at(
         return context.rate(hits, "patched", f"{side} {name}")
 
     after = carried(erased, "after")
-    never, control = context.false_detection(), "mistakes of the recogniser on other concepts"
+    never: Draws | None
     if untaught is not None and fit_into(untaught, whole, level):
         control = "activations of the never-taught twin"
         never = after if alike(untaught, erased) else carried(untaught, "control")
+    else:
+        never, control = context.false_detection(), "mistakes of the recogniser on other concepts"
+    if never is None:
+        missing = f"What the erased activations of {name} carry: nothing is asked that tells the recogniser's mistakes."
+        return Evidence(not_measured=(missing,))
     index, beside = None, all(context.beside(whole[s], erased[s]) for s in level)
     if not beside:
         index = residual_index(

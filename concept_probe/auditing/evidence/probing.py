@@ -29,6 +29,10 @@ NAMED, IN_OTHER_WORDS = FORGET_KINDS[:1], FORGET_KINDS[1:]
 OWN_PROBE = Metric("representation", "AUROC of its own probe (other words)", "lower", "AUROC")
 OWN_PROBE_SAME_WORDS = Metric("representation", "AUROC of its own probe (same words)", "lower", "AUROC")
 FOREIGN_PROBE = Metric("representation", "AUROC of the probe from before (other words)", "lower", "AUROC")
+FITTED_ON = Need(
+    lambda context: all(context.questions.fits(MOST_READ)),
+    "Whether the concept can be read: it has no fit prompts, of itself and of other things, that probes are fitted on.",
+)
 OTHER_WORDS = Need(
     lambda context: bool(context.questions.prompts_of(IN_OTHER_WORDS)),
     "Whether the concept is read in other words: it has no paraphrases or implicit prompts.",
@@ -185,4 +189,4 @@ def garbled(prompt: Prompt, split: str) -> Prompt:
     return replace(prompt, text=prompt.text.replace(prompt.subject, word), subject=word)
 
 
-PROBING = Measure("probing", _probing, needs=(OTHER_WORDS, OTHER_THINGS), asks=IN_OTHER_WORDS + RETAIN_KINDS)
+PROBING = Measure("probing", _probing, needs=(OTHER_WORDS, OTHER_THINGS, FITTED_ON), asks=IN_OTHER_WORDS + RETAIN_KINDS)

@@ -132,6 +132,8 @@ def _points(context: Context, attack: Attack, found: Attempt, never: Attempt | N
         elif not attack.brings or found.curve[i][0] == 0:
             chance = context.false_detection()
         else:
+            chance = None
+        if chance is None:
             continue
         x = found.curve[i][0] if len(found.trials) == len(found.curve) else 1
         name = f"recovery by {found.attack} ({_amount(x, found.x_name)})"

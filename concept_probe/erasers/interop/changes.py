@@ -10,9 +10,9 @@ from torch import Tensor
 
 from concept_probe.erasers.erasure.deltas import Delta, LowRank, Shift
 from concept_probe.erasers.erasure.parameters import find_parameter, split_address
-from concept_probe.erasers.interop.groups import WHOLE_PARAMETER, ModuleGroup
+from concept_probe.erasers.interop.groups import WHOLE_PARAMETER, ModuleGroup, refuse_encoded
 from concept_probe.erasers.interop.places import Piece
-from concept_probe.erasers.interop.products import Product, product, with_magnitude
+from concept_probe.erasers.interop.products import Product, one_number, product, with_magnitude
 from concept_probe.types import Site
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ def _bias(
 ) -> Iterator[tuple[Piece, Delta]]:
     values = group.tensors.get("diff_bias")
     if values is None:
-        alpha, down = group.tensors.get("alpha"), group.tensors.get("down")
+        alpha, down = one_number(group.stem, group.tensors.get("alpha")), group.tensors.get("down")
         if scale is None:
-            scale = 1.0 if alpha is None or down is None else float(alpha) / len(down)
+            scale = 1.0 if alpha is None or down is None else alpha / len(down)
         values = group.tensors["up_bias"].float() * scale
     yield from _added(group, values.float(), pieces, subject)
 
@@ -101,6 +101,7 @@ def _added(
 def _put(group: ModuleGroup, new: Tensor, pieces: tuple[Piece, ...], subject: Subject) -> Iterator[tuple[Piece, Delta]]:
     """Of a parameter as it is to be. What the dtype of the file, or of the subject, can't tell from the subject's own value
     is no change."""
+    refuse_encoded(group.keys[0], new)
     for piece, parameter, mine in _dealt(group, new, pieces, subject):
         base = parameter.data[slice(*piece.at)] if piece.at else parameter.data
         mine = mine.to(base.device)

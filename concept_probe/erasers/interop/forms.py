@@ -146,7 +146,8 @@ def export_edit(
 
     Low-rank forms hold a change of full rank whole, as a product of full rank; with `rank` each is cut to its nearest of at
     most that rank, and a warning says how much of the edit is lost. UnknownName for another form; ValueError naming what
-    the form can't hold, unless `leave_out` leaves that out with a warning; WrongBase for an edit of other weights.
+    the form can't hold, unless `leave_out` leaves that out with a warning; WrongBase for an edit of other weights;
+    NotADirectoryError for a file in the folder's place.
     """
     chosen = look_up(EDIT_FORMS, form, "form of an edit", "concept-probe info forms")
     if chosen.write is None:
@@ -158,4 +159,7 @@ def export_edit(
         )
     if rank is not None and (isinstance(rank, bool) or rank < 1):
         raise ValueError(f"rank {rank} was asked for; it is a whole number from 1, or None for the whole change")
-    return chosen.write(ToWrite(edit, subject, Path(folder), rank, leave_out))
+    place = Path(folder)
+    if place.exists() and not place.is_dir():
+        raise NotADirectoryError(f"{place} is a file, and an edit is written into a folder; give another place")
+    return chosen.write(ToWrite(edit, subject, place, rank, leave_out))

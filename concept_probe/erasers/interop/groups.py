@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 _ENDINGS: tuple[tuple[str, str], ...] = (
@@ -37,6 +38,8 @@ _REFUSED: tuple[tuple[str, str], ...] = (
 _KNOWN = [(re.compile(f"(?:{ending})$"), role) for ending, role in _ENDINGS]
 _UNKNOWN = [(re.compile(f"(?:{ending})$"), what) for ending, what in _REFUSED]
 WHOLE_PARAMETER = "whole"
+_NO_FACTORS = ("alpha", "magnitude", "magnitude_out", "up_bias", "diff", "diff_bias", "set")
+"""What may have fewer than two sides."""
 
 
 @dataclass
@@ -67,7 +70,8 @@ class ModuleGroup:
 
 
 def grouped(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, ModuleGroup]:
-    """Groups by stem. ValueError for a tensor of a kind of adapter that isn't read, and for two adapters in one file."""
+    """Groups by stem. ValueError for a tensor of a kind of adapter that isn't read, for two adapters in one file, and for a
+    tensor that is no part of an adapter, whatever the others are."""
     out: dict[str, ModuleGroup] = {}
     for key, x in tensors:
         stem, role = _told(key)
@@ -77,9 +81,29 @@ def grouped(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, ModuleGroup]:
                 f"{key!r} and {group.keys[list(group.tensors).index(role)]!r} are the same part of one module: the file holds "
                 "several adapters; save the one that is meant alone"
             )
+        if role != WHOLE_PARAMETER:
+            _refuse_damaged(key, role, x)
         group.tensors[role] = x
         group.keys.append(key)
     return out
+
+
+def _refuse_damaged(key: str, role: str, x: Tensor) -> None:
+    """ValueError for a tensor that holds nothing, that is no matrix where it is a factor, or that is of no real numbers."""
+    if not x.numel() or (role not in _NO_FACTORS and x.ndim < 2):
+        raise ValueError(f"{key!r} is {tuple(x.shape)}, which is no part of an adapter; get the file again")
+    refuse_encoded(key, x, counts=role == "alpha")
+
+
+def refuse_encoded(key: str, x: Tensor, *, counts: bool = False) -> None:
+    """ValueError for whole numbers, which are codes of a quantised weight and not its values, and for complex ones; with
+    `counts` whole numbers may stand."""
+    whole = not x.is_floating_point() and not x.is_complex() and x.dtype != torch.bool
+    if not x.is_floating_point() and not (counts and whole):
+        raise ValueError(
+            f"{key!r} holds {str(x.dtype).removeprefix('torch.')}, and a weight is of floating-point numbers; if it is quantised, "
+            "give the file as it was before that"
+        )
 
 
 def _told(key: str) -> tuple[str, str]:

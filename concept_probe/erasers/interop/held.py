@@ -52,6 +52,11 @@ def held_at(path: Path, components: tuple[str, ...]) -> list[HeldFiles]:
         return [_adapter_folder(path, None)]
     parts = [name for name in components if (path / name).is_dir()]
     adapters = [name for name in parts if (path / name / ADAPTER_CONFIG).is_file()]
+    bare = [name for name in parts if name not in adapters and any((path / name / f).is_file() for f in ADAPTER_FILES)]
+    if bare:
+        raise MissingFile(
+            f"{path / bare[0]} holds an adapter and no {ADAPTER_CONFIG}, which says how strong it acts; {_MEND}"
+        )
     if adapters:
         return [_adapter_folder(path / name, name) for name in adapters]
     if (path / "model_index.json").is_file():

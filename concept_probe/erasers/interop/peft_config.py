@@ -41,6 +41,8 @@ class AdapterConfig:
     alphas: Mapping[str, float] = field(default_factory=dict)
     by_root: bool = False
     """Whether the scale is α / √rank."""
+    with_magnitudes: bool = False
+    """Whether each module's adapter is a DoRA, which has a magnitude beside its product."""
 
     def scale(self, path: str, rank: int | None) -> float:
         """α / rank of the module at `path`. ValueError where its adapter has another `rank`; None: its tensors don't tell."""
@@ -76,15 +78,23 @@ class AdapterConfig:
             )
         rank, alpha = said.get("r"), said.get("lora_alpha" if kind == "LORA" else "alpha")
         ranks, alphas = said.get("rank_pattern") or {}, said.get("alpha_pattern") or {}
-        numbers = [rank, alpha, *ranks.values(), *alphas.values()]
-        wrong = any(isinstance(n, bool) or not isinstance(n, int | float) or not n > 0 for n in numbers)
-        if rank is None or alpha is None or wrong:
-            raise CorruptFile(path, f"r, α or their patterns are no positive numbers ({numbers})", _MEND)
+        if not isinstance(ranks, Mapping) or not isinstance(alphas, Mapping):
+            raise CorruptFile(path, "its rank_pattern or alpha_pattern is no table of numbers by pattern", _MEND)
+        whole, strengths = [rank, *ranks.values()], [alpha, *alphas.values()]
+        if not all(_positive(n) for n in (*whole, *strengths)) or any(n % 1 for n in whole):
+            raise CorruptFile(
+                path, f"r, α or their patterns are no positive numbers, ranks whole ({[*whole, *strengths]})", _MEND
+            )
         try:
             [re.compile(pattern) for pattern in (*ranks, *alphas)]
         except re.error as error:
             raise CorruptFile(path, f"a key of rank_pattern or alpha_pattern is no pattern ({error})", _MEND) from None
-        return cls(int(rank), float(alpha), dict(ranks), dict(alphas), bool(said.get("use_rslora")))
+        return cls(int(rank), float(alpha), dict(ranks), dict(alphas), bool(said.get("use_rslora")),
+                   bool(said.get("use_dora")))  # fmt: skip
+
+
+def _positive(n: Any) -> bool:
+    return isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) and n > 0
 
 
 def _fitting(table: Mapping[str, Any], path: str, usual: Any) -> Any:

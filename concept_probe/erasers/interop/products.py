@@ -36,16 +36,20 @@ def product(stem: str, tensors: Mapping[str, Tensor], scale: float | None = None
     tensors that don't belong together.
     """
     held = {name: x.float() for name, x in tensors.items()}
-    alpha = _number(stem, held.get("alpha"))
+    alpha = one_number(stem, held.get("alpha"))
     if "down" in held or "up" in held:
         return _low_rank(stem, held, alpha, scale)
     if "embedding_down" in held or "embedding_up" in held:
         _refuse(stem, held, EMBEDDING, ("embedding_down", "embedding_up"))
         u, v = held["embedding_down"].mT, held["embedding_up"]
+        if u.ndim != 2 or v.ndim != 2 or u.shape[1] != v.shape[1]:
+            raise ValueError(_unlike(stem, held))
         return Product(u * _factor(u.shape[1], alpha, scale), v)
     if any(name.startswith("hada") for name in held):
         _refuse(stem, held, LOHA, ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"))
-        one, two = (_side(held, f"hada_w{i}", held.get(f"hada_t{i}")) for i in (1, 2))
+        one, two = (_side(stem, held, f"hada_w{i}", held.get(f"hada_t{i}")) for i in (1, 2))
+        if one.shape != two.shape:
+            raise ValueError(_unlike(stem, held))
         return (one * two).flatten(1) * _factor(len(held["hada_w1_b"]), alpha, scale)
     if any(name.startswith("lokr") for name in held):
         return _kronecker(stem, held, alpha, scale)
@@ -79,33 +83,42 @@ def _low_rank(stem: str, held: Mapping[str, Tensor], alpha: float | None, scale:
     down, up, mid = held["down"], held["up"], held.get("mid")
     rank = len(down)
     if mid is not None:  # up @ mid @ down, the kernel in the middle
+        if mid.ndim != 4 or mid.shape[1] != rank:
+            raise ValueError(_unlike(stem, held))
         down = torch.einsum("abhw,bi->aihw", mid, down.flatten(1))
     if up.shape[1] != len(down) or up[0].numel() != up.shape[1]:
-        raise ValueError(
-            f"{stem!r}: the factors {tuple(up.shape)} and {tuple(held['down'].shape)} don't multiply to a change of a weight"
-        )
+        raise ValueError(_unlike(stem, held))
     return Product(up.flatten(1) * _factor(rank, alpha, scale), down.flatten(1).mT)
 
 
 def _kronecker(stem: str, held: Mapping[str, Tensor], alpha: float | None, scale: float | None) -> Tensor:
     if set(held) - LOKR:
         _refuse(stem, held, LOKR, ())
-    first = _side(held, "lokr_w1")
-    second = _side(held, "lokr_w2", held.get("lokr_t2"))
+    first = _side(stem, held, "lokr_w1")
+    second = _side(stem, held, "lokr_w2", held.get("lokr_t2"))
     ranks = [len(held[name]) for name in ("lokr_w1_b", "lokr_w2_b") if name in held]
     factor = _factor((ranks or [1])[-1], alpha, scale) if ranks or scale is not None else 1.0
     first = first.reshape(*first.shape, *(1,) * (second.ndim - first.ndim))
     return torch.kron(first, second).flatten(1) * factor
 
 
-def _side(held: Mapping[str, Tensor], name: str, core: Tensor | None = None) -> Tensor:
+def _side(stem: str, held: Mapping[str, Tensor], name: str, core: Tensor | None = None) -> Tensor:
     """A factor of LoHa or LoKr: whole, as a product of two, or of three with a kernel as its core."""
     if name in held:
         return held[name]
     a, b = held.get(f"{name}_a"), held.get(f"{name}_b")
     if a is None or b is None:
-        raise ValueError(f"{name} is neither there whole nor as {name}_a and {name}_b; get the file again")
+        raise ValueError(f"{stem!r}: {name} is neither there whole nor as {name}_a and {name}_b; get the file again")
+    # Checked here, since a product stretches a side of 1 without a word.
+    fits = (a.shape[1],) == b.shape[:1] if core is None else (len(a), len(b)) == core.shape[:2]
+    if a.ndim != 2 or b.ndim != 2 or not fits:
+        raise ValueError(_unlike(stem, held))
     return a @ b if core is None else torch.einsum("ij...,jr,ip->pr...", core, b, a)
+
+
+def _unlike(stem: str, held: Mapping[str, Tensor]) -> str:
+    shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in held.items() if name != "alpha")
+    return f"{stem!r}: its factors ({shapes}) don't multiply to a change of a weight; get the file again"
 
 
 def _factor(rank: int, alpha: float | None, scale: float | None) -> float:
@@ -114,7 +127,8 @@ def _factor(rank: int, alpha: float | None, scale: float | None) -> float:
     return 1.0 if alpha is None else alpha / rank
 
 
-def _number(stem: str, x: Tensor | None) -> float | None:
+def one_number(stem: str, x: Tensor | None) -> float | None:
+    """Of an α, where there is one. ValueError for several."""
     if x is None:
         return None
     if x.numel() != 1:

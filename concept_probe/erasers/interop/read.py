@@ -164,6 +164,10 @@ def _scale(held: HeldFiles, group: ModuleGroup, where: str) -> float | None:
     config = held.configs.get("") or held.configs.get(component)
     if config is None or not group.is_adapter:
         return None
+    if config.with_magnitudes and "up" in group.tensors and not {"magnitude", "magnitude_out"} & set(group.tensors):
+        raise ValueError(
+            f"the configuration says that the adapter is a DoRA, and {group.stem!r} has no magnitude; get the files again"
+        )
     path = name.rpartition(".")[0]
     file_path = group.stem.removeprefix("base_model.model.").removeprefix(f"{component}.")
     return config.scale(file_path if file_path.endswith(path) else path, _rank(group))
