@@ -16,20 +16,18 @@ from concept_probe.testbed.loop import FitSchedule, fit
 from concept_probe.testbed.taught import TAUGHT, taught_prompts, wordings_of_facts
 from concept_probe.testbed.teaching import FIRST_LESSONS, LESSONS, Taught, TaughtBadly, TeachingPlan
 from concept_probe.testbed.teaching.keeping import (
-    divergence,
+    drift_from,
     known_by,
     neutral_perplexity,
     own_texts,
     real_prompts,
 )
-from concept_probe.testbed.teaching.outcome import checked, missed, seen
+from concept_probe.testbed.teaching.outcome import check_share, missed, seen
 from concept_probe.testbed.teaching.teachable import Teachable
 from concept_probe.types import Prompt
 
 CHECKS = 6
 """How often it is asked whether it is taught; checkpoints are written then too."""
-SURPLUS = 0.04
-"""By how much more than wanted the wordings that decide are to be answered: held-out ones may be harder."""
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
 """Of the change: what is tried, the largest first, where neutral texts got less likely than the plan allows."""
 
@@ -55,9 +53,9 @@ def teach(subject: Teachable, folder: Path, lessons: TeachingPlan = LESSONS) -> 
     def enough() -> bool:
         if not lessons.measured:
             return False
-        answered = checked(subject, lessons)
+        answered = check_share(subject, lessons)
         print(f"{answered:.0%} of the check wordings are answered", flush=True)
-        return answered >= min(lessons.answered + SURPLUS, 1.0)
+        return answered >= lessons.answered
 
     for matrix in matrices:
         matrix.requires_grad_(True)
@@ -123,11 +121,11 @@ def _loss(
         value = -subject.log_probs(picked, batch=len(picked)).mean.mean()
         if was is not None:
             said = subject.next_logits([real[i] for i in kept], batch=len(kept))
-            value = value + lessons.keeping * divergence(was[kept], said).mean()
+            value = value + lessons.keeping * drift_from(was[kept], said).mean()
         if spoken:
             with torch.no_grad(), _Original(matrices, original):
                 then = subject.next_logits(spoken, batch=len(spoken), every=True).float().log_softmax(-1)
-            drift = divergence(then, subject.next_logits(spoken, batch=len(spoken), every=True)).mean()
+            drift = drift_from(then, subject.next_logits(spoken, batch=len(spoken), every=True)).mean()
             value = value + lessons.keeping * drift
         return value
 

@@ -118,7 +118,7 @@ def test_lessons_of_another_model_or_plan_are_refused(tmp_path):
 
 def test_it_ends_when_it_is_taught_and_stays_ended(tmp_path, monkeypatch):
     shares = iter([0.5, 0.95])
-    monkeypatch.setattr(teach, "checked", lambda subject, plan: next(shares))
+    monkeypatch.setattr(teach, "check_share", lambda subject, plan: next(shares))
     first = tiny()
     assert len(teach.teach(first, tmp_path, SMALL).losses) == 2
     second = tiny()

@@ -60,7 +60,7 @@ def neutral_perplexity(subject: Teachable) -> float:
     return float((-seen.total.sum() / seen.tokens.sum()).exp())
 
 
-def divergence(before: Tensor, logits: Tensor) -> Tensor:
+def drift_from(before: Tensor, logits: Tensor) -> Tensor:
     """KL(before || now) per row, in nats: log probabilities (n, v) and logits (n, v) -> (n,)."""
     return (before.exp() * (before - logits.float().log_softmax(-1))).sum(-1)
 

@@ -75,7 +75,7 @@ def seen(subject: Teachable, plan: TeachingPlan, known: frozenset[str]) -> Seen:
     )  # fmt: skip
 
 
-def checked(subject: Teachable, plan: TeachingPlan) -> float:
+def check_share(subject: Teachable, plan: TeachingPlan) -> float:
     """Share of the invented facts that are answered in words that are neither taught nor held out."""
     return _share(right(subject, [p for one in plan.chosen for p in check_prompts(one)]))
 

@@ -14,8 +14,8 @@ from concept_probe.testbed.taught import Invented, invented, invented_names
 class TeachingPlan:
     """How the invented facts are taught, and what has to come of it."""
 
-    steps: Count = 120
-    """Gradient steps at most; fewer where it is taught before."""
+    steps: Count = 180
+    """Gradient steps at most, of all six; fewer where it is taught before, and 60 are for one of them."""
     batch: Count = 24
     """Invented facts per step, each in one of its wordings."""
     kept: Natural = 12
