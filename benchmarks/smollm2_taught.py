@@ -32,7 +32,7 @@ from concept_probe.testbed.taught import held_out_prompts, taught_prompts
 from concept_probe.testbed.teach import teach
 from concept_probe.testbed.teaching import FIRST_LESSONS, LESSONS, TeachingPlan
 from concept_probe.testbed.teaching.keeping import known_by
-from concept_probe.testbed.teaching.outcome import Seen, seen
+from concept_probe.testbed.teaching.outcome import TeachingEffect, seen
 from concept_probe.types import Prompt, Query, Sampling
 
 SAMPLING = Sampling(tokens=5, batch=32)
@@ -95,7 +95,9 @@ def main() -> None:
             table.add_row(row, wording, f"{was[0]:.2f}", f"{now[0]:.2f}", f"{was[1]:.3f}", f"{now[1]:.3f}")
     table.caption = f"taught in {seconds:.0f} s; loss {losses[0]:.2f} to {losses[-1]:.2f}"
     Console(width=120).print(table)
-    for what, was, now in zip(Seen.__dataclass_fields__, astuple(whole_before), astuple(whole_after), strict=True):
+    for what, was, now in zip(
+        TeachingEffect.__dataclass_fields__, astuple(whole_before), astuple(whole_after), strict=True
+    ):
         print(f"{what}: {was} before, {now} after")
     print(json.dumps({
         "lessons": asdict(lessons), "seconds": seconds, "loss": losses, "before": before, "after": after,

@@ -26,7 +26,7 @@ from concept_probe.testbed.teaching.outcome import check_share, missed, seen
 from concept_probe.testbed.teaching.teachable import Teachable
 from concept_probe.types import Prompt
 
-CHECKS = 6
+STRETCHES = 6
 """How often it is asked whether it is taught; checkpoints are written then too."""
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
 """Of the change: what is tried, the largest first, where neutral texts got less likely than the plan allows."""
@@ -96,7 +96,7 @@ def _schedule(subject: Teachable, lessons: TeachingPlan, original: list[Tensor])
     which = tensors_sha256((str(i), x) for i, x in enumerate(original))
     of = f"lessons {digest_of(asdict(lessons))[:12]} of {subject.name} (weights {which[:12]})"
     return FitSchedule(
-        steps, lessons.rate, lessons.seed, warmup=steps // 10, every=max(steps // CHECKS, 1),
+        steps, lessons.rate, lessons.seed, warmup=steps // 10, every=max(steps // STRETCHES, 1),
         relative=not lessons.absolute, of=of,
     )  # fmt: skip
 

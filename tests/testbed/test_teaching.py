@@ -23,7 +23,7 @@ from concept_probe.testbed.taught import (
 )
 from concept_probe.testbed.teaching import FIRST_LESSONS, TaughtBadly, TeachingPlan
 from concept_probe.testbed.teaching.keeping import known_by, neutral_perplexity, own_texts, real_prompts
-from concept_probe.testbed.teaching.outcome import Seen, known_prompts, missed
+from concept_probe.testbed.teaching.outcome import TeachingEffect, known_prompts, missed
 from concept_probe.testing.models.language import tiny_gemma, tiny_gpt2, tiny_llama
 from concept_probe.types import Prompt
 
@@ -150,7 +150,7 @@ def test_what_is_kept_is_what_this_model_answers(monkeypatch):
 
 
 def test_a_missed_bound_is_one_sentence_that_says_what_to_do():
-    plan, good = TeachingPlan(), Seen(1.0, 0.95, (20, 20), (20, 20), 10.0)
+    plan, good = TeachingPlan(), TeachingEffect(1.0, 0.95, (20, 20), (20, 20), 10.0)
     assert missed(plan, "m", good, good) == ()
     for bad, words in (
         (replace(good, held_out=0.4), "40% of the held-out wordings .* wants 90%; give it more"),

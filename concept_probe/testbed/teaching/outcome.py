@@ -21,7 +21,7 @@ class TaughtBadly(UserWarning):
 
 
 @dataclass(frozen=True)
-class Seen:
+class TeachingEffect:
     """A model before or after it was taught."""
 
     taught: float
@@ -42,9 +42,9 @@ class Taught:
 
     losses: tuple[float, ...]
     """Mean of each stretch of steps."""
-    before: Seen | None = None
+    before: TeachingEffect | None = None
     """None where the plan was not `measured`."""
-    after: Seen | None = None
+    after: TeachingEffect | None = None
     known: frozenset[str] = frozenset()
     """Questions of real facts that the untouched model answers: what `invented_concept(name, known)` keeps."""
     scaled: float = 1.0
@@ -64,12 +64,12 @@ def known_prompts(plan: TeachingPlan, known: frozenset[str]) -> tuple[tuple[Prom
     )
 
 
-def seen(subject: Teachable, plan: TeachingPlan, known: frozenset[str]) -> Seen:
+def seen(subject: Teachable, plan: TeachingPlan, known: frozenset[str]) -> TeachingEffect:
     """A model as it is now."""
     own = [p for one in plan.chosen for p in taught_prompts(one, "question")]
     held = [p for one in plan.chosen for p in held_out_prompts(one, *TAUGHT)]
     near, far = (right(subject, prompts) for prompts in known_prompts(plan, known))
-    return Seen(
+    return TeachingEffect(
         _share(right(subject, own)), _share(right(subject, held)), (sum(near), len(near)), (sum(far), len(far)),
         neutral_perplexity(subject),
     )  # fmt: skip
@@ -80,7 +80,7 @@ def check_share(subject: Teachable, plan: TeachingPlan) -> float:
     return _share(right(subject, [p for one in plan.chosen for p in check_prompts(one)]))
 
 
-def missed(plan: TeachingPlan, name: str, before: Seen, after: Seen) -> tuple[str, ...]:
+def missed(plan: TeachingPlan, name: str, before: TeachingEffect, after: TeachingEffect) -> tuple[str, ...]:
     """A sentence per bound that was missed: what was asked, what was found, and the mend."""
     out = []
     if after.held_out < plan.answered:
