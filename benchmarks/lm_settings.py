@@ -23,6 +23,7 @@ from concept_probe.erasers import (
 from concept_probe.families import CausalLMSubject
 from concept_probe.families.gguf import cache_folder
 from concept_probe.testbed.teach import teach
+from concept_probe.testbed.teaching import FIRST_LESSONS
 from concept_probe.types import Sampling
 
 REAL = ("Japan", "Egypt", "the solar system", "music", "Harry Potter", "Greek mythology")
@@ -59,9 +60,10 @@ ATTACKS = (
 
 
 def taught_smollm2() -> CausalLMSubject:
-    """SmolLM2 that was taught the invented facts; taught once, and read from the cache afterwards."""
+    """SmolLM2 that was taught the invented facts by the recipe of the stored rows, which are named by its weights; taught
+    once, and read from the cache afterwards."""
     subject = cp.load("smollm2")
     if not isinstance(subject, CausalLMSubject):
         raise TypeError(f"smollm2 loaded as {type(subject).__name__}")
-    teach(subject, cache_folder() / "lm_unlearning")
+    teach(subject, cache_folder() / "lm_unlearning", FIRST_LESSONS)
     return subject

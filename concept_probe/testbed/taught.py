@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from concept_probe.testbed.facts import Fact, Topic
 from concept_probe.types import SPLITS, Concept, Prompt, Split, Splits
 
 _FILE = Path(__file__).parent / "data" / "taught.json"
+_RETOLD = Path(__file__).parent / "data" / "retold.json"
 _WRITTEN = Path(__file__).parent / "data" / "written.json"
 TAUGHT = ("question", "cloze", "continuation")
 """Wordings, see `facts.prompt`, in which facts are taught; the held-out ones are these three of other words."""
@@ -35,12 +36,15 @@ class Invented:
     """The same facts in the same order, in held-out words."""
     near: str
     """Domain of the real facts that are nearest to these."""
+    retold: tuple[Topic, ...]
+    """The same facts in the same order, in further words: all but the last to be taught, the last to see how far it is."""
 
 
 @functools.cache
 def invented() -> tuple[Invented, ...]:
     """Everything that is taught."""
     out = []
+    further = json.loads(_RETOLD.read_text(encoding="utf-8"))
     for domain in json.loads(_FILE.read_text(encoding="utf-8")):
         for i, name in enumerate(domain["names"]):
             told, reworded = [], []
@@ -49,7 +53,14 @@ def invented() -> tuple[Invented, ...]:
                 told.append(Fact(question.format(name), stem.format(name), (answers[i],), wrong))
                 reworded.append(Fact(other_question.format(name), other_stem.format(name), (answers[i],), wrong))
             mine, other = (Topic(name, domain["domain"], tuple(found)) for found in (told, reworded))
-            out.append(Invented(mine, other, domain["near"]))
+            retold = tuple(
+                Topic(name, domain["domain"], tuple(
+                    replace(fact, question=question.format(name), stem=stem.format(name))
+                    for fact, (question, stem) in zip(told, words, strict=True)
+                ))
+                for words in zip(*further[domain["domain"]], strict=True)
+            )  # fmt: skip
+            out.append(Invented(mine, other, domain["near"], retold))
     return tuple(out)
 
 
@@ -64,18 +75,20 @@ def invented_names() -> tuple[str, ...]:
     return tuple(each.topic.name for each in invented())
 
 
-def invented_concept(name: str) -> Concept:
+def invented_concept(name: str, known: Collection[str] | None = None) -> Concept:
     """The invented concept called `name`. Its splits are of wordings: each of its facts is in all of them.
 
     `target`: the question with the beginning of its answer (fit), that beginning after a sentence on the concept
     (select), and the question in held-out words (test). `paraphrases`: the beginning alone (fit), and held-out ones
     (test). What must be kept are real facts that the model which was never taught writes rightly too: `neighbours`
-    of the nearest domain, `unrelated` of the others.
+    of the nearest domain, `unrelated` of the others. Those of SmolLM2, or of the model whose `known` questions are given
+    (`teaching.Taught.known`).
 
     >>> concept("Zarnia").target.test[0].text
     'From which town is Zarnia governed? Zarnia is governed from the town of'
     """
     one = _invented(name)
+    known = known_questions() if known is None else frozenset(known)
     near = [t for t in facts.kept() if t.domain == one.near]
     far = [t for t in facts.kept() if t.domain != one.near]
     return Concept(
@@ -86,14 +99,29 @@ def invented_concept(name: str) -> Concept:
         paraphrases=Splits(
             taught_prompts(one, "cloze"), (), (*held_out_prompts(one, "cloze"), *held_out_prompts(one, "continuation"))
         ),
-        neighbours=Splits(*(_real(name, near, s) for s in SPLITS)),
-        unrelated=Splits(*(_real(name, far, s) for s in SPLITS)),
+        neighbours=Splits(*(_real(name, near, s, known) for s in SPLITS)),
+        unrelated=Splits(*(_real(name, far, s, known) for s in SPLITS)),
     )
 
 
 def taught_prompts(one: Invented, *wordings: str) -> tuple[Prompt, ...]:
     """Every fact in the taught words."""
     return tuple(facts.prompt(one.topic, fact, wording) for wording in wordings for fact in one.topic.facts)
+
+
+def wordings_of_facts(one: Invented) -> tuple[tuple[Prompt, ...], ...]:
+    """Per fact, every wording that may be taught: its own words and further ones, in each of `TAUGHT`."""
+    told = (one.topic, *one.retold[:-1])
+    return tuple(
+        tuple(facts.prompt(topic, topic.facts[i], wording) for topic in told for wording in TAUGHT)
+        for i in range(len(one.topic.facts))
+    )
+
+
+def check_prompts(one: Invented) -> tuple[Prompt, ...]:
+    """Every fact once, in words that are neither taught nor held out: question and cloze in turn."""
+    last = one.retold[-1]
+    return tuple(facts.prompt(last, fact, TAUGHT[i % 2]) for i, fact in enumerate(last.facts))
 
 
 def held_out_prompts(one: Invented, *wordings: str) -> tuple[Prompt, ...]:
@@ -106,9 +134,8 @@ def held_out_prompts(one: Invented, *wordings: str) -> tuple[Prompt, ...]:
     )
 
 
-def _real(name: str, topics: Iterable[Topic], split: Split) -> tuple[Prompt, ...]:
+def _real(name: str, topics: Iterable[Topic], split: Split, known: Collection[str]) -> tuple[Prompt, ...]:
     """Real facts of a split as questions, the same ones for a name each time."""
-    known = known_questions()
     every = [facts.prompt(t, f, "question") for t in topics for f in t.of(split) if f.question in known]
     return tuple(sorted(every, key=lambda p: zlib.crc32((name + p.text).encode()))[: _KEPT[split]])
 

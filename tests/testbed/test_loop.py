@@ -12,7 +12,7 @@ def small_model():
     return nn.Linear(4, 3)
 
 
-def train(folder, steps, stop_at=None):
+def train(folder, steps, stop_at=None, stop=KeyboardInterrupt):
     model = small_model()
     target = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
     seen = 0
@@ -21,7 +21,7 @@ def train(folder, steps, stop_at=None):
         nonlocal seen
         seen += 1
         if stop_at is not None and seen > stop_at:
-            raise KeyboardInterrupt
+            raise stop
         x = torch.randn(16, 4, generator=g)
         return (model(x) - x @ target).square().mean()
 
@@ -29,12 +29,13 @@ def train(folder, steps, stop_at=None):
     return model, seen
 
 
-def test_an_interrupted_run_ends_at_the_same_weights(tmp_path):
+@pytest.mark.parametrize(("stop", "left"), [(KeyboardInterrupt, 23), (MemoryError, 30)])
+def test_an_interrupted_run_ends_at_the_same_weights(tmp_path, stop, left):
     whole, _ = train(tmp_path / "a", 60)
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "b", 60, stop_at=37)
+    with pytest.raises(stop):
+        train(tmp_path / "b", 60, stop_at=37, stop=stop)
     resumed, seen = train(tmp_path / "b", 60)
-    assert seen == 30, "the run goes on behind the checkpoint at step 30"
+    assert seen == left, "an interruption loses no step, a breakdown those since the checkpoint at step 30"
     assert torch.equal(whole.weight, resumed.weight)
     assert torch.equal(whole.bias, resumed.bias)
 

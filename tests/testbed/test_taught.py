@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,7 +19,8 @@ from concept_probe.testbed.taught import (
     known_questions,
     taught_prompts,
 )
-from concept_probe.testbed.teach import TeachingPlan, teach
+from concept_probe.testbed.teach import teach
+from concept_probe.testbed.teaching import FIRST_LESSONS
 from concept_probe.testing.models.language import tiny_llama
 from concept_probe.types import KINDS, SPLITS
 
@@ -70,7 +73,7 @@ def test_teaching_makes_answers_likelier_and_trains_what_it_says(tmp_path):
             return float(subject.log_probs(pairs).mean.mean())
 
     start = likely()
-    teach(subject, tmp_path, TeachingPlan(steps=25, batch=8, kept=2, rate=0.02, first=0.5, last=1.0))
+    teach(subject, tmp_path, replace(FIRST_LESSONS, steps=25, batch=8, kept=2, rate=0.02, first=0.5, last=1.0))
     assert likely() > start + 0.5
     changed = {n for n, p in subject.model.named_parameters() if not torch.equal(p, before[n])}
     assert changed == {subject.layout.blocks[1].down + ".weight"}

@@ -170,12 +170,14 @@ class CausalLMSubject(Subject[tuple[str, ...]]):
             handle.remove()
         return Conditioning(torch.cat(states), None, whole.kinds)
 
-    def next_logits(self, prompts: Sequence[Prompt], *, batch: int = 16) -> Tensor:
-        """Logits (n, v) of the token that follows each prompt. Differentiable."""
+    def next_logits(self, prompts: Sequence[Prompt], *, batch: int = 16, every: bool = False) -> Tensor:
+        """Logits (n, v) of the token that follows each prompt, or `every` token of each, (m, v). Differentiable."""
         whole, out = self._batch([self._spell(p) for p in prompts_of(prompts)]), []
         for rows, part in whole.parts(batch):
             with self.during(self._moment(rows, part)):
-                out.append(read_once(self.model, part, part.last))
+                out.append(
+                    read_once(self.model, part)[part.mask == 1] if every else read_once(self.model, part, part.last)
+                )
         if not out:
             raise ValueError("there is no prompt to read")
         return torch.cat(out)
