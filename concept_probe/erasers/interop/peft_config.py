@@ -81,7 +81,8 @@ class AdapterConfig:
         if not isinstance(ranks, Mapping) or not isinstance(alphas, Mapping):
             raise CorruptFile(path, "its rank_pattern or alpha_pattern is no table of numbers by pattern", _MEND)
         whole, strengths = [rank, *ranks.values()], [alpha, *alphas.values()]
-        if not all(_positive(n) for n in (*whole, *strengths)) or any(n % 1 for n in whole):
+        positive = all(_positive(n) for n in (*whole, *strengths))
+        if rank is None or alpha is None or not positive or any(n % 1 for n in whole):
             raise CorruptFile(
                 path, f"r, α or their patterns are no positive numbers, ranks whole ({[*whole, *strengths]})", _MEND
             )
