@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from concept_probe.families import Subject
 
 CALIBRATION_FILE = Path(__file__).parent / "calibration.json"
+"""Of audits that ask once."""
+CALIBRATION_IN_ROUNDS_FILE = Path(__file__).parent / "calibration_in_rounds.json"
+"""Of audits that ask in rounds, whose intervals are others."""
 CALIBRATION_FORMAT = "concept_probe.calibration/1"
 _MEND = "calibrate again"
 _SHARE = Number(any=True)
@@ -108,12 +111,12 @@ class Calibration:
         )
 
 
-def covered(subject: Subject, thresholds: Thresholds) -> bool:
-    """Whether the stored calibration says anything about audits of this model with these thresholds.
+def covered(subject: Subject, thresholds: Thresholds, *, rounds: bool = False) -> bool:
+    """Whether the stored calibration says anything about audits of this model with these thresholds, in `rounds` or at once.
 
     That is so of the very weights that it was measured on, drawn in their own size: a name says nothing.
     """
-    found = stored_calibration()
+    found = stored_calibration(rounds)
     if found is None or not found.covers(subject.name, thresholds) or "picture_size" in subject.conventions():
         return False
     return subject.weight_hash() == _hash_as_shipped(subject.name)
@@ -126,15 +129,16 @@ def _hash_as_shipped(name: str) -> str:
     return load(name).weight_hash()
 
 
-def outcome() -> str:
+def outcome(rounds: bool = False) -> str:
     """The stored calibration in a sentence, for every report."""
-    return str(stored_calibration() or "none is stored")
+    return str(stored_calibration(rounds) or "none is stored")
 
 
 @cache
-def stored_calibration() -> Calibration | None:
-    """The calibration that comes with the package; None where there is none yet."""
-    return read_calibration(CALIBRATION_FILE) if CALIBRATION_FILE.is_file() else None
+def stored_calibration(rounds: bool = False) -> Calibration | None:
+    """The calibration that comes with the package, of audits in `rounds` or at once; None where there is none yet."""
+    path = CALIBRATION_IN_ROUNDS_FILE if rounds else CALIBRATION_FILE
+    return read_calibration(path) if path.is_file() else None
 
 
 def read_calibration(path: Path) -> Calibration:

@@ -26,7 +26,7 @@ def report_of(
     evidence = joined_evidence(gathered.values())
     thresholds, before = context.plan.thresholds, context.arms.before.subject
     others = {kind: [i for i in of.indices if i is not evidence.direct] for kind, of in gathered.items()}
-    calibrated = taken is None and context.has_twin and covered(before, thresholds)
+    calibrated = context.has_twin and covered(before, thresholds, rounds=taken is not None)
     verdict = (
         decide(evidence.direct, others, evidence.losses, thresholds, guarded=context.guarded, error=context.error)
         if taken is None
@@ -44,7 +44,10 @@ def report_of(
         pictures=(*_pictures(context), *evidence.pictures),
         writings=_writings(context),
         not_measured=_not_measured(context, evidence, calibrated),
-        provenance=_provenance(context, clock, calibrated) | ({} if taken is None else as_they_went(taken)),
+        provenance=_provenance(
+            context, clock, outcome(taken is not None) if calibrated else "none for audits like this one"
+        )
+        | ({} if taken is None else as_they_went(taken)),
         observed=_observed(context, taken),
     )
 
@@ -85,7 +88,7 @@ def as_they_went(taken: RoundsTaken) -> dict[str, str]:
         out[f"round {r.number} of {taken.looks}"] = (
             f"{new:,} answers, intervals of {_level(r.error)}: {r.verdict.name}; {doubt}"
         )
-    ended = taken.stopped or ("the last look" if taken.last.doubt else "what decides is decided")
+    ended = taken.stopped or ("the last look" if taken.verdict.name == "undecided" else "what decides is decided")
     said = f"{len(taken.rounds)} of {taken.looks}, {before:,} answers; ended since {ended}"
     return out | {"rounds": said, "intervals": _level(taken.last.error)}
 
@@ -135,7 +138,7 @@ def _drawn(sampling: Sampling, subject: Subject) -> str:
     return str(sampling) + (f", pictures of {size[0]} x {size[1]} pixels" if size else "")
 
 
-def _provenance(context: Context, clock: Clock, calibrated: bool) -> dict[str, str]:
+def _provenance(context: Context, clock: Clock, calibration: str) -> dict[str, str]:
     plan, asked, erasure = context.plan, context.questions, context.arms.after.erasure
     out = {f"weights {side}": f"{arm.subject.name} sha256 {arm.hash}" for side, arm in context.arms.items()}
     if erasure is not None:
@@ -150,7 +153,7 @@ def _provenance(context: Context, clock: Clock, calibrated: bool) -> dict[str, s
         "attacks": ", ".join(attacks) or "none",
         "budget": str(plan.budget),
         "thresholds": str(plan.thresholds),
-        "calibration": outcome() if calibrated else "none for audits like this one",
+        "calibration": calibration,
         "versions": ", ".join(f"{k} {v}" for k, v in versions().items()),
         "command": "audit(), called from Python",
     }

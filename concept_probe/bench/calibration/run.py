@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from concept_probe.attacks import STANDARD, Budget
-from concept_probe.auditing import Auditor, AuditPlan, MeasurementCache
+from concept_probe.auditing import Auditor, AuditPlan, AuditRounds, MeasurementCache
 from concept_probe.auditing.verdict import RULE
 from concept_probe.bench.calibration.ground_truth import ERASE, Case, Subjects, cases
 from concept_probe.bench.sweep.keys import EDITIONS, short_digest, with_rest
@@ -34,13 +34,18 @@ CALIBRATION_PLAN = AuditPlan(
     budget=Budget(queries=32, gradient_steps=16, examples=8),
 )
 """What every audit of a calibration asks. The thresholds hold for audits that ask about as much."""
+CALIBRATION_IN_ROUNDS = replace(
+    CALIBRATION_PLAN, prompts=24, rounds=AuditRounds(looks=3), budget=replace(CALIBRATION_PLAN.budget, queries=48)
+)
+"""The same of audits in rounds: the first asks as many prompts, and what is in doubt may get three times as many."""
 
 
 def what_is_asked(plan: AuditPlan) -> str:
     """For people, and in every row: rows of different plans are not put together."""
+    most, rounds = ("", "") if plan.rounds is None else ("at most ", f"; in at most {plan.rounds.looks} rounds")
     return (
-        f"{plan.prompts} prompts per kind x {len(plan.seeds)} seeds, {plan.sampling.steps} denoising steps; attacks "
-        f"{', '.join(_names(plan))} with {plan.budget.queries} pictures and {plan.budget.gradient_steps} steps each"
+        f"{most}{plan.prompts} prompts per kind x {len(plan.seeds)} seeds, {plan.sampling.steps} denoising steps; attacks "
+        f"{', '.join(_names(plan))} with {most}{plan.budget.queries} pictures and {plan.budget.gradient_steps} steps each{rounds}"
     )
 
 
@@ -147,7 +152,14 @@ def audit_summary(case: Case, plan: AuditPlan, report: Report) -> dict[str, Any]
         "residual": _kept(report.verdict.residual),
         "indices": {kind: _kept(score) for kind, score in report.indices.items()},
         "samples_needed": report.verdict.samples_needed,
+        **_cost(report),
     }
+
+
+def _cost(report: Report) -> dict[str, int]:
+    """How many test answers of all arms it looked at, and in how many rounds."""
+    seen = report.observed
+    return {} if seen is None or not seen.rounds else {"answers": len(seen.asked), "rounds": len(seen.rounds)}
 
 
 def _kept(score: Score | None) -> dict[str, Any] | None:
