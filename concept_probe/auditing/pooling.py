@@ -80,5 +80,6 @@ class WeighedKind:
         known = {s.name for s in kept}
         kept_whole = whole.low > edge and whole.name not in known
         known |= {whole.name} if kept_whole else set()
-        open_ = [s for s in (whole,) if s.high >= edge] + [s for s in places if s.value >= edge]
+        open_ = [s for s in (whole,) if s.high >= edge]
+        open_ += [s for s in places if s.value >= edge and len(places) > 1]  # a lone one is the whole
         return cls(whole, places, kept, kept_whole, tuple(s for s in open_ if s.name not in known))

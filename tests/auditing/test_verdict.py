@@ -144,6 +144,13 @@ def test_possible_damage_keeps_an_erasure_undecided_but_not_a_suppression():
     assert decide(score(0, -0.05, 0.1), of(score(0, -0.1, 0.1)), [score(0.05, -0.1, 0.2)]).name == "erased"
 
 
+def test_what_is_open_is_told_once():
+    lone = decide(score(0, -0.05, 0.1), {"features": [score(0.3, 0.1, 0.5, "firing")]}, [])
+    assert lone.name == "undecided" and [r.split(",")[0] for r in lone.reasons] == ["Firing"]
+    two = decide(score(0, -0.05, 0.1), of(score(0.3, 0.1, 0.5, "one"), score(0.3, 0.1, 0.5, "two")), [])
+    assert [r.split(",")[0] for r in two.reasons] == ["Recovery", "One", "Two"]
+
+
 def test_the_residual_is_the_largest_index_not_the_mean():
     behaviour, strong, weak = score(0.0, -0.1, 0.1), score(0.9, 0.8, 1.0), score(0.1, 0, 0.2)
     verdict = decide(behaviour, {"recovery": [strong], "features": [weak]}, [])
