@@ -36,3 +36,17 @@ def errors_of_looks(looks: int, error: float = USUAL_ERROR) -> tuple[float, ...]
 def draws_for(error: float) -> int:
     """How many draws an interval that may miss by `error` needs, so that `DRAWS_BEYOND` lie beyond each of its ends."""
     return math.ceil(2 * DRAWS_BEYOND / error)
+
+
+def fewest_without_a_hit(error: float, edge: float) -> int:
+    """How many prompts, none of which shows the concept, are the fewest that a rate is called below `edge` on, by an interval
+    that misses by `error`: the smallest n with 1 − (error / 2)^(1/n) < edge (Clopper and Pearson).
+
+    >>> fewest_without_a_hit(0.05, 0.25), fewest_without_a_hit(errors_of_looks(3)[-1], 0.25)
+    (13, 15)
+
+    Raises ValueError for an edge that is not between 0 and 1.
+    """
+    if not 0 < edge < 1:
+        raise ValueError(f"edge is {edge}; it is a rate between 0 and 1")
+    return math.floor(math.log(error / 2) / math.log(1 - edge)) + 1

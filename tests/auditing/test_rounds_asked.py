@@ -126,6 +126,16 @@ def test_what_a_concept_lacks_is_said_and_no_error(world, tmp_path, lacking, rou
             auditor(twin, None, few, original=subject, recogniser=Reader(), found=found)
 
 
+def test_of_too_few_prompts_it_is_said_that_they_are(world, recwarn):
+    made, subject, twin = world
+    plan = replace(PLAN, attacks=())
+    with pytest.warns(UserWarning, match=r"9 test prompts name it, and at least 15 are needed before 'erased'"):
+        Auditor(replace(plan, prompts=9))(subject, None, made, twin=twin, recogniser=Reader())
+    recwarn.clear()
+    Auditor(plan)(subject, None, made, twin=twin, recogniser=Reader())
+    assert not [w for w in recwarn if "test prompts name it" in str(w.message)]
+
+
 def test_a_round_that_was_altered_is_found(world, tmp_path):
     made, subject, twin = world
     write_bundle(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -26,13 +27,22 @@ from concept_probe.bench.calibration.ground_truth import (
     tune,
 )
 from concept_probe.bench.calibration.roc import by_state, calibration, calibration_to_json, roc, widest_gap, wrong
-from concept_probe.bench.calibration.run import CalibrationRun, line_of
+from concept_probe.bench.calibration.run import (
+    CALIBRATION_IN_ROUNDS,
+    CALIBRATION_PLAN,
+    CalibrationRun,
+    line_of,
+    what_is_asked,
+)
 from concept_probe.bench.sweep.store import Status
 from concept_probe.families import DiffusionSubject, adopt, load
 from concept_probe.testbed.vocabulary import REMOVED_OBJECTS
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Prompt, Sampling
 from tests.auditing.known import Known, Reader, concept
+
+
+STORED_ROWS = Path(__file__).parents[2] / "benchmarks" / "rows" / "calibration_in_rounds.jsonl"
 
 
 def row(truth: str, verdict: str, residual: float, *, state: str = "as it is", status: Status = "done") -> SweepRow:
@@ -116,6 +126,16 @@ def test_what_comes_with_the_package_is_about_the_thresholds_that_are_used():
     namesake = adopt(tiny_sd().pipeline, "emoji")
     assert not stored.covered(namesake, Thresholds()), "a name says nothing of the weights"
     assert f"of {found.false_positive.n}" in stored.outcome()
+
+
+def test_audits_in_rounds_have_a_calibration_of_their_own():
+    once, rounds = stored.stored_calibration(), stored.stored_calibration(rounds=True)
+    assert once is not None and rounds is not None and rounds.thresholds == Thresholds()
+    assert "in at most 3 rounds" in rounds.asked and "rounds" not in once.asked
+    assert what_is_asked(CALIBRATION_IN_ROUNDS) == rounds.asked and what_is_asked(CALIBRATION_PLAN) == once.asked
+    assert stored.outcome() != stored.outcome(rounds=True) and str(rounds) == stored.outcome(rounds=True)
+    kept = list(RowStore(STORED_ROWS).rows().values())
+    assert calibration(kept) == rounds and not wrong(kept)
 
 
 def test_there_are_cases_of_every_truth_and_none_is_its_own_control():

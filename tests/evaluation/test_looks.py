@@ -7,7 +7,7 @@ import torch
 from scipy.stats import beta, binom
 
 from concept_probe.evaluation.bayesian import BayesianBootstrap, at_least, damage_score, mean_of, residual_index
-from concept_probe.evaluation.looks import draws_for, errors_of_looks
+from concept_probe.evaluation.looks import draws_for, errors_of_looks, fewest_without_a_hit
 
 
 def interval(n: int, hits: int, seeds: int, error: float) -> tuple[float, float]:
@@ -93,3 +93,18 @@ def test_careful_ends_go_along_into_indices_losses_means_and_floors():
     # What is the same sample has no width, careful or not.
     same = residual_index("x", before, before, never, 0.2), residual_index("x", before, never, never, 0.2)
     assert [(s.low, s.high) for s in same if s is not None] == [(1.0, 1.0), (0.0, 0.0)]
+
+
+@pytest.mark.parametrize("looks", [1, 3, 5])
+def test_the_fewest_without_a_hit_are_those_of_a_careful_bootstrap(looks):
+    error = errors_of_looks(looks)[-1]
+    fewest = fewest_without_a_hit(error, 0.25)
+    bootstrap = BayesianBootstrap(20_000, 0, error, careful=True)
+
+    def highest(n: int) -> float:
+        return bootstrap.rate(torch.zeros(n, 2), "none", "after").interval()[1]
+
+    assert highest(fewest + 1) < 0.25 < highest(fewest - 2)
+    assert 1 - (error / 2) ** (1 / fewest) < 0.25 <= 1 - (error / 2) ** (1 / (fewest - 1))
+    with pytest.raises(ValueError, match="edge is 0"):
+        fewest_without_a_hit(error, 0)
