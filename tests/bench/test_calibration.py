@@ -41,7 +41,6 @@ from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Prompt, Sampling
 from tests.auditing.known import Known, Reader, concept
 
-
 STORED_ROWS = Path(__file__).parents[2] / "benchmarks" / "rows" / "calibration_in_rounds.jsonl"
 
 
