@@ -36,5 +36,5 @@ def _look_up_model(model: str, what: str) -> None:
         {**testbed.EMBEDDED, **testbed.LANGUAGE_MODELS},
         model,
         "embedded model",
-        f"{what} by name come with known models only",
+        f"{what} by name come with known models only; give yours: a file by `--{'prompt' if what == 'prompts' else 'concept'}-file`, or the {what} themselves",
     )
