@@ -32,9 +32,6 @@ def prompts(model: str = "emoji", split: Split = "fit") -> tuple[Prompt, ...]:
 
 
 def _look_up_model(model: str, what: str) -> None:
-    look_up(
-        {**testbed.EMBEDDED, **testbed.LANGUAGE_MODELS},
-        model,
-        "embedded model",
-        f"{what} by name come with known models only; give yours: a file by `--{'prompt' if what == 'prompts' else 'concept'}-file`, or the {what} themselves",
-    )
+    option = {"prompts": "--prompt-file"}.get(what, "--concept-file")
+    mend = f"{what} by name come with known models only; give yours: a file by `{option}`, or the {what} themselves"
+    look_up({**testbed.EMBEDDED, **testbed.LANGUAGE_MODELS}, model, "embedded model", mend)

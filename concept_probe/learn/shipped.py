@@ -31,10 +31,6 @@ def shipped_saes(subject: str) -> tuple[Sae, ...]:
     folders = sorted(p.parent for p in checkpoint_folder().glob(f"{subject}/*/cfg.json"))
     if not folders:
         known = sorted({p.parent.parent.name for p in checkpoint_folder().glob("*/*/cfg.json")})
-        raise UnknownName(
-            "shipped autoencoder of model",
-            subject,
-            known,
-            "give one by `--sae` or `saes=`, or train one: `run --retrain`, or train_sae",
-        )
+        mend = "give one by `--sae` or `saes=`, or train one: `run --retrain`, or train_sae"
+        raise UnknownName("shipped autoencoder of model", subject, known, mend)
     return tuple(load_sae(folder) for folder in folders)
