@@ -98,7 +98,10 @@ class Context:
         return self.rate(self.per_fact(self.seen.before.hits("target"), "target"), "target", "before")
 
     def false_detection(self) -> Draws | None:
-        """How often the subject, before, is said to show the concept when something else is asked; None where nothing is."""
+        """How often the subject, before, is said to show the concept when something else is asked; None where nothing is, or
+        was for this measure."""
+        if any(kind not in self.seen.before.trials for kind in RETAIN_KINDS):
+            return None
         hits = self.false_hits(self.seen.before)
         return self.rate(hits, "mistakes", "before") if len(hits) else None
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from concept_probe.attacks import STANDARD, AskedBefore, Budget, Relearning
-from concept_probe.auditing import Auditor, AuditPlan, AuditRounds
+from concept_probe.auditing import Auditor, AuditPlan, AuditRounds, MeasurementCache
 from concept_probe.auditing.answer_book import AnswerBook
 from concept_probe.auditing.arm import arm_of
-from concept_probe.auditing.evidence import EVIDENCE
+from concept_probe.auditing.evidence import EVIDENCE, recovery
 from concept_probe.auditing.observe import gallery, observe
 from concept_probe.auditing.places import places_in
 from concept_probe.auditing.questions import Questions
@@ -22,7 +22,7 @@ from concept_probe.erasers import Blocklist
 from concept_probe.families.progress import bars
 from concept_probe.storage import read_json, write_sealed_json
 from concept_probe.testing.found import aimed_columns, aimed_features
-from concept_probe.types import FORGET_KINDS, JUDGED_KINDS, RETAIN_KINDS, Observed, Report, Sampling, Splits
+from concept_probe.types import FORGET_KINDS, JUDGED_KINDS, RETAIN_KINDS, Concept, Observed, Report, Sampling, Splits
 from concept_probe.verification import verify, write_bundle
 from concept_probe.verification.bundle import OBSERVATIONS
 from tests.auditing.known import Known, Reader, wide_concept
@@ -197,6 +197,38 @@ def test_asking_on_gives_what_asking_at_once_gives(world):
         for kind, x in rows.tests.items():
             torch.testing.assert_close(on.inner[key].tests[kind], x)
         torch.testing.assert_close(on.inner[key].fit, rows.fit)
+
+
+def test_audits_that_share_a_cache_show_their_own_answers(world):
+    made, subject, twin = world
+    plan = replace(PLAN, attacks=())
+
+    def shown(plan: AuditPlan, concept: Concept, cache: MeasurementCache | None = None) -> list[tuple]:
+        auditor = Auditor(plan) if cache is None else Auditor(plan, cache)
+        report = auditor(twin, None, concept, original=subject, twin=twin, recogniser=Reader())
+        return [(p.name, p.prompt, p.kind, p.seed) for p in report.pictures]
+
+    alone = shown(plan, made)
+    for first in ((replace(plan, seeds=(5, 6, 7)), made), (plan, replace(made, implicit=Splits()))):
+        cache = MeasurementCache()
+        before = shown(*first, cache)
+        assert before != alone == shown(plan, made, cache)
+        asked = cache.answers
+        assert shown(plan, made, cache) == alone and cache.answers == asked, "the same audit asks nothing again"
+
+
+def test_where_the_twins_attempt_is_shorter_no_answers_stand_in_that_were_not_asked(world, monkeypatch):
+    made, subject, twin = world
+    guard, run = Blocklist()(subject, made), recovery._run
+
+    def shorter(attack, arm, seen, context):
+        found = run(attack, arm, seen, context)
+        return replace(found, trials=(), curve=()) if arm.subject is twin else found
+
+    monkeypatch.setattr(recovery, "_run", shorter)
+    report = Auditor(PLAN)(subject, guard, made, twin=twin, recogniser=Reader())
+    assert report.verdict.name == "suppressed" and not [f for f in report.findings if f.evidence == "recovery"]
+    assert [c.name for c in report.curves] == ["paraphrases"]
 
 
 def test_an_attack_goes_on_without_answering_twice(world):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from concept_probe.auditing.answer_book import AnswerBook
 from concept_probe.auditing.arm import Arm
@@ -21,6 +22,7 @@ from concept_probe.auditing.rounds.doubt import Gathered
 from concept_probe.auditing.rounds.limits import AuditRounds
 from concept_probe.auditing.rounds.schedule import Depths
 from concept_probe.auditing.sides import Sides
+from concept_probe.content import digest_of
 from concept_probe.evaluation.bayesian import BayesianBootstrap
 from concept_probe.evaluation.looks import draws_for
 from concept_probe.families.progress import bars
@@ -151,6 +153,15 @@ class RoundsOfAudit:
             self._shares[depth] = Questions.of(plan, self.concept, whole.label, whole.recogniser, whole.answers)
         return replace(self._shares[depth], kinds=kinds)
 
+    @cached_property
+    def _gallery(self) -> Mapping[Query, Kind]:
+        """What a report shows: of the first round, the same in all."""
+        return gallery(self._questions(1, JUDGED_KINDS))
+
+    @cached_property
+    def _shown(self) -> str:
+        return digest_of(tuple(self._gallery))
+
     def _context(self, measure: Measure, depth: int, error: float) -> Context:
         questions = self._questions(depth, self._kinds(measure))
         with bars() as bar:
@@ -172,7 +183,7 @@ class RoundsOfAudit:
             book = self._book(arm)
             known = len(book.trials)
             seen = observe(
-                arm, questions, self.places, bar, book=book, shown=gallery(self._questions(1, JUDGED_KINDS)),
+                arm, questions, self.places, bar, book=book, shown=self._gallery,
                 read=lambda read: self.cache.get(every.key(arm, f"read {self.places.key()}"), read),
             )  # fmt: skip
             self.cache.answers += len(book.trials) - known
@@ -181,5 +192,6 @@ class RoundsOfAudit:
         return self.cache.get(questions.key(arm, f"observation {self.places.key()} in rounds"), look)
 
     def _book(self, arm: Arm) -> AnswerBook:
-        key = self.whole.key_of_answers(arm, f"answers {self.places.key()}")
+        # A book keeps what is shown of what it asked: audits that show other answers have others.
+        key = self.whole.key_of_answers(arm, f"answers {self.places.key()}, shown {self._shown}")
         return self.cache.get(key, lambda: AnswerBook(self.places))
