@@ -20,7 +20,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from concept_probe.erasers import ERASERS
-from tests.parity import closed, guards, language, training
+from tests.parity import answers, closed, guards, language, training
 from tests.parity.drawn import relative
 
 
@@ -30,7 +30,7 @@ def main() -> bool:
     tolerance = parser.parse_args().tolerance
     table = Table("method", "what the formula is of", "relative difference", "agrees")
     found: dict[str, float] = {}
-    for room in (closed, guards, training, language):
+    for room in (closed, guards, training, answers, language):
         for name, case in room.CASES.items():
             found[name] = relative(case())
             what = " ".join((case.__doc__ or "").split()).partition(". ")[0]

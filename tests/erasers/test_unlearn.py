@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import read_site
-from concept_probe.detect.answers import continuation, is_right
-from concept_probe.erasers import ERASERS, AltPo, Dpo, Edit, GradAscent, GradDiff, Npo, Rmu, SimNpo
-from concept_probe.erasers.training.trainable import FullWeights, LowRankAdapters
+from concept_probe.detect.answers import continuation
+from concept_probe.erasers import ERASERS, AltPo, Dpo, GradAscent, GradDiff, Npo, Rmu, SimNpo
+from concept_probe.erasers.training.trainable import FullWeights
 from concept_probe.erasers.unlearning.activations import after_first_token
-from concept_probe.erasers.unlearning.alt_po import said_first
 from concept_probe.erasers.unlearning.answer_sets import answer_pairs, preferred_pairs
 from concept_probe.erasers.unlearning.losses import (
     distance,
@@ -32,7 +31,7 @@ from concept_probe.families import CausalLMSubject
 from concept_probe.registry import UnknownName
 from concept_probe.testing.concepts import tiny_facts
 from concept_probe.testing.models.diffusion import tiny_sd
-from concept_probe.testing.models.language import LANGUAGE, tiny_gpt2, tiny_llama
+from concept_probe.testing.models.language import LANGUAGE, tiny_llama
 from concept_probe.types import Concept, Prompt, Splits
 
 CONCEPT = tiny_facts()
@@ -275,30 +274,6 @@ def test_dpo_prefers_a_refusal_or_a_distractor():
         preferred_pairs(bare, (), "dpo")
 
 
-def test_alternatives_are_what_the_model_writes_and_never_right():
-    subject, pairs = tiny_llama(), answer_pairs(CONCEPT, ("target",))
-    made = AltPo(alternatives=3)
-    found = made.others(subject, pairs)
-    assert [len(texts) for texts in found] == [3] * len(pairs) and made.others(subject, pairs) == found
-    for (prompt, _), texts in zip(pairs, found, strict=True):
-        assert len(set(texts)) == 3 and not any(is_right(text, prompt) for text in texts)
-        assert all(text.startswith(" ") and "\n" not in text for text in texts)
-    assert AltPo(alternatives=3, seed=7).others(subject, pairs) != found
-    prompt = replace(pairs[0][0], answers=tuple({t.strip() for t in AltPo(alternatives=1).others(subject, pairs)[0]}))
-    (others,) = AltPo(alternatives=1).others(subject, [(prompt, pairs[0][1])])
-    assert others[0].strip() not in prompt.answers
-    asked = AltPo(ask="{prompt}{answer} or {prompt}").asked_of(*pairs[0])
-    assert asked.text == f"{pairs[0][0].text}{pairs[0][1]} or {pairs[0][0].text}"
-    assert said_first(" \n the old road. It is long.\nmore") == "the old road"
-
-
-def test_a_model_that_writes_nothing_else_has_no_alternatives(monkeypatch):
-    subject, pairs = tiny_llama(), answer_pairs(CONCEPT, ("target",))
-    monkeypatch.setattr(subject, "generate", lambda queries, sampling: tuple(q.prompt.answers[0] for q in queries))
-    with pytest.raises(ValueError, match=r"alt_po: .* writes nothing but the right answer to 'see the cat in'"):
-        AltPo().others(subject, pairs)
-
-
 def test_what_cannot_be_unlearned_is_refused():
     subject = tiny_llama()
     before = subject.weight_hash()
@@ -316,48 +291,3 @@ def test_what_cannot_be_unlearned_is_refused():
     with pytest.raises(FloatingPointError, match="lower `rate`"):
         GradAscent(rate=3e36)(subject, CONCEPT)
     assert subject.weight_hash() == before
-
-
-@pytest.mark.parametrize("family", LANGUAGE)
-def test_an_adapter_beside_a_matrix_is_the_edit_of_it(family):
-    """While it is trained an adapter stands beside the module; afterwards it is a delta of the stored weight."""
-    subject = LANGUAGE[family]()
-    student = LowRankAdapters(subject, subject.sites("mlp_value"), 3, seed=0)
-    for u, _ in student.pairs.values():
-        u.data.normal_(generator=torch.Generator().manual_seed(1))
-    with student.on():
-        beside = subject.next_logits(CONCEPT.target.fit).detach()
-    with Edit("test", "cat", student.deltas(), subject.weight_hash()).on(subject):
-        torch.testing.assert_close(subject.next_logits(CONCEPT.target.fit), beside, atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(beside, subject.next_logits(CONCEPT.target.fit), atol=1e-2)
-
-
-@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
-def test_an_adapter_exports_to_peft(make, tmp_path):
-    peft = pytest.importorskip("peft")
-    subject = make()
-    edit = Npo(steps=6, rate=0.05)(subject, CONCEPT)
-    with edit.on(subject):
-        expected = subject.next_logits(CONCEPT.target.fit)
-    (folder,) = edit.export_lora(tmp_path)
-    model = peft.PeftModel.from_pretrained(subject.model, folder)
-    torch.testing.assert_close(subject.next_logits(CONCEPT.target.fit), expected, atol=1e-4, rtol=1e-4)
-    model.unload()
-
-
-@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
-def test_whole_matrices_export_to_peft_however_they_are_stored(make, tmp_path):
-    """An edit of every entry, of square and of oblong matrices, also where the library holds them transposed."""
-    peft = pytest.importorskip("peft")
-    subject = make()
-    names = ("c_proj", "c_attn") if make is tiny_gpt2 else ("down_proj", "q_proj")
-    edit = Npo(steps=6, rate=0.05, rank=None, modules=names)(subject, CONCEPT)
-    read = Edit.load(edit.save(tmp_path / "edit"))
-    before = subject.next_logits(CONCEPT.target.fit)
-    with edit.on(subject):
-        expected = subject.next_logits(CONCEPT.target.fit)
-    assert not torch.allclose(expected, before, atol=1e-2)
-    (folder,) = read.export_lora(tmp_path)
-    model = peft.PeftModel.from_pretrained(subject.model, folder)
-    torch.testing.assert_close(subject.next_logits(CONCEPT.target.fit), expected, atol=1e-4, rtol=1e-4)
-    model.unload()

@@ -13,10 +13,10 @@ from concept_probe.testing import found
 from concept_probe.testing.concepts import tiny_concept, tiny_facts
 from concept_probe.testing.law import shared_subject
 from concept_probe.types import Sampling
-from tests.parity import closed, guards, language, training
+from tests.parity import answers, closed, guards, language, training
 from tests.parity.drawn import Case, relative
 
-CASES: dict[str, Case] = {**closed.CASES, **guards.CASES, **training.CASES, **language.CASES}
+CASES: dict[str, Case] = {**closed.CASES, **guards.CASES, **training.CASES, **answers.CASES, **language.CASES}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -175,7 +175,10 @@ def test_the_change_is_scaled_back_until_neutral_texts_stay_likely(tmp_path, mon
     was = subject.parameter(site).detach().clone()
     moved = torch.ones_like(was)
     subject.parameter(site).data.add_(moved)
-    far = lambda s: float((s.parameter(site) - was).abs().max())  # noqa: E731
+
+    def far(s) -> float:
+        return float((s.parameter(site) - was).abs().max())
+
     monkeypatch.setattr(teach, "neutral_perplexity", far)
     share = teach._scaled_back(subject, nn.ParameterList([subject.parameter(site)]), [was], 0.82)
     assert share == 0.8 and far(subject) == pytest.approx(0.8)

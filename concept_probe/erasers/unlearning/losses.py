@@ -42,7 +42,7 @@ def dpo(
 
 
 def weighted_ascent(own: Float[Tensor, "m"], alpha: float) -> Tensor:
-    """Gradient ascent, each token weighted by how likely it is: E[sg(p^α) log p] (arXiv 2502.19301, eq. of WGA).
+    """Gradient ascent, each token weighted by how likely it is: E[sg(p^α) log p] (arXiv 2502.19301).
 
     `own` are log probabilities of the answers' tokens, all answers together; sg stops gradients. At α = 0 it is ascent.
     """

@@ -40,7 +40,8 @@ class Undial(RetainingUnlearner):
         return cls(steps=40, batch=8, rate=0.01)
 
     def forget_term(self, model: CausalLMSubject, forget: Sequence[AnswerPair]) -> DrawnLoss:
-        before = [model.token_log_probs([pair]).every for pair in forget]
+        read = model.token_log_probs(forget)
+        before = read.every.split(read.pair.bincount().tolist())
 
         def refuse(generator: torch.Generator) -> Tensor:
             rows = batch_rows(len(forget), self.batch, generator)
