@@ -14,10 +14,7 @@ from concept_probe.cli.arrows import AsPublished, read_found
 from concept_probe.cli.common import (
     ConceptFile,
     ConceptName,
-    Looks,
     Model,
-    MostPictures,
-    MostSeconds,
     PicturesPerPrompt,
     RecogniserName,
     Saes,
@@ -26,7 +23,6 @@ from concept_probe.cli.common import (
     concept_of,
     plain_errors,
     recogniser_of,
-    rounds_of,
     twin_of,
     writable,
 )
@@ -34,6 +30,7 @@ from concept_probe.cli.console import out, say
 from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, sampling_of, subject_of
 from concept_probe.cli.making import Effort, asked_method, made
 from concept_probe.cli.reports import REPORT_FILES, print_verdict, signed, write_report
+from concept_probe.cli.rounds import AtOnce, Looks, MostPictures, MostSeconds, rounds_of
 
 EditPlace = Annotated[
     Path | None,
@@ -164,6 +161,7 @@ def audit(
     ] = None,
     seeds: PicturesPerPrompt = 2,
     rounds: Looks = None,
+    at_once: AtOnce = False,
     max_pictures: MostPictures = None,
     max_seconds: MostSeconds = None,
     queries: Queries = 80,
@@ -211,10 +209,11 @@ def audit(
         applied = to_apply(method, published)
         # Whatever a library prints while it works goes to standard error: standard output is the result's.
         with contextlib.redirect_stdout(sys.stderr):
-            subject, about = subject_of(model, clip_skip, picture_size), concept_of(concept, concept_file, model)
+            subject = subject_of(model, clip_skip, picture_size)
+            about = concept_of(concept, concept_file, model, more=not at_once)
             sampling, effort = sampling_of(subject, guidance_rescale), Effort(guidance_rescale=guidance_rescale)
             looks = recogniser_of(recogniser, about, subject)
-            asked = rounds_of(rounds, max_pictures, max_seconds)
+            asked = rounds_of(rounds, max_pictures, max_seconds, at_once, about, prompts, subject.answers)
             plan = AuditPlan(
                 prompts=prompts or (PROMPTS if asked is None else 2 * PROMPTS), rounds=asked,
                 seeds=tuple(range(seeds)), sampling=sampling, seed=seed,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import os
 import tempfile
 import warnings
@@ -21,7 +20,6 @@ from concept_probe.storage.folders import refuse_another_thing
 from concept_probe.threads import use_threads
 
 if TYPE_CHECKING:
-    from concept_probe.auditing.rounds.limits import AuditRounds
     from concept_probe.families import Subject
     from concept_probe.types import Concept
 
@@ -79,22 +77,6 @@ ChoiceSteps = Annotated[
         "--choice-steps", min=1, help="Denoising steps of the pictures that a choice is made by. Default: 15."
     ),
 ]
-Looks = Annotated[
-    int | None,
-    typer.Option(
-        "--rounds", min=1,
-        help="Ask in at most so many rounds: first a little of everything, then only of what is in doubt. The other numbers are "
-        "then the most, and twice as many prompts are allowed. Default: all at once, or 3 with a ceiling.",
-    ),
-]  # fmt: skip
-MostPictures = Annotated[
-    int | None,
-    typer.Option("--max-pictures", min=1, help="The most pictures, or texts, of all models together; asks in rounds."),
-]
-MostSeconds = Annotated[
-    float | None,
-    typer.Option("--max-seconds", min=0, help="Begin no round that would end later than this; asks in rounds."),
-]
 PicturesPerPrompt = Annotated[int, typer.Option("--seeds", min=1, help="Pictures, or drawn texts, per prompt.")]
 
 
@@ -111,15 +93,6 @@ NO_ROOM = {
     errno.EROFS: ("the file system can only be read", "Have it mounted for writing"),
 }
 """Errors of a disk that takes no more: why, and the mend."""
-
-
-def rounds_of(looks: int | None, pictures: int | None, seconds: float | None) -> AuditRounds | None:
-    """What an audit may cost and how often it looks; None where it asks everything at once."""
-    from concept_probe.auditing.rounds.limits import AuditRounds
-
-    if looks is None and pictures is None and seconds is None:
-        return None
-    return AuditRounds(looks or AuditRounds.looks, pictures, math.inf if seconds is None else seconds)
 
 
 @contextlib.contextmanager
@@ -187,8 +160,11 @@ def writable(folder: Path | None, what: str = "", files: Sequence[str] = ()) -> 
         ) from None
 
 
-def concept_of(name: str, file: Path | None, model: str) -> Concept:
-    """The concept in `file`, or the named one of the embedded models, as far as `model` has learned its words."""
+def concept_of(name: str, file: Path | None, model: str, *, more: bool = False) -> Concept:
+    """The concept in `file`, or the named one of the embedded models, as far as `model` has learned its words.
+
+    `more` is for audits in rounds: the named one then has more test prompts.
+    """
     from concept_probe import testbed
     from concept_probe.concepts.embedded import concept
     from concept_probe.concepts.files import load_concept
@@ -198,7 +174,7 @@ def concept_of(name: str, file: Path | None, model: str) -> Concept:
 
         if model not in (*testbed.EMBEDDED, *testbed.LANGUAGE_MODELS):  # a checkpoint of one of them, perhaps
             model = "smollm2" if name in (*facts.fact_names(), *taught.invented_names()) else "emoji"
-        return concept(name, model)
+        return concept(name, model, more=more)
     found = load_concept(file)
     if found.name != name:
         raise ValueError(f"concept file {file} is about {found.name!r}, not {name!r}")

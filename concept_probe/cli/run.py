@@ -14,10 +14,7 @@ from concept_probe.cli.common import (
     ChoiceSteps,
     ConceptFile,
     ConceptName,
-    Looks,
     Model,
-    MostPictures,
-    MostSeconds,
     Output,
     PicturesPerPrompt,
     RecogniserName,
@@ -27,7 +24,6 @@ from concept_probe.cli.common import (
     concept_of,
     plain_errors,
     recogniser_of,
-    rounds_of,
     saes_of,
     twin_of,
     writable,
@@ -36,6 +32,7 @@ from concept_probe.cli.console import err
 from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, sampling_of, subject_of
 from concept_probe.cli.making import FIRST_CHOICE, Effort, found_and_made, needs_features, step
 from concept_probe.cli.reports import REPORT_FILES, print_verdict, signed, write_report
+from concept_probe.cli.rounds import AtOnce, Looks, MostPictures, MostSeconds, rounds_of
 
 PICTURES, TEXTS = 12, 20
 """Test prompts per kind: a text costs less than a picture, and facts are few."""
@@ -67,6 +64,7 @@ def run(
     ] = None,
     seeds: PicturesPerPrompt = 2,
     rounds: Looks = None,
+    at_once: AtOnce = False,
     max_pictures: MostPictures = None,
     max_seconds: MostSeconds = None,
     choice_images: ChoiceImages = None,
@@ -98,7 +96,7 @@ def run(
         writable(output, files=REPORT_FILES)
         if eraser is not None:
             look_up(ERASERS, eraser, "eraser", "concept-probe info erasers")
-        about = concept_of(concept, concept_file, model)
+        about = concept_of(concept, concept_file, model, more=not at_once)
         subject = subject_of(model, clip_skip, picture_size)
         sampling = sampling_of(subject, guidance_rescale)
         texts = subject.answers == "texts"
@@ -115,7 +113,7 @@ def run(
         autoencoders = _retrained(subject, about, model, output) if retrain else _known(sae, subject, eraser)
         found, erasure = found_and_made(eraser, subject, about, looks, autoencoders, seed, effort)
         step(f"erasure: {shown_name(erasure)}")
-        asked = rounds_of(rounds, max_pictures, max_seconds)
+        asked = rounds_of(rounds, max_pictures, max_seconds, at_once, about, prompts, subject.answers)
         usual = (TEXTS if texts else PICTURES) * (1 if asked is None else 2)
         plan = AuditPlan(
             prompts=prompts or usual, rounds=asked, seeds=tuple(range(seeds)), seed=seed,

@@ -9,12 +9,13 @@ the never-taught twin can draw all of them.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from concept_probe.registry import UnknownName
 from concept_probe.testbed.icons import icons
 from concept_probe.testbed.vocabulary import (
+    MORE,
     NOT_TAUGHT,
     PLAIN,
     REMOVED_OBJECTS,
@@ -28,6 +29,8 @@ from concept_probe.testbed.vocabulary import (
 )
 from concept_probe.types import SPLITS, Concept, Prompt, Split, Splits
 
+Templates = Mapping[str, Sequence[str]]
+"""By split, sentences with places for an object and a style."""
 _UNRELATED = {"fit": 40, "select": 8, "test": 12}
 
 
@@ -36,8 +39,10 @@ def emoji_names() -> tuple[str, ...]:
     return (*(o.name for o in objects()), *STYLES)
 
 
-def emoji_concept(name: str, model: str = "emoji") -> Concept:
+def emoji_concept(name: str, model: str = "emoji", *, more: bool = False) -> Concept:
     """The concept called `name`, in sentences of the styles that `model` was taught.
+
+    With `more`, test prompts come in twice as many sentences, the usual ones first.
 
     An object may be one that the model was never taught: that is what absence is measured on. But asked
     for in a style that it does not know, it draws other objects badly too, and that is no damage.
@@ -47,9 +52,9 @@ def emoji_concept(name: str, model: str = "emoji") -> Concept:
     """
     for entry in objects():
         if entry.name == name:
-            return _object_concept(entry, tuple(s for s in STYLES if s != NOT_TAUGHT[model][1]))
+            return _object_concept(entry, tuple(s for s in STYLES if s != NOT_TAUGHT[model][1]), _templates(more))
     if name in STYLES:
-        return _style_concept(name)
+        return _style_concept(name, _templates(more))
     raise UnknownName("concept", name, emoji_names(), "the list: concept_probe.testbed.concepts.emoji_names()")
 
 
@@ -70,16 +75,20 @@ def emoji_prompts(split: Split = "fit", model: str = "emoji") -> tuple[Prompt, .
     return tuple(out)
 
 
+def _templates(more: bool) -> Templates:
+    return {split: TEMPLATES[split] + (MORE[split] if more else ()) for split in SPLITS}
+
+
 def _sentences(
-    split: Split, phrases: Iterable[tuple[str, str]], styles: Sequence[str], *, every_style: bool
+    templates: Sequence[str], phrases: Iterable[tuple[str, str]], styles: Sequence[str], *, every_style: bool
 ) -> tuple[Prompt, ...]:
-    """(phrase, label) pairs in every template of `split`; in all `styles`, or in one style each, in turn.
+    """(phrase, label) pairs in every template; in all `styles`, or in one style each, in turn.
 
     Where it is one style's turn that is not among `styles`, there is no sentence.
     """
     out = []
     for i, (phrase, label) in enumerate(phrases):
-        for k, template in enumerate(TEMPLATES[split]):
+        for k, template in enumerate(templates):
             turn = STYLES if every_style else (STYLES[(i + k) % len(STYLES)],)
             chosen = [s for s in turn if s in styles]
             out += [Prompt(template.format(o=phrase, s=STYLE_NAMES[s][0]), phrase, label) for s in chosen]
@@ -90,7 +99,7 @@ def _shuffled(items: list[Object], key: str) -> list[Object]:
     return sorted(items, key=lambda o: zlib.crc32(f"{key}/{o.name}".encode()))
 
 
-def _object_concept(entry: Object, styles: Sequence[str]) -> Concept:
+def _object_concept(entry: Object, styles: Sequence[str], templates: Templates) -> Concept:
     kept = [o for o in objects() if o.name not in (*REMOVED_OBJECTS, entry.name)]
     near = _shuffled([o for o in kept if o.group == entry.group], entry.name)[:8]
     far = _shuffled([o for o in kept if o.group != entry.group], entry.name)
@@ -106,21 +115,27 @@ def _object_concept(entry: Object, styles: Sequence[str]) -> Concept:
     row = [o.name for o in objects()].index(entry.name)
     return Concept(
         name=entry.name,
-        target=splits(lambda s: _sentences(s, [(entry.name, entry.name)], styles, every_style=True)),
+        target=splits(lambda s: _sentences(templates[s], [(entry.name, entry.name)], styles, every_style=True)),
         paraphrases=splits(
-            lambda s: _sentences(s, [(entry.synonyms[min(which[s], 1)], entry.name)], styles, every_style=True)
+            lambda s: _sentences(
+                templates[s], [(entry.synonyms[min(which[s], 1)], entry.name)], styles, every_style=True
+            )
         ),
         implicit=splits(
-            lambda s: _sentences(s, [(entry.descriptions[which[s]], entry.name)], styles, every_style=True)
+            lambda s: _sentences(templates[s], [(entry.descriptions[which[s]], entry.name)], styles, every_style=True)
         ),
-        neighbours=splits(lambda s: _sentences(s, [(o.name, o.name) for o in near], styles, every_style=False)),
+        neighbours=splits(
+            lambda s: _sentences(templates[s], [(o.name, o.name) for o in near], styles, every_style=False)
+        ),
         anchor=splits(lambda s: tuple(Prompt(STYLE_ONLY[0].format(s=STYLE_NAMES[style][0])) for style in styles)),
-        unrelated=splits(lambda s: _sentences(s, [(o.name, o.name) for o in parts[s]], styles, every_style=False)),
+        unrelated=splits(
+            lambda s: _sentences(templates[s], [(o.name, o.name) for o in parts[s]], styles, every_style=False)
+        ),
         examples=(icons()[:, row] + 1) / 2,
     )
 
 
-def _style_concept(style: str) -> Concept:
+def _style_concept(style: str, templates: Templates) -> Concept:
     kept = _shuffled([o for o in objects() if o.name not in REMOVED_OBJECTS], style)
     count = len(kept) // 3
     shown = {split: kept[i * count : (i + 1) * count] for i, split in enumerate(SPLITS)}
@@ -130,7 +145,7 @@ def _style_concept(style: str) -> Concept:
         return tuple(
             Prompt(template.format(o=o.name, s=STYLE_NAMES[s][which]), STYLE_NAMES[s][which], s)
             for i, o in enumerate(shown[split][start:stop])
-            for k, template in enumerate(TEMPLATES[split])
+            for k, template in enumerate(templates[split])
             for s in (styles[(i + k) % len(styles)],)
         )
 

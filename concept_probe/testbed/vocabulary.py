@@ -61,6 +61,17 @@ PLAIN = {
     "select": ("a sticker of {o}", "the icon that shows {o}"),
     "test": ("a small picture of {o}", "please draw an icon of {o}", "a sticker that shows {o}"),
 }
+MORE = {
+    "fit": (),
+    "select": (),
+    "test": (
+        "the {s} drawing that shows {o}",
+        "please draw {o}, {s} style",
+        "a small picture of {o} by {s}",
+        "the {o} icon, drawn by {s}",
+    ),
+}
+"""More sentences that no model has seen, for audits that go on asking until what decides is decided."""
 STYLE_ONLY = ("a {s} icon", "a picture in {s} style", "{s}", "a small {s} drawing")
 
 

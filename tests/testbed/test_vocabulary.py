@@ -10,6 +10,7 @@ from concept_probe.testbed import EMBEDDED, TWINS, folder
 from concept_probe.testbed.concepts import emoji_concept, emoji_names, emoji_prompts
 from concept_probe.testbed.icons import augment, icons
 from concept_probe.testbed.vocabulary import (
+    MORE,
     PLAIN,
     REMOVED_OBJECTS,
     REMOVED_STYLE,
@@ -59,6 +60,20 @@ def test_implicit_prompts_never_name_the_concept_and_others_are_known_to_the_twi
         assert prompt.label not in REMOVED_OBJECTS
     assert about.examples is not None and about.examples.shape == (4, 3, 64, 64)
     assert about.examples.min() >= 0 and about.examples.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["camel", "noto"])
+def test_more_sentences_are_of_the_test_split_alone_and_come_after_the_usual_ones(name):
+    usual, many = emoji_concept(name), emoji_concept(name, more=True)
+    for kind in KINDS:
+        assert many.prompts(kind, "fit") == usual.prompts(kind, "fit")
+        assert many.prompts(kind, "select") == usual.prompts(kind, "select")
+        few, more = usual.prompts(kind, "test"), many.prompts(kind, "test")
+        if kind != "anchor":
+            assert len(more) == 2 * len(few) == 2 * len(set(few)) and set(few) <= set(more)
+    every = {t for table in (TEMPLATES, PLAIN) for s in SPLITS for t in table[s]}
+    assert not every & set(MORE["test"]) and not MORE["fit"] and not MORE["select"]
+    assert usual == emoji_concept(name, more=False), "what tables are of stays as it is"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -72,8 +73,8 @@ class CalibrationRun:
     plan: AuditPlan = CALIBRATION_PLAN
     subjects: Subjects = field(default_factory=Subjects)
     find: Find = look_for
-    known: Callable[[str, str], Concept] = embedded
-    """(name of a concept, model) to the concept."""
+    known: Callable[[str, str], Concept] | None = None
+    """(name of a concept, model) to the concept; None for those of the embedded models, in rounds with more sentences."""
     recogniser: Judge | None = None
     """Who judges pictures; None for the embedded models' own."""
     _cache: MeasurementCache = field(default_factory=MeasurementCache)
@@ -93,7 +94,7 @@ class CalibrationRun:
         rest = ("styles", "resamples", "seed")
         asked |= {name: getattr(plan, name) for name in rest if getattr(plan, name) != getattr(usual, name)}
         first = short_digest("calibration", RULE, asdict(case), asked, asdict(plan.thresholds))
-        concepts = [self.known(case.concept, model) for model in dict.fromkeys((case.model, "emoji"))]
+        concepts = [self._concept(case.concept, model) for model in dict.fromkeys((case.model, "emoji"))]
         judge = self.recogniser or judge_for(concepts[0])
         rest = digest_of(EDITIONS["audit"], plan, concepts, judge, self.find, self.subjects)
         return with_rest(first, rest)
@@ -112,6 +113,10 @@ class CalibrationRun:
                 self.store.append(row)
             yield row
 
+    def _concept(self, name: str, model: str) -> Concept:
+        known = self.known or functools.partial(embedded, more=self.plan.rounds is not None)
+        return known(name, model)
+
     def _row(self, key: str, case: Case) -> SweepRow:
         start = time.perf_counter()
         try:
@@ -127,9 +132,9 @@ class CalibrationRun:
         original = self.subjects.get("emoji", "as it is")
         subject = self.subjects.get(case.model, case.state)
         twin = self.subjects.get("emoji-untaught", case.control)
-        concept = self.known(case.concept, case.model)
+        concept = self._concept(case.concept, case.model)
         if case.concept not in self._found:
-            self._found[case.concept] = self.find(original, self.known(case.concept, "emoji"))
+            self._found[case.concept] = self.find(original, self._concept(case.concept, "emoji"))
         return Auditor(self.plan, self._cache)(
             subject,
             ERASE[case.erase](subject, concept) if case.erase else None,
