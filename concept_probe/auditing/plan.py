@@ -28,7 +28,7 @@ class AuditPlan:
     """
 
     prompts: Count = 12
-    """Test prompts per kind, at most; of paraphrases and implicit prompts two thirds of that."""
+    """Test prompts per kind, at most; of paraphrases and implicit prompts two thirds of that, unless `even`."""
     seeds: tuple[SeedNumber, ...] = (0, 1)
     """Of the answers to each test prompt. Where texts are written without chance only the first counts."""
     sampling: Sampling = Sampling()
@@ -50,6 +50,9 @@ class AuditPlan:
     """Of every bootstrap draw, and of the random changes that are controls."""
     rounds: AuditRounds | None = None
     """Ask in rounds, only of what is in doubt; what is above is then the most. None: everything is asked at once."""
+    even: bool = False
+    """As many paraphrases and implicit prompts as prompts that name the concept. Always so in rounds, where each kind of
+    prompt has to say for itself that nothing is left."""
 
     def __post_init__(self) -> None:
         check_arguments(self, "audit plan")

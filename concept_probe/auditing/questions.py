@@ -59,7 +59,7 @@ class Questions:
         """What `plan` asks about `concept`."""
         fixed = answers == "texts" and plan.sampling.temperature == 0  # without chance every seed gives the same text
         seeds = plan.seeds[:1] if fixed else plan.seeds
-        few = thinned(concept, plan.prompts)
+        few = thinned(concept, plan.prompts, even=plan.even or plan.rounds is not None)
         return cls(few, label, recogniser, answers, tuple(seeds), plan.sampling, plan.fit_images, digest_of(recogniser))
 
     def prompts(self, kind: Kind) -> tuple[Prompt, ...]:
@@ -121,11 +121,11 @@ def _shared(lists: Sequence[Sequence[Prompt]], most: int) -> tuple[Prompt, ...]:
     return tuple(p for i, x in enumerate(lists) for p in most_varied(x, each + (i < extra)))
 
 
-def thinned(concept: Concept, most: int) -> Concept:
-    """The concept with at most `most` test prompts of each kind (paraphrases, implicit: two thirds of that)."""
+def thinned(concept: Concept, most: int, *, even: bool = False) -> Concept:
+    """The concept with at most `most` test prompts of each kind (paraphrases, implicit: two thirds of that, unless `even`)."""
     parts: dict[str, Splits] = {}
     for kind in JUDGED_KINDS:
         splits: Splits = getattr(concept, kind)
-        limit = -(-most * 2 // 3) if kind in ("paraphrases", "implicit") else most
+        limit = -(-most * 2 // 3) if kind in ("paraphrases", "implicit") and not even else most
         parts[kind] = replace(splits, test=most_varied_facts(splits.test, limit))
     return replace(concept, **parts)  # pyright: ignore[reportArgumentType]

@@ -212,18 +212,26 @@ def erase(
     found: Annotated[Path | None, typer.Option(help="Folder that `find` wrote, for methods that need one.")] = None,
     sae: Saes = None,
     concept_file: ConceptFile = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also", help="Another concept to erase in the same edit: a name, or a concept file; may be repeated."
+        ),
+    ] = None,
     clip_skip: ClipSkip = 0,
     picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
     threads: Threads = None,
 ) -> None:
-    """Make an edit of the weights that removes a concept, and save it.
+    """Make an edit of the weights that removes a concept, or several at once, and save it.
 
     Examples:
 
     `concept-probe erase camel --method uce --output camel-edit`
 
     `concept-probe erase camel --method uce --published --output camel-as-published`
+
+    `concept-probe erase camel --also rocket --also pizza --method speed --output three-edit`
 
     Methods that act only while the model runs (feature ablation, blocklist) have no weights to save:
     give them to `audit --method` instead.
@@ -239,7 +247,8 @@ def erase(
         kind = look_up(ERASERS, method, "eraser", "concept-probe info erasers")
         eraser = kind.published() if published else kind()
         no_edit = kind.makes == "guard"  # told before hours are spent on it
-        subject, about = subject_of(model, clip_skip, picture_size), concept_of(concept, concept_file, model)
+        subject, about = subject_of(model, clip_skip, picture_size), [concept_of(concept, concept_file, model)]
+        about += [named_or_read(other, model) for other in also or ()]
         sampling = rescaled(subject, SAMPLING, guidance_rescale)
         erasure = None if no_edit else make(eraser, subject, about, read_found(found, sae, subject), sampling=sampling)
         if not isinstance(erasure, Edit):
@@ -249,6 +258,13 @@ def erase(
             )
         erasure.save(output)
         err.print(f"edit {shown_name(erasure)} of {len(erasure.deltas)} parameters in {output}")
+
+
+def named_or_read(other: str, model: str):
+    """A concept by its name, or from its file, where there is one of that name."""
+    from concept_probe.concepts.files import load_concept
+
+    return load_concept(Path(other)) if Path(other).is_file() else concept_of(other, None, model)
 
 
 def read_found(folder: Path | None, sae: Sequence[str] | None, subject) -> tuple:

@@ -52,7 +52,7 @@ def read_draft(path: str | Path) -> Concept:
         raise ValueError(
             f"concept file {path} has entries that no concept has: {', '.join(unknown)}; kinds are {', '.join(KINDS)}"
         )
-    kinds = {
+    kinds: dict[str, Any] = {
         kind: _splits(data[kind], data["name"] if kind == "target" else None, f"{path}, {kind}")
         for kind in KINDS
         if kind in data
@@ -66,7 +66,14 @@ def read_draft(path: str | Path) -> Concept:
 
 
 def save_concept(concept: Concept, path: str | Path) -> None:
-    """Write the prompts of a concept as a concept file; example pictures are not written."""
+    """Write the prompts of a concept as a concept file; example pictures are not written.
+
+    Raises ValueError for several concepts in one.
+    """
+    if concept.parts:
+        raise ValueError(
+            f"{concept.name!r} is {len(concept.parts)} concepts, and a file holds one; save each of its `parts`"
+        )
     data: dict[str, Any] = {"name": concept.name}
     for kind in KINDS:
         lists = {

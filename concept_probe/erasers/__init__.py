@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, overload
 
+from concept_probe.concepts.united import united
 from concept_probe.erasers.ablation.ablate_features import AblateFeatures
 from concept_probe.erasers.ablation.ablate_vectors import AblateVectors
 from concept_probe.erasers.ablation.pisces import Pisces
@@ -22,7 +23,7 @@ from concept_probe.erasers.closed_form.rocr import Rocr
 from concept_probe.erasers.closed_form.speed import Speed
 from concept_probe.erasers.closed_form.uce import Uce
 from concept_probe.erasers.effect import StatedEffect, state_effect, with_effect
-from concept_probe.erasers.eraser import Eraser, Made, Needs
+from concept_probe.erasers.eraser import Eraser, Made
 from concept_probe.erasers.erasure.base import WrongBase
 from concept_probe.erasers.erasure.combine import combine
 from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
@@ -53,6 +54,7 @@ from concept_probe.erasers.guards.saeuron import Saeuron
 from concept_probe.erasers.guards.safree import Safree
 from concept_probe.erasers.guards.sld import Sld
 from concept_probe.erasers.guards.steer import Steer
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.projection.difference import DifferenceOfMeans
 from concept_probe.erasers.projection.leace import Leace
 from concept_probe.erasers.projection.repit import Repit
@@ -135,7 +137,7 @@ ERASERS = Registry[type[Eraser[Any, Any]]](
 def erase(
     method: str,
     subject: Subject,
-    concept: Concept,
+    concept: Concept | Sequence[Concept],
     found: Sequence[Subspace] = (),
     *,
     judge: Judge | None = None,
@@ -143,11 +145,11 @@ def erase(
 ) -> Erasure: ...
 @overload
 def erase(
-    method: Eraser[Any, Made], subject: Subject, concept: Concept, found: Sequence[Subspace] = (),
+    method: Eraser[Any, Made], subject: Subject, concept: Concept | Sequence[Concept], found: Sequence[Subspace] = (),
     *, judge: Judge | None = None, sampling: Sampling = SAMPLING,
 ) -> Made: ...  # fmt: skip
 def erase(
-    method: str | Eraser[Any, Any], subject: Subject, concept: Concept, found: Sequence[Subspace] = (),
+    method: str | Eraser[Any, Any], subject: Subject, concept: Concept | Sequence[Concept], found: Sequence[Subspace] = (),
     *, judge: Judge | None = None, sampling: Sampling = SAMPLING,
 ) -> Erasure:  # fmt: skip
     """Make an erasure with a method's default options (by name) or with options of your own (an instance).
@@ -156,6 +158,7 @@ def erase(
 
     >>> edit = erase("uce", subject, concept)
     >>> guard = erase(AblateFeatures(strength=2.0), subject, concept, found)
+    >>> edit = erase("speed", subject, [camel, rocket])                  # several at once, see `Eraser.together`
 
     What it did to a few select prompts stands under `effect` of its `made_by`, and is warned of where it is nothing, or
     more to others than to the concept. With a `judge`, what answers made by `sampling` show too: what is left of the
@@ -163,7 +166,7 @@ def erase(
     """
     for given, kind, mend in (
         (subject, Subject, "adopt(pipeline) makes one of a pipeline, load of a name or folder"),
-        (concept, Concept, "concept(name) has the embedded ones"),
+        *((one, Concept, "concept(name) has the embedded ones") for one in _each(concept)),
     ):
         if not isinstance(given, kind):
             raise TypeError(f"erase got a {type(given).__name__} in the place of a {kind.__name__}; {mend}")
@@ -173,7 +176,13 @@ def erase(
         )
     if isinstance(method, str):
         method = look_up(ERASERS, method, "eraser", "the list: concept_probe.erasers.ERASERS")()
-    return with_effect(method(subject, concept, found), subject, concept, judge, sampling)
+    whole = united(_each(concept))
+    return with_effect(method(subject, whole, found), subject, whole, judge, sampling)
+
+
+def _each(concept: Any) -> Sequence[Any]:
+    """Concepts that were given in a list or tuple; anything else is one."""
+    return tuple(concept) if isinstance(concept, list | tuple) else (concept,)
 
 
 __all__ = [

@@ -176,10 +176,25 @@ def with_effect(
 ) -> AnyErasure:
     """The erasure, with what it did under `effect` of its `made_by`; warns of what is beyond the bounds.
 
-    Without a `judge` that is how far prompts of the select split move; with one also what is seen, see `state_effect`.
+    Without a `judge` that is how far prompts of the select split move; with one also what is seen, see `state_effect`. Of
+    several concepts it is said of each, by its name.
     """
     if not _acts(erasure):
         return erasure
+    told: dict[str, Any] = {}
+    said: list[str] = []
+    for part in concept.parts or (concept,):
+        of, faults = _effect_on(part, erasure, subject, judge, sampling)
+        told |= {part.name: of} if concept.parts and of else of
+        said += [f"of {part.name!r}: {fault}" if concept.parts else fault for fault in faults]
+    warn_of(shown_name(erasure), said)
+    return with_note(erasure, effect=told) if told else erasure
+
+
+def _effect_on(
+    concept: Concept, erasure: Erasure, subject: Subject, judge: Judge | None, sampling: Sampling
+) -> tuple[dict[str, Any], list[str]]:
+    """What it did about one concept, and what of it is beyond the bounds."""
     told: dict[str, Any] = dict(movement(erasure, subject, concept))
     said = []
     if told and not told["target_moved"]:
@@ -197,8 +212,7 @@ def with_effect(
         else:
             told |= asdict(effect)
             said += effect.faults()
-    warn_of(shown_name(erasure), said)
-    return with_note(erasure, effect=told) if told else erasure
+    return told, said
 
 
 def with_note(erasure: AnyErasure, **more: Any) -> AnyErasure:

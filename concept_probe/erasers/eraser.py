@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, cast, final
 
 from concept_probe.arguments import check_arguments
+from concept_probe.concepts.united import united
 from concept_probe.erasers.erasure.base import refuse_other_base
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.gap import wide_gaps
 from concept_probe.erasers.erasure.intervention import Between, Change, Intervention
 from concept_probe.erasers.erasure.provenance import provenance
+from concept_probe.erasers.needs import MATERIAL, NOTHING, Needs
 from concept_probe.erasers.published import Published
 from concept_probe.families import Subject
-from concept_probe.find.layout import has_tokens
 from concept_probe.learn.belongs import check_belongs
 from concept_probe.types import Concept, Sampling, Site, Subspace
 
 if TYPE_CHECKING:
     from concept_probe.erasers.erasure.deltas import Delta
 
-Found = Literal["nothing", "features", "text_features", "patch_features", "vectors", "columns", "directions"]
-"""What an eraser works on besides prompts, see `MATERIAL`."""
 Aim = Literal["prompts", "text", "to_empty", "to_anchor", "patches", "latents", "examples"]
 """By what an eraser can be seen to aim at its concept, which is how it is tested:
 
@@ -43,77 +42,6 @@ On = TypeVar("On", bound=Subject)
 """The subjects that an eraser works on."""
 Made = TypeVar("Made", bound=Edit | Intervention)
 """What an eraser returns."""
-
-
-@dataclass(frozen=True)
-class Material:
-    """One kind of what finders find."""
-
-    what: str
-    finder: str
-    """Which finder makes it, and why it may have made none."""
-    fits: Callable[[Subject, Subspace], bool]
-    """(subject, subspace) -> whether it is of this kind."""
-
-
-MATERIAL: Mapping[Found, Material] = {
-    "features": Material(
-        "features of a sparse autoencoder",
-        "find_features makes them; it returns nothing where no feature is selective for the concept",
-        lambda subject, space: space.codec is not None,
-    ),
-    "text_features": Material(
-        "features of a sparse autoencoder over text tokens",
-        "find_features makes them, of an autoencoder at a text site such as text_stream",
-        lambda subject, space: (
-            space.codec is not None and subject.is_text(space.site) and has_tokens(subject, space.site)
-        ),
-    ),
-    "patch_features": Material(
-        "features of a sparse autoencoder over patches",
-        "find_features makes them, of an autoencoder at a site such as cross_out",
-        lambda subject, space: space.codec is not None and not has_tokens(subject, space.site),
-    ),
-    "vectors": Material(
-        "concept vectors in the weights",
-        "find_vectors makes them; it returns nothing where no candidate is causal",
-        lambda subject, space: space.space == "parameter",
-    ),
-    "columns": Material(
-        "columns of a language model's down projections",
-        "find_lm_columns makes them; it returns nothing where no columns are causal",
-        lambda subject, space: space.space == "parameter" and space.site.item is not None,
-    ),
-    "directions": Material(
-        "directions in activations",
-        "difference_of_means, leace, rlace and repit make them",
-        lambda subject, space: space.space == "activation" and space.codec is None,
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What has to be there before an eraser can start."""
-
-    found: Found = "nothing"
-    """What `found` must hold."""
-    optional: bool = False
-    """Whether it can find that by itself, so that `found` may be empty."""
-    answers: bool = False
-    """Whether fit prompts of the concept, of its lists `sources`, must have answers in words."""
-    anchor: bool = False
-    """Whether the concept must have anchor prompts; not where an option `guide` says what stands in for it."""
-    examples: bool = False
-    """Whether the concept must have example pictures."""
-
-    def words(self) -> tuple[str, ...]:
-        """What it can't start without, a word or two each."""
-        found = () if self.found == "nothing" or self.optional else (self.found.replace("_", " "),)
-        return (*found, *(name for name in ("answers", "anchor", "examples") if getattr(self, name)))
-
-
-NOTHING = Needs()
 
 
 class Eraser(ABC, Generic[On, Made]):
@@ -216,16 +144,48 @@ class Eraser(ABC, Generic[On, Made]):
         Of `found`, what the method declares to work on is used. Raises TypeError for a subject that answers in another
         way, ValueError where concept or `found` lack what the method declares to need.
         """
+        if concept.parts:
+            return self.together(subject, concept.parts, found)
         with subject.state.alone():
             used = self.checked(subject, concept, found)
             made = self.make(cast(On, subject), concept, used)
-            for gap in wide_gaps(made.made_by):
-                warnings.warn(f"{self.name} of {concept.name!r}: {gap}; see its `made_by`", stacklevel=2)
-            return self.stamped(made, subject, (concept,), used)
+            return self._stated(made, subject, (concept,), used)
+
+    @final
+    def together(self, subject: Subject, concepts: Sequence[Concept], found: Sequence[Subspace] = ()) -> Made:
+        """One erasure of several concepts; of one it is that of a call.
+
+        >>> edit = Uce().together(subject, [camel, rocket])
+
+        Each concept is checked as in a call. A closed form solves once for all, what is trained has lessons of all in turn,
+        directions are fitted for each, and guards know the names of all. Raises as a call does, and ValueError for no
+        concept or two of one name.
+        """
+        whole = united(concepts)
+        if not whole.parts:
+            return self(subject, whole, found)
+        with subject.state.alone():
+            every = [self.checked(subject, concept, found) for concept in whole.parts]
+            used = tuple({id(space): space for of in every for space in of}.values())
+            made = self.make_together(cast(On, subject), whole, used)
+            return self._stated(made, subject, whole.parts, used)
 
     @abstractmethod
     def make(self, subject: On, concept: Concept, found: tuple[Subspace, ...]) -> Made:
         """The erasure, with what was measured in the making as its `made_by`; the caller stamps the rest."""
+
+    def make_together(self, subject: On, whole: Concept, found: tuple[Subspace, ...]) -> Made:
+        """As `make`, of several concepts, the `parts` of one whose prompts are those of all; a method may have a way of its
+        own."""
+        return self.make(subject, whole, found)
+
+    @final
+    def _stated(self, made: Made, subject: Subject, concepts: Sequence[Concept], used: tuple[Subspace, ...]) -> Made:
+        """Stamped, with a warning of what a solve left open."""
+        name = "+".join(concept.name for concept in concepts)
+        for gap in wide_gaps(made.made_by):
+            warnings.warn(f"{self.name} of {name!r}: {gap}; see its `made_by`", stacklevel=3)
+        return self.stamped(made, subject, concepts, used)
 
     @final
     def edit(self, subject: Subject, concept: Concept, deltas: Mapping[str, Delta], **measured: Any) -> Edit:

@@ -47,14 +47,18 @@ class ConceptRows:
     """denoising step; -1 for text sites"""
     about: Tensor
     """number of what the prompt shows: equal for prompts of equal label (or subject, or text, where it has none)"""
+    part: Tensor | None = None
+    """number of the concept among several that are contrasted at once, whose prompt it is; None where it is one"""
 
     def select(self, keep: Tensor) -> ConceptRows:
         """The rows where `keep` (n,) bool is true."""
         columns = (self.x, self.concept, self.source, self.kind, self.prompt, self.step, self.about)
-        return ConceptRows(*(column[keep] for column in columns))
+        return ConceptRows(*(column[keep] for column in columns), part=None if self.part is None else self.part[keep])
 
     def both_sides(self) -> list[tuple[Tensor, Tensor]]:
         """Per kind of token with rows on both sides: which rows (n,) are the concept's, and which are not.
+
+        Of several concepts at once, per kind and concept: one's rows, and those that are of none.
 
         Raises ValueError where no kind has both: nothing can be contrasted then.
         """
@@ -62,8 +66,8 @@ class ConceptRows:
         for kind in self.kind.unique().tolist():
             here = self.kind == kind
             own, others = here & self.concept, here & ~self.concept
-            if own.any() and others.any():
-                out.append((own, others))
+            parts = [own] if self.part is None else [own & (self.part == i) for i in self.part[own].unique().tolist()]
+            out += [(part, others) for part in parts if part.any() and others.any()]
         if not out:
             raise ValueError("no kind of token has rows both of the concept and of other prompts")
         return out
@@ -122,14 +126,26 @@ def concept_rows(
     text = [site for site in sites if subject.is_text(site)]
     loop = [site for site in sites if site not in text]
     if text:
-        out |= _captured(subject, chosen, [p for _, p in chosen], text, replace(which, steps=None))
+        out |= _captured(subject, concept, split, chosen, [p for _, p in chosen], text, replace(which, steps=None))
     if loop:
-        out |= _captured(subject, chosen, [Query(p, 0) for _, p in chosen], loop, which)
+        out |= _captured(subject, concept, split, chosen, [Query(p, 0) for _, p in chosen], loop, which)
     return {site: out[site] for site in sites}
+
+
+def _parts_of(concept: Concept, split: Split, chosen: Sequence[tuple[Kind, Prompt]]) -> Tensor | None:
+    """Which of the concepts that it was put together from each prompt is of; -1 for those of none."""
+    if not concept.parts:
+        return None
+    number = {
+        p: i for i, part in enumerate(concept.parts) for source in FORGET_KINDS for p in part.prompts(source, split)
+    }
+    return torch.tensor([number.get(p, -1) if source in FORGET_KINDS else -1 for source, p in chosen])
 
 
 def _captured(
     subject: Subject,
+    concept: Concept,
+    split: Split,
     chosen: Sequence[tuple[Kind, Prompt]],
     asked: Sequence[Prompt] | Sequence[Query],
     sites: Sequence[Site],
@@ -140,6 +156,7 @@ def _captured(
     shown = [p.label or p.subject or p.text for _, p in chosen]
     number = {what: i for i, what in enumerate(dict.fromkeys(shown))}
     about = torch.tensor([number[what] for what in shown])
+    part = _parts_of(concept, split, chosen)
     kinds, options = which.kinds or None, CaptureOptions(steps=which.steps)
     out = {}
     captured = read_rows(subject, asked, sites=sites, kinds=kinds, sampling=which.sampling, options=options)
@@ -147,7 +164,14 @@ def _captured(
         columns = block.columns
         prompt = columns["prompt"]
         rows = ConceptRows(
-            block.x, own[prompt], source_of[prompt], columns["kind"], prompt, columns["step"], about[prompt]
+            block.x,
+            own[prompt],
+            source_of[prompt],
+            columns["kind"],
+            prompt,
+            columns["step"],
+            about[prompt],
+            None if part is None else part[prompt],
         )
         behind = subject.reads_forward and kinds and "bos" not in kinds
         out[site] = rows.select(columns["token"] != 0) if behind else rows

@@ -93,6 +93,8 @@ class Concept:
     unrelated: Splits = Splits()
     examples: Tensor | None = field(default=None, compare=False, repr=False)
     """Pictures of the concept, float (n, 3, h, w) in 0..1; attacks that relearn need them."""
+    parts: tuple[Concept, ...] = ()
+    """The concepts that it was put together from, to be erased at once; none where it is one."""
 
     def __post_init__(self) -> None:
         check_arguments(self, "concept")
@@ -100,7 +102,14 @@ class Concept:
 
     @property
     def label(self) -> str:
-        """What a recogniser is to see where the concept is shown: the usual label of its target prompts, else its name."""
+        """What a recogniser is to see where the concept is shown: the usual label of its target prompts, else its name.
+
+        Raises ValueError for several concepts in one: each is looked for by itself.
+        """
+        if self.parts:
+            raise ValueError(
+                f"{self.name!r} is {len(self.parts)} concepts, and what shows it was asked for; ask for each of its `parts`"
+            )
         labels = [p.label for p in self.target if p.label is not None]
         return max(dict.fromkeys(labels), key=labels.count) if labels else self.name
 

@@ -38,7 +38,7 @@ def share_of(plan: AuditPlan, rounds: AuditRounds, number: int) -> AuditPlan:
     """The plan of which round `number` is the whole."""
     share = number / rounds.looks
     budget = replace(plan.budget, queries=math.ceil(plan.budget.queries * share))
-    return replace(plan, prompts=math.ceil(plan.prompts * share), budget=budget, rounds=None)
+    return replace(plan, prompts=math.ceil(plan.prompts * share), budget=budget, rounds=None, even=True)
 
 
 @dataclass(eq=False)

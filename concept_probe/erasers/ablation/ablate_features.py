@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
+from concept_probe.erasers.needs import Needs
 from concept_probe.families import Subject
 from concept_probe.find.features.contrast import mean_firing
 from concept_probe.find.layout import after_first, back, has_tokens, last, token_mask

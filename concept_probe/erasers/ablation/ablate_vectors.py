@@ -9,10 +9,11 @@ import torch
 
 from concept_probe.arguments import SeedNumber
 from concept_probe.erasers.ablation.noise import column_noise
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
+from concept_probe.erasers.needs import Needs
 from concept_probe.families import Subject
 from concept_probe.find.rows import RowQuery, concept_rows
 from concept_probe.find.vectors.columns import hidden_site

@@ -12,10 +12,11 @@ from torch import Tensor
 from concept_probe.activations import read_site
 from concept_probe.arguments import Count
 from concept_probe.erasers.ablation.found import Dictionary, dictionaries_of
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.deltas import Columns, Delta, Sum
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.unlearning.activations import after_first_token
 from concept_probe.families import CausalLMSubject

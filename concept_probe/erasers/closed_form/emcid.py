@@ -16,10 +16,11 @@ from concept_probe.erasers.closed_form.destinations import destinations_of, text
 from concept_probe.erasers.closed_form.key_values import solve_key_values, weight_of_solve
 from concept_probe.erasers.closed_form.states import prompts_to_erase
 from concept_probe.erasers.closed_form.value_offsets import Layers, Offsets, edited_layers, places_of
-from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
+from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import descend, loss_at_ends
 from concept_probe.erasers.training.replay import collect, predictions

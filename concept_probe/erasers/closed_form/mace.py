@@ -20,11 +20,12 @@ from concept_probe.erasers.closed_form.states import (
     multiplied,
     prompts_to_erase,
 )
-from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
+from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
 from concept_probe.erasers.guards.attention_maps import attention
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import descend, loss_at_ends
 from concept_probe.erasers.training.replay import LatentBuffer, collect, encode_distinct
@@ -135,11 +136,9 @@ class Mace(Eraser[DiffusionSubject, Edit]):
         """ValueError where no prompt of the concept names a subject."""
         return self._fused_from(subject, (concept,))
 
-    def together(self, subject: DiffusionSubject, concepts: Sequence[Concept]) -> Edit:
-        """One edit for several concepts: each has its own first two stages, the fusion is one. Raises as a call does."""
-        for concept in concepts:
-            self.checked(subject, concept)
-        return self.stamped(self._fused_from(subject, concepts), subject, concepts, ())
+    def make_together(self, subject: DiffusionSubject, whole: Concept, found: tuple[Subspace, ...]) -> Edit:
+        """Each concept has its own first two stages, the fusion is one."""
+        return self._fused_from(subject, whole.parts)
 
     def _fused_from(self, subject: DiffusionSubject, concepts: Sequence[Concept]) -> Edit:
         parts, notes, retained, guides = [], [], [], {}

@@ -14,10 +14,11 @@ from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.goals import OffsetSearch, with_offsets
 from concept_probe.erasers.closed_form.key_values import solve_key_values, weight_of_solve
 from concept_probe.erasers.closed_form.subject_keys import at_places, edited_blocks, last_of_subject, refuse_gap
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import loss_at_ends
 from concept_probe.erasers.unlearning.activations import after_first_token

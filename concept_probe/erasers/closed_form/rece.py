@@ -20,8 +20,9 @@ from concept_probe.erasers.closed_form.states import (
     measured_over,
     multiplied,
 )
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Kind, Subspace

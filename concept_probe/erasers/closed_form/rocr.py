@@ -95,14 +95,9 @@ class Rocr(Eraser[CausalLMSubject, Edit]):
         """
         return self._redirected(subject, (concept,))
 
-    def together(self, subject: CausalLMSubject, concepts: Sequence[Concept]) -> Edit:
-        """One edit for several concepts, made one after the other: keys that are moved already stay as they were led.
-
-        Raises as a call does.
-        """
-        for concept in concepts:
-            self.checked(subject, concept)
-        return self.stamped(self._redirected(subject, concepts), subject, concepts, ())
+    def make_together(self, subject: CausalLMSubject, whole: Concept, found: tuple[Subspace, ...]) -> Edit:
+        """One after the other: keys that are moved already stay as they were led."""
+        return self._redirected(subject, whole.parts)
 
     def _redirected(self, subject: CausalLMSubject, concepts: Sequence[Concept]) -> Edit:
         walk = Walk(self, subject, edited_blocks(subject, self.layers, self.name))

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from concept_probe.erasers.closed_form.alignment import TokenPolicy
 from concept_probe.erasers.closed_form.solve import Balance, solve_uce
 from concept_probe.erasers.closed_form.states import READERS, fit_of, gather, measured_over, multiplied
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, Concept, Kind, Subspace

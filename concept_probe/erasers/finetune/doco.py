@@ -13,10 +13,11 @@ from torch.nn.functional import softplus
 from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.destinations import destinations_of, prompts_by_destination, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.distillation import TINY_TRAINING, Training, latent_by_latent
 from concept_probe.erasers.finetune.parts import DenoiserPart, denoiser_parameters
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import descend, loss_at_ends
 from concept_probe.erasers.training.replay import LatentBuffer, collect, predictions

@@ -12,7 +12,7 @@ from torch import Tensor
 from concept_probe.arguments import Share
 from concept_probe.erasers.closed_form.destinations import destinations_of, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.distillation import (
     TINY_TRAINING,
@@ -23,6 +23,7 @@ from concept_probe.erasers.finetune.distillation import (
     same_prompt,
 )
 from concept_probe.erasers.finetune.parts import DenoiserPart, denoiser_parameters
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.replay import encode_prompts, predictions
 from concept_probe.erasers.training.trainable import FullWeights, MaskedWeights

@@ -10,7 +10,7 @@ from torch import Tensor
 from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.destinations import destinations_of, prompts_by_destination, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.distillation import (
     TINY_TRAINING,
@@ -22,6 +22,7 @@ from concept_probe.erasers.finetune.distillation import (
     same_prompt,
 )
 from concept_probe.erasers.finetune.parts import ADAPTED_ROLES, AdaptedModules, adapted_sites
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.replay import LatentBuffer, extrapolated_predictions
 from concept_probe.erasers.training.trainable import LowRankAdapters

@@ -8,7 +8,7 @@ from typing import Self
 from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.destinations import destinations_of, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.distillation import (
     TINY_TRAINING,
@@ -19,6 +19,7 @@ from concept_probe.erasers.finetune.distillation import (
     retain_terms,
 )
 from concept_probe.erasers.finetune.parts import ADAPTED_ROLES, AdaptedModules, adapted_sites
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.trainable import LowRankAdapters
 from concept_probe.families import DiffusionSubject

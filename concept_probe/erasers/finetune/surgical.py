@@ -11,7 +11,7 @@ from torch import Tensor
 
 from concept_probe.erasers.closed_form.destinations import destinations_of, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.finetune.distillation import (
     TINY_TRAINING,
@@ -21,6 +21,7 @@ from concept_probe.erasers.finetune.distillation import (
     retain_terms,
 )
 from concept_probe.erasers.finetune.parts import DenoiserPart, denoiser_parameters
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import StepLoss
 from concept_probe.erasers.training.replay import LatentBuffer, collect, encode_distinct, null_predictions, predictions

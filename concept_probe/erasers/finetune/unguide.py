@@ -14,7 +14,7 @@ from torch import Tensor
 from concept_probe.arguments import Count
 from concept_probe.erasers.closed_form.destinations import destinations_of, texts_of
 from concept_probe.erasers.closed_form.states import prompts_to_erase
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Intervention
 from concept_probe.erasers.finetune.distillation import (
     TINY_TRAINING,
@@ -25,6 +25,7 @@ from concept_probe.erasers.finetune.distillation import (
     retain_terms,
 )
 from concept_probe.erasers.finetune.parts import weights_at
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import loss_at_ends
 from concept_probe.erasers.training.replay import collect, encode_prompts, predictions

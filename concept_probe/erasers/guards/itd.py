@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.arguments import Count
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.autoencoders import codecs_of
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.families.text.kinds import NAMED_KINDS

@@ -13,10 +13,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from concept_probe.arguments import Count
-from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
+from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.autoencoders import timesteps_met
 from concept_probe.erasers.guards.requery import Requery
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.find.features.contrast import contrast

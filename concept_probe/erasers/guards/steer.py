@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import read_states
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.intervention import Change, Intervention
 from concept_probe.erasers.guards.autoencoders import codecs_of
 from concept_probe.erasers.guards.naming import text_naming
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.families import DiffusionSubject
 from concept_probe.types import BOS, Codes, Concept, Moment, Prompt, Site, SparseCoder, Subspace

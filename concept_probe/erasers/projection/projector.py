@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.deltas import Delta, Sum
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.intervention import Change, Intervention
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.projection.fold import fold
 from concept_probe.families import Subject
 from concept_probe.find.directions.projection import DIRECTION_KINDS, Projection, rows_to_fit

@@ -12,9 +12,9 @@ from torch import Tensor
 from concept_probe.activations import read_site
 from concept_probe.arguments import Count
 from concept_probe.erasers.ablation.found import Dictionary, dictionaries_of
-from concept_probe.erasers.eraser import Needs
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import DrawnLoss
 from concept_probe.erasers.training.trainable import LowRankAdapters, Student

@@ -12,10 +12,10 @@ from torch import Tensor
 from concept_probe.arguments import Natural
 from concept_probe.erasers.ablation.found import columns_of
 from concept_probe.erasers.ablation.noise import column_noise
-from concept_probe.erasers.eraser import Needs
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.trainable import ColumnDeltas
 from concept_probe.erasers.unlearning.retention import RetainLoss, Retention

@@ -14,10 +14,11 @@ from typing import final
 import torch
 
 from concept_probe.arguments import Count, SeedNumber
-from concept_probe.erasers.eraser import Eraser, Needs
+from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address
+from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.training.loop import DrawnLoss, descend, loss_at_ends
 from concept_probe.erasers.training.trainable import FullWeights, LowRankAdapters, Student
 from concept_probe.erasers.unlearning.answer_sets import AnswerPair, answer_pairs

@@ -61,14 +61,15 @@ def fit_leace(
 
 
 def concept_indicators(rows: ConceptRows) -> Float[Tensor, "n k"]:
-    """What LEACE must hide: per kind of token, whether the row is the concept's, centred within the kind.
+    """What LEACE must hide: per kind of token, whether the row is the concept's, centred within the kind; of several
+    concepts at once, for each of them, among its own rows and those of none.
 
     Centred so that the kind of token itself is not erased along with the concept.
     """
     columns = []
     for own, others in rows.both_sides():
         here = own | others
-        columns.append(torch.where(here, rows.concept.double() - own.sum() / here.sum(), 0.0))
+        columns.append(torch.where(here, own.double() - own.sum() / here.sum(), 0.0))
     return torch.stack(columns, 1)
 
 

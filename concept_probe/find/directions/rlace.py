@@ -158,8 +158,9 @@ def rlace(
 
 def _readers(rows: ConceptRows) -> tuple[Tensor, Tensor]:
     """Per kind of token with both sides (n, m): labels, and weights that count both sides alike, 0 elsewhere."""
-    columns = [own.double() / own.sum() + other.double() / other.sum() for own, other in rows.both_sides()]
-    return rows.concept.double()[:, None].expand(-1, len(columns)), torch.stack(columns, 1)
+    sides = rows.both_sides()
+    columns = [own.double() / own.sum() + other.double() / other.sum() for own, other in sides]
+    return torch.stack([own.double() for own, _ in sides], 1), torch.stack(columns, 1)
 
 
 def _span(rows: Tensor) -> Tensor:

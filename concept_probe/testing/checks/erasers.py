@@ -42,6 +42,10 @@ class EraserLaws(Laws):
     concept: ClassVar[Concept]
     """What is erased from the models."""
 
+    def another(self) -> Concept:
+        """A second concept, to be erased with it: the same in another word."""
+        raise NotImplementedError
+
     def read(self, subject: Subject) -> Tensor:
         """What the subject answers, the same each time to the last bit."""
         raise NotImplementedError
@@ -123,6 +127,22 @@ class EraserLaws(Laws):
                           implicit=Splits())  # fmt: skip
         told = replace(eraser, guide="dog", strength=0.0)(subject, concept).made_by["guides"]
         assert told == {"a red cat": "a red dog", "cat": "dog", "the cat in a catalogue": "the dog in a catalogue"}
+
+    @once
+    def test_several_concepts_at_once_are_erased_by_one_erasure(self, subject: Subject, eraser: Anything) -> None:
+        """It says of which, may have seen the prompts of all, and does what a call does where there is one."""
+        other = self.another()
+        given = found.aimed(eraser.needs, subject, self.concept)
+        both = eraser.together(subject, (self.concept, other), given)
+        assert both.concept == f"{self.concept.name}+{other.name}" and both.name == eraser.name
+        alone = [set(eraser.together(subject, (one,), given).made_by["prompts_seen"]) for one in (self.concept, other)]
+        assert set(both.made_by["prompts_seen"]) == alone[0] | alone[1]
+        before = self.read(subject)
+        with both.on(subject):
+            assert not torch.equal(self.read(subject), before)
+        assert torch.equal(self.read(subject), before)
+        with pytest.raises(ValueError, match="give each once"):
+            eraser.together(subject, (self.concept, self.concept), given)
 
     @about(lambda eraser: eraser.solves)
     @once

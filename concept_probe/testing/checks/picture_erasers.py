@@ -20,7 +20,7 @@ from concept_probe.testing.checks.erasers import Anything, EraserLaws, edits
 from concept_probe.testing.concepts import made_up_concept, tiny_concept
 from concept_probe.testing.law import about, once
 from concept_probe.testing.reading import read_first
-from concept_probe.types import Prompt, Query, Site
+from concept_probe.types import Concept, Prompt, Query, Site
 
 GOALS = {"to_empty": (Prompt(""),) * 4, "to_anchor": tiny_concept().anchor.fit}
 """The prompts whose predictions the concept's fit prompts are led to."""
@@ -33,6 +33,9 @@ class PictureErasers(EraserLaws):
     concept = tiny_concept()
     random_aims: ClassVar[Mapping[str, Callable[[Any, int], Any]]] = {}
     """(subject, seed) -> the erasure, of methods that choose by themselves what they work on: a random choice."""
+
+    def another(self) -> Concept:
+        return made_up_concept(0)
 
     def read(self, subject: Subject) -> Tensor:
         return subject.generate([Query(p, i) for i, p in enumerate(self.concept.target.test[:2])], TINY_SAMPLING)

@@ -28,6 +28,9 @@ class TextErasers(EraserLaws):
     effects: ClassVar[Mapping[str, ErasureEffect]] = {}
     """Of methods whose effect is another than that which `effect_of` has for what they need."""
 
+    def another(self) -> Concept:
+        return tiny_facts(*MADE_UP_FACTS[0])
+
     @property
     def prompts(self) -> tuple[Prompt, ...]:
         return (*self.concept.target.fit, *self.concept.neighbours.fit)
