@@ -54,6 +54,7 @@ from concept_probe.erasers.guards.saeuron import Saeuron
 from concept_probe.erasers.guards.safree import Safree
 from concept_probe.erasers.guards.sld import Sld
 from concept_probe.erasers.guards.steer import Steer
+from concept_probe.erasers.guards.watch import Watch
 from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.projection.difference import DifferenceOfMeans
 from concept_probe.erasers.projection.leace import Leace
@@ -115,6 +116,7 @@ ERASERS = Registry[type[Eraser[Any, Any]]](
         "patch_replacement": PatchReplacement,
         "cgce": Cgce,
         "irece": Irece,
+        "watch": Watch,
         "grad_ascent": GradAscent,
         "grad_diff": GradDiff,
         "npo": Npo,

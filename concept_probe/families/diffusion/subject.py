@@ -226,6 +226,22 @@ class DiffusionSubject(SizedSubject):
             done(len(rows))
         return trajectory.latents
 
+    def sample_aside(self, queries: Sequence[Query], sampling: Sampling = SAMPLING) -> Tensor:
+        """Latents (n, ...) of pictures that are made while others are under way, for whoever acts between their steps.
+
+        Taps meet every pass of the denoiser, with a moment that is `nested`; what is `hooked` leaves it alone. No gradients.
+        """
+        guidance, condition = self._asked([q.prompt for q in queries], sampling)
+        trajectory, rows = self.trajectory([q.seed for q in queries], sampling.steps), tuple(range(len(queries)))
+        whole = condition(rows)
+        asked = guidance.rows(rows)
+        moment = Moment(asked, ("uncond",) * len(asked), token_kinds=whole.kinds, nested=True)
+        with torch.no_grad(), self.during(moment):
+            for step, timestep in enumerate(trajectory.timesteps):
+                prediction = self._predict(guidance.inputs(trajectory.model_input(step)), timestep, whole)
+                trajectory.advance(guidance.combined(prediction), step)
+        return trajectory.latents
+
     def run_to(
         self, sites: Sequence[Site], queries: Sequence[Query], sampling: Sampling = SAMPLING,
         steps: Sequence[int] | None = None,
