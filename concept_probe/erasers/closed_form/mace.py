@@ -24,7 +24,7 @@ from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
-from concept_probe.erasers.guards.attention_maps import attention
+from concept_probe.activations.attention import attention_to_text
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import descend, loss_at_ends
 from concept_probe.erasers.training.replay import LatentBuffer, collect, encode_distinct
@@ -178,7 +178,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
             index = torch.randint(len(pool), (min(self.batch, len(pool)),), generator=generator)
             part = pool.rows(index)
             condition = encode_distinct(subject, part.prompts)
-            with attention(subject) as maps:
+            with attention_to_text(subject) as maps:
                 subject.predict(part.inputs, part.timesteps, condition)
             asked = (condition.kinds == SUBJECT).to(maps[0])
             return attention_left(maps, [mask[index] for mask in masks], asked, self.norms)
@@ -238,7 +238,7 @@ def subject_patches(subject: DiffusionSubject, pool: LatentBuffer, method: str, 
         part = pool.rows(torch.arange(start, min(start + batch, len(pool))))
         condition = encode_distinct(subject, part.prompts)
         asked: list[Prompt] = list(part.prompts)
-        with attention(subject) as maps:
+        with attention_to_text(subject) as maps:
             subject.predict(part.inputs, part.timesteps, condition)
         named = (condition.kinds == SUBJECT).to(maps[0])[: len(asked), None, None, :]
         to_subject = [(one * named).sum(-1).mean(1) for one in maps]
