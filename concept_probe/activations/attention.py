@@ -153,5 +153,3 @@ class _Reader(TorchFunctionMode):
         if func is F.scaled_dot_product_attention and self.inside is not None:
             self.calls.append(AttentionCall.of(dict(zip(_GIVEN, args, strict=False)) | given, out))
         return out
-
-

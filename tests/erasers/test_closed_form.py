@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from concept_probe.activations.attention import attention_to_text
 from concept_probe.erasers import Emcid, LowRank, Mace, Rece, Speed, Uce
 from concept_probe.erasers.closed_form.key_values import solve_key_values
 from concept_probe.erasers.closed_form.mace import Contribution, fuse
@@ -16,7 +17,6 @@ from concept_probe.erasers.closed_form.rece import Rounds, derive, solve_rece
 from concept_probe.erasers.closed_form.solve import Moments, factors, solve_uce
 from concept_probe.erasers.closed_form.speed import augmented, influenced, solve_speed
 from concept_probe.erasers.closed_form.states import TokenStates
-from concept_probe.activations.attention import attention_to_text
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import Prompt, Sampling, Splits

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import tap
-from concept_probe.erasers import Intervention, Irece, NegativePrompt, Uce
 from concept_probe.activations.attention import attention_to_text
+from concept_probe.erasers import Intervention, Irece, NegativePrompt, Uce
 from concept_probe.erasers.guards.irece import Locator, Region, disturbed, laid_out
 from concept_probe.families import UNetSubject
 from concept_probe.testing.concepts import tiny_concept

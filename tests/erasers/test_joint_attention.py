@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from concept_probe.activations import tap
+from concept_probe.activations.attention import attention_to_text
 from concept_probe.attacks.search.vocabulary import Vocabulary
 from concept_probe.erasers import erase
 from concept_probe.erasers.closed_form.alignment import align
 from concept_probe.erasers.closed_form.states import gather, measured_over
 from concept_probe.erasers.closed_form.uce import Uce
-from concept_probe.activations.attention import attention_to_text
 from concept_probe.families.identity import how_it_reads
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.transformers import TRANSFORMERS, tiny_flux, tiny_sd3

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_probe.activations.attention import attention_to_text
 from concept_probe.arguments import Count, SeedNumber
 from concept_probe.erasers.closed_form.alignment import SUBJECT, TokenPolicy
 from concept_probe.erasers.closed_form.solve import Balance, Moments, solve_uce
@@ -24,7 +25,6 @@ from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser, Needs
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
-from concept_probe.activations.attention import attention_to_text
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import descend, loss_at_ends
 from concept_probe.erasers.training.replay import LatentBuffer, collect, encode_distinct

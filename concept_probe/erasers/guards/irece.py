@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.activations import tap
+from concept_probe.activations.attention import attention_to_text
 from concept_probe.arguments import Count
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser
 from concept_probe.erasers.erasure.intervention import Between, Change, Intervention
-from concept_probe.activations.attention import attention_to_text
 from concept_probe.erasers.guards.naming import text_naming
 from concept_probe.erasers.guards.requery import Requery
 from concept_probe.erasers.published import Published

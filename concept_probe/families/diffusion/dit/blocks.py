@@ -22,6 +22,13 @@ CROSS = {"query": "attn2.to_q", "key": "attn2.to_k", "value": "attn2.to_v", "out
 
 ATTENTION: tuple[tuple[str, AttentionKind, str], ...] = (("attn", "joint", "attn.to_out.0"),)
 """The attention that most blocks have: its path, its kind, and the matrix behind it."""
+BEFORE_MLP: tuple[tuple[str, AttentionKind, str], ...] = (("attn", "joint", "proj_out"),)
+NAMED_WHOLE: tuple[tuple[str, AttentionKind, str], ...] = (("attention", "joint", "attention.to_out.0"),)
+BESIDE: tuple[str, AttentionKind, str] = ("attn1", "self", "attn1.to_out.0")
+LINEAR: tuple[str, AttentionKind, str] = ("attn1", "linear", "attn1.to_out.0")
+TO_TEXT: tuple[str, AttentionKind, str] = ("attn2", "cross", "attn2.to_out.0")
+"""Those of others: whose heads' numbers go with an MLP's through one matrix, that a block calls `attention`, of the image
+to itself beside another, the same without weights, and from image to text."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,9 @@ BLOCKS: Mapping[str, BlockStreams] = {
         of_image=OWN | {"mlp": "ff", "mlp_value": "ff.net.2"},
         of_text=ADDED | {"mlp": "ff_context", "mlp_value": "ff_context.net.2"},
     ),
-    "FluxSingleTransformerBlock": BlockStreams(image=1, text=0, of_both=OWN | {"mlp_value": "proj_out"}, attends=(("attn", "joint", "proj_out"),)),
+    "FluxSingleTransformerBlock": BlockStreams(
+        image=1, text=0, of_both=OWN | {"mlp_value": "proj_out"}, attends=BEFORE_MLP
+    ),
     "Flux2TransformerBlock": BlockStreams(
         image=1,
         text=0,
@@ -76,8 +85,12 @@ BLOCKS: Mapping[str, BlockStreams] = {
         of_image=OWN | {"mlp": "ff", "mlp_value": "ff.net.2"},
         of_text=ADDED | {"mlp": "ff_context", "mlp_value": "ff_context.net.2"},
     ),
-    "ChromaSingleTransformerBlock": BlockStreams(of_both=OWN | {"mlp_value": "proj_out"}, attends=(("attn", "joint", "proj_out"),)),
-    "BasicTransformerBlock": BlockStreams(of_image={"mlp": "ff", "mlp_value": "ff.net.2"}, across=CROSS, attends=(("attn1", "self", "attn1.to_out.0"), ("attn2", "cross", "attn2.to_out.0"))),
+    "ChromaSingleTransformerBlock": BlockStreams(of_both=OWN | {"mlp_value": "proj_out"}, attends=BEFORE_MLP),
+    "BasicTransformerBlock": BlockStreams(
+        of_image={"mlp": "ff", "mlp_value": "ff.net.2"},
+        across=CROSS,
+        attends=(BESIDE, TO_TEXT),
+    ),
     "AuraFlowJointTransformerBlock": BlockStreams(
         image=1,
         text=0,
@@ -92,11 +105,14 @@ BLOCKS: Mapping[str, BlockStreams] = {
         of_image=OWN | {"mlp": "img_mlp", "mlp_value": "img_mlp.net.2"},
         of_text=ADDED | {"mlp": "txt_mlp", "mlp_value": "txt_mlp.net.2"},
     ),
-    "SanaTransformerBlock": BlockStreams(across=CROSS, attends=(("attn1", "linear", "attn1.to_out.0"), ("attn2", "cross", "attn2.to_out.0"))),
+    "SanaTransformerBlock": BlockStreams(across=CROSS, attends=(LINEAR, TO_TEXT)),
     "Lumina2TransformerBlock": BlockStreams(
         of_both=OWN | {"mlp": "feed_forward", "mlp_value": "feed_forward.linear_2"}
     ),
-    "ZImageTransformerBlock": BlockStreams(of_both=ALONE | {"mlp": "feed_forward", "mlp_value": "feed_forward.w2"}, attends=(("attention", "joint", "attention.to_out.0"),)),
+    "ZImageTransformerBlock": BlockStreams(
+        of_both=ALONE | {"mlp": "feed_forward", "mlp_value": "feed_forward.w2"},
+        attends=NAMED_WHOLE,
+    ),
 }
 """By class name."""
 
