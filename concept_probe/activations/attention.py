@@ -67,6 +67,8 @@ class AttentionCall:
 
 
 LookAtAttention = Callable[[AttentionCall, Moment], None]
+MaskOfAttention = Callable[[Mapping[str, Any]], Tensor]
+"""What `scaled_dot_product_attention` was given, by name -> where it may look."""
 
 
 @contextmanager
@@ -79,18 +81,15 @@ def attending(subject: DiffusionSubject, looks: Mapping[AttentionLayer, LookAtAt
     Nothing is replaced: pictures stay as they are to the bit. ValueError where a layer computes its attention by other
     means than one call of torch's `scaled_dot_product_attention`, and for one that is linear.
     """
-    linear = next((layer for layer in looks if layer.kind == "linear"), None)
-    if linear is not None:
-        raise ValueError(
-            f"{subject.name}: {linear.name!r} is a linear attention, which has no weight for a pair of patches and so no map; "
-            "name other layers"
-        )
-    reader = _Reader(subject.name, looks)
-    with ExitStack() as stack:
-        stack.enter_context(tap(subject, {layer.site: reader.entering(layer) for layer in looks}))
-        for layer in looks:
-            stack.callback(subject.module(layer.site).register_forward_hook(reader.leaving(layer)).remove)
-        stack.enter_context(reader)
+    with _inside(subject, _Reader(subject.name, looks, {})):
+        yield
+
+
+@contextmanager
+def masking(subject: DiffusionSubject, masks: Mapping[AttentionLayer, MaskOfAttention]) -> Iterator[None]:
+    """While inside, each of the layers looks only where its mask, bool (n, heads, q, k) with axes of 1 allowed, is True, and
+    where it looks anyway. ValueError as by `attending`."""
+    with _inside(subject, _Reader(subject.name, dict.fromkeys(masks, lambda call, moment: None), masks)):
         yield
 
 
@@ -112,12 +111,33 @@ def attention_to_text(subject: DiffusionSubject) -> Iterator[list[Tensor]]:
         yield maps
 
 
-class _Reader(TorchFunctionMode):
-    """Looks at the one attention that is computed while a layer's module runs."""
+@contextmanager
+def _inside(subject: DiffusionSubject, reader: _Reader) -> Iterator[None]:
+    linear = next((layer for layer in reader.looks if layer.kind == "linear"), None)
+    if linear is not None:
+        raise ValueError(
+            f"{subject.name}: {linear.name!r} is a linear attention, which has no weight for a pair of patches and so no map; "
+            "name other layers"
+        )
+    with ExitStack() as stack:
+        stack.enter_context(tap(subject, {layer.site: reader.entering(layer) for layer in reader.looks}))
+        for layer in reader.looks:
+            stack.callback(subject.module(layer.site).register_forward_hook(reader.leaving(layer)).remove)
+        stack.enter_context(reader)
+        yield
 
-    def __init__(self, name: str, looks: Mapping[AttentionLayer, LookAtAttention]) -> None:
+
+class _Reader(TorchFunctionMode):
+    """Looks at the one attention that is computed while a layer's module runs, and may mask it."""
+
+    def __init__(
+        self,
+        name: str,
+        looks: Mapping[AttentionLayer, LookAtAttention],
+        masks: Mapping[AttentionLayer, MaskOfAttention],
+    ) -> None:
         super().__init__()
-        self.name, self.looks = name, looks
+        self.name, self.looks, self.masks = name, looks, masks
         self.inside: tuple[AttentionLayer, Moment] | None = None
         """The layer whose module runs, and when."""
         self.calls: list[AttentionCall] = []
@@ -132,7 +152,7 @@ class _Reader(TorchFunctionMode):
         def hook(*_: Any) -> None:
             if self.inside is None or self.inside[0] != layer:
                 return  # it slept
-            (_, moment), calls = self.inside, self.calls
+            moment, calls = self.inside[1], self.calls
             self.inside, self.calls = None, []
             if len(calls) != 1:
                 raise ValueError(
@@ -149,7 +169,22 @@ class _Reader(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = kwargs or {}
-        out = func(*args, **given)
-        if func is F.scaled_dot_product_attention and self.inside is not None:
-            self.calls.append(AttentionCall.of(dict(zip(_GIVEN, args, strict=False)) | given, out))
+        if func is not F.scaled_dot_product_attention or self.inside is None:
+            return func(*args, **given)
+        named = dict(zip(_GIVEN, args, strict=False)) | given
+        mask = self.masks.get(self.inside[0])
+        if mask is None:
+            out = func(*args, **given)
+        else:
+            named["attn_mask"] = _both(named.get("attn_mask"), mask(named))
+            out = func(**named)
+        self.calls.append(AttentionCall.of(named, out))
         return out
+
+
+def _both(given: Tensor | None, mask: Tensor) -> Tensor:
+    """A mask that looks where both do."""
+    if given is None:
+        return mask
+    given = given[(None,) * (4 - given.ndim)]
+    return given & mask if given.dtype == torch.bool else given.masked_fill(~mask, -torch.inf)

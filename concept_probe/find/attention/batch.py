@@ -92,7 +92,7 @@ class MappedBatch:
         def look(call: AttentionCall, moment: Moment) -> None:
             if moment.nested or moment.step is None or moment.step not in self.steps:
                 return
-            columns = Columns.of(self.subject, layer, call)
+            columns = Columns.of(self.subject, layer, call.query, call.key)
             self.grids[at] = grid_of(self.subject, columns.queries.shape[1])
             self.sigmas[moment.step] = moment.sigma
             out = self.subject.matrix(layer.out) if self.options.measure == "value" else None

@@ -146,7 +146,8 @@ class AttentionMaps:
         return {name: x[:, point] for name, x in self._kept(which, "points").items()}
 
     def _mean(self, layers: dict[str, Tensor], which: Of) -> Tensor:
-        size = which.size or max((tuple(x.shape[-2:]) for x in layers.values()), key=lambda hw: hw[0] * hw[1])
+        finest = max(layers.values(), key=lambda x: x.shape[-2] * x.shape[-1])
+        size = which.size or (finest.shape[-2], finest.shape[-1])
         each = [x.float().mean((0, 1)) for x in layers.values()]
         return torch.stack([resized(x, size) for x in each]).mean(0)
 

@@ -36,18 +36,18 @@ class Columns:
     queries: Int[Tensor, "n p"]
 
     @classmethod
-    def of(cls, subject: DiffusionSubject, layer: AttentionLayer, call: AttentionCall) -> Columns:
-        """For the pass under way."""
-        n, device = len(call.query), call.query.device
+    def of(cls, subject: DiffusionSubject, layer: AttentionLayer, query: Tensor, key: Tensor) -> Columns:
+        """For the pass under way, of an attention with these queries and keys (n, heads, rows, d)."""
+        n, device = len(query), query.device
         if layer.kind == "joint":
             joint = cast(Any, subject)
             text, image = (joint.joint_rows(stream) for stream in ("text", "image"))
             tokens = text.index if text.there is None else text.index.masked_fill(~text.there, -1)
             return cls(tokens.to(device), image.index.to(device), image.index.to(device))
-        rows = torch.arange(call.query.shape[2], device=device).expand(n, -1)
+        rows = torch.arange(query.shape[2], device=device).expand(n, -1)
         if layer.kind == "cross":
-            return cls(torch.arange(call.key.shape[2], device=device).expand(n, -1), None, rows)
-        patches = rows[:, : patch_count(subject, call.query.shape[2])]  # the first; what fills up comes behind
+            return cls(torch.arange(key.shape[2], device=device).expand(n, -1), None, rows)
+        patches = rows[:, : patch_count(subject, query.shape[2])]  # the first; what fills up comes behind
         return cls(None, patches, patches)
 
 

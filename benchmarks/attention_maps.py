@@ -1,0 +1,293 @@
+"""Do attention maps of `emoji` and `emoji-flow` say where in a picture an object is?
+
+    python benchmarks/attention_maps.py [--model emoji] [--select 24] [--test 36]
+
+Scenes are two icons side by side, of objects that the prompt names in either order; where each is, is known. The picture is
+held at every step of the denoising. A method points right where the patch with its largest value has its centre in the box
+of the word's icon; IoU is that of the box and of what lies above a threshold. Smoothing and threshold of every method are
+chosen on scenes of other objects than those it is judged on. Beside each method stands its control: the map of the other
+word, judged by the same box. Ends with one line of JSON.
+
+Published definitions, on the same attention: DAAM (arXiv 2210.04885), the mean over heads, layers and steps; and of
+ConceptAttention (arXiv 2502.04320) the similarity of attention outputs of patches and words, softmax over words, in the
+blocks that keep two streams, with the prompt's own words for concepts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import concept_probe as cp
+from concept_probe.activations import tap
+from concept_probe.activations.attention import AttentionCall, attending
+from concept_probe.evaluation import wilson
+from concept_probe.families.diffusion.subject import DiffusionSubject
+from concept_probe.find.attention.batch import MapOptions
+from concept_probe.find.attention.collect import attention_maps
+from concept_probe.find.attention.cut import CutOptions, cut_maps
+from concept_probe.find.attention.held import held
+from concept_probe.find.attention.maps import AttentionMaps, Of, resized
+from concept_probe.find.attention.sums import Columns, grid_of
+from concept_probe.find.attention.words import word_places
+from concept_probe.testbed.icons import SIZE, icons
+from concept_probe.testbed.vocabulary import objects
+from concept_probe.types import Moment, Prompt, Query, Sampling
+
+SAMPLING = Sampling(steps=10, guidance=4.0, batch=24)
+HEIGHT, WIDTH = SIZE, 2 * SIZE
+RADII = (0, 1, 2)
+LEVELS = tuple(i / 20 for i in range(1, 20))
+INK = 0.97
+"""What is darker than that is no background."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Two icons, and what the prompt says of them."""
+
+    prompt: Prompt
+    words: tuple[str, str]
+    """The object on the left, and that on the right."""
+    picture: Tensor
+    boxes: tuple[Tensor, Tensor]
+    """(h, w) bool, where each of the two is."""
+
+
+def box_of(picture: Tensor, left: int) -> Tensor:
+    """Where the icon is whose canvas begins at column `left`, bool (h, w)."""
+    ink = (picture[:, :, left : left + SIZE] < INK).any(0)
+    rows, columns = ink.any(1).nonzero()[:, 0], ink.any(0).nonzero()[:, 0]
+    out = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    out[int(rows[0]) : int(rows[-1]) + 1, left + int(columns[0]) : left + int(columns[-1]) + 1] = True
+    return out
+
+
+def scenes(select: int, test: int, seed: int = 0) -> tuple[list[Scene], list[Scene]]:
+    """So many scenes to choose on and to judge on, each pair of objects twice: named from left to right, and the other way."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(objects()), generator=generator).tolist()
+    made: list[list[Scene]] = []
+    at = 0
+    for count, template in ((select // 2, "a picture of {} and {}"), (test // 2, "an icon of {} and {}")):
+        made.append([])
+        for _ in range(count):
+            left, right = order[at], order[at + 1]
+            at += 2
+            style = int(torch.randint(3, (), generator=generator))
+            picture = torch.cat([icons()[style, left], icons()[style, right]], -1) * 0.5 + 0.5
+            words = objects()[left].name, objects()[right].name
+            boxes = box_of(picture, 0), box_of(picture, SIZE)
+            for named in (words, words[::-1]):
+                made[-1].append(Scene(Prompt(template.format(*named)), words, picture, boxes))
+    return made[0], made[1]
+
+
+Maps = list[tuple[Tensor, Tensor]]
+"""Per scene, the map of the object on the left and of that on the right."""
+
+
+def outputs(subject: DiffusionSubject, asked: list[Scene]) -> Maps:
+    """Similarity of what patches and words read, mean over blocks with two streams and steps, softmax over both words."""
+    layers = [layer for layer in subject.attentions() if layer.name.startswith("transformer_blocks")]
+    places = word_places(subject, [s.prompt for s in asked], [s.words for s in asked])
+    total: list[Tensor] = [torch.zeros(2) for _ in asked]
+    grid: list[tuple[int, int]] = []
+
+    def look(call: AttentionCall, moment: Moment) -> None:
+        columns = Columns.of(subject, layers[0], call.query, call.key)
+        assert columns.text is not None
+        grid[:] = [grid_of(subject, columns.queries.shape[1])]
+        flat = call.output.transpose(1, 2).flatten(2)
+        for i, of in enumerate(moment.prompts):
+            if moment.branches[i] == "cond":
+                patches = flat[i, columns.queries[i]]
+                both = [
+                    flat[i, columns.text[i, list(p.tokens)]].mean(0)
+                    for w in asked[of].words
+                    for p in places[of]
+                    if p.word == w
+                ]
+                total[of] = total[of] + (patches @ torch.stack(both).mT).softmax(-1).mT
+
+    latents = subject.latents(torch.stack([s.picture for s in asked]))
+    with attending(subject, dict.fromkeys(layers, look)), subject.hooked(held(latents)):
+        subject.sample([Query(s.prompt) for s in asked], Sampling(SAMPLING.steps, SAMPLING.guidance, len(asked)))
+    shaped = [x.unflatten(-1, grid[0]) for x in total]
+    return [(x[0], x[1]) for x in shaped]
+
+
+def maps_of(subject: DiffusionSubject, asked: list[Scene]) -> dict[str, Maps]:
+    """Every method's maps of every scene."""
+    prompts, words = [s.prompt for s in asked], [list(s.words) for s in asked]
+    pictures = torch.stack([s.picture for s in asked])
+    share = attention_maps(subject, prompts, words=words, pictures=pictures, sampling=SAMPLING)
+    value = attention_maps(
+        subject, prompts, words=words, pictures=pictures, sampling=SAMPLING, options=MapOptions(measure="value")
+    )
+    cut = cut_maps(subject, prompts, words=words, pictures=pictures, sampling=SAMPLING, options=CutOptions(seeds=4))
+
+    def by(maps: AttentionMaps) -> Maps:
+        return [tuple(maps.of(w, which=Of(query=i)) for w in s.words) for i, s in enumerate(asked)]  # pyright: ignore
+
+    def against(maps: Maps) -> Maps:
+        return [(a - b, b - a) for a, b in maps]
+
+    out = {"DAAM": by(share), "DAAM, less the other word": against(by(share)), "value-weighted": by(value)}
+    if "joint_text_key" in subject.roles():
+        with torch.no_grad():
+            out["ConceptAttention, own words"] = outputs(subject, asked)
+    return out | {
+        "attention cut": [tuple(cut.of(w, query=i) for w in s.words) for i, s in enumerate(asked)],  # pyright: ignore
+        "attention cut, against the other word": [
+            (cut.of(a, against=b, query=i), cut.of(b, against=a, query=i))
+            for i, (a, b) in enumerate(s.words for s in asked)
+        ],
+    }
+
+
+PUBLISHED = ("DAAM", "ConceptAttention, own words")
+OURS = "attention cut, against the other word"
+
+
+def smoothed(x: Tensor, radius: int) -> Tensor:
+    """The mean over a square of patches, at the border over those that are there."""
+    side = 2 * radius + 1
+    return F.avg_pool2d(x[None, None], side, 1, radius, count_include_pad=False)[0, 0]
+
+
+def points_in(x: Tensor, box: Tensor) -> bool:
+    (h, w), at = x.shape, int(x.argmax())
+    y, z = (at // w + 0.5) * HEIGHT / h, (at % w + 0.5) * WIDTH / w
+    return bool(box[int(y), int(z)])
+
+
+def iou(x: Tensor, box: Tensor, level: float) -> float:
+    full = resized(x, (HEIGHT, WIDTH))
+    above = full >= full.min() + level * (full.max() - full.min())
+    return float((above & box).sum() / (above | box).sum())
+
+
+def judged(maps: Maps, asked: list[Scene], radius: int, *, other: bool = False) -> list[bool]:
+    """Whether each map points right; `other` judges by the box of the other word's icon."""
+    return [
+        points_in(smoothed(x, radius), s.boxes[k ^ other])
+        for m, s in zip(maps, asked, strict=True)
+        for k, x in enumerate(m)
+    ]
+
+
+def mean_iou(maps: Maps, asked: list[Scene], radius: int, level: float) -> float:
+    each = [
+        iou(smoothed(x, radius), s.boxes[k], level) for m, s in zip(maps, asked, strict=True) for k, x in enumerate(m)
+    ]
+    return sum(each) / len(each)
+
+
+def best(options: tuple, score: Callable[..., float]):
+    return max(options, key=score)
+
+
+def exact(subject: DiffusionSubject, asked: list[Scene]) -> float:
+    """The largest gap between a word's maps and those recomputed from captured queries and keys, in a U-Net; in a joint
+    attention, of weights times values from what the attention gave."""
+    prompt, picture = asked[0].prompt, asked[0].picture[None]
+    places = word_places(subject, [prompt], [asked[0].words])[0]
+    gap = 0.0
+    if "cross_query" not in subject.roles():
+        seen: list[float] = []
+        layers = [layer for layer in subject.attentions() if layer.kind == "joint"]
+        look = lambda call, moment: seen.append(float((call.weights() @ call.value - call.output).abs().max()))  # noqa: E731
+        with attending(subject, dict.fromkeys(layers, look)):
+            subject.generate([Query(prompt)], Sampling(2, 4.0))
+        return max(seen)
+    caught: dict[str, list[Tensor]] = {}
+
+    def keep(path: str):
+        return lambda x, moment: caught.setdefault(path, []).append(x.clone())
+
+    sites = (*subject.sites("cross_query"), *subject.sites("cross_key"))
+    with tap(subject, {site: keep(site.path) for site in sites}):
+        maps = attention_maps(
+            subject, [prompt], words=list(asked[0].words), pictures=picture, sampling=Sampling(4, 4.0), options=MapOptions(heads="each")
+        )  # fmt: skip
+    for layer in maps.layers:
+        module = subject.components["unet"].get_submodule(layer)
+        for step in range(4):
+            q, k = (
+                caught[f"{layer}.{x}"][step][-1:].unflatten(-1, (module.heads, -1)).transpose(1, 2)
+                for x in ("to_q", "to_k")
+            )  # pyright: ignore
+            weights = (q @ k.mT * module.scale).softmax(-1)
+            for place in places:
+                wanted = weights[0, :, :, list(place.tokens)].sum(-1)
+                found = maps.at_word(place.word)[layer][step].flatten(1)
+                gap = max(gap, float((wanted - found).abs().max()))
+    return gap
+
+
+def measure(name: str, select: int, test: int) -> dict[str, object]:
+    begun = time.perf_counter()
+    subject = cp.load(name)
+    assert isinstance(subject, DiffusionSubject)
+    chosen_on, judged_on = scenes(select, test)
+    with subject.sized(HEIGHT, WIDTH):
+        gap = exact(subject, chosen_on)
+        first, second = maps_of(subject, chosen_on), maps_of(subject, judged_on)
+    table = Table("map", "pointing", "interval", "of the other word", "IoU", "smoothing", "level", title=name)
+    rows: dict[str, Mapping[str, object]] = {}
+    for method, maps in second.items():
+        tried = first[method]
+        radius = best(RADII, lambda r, tried=tried: sum(judged(tried, chosen_on, r)))
+        level = best(LEVELS, lambda at, tried=tried, radius=radius: mean_iou(tried, chosen_on, radius, at))
+        hits, control = judged(maps, judged_on, radius), judged(maps, judged_on, radius, other=True)
+        share, other = sum(hits) / len(hits), sum(control) / len(control)
+        low, high = wilson(share, len(hits))
+        overlap = mean_iou(maps, judged_on, radius, level)
+        table.add_row(
+            method,
+            f"{share:.3f}",
+            f"{low:.2f}–{high:.2f}",
+            f"{other:.3f}",
+            f"{overlap:.3f}",
+            str(radius),
+            f"{level:.2f}",
+        )
+        rows[method] = {
+            "pointing": round(share, 4),
+            "other_word": round(other, 4),
+            "iou": round(overlap, 4),
+            "n": len(hits),
+        }
+    area = sum(float(box.float().mean()) for s in judged_on for box in s.boxes) / (2 * len(judged_on))
+    table.add_row("a place drawn at random", f"{area:.3f}", "", f"{area:.3f}", "", "", "")
+    console = Console(width=130)
+    console.print(table)
+    console.print(
+        f"{len(judged_on)} scenes of {len(judged_on) // 2} pairs, two words each; {time.perf_counter() - begun:.0f} s"
+    )
+    console.print(f"largest gap from attention recomputed: {gap:.2g}")
+    return {"gap": gap, "chance": round(area, 4), "methods": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", choices=("emoji", "emoji-flow"), action="append")
+    parser.add_argument("--select", type=int, default=24)
+    parser.add_argument("--test", type=int, default=72)
+    asked = parser.parse_args()
+    found = {name: measure(name, asked.select, asked.test) for name in asked.model or ("emoji", "emoji-flow")}
+    print(json.dumps({"benchmark": "attention_maps", "models": found}))
+
+
+if __name__ == "__main__":
+    main()
