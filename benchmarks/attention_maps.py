@@ -20,6 +20,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,9 +35,9 @@ from concept_probe.evaluation import wilson
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.find.attention.batch import MapOptions
 from concept_probe.find.attention.collect import attention_maps
-from concept_probe.find.attention.cut import CutOptions, cut_maps
 from concept_probe.find.attention.held import held
 from concept_probe.find.attention.maps import AttentionMaps, Of, resized
+from concept_probe.find.attention.need import NeedMaps, NeedOptions, need_maps
 from concept_probe.find.attention.sums import Columns, grid_of
 from concept_probe.find.attention.words import word_places
 from concept_probe.testbed.icons import SIZE, icons
@@ -100,7 +101,7 @@ def outputs(subject: DiffusionSubject, asked: list[Scene]) -> Maps:
     """Similarity of what patches and words read, mean over blocks with two streams and steps, softmax over both words."""
     layers = [layer for layer in subject.attentions() if layer.name.startswith("transformer_blocks")]
     places = word_places(subject, [s.prompt for s in asked], [s.words for s in asked])
-    total: list[Tensor] = [torch.zeros(2) for _ in asked]
+    total: list[Tensor] = [torch.zeros(2, 1) for _ in asked]
     grid: list[tuple[int, int]] = []
 
     def look(call: AttentionCall, moment: Moment) -> None:
@@ -134,10 +135,17 @@ def maps_of(subject: DiffusionSubject, asked: list[Scene]) -> dict[str, Maps]:
     value = attention_maps(
         subject, prompts, words=words, pictures=pictures, sampling=SAMPLING, options=MapOptions(measure="value")
     )
-    cut = cut_maps(subject, prompts, words=words, pictures=pictures, sampling=SAMPLING, options=CutOptions(seeds=4))
+
+    def need(**options: Any) -> NeedMaps:
+        return need_maps(
+            subject, prompts, words=words, pictures=pictures, sampling=SAMPLING, options=NeedOptions(**options)
+        )
 
     def by(maps: AttentionMaps) -> Maps:
-        return [tuple(maps.of(w, which=Of(query=i)) for w in s.words) for i, s in enumerate(asked)]  # pyright: ignore
+        return [
+            (maps.of(s.words[0], which=Of(query=i)), maps.of(s.words[1], which=Of(query=i)))
+            for i, s in enumerate(asked)
+        ]
 
     def against(maps: Maps) -> Maps:
         return [(a - b, b - a) for a, b in maps]
@@ -146,17 +154,17 @@ def maps_of(subject: DiffusionSubject, asked: list[Scene]) -> dict[str, Maps]:
     if "joint_text_key" in subject.roles():
         with torch.no_grad():
             out["ConceptAttention, own words"] = outputs(subject, asked)
-    return out | {
-        "attention cut": [tuple(cut.of(w, query=i) for w in s.words) for i, s in enumerate(asked)],  # pyright: ignore
-        "attention cut, against the other word": [
-            (cut.of(a, against=b, query=i), cut.of(b, against=a, query=i))
-            for i, (a, b) in enumerate(s.words for s in asked)
-        ],
-    }
+    for name, maps in (
+        ("without attention to the word", need(without="attention")),
+        ("without the word", need(seeds=3)),
+    ):
+        alone = [(maps.of(s.words[0], query=i), maps.of(s.words[1], query=i)) for i, s in enumerate(asked)]
+        out |= {name: alone, f"{name}, against the other": against(alone)}
+    return out
 
 
 PUBLISHED = ("DAAM", "ConceptAttention, own words")
-OURS = "attention cut, against the other word"
+OURS = "without the word, against the other"
 
 
 def smoothed(x: Tensor, radius: int) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 _GIVEN = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 """What `scaled_dot_product_attention` takes by place."""
+
+_masked: ContextVar[bool] = ContextVar("attention is masked", default=False)
+"""The innermost of two that look at one call sees it first."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,10 @@ def attending(subject: DiffusionSubject, looks: Mapping[AttentionLayer, LookAtAt
     Nothing is replaced: pictures stay as they are to the bit. ValueError where a layer computes its attention by other
     means than one call of torch's `scaled_dot_product_attention`, and for one that is linear.
     """
+    if _masked.get():
+        raise ValueError(
+            f"{subject.name}: attention is masked already, and would be seen as it was before; enter `attending` before `masking`"
+        )
     with _inside(subject, _Reader(subject.name, looks, {})):
         yield
 
@@ -88,9 +96,13 @@ def attending(subject: DiffusionSubject, looks: Mapping[AttentionLayer, LookAtAt
 @contextmanager
 def masking(subject: DiffusionSubject, masks: Mapping[AttentionLayer, MaskOfAttention]) -> Iterator[None]:
     """While inside, each of the layers looks only where its mask, bool (n, heads, q, k) with axes of 1 allowed, is True, and
-    where it looks anyway. ValueError as by `attending`."""
-    with _inside(subject, _Reader(subject.name, dict.fromkeys(masks, lambda call, moment: None), masks)):
-        yield
+    where it looks anyway. ValueError as by `attending`, which has to be entered before, to see what is left."""
+    token = _masked.set(True)
+    try:
+        with _inside(subject, _Reader(subject.name, dict.fromkeys(masks, lambda call, moment: None), masks)):
+            yield
+    finally:
+        _masked.reset(token)
 
 
 @contextmanager

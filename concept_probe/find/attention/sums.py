@@ -94,8 +94,8 @@ def narrowed(call: AttentionCall, batch: Tensor, queries: Int[Tensor, "n q"]) ->
         mask = rows(mask)
         if mask.shape[2] != 1:
             mask = torch.take_along_dim(mask, index[:, None, :, None], 2)
-    query = torch.take_along_dim(call.query[batch], index[:, None, :, None], 2)
-    return replace(call, query=query, key=call.key[batch], value=call.value[batch], mask=mask)
+    query, output = (torch.take_along_dim(x[batch], index[:, None, :, None], 2) for x in (call.query, call.output))
+    return replace(call, query=query, key=call.key[batch], value=call.value[batch], output=output, mask=mask)
 
 
 def value_norms(call: AttentionCall, out: Float[Tensor, "d_out d_in"]) -> Float[Tensor, "n heads k"]:

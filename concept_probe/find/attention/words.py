@@ -55,6 +55,18 @@ def occurrences(prompt: Prompt, word: str) -> list[Occurrence]:
     return [Occurrence(prompt.text, word, nth=i) for i in range(len(spans))]
 
 
+def left_out(prompt: Prompt, word: str) -> Prompt:
+    """The prompt without any occurrence of `word`; what stood around it stays.
+
+    >>> left_out(Prompt("a cat and a dog"), "cat").text
+    'a and a dog'
+    """
+    text = prompt.text
+    for start, stop in reversed(subject_spans(replace(prompt, subject=word))):
+        text = text[:start] + text[stop:]
+    return Prompt(" ".join(text.split()))
+
+
 @torch.no_grad()
 def word_places(
     subject: DiffusionSubject, prompts: Sequence[Prompt], words: Sequence[Sequence[str]]
