@@ -229,7 +229,7 @@ def exact(subject: DiffusionSubject, asked: list[Scene]) -> float:
             subject, [prompt], words=list(asked[0].words), pictures=picture, sampling=Sampling(4, 4.0), options=MapOptions(heads="each")
         )  # fmt: skip
     for layer in maps.layers:
-        module = subject.components["unet"].get_submodule(layer)
+        module: Any = subject.components["unet"].get_submodule(layer)
         for step in range(4):
             q, k = (
                 caught[f"{layer}.{x}"][step][-1:].unflatten(-1, (module.heads, -1)).transpose(1, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -131,7 +131,7 @@ def test_joint_maps_are_those_of_rotated_queries_and_keys_to_the_bit(layer):
             if text is not None:
                 qt, kt = projected(attention, text, ("add_q_proj", "add_k_proj"), ("norm_added_q", "norm_added_k"))
                 q, k = torch.cat([qt, q], 2), torch.cat([kt, k], 2)
-            q, k = (apply_rotary_emb(y, rope, sequence_dim=2) for y in (q, k))
+            q, k = (cast(Tensor, apply_rotary_emb(y, rope, sequence_dim=2)) for y in (q, k))
             tokens = q.shape[2] - 16
             weights = (q[:, :, tokens:] @ k.mT * q.shape[-1] ** -0.5).softmax(-1)[-2:]
         _assert_words(made[0], layer, step, weights[..., :tokens])
@@ -196,7 +196,7 @@ def test_all_that_a_patch_looks_at_adds_up_to_one(name):
                 assert total.shape[-2:] == (h, w)
                 torch.testing.assert_close(total, torch.ones_like(total), atol=3e-6, rtol=0)
     for i, query in enumerate(QUERIES):  # the words are tokens of the prompt, and together no more than its own
-        words = sum(maps.of(word, which=Of(query=i)) for word in maps.words(i))
+        words = torch.stack([maps.of(word, which=Of(query=i)) for word in maps.words(i)]).sum(0)
         own = maps.kind("content", Of(query=i)) + maps.kind("subject", Of(query=i))
         assert float((words - own).max()) < 1e-5 and float(words.min()) > 0
         assert maps.words(i) == words_of(query.prompt.text)
@@ -384,7 +384,7 @@ def test_half_precision_is_widened_as_fused_kernels_do():
     for component in subject.components.values():
         component.to(torch.bfloat16)
     maps = attention_maps(subject, QUERIES, sampling=PLAIN)
-    total = sum(maps.kind(kind) for kind in SUMS)
+    total = torch.stack([maps.kind(kind) for kind in SUMS]).sum(0)
     torch.testing.assert_close(total, torch.ones_like(total), atol=1e-6, rtol=0)
 
 
