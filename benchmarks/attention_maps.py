@@ -6,7 +6,7 @@ Scenes are two icons side by side, of objects that the prompt names in either or
 held at every step of the denoising. A method points right where the patch with its largest value has its centre in the box
 of the word's icon; IoU is that of the box and of what lies above a threshold. Smoothing and threshold of every method are
 chosen on scenes of other objects than those it is judged on. Beside each method stands its control: the map of the other
-word, judged by the same box. Ends with one line of JSON.
+word, judged by the same box. Rows of random numbers and of a word that is nothing in a picture say what smoothing alone gives. Ends with one line of JSON.
 
 Published definitions, on the same attention: DAAM (arXiv 2210.04885), the mean over heads, layers and steps; and of
 ConceptAttention (arXiv 2502.04320) the similarity of attention outputs of patches and words, softmax over words, in the
@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -36,7 +35,7 @@ from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.find.attention.batch import MapOptions
 from concept_probe.find.attention.collect import attention_maps
 from concept_probe.find.attention.held import held
-from concept_probe.find.attention.maps import AttentionMaps, Of, resized
+from concept_probe.find.attention.maps import AttentionMaps, Of, resized, smoothed
 from concept_probe.find.attention.need import NeedMaps, NeedOptions, need_maps
 from concept_probe.find.attention.sums import Columns, grid_of
 from concept_probe.find.attention.words import word_places
@@ -48,6 +47,9 @@ SAMPLING = Sampling(steps=10, guidance=4.0, batch=24)
 HEIGHT, WIDTH = SIZE, 2 * SIZE
 RADII = (0, 1, 2)
 LEVELS = tuple(i / 20 for i in range(1, 20))
+PATCHES = (8, 16)
+CONTROL_WORD = "of"
+"""In every prompt, and nowhere in a picture."""
 INK = 0.97
 """What is darker than that is no background."""
 
@@ -137,8 +139,9 @@ def maps_of(subject: DiffusionSubject, asked: list[Scene]) -> dict[str, Maps]:
     )
 
     def need(**options: Any) -> NeedMaps:
+        more = [[*of, CONTROL_WORD] for of in words]
         return need_maps(
-            subject, prompts, words=words, pictures=pictures, sampling=SAMPLING, options=NeedOptions(**options)
+            subject, prompts, words=more, pictures=pictures, sampling=SAMPLING, options=NeedOptions(**options)
         )
 
     def by(maps: AttentionMaps) -> Maps:
@@ -154,10 +157,11 @@ def maps_of(subject: DiffusionSubject, asked: list[Scene]) -> dict[str, Maps]:
     if "joint_text_key" in subject.roles():
         with torch.no_grad():
             out["ConceptAttention, own words"] = outputs(subject, asked)
-    for name, maps in (
-        ("without attention to the word", need(without="attention")),
-        ("without the word", need(seeds=3)),
-    ):
+    generator, left_out = torch.Generator().manual_seed(0), need()
+    of = [left_out.of(CONTROL_WORD, query=i) for i in range(len(asked))]
+    out["random numbers"] = [(x[0], x[1]) for x in torch.rand(len(asked), 2, *PATCHES, generator=generator)]
+    out[f"without {CONTROL_WORD!r}"] = [(x, x) for x in of]
+    for name, maps in (("without attention to the word", need(without="attention")), ("without the word", left_out)):
         alone = [(maps.of(s.words[0], query=i), maps.of(s.words[1], query=i)) for i, s in enumerate(asked)]
         out |= {name: alone, f"{name}, against the other": against(alone)}
     return out
@@ -165,12 +169,6 @@ def maps_of(subject: DiffusionSubject, asked: list[Scene]) -> dict[str, Maps]:
 
 PUBLISHED = ("DAAM", "ConceptAttention, own words")
 OURS = "without the word, against the other"
-
-
-def smoothed(x: Tensor, radius: int) -> Tensor:
-    """The mean over a square of patches, at the border over those that are there."""
-    side = 2 * radius + 1
-    return F.avg_pool2d(x[None, None], side, 1, radius, count_include_pad=False)[0, 0]
 
 
 def points_in(x: Tensor, box: Tensor) -> bool:

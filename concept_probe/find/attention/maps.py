@@ -216,6 +216,11 @@ def resized(x: Float[Tensor, "... a b"], size: tuple[int, int]) -> Float[Tensor,
     return out.reshape(*x.shape[:-2], *size)
 
 
+def smoothed(x: Float[Tensor, "h w"], radius: int) -> Float[Tensor, "h w"]:
+    """A map's mean over squares of 2 `radius` + 1 a side; beyond the border there is nothing."""
+    return F.avg_pool2d(x[None, None].float(), 2 * radius + 1, 1, radius)[0, 0]
+
+
 def load_attention(folder: str | Path) -> AttentionMaps:
     """The maps that `attention_maps` wrote into `folder`; of a run that was stopped, those that it came to.
 

@@ -40,9 +40,9 @@ class NeedOptions:
     """The `word`: every occurrence is taken out of the prompt, so that no other token has heard of it. Or the `attention` of
     patches to its tokens alone: what other tokens, the end token above all, have gathered of it stays."""
     steps: Sequence[Natural] | None = None
-    """Passes of a trajectory whose noise is mixed in, 0 the noisiest; None: all but the first and the last, where nearly
-    nothing or nearly everything is seen."""
-    seeds: Count = 2
+    """Passes of a trajectory whose noise is mixed in, 0 the noisiest; None: the middle two fifths, where a picture is seen and
+    words still matter."""
+    seeds: Count = 4
     """Draws of noise, of which the mean is taken."""
     layers: Sequence[str] | None = None
     """Names or kinds of layers in which attention is left out; None: all that read the text."""
@@ -113,9 +113,8 @@ def need_maps(
     said = asked_words(words, [query.prompt for query in queries])
     layers = kept_layers(subject, options.layers) if options.without == "attention" else ()
     every = subject.passes(sampling)
-    steps = kept_steps(options.steps, every)
-    if options.steps is None and every > 2:
-        steps = steps[1:-1]
+    middle = range(every * 3 // 10, max(every * 3 // 10 + 1, every * 7 // 10))
+    steps = kept_steps(middle if options.steps is None else options.steps, every)
     with subject.state.alone(), torch.no_grad():
         latents = subject.sample(queries, sampling) if pictures is None else latents_of(subject, pictures, len(queries))
         places = word_places(subject, [query.prompt for query in queries], said) if layers else ()
