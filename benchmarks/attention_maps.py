@@ -6,7 +6,8 @@ Scenes are two icons side by side, of objects that the prompt names in either or
 held at every step of the denoising. A method points right where the patch with its largest value has its centre in the box
 of the word's icon; IoU is that of the box and of what lies above a threshold. Smoothing and threshold of every method are
 chosen on scenes of other objects than those it is judged on. Beside each method stands its control: the map of the other
-word, judged by the same box. Rows of random numbers and of a word that is nothing in a picture say what smoothing alone gives. Ends with one line of JSON.
+word, judged by the same box. Rows of random numbers and of a
+word that is nothing in a picture say what smoothing alone gives. Ends with one line of JSON.
 
 Published definitions, on the same attention: DAAM (arXiv 2210.04885), the mean over heads, layers and steps; and of
 ConceptAttention (arXiv 2502.04320) the similarity of attention outputs of patches and words, softmax over words, in the
@@ -37,7 +38,7 @@ from concept_probe.find.attention.collect import attention_maps
 from concept_probe.find.attention.held import held
 from concept_probe.find.attention.maps import AttentionMaps, Of, resized, smoothed
 from concept_probe.find.attention.need import NeedMaps, NeedOptions, need_maps
-from concept_probe.find.attention.sums import Columns, grid_of
+from concept_probe.find.attention.sums import AttendedRows, grid_of
 from concept_probe.find.attention.words import word_places
 from concept_probe.testbed.icons import SIZE, icons
 from concept_probe.testbed.vocabulary import objects
@@ -107,7 +108,7 @@ def outputs(subject: DiffusionSubject, asked: list[Scene]) -> Maps:
     grid: list[tuple[int, int]] = []
 
     def look(call: AttentionCall, moment: Moment) -> None:
-        columns = Columns.of(subject, layers[0], call.query, call.key)
+        columns = AttendedRows.of(subject, layers[0], call.query, call.key)
         assert columns.text is not None
         grid[:] = [grid_of(subject, columns.queries.shape[1])]
         flat = call.output.transpose(1, 2).flatten(2)

@@ -117,12 +117,12 @@ def _sections(maps: AttentionMaps) -> list[MapSection]:
     import torch
 
     from concept_probe.find.attention.maps import Of, resized
-    from concept_probe.find.attention.sums import SUMS
+    from concept_probe.find.attention.sums import ATTENDED
     from concept_probe.report import MapSection
     from concept_probe.types.prompts import evenly_with_ends
 
     words = {_name(maps, at): _mean(maps, at) for at in range(len(maps.places()))}
-    kinds = {kind: found for kind in SUMS if float((found := maps.kind(kind)).max()) > 0}
+    kinds = {kind: found for kind in ATTENDED if float((found := maps.kind(kind)).max()) > 0}
     out = [MapSection("Where it looks for each word", SAYS[maps.measure], words)]
     out.append(MapSection("Where it looks for all else", SAYS["kinds"], kinds))
     shown = evenly_with_ends(maps.steps, STEPS_SHOWN)

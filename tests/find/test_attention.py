@@ -17,8 +17,8 @@ from concept_probe.find.attention.batch import MapOptions
 from concept_probe.find.attention.collect import attention_maps
 from concept_probe.find.attention.maps import Of
 from concept_probe.find.attention.need import NeedOptions, _Cut, need_maps
-from concept_probe.find.attention.sums import SUMS, Columns
-from concept_probe.find.attention.words import occurrences, words_of
+from concept_probe.find.attention.sums import ATTENDED, AttendedRows
+from concept_probe.find.attention.words import said_in, words_of
 from concept_probe.registry import UnknownName
 from concept_probe.testing.models.diffusion import DIFFUSION, tiny_sd
 from concept_probe.testing.models.language import LANGUAGE
@@ -190,7 +190,7 @@ def test_all_that_a_patch_looks_at_adds_up_to_one(name):
     assert set(maps.layers.values()) <= set(wanted)
     for branch in maps.branches:
         for i in range(len(QUERIES)):
-            parts = [maps.at_kind(kind, Of(query=i, branch=branch)) for kind in SUMS]
+            parts = [maps.at_kind(kind, Of(query=i, branch=branch)) for kind in ATTENDED]
             for layer, (h, w) in maps.grids.items():
                 total = torch.stack([part[layer] for part in parts]).sum(0)
                 assert total.shape[-2:] == (h, w)
@@ -314,7 +314,7 @@ def test_a_word_that_the_prompt_does_not_say_is_refused_with_those_that_it_does(
         attention_maps(subject, QUERIES, words=[["cat"]])
     with pytest.raises(TypeError, match=r"words are 'cat'; they are a list, such as \['cat'\]"):
         attention_maps(subject, QUERIES, words="cat")
-    assert [one.nth for one in occurrences(Prompt("ein Hütchen, hütchen"), "hütchen")] == [0, 1]
+    assert [one.nth for one in said_in(Prompt("ein Hütchen, hütchen"), "hütchen")] == [0, 1]
 
 
 # -- points, layers, what is refused --------------------------------------------------------------------------------------
@@ -384,7 +384,7 @@ def test_half_precision_is_widened_as_fused_kernels_do():
     for component in subject.components.values():
         component.to(torch.bfloat16)
     maps = attention_maps(subject, QUERIES, sampling=PLAIN)
-    total = torch.stack([maps.kind(kind) for kind in SUMS]).sum(0)
+    total = torch.stack([maps.kind(kind) for kind in ATTENDED]).sum(0)
     torch.testing.assert_close(total, torch.ones_like(total), atol=1e-6, rtol=0)
 
 
@@ -422,7 +422,7 @@ def test_cut_attention_looks_at_all_else(name):
     seen = []
 
     def look(layer: Any) -> Any:
-        return lambda call, moment: seen.append((call.weights(), Columns.of(subject, layer, call.query, call.key)))
+        return lambda call, moment: seen.append((call.weights(), AttendedRows.of(subject, layer, call.query, call.key)))
 
     masks = _Cut(subject, layers, [[], tokens]).masks()
     with torch.no_grad():
@@ -444,7 +444,7 @@ def test_errors_without_a_word_are_those_of_the_prompt_without_it():
     subject = tiny_sd()
     pictures = torch.rand(1, 3, *subject.picture_size, generator=torch.Generator().manual_seed(0))
     of = {"words": ["cat", "sun"], "pictures": pictures, "sampling": Sampling(steps=4, guidance=3.0)}
-    maps = need_maps(subject, QUERIES[:1], **of, options=NeedOptions(seeds=1))
+    maps = need_maps(subject, QUERIES[:1], **of, options=NeedOptions(seeds=1, steps=[1, 2]))
     assert maps.steps == (1, 2) and maps.words() == ["cat", "sun"]
     walk, clean = subject.trajectory([1], 4), subject.latents(pictures)
     noise = walk.latents / walk.schedule.starting_std
@@ -461,13 +461,20 @@ def test_errors_without_a_word_are_those_of_the_prompt_without_it():
     torch.testing.assert_close(maps.of("CAT", against="sun"), maps.of("cat") - maps.of("sun"), atol=1e-6, rtol=1e-4)
     with pytest.raises(UnknownName, match="word 'dog' not found"):
         maps.of("cat", against="dog")
-    cut = need_maps(subject, QUERIES[:1], **of, options=NeedOptions(seeds=1, without="attention"))
+    cut = need_maps(subject, QUERIES[:1], **of, options=NeedOptions(seeds=1, steps=[1, 2], without="attention"))
     torch.testing.assert_close(cut.whole, maps.whole, atol=1e-5, rtol=1e-4)
     assert float((cut.of("cat") - maps.of("cat")).abs().max()) > 1e-6
     with pytest.raises(
         ValueError, match=r"layers were named, and a word is left out of the prompt; say without='attention'"
     ):
         NeedOptions(layers=["cross"])
+
+
+def test_the_middle_two_fifths_of_the_steps_are_compared():
+    of = {"words": ["cat"], "pictures": torch.rand(1, 3, 16, 16)}
+    for steps, wanted in ((1, (0,)), (4, (1,)), (10, (3, 4, 5, 6))):
+        maps = need_maps(subject_of("sd"), QUERIES[:1], **of, sampling=Sampling(steps), options=NeedOptions(seeds=1))
+        assert maps.steps == wanted
 
 
 def test_pictures_are_drawn_where_none_are_given():

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from concept_probe.families.diffusion.attentions import AttentionLayer
 from concept_probe.families.diffusion.subject import DiffusionSubject
-from concept_probe.find.attention.words import occurrences, words_of
+from concept_probe.find.attention.words import said_in, words_of
 from concept_probe.registry import look_up
 from concept_probe.types import Prompt
 
@@ -31,7 +31,7 @@ def asked_words(words: Words, prompts: Sequence[Prompt]) -> list[list[str]]:
         raise ValueError(f"{len(own)} lists of words were given for {len(prompts)} prompts; give each prompt its own")
     for prompt, of in zip(prompts, own, strict=True):
         for word in of:
-            occurrences(prompt, word)
+            said_in(prompt, word)
     return [list(dict.fromkeys(of)) for of in own]
 
 

@@ -16,8 +16,8 @@ from concept_probe.families.diffusion.attentions import AttentionLayer
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.find.attention.held import held
 from concept_probe.find.attention.sums import (
-    Columns,
-    Measure,
+    AttendedRows,
+    MapMeasure,
     columns_at,
     grid_of,
     looked_at,
@@ -40,7 +40,7 @@ class MapOptions:
     """Whether the heads of a layer are kept apart."""
     branches: Sequence[Branch] = ("cond",)
     """Of guidance: what is drawn under the prompt, or under the empty prompt."""
-    measure: Measure = "share"
+    measure: MapMeasure = "share"
     """`share`: the attention weight itself, of which a patch has 1 in all. `value`: that times ‖W_o V_t‖, how far the token's
     value, brought to the image stream by the head's part of W_o, could move the patch."""
     points: Sequence[tuple[Share, Share]] = ()
@@ -92,7 +92,7 @@ class MappedBatch:
         def look(call: AttentionCall, moment: Moment) -> None:
             if moment.nested or moment.step is None or moment.step not in self.steps:
                 return
-            columns = Columns.of(self.subject, layer, call.query, call.key)
+            columns = AttendedRows.of(self.subject, layer, call.query, call.key)
             self.grids[at] = grid_of(self.subject, columns.queries.shape[1])
             self.sigmas[moment.step] = moment.sigma
             out = self.subject.matrix(layer.out) if self.options.measure == "value" else None
@@ -107,7 +107,7 @@ class MappedBatch:
 
         return look
 
-    def _take(self, at: int, layer: AttentionLayer, call: AttentionCall, columns: Columns, moment: Moment, branch: Branch,
+    def _take(self, at: int, layer: AttentionLayer, call: AttentionCall, columns: AttendedRows, moment: Moment, branch: Branch,
               rows: Tensor, out: Tensor | None) -> None:  # fmt: skip
         of, mine = [moment.prompts[i] for i in rows.tolist()], columns_at(columns, rows)
         kinds = None if moment.token_kinds is None else moment.token_kinds.to(rows.device)[rows]

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.find.attention.files import read_index, read_part, refuse_shape
-from concept_probe.find.attention.sums import SUMS
+from concept_probe.find.attention.sums import ATTENDED
 from concept_probe.find.attention.words import WordPlace
 from concept_probe.registry import UnknownName, look_up
 from concept_probe.types import Branch, Prompt, Query
@@ -132,8 +132,8 @@ class AttentionMaps:
         return {name: x[:, mine].sum(1) for name, x in self._kept(which, "text").items()}
 
     def at_kind(self, kind: str, which: Of = Of()) -> dict[str, Float[Tensor, "s heads h w"]]:
-        """By layer, the maps of one of `SUMS` at the layer's own resolution."""
-        at = look_up({name: i for i, name in enumerate(SUMS)}, kind, "kind of what is looked at")
+        """By layer, the maps of one of `ATTENDED` at the layer's own resolution."""
+        at = look_up({name: i for i, name in enumerate(ATTENDED)}, kind, "kind of what is looked at")
         words = len(self.places(which.query)) if which.branch == "cond" else 0
         return {name: x[:, words + at] for name, x in self._kept(which, "text").items()}
 
@@ -162,7 +162,7 @@ class AttentionMaps:
             key = f"{row}.{at}.{branch}.{what}"
             x = tensors.get(key)
             words = len(made["places"][row]) if branch == "cond" else 0
-            sums = len(self.points) if what == "points" else words + len(SUMS)
+            sums = len(self.points) if what == "points" else words + len(ATTENDED)
             heads = x.shape[2] if x is not None and x.ndim == 5 else 1
             x = refuse_shape(self.folder, made, key, x, (len(self.steps), sums, heads, *made["grids"][at]))
             chosen = range(heads) if which.heads is None else self._chosen(which.heads, range(heads), "head")

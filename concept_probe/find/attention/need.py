@@ -23,8 +23,8 @@ from concept_probe.families.progress import progress
 from concept_probe.families.subject import SAMPLING
 from concept_probe.families.text.tokens import queries_of
 from concept_probe.find.attention.asked import Words, asked_words, kept_layers, kept_steps, latents_of
-from concept_probe.find.attention.sums import Columns
-from concept_probe.find.attention.words import left_out, word_places
+from concept_probe.find.attention.sums import AttendedRows
+from concept_probe.find.attention.words import unsaid, word_places
 from concept_probe.registry import UnknownName
 from concept_probe.types import Prompt, Query, Sampling
 
@@ -139,7 +139,7 @@ def need_maps(
 
 
 def _without(query: Query, word: str | None) -> Query:
-    return query if word is None else replace(query, prompt=left_out(query.prompt, word))
+    return query if word is None else replace(query, prompt=unsaid(query.prompt, word))
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class _Cut:
     def _mask(self, layer: AttentionLayer) -> MaskOfAttention:
         def mask(given: Mapping[str, Any]) -> Tensor:
             query, key = given["query"], given["key"]
-            columns = Columns.of(self.subject, layer, query, key)
+            columns = AttendedRows.of(self.subject, layer, query, key)
             seen = torch.ones(len(query), 1, query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
             assert columns.text is not None
             for i, tokens in enumerate(self.tokens):

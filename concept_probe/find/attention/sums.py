@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from concept_probe.families import DiffusionSubject
     from concept_probe.families.diffusion.attentions import AttentionLayer
 
-SUMS = (*TOKEN_KINDS, "image", "other")
+ATTENDED = (*TOKEN_KINDS, "image", "other")
 """What all that a patch attends to is parted into: tokens by kind, patches, and rows that are neither (registers, filling)."""
-AT_ONCE = 2**24
+WEIGHTS_AT_ONCE = 2**24
 """Weights held at one time."""
-Measure = Literal["share", "value"]
+MapMeasure = Literal["share", "value"]
 
 
 @dataclass(frozen=True)
-class Columns:
+class AttendedRows:
     """Where tokens and patches stand among the keys of one attention, and patches among its queries."""
 
     text: Int[Tensor, "n t"] | None
@@ -36,7 +36,7 @@ class Columns:
     queries: Int[Tensor, "n p"]
 
     @classmethod
-    def of(cls, subject: DiffusionSubject, layer: AttentionLayer, query: Tensor, key: Tensor) -> Columns:
+    def of(cls, subject: DiffusionSubject, layer: AttentionLayer, query: Tensor, key: Tensor) -> AttendedRows:
         """For the pass under way, of an attention with these queries and keys (n, heads, rows, d)."""
         n, device = len(query), query.device
         if layer.kind == "joint":
@@ -51,10 +51,10 @@ class Columns:
         return cls(None, patches, patches)
 
 
-def columns_at(columns: Columns, batch: Tensor) -> Columns:
+def columns_at(columns: AttendedRows, batch: Tensor) -> AttendedRows:
     """Those of the rows `batch` (m,)."""
     text, image = (None if x is None else x[batch] for x in (columns.text, columns.image_keys))
-    return Columns(text, image, columns.queries[batch])
+    return AttendedRows(text, image, columns.queries[batch])
 
 
 def grid_of(subject: DiffusionSubject, patches: int) -> tuple[int, int]:
@@ -107,16 +107,16 @@ def value_norms(call: AttentionCall, out: Float[Tensor, "d_out d_in"]) -> Float[
 
 
 def summed(
-    call: AttentionCall, columns: Columns, kinds: Tensor | None, words: Sequence[Sequence[WordPlace]],
+    call: AttentionCall, columns: AttendedRows, kinds: Tensor | None, words: Sequence[Sequence[WordPlace]],
     norms: Float[Tensor, "n heads k"] | None = None,
 ) -> list[Float[Tensor, "sums heads p"]]:  # fmt: skip
-    """Per row of a narrowed call: the attention of each patch to each of `words`, then to each of `SUMS`.
+    """Per row of a narrowed call: the attention of each patch to each of `words`, then to each of `ATTENDED`.
 
     `columns` and `kinds` (n, t) are of the same rows. With `norms` each weight counts times its token's.
     """
     n, heads, patches, _ = call.query.shape
     marks = _marks(call, columns, kinds)
-    step = max(1, AT_ONCE // (n * heads * call.key.shape[2]))
+    step = max(1, WEIGHTS_AT_ONCE // (n * heads * call.key.shape[2]))
     parts: list[list[Tensor]] = [[] for _ in range(n)]
     for start in range(0, patches, step):
         weights = call.weights(slice(start, start + step))
@@ -125,13 +125,13 @@ def summed(
         for i in range(n):
             named = [columns.text[i, list(place.tokens)] for place in words[i]] if columns.text is not None else []
             groups = [weights[i, :, :, at].sum(-1) for at in named]
-            groups += [weights[i, :, :, marks[i] == number].sum(-1) for number in range(len(SUMS))]
+            groups += [weights[i, :, :, marks[i] == number].sum(-1) for number in range(len(ATTENDED))]
             parts[i].append(torch.stack(groups))
     return [torch.cat(part, -1) for part in parts]
 
 
 def looked_at(
-    call: AttentionCall, columns: Columns, norms: Float[Tensor, "n heads k"] | None = None
+    call: AttentionCall, columns: AttendedRows, norms: Float[Tensor, "n heads k"] | None = None
 ) -> Float[Tensor, "n points heads p"]:
     """Where each query of a narrowed call looks in the image: its weights at every patch."""
     assert columns.image_keys is not None
@@ -141,14 +141,14 @@ def looked_at(
     return rearrange(torch.take_along_dim(weights, columns.image_keys[:, None, None], 3), "n h q p -> n q h p")
 
 
-def _marks(call: AttentionCall, columns: Columns, kinds: Tensor | None) -> Int[Tensor, "n k"]:
-    """Which of `SUMS` each key belongs to."""
+def _marks(call: AttentionCall, columns: AttendedRows, kinds: Tensor | None) -> Int[Tensor, "n k"]:
+    """Which of `ATTENDED` each key belongs to."""
     n, keys = len(call.key), call.key.shape[2]
-    marks = torch.full((n, keys), SUMS.index("other"), device=call.key.device)
+    marks = torch.full((n, keys), ATTENDED.index("other"), device=call.key.device)
     if columns.text is not None and kinds is not None:
         there = columns.text >= 0
         for i in range(n):
             marks[i, columns.text[i][there[i]]] = kinds[i].to(marks)[there[i]]
     if columns.image_keys is not None:
-        marks.scatter_(1, columns.image_keys, SUMS.index("image"))
+        marks.scatter_(1, columns.image_keys, ATTENDED.index("image"))
     return marks

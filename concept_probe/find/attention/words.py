@@ -41,7 +41,7 @@ def words_of(text: str) -> list[str]:
     return list(out.values())
 
 
-def occurrences(prompt: Prompt, word: str) -> list[Occurrence]:
+def said_in(prompt: Prompt, word: str) -> list[Occurrence]:
     """Each place where the prompt says `word`, which may be several words, whatever their case.
 
     ValueError, with the words that are there, where it does not say it as words of their own.
@@ -55,10 +55,10 @@ def occurrences(prompt: Prompt, word: str) -> list[Occurrence]:
     return [Occurrence(prompt.text, word, nth=i) for i in range(len(spans))]
 
 
-def left_out(prompt: Prompt, word: str) -> Prompt:
+def unsaid(prompt: Prompt, word: str) -> Prompt:
     """The prompt without any occurrence of `word`; what stood around it stays.
 
-    >>> left_out(Prompt("a cat and a dog"), "cat").text
+    >>> unsaid(Prompt("a cat and a dog"), "cat").text
     'a and a dog'
     """
     text = prompt.text
@@ -72,7 +72,7 @@ def word_places(
     subject: DiffusionSubject, prompts: Sequence[Prompt], words: Sequence[Sequence[str]]
 ) -> list[tuple[WordPlace, ...]]:
     """Per prompt, every occurrence of its `words`. ValueError for one that it does not say; TooLong for one that is cut off."""
-    asked = [(i, one) for i, prompt in enumerate(prompts) for word in words[i] for one in occurrences(prompt, word)]
+    asked = [(i, one) for i, prompt in enumerate(prompts) for word in words[i] for one in said_in(prompt, word)]
     out: list[list[WordPlace]] = [[] for _ in prompts]
     if not asked:
         return [() for _ in prompts]

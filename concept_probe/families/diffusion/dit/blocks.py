@@ -24,7 +24,7 @@ ATTENTION: tuple[tuple[str, AttentionKind, str], ...] = (("attn", "joint", "attn
 """The attention that most blocks have: its path, its kind, and the matrix behind it."""
 BEFORE_MLP: tuple[tuple[str, AttentionKind, str], ...] = (("attn", "joint", "proj_out"),)
 NAMED_WHOLE: tuple[tuple[str, AttentionKind, str], ...] = (("attention", "joint", "attention.to_out.0"),)
-BESIDE: tuple[str, AttentionKind, str] = ("attn1", "self", "attn1.to_out.0")
+TO_ITSELF: tuple[str, AttentionKind, str] = ("attn1", "self", "attn1.to_out.0")
 LINEAR: tuple[str, AttentionKind, str] = ("attn1", "linear", "attn1.to_out.0")
 TO_TEXT: tuple[str, AttentionKind, str] = ("attn2", "cross", "attn2.to_out.0")
 """Those of others: whose heads' numbers go with an MLP's through one matrix, that a block calls `attention`, of the image
@@ -89,7 +89,7 @@ BLOCKS: Mapping[str, BlockStreams] = {
     "BasicTransformerBlock": BlockStreams(
         of_image={"mlp": "ff", "mlp_value": "ff.net.2"},
         across=CROSS,
-        attends=(BESIDE, TO_TEXT),
+        attends=(TO_ITSELF, TO_TEXT),
     ),
     "AuraFlowJointTransformerBlock": BlockStreams(
         image=1,
