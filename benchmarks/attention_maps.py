@@ -29,14 +29,13 @@ from rich.table import Table
 from torch import Tensor
 
 import concept_probe as cp
-from concept_probe.activations import tap
 from concept_probe.activations.attention import AttentionCall, attending
 from concept_probe.evaluation import wilson
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.find.attention.batch import MapOptions
 from concept_probe.find.attention.collect import attention_maps
 from concept_probe.find.attention.held import held
-from concept_probe.find.attention.maps import AttentionMaps, Of, resized, smoothed
+from concept_probe.find.attention.maps import AttentionMaps, MapChoice, resized, smoothed
 from concept_probe.find.attention.need import NeedMaps, NeedOptions, need_maps
 from concept_probe.find.attention.sums import AttendedRows, grid_of
 from concept_probe.find.attention.words import word_places
@@ -49,6 +48,8 @@ HEIGHT, WIDTH = SIZE, 2 * SIZE
 RADII = (0, 1, 2)
 LEVELS = tuple(i / 20 for i in range(1, 20))
 PATCHES = (8, 16)
+ONE_LAYER = "one layer"
+"""Of all rows that begin so, the one that points best where settings are chosen is judged."""
 CONTROL_WORD = "of"
 """In every prompt, and nowhere in a picture."""
 INK = 0.97
@@ -145,16 +146,17 @@ def maps_of(subject: DiffusionSubject, asked: list[Scene]) -> dict[str, Maps]:
             subject, prompts, words=more, pictures=pictures, sampling=SAMPLING, options=NeedOptions(**options)
         )
 
-    def by(maps: AttentionMaps) -> Maps:
-        return [
-            (maps.of(s.words[0], which=Of(query=i)), maps.of(s.words[1], which=Of(query=i)))
-            for i, s in enumerate(asked)
-        ]
+    def by(maps: AttentionMaps, layers: list[str] | None = None) -> Maps:
+        def of(i: int, word: str) -> Tensor:
+            return maps.of(word, which=MapChoice(query=i, layers=layers))
+
+        return [(of(i, s.words[0]), of(i, s.words[1])) for i, s in enumerate(asked)]
 
     def against(maps: Maps) -> Maps:
         return [(a - b, b - a) for a, b in maps]
 
     out = {"DAAM": by(share), "DAAM, less the other word": against(by(share)), "value-weighted": by(value)}
+    out |= {f"{ONE_LAYER}: {name}": by(share, [name]) for name in share.layers}
     if "joint_text_key" in subject.roles():
         with torch.no_grad():
             out["ConceptAttention, own words"] = outputs(subject, asked)
@@ -166,10 +168,6 @@ def maps_of(subject: DiffusionSubject, asked: list[Scene]) -> dict[str, Maps]:
         alone = [(maps.of(s.words[0], query=i), maps.of(s.words[1], query=i)) for i, s in enumerate(asked)]
         out |= {name: alone, f"{name}, against the other": against(alone)}
     return out
-
-
-PUBLISHED = ("DAAM", "ConceptAttention, own words")
-OURS = "without the word, against the other"
 
 
 def points_in(x: Tensor, box: Tensor) -> bool:
@@ -205,41 +203,59 @@ def best(options: tuple, score: Callable[..., float]):
 
 
 def exact(subject: DiffusionSubject, asked: list[Scene]) -> float:
-    """The largest gap between a word's maps and those recomputed from captured queries and keys, in a U-Net; in a joint
-    attention, of weights times values from what the attention gave."""
-    prompt, picture = asked[0].prompt, asked[0].picture[None]
-    places = word_places(subject, [prompt], [asked[0].words])[0]
-    gap = 0.0
-    if "cross_query" not in subject.roles():
-        seen: list[float] = []
-        layers = [layer for layer in subject.attentions() if layer.kind == "joint"]
-        look = lambda call, moment: seen.append(float((call.weights() @ call.value - call.output).abs().max()))  # noqa: E731
-        with attending(subject, dict.fromkeys(layers, look)):
-            subject.generate([Query(prompt)], Sampling(2, 4.0))
-        return max(seen)
-    caught: dict[str, list[Tensor]] = {}
-
-    def keep(path: str):
-        return lambda x, moment: caught.setdefault(path, []).append(x.clone())
-
-    sites = (*subject.sites("cross_query"), *subject.sites("cross_key"))
-    with tap(subject, {site: keep(site.path) for site in sites}):
+    """The largest gap between a word's maps and those recomputed from what goes into each layer's own projections."""
+    one, given = asked[0], {}
+    layers = [layer for layer in subject.attentions() if layer.kind in ("cross", "joint")]
+    handles = [
+        subject.module(layer.site).register_forward_pre_hook(
+            lambda _m, args, kwargs, name=layer.name: given.setdefault(name, []).append((args, kwargs)),
+            with_kwargs=True,
+        )
+        for layer in layers
+    ]
+    try:
         maps = attention_maps(
-            subject, [prompt], words=list(asked[0].words), pictures=picture, sampling=Sampling(4, 4.0), options=MapOptions(heads="each")
+            subject, [one.prompt], words=list(one.words), pictures=one.picture[None], sampling=Sampling(4, 4.0),
+            options=MapOptions(heads="each"),
         )  # fmt: skip
-    for layer in maps.layers:
-        module: Any = subject.components["unet"].get_submodule(layer)
-        for step in range(4):
-            q, k = (
-                caught[f"{layer}.{x}"][step][-1:].unflatten(-1, (module.heads, -1)).transpose(1, 2)
-                for x in ("to_q", "to_k")
-            )  # pyright: ignore
-            weights = (q @ k.mT * module.scale).softmax(-1)
-            for place in places:
-                wanted = weights[0, :, :, list(place.tokens)].sum(-1)
-                found = maps.at_word(place.word)[layer][step].flatten(1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    gap = 0.0
+    for layer in layers:
+        for step, (args, kwargs) in enumerate(given[layer.name]):
+            weights = recomputed(subject.module(layer.site), args, kwargs)[-1]  # the prompt's branch comes last
+            for place in maps.places():
+                found = maps.at_word(place.word, nth=place.nth)[layer.name][step].flatten(1)
+                wanted = weights[:, -found.shape[1] :, list(place.tokens)].sum(-1)
                 gap = max(gap, float((wanted - found).abs().max()))
     return gap
+
+
+@torch.no_grad()
+def recomputed(module: Any, args: tuple[Tensor, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The weights (n, heads, q, k) of an attention of Stable Diffusion or of FLUX, step by step as they define them."""
+
+    def split(x: Tensor) -> Tensor:
+        return x.unflatten(-1, (module.heads, -1)).transpose(1, 2)
+
+    x = args[0] if args else kwargs["hidden_states"]
+    text, turn = kwargs.get("encoder_hidden_states"), kwargs.get("image_rotary_emb")
+    if turn is None:
+        return (split(module.to_q(x)) @ split(module.to_k(text)).mT * module.scale).softmax(-1)
+    q, k = module.norm_q(split(module.to_q(x))), module.norm_k(split(module.to_k(x)))
+    if text is not None:
+        q = torch.cat([module.norm_added_q(split(module.add_q_proj(text))), q], 2)
+        k = torch.cat([module.norm_added_k(split(module.add_k_proj(text))), k], 2)
+    q, k = turned(q, turn), turned(k, turn)
+    return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+
+
+def turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary places: each pair of numbers is turned by its row's angle."""
+    cos, sin = turn
+    real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return x * cos + torch.stack([-imaginary, real], -1).flatten(-2) * sin
 
 
 def measure(name: str, select: int, test: int) -> dict[str, object]:
@@ -252,7 +268,11 @@ def measure(name: str, select: int, test: int) -> dict[str, object]:
         first, second = maps_of(subject, chosen_on), maps_of(subject, judged_on)
     table = Table("map", "pointing", "interval", "of the other word", "IoU", "smoothing", "level", title=name)
     rows: dict[str, Mapping[str, object]] = {}
+    alone = [method for method in first if method.startswith(ONE_LAYER)]
+    kept = best(tuple(alone), lambda one: max(sum(judged(first[one], chosen_on, r)) for r in RADII))
     for method, maps in second.items():
+        if method in alone and method != kept:
+            continue
         tried = first[method]
         radius = best(RADII, lambda r, tried=tried: sum(judged(tried, chosen_on, r)))
         level = best(LEVELS, lambda at, tried=tried, radius=radius: mean_iou(tried, chosen_on, radius, at))
@@ -261,7 +281,7 @@ def measure(name: str, select: int, test: int) -> dict[str, object]:
         low, high = wilson(share, len(hits))
         overlap = mean_iou(maps, judged_on, radius, level)
         table.add_row(
-            method,
+            method.replace("transformer_blocks", "…"),
             f"{share:.3f}",
             f"{low:.2f}–{high:.2f}",
             f"{other:.3f}",
@@ -283,7 +303,7 @@ def measure(name: str, select: int, test: int) -> dict[str, object]:
         f"{len(judged_on)} scenes of {len(judged_on) // 2} pairs, two words each; {time.perf_counter() - begun:.0f} s"
     )
     console.print(f"largest gap from attention recomputed: {gap:.2g}")
-    return {"gap": gap, "chance": round(area, 4), "methods": rows}
+    return {"exact": gap == 0, "gap": gap, "chance": round(area, 4), "methods": rows}
 
 
 def main() -> None:

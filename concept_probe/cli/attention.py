@@ -116,7 +116,7 @@ def _sections(maps: AttentionMaps) -> list[MapSection]:
     """All words, all kinds, and each word layer by layer and step by step."""
     import torch
 
-    from concept_probe.find.attention.maps import Of, resized
+    from concept_probe.find.attention.maps import MapChoice, resized
     from concept_probe.find.attention.sums import ATTENDED
     from concept_probe.report import MapSection
     from concept_probe.types.prompts import evenly_with_ends
@@ -129,7 +129,7 @@ def _sections(maps: AttentionMaps) -> list[MapSection]:
     size = max(maps.grids.values(), key=lambda grid: grid[0] * grid[1])
     columns = [f"step {step}" for step in shown]
     for word in maps.words():
-        layers = maps.at_word(word, which=Of(steps=shown))
+        layers = maps.at_word(word, which=MapChoice(steps=shown))
         rows = [f"{list(maps.layers).index(name)}: {x.shape[-2]}×{x.shape[-1]}" for name, x in layers.items()]
         grid = torch.stack([resized(x.mean(1), size) for x in layers.values()])
         says = "One row for each layer, numbered as below, with its own scale; noisy steps on the left."

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from concept_probe.activations import tap
 from concept_probe.activations.attention import attending, masking
+from concept_probe.families.diffusion.trajectory import SamplingHook
+from concept_probe.families.text.tokens import TooLong
 from concept_probe.find.attention.batch import MapOptions
 from concept_probe.find.attention.collect import attention_maps
-from concept_probe.find.attention.maps import Of
+from concept_probe.find.attention.maps import MapChoice
 from concept_probe.find.attention.need import NeedOptions, _Cut, need_maps
 from concept_probe.find.attention.sums import ATTENDED, AttendedRows
 from concept_probe.find.attention.words import said_in, words_of
@@ -87,7 +89,7 @@ def test_maps_across_are_the_attention_of_captured_queries_and_keys_to_the_bit(n
             weights = compared.softmax(-1)[-len(QUERIES) :]  # of the two branches the second is the prompt's
             for i, row in enumerate(weights):
                 for place in maps.places(i):
-                    found = maps.at_word(place.word, nth=place.nth, which=Of(query=i))[layer][step]
+                    found = maps.at_word(place.word, nth=place.nth, which=MapChoice(query=i))[layer][step]
                     assert torch.equal(found.flatten(1), row[:, :, list(place.tokens)].sum(-1))
 
 
@@ -144,7 +146,7 @@ def _each(subject: Any, layers: list[str]) -> Any:
 def _assert_words(maps: Any, layer: str, step: int, to_text: Tensor) -> None:
     for i in range(len(QUERIES)):
         for place in maps.places(i):
-            found = maps.at_word(place.word, nth=place.nth, which=Of(query=i))[layer][step].flatten(1)
+            found = maps.at_word(place.word, nth=place.nth, which=MapChoice(query=i))[layer][step].flatten(1)
             assert torch.equal(found, to_text[i][:, :, list(place.tokens)].sum(-1))
 
 
@@ -190,14 +192,14 @@ def test_all_that_a_patch_looks_at_adds_up_to_one(name):
     assert set(maps.layers.values()) <= set(wanted)
     for branch in maps.branches:
         for i in range(len(QUERIES)):
-            parts = [maps.at_kind(kind, Of(query=i, branch=branch)) for kind in ATTENDED]
+            parts = [maps.at_kind(kind, MapChoice(query=i, branch=branch)) for kind in ATTENDED]
             for layer, (h, w) in maps.grids.items():
                 total = torch.stack([part[layer] for part in parts]).sum(0)
                 assert total.shape[-2:] == (h, w)
                 torch.testing.assert_close(total, torch.ones_like(total), atol=3e-6, rtol=0)
     for i, query in enumerate(QUERIES):  # the words are tokens of the prompt, and together no more than its own
-        words = torch.stack([maps.of(word, which=Of(query=i)) for word in maps.words(i)]).sum(0)
-        own = maps.kind("content", Of(query=i)) + maps.kind("subject", Of(query=i))
+        words = torch.stack([maps.of(word, which=MapChoice(query=i)) for word in maps.words(i)]).sum(0)
+        own = maps.kind("content", MapChoice(query=i)) + maps.kind("subject", MapChoice(query=i))
         assert float((words - own).max()) < 1e-5 and float(words.min()) > 0
         assert maps.words(i) == words_of(query.prompt.text)
     torch.testing.assert_close(maps.of("sun"), maps.kind("subject"))
@@ -242,12 +244,12 @@ def test_maps_are_the_prompts_whatever_the_guidance_and_the_batch(name):
     one_by_one = attention_maps(subject, QUERIES, **{**of, "sampling": Sampling(2, 3.0, batch=1)})
     unguided = attention_maps(subject, QUERIES, **{**of, "sampling": Sampling(2, 0.0)})
     for i, word in enumerate(("cat", "dog")):
-        wanted = both.of(word, which=Of(query=i))
-        torch.testing.assert_close(one_by_one.of(word, which=Of(query=i)), wanted, atol=1e-6, rtol=1e-4)
-        torch.testing.assert_close(unguided.of(word, which=Of(query=i)), wanted, atol=1e-6, rtol=1e-4)
+        wanted = both.of(word, which=MapChoice(query=i))
+        torch.testing.assert_close(one_by_one.of(word, which=MapChoice(query=i)), wanted, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(unguided.of(word, which=MapChoice(query=i)), wanted, atol=1e-6, rtol=1e-4)
     turned = attention_maps(subject, QUERIES[::-1], **{**of, "words": [["dog"], ["cat"]]})
-    torch.testing.assert_close(turned.of("cat", which=Of(query=1)), both.of("cat"), atol=1e-6, rtol=1e-4)
-    assert float((both.of("cat") - both.of("dog", which=Of(query=1))).abs().max()) > 1e-5
+    torch.testing.assert_close(turned.of("cat", which=MapChoice(query=1)), both.of("cat"), atol=1e-6, rtol=1e-4)
+    assert float((both.of("cat") - both.of("dog", which=MapChoice(query=1))).abs().max()) > 1e-5
 
 
 def test_the_other_branch_reads_the_empty_prompt():
@@ -256,15 +258,15 @@ def test_the_other_branch_reads_the_empty_prompt():
     maps = attention_maps(subject, QUERIES[:1], sampling=GUIDED, options=options)
     empty = attention_maps(subject, [Query(Prompt(""), 1)], sampling=PLAIN, options=MapOptions(steps=[0]))
     for kind in ("bos", "eos", "pad"):
-        found = maps.kind(kind, Of(branch="uncond"))
+        found = maps.kind(kind, MapChoice(branch="uncond"))
         torch.testing.assert_close(found, empty.kind(kind), atol=1e-6, rtol=1e-5)
-    assert float(maps.kind("content", Of(branch="uncond")).max()) == 0
+    assert float(maps.kind("content", MapChoice(branch="uncond")).max()) == 0
     with pytest.raises(ValueError, match="branch 'uncond', which reads no prompt"):
-        maps.of("cat", which=Of(branch="uncond"))
+        maps.of("cat", which=MapChoice(branch="uncond"))
     with pytest.raises(ValueError, match="branch 'uncond' was asked for, and the guidance does not run it"):
         attention_maps(subject, QUERIES[:1], sampling=PLAIN, options=options)
     with pytest.raises(UnknownName, match="branch 'uncond' not found"):
-        empty.kind("bos", Of(branch="uncond"))
+        empty.kind("bos", MapChoice(branch="uncond"))
 
 
 @pytest.mark.parametrize(
@@ -286,7 +288,7 @@ def test_maps_of_pictures_that_are_not_square(name, size):
     whole = seen[0][0, :, -h * w :] if layer.kind == "joint" else seen[0][0]
     row = whole[:, 1 * w + (w - 1), list(place.tokens)].sum(-1)  # the second row's last patch
     assert torch.equal(maps.at_word(place.word, nth=0)[layer.name][0, :, 1, w - 1], row)
-    assert maps.picture().shape == (3, *size) and maps.of("cat", which=Of(size=size)).shape == size
+    assert maps.picture().shape == (3, *size) and maps.of("cat", which=MapChoice(size=size)).shape == size
 
 
 def test_each_occurrence_of_a_word_has_its_map_and_all_have_one():
@@ -315,6 +317,24 @@ def test_a_word_that_the_prompt_does_not_say_is_refused_with_those_that_it_does(
     with pytest.raises(TypeError, match=r"words are 'cat'; they are a list, such as \['cat'\]"):
         attention_maps(subject, QUERIES, words="cat")
     assert [one.nth for one in said_in(Prompt("ein Hütchen, hütchen"), "hütchen")] == [0, 1]
+
+
+def test_words_behind_the_last_token_are_left_out_unless_they_are_asked_for():
+    long = [Prompt("a cat in the red sun of the picture of the dog thing in the sun of a dragon")]
+    with pytest.warns(UserWarning, match="only the first 20 tokens"):
+        maps = attention_maps(subject_of("sd"), long, sampling=PLAIN)
+    assert "dog" in maps.words() and "dragon" not in maps.words()
+    with pytest.raises(TooLong, match=r"'dragon' of .* lies behind the 20 tokens"):
+        attention_maps(subject_of("sd"), long, words=["dragon"], sampling=PLAIN)
+
+
+def test_a_trajectory_that_begins_later_has_no_maps_of_the_passes_before():
+    subject = subject_of("sd")
+    hook = SamplingHook(start=lambda trajectory, rows: trajectory.starts_at(1))
+    with subject.hooked(hook):
+        with pytest.raises(ValueError, match="pass 0 of the trajectory was not met"):
+            attention_maps(subject, QUERIES, sampling=PLAIN)
+        assert attention_maps(subject, QUERIES, sampling=PLAIN, options=MapOptions(steps=[1])).steps == (1,)
 
 
 # -- points, layers, what is refused --------------------------------------------------------------------------------------
@@ -391,7 +411,7 @@ def test_half_precision_is_widened_as_fused_kernels_do():
 # -- pictures that are held, and attention that is cut ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sd", "flux"])
+@pytest.mark.parametrize("name", ["sd", "sdxl", "flux"])
 def test_given_pictures_are_what_the_denoiser_sees_with_each_steps_noise(name):
     subject, seen = subject_of(name), []
     pictures = torch.rand(2, 3, *subject.picture_size, generator=torch.Generator().manual_seed(0))

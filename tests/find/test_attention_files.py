@@ -10,7 +10,7 @@ import torch
 from concept_probe.find.attention.batch import MapOptions, MappedBatch
 from concept_probe.find.attention.collect import attention_maps
 from concept_probe.find.attention.files import INDEX
-from concept_probe.find.attention.maps import Of, load_attention
+from concept_probe.find.attention.maps import MapChoice, load_attention
 from concept_probe.storage import CorruptFile, MissingFile, WrongFile, seal_of
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Prompt, Query, Sampling
@@ -37,7 +37,7 @@ def test_maps_read_back_are_those_that_were_made(folder):
         assert read.words(i) == made.words(i) and torch.equal(read.picture(i), made.picture(i))
         for word in read.words(i):
             for step in (None, [0], [1]):
-                which = Of(query=i, steps=step)
+                which = MapChoice(query=i, steps=step)
                 assert torch.equal(read.of(word, which=which), made.of(word, which=which))
 
 
@@ -53,9 +53,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(folder, tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         attention_maps(tiny_sd(), QUERIES, folder=tmp_path / "again", sampling=SAMPLING)
     half = load_attention(tmp_path / "again")
-    assert len(half) == 2 and half.of("dog", which=Of(query=1)).shape == (4, 4)
+    assert len(half) == 2 and half.of("dog", which=MapChoice(query=1)).shape == (4, 4)
     with pytest.raises(ValueError, match="prompt 2 was asked for; there are maps of 2, number 0 to 1"):
-        half.of("cat", which=Of(query=2))
+        half.of("cat", which=MapChoice(query=2))
     made = []
     monkeypatch.setattr(MappedBatch, "run", lambda self, asked, *more: made.append(asked) or run(self, asked, *more))
     attention_maps(tiny_sd(), QUERIES, folder=tmp_path / "again", sampling=SAMPLING)
@@ -95,7 +95,7 @@ def test_what_is_not_as_it_was_written_ends_in_a_named_error(folder, name, damag
     else:
         path.write_bytes((folder / "00000.safetensors").read_bytes())
     with pytest.raises(MissingFile if damage == "gone" else CorruptFile) as refused:
-        load_attention(folder).of("cat", which=Of(query=2))
+        load_attention(folder).of("cat", which=MapChoice(query=2))
     assert "make the maps again" in str(refused.value) or "attention_maps" in str(refused.value) or damage == "gone"
 
 
@@ -117,4 +117,4 @@ def test_an_index_that_tells_something_else_is_refused(folder, change, error, sa
     value["seal"] = seal_of(value)
     path.write_text(json.dumps(value))
     with pytest.raises(error, match=said):
-        load_attention(folder).of("cat", which=Of(query=2))
+        load_attention(folder).of("cat", which=MapChoice(query=2))

@@ -71,6 +71,12 @@ class MappedBatch:
         hold = nullcontext() if latents is None else self.subject.hooked(held(latents))
         with attending(self.subject, {layer: self._look(at, layer) for at, layer in enumerate(self.layers)}), hold:
             drawn = self.subject.generate(queries, sampling)
+        missing = next((step for of in self.kept.values() for step in self.steps if step not in of), None)
+        if missing is not None or not self.kept:
+            raise ValueError(
+                f"{self.subject.name}: pass {self.steps[0] if missing is None else missing} of the trajectory was not met, since what "
+                "is on lets it begin later; switch that off, or keep other `steps`"
+            )
         out = {key: torch.stack([of[step] for step in self.steps]) for key, of in self.kept.items()}
         broken = next((key for key, x in out.items() if not bool(torch.isfinite(x).all())), None)
         if broken is not None:
@@ -79,7 +85,7 @@ class MappedBatch:
                 f"an attention map of layer {self.layers[int(at)].name!r} is not finite for prompt "
                 f"{queries[int(row)].prompt.text!r}; the batch was not written; check the weights, or run in float32"
             )
-        return out | {"pictures": (drawn.clamp(0, 1) * 255).round().byte().cpu()}
+        return out | {"pictures": (drawn.nan_to_num().clamp(0, 1) * 255).round().byte().cpu()}
 
     def told(self) -> dict[str, Any]:
         """What the index says of the batch."""

@@ -88,7 +88,9 @@ def attention_maps(
         with subject.state.alone(), torch.no_grad(), progress("prompts mapped", shown, done) as count:
             for start in range(done, len(queries), sampling.batch):
                 part = queries[start : start + sampling.batch]
-                places = word_places(subject, [q.prompt for q in part], said[start : start + len(part)])
+                places = word_places(
+                    subject, [q.prompt for q in part], said[start : start + len(part)], cut=words is None
+                )
                 batch = MappedBatch(subject, chosen, places, steps, options)
                 tensors = batch.run(part, sampling, None if latents is None else latents[start : start + len(part)])
                 seal = content_sha256(tensors)

@@ -21,7 +21,7 @@ from concept_probe.types import Branch, Prompt, Query
 
 
 @dataclass(frozen=True)
-class Of:
+class MapChoice:
     """Which maps a mean is over; None: all that were kept."""
 
     query: int = 0
@@ -93,23 +93,23 @@ class AttentionMaps:
         made, row = self._made(query)
         return self._tensors(made)["pictures"][row].float() / 255
 
-    def of(self, word: str, *, nth: int | None = None, which: Of = Of()) -> Float[Tensor, "h w"]:
+    def of(self, word: str, *, nth: int | None = None, which: MapChoice = MapChoice()) -> Float[Tensor, "h w"]:
         """The map of a word of the prompt, the sum over its tokens: of occurrence `nth`, or of all of them together.
 
         UnknownName, with the words whose maps there are, for another one.
         """
         return self._mean(self.at_word(word, nth=nth, which=which), which)
 
-    def kind(self, kind: str, which: Of = Of()) -> Float[Tensor, "h w"]:
+    def kind(self, kind: str, which: MapChoice = MapChoice()) -> Float[Tensor, "h w"]:
         """The map of all tokens of a kind (`subject`, `eos`, `pad`, ...), of the `image` itself, or of `other` rows."""
         return self._mean(self.at_kind(kind, which), which)
 
-    def seen_from(self, point: int = 0, which: Of = Of()) -> Float[Tensor, "h w"]:
+    def seen_from(self, point: int = 0, which: MapChoice = MapChoice()) -> Float[Tensor, "h w"]:
         """Where the picture at place number `point` of `points` looks in itself."""
         return self._mean(self.at_point(point, which), which)
 
     def at_word(
-        self, word: str, *, nth: int | None = None, which: Of = Of()
+        self, word: str, *, nth: int | None = None, which: MapChoice = MapChoice()
     ) -> dict[str, Float[Tensor, "s heads h w"]]:
         """By layer, the maps of a word at the layer's own resolution."""
         places = self.places(which.query)
@@ -131,13 +131,13 @@ class AttentionMaps:
             mine = [mine[nth]]
         return {name: x[:, mine].sum(1) for name, x in self._kept(which, "text").items()}
 
-    def at_kind(self, kind: str, which: Of = Of()) -> dict[str, Float[Tensor, "s heads h w"]]:
+    def at_kind(self, kind: str, which: MapChoice = MapChoice()) -> dict[str, Float[Tensor, "s heads h w"]]:
         """By layer, the maps of one of `ATTENDED` at the layer's own resolution."""
         at = look_up({name: i for i, name in enumerate(ATTENDED)}, kind, "kind of what is looked at")
         words = len(self.places(which.query)) if which.branch == "cond" else 0
         return {name: x[:, words + at] for name, x in self._kept(which, "text").items()}
 
-    def at_point(self, point: int = 0, which: Of = Of()) -> dict[str, Float[Tensor, "s heads h w"]]:
+    def at_point(self, point: int = 0, which: MapChoice = MapChoice()) -> dict[str, Float[Tensor, "s heads h w"]]:
         """By layer, where a place of the picture looks in it."""
         if not 0 <= point < len(self.points):
             raise ValueError(
@@ -145,13 +145,13 @@ class AttentionMaps:
             )
         return {name: x[:, point] for name, x in self._kept(which, "points").items()}
 
-    def _mean(self, layers: dict[str, Tensor], which: Of) -> Tensor:
+    def _mean(self, layers: dict[str, Tensor], which: MapChoice) -> Tensor:
         finest = max(layers.values(), key=lambda x: x.shape[-2] * x.shape[-1])
         size = which.size or (finest.shape[-2], finest.shape[-1])
         each = [x.float().mean((0, 1)) for x in layers.values()]
         return torch.stack([resized(x, size) for x in each]).mean(0)
 
-    def _kept(self, which: Of, what: str) -> dict[str, Tensor]:
+    def _kept(self, which: MapChoice, what: str) -> dict[str, Tensor]:
         """By layer (s, sums, heads, h, w)."""
         made, row = self._made(which.query)
         tensors, out = self._tensors(made), {}

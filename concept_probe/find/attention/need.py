@@ -117,7 +117,8 @@ def need_maps(
     steps = kept_steps(middle if options.steps is None else options.steps, every)
     with subject.state.alone(), torch.no_grad():
         latents = subject.sample(queries, sampling) if pictures is None else latents_of(subject, pictures, len(queries))
-        places = word_places(subject, [query.prompt for query in queries], said) if layers else ()
+        places = word_places(subject, [query.prompt for query in queries], said, cut=words is None)
+        said = [list(dict.fromkeys(place.word for place in of)) for of in places]
         rows: list[tuple[int, str | None]] = [(i, word) for i, of in enumerate(said) for word in (None, *of)]
         errors: dict[tuple[int, str | None], Tensor] = {}
         with progress("rows with a word left out", len(rows) if len(rows) > sampling.batch else 0) as count:

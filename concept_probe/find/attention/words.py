@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from concept_probe.families.text.tokens import Occurrence, subject_spans
+from concept_probe.families.text.tokens import Occurrence, TooLong, subject_spans
 from concept_probe.types import SUBJECT, Prompt
 
 if TYPE_CHECKING:
@@ -69,10 +70,15 @@ def unsaid(prompt: Prompt, word: str) -> Prompt:
 
 @torch.no_grad()
 def word_places(
-    subject: DiffusionSubject, prompts: Sequence[Prompt], words: Sequence[Sequence[str]]
+    subject: DiffusionSubject, prompts: Sequence[Prompt], words: Sequence[Sequence[str]], *, cut: bool = False
 ) -> list[tuple[WordPlace, ...]]:
-    """Per prompt, every occurrence of its `words`. ValueError for one that it does not say; TooLong for one that is cut off."""
+    """Per prompt, every occurrence of its `words`; with `cut` but for those behind the last token that is read.
+
+    ValueError for a word that its prompt does not say; TooLong for one behind the last token, without `cut`.
+    """
     asked = [(i, one) for i, prompt in enumerate(prompts) for word in words[i] for one in said_in(prompt, word)]
+    if cut:
+        asked = [(i, one) for i, one in asked if _is_read(subject, one)]
     out: list[list[WordPlace]] = [[] for _ in prompts]
     if not asked:
         return [() for _ in prompts]
@@ -89,3 +95,13 @@ def word_places(
             )
         out[i].append(WordPlace(str(one.subject), one.nth, tokens))
     return [tuple(places) for places in out]
+
+
+def _is_read(subject: DiffusionSubject, one: Occurrence) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the rest is cut off is said where the prompt is read
+        try:
+            subject.tokenise([one])
+        except TooLong:
+            return False
+    return True
