@@ -8,6 +8,7 @@ of the word's icon; IoU is that of the box and of what lies above a threshold. S
 chosen on scenes of other objects than those it is judged on. Beside each method stands its control: the map of the other
 word, judged by the same box. Rows of random numbers and of a
 word that is nothing in a picture say what smoothing alone gives. Ends with one line of JSON.
+Intervals are as if a pair of objects, with its four maps, were one trial.
 
 Published definitions, on the same attention: DAAM (arXiv 2210.04885), the mean over heads, layers and steps; and of
 ConceptAttention (arXiv 2502.04320) the similarity of attention outputs of patches and words, softmax over words, in the
@@ -278,7 +279,7 @@ def measure(name: str, select: int, test: int) -> dict[str, object]:
         level = best(LEVELS, lambda at, tried=tried, radius=radius: mean_iou(tried, chosen_on, radius, at))
         hits, control = judged(maps, judged_on, radius), judged(maps, judged_on, radius, other=True)
         share, other = sum(hits) / len(hits), sum(control) / len(control)
-        low, high = wilson(share, len(hits))
+        low, high = wilson(share, len(judged_on) // 2)  # maps of one pair are not apart
         overlap = mean_iou(maps, judged_on, radius, level)
         table.add_row(
             method.replace("transformer_blocks", "…"),

@@ -28,7 +28,7 @@ SAYS = {
     "kinds": "The same for all tokens of a kind, and for the picture itself where it is looked at in the same attention.",
     "need": "How much larger the squared error of the prediction is without the word: at blue places the picture needs it, at "
     "orange ones it gets in the way.",
-    "against": "How much larger that error is without the word than without the other words, mean over them.",
+    "against": "How much larger that error is without the word than without the other words, mean over them; smoothed alike.",
 }
 
 
@@ -62,7 +62,10 @@ def attention(
     Example: `concept-probe attention "a camel in noto style" --word camel --need --output maps.html`
     """
     with plain_errors():
+        import torch
+
         from concept_probe.find import MapOptions, attention_maps, need_maps
+        from concept_probe.find.attention.maps import smoothed
         from concept_probe.report import MapSection, attention_to_html
         from concept_probe.storage import write_text
         from concept_probe.types import Prompt, Query, Sampling
@@ -81,14 +84,12 @@ def attention(
         sections = _sections(maps)
         if need:
             needed = need_maps(subject, [query], words=maps.words(), pictures=given, sampling=sampling)
-            alone = {name: needed.of(name) for name in maps.words()}
+            alone = {name: smoothed(needed.of(name), 1) for name in maps.words()}
             sections.insert(1, MapSection("Where the picture needs each word", SAYS["need"], alone))
             if len(alone) > 1:
-                others = {
-                    name: sum(needed.of(name, against=other) for other in alone if other != name) / (len(alone) - 1)
-                    for name in alone
-                }
-                sections.insert(2, MapSection("More than the other words", SAYS["against"], others))  # pyright: ignore[reportArgumentType]
+                each = {name: torch.stack([needed.of(name, against=one) for one in alone]) for name in alone}
+                others = {name: smoothed(of.sum(0) / (len(alone) - 1), 1) for name, of in each.items()}
+                sections.insert(2, MapSection("More than the other words", SAYS["against"], others))
         layers = "; ".join(f"{i}: {name} ({kind})" for i, (name, kind) in enumerate(maps.layers.items()))
         facts = {
             "model": f"{subject.name}, weights {maps.weight_hash[:12]}",

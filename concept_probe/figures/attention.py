@@ -48,7 +48,7 @@ def attention_overlay(
         low, high = float(values.min()), float(values.max())
         tiles.append(over_picture(picture, values, (low, high)))
         captions.append(f"{name}  {low:.2g} to {high:.2g}")
-    return image_grid(torch.stack(tiles), captions, columns=min(len(tiles), 5), cell=cell)
+    return image_grid(torch.stack(tiles), captions, columns=min(len(tiles), 6), cell=cell, aspect=_aspect(picture))
 
 
 def attention_grid(
@@ -61,7 +61,13 @@ def attention_grid(
     ends = [(float(row.min()), float(row.max())) for row in maps]
     tiles = [over_picture(picture, one, end) for row, end in zip(maps, ends, strict=True) for one in row]
     captions = list(columns) * len(rows)
-    return image_grid(torch.stack(tiles), captions, columns=len(columns), row_names=list(rows), cell=cell)
+    return image_grid(
+        torch.stack(tiles), captions, columns=len(columns), row_names=list(rows), cell=cell, aspect=_aspect(picture)
+    )
+
+
+def _aspect(picture: Tensor) -> float:
+    return picture.shape[-2] / picture.shape[-1]
 
 
 def _rgb(colour: str) -> Float[Tensor, "3 1 1"]:

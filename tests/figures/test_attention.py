@@ -50,6 +50,8 @@ def test_figures_hold_a_tile_for_each_map_and_say_its_ends():
     assert "<b>" not in shown.to_json().replace("\\u003c", "<")
     grid: Any = figures.attention_grid(PICTURE, torch.rand(2, 3, 2, 4), ["0", "1"], ["a", "b", "c"])
     assert len(grid.layout.images) == 6
+    tile = grid.layout.images[0]
+    assert tile.sizex == 2 * tile.sizey, "a wide picture leaves no empty room below it"
     with pytest.raises(ValueError, match="no map was given"):
         figures.attention_overlay(PICTURE, {})
     with pytest.raises(ValueError, match=r"\(2, 3\) maps were given with 1 rows and 3 columns"):
