@@ -12,9 +12,10 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
 from concept_probe.activations import tap
-from concept_probe.activations.attention import attending, masking
+from concept_probe.activations.attention import AttentionCall, attending, masking
 from concept_probe.families.diffusion.trajectory import SamplingHook
 from concept_probe.families.text.tokens import TooLong
+from concept_probe.find.attention import sums
 from concept_probe.find.attention.batch import MapOptions
 from concept_probe.find.attention.collect import attention_maps
 from concept_probe.find.attention.maps import MapChoice
@@ -289,6 +290,23 @@ def test_maps_of_pictures_that_are_not_square(name, size):
     row = whole[:, 1 * w + (w - 1), list(place.tokens)].sum(-1)  # the second row's last patch
     assert torch.equal(maps.at_word(place.word, nth=0)[layer.name][0, :, 1, w - 1], row)
     assert maps.picture().shape == (3, *size) and maps.of("cat", which=MapChoice(size=size)).shape == size
+
+
+def test_weights_are_held_a_part_at_a_time(monkeypatch):
+    subject, kept_at_once = subject_of("flux"), []
+    whole = attention_maps(subject, QUERIES, sampling=GUIDED)
+    weights = AttentionCall.weights
+
+    def counted(call: AttentionCall, rows: slice = slice(None)) -> Tensor:
+        out = weights(call, rows)
+        kept_at_once.append(out.numel())
+        return out
+
+    monkeypatch.setattr(sums, "WEIGHTS_AT_ONCE", 2000)
+    monkeypatch.setattr(AttentionCall, "weights", counted)
+    parts = attention_maps(subject, QUERIES, sampling=GUIDED)
+    assert max(kept_at_once) <= 2000
+    torch.testing.assert_close(parts.of("cat"), whole.of("cat"), atol=1e-7, rtol=1e-5)
 
 
 def test_each_occurrence_of_a_word_has_its_map_and_all_have_one():

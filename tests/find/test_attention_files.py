@@ -7,11 +7,13 @@ import json
 import pytest
 import torch
 
+from concept_probe.erasers import NegativePrompt, Uce
 from concept_probe.find.attention.batch import MapOptions, MappedBatch
 from concept_probe.find.attention.collect import attention_maps
 from concept_probe.find.attention.files import INDEX
 from concept_probe.find.attention.maps import MapChoice, load_attention
 from concept_probe.storage import CorruptFile, MissingFile, WrongFile, seal_of
+from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd
 from concept_probe.types import Prompt, Query, Sampling
 
@@ -77,8 +79,11 @@ def test_a_folder_is_of_one_set_of_maps(folder, tmp_path):
         attention_maps(tiny_sd(), QUERIES, folder=tmp_path / "other", sampling=SAMPLING)
 
 
-@pytest.mark.parametrize("name", ["00001.safetensors", INDEX])
-@pytest.mark.parametrize("damage", ["cut", "altered", "gone", "swapped"])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [(name, damage) for name in ("00001.safetensors", INDEX) for damage in ("cut", "altered", "gone")]
+    + [("00001.safetensors", "swapped")],
+)
 def test_what_is_not_as_it_was_written_ends_in_a_named_error(folder, name, damage):
     path = folder / name
     data = path.read_bytes()
@@ -90,13 +95,28 @@ def test_what_is_not_as_it_was_written_ends_in_a_named_error(folder, name, damag
         )
     elif damage == "gone":
         path.unlink()
-    elif name == INDEX:
-        pytest.skip("there is one index")
     else:
         path.write_bytes((folder / "00000.safetensors").read_bytes())
     with pytest.raises(MissingFile if damage == "gone" else CorruptFile) as refused:
         load_attention(folder).of("cat", which=MapChoice(query=2))
     assert "make the maps again" in str(refused.value) or "attention_maps" in str(refused.value) or damage == "gone"
+
+
+def test_maps_under_an_erasure_are_not_those_without_it(folder, tmp_path):
+    subject = tiny_sd()
+    edit = Uce()(subject, tiny_concept())
+    with edit.on(subject):
+        with pytest.raises(ValueError, match="another weight_hash"):
+            attention_maps(subject, QUERIES, folder=folder, sampling=SAMPLING)
+        maps = attention_maps(subject, QUERIES, folder=tmp_path / "edited", sampling=SAMPLING)
+    assert not torch.equal(maps.of("cat"), load_attention(folder).of("cat"))
+    guard = NegativePrompt("a dog")(subject, tiny_concept())
+    with guard.on(subject):
+        with pytest.raises(ValueError, match="another more"):
+            attention_maps(subject, QUERIES, folder=folder, sampling=SAMPLING)
+        guarded = attention_maps(subject, QUERIES, sampling=SAMPLING)
+    first = MapChoice(steps=[0])  # before the guard has led the walk elsewhere; its own passes are none of the maps
+    torch.testing.assert_close(guarded.of("cat", which=first), load_attention(folder).of("cat", which=first))
 
 
 @pytest.mark.parametrize(
