@@ -8,6 +8,7 @@ import typer
 
 from concept_probe.cli import (
     arrows,
+    attention,
     audits,
     bench,
     browse,
@@ -55,6 +56,7 @@ app.command("run", cls=Verb)(run.run)
 app.command("capture", cls=Verb)(arrows.capture)
 app.command("train", cls=Verb)(arrows.train)
 app.command("browse", cls=Verb)(browse.browse)
+app.command("attention", cls=Verb)(attention.attention)
 app.command("find", cls=Verb)(arrows.find)
 app.command("erase", cls=Verb)(arrows.erase)
 app.command("export", cls=Verb)(exports.export_form)

@@ -6,6 +6,7 @@ nothing to draw. A new figure is one function in a file named for what it is abo
 """
 
 from concept_probe.figures.attacks import attacks
+from concept_probe.figures.attention import attention_grid, attention_overlay, over_picture
 from concept_probe.figures.curves import ladder, recovery, training
 from concept_probe.figures.detection import detection
 from concept_probe.figures.dictionary import density, nearest_cosines, splitting_curve, stability_cosines
@@ -19,6 +20,8 @@ from concept_probe.figures.verdict import indices
 
 __all__ = [
     "attacks",
+    "attention_grid",
+    "attention_overlay",
     "density",
     "detection",
     "feature_contrast",
@@ -26,6 +29,7 @@ __all__ = [
     "indices",
     "ladder",
     "nearest_cosines",
+    "over_picture",
     "pareto",
     "picture_grid",
     "png",

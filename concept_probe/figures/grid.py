@@ -20,33 +20,35 @@ def image_grid(
     columns: int = 8,
     row_names: Sequence[str] = (),
     cell: int = 96,
+    aspect: float = 1.0,
 ) -> go.Figure:
     """Pictures (PNG bytes, or float (n, 3, h, w) in 0..1), row by row, each with a caption below.
 
-    `cell` is the edge of one picture on screen in pixels; `row_names` stand left of the rows.
+    `cell` is the width of one picture on screen in pixels, `aspect` its height for each pixel of that; `row_names` stand
+    left of the rows.
     """
     pngs = [png(image) for image in images] if isinstance(images, Tensor) else list(images)
     if captions and len(captions) != len(pngs):
         raise ValueError(f"{len(captions)} captions for {len(pngs)} pictures")
     rows = max(1, -(-len(pngs) // columns))
     left = 12 + (max(map(len, row_names), default=0) * 8 if row_names else 0)
-    line, gap = 22, 8
-    width, height = left + columns * (cell + gap), rows * (cell + line + gap) + gap
+    line, gap, tall = 22, 8, round(cell * aspect)
+    width, height = left + columns * (cell + gap), rows * (tall + line + gap) + gap
     figure = go.Figure()
     for i, data in enumerate(pngs):
-        x, y = left + (i % columns) * (cell + gap), gap + (i // columns) * (cell + line + gap)
+        x, y = left + (i % columns) * (cell + gap), gap + (i // columns) * (tall + line + gap)
         figure.add_layout_image(
             source="data:image/png;base64," + base64.b64encode(data).decode(), xref="x", yref="y", x=x, y=-y,
-            sizex=cell, sizey=cell, sizing="contain", layer="above",
+            sizex=cell, sizey=tall, sizing="contain", layer="above",
         )  # fmt: skip
         if captions:
             figure.add_annotation(
-                x=x + cell / 2, y=-(y + cell + line / 2), text=as_written(_fit(captions[i], cell)), showarrow=False,
+                x=x + cell / 2, y=-(y + tall + line / 2), text=as_written(_fit(captions[i], cell)), showarrow=False,
                 font={"size": 11, "color": INK}, hovertext=as_written(captions[i]),
             )  # fmt: skip
     for row, name in enumerate(row_names):
         figure.add_annotation(
-            x=left - 8, y=-(gap + row * (cell + line + gap) + cell / 2), text=as_written(name), showarrow=False, xanchor="right",
+            x=left - 8, y=-(gap + row * (tall + line + gap) + tall / 2), text=as_written(name), showarrow=False, xanchor="right",
             font={"size": 13, "color": INK},
         )  # fmt: skip
     hidden = {"visible": False, "fixedrange": True}

@@ -8,11 +8,16 @@ W <- W - (W basis) dualᵀ.
 
 What is found is fitted on the fit split, chosen on the select split, and scored against a control; the test split is
 never read. `rows` gathers what all of them are fitted on. `features` reads sparse autoencoders, `vectors` and
-`language` the weights of text encoders and of language models, `directions` activations as they are.
+`language` the weights of text encoders and of language models, `directions` activations as they are. `attention` shows where
+pictures look for words.
 """
 
 from __future__ import annotations
 
+from concept_probe.find.attention.batch import MapOptions
+from concept_probe.find.attention.collect import attention_maps
+from concept_probe.find.attention.maps import AttentionMaps, MapChoice, load_attention
+from concept_probe.find.attention.need import NeedMaps, NeedOptions, need_maps
 from concept_probe.find.directions.leace import fit_leace, leace
 from concept_probe.find.directions.means import difference_of_means
 from concept_probe.find.directions.oblique import fit_oblique
@@ -48,14 +53,79 @@ from concept_probe.find.vectors.search import VectorSearch, find_vectors, search
 from concept_probe.find.vectors.text_directions import TextDirections, text_directions
 
 __all__ = [
-    "Absorption", "ColumnCandidates", "ColumnRemoval", "ColumnSearch", "ConceptRows", "Contrast",
-    "DirectionCandidates", "EnrichedColumns", "Examples", "Game", "Knowledge", "LinearProbe", "LmRanking", "NormGain",
-    "Projection", "RankedColumns", "Readout", "RemovalCurve", "RowQuery", "Splitting", "TextDirections",
-    "TokenReading", "Unembedding", "VectorRemoval", "VectorSearch", "Weighed", "WeighedPrompts", "absorption",
-    "catalogue", "concept_rows", "concept_tokens", "contrast", "difference_of_means", "enriched_columns",
-    "evenly_by_label", "find_features", "find_lm_columns", "find_vectors", "fit_leace", "fit_oblique", "fit_probe",
-    "fit_rlace", "isolate", "knowledge", "leace", "load_found", "log_answers", "log_odds", "norm_gain", "probe_auroc",
-    "probe_rows", "project_to_fantope", "rank_by_effect", "rank_by_reading", "rank_columns", "read_columns",
-    "readouts", "removal_curve", "repit", "rlace", "save_found", "search_lm_columns", "search_vectors", "splitting",
-    "text_directions", "vector_candidates", "weigh",
+    "Absorption",
+    "AttentionMaps",
+    "ColumnCandidates",
+    "ColumnRemoval",
+    "ColumnSearch",
+    "ConceptRows",
+    "Contrast",
+    "DirectionCandidates",
+    "EnrichedColumns",
+    "Examples",
+    "Game",
+    "Knowledge",
+    "LinearProbe",
+    "LmRanking",
+    "MapChoice",
+    "MapOptions",
+    "NeedMaps",
+    "NeedOptions",
+    "NormGain",
+    "Projection",
+    "RankedColumns",
+    "Readout",
+    "RemovalCurve",
+    "RowQuery",
+    "Splitting",
+    "TextDirections",
+    "TokenReading",
+    "Unembedding",
+    "VectorRemoval",
+    "VectorSearch",
+    "Weighed",
+    "WeighedPrompts",
+    "absorption",
+    "attention_maps",
+    "catalogue",
+    "concept_rows",
+    "concept_tokens",
+    "contrast",
+    "difference_of_means",
+    "enriched_columns",
+    "evenly_by_label",
+    "find_features",
+    "find_lm_columns",
+    "find_vectors",
+    "fit_leace",
+    "fit_oblique",
+    "fit_probe",
+    "fit_rlace",
+    "isolate",
+    "knowledge",
+    "leace",
+    "load_attention",
+    "load_found",
+    "log_answers",
+    "log_odds",
+    "need_maps",
+    "norm_gain",
+    "probe_auroc",
+    "probe_rows",
+    "project_to_fantope",
+    "rank_by_effect",
+    "rank_by_reading",
+    "rank_columns",
+    "read_columns",
+    "readouts",
+    "removal_curve",
+    "repit",
+    "rlace",
+    "save_found",
+    "search_lm_columns",
+    "search_vectors",
+    "splitting",
+    "text_directions",
+    "vector_candidates",
+    "weigh",
 ]  # fmt: skip

@@ -7,12 +7,15 @@ Three results have renderings, a file each that says so in its name:
 - a `Leaderboard`: `leaderboard`, as JSON, HTML and Markdown;
 - a `Catalogue` of features: `feature_browser`, as HTML.
 
+Maps over a picture, which are plain tensors, become a page by `attention_page`.
+
 The room knows types and figures, and no model: a report that was read from JSON renders as the one that was written. A
 page is one file that opens offline: pictures, styles and scripts are inside, and nothing is fetched. `format` writes
 numbers and names, `glossary` says what each metric means: a new metric gets its sentence there, and `page` is the frame
 of every page with figures.
 """
 
+from concept_probe.report.attention_page import MapSection, attention_to_html
 from concept_probe.report.audit_html import show, to_html
 from concept_probe.report.audit_json import from_json, to_json
 from concept_probe.report.audit_markdown import to_markdown
@@ -22,6 +25,6 @@ from concept_probe.report.leaderboard import board_to_html, board_to_json, board
 from concept_probe.report.leaderboard_files import write_board
 
 __all__ = [
-    "board_to_html", "board_to_json", "board_to_markdown", "from_json", "headline", "show", "to_browser", "to_html",
-    "to_json", "to_markdown", "write_board",
+    "MapSection", "attention_to_html", "board_to_html", "board_to_json", "board_to_markdown", "from_json", "headline",
+    "show", "to_browser", "to_html", "to_json", "to_markdown", "write_board",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ FOLDER_MARKS = {
     "cfg.json": "an autoencoder",
     "edit.json": "an edit",
     "found.json": "what was found",
+    "attention.json": "attention maps",
 }
 """Name of a file to what a folder with it holds."""
 

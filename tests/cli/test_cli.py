@@ -21,7 +21,21 @@ def call(*args: str):
 def test_help_names_every_verb_and_gives_an_example():
     shown = call("--help")
     assert shown.exit_code == 0
-    verbs = ("run", "capture", "train", "browse", "find", "erase", "attack", "audit", "report", "bench", "info", "testbed")  # fmt: skip
+    verbs = (
+        "run",
+        "capture",
+        "train",
+        "browse",
+        "attention",
+        "find",
+        "erase",
+        "attack",
+        "audit",
+        "report",
+        "bench",
+        "info",
+    )
+    verbs += ("testbed",)
     for verb in verbs:
         assert verb in shown.output
         if verb != "testbed":

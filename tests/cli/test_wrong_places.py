@@ -35,6 +35,8 @@ WRONG = {
     "bench camel -o kept": "fits is to be a folder and is something else",
     "calibrate -o taken --summary": "rows.jsonl is to be a file",
     "browse acts -o taken": "taken is to be a file",
+    "attention cat -o taken": "taken is to be a file",
+    "attention cat -o new.html --maps acts": "it holds a capture (manifest.json)",
     "find camel -o new --sae json:dumps": "calling it without arguments gave TypeError",
     "find camel -o new --what columns --recogniser os:path": "calling it without arguments gave TypeError",
     "testbed show -o taken": "taken is to be a file",

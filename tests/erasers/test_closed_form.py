@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from concept_probe.activations.attention import attention_to_text
 from concept_probe.erasers import Emcid, LowRank, Mace, Rece, Speed, Uce
 from concept_probe.erasers.closed_form.key_values import solve_key_values
 from concept_probe.erasers.closed_form.mace import Contribution, fuse
@@ -16,7 +17,6 @@ from concept_probe.erasers.closed_form.rece import Rounds, derive, solve_rece
 from concept_probe.erasers.closed_form.solve import Moments, factors, solve_uce
 from concept_probe.erasers.closed_form.speed import augmented, influenced, solve_speed
 from concept_probe.erasers.closed_form.states import TokenStates
-from concept_probe.erasers.guards.attention_maps import attention
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.diffusion import tiny_sd, tiny_sdxl
 from concept_probe.types import Prompt, Sampling, Splits
@@ -226,7 +226,7 @@ def test_attention_is_that_of_the_model():
     module = subject.module(site)
     seen = {}
     looks = {s: (lambda x, m, s=s: seen.update({s: x})) for s in (site, value)}
-    with attention(subject) as maps, tap(subject, looks):
+    with attention_to_text(subject) as maps, tap(subject, looks):
         subject.predict(torch.randn(2, *subject.latent_shape), torch.tensor([10, 20]), condition)
     assert len(maps) == len(subject.sites("cross_out"))
     values = seen[value].unflatten(-1, (module.heads, -1)).transpose(1, 2)  # pyright: ignore[reportArgumentType]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import tap
+from concept_probe.activations.attention import attention_to_text
 from concept_probe.erasers import Intervention, Irece, NegativePrompt, Uce
-from concept_probe.erasers.guards.attention_maps import attention
 from concept_probe.erasers.guards.irece import Locator, Region, disturbed, laid_out
 from concept_probe.families import UNetSubject
 from concept_probe.testing.concepts import tiny_concept
@@ -38,7 +38,7 @@ def test_attention_to_the_name_is_the_mean_over_heads_and_layers():
         subject.run_to([out], QUERIES, SAMPLING, [0])
     latents, timestep = inputs[0]
     condition = subject.encode([Prompt("cat")]).rows(torch.zeros(2, dtype=torch.long))
-    with torch.no_grad(), attention(subject) as maps:
+    with torch.no_grad(), attention_to_text(subject) as maps:
         subject.predict(latents[2:], torch.full((2,), timestep), condition)
     wanted = 0
     for layer in maps:  # token 1 is the name, behind the beginning token

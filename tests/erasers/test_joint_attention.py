@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from concept_probe.activations import tap
+from concept_probe.activations.attention import attention_to_text
 from concept_probe.attacks.search.vocabulary import Vocabulary
 from concept_probe.erasers import erase
 from concept_probe.erasers.closed_form.alignment import align
 from concept_probe.erasers.closed_form.states import gather, measured_over
 from concept_probe.erasers.closed_form.uce import Uce
-from concept_probe.erasers.guards.attention_maps import attention
 from concept_probe.families.identity import how_it_reads
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models.transformers import TRANSFORMERS, tiny_flux, tiny_sd3
@@ -109,7 +109,7 @@ def test_attention_leaves_out_what_the_denoiser_does_not_look_at():
     subject = TRANSFORMERS["pixart-alpha"]()
     read = subject.encode([Prompt("the cat", "cat")])
     assert read.mask is not None and not bool(read.mask.all())
-    with attention(subject) as maps:
+    with attention_to_text(subject) as maps:
         subject.predict(torch.randn(1, *subject.latent_shape), torch.tensor([500.0]), read)
     hidden = ~read.mask[0]
     for one in maps:

@@ -21,13 +21,15 @@ from concept_probe.bench import RowStore, SweepRow
 from concept_probe.concepts.files import load_concept, save_concept
 from concept_probe.erasers import Edit
 from concept_probe.erasers.erasure.deltas import Columns, LowRank, Shift, Sum
+from concept_probe.find import MapChoice, attention_maps, load_attention
 from concept_probe.find.files import load_found, save_found
 from concept_probe.learn import Sae, load_sae, save_sae
 from concept_probe.learn.sae import TopK
 from concept_probe.report import from_json, to_json
 from concept_probe.storage import read_tensors, read_text, write_sealed
 from concept_probe.testing.concepts import tiny_concept
-from concept_probe.types import Score, Site, Subspace
+from concept_probe.testing.models.diffusion import tiny_sd
+from concept_probe.types import Prompt, Sampling, Score, Site, Subspace
 from tests.report.one_of_each import report
 
 SITE = Site("unet", "mid_block")
@@ -156,6 +158,26 @@ def _read_report(folder: Path) -> Any:
     return to_json(from_json(read_text(path, "audit again"), path))
 
 
+def _write_attention(folder: Path) -> None:
+    prompts = [Prompt("a cat", "cat"), Prompt("the dog and the sun"), Prompt("red")]
+    attention_maps(
+        tiny_sd(), prompts, folder=folder, layers=ATTENDED, sampling=Sampling(steps=1, guidance=0.0, batch=2)
+    )
+
+
+def _read_attention(folder: Path) -> Any:
+    maps = load_attention(folder)
+    told = [maps.subject, maps.weight_hash, maps.queries, maps.layers, maps.steps, maps.grids, maps.sigmas, maps.points]
+    each = [
+        [maps.places(i), _numbers(maps.picture(i)), _numbers(maps.kind("eos", MapChoice(query=i)))]
+        + [_numbers(maps.of(word, which=MapChoice(query=i))) for word in maps.words(i)]
+        for i in range(len(maps))
+    ]
+    return repr([told, maps.branches, maps.measure, each])
+
+
+ATTENDED = ["mid_block.attentions.0.transformer_blocks.0.attn2"]
+
 FORMATS: dict[str, FileFormat] = {
     "store manifest": FileFormat(_write_store, "manifest.json", _read_store),
     "shard": FileFormat(_write_store, "000000.safetensors", _read_store),
@@ -169,6 +191,8 @@ FORMATS: dict[str, FileFormat] = {
     "rows of a sweep": FileFormat(
         _write_rows, "rows.jsonl", lambda f: repr(sorted(RowStore(f / "rows.jsonl").rows().items())), grows=True
     ),
+    "attention maps": FileFormat(_write_attention, "attention.json", _read_attention),
+    "attention maps of a batch": FileFormat(_write_attention, "00001.safetensors", _read_attention),
     "report": FileFormat(_write_report, "report.json", _read_report),
     "concept": FileFormat(_write_concept, "concept.json", _read_concept, sealed=False),
     "picture": FileFormat(_write_concept, "pictures/one.png", _read_concept, sealed=False),

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from concept_probe.activations.attention import attention_to_text
 from concept_probe.arguments import Count, SeedNumber
 from concept_probe.erasers.closed_form.alignment import SUBJECT, TokenPolicy
 from concept_probe.erasers.closed_form.solve import Balance, Moments, solve_uce
@@ -24,7 +25,6 @@ from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser
 from concept_probe.erasers.erasure.deltas import Delta, LowRank
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
-from concept_probe.erasers.guards.attention_maps import attention
 from concept_probe.erasers.needs import Needs
 from concept_probe.erasers.published import Published
 from concept_probe.erasers.training.loop import descend, loss_at_ends
@@ -177,7 +177,7 @@ class Mace(Eraser[DiffusionSubject, Edit]):
             index = torch.randint(len(pool), (min(self.batch, len(pool)),), generator=generator)
             part = pool.rows(index)
             condition = encode_distinct(subject, part.prompts)
-            with attention(subject) as maps:
+            with attention_to_text(subject) as maps:
                 subject.predict(part.inputs, part.timesteps, condition)
             asked = (condition.kinds == SUBJECT).to(maps[0])
             return attention_left(maps, [mask[index] for mask in masks], asked, self.norms)
@@ -237,7 +237,7 @@ def subject_patches(subject: DiffusionSubject, pool: LatentBuffer, method: str, 
         part = pool.rows(torch.arange(start, min(start + batch, len(pool))))
         condition = encode_distinct(subject, part.prompts)
         asked: list[Prompt] = list(part.prompts)
-        with attention(subject) as maps:
+        with attention_to_text(subject) as maps:
             subject.predict(part.inputs, part.timesteps, condition)
         named = (condition.kinds == SUBJECT).to(maps[0])[: len(asked), None, None, :]
         to_subject = [(one * named).sum(-1).mean(1) for one in maps]

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from concept_probe.activations import tap
+from concept_probe.activations.attention import attention_to_text
 from concept_probe.arguments import Count
 from concept_probe.erasers.eraser import TINY_SAMPLING, Eraser
 from concept_probe.erasers.erasure.intervention import Between, Change, Intervention
-from concept_probe.erasers.guards.attention_maps import attention
 from concept_probe.erasers.guards.naming import text_naming
 from concept_probe.erasers.guards.requery import Requery
 from concept_probe.erasers.published import Published
@@ -38,7 +38,7 @@ class Locator:
     @torch.no_grad()
     def __call__(self, rows: Sequence[int], size: tuple[int, int]) -> Float[Tensor, "n h w"]:
         """Attention to the name, mean over heads and layers, for rows of the trajectory's pass under way."""
-        with self.subject.state.unedited(), attention(self.subject) as maps:
+        with self.subject.state.unedited(), attention_to_text(self.subject) as maps:
             self.requery(rows)
         each = [m[..., self.words.to(m.device)].sum(-1).mean(1) for m in maps]
         return torch.stack([laid_out(m.float(), size) for m in each]).mean(0)

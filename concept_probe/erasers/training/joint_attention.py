@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from concept_probe.activations import tap
-from concept_probe.activations.tap import Look
-from concept_probe.types import SUBJECT, Moment, Site
+from concept_probe.activations.attention import AttentionCall, LookAtAttention, attending
+from concept_probe.types import SUBJECT, Moment
 
 if TYPE_CHECKING:
     from concept_probe.families.diffusion.dit.subject import DitSubject
-
-_GIVEN = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-"""What `scaled_dot_product_attention` takes by place."""
 
 
 @contextlib.contextmanager
@@ -31,66 +26,35 @@ def attention_to_subjects(subject: DitSubject) -> Iterator[list[Tensor]]:
     computed, so norms, rotations and masks count as they do there. ValueError where it is computed by other means than
     torch's `scaled_dot_product_attention`.
     """
-    reader = _Reader(subject)
-    with tap(subject, reader.looks(subject.sites("joint_text_key"))), reader:
-        yield reader.shares
-    reader.refuse_unread()
+    shares: list[Tensor] = []
+    keys = {site.path.rpartition(".")[0] for site in subject.sites("joint_text_key")}
+    layers = [layer for layer in subject.attentions() if layer.name in keys]
 
-
-class _Reader(TorchFunctionMode):
-    """Looks at the first attention that is computed after each text key has passed."""
-
-    def __init__(self, subject: DitSubject) -> None:
-        super().__init__()
-        self.subject = subject
-        self.shares: list[Tensor] = []
-        self.awaited: Site | None = None
-        """Whose attention comes next."""
-
-    def looks(self, keys: Sequence[Site]) -> dict[Site, Look]:
-        return {key: self._announcing(key, first=key == keys[0]) for key in keys}
-
-    def _announcing(self, key: Site, first: bool) -> Look:
-        def look(x: Tensor, moment: Moment) -> None:
-            self.refuse_unread()
+    def looking(first: bool) -> LookAtAttention:
+        def look(call: AttentionCall, moment: Moment) -> None:
             if first:
-                self.shares.clear()
-            self.awaited = key
+                shares.clear()
+            shares.append(_share(subject, call))
 
         return look
 
-    def refuse_unread(self) -> None:
-        """Raise ValueError where a text key has passed and no attention was seen to be computed of it."""
-        if self.awaited is not None:
-            raise ValueError(
-                f"{self.subject.name}: the attention of the key at {str(self.awaited)!r} was not seen, since it is computed by "
-                "other means than torch's scaled_dot_product_attention; take back what was set instead of it "
-                "(transformer.set_attention_backend('native'), or another attention processor)"
-            )
+    with attending(subject, {layer: looking(layer == layers[0]) for layer in layers}):
+        yield shares
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = kwargs or {}
-        out = func(*args, **given)
-        if func is F.scaled_dot_product_attention and self.awaited is not None:
-            self.awaited = None
-            self.shares.append(self._share(dict(zip(_GIVEN, args, strict=False)) | given))
-        return out
 
-    def _share(self, given: dict[str, Any]) -> Tensor:
-        """What the same attention gives where the value is 1 at tokens of the subject and 0 elsewhere: (n, patches)."""
-        value: Tensor = given["value"]  # (n, heads, rows, d)
-        text, image = (self.subject.joint_rows(stream) for stream in ("text", "image"))
-        named = (self.subject.condition.kinds == SUBJECT).to(value)
-        marks = value.new_zeros(len(value), value.shape[2]).scatter(1, text.index, named)
-        # As wide as it was, since not every kernel takes another width; the first of its numbers is the mark.
-        marked = torch.cat(
-            [
-                marks[:, None, :, None].expand(-1, value.shape[1], -1, -1),
-                value.new_zeros(*value.shape[:-1], value.shape[-1] - 1),
-            ],
-            -1,
-        )
-        seen = F.scaled_dot_product_attention(**{**given, "value": marked})[..., 0]
-        return seen.float().mean(1).gather(1, image.index)
+def _share(subject: DitSubject, call: AttentionCall) -> Tensor:
+    """What the same attention gives where the value is 1 at tokens of the subject and 0 elsewhere: (n, patches)."""
+    value: Tensor = call.options["value"]  # (n, heads, rows, d)
+    text, image = (subject.joint_rows(stream) for stream in ("text", "image"))
+    named = (subject.condition.kinds == SUBJECT).to(value)
+    marks = value.new_zeros(len(value), value.shape[2]).scatter(1, text.index, named)
+    # As wide as it was, since not every kernel takes another width; the first of its numbers is the mark.
+    marked = torch.cat(
+        [
+            marks[:, None, :, None].expand(-1, value.shape[1], -1, -1),
+            value.new_zeros(*value.shape[:-1], value.shape[-1] - 1),
+        ],
+        -1,
+    )
+    seen = F.scaled_dot_product_attention(**{**call.options, "value": marked})[..., 0]
+    return seen.float().mean(1).gather(1, image.index)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from concept_probe.families.diffusion.attentions import AttentionLayer
 from concept_probe.families.text.sites import path_of
 from concept_probe.types import Site
 
@@ -21,6 +22,19 @@ def cross_attentions(unet: nn.Module) -> list[str]:
     if not found:
         raise ValueError(f"{type(unet).__name__} has no cross-attention with to_k and to_v")
     return found
+
+
+def unet_attentions(component: str, unet: nn.Module) -> tuple[AttentionLayer, ...]:
+    """Every attention of a conditional U-Net, from the first to the last."""
+    return tuple(
+        AttentionLayer(
+            Site(component, path, "in"),
+            "cross" if getattr(module, "is_cross_attention", False) else "self",
+            Site(component, f"{path}.to_out.0", "weight"),
+        )
+        for path, module in _in_order(unet)
+        if hasattr(module, "to_q") and hasattr(module, "to_k") and hasattr(module, "to_out")
+    )
 
 
 def unet_sites(component: str, unet: nn.Module) -> dict[str, tuple[Site, ...]]:

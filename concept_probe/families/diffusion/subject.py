@@ -11,6 +11,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
+from concept_probe.families.diffusion.attentions import AttentionLayer
 from concept_probe.families.diffusion.finite import finite_or_warned
 from concept_probe.families.diffusion.guidance import Guidance
 from concept_probe.families.diffusion.reading import read_pipeline
@@ -92,6 +93,13 @@ class DiffusionSubject(SizedSubject):
 
     def sites(self, role: str) -> tuple[Site, ...]:
         return look_up(self._roles, role, "role", f"{self.name} is of family {self.family!r}")
+
+    def attentions(self) -> tuple[AttentionLayer, ...]:
+        """The attentions of the denoiser by which the image looks, in the order of the forward pass."""
+        raise ValueError(
+            f"{self.name}: family {self.family!r} does not say where its denoiser's attentions are; give it a method "
+            "`attentions`"
+        )
 
     def predict(self, seen: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         """What the denoiser predicts of `seen` (n, ...) at `timesteps` (n,) under `condition` (n rows), with gradients.

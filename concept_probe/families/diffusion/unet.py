@@ -9,10 +9,11 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from concept_probe.families.diffusion.attentions import AttentionLayer
 from concept_probe.families.diffusion.flow import refuse_unsaid_flow
 from concept_probe.families.diffusion.guidance import Distilled, Guidance, classifier_free
 from concept_probe.families.diffusion.schedule import NoiseSchedule
-from concept_probe.families.diffusion.sites import cross_attentions, unet_sites
+from concept_probe.families.diffusion.sites import cross_attentions, unet_attentions, unet_sites
 from concept_probe.families.diffusion.subject import DiffusionSubject
 from concept_probe.families.diffusion.unet_inputs import guidance_embedding, painted_in, score_ids, size_ids
 from concept_probe.families.diffusion.unet_refused import paints_in, refuse_inputs, refuse_pipeline, refuse_skip
@@ -54,6 +55,9 @@ class UNetSubject(DiffusionSubject):
 
     def axis(self, site: Site) -> Literal["token", "patch"]:
         return "token" if self.is_text(site) or site.path in self._token_paths else "patch"
+
+    def attentions(self) -> tuple[AttentionLayer, ...]:
+        return unet_attentions(self.denoiser, self.components[self.denoiser])
 
     def conventions(self) -> dict[str, Any]:
         return super().conventions() | ({"clip_skip": self.clip_skip} if self.clip_skip else {})

@@ -11,8 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from concept_probe.arguments import Natural
 from concept_probe.families.text.several_vectors import spelled_out
 from concept_probe.types import BOS, CONTENT, EOS, PAD, SUBJECT, Prompt, Query
+
+
+@dataclass(frozen=True)
+class Occurrence(Prompt):
+    """A prompt of which one place where it says its subject is meant, and not the others."""
+
+    nth: Natural = 0
+    """The number of that place, 0 the first."""
 
 
 class TooLong(ValueError):
@@ -69,7 +78,8 @@ def queries_of(asked: Sequence[Prompt] | Sequence[Query]) -> list[Query]:
 
 
 def subject_spans(prompt: Prompt) -> list[tuple[int, int]]:
-    """Character ranges where `prompt.text` says its subject: as whole words if it can be, else anywhere.
+    """Character ranges where `prompt.text` says its subject: as whole words if it can be, else anywhere; of an `Occurrence`
+    the one that is meant.
 
     Raises ValueError if the text does not contain the subject.
     """
@@ -79,7 +89,7 @@ def subject_spans(prompt: Prompt) -> list[tuple[int, int]]:
     for pattern in (rf"(?<!\w){words}(?!\w)", words):
         spans = [m.span() for m in re.finditer(pattern, prompt.text, re.IGNORECASE) if m.end() > m.start()]
         if spans:
-            return spans
+            return spans[prompt.nth : prompt.nth + 1] if isinstance(prompt, Occurrence) else spans
     raise ValueError(
         f"the subject {prompt.subject!r} is not in the text {prompt.text!r}; name words of the text, or leave it None"
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from concept_probe.families.diffusion.attentions import AttentionKind
 from concept_probe.registry import look_up
 
 ADDED = {"query": "attn.add_q_proj", "key": "attn.add_k_proj", "value": "attn.add_v_proj"}
@@ -18,6 +19,16 @@ ALONE = {"query": "attention.to_q", "key": "attention.to_k", "value": "attention
 CROSS = {"query": "attn2.to_q", "key": "attn2.to_k", "value": "attn2.to_v", "out": "attn2"}
 """Where diffusers puts the projections of the added text, of the image, of an attention that a block calls
 `attention`, and of one from image to text."""
+
+ATTENTION: tuple[tuple[str, AttentionKind, str], ...] = (("attn", "joint", "attn.to_out.0"),)
+"""The attention that most blocks have: its path, its kind, and the matrix behind it."""
+BEFORE_MLP: tuple[tuple[str, AttentionKind, str], ...] = (("attn", "joint", "proj_out"),)
+NAMED_WHOLE: tuple[tuple[str, AttentionKind, str], ...] = (("attention", "joint", "attention.to_out.0"),)
+TO_ITSELF: tuple[str, AttentionKind, str] = ("attn1", "self", "attn1.to_out.0")
+LINEAR: tuple[str, AttentionKind, str] = ("attn1", "linear", "attn1.to_out.0")
+TO_TEXT: tuple[str, AttentionKind, str] = ("attn2", "cross", "attn2.to_out.0")
+"""Those of others: whose heads' numbers go with an MLP's through one matrix, that a block calls `attention`, of the image
+to itself beside another, the same without weights, and from image to text."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,9 @@ class BlockStreams:
     """The same where text and image pass one module as one sequence, or blocks of this class are given one of the two."""
     across: Mapping[str, str] = field(default_factory=dict)
     """`query`, `key`, `value`, `out` of an attention from the image to a text that the blocks leave as it is."""
+    attends: tuple[tuple[str, AttentionKind, str], ...] = ATTENTION
+    """Its attentions in the order of the forward pass: path, kind where the block is given text and image, and the path of
+    the matrix that brings what the heads read back to the image."""
     ends: str | None = None
     """The attribute that is True of a block whose text goes nowhere, so that it gives none."""
 
@@ -48,6 +62,7 @@ BLOCKS: Mapping[str, BlockStreams] = {
         of_image=OWN | {"mlp": "ff", "mlp_value": "ff.net.2"},
         of_text=ADDED | {"mlp": "ff_context", "mlp_value": "ff_context.net.2"},
         ends="context_pre_only",
+        attends=(*ATTENTION, ("attn2", "self", "attn2.to_out.0")),
     ),
     "FluxTransformerBlock": BlockStreams(
         image=1,
@@ -55,7 +70,9 @@ BLOCKS: Mapping[str, BlockStreams] = {
         of_image=OWN | {"mlp": "ff", "mlp_value": "ff.net.2"},
         of_text=ADDED | {"mlp": "ff_context", "mlp_value": "ff_context.net.2"},
     ),
-    "FluxSingleTransformerBlock": BlockStreams(image=1, text=0, of_both=OWN | {"mlp_value": "proj_out"}),
+    "FluxSingleTransformerBlock": BlockStreams(
+        image=1, text=0, of_both=OWN | {"mlp_value": "proj_out"}, attends=BEFORE_MLP
+    ),
     "Flux2TransformerBlock": BlockStreams(
         image=1,
         text=0,
@@ -68,8 +85,12 @@ BLOCKS: Mapping[str, BlockStreams] = {
         of_image=OWN | {"mlp": "ff", "mlp_value": "ff.net.2"},
         of_text=ADDED | {"mlp": "ff_context", "mlp_value": "ff_context.net.2"},
     ),
-    "ChromaSingleTransformerBlock": BlockStreams(of_both=OWN | {"mlp_value": "proj_out"}),
-    "BasicTransformerBlock": BlockStreams(of_image={"mlp": "ff", "mlp_value": "ff.net.2"}, across=CROSS),
+    "ChromaSingleTransformerBlock": BlockStreams(of_both=OWN | {"mlp_value": "proj_out"}, attends=BEFORE_MLP),
+    "BasicTransformerBlock": BlockStreams(
+        of_image={"mlp": "ff", "mlp_value": "ff.net.2"},
+        across=CROSS,
+        attends=(TO_ITSELF, TO_TEXT),
+    ),
     "AuraFlowJointTransformerBlock": BlockStreams(
         image=1,
         text=0,
@@ -77,18 +98,21 @@ BLOCKS: Mapping[str, BlockStreams] = {
         of_text=ADDED | {"mlp": "ff_context", "mlp_value": "ff_context.out_projection"},
     ),
     "AuraFlowSingleTransformerBlock": BlockStreams(of_both=OWN | {"mlp": "ff", "mlp_value": "ff.out_projection"}),
-    "Flux2SingleTransformerBlock": BlockStreams(),
+    "Flux2SingleTransformerBlock": BlockStreams(attends=(("attn", "joint", "attn.to_out"),)),
     "QwenImageTransformerBlock": BlockStreams(
         image=1,
         text=0,
         of_image=OWN | {"mlp": "img_mlp", "mlp_value": "img_mlp.net.2"},
         of_text=ADDED | {"mlp": "txt_mlp", "mlp_value": "txt_mlp.net.2"},
     ),
-    "SanaTransformerBlock": BlockStreams(across=CROSS),
+    "SanaTransformerBlock": BlockStreams(across=CROSS, attends=(LINEAR, TO_TEXT)),
     "Lumina2TransformerBlock": BlockStreams(
         of_both=OWN | {"mlp": "feed_forward", "mlp_value": "feed_forward.linear_2"}
     ),
-    "ZImageTransformerBlock": BlockStreams(of_both=ALONE | {"mlp": "feed_forward", "mlp_value": "feed_forward.w2"}),
+    "ZImageTransformerBlock": BlockStreams(
+        of_both=ALONE | {"mlp": "feed_forward", "mlp_value": "feed_forward.w2"},
+        attends=NAMED_WHOLE,
+    ),
 }
 """By class name."""
 

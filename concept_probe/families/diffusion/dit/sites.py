@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from concept_probe.families.diffusion.attentions import AttentionLayer
 from concept_probe.families.diffusion.dit.blocks import BlockStreams, block_of
 from concept_probe.families.diffusion.dit.joint import Given, Held, Stream
 from concept_probe.types import Site
@@ -32,6 +33,8 @@ class TransformerSites:
     roles: Mapping[str, tuple[Site, ...]]
     places: Mapping[tuple[str, int | None], Place]
     """By path and item of a site."""
+    attentions: tuple[AttentionLayer, ...]
+    """Those in which the image looks at something, in the order of the forward pass."""
 
 
 def transformer_sites(
@@ -49,6 +52,7 @@ def transformer_sites(
     """
     found: dict[str, list[Site]] = {}
     places: dict[tuple[str, int | None], Place] = {}
+    attentions: list[AttentionLayer] = []
 
     def add(role: str, path: str, side: str, item: int | None, place: Place | None) -> None:
         found.setdefault(role, []).append(Site(component, path, side, item))  # pyright: ignore[reportArgumentType]
@@ -60,6 +64,7 @@ def transformer_sites(
         if isinstance(transformer.get_submodule(path), nn.Linear):
             add("context_embedder_weight", path, "weight", None, None)
     for path, module, block, held in _blocks(transformer, lists):
+        attentions += _attentions(component, path, module, block, held)
         for stream, item, tensor in _behind(module, block, held):
             add(_BEHIND[stream], path, "out", item, tensor)
         own: dict[Stream, Mapping[str, str]] = {"text": block.of_text, "image": block.of_image}
@@ -78,7 +83,7 @@ def transformer_sites(
             elif side == "out":
                 for stream, item in STREAMS.items():
                     add(f"single_{stream}_{role}", f"{path}.{inner}", side, item, Place(stream, "both", None))
-    return TransformerSites({role: tuple(sites) for role, sites in found.items()}, places)
+    return TransformerSites({role: tuple(sites) for role, sites in found.items()}, places, tuple(attentions))
 
 
 STREAMS: Mapping[Stream, int] = {"text": 0, "image": 1}
@@ -97,6 +102,18 @@ def _behind(module: nn.Module, block: BlockStreams, held: Given | None) -> Itera
         yield "image", block.image, Place("image", "image", block.image)
         if block.text is not None and not (block.ends and getattr(module, block.ends)):
             yield "text", block.text, Place("text", "text", block.text)
+
+
+def _attentions(
+    component: str, path: str, module: nn.Module, block: BlockStreams, held: Given | None
+) -> Iterator[AttentionLayer]:
+    """The attentions of a block by which the image looks; a block that is given the text alone has none."""
+    for inner, kind, out in block.attends if held != "text" else ():
+        if _has(module, inner):
+            found = "self" if held == "image" and kind == "joint" else kind
+            yield AttentionLayer(
+                Site(component, f"{path}.{inner}", "in"), found, Site(component, f"{path}.{out}", "weight")
+            )
 
 
 def _alone(stream: Stream, side: str) -> Place | None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self, final
 import torch
 from torch import Tensor
 
+from concept_probe.families.diffusion.attentions import AttentionLayer
 from concept_probe.families.diffusion.dit.joint import Given, Held, JointSequence, Stream
 from concept_probe.families.diffusion.dit.ports import PORTS, ports_of
 from concept_probe.families.diffusion.dit.sites import TransformerSites, transformer_sites
@@ -188,6 +189,9 @@ class DitSubject(DiffusionSubject):
             return None
 
         return Segment(place.item, lambda: self._rows(place.held, place.stream))
+
+    def attentions(self) -> tuple[AttentionLayer, ...]:
+        return self._found.attentions
 
     def joint_rows(self, stream: Stream) -> Rows:
         """The rows of `stream` where the attention of the pass under way has text and image as one sequence.
