@@ -36,7 +36,7 @@ WEIGHTS = (0.0, 0.01, 0.1, 1.0)
 
 
 def with_grad(x: Tensor) -> Tensor:
-    """`guards.watch.pooled`, with gradients."""
+    """`guards.watch.over_places`, with gradients."""
     places = x.float().flatten(2).mT if x.ndim == 4 else x.float()
     return torch.cat([places.mean(1), places.amax(1)], 1)
 

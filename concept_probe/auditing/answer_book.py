@@ -14,7 +14,7 @@ from concept_probe.attacks.pictures import report_pictures
 from concept_probe.auditing.arm import Arm
 from concept_probe.auditing.places import Places
 from concept_probe.auditing.questions import Questions
-from concept_probe.auditing.watch import Watch
+from concept_probe.auditing.watch import Watching
 from concept_probe.evaluation.trials import judge_answers
 from concept_probe.types import Kind, Picture, Query, Site, Trial, Written
 
@@ -45,7 +45,7 @@ class AnswerBook:
         queries = self.new(queries)
         if not queries:
             return 0
-        watch, trials, texts = Watch(arm.subject, self.places), [], []
+        watch, trials, texts = Watching(arm.subject, self.places), [], []
         pictures: list[Picture] = []
         writings: list[Written] = []
         task = bar.add_task(f"answers: {arm.name}", total=len(queries))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 See = Callable[[Tensor, Moment], None]
 
 
-class Watch:
+class Watching:
     """What is seen in one arm, query by query, however the queries are batched."""
 
     def __init__(self, subject: Subject, places: Places) -> None:

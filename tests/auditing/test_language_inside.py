@@ -11,7 +11,7 @@ from concept_probe.auditing import audit
 from concept_probe.auditing.evidence.vectors_put_back import put_back
 from concept_probe.auditing.places import Places
 from concept_probe.auditing.states import end_states, identical, putting
-from concept_probe.auditing.watch import Watch
+from concept_probe.auditing.watch import Watching
 from concept_probe.detect.answers import GoldAnswers
 from concept_probe.erasers import AblateVectors
 from concept_probe.evaluation.trials import judge_answers
@@ -81,7 +81,7 @@ def test_firing_depends_on_neither_the_batch_nor_what_is_written(family):
     asked = [Query(Prompt("a cat in")), Query(Prompt("see the red dog and the cat in the sun"))]
 
     def fired(queries, tokens: int) -> torch.Tensor:
-        watch = Watch(subject, spots)
+        watch = Watching(subject, spots)
         with watch.on(0):
             subject.generate(queries, Sampling(tokens=tokens))
         return watch.firing(len(queries))[0][0]

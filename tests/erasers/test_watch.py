@@ -10,7 +10,7 @@ import torch
 from concept_probe.activations import tap
 from concept_probe.erasers import Watch
 from concept_probe.erasers.eraser import TINY_SAMPLING
-from concept_probe.erasers.guards.watch import Sight, anchors_of, asked_rows, pictures_seen, pooled
+from concept_probe.erasers.guards.watch import Sight, anchors_of, asked_rows, over_places, pictures_seen
 from concept_probe.find.directions.probes import LinearProbe
 from concept_probe.registry import UnknownName
 from concept_probe.testing.concepts import tiny_concept
@@ -38,9 +38,9 @@ def caught_by(subject, least: float):
 
 def test_places_are_pooled_whatever_their_layout():
     x = torch.randn(2, 5, 3, 4)
-    assert torch.equal(pooled(x), torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
-    assert torch.allclose(pooled(x.flatten(2).mT), pooled(x))
-    assert pooled(x.half()).dtype == torch.float32
+    assert torch.equal(over_places(x), torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
+    assert torch.allclose(over_places(x.flatten(2).mT), over_places(x))
+    assert over_places(x.half()).dtype == torch.float32
 
 
 def test_guidance_and_other_passes_are_left_out():
@@ -64,7 +64,7 @@ def test_what_is_seen_is_what_the_site_holds_in_each_pass(subject):
     held = {}
 
     def look(x, moment):
-        held[moment.step] = pooled(x[asked_rows(moment)])
+        held[moment.step] = over_places(x[asked_rows(moment)])
 
     with torch.no_grad(), tap(subject, {site: look}):
         subject.sample(ASKED, TINY_SAMPLING)

@@ -33,12 +33,12 @@ from concept_probe.types import (
     Subspace,
 )
 
-Looks = Mapping[int, Tensor]
+PerPass = Mapping[int, Tensor]
 """By pass of the denoiser, what was seen of n pictures: (n, 2d)."""
 _SEEDS = 1_000_003
 
 
-def pooled(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n e"]:
+def over_places(x: Float[Tensor, "n ..."]) -> Float[Tensor, "n e"]:
     """Mean and largest entry over the places of an activation: (n, d, h, w) or (n, t, d) to (n, 2d), float32."""
     places = x.detach().float()
     places = places.flatten(2).mT if places.ndim == 4 else places
@@ -196,7 +196,7 @@ class Watch(Eraser[DiffusionSubject, Intervention]):
 
 def pictures_seen(
     subject: DiffusionSubject, sites: Sequence[Site], queries: Sequence[Query], sampling: Sampling
-) -> dict[Site, Looks]:
+) -> dict[Site, PerPass]:
     """What each pass of the denoiser holds at `sites` of the pictures of `queries`, pooled."""
     seen: dict[Site, dict[int, list[Tensor]]] = {site: {} for site in sites}
 
@@ -204,7 +204,7 @@ def pictures_seen(
         def look(x: Tensor, moment: Moment) -> None:
             rows = asked_rows(moment)
             if rows and moment.step is not None:
-                seen[site].setdefault(moment.step, []).append(pooled(x[rows]))
+                seen[site].setdefault(moment.step, []).append(over_places(x[rows]))
 
         return look
 
@@ -246,7 +246,7 @@ class Watcher:
         self.last = moment.step or 0
         if moment.timestep > float(self.sights[0].timesteps.max()) + 1e-6:
             return
-        read = pooled(x[rows])
+        read = over_places(x[rows])
         seen = torch.stack([sight(read, moment.timestep) > sight.least for sight in self.sights]).any(0)
         same = self.caught is not None and len(self.caught) == len(seen)
         self.caught = seen | self.caught if same and self.caught is not None else seen
