@@ -4,7 +4,7 @@
     python benchmarks/flow_erasure.py --summary
 
 The erasers and their settings are those of benchmarks/emoji_erasure.py, without those that need cross-attention or an
-autoencoder, and with those that need a joint attention. With `--summary` the tables of the rows that are stored beside
+autoencoder of the denoiser, and with those that need a joint attention. With `--summary` the tables of the rows that are stored beside
 this file are printed and nothing is run. Every choice is made on the select split; the table is of test sentences with
 paired seeds. Rows are appended to FILE and not measured twice. Ends with one line of JSON: by eraser the share of test
 pictures of the object, `before` and `after`; how much of the right pictures of `neighbours` and `unrelated` objects is left;
@@ -28,8 +28,10 @@ from concept_probe.testbed.vocabulary import REMOVED_OBJECTS
 MODEL = "emoji-flow"
 PER_KIND = 32
 """Test pictures per kind of prompt."""
+TEXT_FEATURES = ("ablate_features", "itd", "steer")
+"""Of those that work with found features, the ones that take them from the text encoder."""
 ERASERS = (
-    *(m for m in ERASURE if m.eraser.attention != "cross" and not m.works_with_features),
+    *(m for m in ERASURE if m.eraser.attention != "cross" and (not m.works_with_features or m.name in TEXT_FEATURES)),
     MethodSetting("erase_anything", EraseAnything()),
     MethodSetting("erase_anything (anchor)", EraseAnything(base="anchor")),
 )
