@@ -7,12 +7,15 @@ role `mlp_value`, of a text encoder or a language model), or directions on the i
 W <- W - (W basis) dualᵀ.
 
 What is found is fitted on the fit split, chosen on the select split, and scored against a control; the test split is
-never read. `rows` gathers what all of them are fitted on. `features` reads sparse autoencoders, `vectors` and
-`language` the weights of text encoders and of language models, `directions` activations as they are.
+never read, but to judge an order that was made without it. `rows` gathers what all of them are fitted on. `features` reads
+sparse autoencoders, `vectors` and `language` the weights of text encoders and of language models, `directions` activations
+as they are. `removals` says what stands in the place of what is taken out, and `attribution` shares what a behaviour loses
+then among the parts.
 """
 
 from __future__ import annotations
 
+from concept_probe.find.attribution import BEHAVIOURS, PLAYERS, SUMMARIES, AttributionPlan, Player, Spot, attribute
 from concept_probe.find.directions.leace import fit_leace, leace
 from concept_probe.find.directions.means import difference_of_means
 from concept_probe.find.directions.oblique import fit_oblique
@@ -39,6 +42,7 @@ from concept_probe.find.language.knowledge import Knowledge, Weighed, knowledge,
 from concept_probe.find.language.ranking import rank_by_effect, rank_by_reading
 from concept_probe.find.language.unembedding import TokenReading, Unembedding, read_columns
 from concept_probe.find.readout import Readout, readouts
+from concept_probe.find.removals import REMOVALS, Removal
 from concept_probe.find.rows import ConceptRows, RowQuery, concept_rows
 from concept_probe.find.vectors.candidates import ColumnCandidates, DirectionCandidates, vector_candidates
 from concept_probe.find.vectors.columns import RankedColumns
@@ -48,10 +52,11 @@ from concept_probe.find.vectors.search import VectorSearch, find_vectors, search
 from concept_probe.find.vectors.text_directions import TextDirections, text_directions
 
 __all__ = [
-    "Absorption", "ColumnCandidates", "ColumnRemoval", "ColumnSearch", "ConceptRows", "Contrast",
-    "DirectionCandidates", "EnrichedColumns", "Examples", "Game", "Knowledge", "LinearProbe", "LmRanking", "NormGain",
-    "Projection", "RankedColumns", "Readout", "RemovalCurve", "RowQuery", "Splitting", "TextDirections",
-    "TokenReading", "Unembedding", "VectorRemoval", "VectorSearch", "Weighed", "WeighedPrompts", "absorption",
+    "BEHAVIOURS", "PLAYERS", "REMOVALS", "SUMMARIES", "Absorption", "AttributionPlan",
+    "ColumnCandidates", "ColumnRemoval", "ColumnSearch", "ConceptRows", "Contrast",
+    "DirectionCandidates", "EnrichedColumns", "Examples", "Game", "Knowledge", "LinearProbe", "LmRanking", "NormGain", "Player",
+    "Projection", "RankedColumns", "Readout", "Removal", "RemovalCurve", "RowQuery", "Splitting", "Spot", "TextDirections",
+    "TokenReading", "Unembedding", "VectorRemoval", "VectorSearch", "Weighed", "WeighedPrompts", "absorption", "attribute",
     "catalogue", "concept_rows", "concept_tokens", "contrast", "difference_of_means", "enriched_columns",
     "evenly_by_label", "find_features", "find_lm_columns", "find_vectors", "fit_leace", "fit_oblique", "fit_probe",
     "fit_rlace", "isolate", "knowledge", "leace", "load_found", "log_answers", "log_odds", "norm_gain", "probe_auroc",

@@ -47,16 +47,25 @@ def without(
     negative prompt of guidance, and the first position of a text that is read forward, on which attention rests.
     Raises ValueError as `tap` does, and where two readers are at one site.
     """
-    sites = [site_of(reader, removal) for reader in readers]
-    twice = next((site for site in sites if sites.count(site) > 1), None)
-    if twice is not None:
-        raise ValueError(f"two kinds of part at {twice} were to be taken out at once; attribute one kind at a time")
+    sites = sites_of(readers, removal)
     act = _joint if removal.joint else _each
     actions = {
         site: _at(act(subject, reader, removal, keep, look), everywhere)
         for site, reader in zip(sites, readers, strict=True)
     }
     return tap(subject, actions)
+
+
+def sites_of(readers: Sequence[CoefficientReader], removal: Removal) -> list[Site]:
+    """Where a removal acts for each reader. Raises ValueError where two read one tensor: neither would see it as it was."""
+    sites = [site_of(reader, removal) for reader in readers]
+    twice = next((site for site in sites if sites.count(site) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"two kinds of part at {twice} were to be taken out at once, such as features of two autoencoders; attribute one "
+            "kind at a time"
+        )
+    return sites
 
 
 def site_of(reader: CoefficientReader, removal: Removal) -> Site:

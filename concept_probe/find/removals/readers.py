@@ -31,7 +31,6 @@ class CoefficientReader(Protocol):
         ...
 
 
-
 @dataclass(frozen=True)
 class ColumnReader:
     """Columns of the matrix that reads this site: their coefficients are values of the site itself."""

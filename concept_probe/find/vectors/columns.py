@@ -78,11 +78,18 @@ def hidden_site(subject: Subject, weight: Site) -> Site:
     raise ValueError(f"{weight} has no site that feeds it: {wanted} has no role in {subject.name}")
 
 
-def zero_columns(
-    subject: Subject, columns: Mapping[Site, Sequence[int]], removal: Removal = Zero()
+def zero_columns(subject: Subject, columns: Mapping[Site, Sequence[int]]) -> AbstractContextManager[None]:
+    """Context manager: the subject as if these columns of its MLP output matrices were zero."""
+    return without_columns(subject, columns, Zero())
+
+
+def without_columns(
+    subject: Subject, columns: Mapping[Site, Sequence[int]], removal: Removal
 ) -> AbstractContextManager[None]:
-    """The subject as if these columns of its MLP output matrices were zero, or what another removal makes of them that
-    reads nothing."""
+    """Context manager: the subject with these columns of its MLP output matrices taken out, everywhere.
+
+    RuntimeError for a removal that looks at other rows: nobody looked (`find.attribution` does).
+    """
     readers = [
         ColumnReader(hidden_site(subject, site), tuple(items), (0,) * len(items)) for site, items in columns.items()
     ]

@@ -1,0 +1,63 @@
+"""What is seen in the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from concept_probe.detect import judge_for
+from concept_probe.evaluation.trials import judge_answers
+from concept_probe.find.attribution.behaviours.behaviour import Behaviour, Measure, Setting
+from concept_probe.types import Trial
+
+
+def judged(setting: Setting, value: str) -> Measure:
+    """Measures `seen` (1 where the concept's label, or a query's own of another, is seen) or `probability`."""
+    looks = setting.judge or judge_for(setting.concept, setting.subject)
+    wanted = [q.prompt.label or setting.concept.label for q in setting.queries]
+
+    def measure(rows: Sequence[int]) -> Tensor:
+        asked = [setting.queries[i] for i in rows]
+        with torch.no_grad():
+            answers = setting.subject.generate(asked, setting.sampling)
+        trials = judge_answers(looks, answers, asked)
+        return torch.tensor([_of(trial, wanted[i], value) for i, trial in zip(rows, trials, strict=True)]).double()
+
+    return measure
+
+
+def _of(trial: Trial, wanted: str, value: str) -> float:
+    if trial.seen == "error":
+        return float("nan")  # refused by the game, with the coalition
+    return float(trial.seen == wanted) if value == "seen" else trial.probability
+
+
+@dataclass(frozen=True)
+class Detection(Behaviour):
+    """1 where the judge sees in the answer what the prompt asks for, else 0."""
+
+    name = "detection"
+    unit = "rate"
+
+    def prepared(self, setting: Setting) -> Measure:
+        return judged(setting, "seen")
+
+    def judges(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class SeenProbability(Behaviour):
+    """The judge's probability that the answer shows what the prompt asks for."""
+
+    name = "probability"
+    unit = "probability"
+
+    def prepared(self, setting: Setting) -> Measure:
+        return judged(setting, "probability")
+
+    def judges(self) -> bool:
+        return True

@@ -1,0 +1,72 @@
+"""Players by name: the ways to cut a model into parts that need no finding first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from concept_probe.find.attribution.players import Player, Spot, players_of
+from concept_probe.find.language.ranking import rank_by_effect
+from concept_probe.find.vectors.candidates import CROSS_ROLES, ColumnCandidates, DirectionCandidates
+from concept_probe.find.vectors.ranking import rank_columns
+from concept_probe.find.vectors.text_directions import text_directions
+from concept_probe.registry import look_up
+from concept_probe.types import Concept
+
+if TYPE_CHECKING:
+    from concept_probe.families import Subject
+
+PLACES = ("subject", "eos", "pad")
+"""Kinds of token at which a text encoder may compute a concept."""
+RANKED = 16
+"""Columns that are ranked first, and play."""
+DIRECTIONS = 3
+"""Text directions that each matrix of cross-attention is kept from reading."""
+
+
+def _mlp(subject: Subject, concept: Concept) -> tuple[Player, ...]:
+    """The feed-forward part of every layer; of text encoders, at each kind of token that its prompts have."""
+    if subject.answers == "texts":
+        return players_of([Spot(site) for site in subject.sites("mlp_out")])
+    kinds = subject.tokenise(concept.target.fit[:8] or tuple(concept.target)).kinds
+    from concept_probe.types import TOKEN_KINDS
+
+    there = [kind for kind in PLACES if bool((kinds == TOKEN_KINDS.index(kind)).any())]
+    return players_of([Spot(site, (kind,)) for site in subject.sites("text_mlp_out") for kind in there])
+
+
+def _blocks(subject: Subject, concept: Concept) -> tuple[Player, ...]:
+    """What each layer of the text encoders, or of the language model, adds to its stream."""
+    role = "resid" if subject.answers == "texts" else "text_stream"
+    sites = [site for site in subject.sites(role) if site.item is None]
+    return players_of([Spot(type(site)(site.component, site.path, "change")) for site in sites])
+
+
+def _columns(subject: Subject, concept: Concept) -> tuple[Player, ...]:
+    """The `RANKED` columns of feed-forward matrices that rank first on the fit split."""
+    from concept_probe.families import CausalLMSubject
+
+    ranked = (
+        rank_by_effect(subject, concept) if isinstance(subject, CausalLMSubject) else rank_columns(subject, concept)
+    )
+    return players_of(ColumnCandidates(subject, concept, ranked).take(min(RANKED, len(ranked.sites) // 2)))
+
+
+def _cross(subject: Subject, concept: Concept) -> tuple[Player, ...]:
+    """Every matrix that reads the text's states, kept from reading the concept's directions."""
+    found = DirectionCandidates(subject, concept, text_directions(subject, concept), CROSS_ROLES)
+    return players_of(found.take(min(DIRECTIONS, found.most)))
+
+
+PLAYERS: dict[str, Callable[[Subject, Concept], tuple[Player, ...]]] = {
+    "mlp": _mlp,
+    "blocks": _blocks,
+    "columns": _columns,
+    "cross": _cross,
+}
+"""Name to what cuts a subject into players."""
+
+
+def named_players(subject: Subject, concept: Concept, name: str) -> tuple[Player, ...]:
+    """The players of a name of `PLAYERS`. Raises UnknownName, also for a role that the subject lacks."""
+    return look_up(PLAYERS, name, "kind of players")(subject, concept)
