@@ -8,6 +8,7 @@ import typer
 
 from concept_probe.cli import (
     arrows,
+    attribution,
     audits,
     bench,
     browse,
@@ -56,6 +57,7 @@ app.command("capture", cls=Verb)(arrows.capture)
 app.command("train", cls=Verb)(arrows.train)
 app.command("browse", cls=Verb)(browse.browse)
 app.command("find", cls=Verb)(arrows.find)
+app.command("attribute", cls=Verb)(attribution.attribute)
 app.command("erase", cls=Verb)(arrows.erase)
 app.command("export", cls=Verb)(exports.export_form)
 app.command("attack", cls=Verb)(audits.attack)

@@ -17,7 +17,7 @@ from concept_probe.find import BEHAVIOURS, PLAYERS, REMOVALS, SUMMARIES, Attribu
 from concept_probe.find.attribution.attribute import queries_in
 from concept_probe.find.attribution.behaviours import Setting
 from concept_probe.find.attribution.game import RemovalGame
-from concept_probe.find.attribution.players import readers_of
+from concept_probe.find.attribution.players import players_of, readers_of
 from concept_probe.find.attribution.summaries import Shapley
 from concept_probe.find.attribution.values import KeptValues
 from concept_probe.find.removals import removal_of
@@ -121,7 +121,7 @@ def test_named_players_of_every_family_can_be_played_or_are_refused(model, playe
 def test_the_game_is_what_zeroing_by_hand_gives():
     subject = tiny_sd()
     places = spots(subject)
-    game = game_of(subject, cp.find.attribution.players.players_of(places), behaviour="divergence")
+    game = game_of(subject, players_of(places), behaviour="divergence")
     queries = list(game.setting.queries)
     before = subject.generate(queries, SAMPLING)
 
@@ -247,7 +247,7 @@ def test_steps_of_the_denoiser_are_players_of_their_own():
 @pytest.mark.parametrize("behaviour", ["readout", "answers", "odds"])
 def test_gradients_are_slopes_of_the_values(behaviour):
     subject = TINY_MODELS["gpt2"]()
-    players = cp.find.attribution.players.players_of(spots(subject))
+    players = players_of(spots(subject))
     game = game_of(subject, players, "zero", behaviour)
     at = torch.tensor([0.4, 0.6], dtype=torch.float64)
     slopes = game.gradients(at)
@@ -280,7 +280,7 @@ def test_curves_start_and_end_where_they_must_and_have_controls():
 
 @pytest.mark.parametrize("what", ["columns", "features", "directions", "spots"])
 def test_controls_are_others_of_the_same_kind(what):
-    from concept_probe.find.attribution.controls import Matching
+    from concept_probe.find.attribution.controls import MatchedPlayers
     from concept_probe.testing.found import directions
 
     subject, concept = tiny_sd(), tiny_concept()
@@ -290,8 +290,8 @@ def test_controls_are_others_of_the_same_kind(what):
         "directions": lambda: list(directions(subject, concept)[:1]),
         "spots": lambda: list(spots(subject)),
     }[what]()
-    players = cp.find.attribution.players.players_of(parts)
-    like = Matching(subject, concept, SAMPLING).players(players)
+    players = players_of(parts)
+    like = MatchedPlayers(subject, concept, SAMPLING).players(players)
     assert [len(p.parts) for p in like] == [len(p.parts) for p in players]
     for own, other in zip(players, like, strict=True):
         a, b = own.parts[0], other.parts[0]

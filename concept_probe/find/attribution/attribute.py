@@ -15,11 +15,11 @@ from concept_probe.arguments import Count, Natural, SeedNumber, check_arguments
 from concept_probe.evaluation.bootstrap import mean_score
 from concept_probe.families.progress import progress
 from concept_probe.find.attribution.behaviours import BEHAVIOURS, Behaviour, Setting
-from concept_probe.find.attribution.controls import Matching
+from concept_probe.find.attribution.controls import MatchedPlayers
 from concept_probe.find.attribution.curves import counts_of, ordered_curve, random_orders
 from concept_probe.find.attribution.game import RemovalGame, check_summary, coalition_queries
 from concept_probe.find.attribution.named import named_players
-from concept_probe.find.attribution.players import Parts, Player, players_of
+from concept_probe.find.attribution.players import Player, PlayerPart, players_of
 from concept_probe.find.attribution.scoring import PlayerDraws, groups_of, summarised
 from concept_probe.find.attribution.summaries import SUMMARIES, Design, Summary
 from concept_probe.find.attribution.values import KeptValues
@@ -69,7 +69,7 @@ class AttributionPlan:
 def attribute(
     subject: Subject,
     concept: Concept,
-    players: str | Sequence[Player | Parts | Sequence[Parts]],
+    players: str | Sequence[Player | PlayerPart | Sequence[PlayerPart]],
     removal: str | Removal = "mean",
     behaviour: str | Behaviour = "detection",
     summary: str | Summary = "shapley",
@@ -105,7 +105,7 @@ def attribute(
 
         games = [game(chosen, plan.split)]
         if plan.controls:
-            like = Matching(subject, concept, plan.sampling, plan.seed)
+            like = MatchedPlayers(subject, concept, plan.sampling, plan.seed)
             games.append(game(like.players(chosen), plan.split))
         judged = game(chosen, plan.judged) if plan.judged is not None else None
         _check_budget(games, judged, design, way, plan)

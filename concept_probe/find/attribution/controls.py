@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.families.text.kinds import NAMED_KINDS
-from concept_probe.find.attribution.players import Parts, Player, Spot
+from concept_probe.find.attribution.players import Player, PlayerPart, Spot
 from concept_probe.find.directions.projection import orthonormal
 from concept_probe.find.layout import has_tokens
 from concept_probe.find.rows import RowQuery, concept_rows
@@ -25,7 +25,7 @@ POOL = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Matching:
+class MatchedPlayers:
     """Draws for each part another that is like it: the same number, at the same site, as active or as large.
 
     Of columns, one of the same matrix with like mean |coefficient| x length; of features, one of the same autoencoder that fires
@@ -42,8 +42,8 @@ class Matching:
 
     def players(self, players: Sequence[Player]) -> tuple[Player, ...]:
         generator = torch.Generator().manual_seed(self.seed)
-        parts: list[Parts] = [part for player in players for part in player.parts]
-        others: dict[int, Parts] = {}
+        parts: list[PlayerPart] = [part for player in players for part in player.parts]
+        others: dict[int, PlayerPart] = {}
         for site, chosen in _by_matrix(parts).items():
             others |= self._columns(site, [(i, parts[i]) for i in chosen], generator)
         for chosen in _by_codec(parts).values():
@@ -62,7 +62,9 @@ class Matching:
         which = RowQuery(kinds, limit=self.most, sampling=self.sampling)
         return concept_rows(self.subject, self.concept, [site], "fit", which)[site].x
 
-    def _columns(self, site: Site, chosen: list[tuple[int, Parts]], generator: torch.Generator) -> dict[int, Parts]:
+    def _columns(
+        self, site: Site, chosen: list[tuple[int, PlayerPart]], generator: torch.Generator
+    ) -> dict[int, PlayerPart]:
         matrix = self.subject.matrix(site).detach().float().cpu()
         own = [part.site.item or 0 for _, part in chosen]
         if 2 * len(own) > matrix.shape[1]:
@@ -73,19 +75,19 @@ class Matching:
         load = self._rows(hidden_site(self.subject, site)).abs().mean(0).cpu() * torch.linalg.vector_norm(matrix, dim=0)
         sites = tuple(replace(site, item=j) for j in range(matrix.shape[1]))
         ranked = RankedColumns(sites, torch.zeros(len(sites)), load, "norm")
-        out: dict[int, Parts] = {}
+        out: dict[int, PlayerPart] = {}
         for (i, part), j in zip(chosen, ranked.matched(own, generator, pool=POOL), strict=True):
             assert isinstance(part, Subspace)
             out[i] = replace(part, site=sites[j], basis=matrix[:, j, None].clone())
         return out
 
-    def _features(self, chosen: list[tuple[int, Parts]], generator: torch.Generator) -> dict[int, Parts]:
+    def _features(self, chosen: list[tuple[int, PlayerPart]], generator: torch.Generator) -> dict[int, PlayerPart]:
         spaces = [part for _, part in chosen if isinstance(part, Subspace)]
         codec = spaces[0].codec
         assert codec is not None
         firing = mean_of_codes(codec, self._rows(codec.site))
         taken = {j for space in spaces for j in space.features}
-        out: dict[int, Parts] = {}
+        out: dict[int, PlayerPart] = {}
         for i, part in chosen:
             assert isinstance(part, Subspace)
             drawn = []
@@ -129,7 +131,7 @@ def mean_of_codes(codec: SparseCoder, rows: Tensor) -> Tensor:
     return total / max(len(rows), 1)
 
 
-def _by_matrix(parts: Sequence[Parts]) -> dict[Site, list[int]]:
+def _by_matrix(parts: Sequence[PlayerPart]) -> dict[Site, list[int]]:
     out: dict[Site, list[int]] = {}
     for i, part in enumerate(parts):
         if (
@@ -142,7 +144,7 @@ def _by_matrix(parts: Sequence[Parts]) -> dict[Site, list[int]]:
     return out
 
 
-def _by_codec(parts: Sequence[Parts]) -> dict[int, list[int]]:
+def _by_codec(parts: Sequence[PlayerPart]) -> dict[int, list[int]]:
     out: dict[int, list[int]] = {}
     for i, part in enumerate(parts):
         if isinstance(part, Subspace) and part.codec is not None:

@@ -38,7 +38,7 @@ class SeenRows:
         return chosen if len(chosen) else self.c
 
 
-Seen = dict[int, dict[int | None, list[SeenRows]]]
+SeenAt = dict[int, dict[int | None, list[SeenRows]]]
 """By number of the reader and step, in the order of the prompts."""
 
 
@@ -47,8 +47,8 @@ class OtherRows:
     """What was seen in passes over other prompts, and over the concept's own, with nothing taken out."""
 
     readers: tuple[CoefficientReader, ...]
-    others: Seen
-    own: Seen
+    others: SeenAt
+    own: SeenAt
     seed: int
     _found: dict[object, Tensor] = field(default_factory=dict)
 
@@ -148,7 +148,7 @@ def look_elsewhere(
     Raises ValueError where the concept has no such prompts.
     """
     wanted: dict[str, tuple[Kind, ...]] = {"others": OTHER_KINDS, "own": FORGET_KINDS}
-    seen: dict[str, Seen] = {"others": {}, "own": {}}
+    seen: dict[str, SeenAt] = {"others": {}, "own": {}}
     if removal.reads in wanted:
         kinds = wanted[removal.reads]
         prompts = evenly([p for kind in kinds for p in concept.prompts(kind, "fit")], most)
@@ -164,8 +164,8 @@ def look_elsewhere(
 @torch.no_grad()
 def _seen(
     subject: Subject, readers: Sequence[CoefficientReader], prompts: Sequence[Prompt], sampling: Sampling
-) -> Seen:  # fmt: skip
-    out: Seen = {i: {} for i in range(len(readers))}
+) -> SeenAt:  # fmt: skip
+    out: SeenAt = {i: {} for i in range(len(readers))}
 
     def look(number: int, reader: CoefficientReader) -> Callable[[Tensor, Moment], None]:
         def fn(x: Tensor, moment: Moment) -> None:

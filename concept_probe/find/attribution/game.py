@@ -13,7 +13,7 @@ from torch import Tensor
 
 from concept_probe.activations import tap
 from concept_probe.content import digest_of
-from concept_probe.find.attribution.behaviours import Behaviour, Measure, Setting
+from concept_probe.find.attribution.behaviours import Behaviour, Measuring, Setting
 from concept_probe.find.attribution.elsewhere import OtherRows, look_elsewhere
 from concept_probe.find.attribution.players import Player, readers_of
 from concept_probe.find.attribution.summaries import Design, Summary
@@ -67,7 +67,7 @@ class RemovalGame:
         )
 
     @cached_property
-    def measure(self) -> Measure:
+    def measure(self) -> Measuring:
         """Measured once with every player there, and with a look that each is met: one that never is would be worth 0 for
         no reason of its own."""
         measure, everyone = self.behaviour.prepared(self.setting), range(len(self.setting.queries))

@@ -16,7 +16,7 @@ from concept_probe.types import Concept
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-PLACES = ("subject", "eos", "pad")
+TOKEN_PLACES = ("subject", "eos", "pad")
 """Kinds of token at which a text encoder may compute a concept."""
 RANKED = 16
 """Columns that are ranked first, and play."""
@@ -31,7 +31,7 @@ def _mlp(subject: Subject, concept: Concept) -> tuple[Player, ...]:
     kinds = subject.tokenise(concept.target.fit[:8] or tuple(concept.target)).kinds
     from concept_probe.types import TOKEN_KINDS
 
-    there = [kind for kind in PLACES if bool((kinds == TOKEN_KINDS.index(kind)).any())]
+    there = [kind for kind in TOKEN_PLACES if bool((kinds == TOKEN_KINDS.index(kind)).any())]
     return players_of([Spot(site, (kind,)) for site in subject.sites("text_mlp_out") for kind in there])
 
 

@@ -52,7 +52,7 @@ class Spot:
         return f"{self.site}{kinds}{steps}"
 
 
-Parts = Subspace | Spot
+PlayerPart = Subspace | Spot
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Player:
     """What is taken out together: one subspace or spot, or several that act jointly."""
 
     name: str
-    parts: tuple[Parts, ...] = field(repr=False)
+    parts: tuple[PlayerPart, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -69,7 +69,7 @@ class Player:
             )
 
 
-def players_of(given: Sequence[Player | Parts | Sequence[Parts]]) -> tuple[Player, ...]:
+def players_of(given: Sequence[Player | PlayerPart | Sequence[PlayerPart]]) -> tuple[Player, ...]:
     """Players as they are given: by name, one part each, or several parts that act jointly. Names are made distinct.
 
     Raises ValueError for no player, TypeError for what is none.
@@ -94,7 +94,7 @@ def players_of(given: Sequence[Player | Parts | Sequence[Parts]]) -> tuple[Playe
     return tuple(p if names.count(p.name) == 1 else Player(f"{p.name} #{i}", p.parts) for i, p in enumerate(out))
 
 
-def part_name(part: Parts) -> str:
+def part_name(part: PlayerPart) -> str:
     """A short name: the address, and which features."""
     if isinstance(part, Spot) or not part.features:
         return str(part) if isinstance(part, Spot) else str(part.site)

@@ -25,7 +25,7 @@ from concept_probe.types import Moment, Site
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-Look = Callable[[CoefficientReader, Tensor, Moment], Elsewhere]
+LookElsewhere = Callable[[CoefficientReader, Tensor, Moment], Elsewhere]
 """(reader, its coefficients (b, t, m), moment) -> what they are elsewhere."""
 
 
@@ -35,7 +35,7 @@ def nowhere(reader: CoefficientReader, c: Tensor, moment: Moment) -> Elsewhere:
 
 
 def without(
-    subject: Subject, readers: Sequence[CoefficientReader], removal: Removal, keep: Tensor, look: Look = nowhere,
+    subject: Subject, readers: Sequence[CoefficientReader], removal: Removal, keep: Tensor, look: LookElsewhere = nowhere,
     *, everywhere: bool = True,
 ) -> AbstractContextManager[None]:  # fmt: skip
     """The subject with a share `1 - keep` (players,) of each player taken out by `removal`; at `keep` 1 no bit changes.
@@ -108,7 +108,7 @@ def unflattened(new: Tensor, x: Tensor) -> Tensor:
     return new[:, 0] if x.ndim == 2 else new
 
 
-def _each(subject: Subject, reader: CoefficientReader, removal: Removal, keep: Tensor, look: Look) -> Act:
+def _each(subject: Subject, reader: CoefficientReader, removal: Removal, keep: Tensor, look: LookElsewhere) -> Act:
     def act(x: Tensor, moment: Moment) -> Tensor:
         c = reader.read(x)
         stays = reader.kept(keep, moment, c).expand_as(c)
@@ -134,7 +134,7 @@ class _Nothing:
 _NOTHING = _Nothing()
 
 
-def _joint(subject: Subject, reader: CoefficientReader, removal: Removal, keep: Tensor, look: Look) -> Act:
+def _joint(subject: Subject, reader: CoefficientReader, removal: Removal, keep: Tensor, look: LookElsewhere) -> Act:
     vectors, owners, mean = span_of(subject, reader)
     taken = 1 - keep[list(owners)]
 

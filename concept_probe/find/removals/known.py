@@ -40,8 +40,10 @@ class Resample(Removal):
 
 @dataclass(frozen=True)
 class Noise(Removal):
-    """Noise. While the model runs, a draw with the mean and `factor` times the spread of other prompts stands in its place;
-    in weights, where no activation is known, a random direction of `factor` times the column's length is added to it."""
+    """A draw with the mean, and `factor` times the spread, that it has on other prompts.
+
+    In weights, where no activation is known, a random direction of `factor` times the column's length is added to it.
+    """
 
     name = "noise"
     reads = "others"

@@ -40,7 +40,7 @@ class Reflect(Removal):
 
 @dataclass(frozen=True)
 class Project(Removal):
-    """All of the tensor along what the parts write goes, at right angles, whoever wrote it; `joint_change` says how much."""
+    """All of the tensor along what it writes goes, whoever wrote it; `joint_change` says how much of several."""
 
     name = "project"
     joint = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concept_probe.find.attribution.behaviours.answers import AnswerOdds, LogAnswers
-from concept_probe.find.attribution.behaviours.behaviour import Behaviour, Measure, Setting
+from concept_probe.find.attribution.behaviours.behaviour import Behaviour, Measuring, Setting
 from concept_probe.find.attribution.behaviours.denoising import DenoisingError
 from concept_probe.find.attribution.behaviours.divergence import Divergence
 from concept_probe.find.attribution.behaviours.reading import EndReadout
@@ -19,6 +19,6 @@ BEHAVIOURS: Registry[type[Behaviour]] = Registry(
 )
 
 __all__ = [
-    "BEHAVIOURS", "AnswerOdds", "Behaviour", "DenoisingError", "Detection", "Divergence", "EndReadout", "LogAnswers", "Measure",
+    "BEHAVIOURS", "AnswerOdds", "Behaviour", "DenoisingError", "Detection", "Divergence", "EndReadout", "LogAnswers", "Measuring",
     "SeenProbability", "Setting",
 ]  # fmt: skip

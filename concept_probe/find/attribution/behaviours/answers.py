@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from concept_probe.families import CausalLMSubject
-from concept_probe.find.attribution.behaviours.behaviour import Behaviour, Measure, Setting
+from concept_probe.find.attribution.behaviours.behaviour import Behaviour, Measuring, Setting
 from concept_probe.find.language.knowledge import log_answers, weigh
 
 
@@ -20,7 +20,7 @@ class LogAnswers(Behaviour):
     smooth = True
     reads_only = True
 
-    def prepared(self, setting: Setting) -> Measure:
+    def prepared(self, setting: Setting) -> Measuring:
         _refuse_without(setting, "answers", self.name)
         model = cast(CausalLMSubject, setting.subject)
         return lambda rows: log_answers(model, [setting.queries[i].prompt for i in rows], batch=setting.sampling.batch)
@@ -36,7 +36,7 @@ class AnswerOdds(Behaviour):
     smooth = True
     reads_only = True
 
-    def prepared(self, setting: Setting) -> Measure:
+    def prepared(self, setting: Setting) -> Measuring:
         for what in ("answers", "distractors"):
             _refuse_without(setting, what, self.name)
         model = cast(CausalLMSubject, setting.subject)

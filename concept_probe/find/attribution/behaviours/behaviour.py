@@ -14,7 +14,7 @@ from concept_probe.types import Better, Concept, Judge, Query, Sampling
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
-Measure = Callable[[Sequence[int]], Tensor]
+Measuring = Callable[[Sequence[int]], Tensor]
 """Places of queries (k) -> the behaviour on each, (k,), as the subject is now."""
 
 
@@ -43,7 +43,7 @@ class Behaviour(abc.ABC):
     better: ClassVar[Better] = "higher"
 
     @abc.abstractmethod
-    def prepared(self, setting: Setting) -> Measure:
+    def prepared(self, setting: Setting) -> Measuring:
         """What measures it; called with nothing taken out.
 
         Raises ValueError for a setting in which it can't be measured.

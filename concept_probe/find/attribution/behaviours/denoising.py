@@ -11,7 +11,7 @@ from torch import Tensor
 
 from concept_probe.arguments import Count, check_arguments
 from concept_probe.families import DiffusionSubject
-from concept_probe.find.attribution.behaviours.behaviour import Behaviour, Measure, Setting
+from concept_probe.find.attribution.behaviours.behaviour import Behaviour, Measuring, Setting
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class DenoisingError(Behaviour):
     def __post_init__(self) -> None:
         check_arguments(self, self.name)
 
-    def prepared(self, setting: Setting) -> Measure:
+    def prepared(self, setting: Setting) -> Measuring:
         subject = cast(DiffusionSubject, setting.subject)
         clean = subject.sample(setting.queries, setting.sampling)
 

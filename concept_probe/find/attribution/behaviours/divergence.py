@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from concept_probe.find.attribution.behaviours.behaviour import Behaviour, Measure, Setting
+from concept_probe.find.attribution.behaviours.behaviour import Behaviour, Measuring, Setting
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Divergence(Behaviour):
     name = "divergence"
     unit = "minus distance"
 
-    def prepared(self, setting: Setting) -> Measure:
+    def prepared(self, setting: Setting) -> Measuring:
         if setting.subject.answers == "texts":
             return _of_next_token(setting)
         before = setting.subject.generate(setting.queries, setting.sampling)
@@ -34,7 +34,7 @@ class Divergence(Behaviour):
         return measure
 
 
-def _of_next_token(setting: Setting) -> Measure:
+def _of_next_token(setting: Setting) -> Measuring:
     model: Any = setting.subject
     prompts = [q.prompt for q in setting.queries]
     size = setting.sampling.batch

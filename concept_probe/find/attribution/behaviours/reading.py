@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from concept_probe.activations import tap
-from concept_probe.find.attribution.behaviours.behaviour import Behaviour, Measure, Setting
+from concept_probe.find.attribution.behaviours.behaviour import Behaviour, Measuring, Setting
 from concept_probe.types import EOS, FORGET_KINDS, OTHER_KINDS, Kind, Moment, Prompt, Site, evenly
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class EndReadout(Behaviour):
     smooth = True
     reads_only = True
 
-    def prepared(self, setting: Setting) -> Measure:
+    def prepared(self, setting: Setting) -> Measuring:
         subject, sites = setting.subject, setting.subject.sites("text_out")
         lines = {}
         with torch.no_grad():

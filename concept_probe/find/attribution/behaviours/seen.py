@@ -10,11 +10,11 @@ from torch import Tensor
 
 from concept_probe.detect import judge_for
 from concept_probe.evaluation.trials import judge_answers
-from concept_probe.find.attribution.behaviours.behaviour import Behaviour, Measure, Setting
+from concept_probe.find.attribution.behaviours.behaviour import Behaviour, Measuring, Setting
 from concept_probe.types import Trial
 
 
-def judged(setting: Setting, value: str) -> Measure:
+def judged_answers(setting: Setting, value: str) -> Measuring:
     """Measures `seen` (1 where the concept's label, or a query's own of another, is seen) or `probability`."""
     looks = setting.judge or judge_for(setting.concept, setting.subject)
     wanted = [q.prompt.label or setting.concept.label for q in setting.queries]
@@ -42,8 +42,8 @@ class Detection(Behaviour):
     name = "detection"
     unit = "rate"
 
-    def prepared(self, setting: Setting) -> Measure:
-        return judged(setting, "seen")
+    def prepared(self, setting: Setting) -> Measuring:
+        return judged_answers(setting, "seen")
 
     def judges(self) -> bool:
         return True
@@ -56,8 +56,8 @@ class SeenProbability(Behaviour):
     name = "probability"
     unit = "probability"
 
-    def prepared(self, setting: Setting) -> Measure:
-        return judged(setting, "probability")
+    def prepared(self, setting: Setting) -> Measuring:
+        return judged_answers(setting, "probability")
 
     def judges(self) -> bool:
         return True
