@@ -9,9 +9,10 @@ test sentences. On `emoji-untaught` nothing may be found. Ends with one line of 
 
 dummy: largest |score| of a player that does nothing. efficiency_error: largest |Σ scores - (v(all) - v(none))|.
 exact_error: largest gap between enumeration and permutations, in scores, with `exact_covered`, the share of players whose exact
-value lies in the estimate's interval. trace_share: the first layer's share at the end token, of Shapley's values;
-`trace_share_alone`, `trace_share_end_and_pad` say the same of what it does by itself, and of the end token with the padding as one
-player. deletion_gain: detection with 51 of 1,024 columns out by contrast, less by attribution; mean over 8 objects.
+value lies in the estimate's interval. trace_share: the first layer's share at the end token, of Shapley's values among two layers x
+{subject, end, padding}; `trace_share_end_and_pad`: with end and padding as one player; `trace_end_alone` and the like: what comes
+back with the first layer's part there alone, as a share of what comes back with all of it. deletion_gain: detection with 51 of
+1,024 columns out by contrast, less by attribution; mean over 8 objects.
 """
 
 from __future__ import annotations
@@ -140,20 +141,27 @@ def many_objects(count: int) -> Concept:
 
 
 def trace(subject: Any, pictures: int) -> tuple[dict[str, float], Attribution]:
-    """Two layers x {subject, end, padding}, by zero, detection, all 64 coalitions; and with the padding part of the end."""
+    """Two layers x {subject, end, padding}, by zero and detection: Shapley over all 64 coalitions, and with the padding part of
+    the end. Then the first layer alone with every kind of token a player, as in the table of docs/models/emoji.md."""
     concept = many_objects(pictures)
     plan = cp.AttributionPlan(prompts=pictures, sampling=QUICK, judged=None, controls=False, most_answers=100_000)
     sites = subject.sites("text_mlp_out")
-    places = [cp.Spot(site, (kind,)) for site in sites for kind in ("subject", "eos", "pad")]
-    found = cp.attribute(subject, concept, places, "zero", "detection", "shapley", plan)
-    alone = cp.attribute(subject, concept, places, "zero", "detection", "alone", plan)
+
+    def played(places: Sequence[cp.Spot], summary: str) -> Attribution:
+        return cp.attribute(subject, concept, places, "zero", "detection", summary, plan)
+
+    found = played([cp.Spot(site, (kind,)) for site in sites for kind in ("subject", "eos", "pad")], "shapley")
     joined = [cp.Spot(site, kinds) for site in sites for kinds in (("subject",), ("eos", "pad"))]
-    together = cp.attribute(subject, concept, joined, "zero", "detection", "shapley", plan)
-    whole = found.whole.value - found.none.value
+    together = played(joined, "shapley")
+    first = [cp.Spot(sites[0], kinds) for kinds in (("eos",), ("pad",), ("subject",), ("bos", "content"))]
+    alone = played(first, "alone")
+    whole = alone.whole.value - alone.none.value
     return {
         "trace_share": found.share(found.players[1]),
-        "trace_share_alone": alone.scores[1].value / whole,
         "trace_share_end_and_pad": together.share(together.players[1]),
+        "trace_end_alone": alone.scores[0].value / whole,
+        "trace_pad_alone": alone.scores[1].value / whole,
+        "trace_subject_alone": alone.scores[2].value / whole,
         "efficiency": abs(found.gap or 0.0),
     }, found
 

@@ -33,7 +33,7 @@ def attribute(
     output: Output,
     model: Model = "emoji",
     players: Annotated[
-        str, typer.Option(help="mlp, blocks, columns or cross; left out where --found names a folder.")
+        str, typer.Option(help="mlp, blocks, columns, features or cross; left out where --found names a folder.")
     ] = "mlp",
     found: Annotated[
         Path | None, typer.Option(help="Folder that `find` wrote: each feature or vector in it is a player.")
@@ -124,15 +124,6 @@ def _way(kind: Any, samples: int | None, seed: int) -> Any:
 
 def _each(found: Any) -> list[Any]:
     """Every feature of what was found as a player; vectors are one each as they are."""
-    from dataclasses import replace
+    from concept_probe.find.attribution.named import each_feature
 
-    out = []
-    for space in found:
-        if space.codec is None:
-            out.append(space)
-        else:
-            out += [
-                replace(space, basis=space.basis[:, [i]], features=(j,), scores=())
-                for i, j in enumerate(space.features)
-            ]
-    return out
+    return [one for space in found for one in (each_feature(space) if space.codec is not None else (space,))]

@@ -17,6 +17,7 @@ FOLDER_MARKS = {
     "cfg.json": "an autoencoder",
     "edit.json": "an edit",
     "found.json": "what was found",
+    "values.jsonl": "an attribution",
 }
 """Name of a file to what a folder with it holds."""
 

@@ -110,6 +110,10 @@ def one_by_one(subject: Any) -> list[Subspace]:
 def test_named_players_of_every_family_can_be_played_or_are_refused(model, players):
     subject = TINY_MODELS[model]()
     readable = subject.answers == "texts"
+    if players == "features":  # none is shipped for a tiny model
+        with pytest.raises(UnknownName, match="shipped autoencoder"):
+            attribute(subject, about(subject), players, "zero", "divergence", "alone", plan_of(subject))
+        return
     if players == "cross" and (readable or model == "pixart-alpha"):
         with pytest.raises((ValueError, UnknownName)):
             attribute(subject, about(subject), players, "zero", "divergence", "alone", plan_of(subject))
@@ -403,6 +407,9 @@ def refused() -> dict[str, tuple[Any, ...]]:
         "no prompts in target of split 'select'": at(places, concept=bare),
         "has none in neighbours, anchor, unrelated": at(places, "mean", "divergence", concept=lonely),
         "gave a value that is no number": at(places, behaviour="detection", plan=plan_of(subject, judge=Blind())),
+        "has no label 'cat'": at(
+            places, behaviour="detection", plan=plan_of(subject, judge=Blind(labels=("dog", "none")))
+        ),
         "was met in no pass": at([Spot(loop, steps=(7,))], behaviour="divergence"),
         "so it has no steps": at([replace(places[0], steps=(0,))]),
         "ends before the denoiser": at([Spot(loop)]),
@@ -427,6 +434,17 @@ def test_what_cannot_be_played_is_refused_in_one_sentence(said):
         attribute(*args) if args else Spot(cp.Site("unet", "conv_in"), ("end",))
     message = str(error.value)
     assert said in message and "\n" not in message
+
+
+def test_what_no_player_changes_is_said():
+    subject = tiny_sd()
+    judge = replace(tiny_recogniser(), labels=("cat", "dog", "sun", "none"))
+    sae: Any = random_sae(subject, stream(subject))
+    with torch.no_grad():
+        sae.b_enc[:2] = -1e6
+    players = [features_of(sae, [j]) for j in range(2)]
+    with pytest.warns(UserWarning, match="owed to none of them"):
+        attribute(subject, tiny_concept(), players, "zero", "detection", "shapley", plan_of(subject, judge=judge))
 
 
 def test_too_few_other_columns_are_refused_with_the_mend():

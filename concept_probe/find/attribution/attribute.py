@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor
 
 from concept_probe.arguments import Count, Natural, SeedNumber, check_arguments
+from concept_probe.detect import judge_for
 from concept_probe.evaluation.bootstrap import mean_score
+from concept_probe.evaluation.rates import success_rate
 from concept_probe.families.progress import progress
 from concept_probe.find.attribution.behaviours import BEHAVIOURS, Behaviour, Setting
 from concept_probe.find.attribution.controls import MatchedPlayers
@@ -94,13 +97,14 @@ def attribute(
     what = look_up(BEHAVIOURS, behaviour, "behaviour")() if isinstance(behaviour, str) else behaviour
     way = look_up(SUMMARIES, summary, "summary")() if isinstance(summary, str) else summary
     check_summary(way, what, how)
+    judge = plan.judge or (judge_for(concept, subject) if what.judges() else None)
     design = way.design(len(chosen))
     with only_writer(Path(folder), "an attribution") if folder is not None else nullcontext():
         kept = KeptValues(folder)
 
         def game(of: Sequence[Player], split: Split) -> RemovalGame:
             asked = queries_in(concept, split, plan)
-            setting = Setting(subject, concept, asked, plan.sampling, plan.judge)
+            setting = Setting(subject, concept, asked, plan.sampling, judge)
             return RemovalGame(setting, tuple(of), how, what, kept, plan.others, plan.seed)
 
         games = [game(chosen, plan.split)]
@@ -157,6 +161,12 @@ def _played(
         none, whole = (first.values(keep) for keep in ends)
         solved = [summarised(way, design, game.play(design, way.of, done), groups, plan.seed) for game in games]
         scores, controls = _scores(first, solved, way)
+        if torch.equal(whole, none) and not any(score.value or score.low or score.high for score in scores):
+            warnings.warn(
+                f"{first.behaviour.name} of {first.setting.subject.name!r} is {float(whole.mean()):.3g} whichever players are taken out: "
+                "it is owed to none of them, or it was not there to begin with",
+                stacklevel=3,
+            )
         deletion = insertion = None
         if judged is not None:
             order = sorted(range(m), key=lambda i: -scores[i].value)
@@ -216,7 +226,12 @@ def _scores(
 
 
 def _end(values: Tensor, name: str, game: RemovalGame, groups: Tensor, plan: AttributionPlan) -> Score:
-    """A value of one coalition, with its interval over groups of queries."""
+    """A value of one coalition, with its interval over groups of queries; that of a rate is Wilson's."""
     means = torch.stack([values[groups == g].mean() for g in range(int(groups.max()) + 1)])
-    found = mean_score(means, f"{game.behaviour.name}, {name}", unit=game.behaviour.unit, seed=plan.seed)
+    what, unit = f"{game.behaviour.name}, {name}", game.behaviour.unit
+    found = (
+        replace(success_rate(what, means.tolist()), better="none")
+        if unit == "rate"
+        else mean_score(means, what, unit=unit, seed=plan.seed)
+    )
     return replace(found, value=float(values.mean()))

@@ -29,7 +29,7 @@ class MatchedPlayers:
     """Draws for each part another that is like it: the same number, at the same site, as active or as large.
 
     Of columns, one of the same matrix with like mean |coefficient| x length; of features, one of the same autoencoder that fires
-    about as much; of directions, as many random ones with the spread of the site's rows; of spots, the same spot
+    about as much; of directions, as many random ones with the spread of the site's rows, where it has a role; of spots, the same spot
     with what is taken out turned at random. Raises ValueError where a matrix or an autoencoder has too few others.
     """
 

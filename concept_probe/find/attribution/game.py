@@ -13,6 +13,7 @@ from torch import Tensor
 
 from concept_probe.activations import tap
 from concept_probe.content import digest_of
+from concept_probe.families.identity import how_it_reads
 from concept_probe.find.attribution.behaviours import Behaviour, Measuring, Setting
 from concept_probe.find.attribution.elsewhere import OtherRows, look_elsewhere
 from concept_probe.find.attribution.players import Player, readers_of
@@ -91,7 +92,7 @@ class RemovalGame:
         about = (s.concept.name, [s.concept.prompts(kind, "fit") for kind in KINDS])
         asked = (s.queries, s.sampling, judge, about, self.others, self.seed)
         parts = [player.parts for player in self.players]
-        model = (s.subject.weight_hash(), s.subject.conventions(), s.subject.state.on())
+        model = (s.subject.weight_hash(), how_it_reads(s.subject), s.subject.conventions(), s.subject.state.on())
         return digest_of(model, parts, self.removal, self.behaviour, asked)
 
     def without(self, keep: Tensor):

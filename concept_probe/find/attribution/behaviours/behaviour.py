@@ -27,7 +27,7 @@ class Setting:
     queries: tuple[Query, ...]
     sampling: Sampling
     judge: Judge | None = None
-    """Who judges answers; None takes the one that `judge_for` finds, where one is needed."""
+    """Who judges answers, where somebody has to."""
 
 
 class Behaviour(abc.ABC):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from concept_probe.detect import judge_for
 from concept_probe.evaluation.trials import judge_answers
 from concept_probe.find.attribution.behaviours.behaviour import Behaviour, Measuring, Setting
 from concept_probe.types import Trial
@@ -16,8 +15,19 @@ from concept_probe.types import Trial
 
 def judged_answers(setting: Setting, value: str) -> Measuring:
     """Measures `seen` (1 where the concept's label, or a query's own of another, is seen) or `probability`."""
-    looks = setting.judge or judge_for(setting.concept, setting.subject)
+    looks = setting.judge
+    if looks is None:
+        raise ValueError(
+            "what is seen in answers needs somebody who judges them, and the setting names no judge; give it one"
+        )
     wanted = [q.prompt.label or setting.concept.label for q in setting.queries]
+
+    strange = next((label for label in wanted if label not in looks.labels), None)
+    if strange is not None:
+        raise ValueError(
+            f"recogniser {looks.name!r} has no label {strange!r}, so it would see it in no answer, whatever is taken out; name one that "
+            "has, or label the prompts with what it sees"
+        )
 
     def measure(rows: Sequence[int]) -> Tensor:
         asked = [setting.queries[i] for i in rows]
