@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import typing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import concept_probe as cp
 from concept_probe.activations import tap
+from concept_probe.erasers import AblateFeatures, AblateVectors
 from concept_probe.find import BEHAVIOURS, PLAYERS, REMOVALS, SUMMARIES, AttributionPlan, Player, Spot, attribute
 from concept_probe.find.attribution.attribute import queries_in
 from concept_probe.find.attribution.behaviours import Setting
@@ -153,6 +155,34 @@ def test_a_column_that_is_zeroed_is_the_weight_that_is():
     finally:
         weight.data.copy_(held)
     torch.testing.assert_close(value, whole, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", ("sd", "gpt2"))
+@pytest.mark.parametrize(
+    "removal", [n for n, kind in REMOVALS.items() if "columns" in kind.on and kind.reads == "nothing"]
+)
+def test_a_removal_in_weights_is_the_one_in_activations(model, removal):
+    """Columns taken out of the matrix by an eraser, and while the model runs, everywhere: the same states."""
+    subject = TINY_MODELS[model]()
+    concept = tiny_concept()
+    columns = aimed_columns(subject, concept)[:4]
+    (reader, *more) = readers_of(subject, [Player("all", columns)])
+    prompts = list(concept.target.test)
+    states = []
+    edit = AblateVectors(how=removal, factor=0.7)(subject, concept, columns)
+    acting = without(subject, [reader, *more], removal_of(removal, factor=0.7), torch.zeros(1))
+    for on in (edit.on(subject), acting):
+        with on:
+            states.append(subject.encode(prompts).states)
+    torch.testing.assert_close(*states, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(states[0], subject.encode(prompts).states, atol=1e-5)
+
+
+def test_removals_that_erasers_name_are_in_the_table():
+    for kind, option in ((AblateVectors, "how"), (AblateFeatures, "mode")):
+        named = typing.get_args(typing.get_type_hints(kind)[option])
+        assert set(named) <= set(REMOVALS)
+    assert set(typing.get_args(typing.get_type_hints(AblateVectors)["how"])) == {n for n, k in REMOVALS.items() if k.on}
 
 
 def twins(subject: Any) -> tuple[Subspace, Subspace]:

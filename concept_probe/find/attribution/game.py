@@ -27,6 +27,9 @@ from concept_probe.types import KINDS, Moment, Query
 if TYPE_CHECKING:
     from concept_probe.families import Subject
 
+VALUES_FORMAT = "concept_probe.attribution.values/1"
+"""Part of every game's digest: a version that measures otherwise takes another."""
+
 
 @dataclass(frozen=True, eq=False)
 class RemovalGame:
@@ -93,7 +96,7 @@ class RemovalGame:
         asked = (s.queries, s.sampling, judge, about, self.others, self.seed)
         parts = [player.parts for player in self.players]
         model = (s.subject.weight_hash(), how_it_reads(s.subject), s.subject.conventions(), s.subject.state.on())
-        return digest_of(model, parts, self.removal, self.behaviour, asked)
+        return digest_of(VALUES_FORMAT, model, parts, self.removal, self.behaviour, asked)
 
     def without(self, keep: Tensor):
         """The subject with a share `1 - keep` (m,) of each player taken out."""
@@ -127,7 +130,7 @@ class RemovalGame:
             share = keep.clone().requires_grad_()
             with torch.enable_grad(), self.without(share):
                 value = measure([i])
-            slope = torch.autograd.grad(value.sum(), share, allow_unused=True)[0]
+            slope = torch.autograd.grad(value.sum(), share, allow_unused=True)[0] if value.requires_grad else None
             self._made[0] += 1
             out.append(torch.zeros_like(keep) if slope is None else slope.detach())
             self._check(torch.cat([value.detach().double().cpu(), out[-1]]), keep)
