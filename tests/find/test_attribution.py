@@ -368,6 +368,14 @@ def test_values_are_kept_and_nothing_is_asked_again(tmp_path):
     assert other.answers > 0 and other.scores != first.scores
 
 
+def test_slopes_are_kept_too(tmp_path):
+    subject = TINY_MODELS["gpt2"]()
+    args = (subject, about(subject), spots(subject), "mean", "answers", "gradients", plan_of(subject))
+    first = attribute(*args, folder=tmp_path)
+    again = attribute(*args, folder=tmp_path)
+    assert again == replace(first, answers=0) and first.answers > 0
+
+
 def test_interrupted_work_goes_on(tmp_path, monkeypatch):
     subject = tiny_sd()
     args = (subject, tiny_concept(), spots(subject), "zero", "divergence", "shapley", plan_of(subject))

@@ -138,7 +138,7 @@ def _check_budget(
     games: Sequence[RemovalGame], judged: RemovalGame | None, design: Design, summary: Summary, plan: AttributionPlan
 ) -> None:  # fmt: skip
     n, c = len(games[0].setting.queries), len(design.masks)
-    known = sum(game.known(design.masks) for game in games) if summary.of == "values" else 0
+    known = sum(game.known(design.masks, summary.of) for game in games)
     scores = (len(games) * c - known) * n
     curves = _curve_values(judged, plan) * len(judged.setting.queries) if judged is not None else 0
     if scores + curves > plan.most_answers:

@@ -125,6 +125,9 @@ class RemovalGame:
 
     def gradients(self, keep: Tensor) -> Tensor:
         """(m, n): slopes of the value of each query in how much of each player stays, at `keep` (m,)."""
+        found = self.kept.get(self.digest, keep, slopes=True)
+        if found is not None:
+            return found.reshape(self.size, -1)
         measure, out = self.measure, []
         for i in range(len(self.setting.queries)):
             share = keep.clone().requires_grad_()
@@ -134,7 +137,9 @@ class RemovalGame:
             self._made[0] += 1
             out.append(torch.zeros_like(keep) if slope is None else slope.detach())
             self._check(torch.cat([value.detach().double().cpu(), out[-1]]), keep)
-        return torch.stack(out, 1)
+        slopes = torch.stack(out, 1)
+        self.kept.put(self.digest, keep, slopes.flatten(), slopes=True)
+        return slopes
 
     def _check(self, values: Tensor, keep: Tensor) -> None:
         if bool(values.isfinite().all()):
@@ -154,9 +159,9 @@ class RemovalGame:
             done(1)
         return torch.stack(out)
 
-    def known(self, masks: Tensor) -> int:
+    def known(self, masks: Tensor, of: str = "values") -> int:
         """How many of the coalitions are measured already."""
-        return sum(self.kept.get(self.digest, keep) is not None for keep in masks)
+        return sum(self.kept.get(self.digest, keep, slopes=of == "gradients") is not None for keep in masks)
 
 
 def check_summary(summary: Summary, behaviour: Behaviour, removal: Removal) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -45,21 +44,21 @@ class KeptValues:
         check_seal(where, value, _MEND)
         self._held[value["game"], value["keep"]] = torch.tensor(value["values"], dtype=torch.float64)
 
-    def get(self, game: str, keep: Tensor) -> Tensor | None:
-        return self._held.get((game, key_of(keep)))
+    def get(self, game: str, keep: Tensor, *, slopes: bool = False) -> Tensor | None:
+        return self._held.get((game, key_of(keep, slopes=slopes)))
 
-    def put(self, game: str, keep: Tensor, values: Tensor) -> None:
-        """Keep the values (n,) float64 of a coalition, first on disk."""
-        key = key_of(keep)
+    def put(self, game: str, keep: Tensor, values: Tensor, *, slopes: bool = False) -> None:
+        """Keep the values (n,) float64 of a coalition, or its slopes in a row, first on disk."""
+        key = key_of(keep, slopes=slopes)
         if self.path is not None:
             line = sealed({"game": game, "keep": key, "values": values.tolist()})
             append_line(self.path, json.dumps(line), ours=holds_whole_object, begins=b'{"game": ')
         self._held[game, key] = values
 
 
-def key_of(keep: Sequence[float] | Tensor) -> str:
+def key_of(keep: Tensor, *, slopes: bool = False) -> str:
     """A coalition as a text: a digit for each player where all are in or out, else the shares."""
-    shares = [float(k) for k in keep]
-    if all(k in (0.0, 1.0) for k in shares):
-        return "".join("1" if k else "0" for k in shares)
-    return ",".join(map(repr, shares))
+    shares: list[float] = keep.tolist()
+    whole = all(k in (0.0, 1.0) for k in shares)
+    text = "".join("1" if k else "0" for k in shares) if whole else ",".join(map(repr, shares))
+    return f"slopes at {text}" if slopes else text
