@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import plotly.graph_objects as go
 import pytest
 
 from concept_probe import figures
@@ -33,11 +34,15 @@ def attribution() -> Attribution:
     )  # fmt: skip
 
 
+def drawn(figure: go.Figure) -> list[Any]:
+    return list(figure.data)
+
+
 def test_players_come_most_first_with_intervals_and_controls():
-    bars, marks = list(figures.attribution(attribution()).data)
+    bars, marks = drawn(figures.attribution(attribution()))
     assert list(bars.y) == ["b", "a&#60;b&#62;", "c"] and list(bars.x) == [0.7, 0.2, 0.0]
     assert list(bars.error_x.array) == pytest.approx([0.1] * 3) and list(marks.x) == [0.0, 0.1, -0.1]
-    assert len(next(iter(figures.attribution(attribution(), most=2).data)).x) == 2
+    assert len(drawn(figures.attribution(attribution(), most=2))[0].x) == 2
 
 
 def test_without_controls_there_are_no_marks():

@@ -124,6 +124,14 @@ def test_named_players_of_every_family_can_be_played_or_are_refused(model, playe
     assert any(score.value for score in found.scores) and len(set(found.players)) == len(found.players)
 
 
+@pytest.mark.parametrize("behaviour", ["readout", "divergence"])
+@pytest.mark.parametrize("model", [name for name in TINY_MODELS if name not in FAMILIES])
+def test_every_other_model_plays_its_feed_forward_parts(model, behaviour):
+    subject = TINY_MODELS[model]()
+    found = attribute(subject, about(subject), "mlp", "mean", behaviour, "alone", plan_of(subject))
+    assert any(score.value for score in found.scores)
+
+
 def test_the_game_is_what_zeroing_by_hand_gives():
     subject = tiny_sd()
     places = spots(subject)
