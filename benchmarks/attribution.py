@@ -11,9 +11,9 @@ dummy: largest |score| of a player that does nothing. efficiency_error: largest 
 exact_error: largest gap between 32 pairs of permutations and enumeration, as a share of the largest score; `exact_covered`: share of
 players whose exact value lies in the estimate's interval. `real_exact_error`, `real_covered`: the same of six places of `emoji`.
 trace_share: the first layer's share at the end token, of Shapley's values among two layers x {subject, end, padding};
-`trace_share_end_and_pad`: with end and padding as one player; `trace_end_alone` and the like: what comes back with the first
-layer's part there alone, as a share of what comes back with all of it. deletion_gain: detection with 51 of 1,024 columns
-out by contrast, less by attribution; mean over 8 objects.
+`trace_share_by_mean`: the same by removal `mean`, on half of the objects; `trace_share_end_and_pad`: with end and padding as one
+player; `trace_end_alone` and the like: what comes back with the first layer's part there alone, as a share of what comes back
+with all of it. deletion_gain: detection with 51 of 1,024 columns out by contrast, less by attribution; mean over 8 objects.
 """
 
 from __future__ import annotations
@@ -134,11 +134,14 @@ def features(subject: Any, concept: Concept) -> dict[str, float]:
 
 
 def many_objects(count: int) -> Concept:
-    """`count` objects, spread over the list, each in one test sentence: a concept of all that `emoji` draws."""
+    """`count` objects, spread over the list, each in one test sentence: a concept of all that `emoji` draws. Of the rest every
+    fourth stands among other prompts, each in one fit sentence."""
     every = objects()
     chosen = [every[i * len(every) // count].name for i in range(count)]
     prompts = tuple(Prompt(TEMPLATES["test"][i % 4].format(o=o, s=STYLES[i % 4]), o, o) for i, o in enumerate(chosen))
-    return Concept("objects", Splits(select=prompts, test=prompts))
+    rest = [o.name for o in every if o.name not in chosen][::4]
+    others = tuple(Prompt(TEMPLATES["fit"][i % 4].format(o=o, s=STYLES[i % 4]), o, o) for i, o in enumerate(rest))
+    return Concept("objects", Splits(select=prompts, test=prompts), unrelated=Splits(fit=others))
 
 
 def trace(subject: Any, pictures: int) -> tuple[dict[str, float], Attribution]:
@@ -151,7 +154,12 @@ def trace(subject: Any, pictures: int) -> tuple[dict[str, float], Attribution]:
     def played(places: Sequence[cp.Spot], summary: str) -> Attribution:
         return cp.attribute(subject, concept, places, "zero", "detection", summary, plan)
 
-    found = played([cp.Spot(site, (kind,)) for site in sites for kind in ("subject", "eos", "pad")], "shapley")
+    six = [cp.Spot(site, (kind,)) for site in sites for kind in ("subject", "eos", "pad")]
+    found = played(six, "shapley")
+    half = pictures // 2
+    by_mean = cp.attribute(
+        subject, many_objects(half), six, "mean", "detection", "shapley", replace(plan, prompts=half)
+    )
     joined = [cp.Spot(site, kinds) for site in sites for kinds in (("subject",), ("eos", "pad"))]
     together = played(joined, "shapley")
     first = [cp.Spot(sites[0], kinds) for kinds in (("eos",), ("pad",), ("subject",), ("bos", "content"))]
@@ -159,6 +167,8 @@ def trace(subject: Any, pictures: int) -> tuple[dict[str, float], Attribution]:
     whole = alone.whole.value - alone.none.value
     return {
         "trace_share": found.share(found.players[1]),
+        "trace_share_by_mean": by_mean.share(by_mean.players[1]),
+        "trace_pad_by_mean": by_mean.share(by_mean.players[2]),
         "trace_share_end_and_pad": together.share(together.players[1]),
         "trace_end_alone": alone.scores[0].value / whole,
         "trace_pad_alone": alone.scores[1].value / whole,
