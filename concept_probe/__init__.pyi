@@ -47,11 +47,15 @@ from concept_probe.erasers import erase as erase
 from concept_probe.families import Subject as Subject
 from concept_probe.families import load as load
 from concept_probe.find import AttentionMaps as AttentionMaps
+from concept_probe.find import AttributionPlan as AttributionPlan
 from concept_probe.find import MapOptions as MapOptions
 from concept_probe.find import NeedMaps as NeedMaps
 from concept_probe.find import NeedOptions as NeedOptions
+from concept_probe.find import Player as Player
+from concept_probe.find import Spot as Spot
 from concept_probe.find import absorption as absorption
 from concept_probe.find import attention_maps as attention_maps
+from concept_probe.find import attribute as attribute
 from concept_probe.find import catalogue as catalogue
 from concept_probe.find import difference_of_means as difference_of_means
 from concept_probe.find import find_features as find_features
@@ -81,6 +85,7 @@ from concept_probe.report import to_browser as to_browser
 from concept_probe.report import to_html as to_html
 from concept_probe.report import to_json as to_json
 from concept_probe.report import to_markdown as to_markdown
+from concept_probe.types import Attribution as Attribution
 from concept_probe.types import Catalogue as Catalogue
 from concept_probe.types import Codes as Codes
 from concept_probe.types import Concept as Concept

@@ -43,6 +43,7 @@ VERBS = "cli/"
 VERB = "a verb of the command line, called as the function that it calls"
 OPERATION = "one operation in torch and in Triton, behind one door"
 TWICE: dict[str, str] = {
+    "attribute": VERB,
     "audit": VERB,
     "capture": VERB,
     "erase": VERB,

@@ -9,6 +9,7 @@ import typer
 from concept_probe.cli import (
     arrows,
     attention,
+    attribution,
     audits,
     bench,
     browse,
@@ -58,6 +59,7 @@ app.command("train", cls=Verb)(arrows.train)
 app.command("browse", cls=Verb)(browse.browse)
 app.command("attention", cls=Verb)(attention.attention)
 app.command("find", cls=Verb)(arrows.find)
+app.command("attribute", cls=Verb)(attribution.attribute)
 app.command("erase", cls=Verb)(arrows.erase)
 app.command("export", cls=Verb)(exports.export_form)
 app.command("attack", cls=Verb)(audits.attack)

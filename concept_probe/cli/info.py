@@ -14,7 +14,10 @@ from concept_probe.cli.common import plain_errors
 from concept_probe.cli.console import out
 from concept_probe.registry import Registry
 
-TOPICS = ("models", "concepts", "erasers", "attacks", "recognisers", "families", "saes", "roles", "published", "forms")
+TOPICS = (
+    *("models", "concepts", "erasers", "attacks", "recognisers", "families", "saes", "roles", "published", "forms"),
+    *("removals", "behaviours", "summaries"),
+)
 
 
 def info(
@@ -32,9 +35,13 @@ def info(
 
         if topic not in TOPICS:
             raise UnknownName("topic", topic, TOPICS)
-        out.print({"models": _models, "concepts": lambda: _concepts(model), "erasers": _erasers, "attacks": _attacks,
-                   "recognisers": _recognisers, "families": _families, "saes": _saes, "forms": _forms,
-                   "published": _published, "roles": lambda: _roles(model)}[topic]())  # fmt: skip
+        shown = {
+            **{"models": _models, "concepts": lambda: _concepts(model), "erasers": _erasers, "attacks": _attacks},
+            **{"recognisers": _recognisers, "families": _families, "saes": _saes, "forms": _forms},
+            **{"published": _published, "roles": lambda: _roles(model), "removals": _removals},
+            **{"behaviours": _behaviours, "summaries": _summaries},
+        }
+        out.print(shown[topic]())
 
 
 def _models() -> Table:
@@ -128,6 +135,33 @@ def _attacks() -> Group:
         return kind.on, "examples" if kind.needs_examples else "", _first_line(kind)
 
     return _by_package(ATTACKS, ("attack", "on", "needs", "what it does"), row)
+
+
+def _removals() -> Group:
+    from concept_probe.find.removals import REMOVALS
+
+    def row(kind: Any) -> tuple[str, ...]:
+        return kind.reads, ", ".join(kind.on) or "no", _first_line(kind)
+
+    return _by_package(REMOVALS, ("removal", "looks at", "in weights", "what stands in its place"), row)
+
+
+def _behaviours() -> Group:
+    from concept_probe.find.attribution import BEHAVIOURS
+
+    def row(kind: Any) -> tuple[str, ...]:
+        return kind.on, kind.unit, "yes" if kind.smooth else "no", _first_line(kind)
+
+    return _by_package(BEHAVIOURS, ("behaviour", "on", "unit", "slope", "what it is"), row)
+
+
+def _summaries() -> Group:
+    from concept_probe.find.attribution import SUMMARIES
+
+    def row(kind: Any) -> tuple[str, ...]:
+        return kind.of, "yes" if kind.efficient else "no", _first_line(kind)
+
+    return _by_package(SUMMARIES, ("summary", "of", "adds up", "what it is"), row)
 
 
 def _recognisers() -> Group:

@@ -7,6 +7,7 @@ nothing to draw. A new figure is one function in a file named for what it is abo
 
 from concept_probe.figures.attacks import attacks
 from concept_probe.figures.attention import attention_grid, attention_overlay, over_picture
+from concept_probe.figures.attributions import attribution, removal_curves
 from concept_probe.figures.curves import ladder, recovery, training
 from concept_probe.figures.detection import detection
 from concept_probe.figures.dictionary import density, nearest_cosines, splitting_curve, stability_cosines
@@ -22,6 +23,7 @@ __all__ = [
     "attacks",
     "attention_grid",
     "attention_overlay",
+    "attribution",
     "density",
     "detection",
     "feature_contrast",
@@ -34,6 +36,7 @@ __all__ = [
     "picture_grid",
     "png",
     "recovery",
+    "removal_curves",
     "script",
     "splitting_curve",
     "stability_cosines",

@@ -10,6 +10,10 @@ What is found is fitted on the fit split, chosen on the select split, and scored
 never read. `rows` gathers what all of them are fitted on. `features` reads sparse autoencoders, `vectors` and
 `language` the weights of text encoders and of language models, `directions` activations as they are. `attention` shows where
 pictures look for words.
+never read, but to judge an order that was made without it. `rows` gathers what all of them are fitted on. `features` reads
+sparse autoencoders, `vectors` and `language` the weights of text encoders and of language models, `directions` activations
+as they are. `removals` says what stands in the place of what is taken out, and `attribution` shares what a behaviour loses
+then among the parts.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from concept_probe.find.attention.batch import MapOptions
 from concept_probe.find.attention.collect import attention_maps
 from concept_probe.find.attention.maps import AttentionMaps, MapChoice, load_attention
 from concept_probe.find.attention.need import NeedMaps, NeedOptions, need_maps
+from concept_probe.find.attribution import BEHAVIOURS, PLAYERS, SUMMARIES, AttributionPlan, Player, Spot, attribute
 from concept_probe.find.directions.leace import fit_leace, leace
 from concept_probe.find.directions.means import difference_of_means
 from concept_probe.find.directions.oblique import fit_oblique
@@ -44,6 +49,7 @@ from concept_probe.find.language.knowledge import Knowledge, Weighed, knowledge,
 from concept_probe.find.language.ranking import rank_by_effect, rank_by_reading
 from concept_probe.find.language.unembedding import TokenReading, Unembedding, read_columns
 from concept_probe.find.readout import Readout, readouts
+from concept_probe.find.removals import REMOVALS, Removal
 from concept_probe.find.rows import ConceptRows, RowQuery, concept_rows
 from concept_probe.find.vectors.candidates import ColumnCandidates, DirectionCandidates, vector_candidates
 from concept_probe.find.vectors.columns import RankedColumns
@@ -53,79 +59,16 @@ from concept_probe.find.vectors.search import VectorSearch, find_vectors, search
 from concept_probe.find.vectors.text_directions import TextDirections, text_directions
 
 __all__ = [
-    "Absorption",
-    "AttentionMaps",
-    "ColumnCandidates",
-    "ColumnRemoval",
-    "ColumnSearch",
-    "ConceptRows",
-    "Contrast",
-    "DirectionCandidates",
-    "EnrichedColumns",
-    "Examples",
-    "Game",
-    "Knowledge",
-    "LinearProbe",
-    "LmRanking",
-    "MapChoice",
-    "MapOptions",
-    "NeedMaps",
-    "NeedOptions",
-    "NormGain",
-    "Projection",
-    "RankedColumns",
-    "Readout",
-    "RemovalCurve",
-    "RowQuery",
-    "Splitting",
-    "TextDirections",
-    "TokenReading",
-    "Unembedding",
-    "VectorRemoval",
-    "VectorSearch",
-    "Weighed",
-    "WeighedPrompts",
-    "absorption",
-    "attention_maps",
-    "catalogue",
-    "concept_rows",
-    "concept_tokens",
-    "contrast",
-    "difference_of_means",
-    "enriched_columns",
-    "evenly_by_label",
-    "find_features",
-    "find_lm_columns",
-    "find_vectors",
-    "fit_leace",
-    "fit_oblique",
-    "fit_probe",
-    "fit_rlace",
-    "isolate",
-    "knowledge",
-    "leace",
-    "load_attention",
-    "load_found",
-    "log_answers",
-    "log_odds",
-    "need_maps",
-    "norm_gain",
-    "probe_auroc",
-    "probe_rows",
-    "project_to_fantope",
-    "rank_by_effect",
-    "rank_by_reading",
-    "rank_columns",
-    "read_columns",
-    "readouts",
-    "removal_curve",
-    "repit",
-    "rlace",
-    "save_found",
-    "search_lm_columns",
-    "search_vectors",
-    "splitting",
-    "text_directions",
-    "vector_candidates",
-    "weigh",
+    "BEHAVIOURS", "PLAYERS", "REMOVALS", "SUMMARIES", "Absorption", "AttentionMaps", "AttributionPlan",
+    "ColumnCandidates", "ColumnRemoval", "ColumnSearch", "ConceptRows", "Contrast", "DirectionCandidates",
+    "EnrichedColumns", "Examples", "Game", "Knowledge", "LinearProbe", "LmRanking", "MapChoice", "MapOptions",
+    "NeedMaps", "NeedOptions", "NormGain", "Player", "Projection", "RankedColumns", "Readout", "Removal",
+    "RemovalCurve", "RowQuery", "Splitting", "Spot", "TextDirections", "TokenReading", "Unembedding",
+    "VectorRemoval", "VectorSearch", "Weighed", "WeighedPrompts", "absorption", "attention_maps", "attribute",
+    "catalogue", "concept_rows", "concept_tokens", "contrast", "difference_of_means", "enriched_columns",
+    "evenly_by_label", "find_features", "find_lm_columns", "find_vectors", "fit_leace", "fit_oblique", "fit_probe",
+    "fit_rlace", "isolate", "knowledge", "leace", "load_attention", "load_found", "log_answers", "log_odds",
+    "need_maps", "norm_gain", "probe_auroc", "probe_rows", "project_to_fantope", "rank_by_effect",
+    "rank_by_reading", "rank_columns", "read_columns", "readouts", "removal_curve", "repit", "rlace", "save_found",
+    "search_lm_columns", "search_vectors", "splitting", "text_directions", "vector_candidates", "weigh",
 ]  # fmt: skip

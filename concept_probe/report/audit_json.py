@@ -23,7 +23,7 @@ _MEND = "give the report.json that audit wrote"
 
 def to_json(report: Report) -> str:
     """`report` as JSON text: keys in the order of the fields, pictures as base64, NaN and infinities as strings."""
-    data = {"schema": SCHEMA, **_encode(report)}
+    data = {"schema": SCHEMA, **encoded_value(report)}
     return json.dumps({**data, SEAL: seal_of(data)}, ensure_ascii=False, indent=1, allow_nan=False)
 
 
@@ -39,42 +39,50 @@ def from_json(text: str, where: str | Path = "this") -> Report:
         raise WrongFile(where, f"it is not a report: its schema is {found!r}, not {SCHEMA!r}", _MEND)
     whole = data["schema"] == SCHEMA
     try:
-        report = _decode(Report, {name: one for name, one in data.items() if name not in ("schema", SEAL)}, "report")
+        report = decoded_value(
+            Report, {name: one for name, one in data.items() if name not in ("schema", SEAL)}, "report"
+        )
     except ValueError as error:
         raise CorruptFile(where, str(error), _MEND) from None
     check_seal(where, data, _MEND, needed=whole)
     return report
 
 
-def _encode(value: Any) -> Any:
+def encoded_value(value: Any) -> Any:
+    """A result of `types` as values that JSON can hold: its fields by name, but for those that stand beside it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value) if not _stands_beside(f)}
+        return {
+            f.name: encoded_value(getattr(value, f.name)) for f in dataclasses.fields(value) if not _stands_beside(f)
+        }
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, Mapping):
-        return {str(k): _encode(v) for k, v in value.items()}
+        return {str(k): encoded_value(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_encode(v) for v in value]
+        return [encoded_value(v) for v in value]
     if isinstance(value, (str, bool, int)) or value is None:
         return value
     number = float(cast(Any, value))
     return number if math.isfinite(number) else str(number)
 
 
-def _decode(kind: Any, value: Any, where: str) -> Any:
+def decoded_value(kind: Any, value: Any, where: str) -> Any:
+    """What `encoded_value` was given, of type `kind`. ValueError, with the place `where`, for what it can't have been."""
+    if kind is Any:
+        return value
     origin, arguments = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _decode_fields(kind, value, where)
     if origin in (Union, types.UnionType):
         if value is None:
             return None
-        return _decode(next(a for a in arguments if a is not type(None)), value, where)
+        return decoded_value(next(a for a in arguments if a is not type(None)), value, where)
     if origin is tuple:
         _expect(isinstance(value, list), where, "a list", value)
-        return tuple(_decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        return tuple(decoded_value(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is not None and _is_class_below(origin, Mapping):
         _expect(isinstance(value, dict), where, "an object", value)
-        return {k: _decode(arguments[1], v, f"{where}[{k!r}]") for k, v in value.items()}
+        return {k: decoded_value(arguments[1], v, f"{where}[{k!r}]") for k, v in value.items()}
     if origin is Literal:
         _expect(value in arguments, where, f"one of {', '.join(map(repr, arguments))}", value)
         return value
@@ -107,7 +115,7 @@ def _decode_fields(kind: type, value: Any, where: str) -> Any:
     missing = sorted(required - set(value))
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
-    return kind(**{name: _decode(hints[name], v, f"{where}.{name}") for name, v in value.items()})
+    return kind(**{name: decoded_value(hints[name], v, f"{where}.{name}") for name, v in value.items()})
 
 
 def _stands_beside(of: dataclasses.Field[Any]) -> bool:

@@ -18,6 +18,7 @@ FOLDER_MARKS = {
     "edit.json": "an edit",
     "found.json": "what was found",
     "attention.json": "attention maps",
+    "values.jsonl": "an attribution",
 }
 """Name of a file to what a folder with it holds."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concept_probe.types.attributions import Attribution
 from concept_probe.types.boards import Difference, Leaderboard, Standing
 from concept_probe.types.catalogue import Catalogue, Example, FeatureEntry
 from concept_probe.types.codes import Codes, RowUnits, SparseCoder
@@ -65,6 +66,7 @@ __all__ = [
     "TOKEN_KINDS",
     "AnswerReader",
     "AskedAnswer",
+    "Attribution",
     "Better",
     "Branch",
     "Catalogue",

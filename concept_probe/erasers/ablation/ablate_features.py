@@ -15,7 +15,24 @@ from concept_probe.erasers.needs import Needs
 from concept_probe.families import Subject
 from concept_probe.find.features.contrast import mean_firing
 from concept_probe.find.layout import after_first, back, has_tokens, last, token_mask
+from concept_probe.find.removals import removal_of
 from concept_probe.types import TOKEN_KINDS, Codes, Concept, Moment, Site, SparseCoder, Subspace
+
+
+@dataclass(frozen=True, eq=False)
+class OnlyTypical:
+    """What features are elsewhere, of which their mean firing on the concept is known alone."""
+
+    firing: Tensor
+    """(m,)"""
+
+    def typical(self) -> Tensor:
+        return self.firing
+
+    def mean(self) -> Tensor:
+        raise RuntimeError("ablate_features knows how features fire on the concept, and nothing of other prompts")
+
+    spread = another = normal = mean
 
 
 @dataclass(frozen=True)
@@ -62,11 +79,12 @@ class AblateFeatures(Eraser[Subject, Intervention]):
         for site, (codec, features) in by_site.items():
             if not features:
                 continue
+            removal = removal_of(self.mode, gamma=self.gamma)
             typical = torch.zeros(len(features))
-            if self.mode == "clamp" or self.threshold > 0:
+            if removal.reads == "own" or self.threshold > 0:
                 typical = mean_firing(codec, subject, concept, features).float()
             tokens = self.tokens if has_tokens(subject, site) else TOKEN_KINDS
-            goal = typical * self.gamma if self.mode == "clamp" else torch.zeros_like(typical)
+            goal = removal.coefficients(torch.zeros_like(typical), OnlyTypical(typical))
             actions[site] = self._action(codec, features, goal, typical * self.threshold, tokens)
         features = {str(site): list(map(int, chosen)) for site, (_, chosen) in by_site.items()}
         return self.guard(concept, actions, features=features)

@@ -8,13 +8,13 @@ from typing import Literal
 import torch
 
 from concept_probe.arguments import SeedNumber
-from concept_probe.erasers.ablation.noise import column_noise
 from concept_probe.erasers.eraser import Eraser
 from concept_probe.erasers.erasure.deltas import Columns, Delta, LowRank, Shift
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
 from concept_probe.erasers.needs import Needs
 from concept_probe.families import Subject
+from concept_probe.find.removals import Removal, removal_of
 from concept_probe.find.rows import RowQuery, concept_rows
 from concept_probe.find.vectors.columns import hidden_site
 from concept_probe.types import FORGET_KINDS, OTHER_KINDS, TOKEN_KINDS, Concept, Site, Subspace
@@ -50,7 +50,8 @@ class AblateVectors(Eraser[Subject, Edit]):
 
         ValueError where one can't be changed as `how` says, or two sets of directions are for one matrix.
         """
-        amount = self.strength * (1 + self.factor if self.how == "reflect" else 1.0)
+        removal = self._removal()
+        amount = self.strength * removal.times
         columns: dict[Site, list[int]] = {}
         deltas: dict[str, Delta] = {}
         for space in found:
@@ -74,6 +75,9 @@ class AblateVectors(Eraser[Subject, Edit]):
             directions={str(s.site): s.rank for s in found if s.site.item is None},
         )
 
+    def _removal(self) -> Removal:
+        return removal_of(self.how, factor=self.factor, seed=self.seed)
+
     def _columns(
         self, subject: Subject, concept: Concept, site: Site, items: list[int], amount: float
     ) -> dict[str, Delta]:
@@ -82,10 +86,10 @@ class AblateVectors(Eraser[Subject, Edit]):
         weight = subject.matrix(site).detach().to(dtype_of(parameter))
         indices = torch.tensor(items, device=weight.device)
         chosen = weight[:, indices]
-        change = column_noise(site, chosen, self.factor, self.seed) if self.how == "noise" else -chosen
-        columns = Columns(indices, amount * change, weight.shape[1], subject.orientation(site))
+        removal = self._removal()
+        columns = Columns(indices, amount * removal.change(site, chosen), weight.shape[1], subject.orientation(site))
         out: dict[str, Delta] = {where: columns}
-        if self.how == "mean":
+        if removal.shifts:
             bias = address(site, "bias")
             if getattr(subject.module(site), "bias", None) is None:
                 raise ValueError(
@@ -103,7 +107,7 @@ class AblateVectors(Eraser[Subject, Edit]):
         return out
 
     def _direction(self, subject: Subject, space: Subspace, amount: float) -> tuple[str, Delta]:
-        if self.how in ("mean", "noise"):
+        if "directions" not in self._removal().on:
             raise ValueError(
                 f"ablate_vectors: how={self.how!r} is for columns; {space.site} has directions on its input side, "
                 "use how='zero' or 'reflect'"

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from concept_probe.families import DiffusionSubject, Subject
 from concept_probe.find.directions.projection import DIRECTION_KINDS
-from concept_probe.find.vectors.columns import Effect, RankedColumns, matrix_site, zero_columns
+from concept_probe.find.removals import Removal, Zero
+from concept_probe.find.vectors.columns import Effect, RankedColumns, matrix_site, without_columns
 from concept_probe.find.vectors.ranking import rank_columns
 from concept_probe.find.vectors.text_directions import TextDirections, project_texts, text_directions
 from concept_probe.types import Concept, Score, Site, Subspace
@@ -82,6 +83,8 @@ class ColumnCandidates:
     concept: Concept
     ranked: RankedColumns
     counts: tuple[int, ...] = COLUMN_COUNTS
+    how: Removal = Zero()
+    """What stands in place of a column that is removed: a removal that looks at no other rows."""
 
     @property
     def name(self) -> str:
@@ -106,7 +109,7 @@ class ColumnCandidates:
         return lambda count: [self._zeroing(self.ranked.matched(range(count), generator)) for _ in range(controls)]
 
     def _zeroing(self, chosen: Sequence[int]) -> RemovalContext:
-        return lambda: zero_columns(self.subject, self.ranked.by_layer(chosen))
+        return lambda: without_columns(self.subject, self.ranked.by_layer(chosen), self.how)
 
     def _columns(self, chosen: Sequence[int]) -> tuple[Subspace, ...]:
         typical = float(self.ranked.scores.median())

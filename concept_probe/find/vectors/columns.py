@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from concept_probe.activations import tap
-from concept_probe.types import Moment, Site
+from concept_probe.find.removals import Removal, Zero
+from concept_probe.find.removals.acting import without
+from concept_probe.find.removals.readers import ColumnReader
+from concept_probe.types import Site
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -75,15 +78,19 @@ def hidden_site(subject: Subject, weight: Site) -> Site:
     raise ValueError(f"{weight} has no site that feeds it: {wanted} has no role in {subject.name}")
 
 
-def zero_columns(subject: Subject, columns: Mapping[Site, Sequence[int]]):
+def zero_columns(subject: Subject, columns: Mapping[Site, Sequence[int]]) -> AbstractContextManager[None]:
     """Context manager: the subject as if these columns of its MLP output matrices were zero."""
+    return without_columns(subject, columns, Zero())
 
-    def silence(items: Sequence[int]):
-        mask = torch.tensor(list(items))
 
-        def fn(x: Tensor, moment: Moment) -> Tensor:
-            return x.index_fill(-1, mask.to(x.device), 0)
+def without_columns(
+    subject: Subject, columns: Mapping[Site, Sequence[int]], removal: Removal
+) -> AbstractContextManager[None]:
+    """Context manager: the subject with these columns of its MLP output matrices taken out, everywhere.
 
-        return fn
-
-    return tap(subject, {hidden_site(subject, site): silence(items) for site, items in columns.items()})
+    RuntimeError for a removal that looks at other rows: nobody looked (`find.attribution` does).
+    """
+    readers = [
+        ColumnReader(hidden_site(subject, site), tuple(items), (0,) * len(items)) for site, items in columns.items()
+    ]
+    return without(subject, readers, removal, torch.zeros(1))

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from concept_probe.activations import tap
 from concept_probe.families.text.kinds import kind_numbers
 from concept_probe.find.directions.oblique import fit_oblique
 from concept_probe.find.directions.projection import DIRECTION_KINDS, Projection
+from concept_probe.find.removals import Zero
+from concept_probe.find.removals.acting import without
+from concept_probe.find.removals.readers import DirectionReader
 from concept_probe.find.rows import gather_prompts
-from concept_probe.types import BOS, FORGET_KINDS, KINDS, OTHER_KINDS, Concept, Kind, Moment, Site
+from concept_probe.types import BOS, FORGET_KINDS, KINDS, OTHER_KINDS, Concept, Kind, Site
 
 if TYPE_CHECKING:
     from concept_probe.families import Subject
@@ -92,7 +94,8 @@ def _pivots(x: Tensor, *, share: float = 0.05) -> list[int]:
 def project_texts(subject: Subject, removal: Projection, sites: Sequence[Site]) -> AbstractContextManager[object]:
     """Context manager: the matrices at weight `sites` read removal(x) instead of x, as if W were W (1 - D Eᵀ)."""
 
-    def fn(x: Tensor, moment: Moment) -> Tensor:
-        return x - (x @ removal.dual.to(x)) @ removal.basis.to(x).mT
-
-    return tap(subject, {Site(site.component, site.path, "in"): fn for site in sites})
+    readers = [
+        DirectionReader(Site(s.component, s.path, "in"), removal.basis, removal.dual, (0,) * removal.basis.shape[1])
+        for s in sites
+    ]
+    return without(subject, readers, Zero(), torch.zeros(1))
