@@ -121,7 +121,7 @@ class Watch(Eraser[DiffusionSubject, Intervention]):
         watcher = Watcher(self, subject, sights, anchors_of(concept, self.instead))
         measured = {
             "site": str(site),
-            **{name: [round(of[name], 4) for of in told] for name in ("auroc", "caught", "least")},
+            **{name: [round(of[name], 4) for of in told] for name in ("auroc", "caught", "least", "margin")},
             "pictures": sum(_pictures(of[site]) for of in seen.values()),
         }
         return self.guard(concept, {site: watcher.look}, watcher.between, **measured)
@@ -151,17 +151,18 @@ class Watch(Eraser[DiffusionSubject, Intervention]):
         self, fit: Mapping[Site, Mapping[tuple[int, int], Tensor]], held: Mapping[Site, Mapping[tuple[int, int], Tensor]],
         subject: DiffusionSubject,
     ) -> tuple[Site, list[Sight], list[dict[str, float]]]:  # fmt: skip
-        """The site at which most of the held-out pictures of the concept are caught, and are told apart best."""
+        """The site at which most of the held-out pictures of the concept are caught, are told apart best, and stand clearest
+        of the threshold."""
         times = subject.trajectory([0], self.sampling.steps).timesteps.cpu()
         first = min(int(self.start * len(times)), len(times) - 1)
-        best: tuple[tuple[float, float], Site, list[Sight], list[dict[str, float]]] | None = None
+        best: tuple[tuple[float, ...], Site, list[Sight], list[dict[str, float]]] | None = None
         for site in fit:
             sights, told = [], []
             for side in sorted({side for side, _ in fit[site]} - {-1}):
                 sight, found = self._sight(fit[site], held[site], side, times, first)
                 sights.append(sight)
                 told.append(found)
-            score = (min(of["caught"] for of in told), min(of["auroc"] for of in told))
+            score = tuple(min(of[name] for of in told) for name in ("caught", "auroc", "margin"))
             if best is None or score > best[0]:
                 best = (score, site, sights, told)
         if best is None:
@@ -189,7 +190,8 @@ class Watch(Eraser[DiffusionSubject, Intervention]):
         least = float(above[1].quantile(self.spared))
         labels = torch.arange(sum(map(len, above)), device=above[0].device) < len(above[0])
         found = {
-            "auroc": float(auroc(torch.cat(above), labels)), "caught": float((above[0] > least).double().mean()), "least": least
+            "auroc": float(auroc(torch.cat(above), labels)), "caught": float((above[0] > least).double().mean()), "least": least,
+            "margin": float(above[0].min()) - least,
         }  # fmt: skip
         return Sight(times[first:], tuple(probes), means, spreads, least), found
 
