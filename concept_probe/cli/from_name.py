@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from concept_probe.types import Concept, Judge, Prompt, Sampling
 
 KIT_FILE = "concept.json"
+EXAMPLE_SEED = 500
+"""Of noise that no other picture of a run begins with."""
+FEWEST = 3
+"""Target prompts of a split, without which nothing is measured."""
 RECOGNISER_MEND = (
     "Give --recogniser one that knows your model's pictures (clip:FOLDER, a folder, or module:object), or a label that it "
     "sees by --concept-file"
@@ -57,10 +62,50 @@ def concept_for(
 
     chosen = None if kind is None else look_up(dict(zip(KIT_KINDS, KIT_KINDS, strict=True)), kind, "kind of kit")
     kit = kit_for(name, subject.answers, chosen)
-    near = dict.fromkeys(p.subject for p in kit.concept.neighbours if p.subject)
+    concept, dropped = _read_whole(kit.concept, subject)
+    near = dict.fromkeys(p.subject for p in concept.neighbours if p.subject)
+    if dropped:
+        kit = replace(
+            kit, notes=(*kit.notes, f"{dropped} of its prompts are longer than the model reads, and left out")
+        )
     said = f"made from the name {name!r}, written to {KIT_FILE}; beside it {', '.join(list(near)[:6])}"
     defaults.take("concept", "; ".join((*kit.notes, said)))
-    return kit.concept
+    return concept
+
+
+def _read_whole(concept: Concept, subject: Any) -> tuple[Concept, int]:
+    """The concept less the prompts whose subject lies behind what the model reads, and how many these are.
+
+    ValueError where a split of its target prompts has fewer than `FEWEST` left.
+    """
+    from concept_probe.types import KINDS, SPLITS, Splits
+
+    if subject.answers == "texts":
+        return concept, 0
+    kept = {kind: Splits(*(readable(subject, concept.prompts(kind, split)) for split in SPLITS)) for kind in KINDS}
+    for split in SPLITS:
+        if (left := len(getattr(kept["target"], split))) < FEWEST:
+            raise ValueError(
+                f"{subject.name} reads {left} of the {len(concept.prompts('target', split))} {split} sentences that kits have for "
+                f"{concept.name!r} as far as the name, and {FEWEST} are needed; write shorter ones: --concept-file"
+            )
+    dropped = sum(len(list(getattr(concept, kind))) - len(list(kept[kind])) for kind in KINDS)
+    return replace(concept, **kept), dropped
+
+
+def readable(subject: Any, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """Those prompts that the subject doesn't refuse to read."""
+
+    def reads(prompt: Prompt) -> bool:
+        try:
+            subject.tokenise([prompt])
+        except ValueError:
+            return False
+        return True
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is cut is told when it is run
+        return tuple(p for p in prompts if reads(p))
 
 
 def _is_packaged(name: str, subject: Subject) -> bool:
@@ -109,6 +154,26 @@ def judge_of(
         step(f"recogniser {said}")
         defaults.taken["recogniser measured"] = said
     return looks
+
+
+def with_examples(concept: Concept, subject: Any, looks: Any, sampling: Sampling, defaults: Defaults) -> Concept:
+    """A concept that was made of a name, with pictures for attacks that learn: the untouched model's own of fit prompts, those
+    in which the concept is seen. As it is where there are some, where texts are answered, and where a file was given."""
+    from concept_probe.evaluation.trials import judge_answers
+    from concept_probe.types import Query
+
+    if "default concept" not in defaults.taken or concept.examples is not None or subject.answers == "texts":
+        return concept
+    asked = [Query(prompt, EXAMPLE_SEED) for prompt in concept.prompts("target", "fit")]
+    images = subject.generate(asked, sampling)
+    seen = [i for i, t in enumerate(judge_answers(looks, images, asked, concept.label)) if t.seen == concept.label]
+    if not seen:
+        return concept
+    defaults.take(
+        "examples",
+        f"{len(seen)} pictures of {len(asked)} that the untouched model drew for fit prompts, for attacks that learn",
+    )
+    return replace(concept, examples=images[seen].float().cpu())
 
 
 def _candidates(name: str | None, concept: Concept, model: str, subject: Any) -> list[tuple[str, Any]]:

@@ -34,7 +34,16 @@ from concept_probe.cli.common import (
 from concept_probe.cli.console import err
 from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, sampling_of, subject_of
 from concept_probe.cli.estimates import EstimateOnly, Work, audit_work, eraser_work, say_estimate
-from concept_probe.cli.from_name import KIT_FILE, Defaults, concept_for, dictionary_estimate, dictionary_of, judge_of
+from concept_probe.cli.from_name import (
+    KIT_FILE,
+    Defaults,
+    concept_for,
+    dictionary_estimate,
+    dictionary_of,
+    judge_of,
+    readable,
+    with_examples,
+)
 from concept_probe.cli.making import FIRST_CHOICE, GENTLE, Effort, found_and_made, is_chosen, needs_features, step
 from concept_probe.cli.reports import REPORT_FILES, print_verdict, signed, write_report
 
@@ -136,6 +145,7 @@ def run(
             say_estimate(subject, sampling, parts, output)
         control = subject_of(untaught, clip_skip, picture_size) if untaught is not None else None
         looks = judge_of(recogniser, about, model, subject, sampling, defaults)
+        about = with_examples(about, subject, looks, sampling, defaults)
         step(f"{subject.name}: {len(subject.components)} components")
         autoencoders = _dictionaries(sae, subject, eraser, about, model, output, retrain, defaults)
         found, erasure = found_and_made(eraser, subject, about, looks, autoencoders, seed, effort)
@@ -144,7 +154,7 @@ def run(
         report = replace(report, provenance={**report.provenance, **defaults.taken})
         write_report(report, output)
         if "default concept" in defaults.taken:
-            save_concept(about, output / KIT_FILE)
+            save_concept(replace(about, examples=None), output / KIT_FILE)
         _save(erasure, output)
         print_verdict(report, output)
         err.print(f"{time.perf_counter() - started:.0f} s")
@@ -181,7 +191,7 @@ def _captions(subject, eraser: str, concept, model: str):
             f"{eraser} on {subject.name} needs an autoencoder, and none ships for it; train one on texts like those it is used "
             f"for (concept-probe capture, concept-probe train), give it by --sae, or take --eraser {FIRST_CHOICE['texts']}"
         )
-    asked = captions_around(concept)
+    asked = readable(subject, captions_around(concept))
     return asked, f"{len(asked):,} captions: the package's broad ones, and the concept's fit prompts"
 
 
