@@ -133,8 +133,10 @@ def judge_of(
     from concept_probe import testbed
     from concept_probe.evaluation.sight import sight, sight_queries
 
-    if subject.answers == "texts" or model in testbed.EMBEDDED:
+    if model in (*testbed.EMBEDDED, *testbed.LANGUAGE_MODELS):
         return recogniser_of(name, concept, subject)
+    if subject.answers == "texts":
+        return _reader(name, concept, subject, sampling, defaults)
     candidates = _candidates(name, concept, model, subject)
     asked = sight_queries(concept)
     step(f"drawing {len(asked)} pictures of the untouched model, to see what a recogniser sees in them")
@@ -154,6 +156,24 @@ def judge_of(
         step(f"recogniser {said}")
         defaults.taken["recogniser measured"] = said
     return looks
+
+
+def _reader(name: str | None, concept: Concept, subject: Any, sampling: Sampling, defaults: Defaults) -> Judge:
+    """Who reads a language model's texts; LookupError where the concept was made of a name of which the model knows nothing."""
+    from concept_probe.evaluation.sight import sight, sight_queries
+
+    reader = recogniser_of(name, concept, subject)
+    if "default concept" not in defaults.taken:
+        return reader
+    asked = sight_queries(concept)
+    found = sight(reader, subject.generate(list(asked), sampling), asked, concept)
+    if not found.seen.value:
+        raise LookupError(
+            f"{subject.name} answers none of {found.seen.n} questions on {concept.name!r} rightly, so there is nothing that could "
+            "be erased or missed; choose another topic, or give --concept-file with questions that it answers"
+        )
+    defaults.take("recogniser", f"{reader.name}, measured on the untouched model: {found}".replace("pictures", "texts"))
+    return reader
 
 
 def with_examples(concept: Concept, subject: Any, looks: Any, sampling: Sampling, defaults: Defaults) -> Concept:

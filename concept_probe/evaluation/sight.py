@@ -11,7 +11,7 @@ from torch import Tensor
 
 from concept_probe.evaluation.rates import success_rate
 from concept_probe.evaluation.trials import judge_answers
-from concept_probe.types import Concept, Prompt, Query, Recogniser, Score, evenly
+from concept_probe.types import Concept, Judge, Prompt, Query, Score, evenly
 
 PICTURES = 16
 """Of each side."""
@@ -71,9 +71,9 @@ def sight_queries(concept: Concept, pictures: int = PICTURES, seed: int = 0) -> 
 
 
 def sight(
-    recogniser: Recogniser, images: Float[Tensor, "n 3 h w"], queries: Sequence[Query], concept: Concept
+    recogniser: Judge, images: Float[Tensor, "n 3 h w"] | Sequence[str], queries: Sequence[Query], concept: Concept
 ) -> Sight:
-    """Look at the untouched subject's pictures of `sight_queries`.
+    """Look at the untouched subject's pictures, or read its texts, of `sight_queries`.
 
     >>> asked = sight_queries(concept)
     >>> sight(recogniser, subject.generate(asked), asked, concept)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from concept_probe.cli import app
+from concept_probe.cli.estimates import Work, WorkEstimate, audit_work
 from concept_probe.concepts.captions import broad_captions, captions_around
 from concept_probe.concepts.files import load_concept
 from concept_probe.concepts.kits.kind_of import kinds_of, kit_for
@@ -16,19 +19,20 @@ from concept_probe.evaluation.sight import CannotSee, fisher, sight, sight_queri
 from concept_probe.testing.concepts import tiny_concept
 from concept_probe.testing.models import TINY_MODELS, save_model
 
+KNOWN = {
+    "mosaic": (Meaning("1", ("mosaic",), "a picture of pebbles", "artifact"),),
+    "turkey": (Meaning("2", ("turkey",), "a fowl", "animal"), Meaning("3", ("Turkey",), "a country", "location")),
+    "washington": (Meaning("4", ("Washington",), "a capital", "location"),),
+}
+
 
 class Words:
     """A database of three names."""
 
     name = "words"
-    known = {
-        "mosaic": (Meaning("1", ("mosaic",), "a picture of pebbles", "artifact"),),
-        "turkey": (Meaning("2", ("turkey",), "a fowl", "animal"), Meaning("3", ("Turkey",), "a country", "location")),
-        "washington": (Meaning("4", ("Washington",), "a capital", "location"),),
-    }
 
     def senses(self, word):
-        return self.known.get(word.lower(), ())
+        return KNOWN.get(word.lower(), ())
 
 
 def lacking():
@@ -142,6 +146,63 @@ def test_nobody_is_relied_on_who_sees_nothing_in_the_models_pictures(stranger, t
     code, said = call("run", "Van Gogh", "--model", stranger, "--output", str(tmp_path / "x"))
     assert code == 2 and "can't tell the concept in pictures of the untouched model: 'Van Gogh' seen" in said
     assert "Give --recogniser one that knows your model's pictures" in said and not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_a_language_model_that_knows_nothing_of_a_topic_is_not_erased_of_it(tmp_path):
+    pytest.importorskip("wn")
+    subject = TINY_MODELS["llama"]()
+    subject.model.config.max_position_embeddings = 512  # the byte-level tokenizer spells long prompts
+    subject.pipeline.save_pretrained(tmp_path / "lm")
+    code, said = call("run", "astronomy", "--model", str(tmp_path / "lm"), "--output", str(tmp_path / "x"))
+    assert code == 2 and "answers none of 16 questions on 'astronomy' rightly" in said and "--concept-file" in said
+    code, said = call("run", "Hogwarts", "--model", str(tmp_path / "lm"), "--output", str(tmp_path / "x"))
+    assert code == 2 and "give --concept-file with prompts that have `answers` and `distractors`" in said
+
+
+VERBS = {
+    "run": ["run", "camel", "--output", "x"],
+    "capture": ["capture", "--output", "x", "--limit", "8"],
+    "find": ["find", "camel", "--output", "x"],
+    "find columns": ["find", "camel", "--what", "columns", "--output", "x"],
+    "erase": ["erase", "camel", "--method", "esd", "--output", "x"],
+    "attack": ["attack", "camel", "--method", "uce"],
+    "audit": ["audit", "camel", "--method", "uce", "--output", "x"],
+    "bench": ["bench", "camel", "--eraser", "uce", "--output", "x"],
+    "calibrate": ["calibrate", "--output", "x"],
+    "browse": ["browse", "SAE", "--output", "x.html"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_that_computes_says_first_what_it_takes_and_does_nothing(verb, tmp_path, monkeypatch):
+    from concept_probe.learn import checkpoint_folder
+
+    sae = str(next(p.parent for p in checkpoint_folder().glob("emoji/*/cfg.json")))
+    monkeypatch.chdir(tmp_path)
+    code, said = call(*(sae if word == "SAE" else word for word in VERBS[verb]), "--estimate")
+    assert code == 0, said
+    assert re.search(r"\d s", said) and "GB" in said and "on disk" in said, said
+    assert not any(p.is_file() and p.suffix in (".json", ".html", ".safetensors") for p in tmp_path.rglob("*"))
+
+
+def test_an_estimate_adds_up():
+    found = WorkEstimate(
+        (Work("a", answers=10), Work("b", gradient_steps=4, seconds=1.0, memory=5)), 2.0, 0.5, 7, 100, "texts"
+    )
+    assert found.seconds == 20 + 1 + 2
+    assert list(found.lines())[0] == "a: at most 10 texts, 20 s" and "about 23 s" in list(found.lines())[-1]
+
+
+def test_the_parts_of_an_audit_are_what_it_asks():
+    from concept_probe.auditing import AuditPlan
+
+    concept, subject = tiny_concept(), TINY_MODELS["sd"]()
+    plan = AuditPlan(prompts=3, seeds=(0,), fit_images=4)
+    asked, attacked = audit_work(plan, subject, concept, 2)
+    assert asked.answers == 2 * (3 + 2 + 2 + 3 + 3 + 2 * 4)
+    assert attacked.answers == 2 * 3 * plan.budget.queries
 
 
 @pytest.mark.slow
