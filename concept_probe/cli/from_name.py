@@ -122,7 +122,7 @@ def _is_packaged(name: str, subject: Subject) -> bool:
     return True
 
 
-def judge_of(
+def measured_judge(
     name: str | None, concept: Concept, model: str, subject: Any, sampling: Sampling, defaults: Defaults
 ) -> Judge:
     """Who judges the subject's answers; of pictures of a model that isn't known, measured on it before it is relied on.

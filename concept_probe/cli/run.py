@@ -40,7 +40,7 @@ from concept_probe.cli.from_name import (
     concept_for,
     dictionary_estimate,
     dictionary_of,
-    judge_of,
+    measured_judge,
     readable,
     with_examples,
 )
@@ -144,7 +144,7 @@ def run(
             parts = _work(sae, subject, eraser, about, model, retrain, effort, plan, untaught)
             say_estimate(subject, sampling, parts, output)
         control = subject_of(untaught, clip_skip, picture_size) if untaught is not None else None
-        looks = judge_of(recogniser, about, model, subject, sampling, defaults)
+        looks = measured_judge(recogniser, about, model, subject, sampling, defaults)
         about = with_examples(about, subject, looks, sampling, defaults)
         step(f"{subject.name}: {len(subject.components)} components")
         autoencoders = _dictionaries(sae, subject, eraser, about, model, output, retrain, defaults)

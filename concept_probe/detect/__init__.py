@@ -95,8 +95,8 @@ RECOGNISERS: Registry[Callable[[], Recogniser]] = Registry(
 OPTIONAL: dict[str, Callable[[], Recogniser]] = {"nudenet": _nudenet, "open-nsfw": _open_nsfw}
 """Those that need a package of their own, and are taken only by name."""
 EXTRAS = {"nudenet": "nudenet", "open-nsfw": "nsfw", "minilm": "likeness"}
-"""Each of these, and of `READERS`, to the extra that brings its package."""
-READERS: dict[str, Callable[[Concept], Judge]] = {"minilm": _minilm}
+"""Each of these, and of `TEXT_READERS`, to the extra that brings its package."""
+TEXT_READERS: dict[str, Callable[[Concept], Judge]] = {"minilm": _minilm}
 """Readers of texts that need a package of their own, made from a concept's answers; taken only by name."""
 
 
@@ -120,14 +120,14 @@ def judge_named(name: str, concept: Concept, subject: Any = None) -> Judge:
     """
     from concept_probe.detect.naming import labels_in
 
-    if name not in READERS:
+    if name not in TEXT_READERS:
         return recogniser(name, labels_in(concept))
     if getattr(subject, "answers", "texts") != "texts":
         raise ValueError(
             f"{name!r} reads texts, and {subject.name!r} answers with pictures; name one that looks at pictures "
             "(concept-probe info recognisers)"
         )
-    return READERS[name](concept)
+    return TEXT_READERS[name](concept)
 
 
 def serves(looks: Judge, subject: Any) -> bool | None:

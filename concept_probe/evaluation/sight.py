@@ -15,7 +15,7 @@ from concept_probe.types import Concept, Judge, Prompt, Query, Score, evenly
 
 PICTURES = 16
 """Of each side."""
-CHANCE = 0.05
+MOST_CHANCE = 0.05
 """The most that chance may give as clear a difference."""
 
 
@@ -44,7 +44,7 @@ class Sight:
     @property
     def blind(self) -> bool:
         """Whether it sees the label no more surely in pictures that were asked for it."""
-        return self.chance > CHANCE
+        return self.chance > MOST_CHANCE
 
     def refuse_blind(self, name: str, mend: str) -> None:
         """Raise CannotSee, with the mend, where it is blind to the concept."""

@@ -35,12 +35,12 @@ class Brightness:
 def test_a_picture_is_read_as_the_network_was_shown_them():
     red = torch.zeros(3, 40, 60)
     red[0] = 1
-    read = open_nsfw.as_read(red)
+    read = open_nsfw.as_network_reads(red)
     assert read.shape == (224, 224, 3) and read.dtype == np.float32
     assert np.allclose(read[100, 100] + open_nsfw.MEANS, [0, 0, 254], atol=3), "blue first"
     noise = torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(0))
     plain = (noise * 255).round().flip(0).permute(1, 2, 0)[16:240, 16:240].numpy() - open_nsfw.MEANS
-    assert np.abs(open_nsfw.as_read(noise) - plain).mean() > 5, "a JPEG in between"
+    assert np.abs(open_nsfw.as_network_reads(noise) - plain).mean() > 5, "a JPEG in between"
 
 
 def test_a_score_from_the_threshold_on_is_seen_and_a_failure_is_an_error():
@@ -117,7 +117,7 @@ def test_a_package_that_lacks_is_named_with_its_extra(load, said, monkeypatch):
 
 @pytest.mark.slow
 def test_the_network_of_the_wheel_sees_nothing_in_noise():
-    if not all(importlib.util.find_spec(name) for name in (open_nsfw.PACKAGE, "onnxruntime")):
+    if not all(importlib.util.find_spec(name) for name in (open_nsfw.NSFW_PACKAGE, "onnxruntime")):
         pytest.skip("open-nsfw is not installed")
     looks = detect.recogniser("open-nsfw")
     noise = torch.rand(4, 3, 256, 256, generator=torch.Generator().manual_seed(0))
@@ -126,7 +126,7 @@ def test_the_network_of_the_wheel_sees_nothing_in_noise():
 
 @pytest.mark.slow
 def test_the_sentences_of_the_wheel_tell_a_physician_from_a_pilot():
-    if importlib.util.find_spec(alike.PACKAGE) is None:
+    if importlib.util.find_spec(alike.MINILM_PACKAGE) is None:
         pytest.skip("MiniLM is not installed")
     sentences = alike.load_sentences()
     reader = alike.AlikeAnswers(None, sentences)  # pyright: ignore[reportArgumentType]

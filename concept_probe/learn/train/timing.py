@@ -11,7 +11,7 @@ from concept_probe.learn.train.settings import TrainingOptions, TrainingStep
 from concept_probe.learn.train.train import train_sae
 from concept_probe.types import Site
 
-STEPS = 3
+TIMED_STEPS = 3
 
 
 def step_seconds(d: int, *, k: int = 16, expansion: int = 16, batch: int = 1024) -> float:
@@ -23,7 +23,7 @@ def step_seconds(d: int, *, k: int = 16, expansion: int = 16, batch: int = 1024)
         ends.append(time.perf_counter())
 
     train_sae(
-        repeat(rows, STEPS), site=Site.parse("timed/rows:out"), k=k, expansion=expansion, samples=STEPS * batch, on_step=note,
+        repeat(rows, TIMED_STEPS), site=Site.parse("timed/rows:out"), k=k, expansion=expansion, samples=TIMED_STEPS * batch, on_step=note,
         options=TrainingOptions(batch=batch),
     )  # fmt: skip
     return min(after - before for before, after in pairwise(ends))
