@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +13,9 @@ from concept_probe.cli.common import Output, plain_errors, writable
 from concept_probe.cli.console import err, out
 from concept_probe.cli.estimates import EstimateOnly, Work, audit_work, say_estimate
 from concept_probe.threads import use_threads
+
+if TYPE_CHECKING:
+    from concept_probe.bench.calibration.run import CalibrationRun
 
 
 def calibrate(

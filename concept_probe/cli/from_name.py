@@ -128,17 +128,23 @@ def measured_judge(
     """Who judges the subject's answers; of pictures of a model that isn't known, measured on it before it is relied on.
 
     Where none was named and none was made for the model, the first CLIP pair on this machine that sees the concept.
-    CannotSee where none does.
+    CannotSee where none does; where both concept and recogniser were given, that is a warning.
     """
     from concept_probe import testbed
-    from concept_probe.evaluation.sight import sight, sight_queries
+    from concept_probe.evaluation.sight import CannotSee, sight, sight_queries
 
     if model in (*testbed.EMBEDDED, *testbed.LANGUAGE_MODELS):
         return recogniser_of(name, concept, subject)
     if subject.answers == "texts":
         return _reader(name, concept, subject, sampling, defaults)
     candidates = _candidates(name, concept, model, subject)
-    asked = sight_queries(concept)
+    try:
+        asked = sight_queries(concept)
+    except ValueError:
+        if name is None:
+            raise
+        step(f"what {name} sees of the untouched model is not measured: the concept's file has too few select prompts")
+        return candidates[0][1]
     step(f"drawing {len(asked)} pictures of the untouched model, to see what a recogniser sees in them")
     images = subject.generate(list(asked), sampling)
     seen = []
@@ -148,7 +154,12 @@ def measured_judge(
             break
     title, looks, found = seen[-1] if not seen[-1][2].blind else min(seen, key=lambda row: row[2].chance)
     others = f" (nor can {', '.join(t for t, *_ in seen if t != title)})" if len(seen) > 1 else ""
-    found.refuse_blind(title, f"{RECOGNISER_MEND}{others}")
+    try:
+        found.refuse_blind(title, f"{RECOGNISER_MEND}{others}")
+    except CannotSee as problem:
+        if name is None or "default concept" in defaults.taken:
+            raise
+        warnings.warn(str(problem), stacklevel=2)  # concept and recogniser are the caller's own
     said = f"{title}, measured on the untouched model: {found}"
     if name is None:
         defaults.take("recogniser", said)
