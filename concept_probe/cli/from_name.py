@@ -108,6 +108,14 @@ def readable(subject: Any, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
         return tuple(p for p in prompts if reads(p))
 
 
+def refuse_unknown(name: str, file: Path | None, model: str) -> None:
+    """Raise, before a model is loaded, for a file that is no concept's, or a name that a known model has no concept of."""
+    from concept_probe import testbed
+
+    if file is not None or model in (*testbed.EMBEDDED, *testbed.LANGUAGE_MODELS):
+        concept_of(name, file, model)
+
+
 def _is_packaged(name: str, subject: Subject) -> bool:
     """Whether the package has a concept of this name that fits what the subject is."""
     from concept_probe import detect

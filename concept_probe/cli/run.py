@@ -42,6 +42,7 @@ from concept_probe.cli.from_name import (
     dictionary_of,
     measured_judge,
     readable,
+    refuse_unknown,
     with_examples,
 )
 from concept_probe.cli.making import FIRST_CHOICE, GENTLE, Effort, found_and_made, is_chosen, needs_features, step
@@ -120,6 +121,7 @@ def run(
         if eraser is not None:
             look_up(ERASERS, eraser, "eraser", "concept-probe info erasers")
         defaults = Defaults()
+        refuse_unknown(concept, concept_file, model)
         subject = subject_of(model, clip_skip, picture_size)
         about = concept_for(concept, concept_file, model, subject, kind, defaults)
         sampling = sampling_of(subject, guidance_rescale)
