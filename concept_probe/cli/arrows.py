@@ -27,6 +27,7 @@ from concept_probe.cli.common import (
 )
 from concept_probe.cli.console import err
 from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, subject_of
+from concept_probe.cli.estimates import EstimateOnly, eraser_work, features_work, find_work, say_estimate
 
 Roles = Annotated[list[str] | None, typer.Option("--role", help="Role of the sites to capture; may be repeated.")]
 DTYPES = ("float32", "float16", "bfloat16")
@@ -52,6 +53,7 @@ def capture(
     clip_skip: ClipSkip = 0,
     picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
+    estimate: EstimateOnly = False,
     threads: Threads = None,
 ) -> None:
     """Store activations of a model over prompts; says first what that takes.
@@ -86,6 +88,8 @@ def capture(
         expected = estimate_capture(subject, asked, **wanted)
         err.print(str(expected), highlight=False)
         expected.check_room(output)
+        if estimate:
+            raise typer.Exit
         store = run_capture(subject, asked, folder=output, **wanted)
         table = Table("site", "rows", "width")
         for s in store.sites:
@@ -103,6 +107,7 @@ def train(
     samples: Annotated[int, typer.Option(min=1, help="Rows to train on.")] = 2_000_000,
     batch: Annotated[int, typer.Option(min=1, help="Rows of one step.")] = 1024,
     seed: Seed = 0,
+    estimate: EstimateOnly = False,
     threads: Threads = None,
 ) -> None:
     """Train a sparse autoencoder on stored activations; says first what that takes, goes on where it was interrupted.
@@ -115,6 +120,7 @@ def train(
         from concept_probe.activations import Activations
         from concept_probe.activations.store import WINDOW
         from concept_probe.learn import TrainingOptions, estimate_training, evaluate_sae, train_sae
+        from concept_probe.learn.train.timing import step_seconds
         from concept_probe.types import Site
 
         writable(output, "an autoencoder")
@@ -126,9 +132,15 @@ def train(
             )
         chosen = chosen or next(iter(acts.sites))
         d, held = acts.width(chosen), min(WINDOW, acts.rows(chosen))
-        expected = estimate_training(d, d * expansion, k, batch, samples, dtype=acts.dtype, rows=held)
+        seconds = step_seconds(d, k=k, expansion=expansion, batch=batch) if estimate else None
+        expected = estimate_training(
+            d, d * expansion, k, batch, samples, dtype=acts.dtype, rows=held, step_seconds=seconds
+        )
         err.print(str(expected), highlight=False)
         expected.check_memory(torch.device("cpu"))
+        if estimate:
+            err.print(f"{expected.weights / 1e9:.2f} GB on disk", highlight=False)
+            raise typer.Exit
         options = TrainingOptions(batch=batch, seed=seed)
         sae = train_sae(acts, site=chosen, k=k, expansion=expansion, samples=samples, folder=output, options=options)
         err.print(f"autoencoder of {sae.width:,} features over {sae.site} in {output}")
@@ -157,6 +169,7 @@ def find(
     picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
     seed: Seed = 0,
+    estimate: EstimateOnly = False,
     threads: Threads = None,
 ) -> None:
     """Find where a concept lives: features of an autoencoder, or concept vectors that pictures or answers need.
@@ -179,6 +192,16 @@ def find(
             what,
             "kind of finding",
         )
+        if estimate:
+            if roles is None:
+                parts = features_work(subject, about, sampling, saes_of(sae, subject))
+            elif subject.answers == "texts":
+                raise ValueError(
+                    f"how many removals of columns {subject.name} needs isn't known before they are ranked; nothing was run"
+                )
+            else:
+                parts = [find_work(subject, about, roles, Selection(seed=seed, sampling=sampling))]
+            say_estimate(subject, sampling, parts, output)
         if subject.answers == "texts" and roles == "mlp_value":
             found = find_lm_columns(cast(Any, subject), about, seed=seed)
         elif roles is None:
@@ -221,6 +244,7 @@ def erase(
     clip_skip: ClipSkip = 0,
     picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
+    estimate: EstimateOnly = False,
     threads: Threads = None,
 ) -> None:
     """Make an edit of the weights that removes a concept, or several at once, and save it.
@@ -250,6 +274,8 @@ def erase(
         subject, about = subject_of(model, clip_skip, picture_size), [concept_of(concept, concept_file, model)]
         about += [named_or_read(other, model) for other in also or ()]
         sampling = rescaled(subject, SAMPLING, guidance_rescale)
+        if estimate and not no_edit:
+            say_estimate(subject, sampling, eraser_work(eraser, None), output)
         erasure = None if no_edit else make(eraser, subject, about, read_found(found, sae, subject), sampling=sampling)
         if not isinstance(erasure, Edit):
             raise ValueError(

@@ -28,7 +28,8 @@ from concept_probe.cli.common import (
 )
 from concept_probe.cli.console import out, say
 from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, sampling_of, subject_of
-from concept_probe.cli.making import Effort, asked_method, made
+from concept_probe.cli.estimates import EstimateOnly, Work, attack_work, audit_work, eraser_work, say_estimate
+from concept_probe.cli.making import Effort, asked_method, is_chosen, made
 from concept_probe.cli.reports import REPORT_FILES, print_verdict, signed, write_report
 from concept_probe.cli.rounds import AtOnce, Looks, MostPictures, MostSeconds, rounds_of
 
@@ -70,6 +71,18 @@ def to_apply(method: str | None, published: bool):
     return None if method is None else asked_method(method, published)
 
 
+def _made(applied) -> list[Work]:
+    """What making the erasure of a method takes, by name or with its options; nothing of an edit that is there."""
+    from concept_probe.erasers import ERASERS
+    from concept_probe.erasers.select.choose import CHOICE
+
+    if applied is None:
+        return []
+    eraser = ERASERS[applied]() if isinstance(applied, str) else applied
+    chosen = isinstance(applied, str) and is_chosen(type(eraser), "features")
+    return eraser_work(eraser, CHOICE if chosen else None)
+
+
 def attack(
     concept: ConceptName,
     name: Annotated[
@@ -92,6 +105,7 @@ def attack(
     clip_skip: ClipSkip = 0,
     picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
+    estimate: EstimateOnly = False,
     threads: Threads = None,
 ) -> None:
     """Try to bring a concept back from an erased model within a budget.
@@ -118,6 +132,9 @@ def attack(
                 f"attack {name!r} is on {make.on}, and {subject.name!r} answers with {subject.answers}; "
                 "`concept-probe info attacks` says which are on what"
             )
+        if estimate:
+            parts = [*_made(applied), attack_work(name, queries, steps)]
+            say_estimate(subject, sampling, parts)
         erasure = erasure_of(edit, applied, read_found(found, sae, subject), subject, about, sae, looks, effort)
         with contextlib.nullcontext() if erasure is None else erasure.on(subject):
             attempt = make(looks, sampling)(subject, about, Budget(queries=queries, gradient_steps=steps))
@@ -178,6 +195,7 @@ def audit(
     picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
     seed: Seed = 0,
+    estimate: EstimateOnly = False,
     threads: Threads = None,
 ) -> None:
     """Measure what is left of a concept, and give a verdict.
@@ -224,6 +242,10 @@ def audit(
             named = twin_of(twin, original or model, about)
             control = subject_of(named, clip_skip, picture_size) if named is not None else None
             refuse_others(subject, before, control)
+            if estimate:
+                arms = 1 + ((before or applied or edit) is not None) + (control is not None)
+                parts = [*_made(applied), *audit_work(plan, subject, about, arms)]
+                say_estimate(subject, sampling, parts, output)
             known = read_found(found, sae, subject)
             erasure = erasure_of(edit, applied, known, subject, about, sae, looks, effort)
             report = run_audit(

@@ -26,6 +26,7 @@ from concept_probe.cli.common import (
 )
 from concept_probe.cli.console import bold, err, out, say
 from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, size_of
+from concept_probe.cli.estimates import REPORT_BYTES, EstimateOnly, Work, say_estimate
 from concept_probe.cli.making import Effort
 from concept_probe.threads import use_threads
 from concept_probe.types.plain_text import shown_plainly
@@ -64,6 +65,7 @@ def bench(
     picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch per process.")] = None,
+    estimate: EstimateOnly = False,
     retry: Annotated[bool, typer.Option("--retry-failed", help="Measure failed cells again.")] = False,
     summary: Annotated[
         bool, typer.Option("--summary", help="Run nothing: the leaderboard of the rows there are.")
@@ -95,7 +97,11 @@ def bench(
         rescaled(sweep.subject, order.grid.settings.sampling, guidance_rescale)  # refused where it can't be
         keys = sweep.keys()
         if not summary:
-            err.print(str(estimate_sweep(sweep)), highlight=False)
+            expected = estimate_sweep(sweep)
+            err.print(str(expected), highlight=False)
+            if estimate:
+                held = Work("rows and leaderboard", seconds=expected.seconds, disk=REPORT_BYTES)
+                say_estimate(sweep.subject, order.grid.settings.sampling, [held], output)
             _run(order, sweep, len(keys), workers, ray)
         rows = [row for key, row in RowStore(order.rows).rows().items() if key in keys]
         failed = sum(row.status == "failed" for row in rows)

@@ -21,6 +21,7 @@ from concept_probe.cli.common import (
 )
 from concept_probe.cli.console import err
 from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, subject_of
+from concept_probe.cli.estimates import REPORT_BYTES, EstimateOnly, Work, say_estimate
 
 TEXT_LIMIT, PICTURE_LIMIT = 1500, 240
 """Prompts read by default: sites in the denoising loop need a picture for each."""
@@ -46,6 +47,7 @@ def browse(
     picture_size: PictureSize = None,
     guidance_rescale: GuidanceRescale = 0.0,
     seed: Seed = 0,
+    estimate: EstimateOnly = False,
     threads: Threads = None,
 ) -> None:
     """Write a page of features: the prompts they fire on, what they prefer, how often they fire.
@@ -53,6 +55,7 @@ def browse(
     Example: `concept-probe browse sae_checkpoints/emoji/text_stream --output features.html`
     """
     with plain_errors():
+        from concept_probe.activations import estimate_capture
         from concept_probe.concepts.embedded import prompts as embedded
         from concept_probe.concepts.prompt_files import PromptList, read_prompts
         from concept_probe.find import Examples, RowQuery, catalogue, evenly_by_label, find_features
@@ -72,6 +75,10 @@ def browse(
         sampling = rescaled(subject, Sampling(), guidance_rescale, drawn=drawn)
         sampling = listed.sampling(sampling) if drawn else sampling
         asked = evenly_by_label(listed.queries, limit)
+        if estimate:
+            expected = estimate_capture(subject, asked, sites=[loaded.site], sampling=sampling)
+            read_all = Work("reading prompts", seconds=expected.seconds, memory=expected.bytes, disk=REPORT_BYTES)
+            say_estimate(subject, sampling, [read_all, Work("drawing", count * pictures if drawn else 0)], output)
         wanted = tuple(feature or ())
         if concept is not None:
             about, which = (

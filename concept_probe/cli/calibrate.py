@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,13 +11,18 @@ from rich.table import Table
 
 from concept_probe.cli.common import Output, plain_errors, writable
 from concept_probe.cli.console import err, out
+from concept_probe.cli.estimates import EstimateOnly, Work, audit_work, say_estimate
 from concept_probe.threads import use_threads
+
+if TYPE_CHECKING:
+    from concept_probe.bench.calibration.run import CalibrationRun
 
 
 def calibrate(
     output: Output,
     summary: Annotated[bool, typer.Option("--summary", help="Run nothing: what the rows there are come to.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch.")] = None,
+    estimate: EstimateOnly = False,
 ) -> None:
     """Audit models whose truth is known, and say how often the verdict is right; goes on where it was interrupted.
 
@@ -34,6 +40,8 @@ def calibrate(
         writable(output, files=("rows.jsonl", "calibration.json"))
         use_threads(threads)
         store = RowStore(output / "rows.jsonl")
+        if estimate:
+            _say_what_it_takes(CalibrationRun(store), output)
         if not summary:
             for row in CalibrationRun(store).rows():
                 err.print(line_of(row), soft_wrap=True)
@@ -44,6 +52,20 @@ def calibrate(
         for row in wrong(rows):
             out.print(f"wrong: {line_of(row)}")
         err.print(f"calibration: {output / 'calibration.json'}")
+
+
+def _say_what_it_takes(run: CalibrationRun, output: Path) -> None:
+    """As many audits as there are cases without a row, each of three models, by answers of `emoji`."""
+    from concept_probe.bench.calibration.ground_truth import cases
+    from concept_probe.concepts.embedded import concept
+    from concept_probe.families import load
+
+    finished = run.store.rows()
+    left = sum(run.key(case) not in finished for case in cases())
+    subject = load("emoji")
+    each = audit_work(run.plan, subject, concept("camel"), 3)
+    parts = [Work(f"{left} × {p.what}", left * p.answers, left * p.gradient_steps) for p in each]
+    say_estimate(subject, run.plan.sampling, parts, output)
 
 
 def print_calibration(found, rows, console: Console) -> None:

@@ -184,9 +184,8 @@ def concept_of(name: str, file: Path | None, model: str, *, more: bool = False) 
 def recogniser_of(name: str | None, concept: Concept, subject: Subject) -> Any:
     """The named recogniser; by default the concept's gold answers, or who was made for the subject's pictures."""
     from concept_probe import detect
-    from concept_probe.detect.naming import labels_in
 
-    return detect.judge_for(concept, subject) if name is None else detect.recogniser(name, labels_in(concept))
+    return detect.judge_for(concept, subject) if name is None else detect.judge_named(name, concept, subject)
 
 
 def saes_of(names: Sequence[str] | None, subject: Subject) -> tuple[Any, ...]:

@@ -165,15 +165,15 @@ def _summaries() -> Group:
 
 
 def _recognisers() -> Group:
-    from concept_probe.detect import OPTIONAL, RECOGNISERS
+    from concept_probe.detect import EXTRAS, RECOGNISERS
 
     def row(make: Any) -> tuple[str, ...]:
         found = make()
         return found.version, str(len(found.labels) - 1)
 
     others = Table("recogniser", "how to get it", title="for the asking", title_justify="left")
-    for name in OPTIONAL:
-        others.add_row(name, f"pip install 'concept-probe[{name}]'")
+    for name, extra in EXTRAS.items():
+        others.add_row(name, f"pip install 'concept-probe[{extra}]'")
     others.add_row("clip:FOLDER", "zero-shot: the labels of the concept's prompts")
     others.add_row("FOLDER", "learned prompts that were saved, or a CLIP pair")
     others.add_row("module:object", "a recogniser of your own, or what makes one")

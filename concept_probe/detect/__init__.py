@@ -43,6 +43,18 @@ def _nudenet() -> Recogniser:
     return nudenet.load_nudenet()
 
 
+def _open_nsfw() -> Recogniser:
+    from concept_probe.detect import open_nsfw
+
+    return open_nsfw.load_open_nsfw()
+
+
+def _minilm(concept: Concept) -> Judge:
+    from concept_probe.detect import alike
+
+    return alike.AlikeAnswers.of(concept, alike.load_sentences())
+
+
 def second_classifier(looks: Judge) -> Classifier | None:
     """Another recogniser of the same labels, trained apart from `looks`; None where there is none.
 
@@ -80,8 +92,12 @@ RECOGNISERS: Registry[Callable[[], Recogniser]] = Registry(
     "recognisers", {"emoji": _emoji_objects, "emoji-style": _emoji_styles}
 )
 """Name to what makes it. A concept is looked at by the first that has its label and serves the subject."""
-OPTIONAL: dict[str, Callable[[], Recogniser]] = {"nudenet": _nudenet}
+OPTIONAL: dict[str, Callable[[], Recogniser]] = {"nudenet": _nudenet, "open-nsfw": _open_nsfw}
 """Those that need a package of their own, and are taken only by name."""
+EXTRAS = {"nudenet": "nudenet", "open-nsfw": "nsfw", "minilm": "likeness"}
+"""Each of these, and of `TEXT_READERS`, to the extra that brings its package."""
+TEXT_READERS: dict[str, Callable[[Concept], Judge]] = {"minilm": _minilm}
+"""Readers of texts that need a package of their own, made from a concept's answers; taken only by name."""
 
 
 def recogniser(name: str, labels: Sequence[str] = ()) -> Recogniser:
@@ -95,6 +111,23 @@ def recogniser(name: str, labels: Sequence[str] = ()) -> Recogniser:
     from concept_probe.detect.naming import named_recogniser
 
     return named_recogniser({**RECOGNISERS, **OPTIONAL}, name, labels)
+
+
+def judge_named(name: str, concept: Concept, subject: Any = None) -> Judge:
+    """The reader of texts, or the recogniser of pictures, that `name` says, for what the concept's prompts show.
+
+    Raises as `recogniser`; ValueError for a reader of texts where the subject draws pictures.
+    """
+    from concept_probe.detect.naming import labels_in
+
+    if name not in TEXT_READERS:
+        return recogniser(name, labels_in(concept))
+    if getattr(subject, "answers", "texts") != "texts":
+        raise ValueError(
+            f"{name!r} reads texts, and {subject.name!r} answers with pictures; name one that looks at pictures "
+            "(concept-probe info recognisers)"
+        )
+    return TEXT_READERS[name](concept)
 
 
 def serves(looks: Judge, subject: Any) -> bool | None:

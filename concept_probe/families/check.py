@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from concept_probe.families.parts import check_parts
+from concept_probe.families.quantised import inner_tensors
 from concept_probe.families.reading import Mismatch
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def check_subject(subject: Subject, mismatches: Sequence[Mismatch] = ()) -> None
                     f"{subject.name}: '{component}/{name}' is not in memory (meta device): it is offloaded, or was never "
                     "read; load the model whole"
                 )
-            if not _finite(tensor):
+            if not all(_finite(inner) for _, inner in inner_tensors(name, tensor)):
                 raise ValueError(
                     f"{subject.name}: '{component}/{name}' holds values that are no finite numbers in {tensor.dtype}; the "
                     "file is damaged, or its numbers need a wider dtype"

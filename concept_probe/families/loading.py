@@ -28,6 +28,7 @@ from concept_probe.families.diffusion.unet import UNetSubject
 from concept_probe.families.gguf import converted
 from concept_probe.families.language.causal_lm import CausalLMSubject
 from concept_probe.families.language.reading import LanguageModel
+from concept_probe.families.quantised import refuse_packed
 from concept_probe.families.reading import Mismatch, ModelSource, quiet
 from concept_probe.families.subject import Subject
 from concept_probe.registry import Registry, UnknownName, look_up
@@ -126,12 +127,18 @@ def _refuse_skip(family: type[Subject[Any]], name: str, clip_skip: int) -> None:
 def _admitted(
     family: type[Subject[Any]], name: str, pipeline: Any, mismatches: list[Mismatch], clip_skip: int
 ) -> Subject[Any]:
+    refuse_packed(name, {key: part for key, part in _parts_of(pipeline).items() if part is not None})
     subject = family.adopt(name, pipeline, **({"clip_skip": clip_skip} if clip_skip else {}))
     check_subject(subject, mismatches)
     for module in subject.components.values():
         module.eval().requires_grad_(False)
     subject.check_by_running()
     return subject
+
+
+def _parts_of(pipeline: Any) -> dict[str, Any]:
+    """What a pipeline or a language model holds, by name."""
+    return dict(getattr(pipeline, "components", None) or vars(pipeline)) if hasattr(pipeline, "__dict__") else {}
 
 
 def _drawing(subject: Subject[Any], size: tuple[int, int] | None) -> Subject[Any]:

@@ -96,7 +96,8 @@ def _wrong(module: nn.Module) -> Iterator[str]:
     for hook in _moving(own):
         yield (
             f"the hook {hook} is on at {{place}}, which moves weights or changes what is computed during a pass; give the "
-            "model without it (a smaller dtype needs less memory)"
+            "model without it: pipeline.remove_all_hooks() takes those of model and sequential offload off, others need the model "
+            "loaded anew on one device (a smaller dtype needs less memory)"
         )
     if "forward" in own and not _own_forward(module, own):
         yield (

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from concept_probe.families.identity import reading_stamp, refuse_other_tokenizers, switched
 from concept_probe.families.kept_hash import KeptHash, identity_of
 from concept_probe.families.parts import check_parts, unwrapped
+from concept_probe.families.quantised import inner_tensors
 from concept_probe.families.reading import Mismatch, ModelSource
 from concept_probe.families.segments import Segment
 from concept_probe.families.state import State, state_of, with_gradients
@@ -203,7 +204,7 @@ class Subject(abc.ABC, Generic[Answers]):
                         f"parameter '{component}/{name}' is offloaded (meta device), so nobody knows which weights these "
                         "are; load the subject without offloading"
                     )
-                yield f"{component}/{name}", tensor
+                yield from inner_tensors(f"{component}/{name}", tensor)
 
     def stamp(self) -> tuple[object, ...]:
         """Of weights, tokenizers, scheduler, taps, hooks and `pristine` blocks as they are now: equal stamps, equal

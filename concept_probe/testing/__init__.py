@@ -13,16 +13,18 @@ is found for it, and by what it is seen to aim at its concept. `checks` has them
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
-
-import pytest
 
 if TYPE_CHECKING:
     from concept_probe.testing.assertions import assert_erased
     from concept_probe.testing.gathered import laws
 
 __all__ = ["assert_erased", "laws"]
-pytest.register_assert_rewrite(f"{__name__}.checks")
+if find_spec("pytest") is not None:  # tiny models and small concepts need none
+    import pytest
+
+    pytest.register_assert_rewrite(f"{__name__}.checks")
 
 
 def __getattr__(name: str) -> object:
@@ -32,6 +34,11 @@ def __getattr__(name: str) -> object:
         return assertions.assert_erased
     if name != "laws":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if find_spec("pytest") is None:
+        raise ImportError(
+            "concept_probe.testing.laws are collected and run by pytest, and it is not installed: pip install "
+            "'concept-probe[test]'"
+        )
     from concept_probe.testing import gathered
 
     return gathered.laws

@@ -141,6 +141,17 @@ def test_a_folder_of_peft_is_read_as_peft_reads_it(make, modules, kind, tmp_path
     assert_same(found, wanted, base)
 
 
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_biases_that_are_promised_and_lacking_are_refused(bias, tmp_path):
+    subject = tiny_gpt2()
+    model = peft.get_peft_model(tiny_gpt2().components["model"], peft.LoraConfig(r=2, target_modules=["c_attn"]))
+    model.save_pretrained(tmp_path)
+    place = tmp_path / "adapter_config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"bias": bias}))
+    with pytest.raises(WrongFile, match=rf"promises trained biases \({bias}\), and its tensors hold no '.*bias'"):
+        read_edit(tmp_path, subject)
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
@@ -152,6 +163,20 @@ def test_a_folder_of_peft_is_read_as_peft_reads_it(make, modules, kind, tmp_path
         ({"r": 2.5}, "ranks whole"),
         ({"r": math.inf}, "no positive numbers"),
         ({"rank_pattern": ["q_proj"]}, "no table of numbers by pattern"),
+        ({"target_modules": ["q_proj", "up_proj"]}, "promises an adapter of 'model.layers.0.mlp.up_proj'"),
+        ({"target_modules": r".*\.(q|k)_proj"}, "promises an adapter of .*k_proj"),
+        ({"target_modules": ["v_proj"]}, "promises an adapter of .*v_proj"),
+        (
+            {"layers_to_transform": [0]},
+            "hold 'model.layers.1.self_attn.q_proj' and 0 modules more that its .* doesn't name",
+        ),
+        ({"exclude_modules": ["layers.1.self_attn.q_proj"]}, "doesn't name; peft would leave them out"),
+        (
+            {"modules_to_save": ["lm_head"]},
+            r"promises the whole of 'lm_head' \(modules_to_save\), and its tensors hold none",
+        ),
+        ({"target_modules": "("}, "target_modules is no pattern"),
+        ({"target_modules": {"q_proj": 1}}, "neither a list of names nor a pattern"),
         ({"use_dora": True}, "a DoRA, and .*q_proj' has no magnitude"),
     ],
 )

@@ -57,7 +57,7 @@ def find_parameter(components: Mapping[str, nn.Module], where: str) -> nn.Parame
     if not parameter.is_floating_point() or type(parameter.data) is not Tensor:
         raise ValueError(
             f"parameter {where!r} is quantised ({type(parameter.data).__name__}, {parameter.dtype}); "
-            "an edit needs plain floating-point weights: load the subject without quantisation"
+            "an edit needs plain floating-point weights: load the subject without quantisation, put the edit in, and quantise that"
         )
     if parameter.device.type == "meta":
         raise ValueError(f"parameter {where!r} is offloaded (meta device); load the subject without offloading")

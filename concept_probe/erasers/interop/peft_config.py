@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from concept_probe.erasers.interop.promised import Promise
 from concept_probe.storage import CorruptFile, WrongFile, read_json
 
 _MEND = "get the file again"
@@ -43,6 +44,8 @@ class AdapterConfig:
     """Whether the scale is α / √rank."""
     with_magnitudes: bool = False
     """Whether each module's adapter is a DoRA, which has a magnitude beside its product."""
+    promise: Promise = field(default_factory=Promise)
+    """Which modules the adapter has, and what it holds besides."""
 
     def scale(self, path: str, rank: int | None) -> float:
         """α / rank of the module at `path`. ValueError where its adapter has another `rank`; None: its tensors don't tell."""
@@ -91,7 +94,7 @@ class AdapterConfig:
         except re.error as error:
             raise CorruptFile(path, f"a key of rank_pattern or alpha_pattern is no pattern ({error})", _MEND) from None
         return cls(int(rank), float(alpha), dict(ranks), dict(alphas), bool(said.get("use_rslora")),
-                   bool(said.get("use_dora")))  # fmt: skip
+                   bool(said.get("use_dora")), Promise.parsed(path, said))  # fmt: skip
 
 
 def _positive(n: Any) -> bool:

@@ -110,6 +110,8 @@ def _fitted(held: HeldFiles, subject: Subject, component: str | None) -> tuple[l
     found = placed_groups(groups, subject, told, component or held.component)
     if held.settings:
         _refuse_parts(held, found, subject)
+    if held.by_peft:
+        _refuse_broken_promises(held, found, subject)
     groups = [g for g in groups if all((g.stem, leaf) in found.places for _, leaf in g.names())]
     peft_names = any(key.startswith("base_model.model.") for key in held.tensors)
     if peft_names and not held.by_peft and any(g.is_adapter for g in groups):
@@ -130,6 +132,18 @@ def _refuse_parts(held: HeldFiles, found: Placed, subject: Subject) -> None:
         if lacking:
             check = f"its files hold no {lacking[0]!r}, nor {len(lacking) - 1} other weights of {component}"
             raise WrongFile(held.path, check, "get the folder again, whole")
+
+
+def _refuse_broken_promises(held: HeldFiles, found: Placed, subject: Subject) -> None:
+    """WrongFile for a folder of peft whose configuration promises other tensors than it holds."""
+    spoken = [split_address(piece.where) for pieces in found.places.values() for piece in pieces]
+    for component in dict.fromkeys(name for name, _ in spoken):
+        names = [name for name, _ in subject.components[component].named_parameters(remove_duplicate=False)]
+        modules = [name.rpartition(".")[0] for name in names if name.endswith(".weight")]
+        biases = [name for name in names if name.endswith(".bias")]
+        own = {name for other, name in spoken if other == component}
+        for config in held.configs.values():
+            config.promise.refuse_broken(held.path, modules, own, biases)
 
 
 def _deltas(held: HeldFiles, groups: list[ModuleGroup], found: Placed, subject: Subject) -> list[tuple[str, Delta]]:
