@@ -1,4 +1,4 @@
-"""Embeddings that are searched by somebody who has the probes of `watch`, and must draw the concept out of their sight.
+"""Embeddings that are searched by somebody who has the probes of `watch`, and must draw the concept out of their lookout.
 
     python benchmarks/watch_adaptive.py [--concepts camel guitar] [--steps 120] [--pictures 24]
 
@@ -55,15 +55,15 @@ def searched(subject: Any, concept: Any, guard: Any, weight: float, steps: int, 
         z = with_grad(x).double()
         above = []
         for (
-            sight
-        ) in watcher.sights:  # the pass's own timestep isn't told outside a trajectory: the mean over all probes
+            lookout
+        ) in watcher.lookouts:  # the pass's own timestep isn't told outside a trajectory: the mean over all probes
             logits = torch.stack(
                 [
                     (z @ p.weight + p.bias - m) / s
-                    for p, m, s in zip(sight.probes, sight.means, sight.spreads, strict=True)
+                    for p, m, s in zip(lookout.probes, lookout.means, lookout.spreads, strict=True)
                 ]
             )
-            above.append((logits - sight.least).clamp_min(0).mean(0))
+            above.append((logits - lookout.least).clamp_min(0).mean(0))
         seen.append(torch.stack(above).sum(0).mean())
 
     generator = torch.Generator().manual_seed(0)

@@ -19,6 +19,7 @@ from concept_probe.cli.common import (
     Saes,
     Seed,
     Threads,
+    concept_in,
     concept_of,
     plain_errors,
     recogniser_of,
@@ -26,8 +27,8 @@ from concept_probe.cli.common import (
     writable,
 )
 from concept_probe.cli.console import err
-from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, subject_of
-from concept_probe.cli.estimates import EstimateOnly, eraser_work, features_work, find_work, say_estimate
+from concept_probe.cli.shared.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, subject_of
+from concept_probe.cli.shared.estimates import EstimateOnly, eraser_work, features_work, find_work, say_estimate
 
 Roles = Annotated[list[str] | None, typer.Option("--role", help="Role of the sites to capture; may be repeated.")]
 DTYPES = ("float32", "float16", "bfloat16")
@@ -272,7 +273,7 @@ def erase(
         eraser = kind.published() if published else kind()
         no_edit = kind.makes == "guard"  # told before hours are spent on it
         subject, about = subject_of(model, clip_skip, picture_size), [concept_of(concept, concept_file, model)]
-        about += [named_or_read(other, model) for other in also or ()]
+        about += [concept_in(other, model) for other in also or ()]
         sampling = rescaled(subject, SAMPLING, guidance_rescale)
         if estimate and not no_edit:
             say_estimate(subject, sampling, eraser_work(eraser, None), output)
@@ -284,13 +285,6 @@ def erase(
             )
         erasure.save(output)
         err.print(f"edit {shown_name(erasure)} of {len(erasure.deltas)} parameters in {output}")
-
-
-def named_or_read(other: str, model: str):
-    """A concept by its name, or from its file, where there is one of that name."""
-    from concept_probe.concepts.files import load_concept
-
-    return load_concept(Path(other)) if Path(other).is_file() else concept_of(other, None, model)
 
 
 def read_found(folder: Path | None, sae: Sequence[str] | None, subject) -> tuple:

@@ -10,7 +10,7 @@ import typer
 from concept_probe.cli.command_line import command
 from concept_probe.cli.common import Model, Seed, Threads, plain_errors, writable
 from concept_probe.cli.console import err
-from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, subject_of
+from concept_probe.cli.shared.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, subject_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -25,7 +25,7 @@ from concept_probe.cli.common import (
     writable,
 )
 from concept_probe.cli.console import err, out
-from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, sampling_of, subject_of
+from concept_probe.cli.shared.drawing import ClipSkip, GuidanceRescale, PictureSize, sampling_of, subject_of
 
 
 def attribute(

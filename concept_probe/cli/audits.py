@@ -27,11 +27,11 @@ from concept_probe.cli.common import (
     writable,
 )
 from concept_probe.cli.console import out, say
-from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, sampling_of, subject_of
-from concept_probe.cli.estimates import EstimateOnly, Work, attack_work, audit_work, eraser_work, say_estimate
-from concept_probe.cli.making import Effort, asked_method, is_chosen, made
 from concept_probe.cli.reports import REPORT_FILES, print_verdict, signed, write_report
-from concept_probe.cli.rounds import AtOnce, Looks, MostPictures, MostSeconds, rounds_of
+from concept_probe.cli.shared.drawing import ClipSkip, GuidanceRescale, PictureSize, sampling_of, subject_of
+from concept_probe.cli.shared.estimates import EstimateOnly, Work, attack_work, audit_work, eraser_work, say_estimate
+from concept_probe.cli.shared.making import Effort, asked_method, is_chosen, made
+from concept_probe.cli.shared.rounds import AtOnce, Looks, MostPictures, MostSeconds, rounds_of
 
 EditPlace = Annotated[
     Path | None,

@@ -25,9 +25,9 @@ from concept_probe.cli.common import (
     writable,
 )
 from concept_probe.cli.console import bold, err, out, say
-from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, size_of
-from concept_probe.cli.estimates import REPORT_BYTES, EstimateOnly, Work, say_estimate
-from concept_probe.cli.making import Effort
+from concept_probe.cli.shared.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, size_of
+from concept_probe.cli.shared.estimates import REPORT_BYTES, EstimateOnly, Work, say_estimate
+from concept_probe.cli.shared.making import Effort
 from concept_probe.threads import use_threads
 from concept_probe.types.plain_text import shown_plainly
 

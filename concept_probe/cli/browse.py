@@ -20,8 +20,8 @@ from concept_probe.cli.common import (
     writable,
 )
 from concept_probe.cli.console import err
-from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, subject_of
-from concept_probe.cli.estimates import REPORT_BYTES, EstimateOnly, Work, say_estimate
+from concept_probe.cli.shared.drawing import ClipSkip, GuidanceRescale, PictureSize, rescaled, subject_of
+from concept_probe.cli.shared.estimates import REPORT_BYTES, EstimateOnly, Work, say_estimate
 
 TEXT_LIMIT, PICTURE_LIMIT = 1500, 240
 """Prompts read by default: sites in the denoising loop need a picture for each."""

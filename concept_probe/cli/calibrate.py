@@ -11,7 +11,7 @@ from rich.table import Table
 
 from concept_probe.cli.common import Output, plain_errors, writable
 from concept_probe.cli.console import err, out
-from concept_probe.cli.estimates import EstimateOnly, Work, audit_work, say_estimate
+from concept_probe.cli.shared.estimates import EstimateOnly, Work, audit_work, say_estimate
 from concept_probe.threads import use_threads
 
 if TYPE_CHECKING:

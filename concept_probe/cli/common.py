@@ -181,6 +181,13 @@ def concept_of(name: str, file: Path | None, model: str, *, more: bool = False) 
     return found
 
 
+def concept_in(name: str, model: str) -> Concept:
+    """A concept by its name, or from its file, where there is one of that name."""
+    from concept_probe.concepts.files import load_concept
+
+    return load_concept(Path(name)) if Path(name).is_file() else concept_of(name, None, model)
+
+
 def recogniser_of(name: str | None, concept: Concept, subject: Subject) -> Any:
     """The named recogniser; by default the concept's gold answers, or who was made for the subject's pictures."""
     from concept_probe import detect

@@ -9,7 +9,7 @@ import typer
 
 from concept_probe.cli.common import Model, Output, Threads, plain_errors, writable
 from concept_probe.cli.console import err
-from concept_probe.cli.drawing import ClipSkip, subject_of
+from concept_probe.cli.shared.drawing import ClipSkip, subject_of
 
 
 def export_form(

@@ -28,9 +28,10 @@ from concept_probe.cli.common import (
     writable,
 )
 from concept_probe.cli.console import err
-from concept_probe.cli.drawing import ClipSkip, GuidanceRescale, PictureSize, sampling_of, subject_of
-from concept_probe.cli.estimates import EstimateOnly, Work, audit_work, eraser_work, say_estimate
-from concept_probe.cli.from_name import (
+from concept_probe.cli.reports import REPORT_FILES, print_verdict, signed, write_report
+from concept_probe.cli.shared.drawing import ClipSkip, GuidanceRescale, PictureSize, sampling_of, subject_of
+from concept_probe.cli.shared.estimates import EstimateOnly, Work, audit_work, eraser_work, say_estimate
+from concept_probe.cli.shared.from_name import (
     KIT_FILE,
     Defaults,
     concept_for,
@@ -41,9 +42,16 @@ from concept_probe.cli.from_name import (
     refuse_unknown,
     with_examples,
 )
-from concept_probe.cli.making import FIRST_CHOICE, GENTLE, Effort, found_and_made, is_chosen, needs_features, step
-from concept_probe.cli.reports import REPORT_FILES, print_verdict, signed, write_report
-from concept_probe.cli.rounds import AtOnce, Looks, MostPictures, MostSeconds, rounds_of
+from concept_probe.cli.shared.making import (
+    FIRST_CHOICE,
+    GENTLE,
+    Effort,
+    found_and_made,
+    is_chosen,
+    needs_features,
+    step,
+)
+from concept_probe.cli.shared.rounds import AtOnce, Looks, MostPictures, MostSeconds, rounds_of
 
 PICTURES, TEXTS = 12, 20
 """Test prompts per kind: a text costs less than a picture, and facts are few."""

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from concept_probe.cli import app
-from concept_probe.cli.making import Effort
+from concept_probe.cli.shared.making import Effort
 from concept_probe.erasers import Edit, choose
 from concept_probe.erasers.select.choose import CHOICE
 from concept_probe.evaluation.panel import panel

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from concept_probe.activations import Activations, CaptureOptions, read_rows
 from concept_probe.cli import app
-from concept_probe.cli.making import Effort
+from concept_probe.cli.shared.making import Effort
 from concept_probe.concepts.files import save_concept
 from concept_probe.erasers.select.choose import CHOICE
 from concept_probe.families import load

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from concept_probe.cli import app
-from concept_probe.cli.estimates import Work, WorkEstimate, audit_work
+from concept_probe.cli.shared.estimates import Work, WorkEstimate, audit_work
 from concept_probe.concepts.captions import broad_captions, captions_around
 from concept_probe.concepts.files import load_concept
 from concept_probe.concepts.kits.kind_of import kinds_of, kit_for

@@ -3,7 +3,7 @@
 import pytest
 
 import concept_probe as cp
-from concept_probe.cli.rounds import rounds_of
+from concept_probe.cli.shared.rounds import rounds_of
 from concept_probe.evaluation.looks import errors_of_looks, fewest_without_a_hit
 
 
@@ -36,13 +36,17 @@ def test_texts_are_asked_at_once_unless_rounds_are_wanted():
     assert rounds is not None and rounds.looks == 2
 
 
-@pytest.mark.parametrize("option", ["looks", "pictures", "seconds"])
+OPTIONS = ("looks", "pictures", "seconds")
+
+
+@pytest.mark.parametrize("option", OPTIONS)
 def test_what_is_asked_at_once_has_no_rounds(option):
     about = cp.concept("camel", more=True)
     assert asked(about, at_once=True) is None
     with pytest.raises(ValueError, match=r"--at-once asks everything.*give one"):
-        asked(about, at_once=True, **{option: 1})
-    rounds = asked(cp.concept("camel", "emoji-untaught"), **{option: 1})
+        rounds_of(*(1 if option == name else None for name in OPTIONS), True, about, None, "pictures")
+    few = cp.concept("camel", "emoji-untaught")
+    rounds = rounds_of(*(1 if option == name else None for name in OPTIONS), False, few, None, "pictures")
     assert rounds is not None and getattr(rounds, option) == 1, (
         "a wish for rounds counts, however few prompts there are"
     )

@@ -10,7 +10,7 @@ import torch
 from concept_probe.activations import tap
 from concept_probe.erasers import Watch
 from concept_probe.erasers.eraser import TINY_SAMPLING
-from concept_probe.erasers.guards.watch import Sight, anchors_of, asked_rows, over_places, pictures_seen
+from concept_probe.erasers.guards.watch import Lookout, anchors_of, asked_rows, over_places, pictures_seen
 from concept_probe.find.directions.probes import LinearProbe
 from concept_probe.registry import UnknownName
 from concept_probe.testing.concepts import tiny_concept
@@ -32,7 +32,7 @@ def caught_by(subject, least: float):
     """A guard of the tiny model that catches whatever is above `least` spreads."""
     guard = EVERYTHING(subject, CAT)
     watcher = next(iter(guard.actions.values())).__self__  # pyright: ignore[reportFunctionMemberAccess]
-    watcher.sights = [replace(sight, least=least) for sight in watcher.sights]
+    watcher.lookouts = [replace(lookout, least=least) for lookout in watcher.lookouts]
     return guard
 
 
@@ -53,9 +53,9 @@ def test_each_pass_has_a_probe_and_the_nearest_is_taken():
     probes = tuple(
         LinearProbe(torch.tensor([w], dtype=torch.float64), torch.tensor(0.0).double(), 0.0) for w in (1.0, 10.0)
     )
-    sight = Sight(torch.tensor([900.0, 100.0]), probes, torch.tensor([1.0, 0.0]), torch.tensor([2.0, 5.0]))
+    lookout = Lookout(torch.tensor([900.0, 100.0]), probes, torch.tensor([1.0, 0.0]), torch.tensor([2.0, 5.0]))
     x = torch.tensor([[3.0]])
-    assert float(sight(x, 880)) == (3 - 1) / 2 and float(sight(x, 130)) == 30 / 5
+    assert float(lookout(x, 880)) == (3 - 1) / 2 and float(lookout(x, 130)) == 30 / 5
 
 
 def test_what_is_seen_is_what_the_site_holds_in_each_pass(subject):
@@ -90,13 +90,13 @@ def test_pictures_are_caught_one_by_one_whoever_stands_beside_them(subject):
     site = subject.sites("block_out")[0]
     guard = Watch.tiny()(subject, CAT)
     watcher = next(iter(guard.actions.values())).__self__  # pyright: ignore[reportFunctionMemberAccess]
-    sight = watcher.sights[0]
+    lookout = watcher.lookouts[0]
     times = subject.trajectory([0], TINY_SAMPLING.steps).timesteps
     where = next(s for s in guard.actions)
     seen = pictures_seen(subject, [where], ASKED, TINY_SAMPLING)[where]
-    highest = torch.stack([sight(seen[k], float(times[k])) for k in seen]).amax(0)
+    highest = torch.stack([lookout(seen[k], float(times[k])) for k in seen]).amax(0)
     least = float(highest.sort().values[-2:].mean())
-    watcher.sights = [replace(sight, least=least)]
+    watcher.lookouts = [replace(lookout, least=least)]
     before = subject.sample(ASKED, TINY_SAMPLING)
     with guard.on(subject):
         after = subject.sample(ASKED, replace(TINY_SAMPLING, batch=2))
@@ -127,9 +127,9 @@ def test_a_trajectory_that_ended_early_says_nothing_of_the_next(subject):
     watcher = next(iter(guard.actions.values())).__self__  # pyright: ignore[reportFunctionMemberAccess]
     before = subject.sample(ASKED, TINY_SAMPLING)
     with guard.on(subject):
-        watcher.sights, usual = [replace(sight, least=-1e9) for sight in watcher.sights], watcher.sights
+        watcher.lookouts, usual = [replace(lookout, least=-1e9) for lookout in watcher.lookouts], watcher.lookouts
         subject.run_to([next(iter(guard.actions))], ASKED, TINY_SAMPLING, steps=[0])
-        watcher.sights = usual
+        watcher.lookouts = usual
         assert torch.equal(subject.sample(ASKED, TINY_SAMPLING), before)
 
 

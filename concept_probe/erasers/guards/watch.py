@@ -53,7 +53,7 @@ def asked_rows(moment: Moment) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Sight:
+class Lookout:
     """A probe for each pass of the denoiser at one site, on one scale: 0 is the mean of other pictures, 1 their spread."""
 
     timesteps: Tensor
@@ -117,8 +117,8 @@ class Watch(Eraser[DiffusionSubject, Intervention]):
         """ValueError where the concept has no prompts to draw, or nothing else has, in the fit or the select split."""
         parts = concept.parts or (concept,)
         seen = {split: self._drawn(subject, concept, parts, split) for split in ("fit", "select")}
-        site, sights, told = self._best(seen["fit"], seen["select"], subject)
-        watcher = Watcher(self, subject, sights, anchors_of(concept, self.instead))
+        site, lookouts, told = self._best(seen["fit"], seen["select"], subject)
+        watcher = Watcher(self, subject, lookouts, anchors_of(concept, self.instead))
         measured = {
             "site": str(site),
             **{name: [round(of[name], 4) for of in told] for name in ("auroc", "caught", "least", "margin")},
@@ -150,21 +150,21 @@ class Watch(Eraser[DiffusionSubject, Intervention]):
     def _best(
         self, fit: Mapping[Site, Mapping[tuple[int, int], Tensor]], held: Mapping[Site, Mapping[tuple[int, int], Tensor]],
         subject: DiffusionSubject,
-    ) -> tuple[Site, list[Sight], list[dict[str, float]]]:  # fmt: skip
+    ) -> tuple[Site, list[Lookout], list[dict[str, float]]]:  # fmt: skip
         """The site at which most of the held-out pictures of the concept are caught, are told apart best, and stand clearest
         of the threshold."""
         times = subject.trajectory([0], self.sampling.steps).timesteps.cpu()
         first = min(int(self.start * len(times)), len(times) - 1)
-        best: tuple[tuple[float, ...], Site, list[Sight], list[dict[str, float]]] | None = None
+        best: tuple[tuple[float, ...], Site, list[Lookout], list[dict[str, float]]] | None = None
         for site in fit:
-            sights, told = [], []
+            lookouts, told = [], []
             for side in sorted({side for side, _ in fit[site]} - {-1}):
-                sight, found = self._sight(fit[site], held[site], side, times, first)
-                sights.append(sight)
+                lookout, found = self._sight(fit[site], held[site], side, times, first)
+                lookouts.append(lookout)
                 told.append(found)
             score = tuple(min(of[name] for of in told) for name in ("caught", "auroc", "margin"))
             if best is None or score > best[0]:
-                best = (score, site, sights, told)
+                best = (score, site, lookouts, told)
         if best is None:
             raise ValueError(
                 f"watch: {subject.name!r} has no site of role {self.role!r}; roles are {', '.join(subject.roles())}"
@@ -173,7 +173,7 @@ class Watch(Eraser[DiffusionSubject, Intervention]):
 
     def _sight(
         self, fit: Mapping[tuple[int, int], Tensor], held: Mapping[tuple[int, int], Tensor], side: int, times: Tensor, first: int
-    ) -> tuple[Sight, dict[str, float]]:  # fmt: skip
+    ) -> tuple[Lookout, dict[str, float]]:  # fmt: skip
         """Probes of one concept, and what they do on held-out pictures."""
         probes, logits = [], []
         for step in range(first, len(times)):
@@ -193,7 +193,7 @@ class Watch(Eraser[DiffusionSubject, Intervention]):
             "auroc": float(auroc(torch.cat(above), labels)), "caught": float((above[0] > least).double().mean()), "least": least,
             "margin": float(above[0].min()) - least,
         }  # fmt: skip
-        return Sight(times[first:], tuple(probes), means, spreads, least), found
+        return Lookout(times[first:], tuple(probes), means, spreads, least), found
 
 
 def pictures_seen(
@@ -232,7 +232,7 @@ class Watcher:
 
     options: Watch
     subject: DiffusionSubject
-    sights: Sequence[Sight]
+    lookouts: Sequence[Lookout]
     anchors: Sequence[Prompt]
     caught: Bool[Tensor, "n"] | None = None
     last: int = -1
@@ -246,10 +246,10 @@ class Watcher:
         if moment.step is None or moment.step <= self.last:  # another trajectory, wherever the one before ended
             self.caught = None
         self.last = moment.step or 0
-        if moment.timestep > float(self.sights[0].timesteps.max()) + 1e-6:
+        if moment.timestep > float(self.lookouts[0].timesteps.max()) + 1e-6:
             return
         read = over_places(x[rows])
-        seen = torch.stack([sight(read, moment.timestep) > sight.least for sight in self.sights]).any(0)
+        seen = torch.stack([lookout(read, moment.timestep) > lookout.least for lookout in self.lookouts]).any(0)
         same = self.caught is not None and len(self.caught) == len(seen)
         self.caught = seen | self.caught if same and self.caught is not None else seen
 

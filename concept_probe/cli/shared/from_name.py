@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concept_probe.cli.common import concept_of, recogniser_of
-from concept_probe.cli.making import step
+from concept_probe.cli.shared.making import step
 
 if TYPE_CHECKING:
     from concept_probe.activations.estimate import CaptureEstimate

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from concept_probe.cli.common import saes_of
 from concept_probe.cli.console import err
-from concept_probe.cli.drawing import rescaled, sampling_of
+from concept_probe.cli.shared.drawing import rescaled, sampling_of
 
 if TYPE_CHECKING:
     from concept_probe.erasers import Eraser
