@@ -41,12 +41,13 @@ OPTIONS = ("looks", "pictures", "seconds")
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_what_is_asked_at_once_has_no_rounds(option):
+    looks, pictures, seconds = (1 if option == name else None for name in OPTIONS)
     about = cp.concept("camel", more=True)
     assert asked(about, at_once=True) is None
     with pytest.raises(ValueError, match=r"--at-once asks everything.*give one"):
-        rounds_of(*(1 if option == name else None for name in OPTIONS), True, about, None, "pictures")
+        rounds_of(looks, pictures, seconds, True, about, None, "pictures")
     few = cp.concept("camel", "emoji-untaught")
-    rounds = rounds_of(*(1 if option == name else None for name in OPTIONS), False, few, None, "pictures")
+    rounds = rounds_of(looks, pictures, seconds, False, few, None, "pictures")
     assert rounds is not None and getattr(rounds, option) == 1, (
         "a wish for rounds counts, however few prompts there are"
     )

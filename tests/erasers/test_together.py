@@ -75,7 +75,7 @@ def test_what_can_not_be_put_together_is_refused(subject, tmp_path):
     with pytest.raises(ValueError, match="'sun' has no anchor"):
         Uce().together(subject, [CAT, replace(SUN, anchor=Splits())])
     with pytest.raises(TypeError, match="erase got a str in the place of a Concept"):
-        cp.erase("uce", subject, [CAT, "sun"])  # pyright: ignore[reportArgumentType]
+        cp.erase("uce", subject, [CAT, "sun"])  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 @pytest.mark.parametrize("eraser", [Uce(), Speed(null=0.9)], ids=lambda e: e.name)
