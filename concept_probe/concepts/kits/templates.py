@@ -27,6 +27,8 @@ OBJECT_FRAMES: Frames = {
         "a detailed illustration of {}", "{} at sunset", "a photo of {} from the side", "{} in an empty street",
         "a cropped photo of {}", "a magazine cover with {}", "somebody standing beside {}",
         "a scan of {}", "{} on a blue background", "{} seen through mist",
+        "{} in the distance", "an engraving of {}", "{} in warm light", "a framed picture of {}", "a photo of {} on a screen",
+        "a flyer with {}", "a photo of {} from behind", "an oil study of {}", "{} at dawn", "a wide photo of {}",
     ),
 }  # fmt: skip
 STYLE_FRAMES: Frames = {
@@ -47,6 +49,9 @@ STYLE_FRAMES: Frames = {
         "a winter landscape {}", "a cafe terrace {}", "a ship in a storm {}", "a farm house {}", "a couple dancing {}",
         "a waterfall {}", "a kitchen table {}", "a bird on a branch {}",
         "an empty chair {}", "a bunch of grapes {}",
+        "a tram in the city {}", "a stone bridge in fog {}", "a shepherd with sheep {}", "a library room {}",
+        "a fish on a plate {}", "a rowing boat {}", "a violin in its case {}", "a snowy roof {}", "a walled courtyard {}",
+        "a desert road {}", "a crescent moon {}",
     ),
 }  # fmt: skip
 PERSON_FRAMES: Frames = {
@@ -67,6 +72,9 @@ PERSON_FRAMES: Frames = {
         "{} talking to a friend", "a mural of {}", "{} wearing sunglasses", "{} at an airport",
         "a small bust of {}", "{} looking out of a window", "a close-up of {}",
         "{} on a staircase", "an image of {}",
+        "{} in a kitchen", "{} holding a book", "{} beside a fountain", "a poster with {}", "{} laughing",
+        "{} at a press conference", "a figurine of {}", "{} in front of a mirror", "a charcoal portrait of {}",
+        "{} at a bus stop", "{} under a street lamp",
     ),
 }  # fmt: skip
 PLACE_FRAMES: Frames = {
@@ -87,6 +95,8 @@ PLACE_FRAMES: Frames = {
         "{} in autumn", "a painting of {}", "{} under a blue sky", "a faded photo of {}", "a close view of {}",
         "a guide book about {}", "fireworks over {}",
         "a print of {}", "a holiday in {}",
+        "{} in heavy rain", "a street artist at {}", "{} seen from a train", "a paper model of {}", "an engraving of {}",
+        "{} at dusk", "a school trip to {}", "{} behind trees", "a souvenir from {}", "a parade at {}", "an evening in {}",
     ),
 }  # fmt: skip
 FRAMES: dict[KitKind, Frames] = {
@@ -97,4 +107,6 @@ FRAMES: dict[KitKind, Frames] = {
 }
 """Of the kinds that pictures are made of; a topic's questions are in `topics.py`."""
 LEAST = 12
-"""Prompts of each kind and split that a kit has."""
+"""Prompts of each kind and split that a kit has, at least."""
+MOST: dict[Split, int] = {"fit": LEAST, "select": LEAST, "test": 24}
+"""Prompts in sentences of one thing: as many test prompts as an audit in rounds asks at most."""
