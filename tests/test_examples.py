@@ -92,7 +92,8 @@ def language() -> dict[str, Any]:
 
 RUN: dict[tuple[str, tuple[int, ...]], Callable[[], dict[str, Any]]] = {
     ("docs/how-to/capture-activations.md", (0, 1, 2, 3, 4, 5, 8)): diffusion,
-    ("docs/how-to/erase-several-concepts.md", (0, 1)): language,
+    ("docs/how-to/erase-several-concepts.md", (0,)): diffusion,
+    ("docs/how-to/erase-several-concepts.md", (1, 2)): language,
     ("docs/how-to/add-an-eraser.md", (0,)): diffusion,
     ("README.md", (1,)): diffusion,
 }

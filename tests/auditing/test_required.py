@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from typer.testing import CliRunner
 
@@ -30,8 +32,8 @@ def test_an_erased_model_passes_and_any_other_fails_with_its_reasons(tmp_path):
 )
 def test_the_command_ends_with_a_status_for_pipelines(monkeypatch, required, status):
     monkeypatch.setattr(concept_probe.auditing, "audit", lambda *_, **__: report("suppressed"))
-    for name in ("subject_of", "recogniser_of"):
-        monkeypatch.setattr(audits, name, lambda *_: None)
+    monkeypatch.setattr(audits, "subject_of", lambda *_: SimpleNamespace(answers="pictures"))
+    monkeypatch.setattr(audits, "recogniser_of", lambda *_: None)
     monkeypatch.setattr(audits, "sampling_of", lambda *_: Sampling())
     monkeypatch.setattr("concept_probe.auditing.arm.refuse_others", lambda *_: None)
     asked = [word for one in required for word in ("--require", one)]

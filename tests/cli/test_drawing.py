@@ -21,7 +21,7 @@ from concept_probe.testing.models.language import tiny_llama
 from concept_probe.testing.models.transformers import tiny_flux
 from concept_probe.types import Sampling
 
-DRAW = ("run", "capture", "browse", "attention", "find", "erase", "attack", "audit", "bench")
+DRAW = ("run", "capture", "browse", "attention", "find", "attribute", "erase", "attack", "audit", "bench")
 READ = {"export": {"clip_skip"}}
 """Verbs that load a model and draw nothing: which weights an edit is of depends on how it is read."""
 SAID = {
