@@ -8,6 +8,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,7 @@ def test_an_example_runs(page: str, chosen: tuple[int, ...], tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cp, "load", lambda *_: names["subject"])
     monkeypatch.setattr(cp, "prompts", lambda *_: names["prompts"])
+    monkeypatch.setattr(cp, "concept", lambda name, *_: replace(names["concept"], name=name))
     written = blocks(ROOT / page)
     for i in chosen:
         exec(compile(written[i], f"{page}, block {i}", "exec"), names)
