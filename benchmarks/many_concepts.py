@@ -41,21 +41,9 @@ from concept_probe.types import Concept, Prompt, Query
 ROWS = Path(__file__).parent / "rows" / "many_concepts.jsonl"
 COUNTS = (1, 2, 4, 8)
 METHODS = (
-    "untouched",
-    "twin",
-    "uce",
-    "uce, added",
-    "speed",
-    "rece",
-    "mace",
-    "leace",
-    "difference",
-    "esd",
-    "concept_ablation",
-    "blocklist",
-    "cgce",
-    "safree",
-)
+    "untouched", "twin", "uce", "watch", "leace", "speed", "uce, added", "mace", "difference", "rece", "esd", "concept_ablation",
+    "blocklist", "cgce", "safree",
+)  # fmt: skip
 MANY = (32, 72)
 CLOSED = ("uce", "speed", "leace", "difference")
 """Those that are tried on very many."""
