@@ -26,7 +26,7 @@ CONCEPTS = ("camel", "guitar", "pizza", "umbrella", "contrast")
 ERASERS = (
     "ablate_features", "ablate_vectors", "uce", "uce (chosen)", "rece", "speed", "mace", "emcid", "esd", "esd (anchor)",
     "concept_ablation", "spm", "adv_unlearn", "few_shot", "adversarial_preservation", "receler", "negative_prompt",
-    "blocklist", "sld (maximum)", "safree (suffix)", "cgce",
+    "blocklist", "sld (maximum)", "safree (suffix)", "cgce", "watch",
 )  # fmt: skip
 ATTACKS = (
     "paraphrases", "implicit_prompts", "embedding_inversion", "visual_context", "latent_inversion", "relearning",
