@@ -167,8 +167,21 @@ class Eraser(ABC, Generic[On, Made]):
         with subject.state.alone():
             every = [self.checked(subject, concept, found) for concept in whole.parts]
             used = tuple({id(space): space for of in every for space in of}.values())
+            self._refuse_half_found(whole, used)
             made = self.make_together(cast(On, subject), whole, used)
             return self._stated(made, subject, whole.parts, used)
+
+    @final
+    def _refuse_half_found(self, whole: Concept, used: Sequence[Subspace]) -> None:
+        """Raise ValueError where all that it works on was found for some of the concepts, so that others would stay."""
+        names, own = {space.concept for space in used}, [concept.name for concept in whole.parts]
+        some, left = [name for name in own if name in names], [name for name in own if name not in names]
+        if some and left and not self.needs.optional and not names - set(own):
+            raise ValueError(
+                f"{self.name} of {whole.name!r}: all of the {len(used)} subspaces that were given were found for "
+                f"{', '.join(map(repr, some))}, and none for {', '.join(map(repr, left))}; find some for each concept, and give "
+                "them all at once"
+            )
 
     @abstractmethod
     def make(self, subject: On, concept: Concept, found: tuple[Subspace, ...]) -> Made:

@@ -11,11 +11,12 @@ import torch
 import concept_probe as cp
 from concept_probe.concepts import save_concept
 from concept_probe.concepts.united import united
-from concept_probe.erasers import Blocklist, DifferenceOfMeans, Leace, Rlace, Speed, Uce
+from concept_probe.erasers import AblateVectors, Blocklist, DifferenceOfMeans, Leace, Rlace, Speed, Uce
 from concept_probe.erasers.effect import with_effect
 from concept_probe.find.directions.leace import concept_indicators, fit_leace
 from concept_probe.find.directions.projection import contrast_directions, rows_to_fit
 from concept_probe.testing.concepts import tiny_concept
+from concept_probe.testing.found import aimed_columns
 from concept_probe.testing.models import TINY_MODELS
 from concept_probe.types import FORGET_KINDS, KINDS, SPLITS, Concept, Splits
 
@@ -153,3 +154,15 @@ def test_a_concept_of_several_is_erased_by_a_call_too(subject):
         told = with_effect(Uce(strength=1e-30)(subject, CAT), subject, united([CAT, PEN]))
     assert {p for kind in KINDS for p in united([CAT, PEN]).prompts(kind, "select")}
     assert told.made_by["effect"]["pen"]["target_moved"] == 0
+
+
+def test_what_was_found_for_one_of_two_concepts_is_not_enough(subject):
+    """The edit would bear the name of both, and leave one as it was."""
+    own = aimed_columns(subject, CAT)
+    with pytest.raises(ValueError, match=r"were found for 'cat', and none for 'sun'"):
+        AblateVectors().together(subject, [CAT, SUN], own)
+    with pytest.raises(ValueError, match=r"were found for 'cat', and none for 'sun'"):
+        AblateVectors()(subject, united([CAT, SUN]), own)
+    others = [replace(space, concept="sun") for space in own]
+    assert AblateVectors().together(subject, [CAT, SUN], [*own, *others]).concept == "cat+sun"
+    assert AblateVectors().together(subject, [CAT, SUN], [replace(x, concept="cat+sun") for x in own]).deltas

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from concept_probe.activations import tap
 from concept_probe.erasers import Watch
 from concept_probe.erasers.eraser import TINY_SAMPLING
 from concept_probe.erasers.guards.watch import Lookout, anchors_of, asked_rows, over_places, pictures_seen
+from concept_probe.families.diffusion.trajectory import SamplingHook
 from concept_probe.find.directions.probes import LinearProbe
 from concept_probe.registry import UnknownName
 from concept_probe.testing.concepts import tiny_concept
@@ -153,3 +155,40 @@ def test_too_little_to_learn_from_is_refused(subject):
         Watch.tiny()(subject, replace(CAT, neighbours=Splits(), unrelated=Splits(), anchor=Splits()))
     with pytest.raises(UnknownName, match="role 'blocks' not found"):
         replace(Watch.tiny(), role="blocks")(subject, CAT)
+
+
+def starting_late(step: int) -> SamplingHook:
+    return SamplingHook(start=lambda trajectory, rows: trajectory.starts_at(step))
+
+
+def test_a_trajectory_that_ended_early_says_nothing_of_one_that_starts_late(subject):
+    """Its passes go on where those of the other one ended, and are of a trajectory of its own all the same."""
+    four = replace(TINY_SAMPLING, steps=4)
+    guard = caught_by(subject, 1e9)
+    watcher = next(iter(guard.actions.values())).__self__  # pyright: ignore[reportFunctionMemberAccess]
+    with subject.hooked(starting_late(3)):
+        before = subject.sample(ASKED, four)
+    with guard.on(subject):
+        watcher.lookouts, usual = [replace(lookout, least=-1e9) for lookout in watcher.lookouts], watcher.lookouts
+        subject.run_to([subject.sites("denoiser_out")[0]], ASKED, four, steps=[2])
+        watcher.lookouts = usual
+        with subject.hooked(starting_late(3)):
+            assert torch.equal(subject.sample(ASKED, four), before)
+
+
+def test_pictures_of_which_no_pass_is_looked_at_are_told_of_once(subject):
+    guard = replace(EVERYTHING, start=0.6)(subject, CAT)
+    watcher = next(iter(guard.actions.values())).__self__  # pyright: ignore[reportFunctionMemberAccess]
+    first = float(subject.trajectory([0], 2).timesteps[0])
+    watcher.lookouts = [replace(lookout, timesteps=lookout.timesteps - first) for lookout in watcher.lookouts]
+    with guard.on(subject):
+        with pytest.warns(UserWarning, match="watch is on and changes nothing: it looks at passes from timestep"):
+            subject.sample(ASKED, TINY_SAMPLING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            subject.sample(ASKED, TINY_SAMPLING)
+
+
+def test_a_fit_whose_passes_something_else_leaves_out_is_refused(subject):
+    with subject.hooked(starting_late(1)), pytest.raises(ValueError, match="left out pass 0"):
+        EVERYTHING(subject, CAT)

@@ -520,3 +520,14 @@ def test_pictures_are_drawn_where_none_are_given():
         subject_of("sd3"), QUERIES, words=["red"], sampling=GUIDED, options=NeedOptions(steps=[0], seeds=1)
     )
     assert maps.whole.shape == (2, 1, 8, 8) and maps.of("red", query=1).shape == (8, 8)
+
+
+@pytest.mark.parametrize("worth", [255.0, -1.0, float("nan")])
+def test_pictures_beyond_black_and_white_are_refused(worth):
+    """Pixels in 0..255 would be encoded as pictures that nobody has seen, and their maps look like any other."""
+    subject = tiny_sd()
+    pictures = torch.zeros(2, 3, *subject.picture_size)
+    pictures[1, 0, 0, 0] = worth
+    for make in (attention_maps, need_maps):
+        with pytest.raises(ValueError, match=r"their pixels are numbers in 0\.\.1"):
+            make(subject, QUERIES, pictures=pictures, sampling=PLAIN)

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from concept_probe.erasers import NegativePrompt, Uce
+from concept_probe.erasers import Blocklist, NegativePrompt, Uce
 from concept_probe.find.attention.batch import MapOptions, MappedBatch
 from concept_probe.find.attention.collect import attention_maps
 from concept_probe.find.attention.files import INDEX
@@ -66,11 +66,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(folder, tmp_path, monk
 
 def test_a_folder_is_of_one_set_of_maps(folder, tmp_path):
     before = files(folder)
-    with pytest.raises(ValueError, match="holds attention maps with another steps"):
+    with pytest.raises(ValueError, match="holds attention maps with other steps"):
         attention_maps(tiny_sd(), QUERIES, folder=folder, sampling=SAMPLING, options=MapOptions(steps=[0]))
-    with pytest.raises(ValueError, match="holds attention maps with another subject"):
+    with pytest.raises(ValueError, match="holds attention maps with other subject"):
         attention_maps(tiny_sd(seed=1), QUERIES, folder=folder, sampling=SAMPLING)
-    with pytest.raises(ValueError, match="holds attention maps with another more"):
+    with pytest.raises(ValueError, match="holds attention maps with other sampling"):
         attention_maps(tiny_sd(), QUERIES, folder=folder, sampling=Sampling(2, 4.0, batch=2))
     assert files(folder) == before
     (tmp_path / "other").mkdir()
@@ -106,13 +106,13 @@ def test_maps_under_an_erasure_are_not_those_without_it(folder, tmp_path):
     subject = tiny_sd()
     edit = Uce()(subject, tiny_concept())
     with edit.on(subject):
-        with pytest.raises(ValueError, match="another weight_hash"):
+        with pytest.raises(ValueError, match="other weight_hash"):
             attention_maps(subject, QUERIES, folder=folder, sampling=SAMPLING)
         maps = attention_maps(subject, QUERIES, folder=tmp_path / "edited", sampling=SAMPLING)
     assert not torch.equal(maps.of("cat"), load_attention(folder).of("cat"))
     guard = NegativePrompt("a dog")(subject, tiny_concept())
     with guard.on(subject):
-        with pytest.raises(ValueError, match="another more"):
+        with pytest.raises(ValueError, match=r"other on \(\[\], now \['negative_prompt of cat"):
             attention_maps(subject, QUERIES, folder=folder, sampling=SAMPLING)
         guarded = attention_maps(subject, QUERIES, sampling=SAMPLING)
     first = MapChoice(steps=[0])  # before the guard has led the walk elsewhere; its own passes are none of the maps
@@ -138,3 +138,13 @@ def test_an_index_that_tells_something_else_is_refused(folder, change, error, sa
     path.write_text(json.dumps(value))
     with pytest.raises(error, match=said):
         load_attention(folder).of("cat", which=MapChoice(query=2))
+
+
+def test_a_folder_of_maps_under_a_guard_says_what_differs(folder):
+    guard = Blocklist()(tiny_sd(), tiny_concept())
+    subject = tiny_sd()
+    with guard.on(subject), pytest.raises(ValueError, match=r"with other on \(\[\], now \['blocklist of cat"):
+        attention_maps(subject, QUERIES, folder=folder, sampling=SAMPLING)
+    given = torch.zeros(len(QUERIES), 3, *subject.picture_size)
+    with pytest.raises(ValueError, match=r"with other pictures \(None, now '"):
+        attention_maps(subject, QUERIES, pictures=given, folder=folder, sampling=SAMPLING)

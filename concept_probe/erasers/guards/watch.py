@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -155,6 +157,12 @@ class Watch(Eraser[DiffusionSubject, Intervention]):
         of the threshold."""
         times = subject.trajectory([0], self.sampling.steps).timesteps.cpu()
         first = min(int(self.start * len(times)), len(times) - 1)
+        met = {step for looks in fit.values() for _, step in looks}
+        if unmet := [step for step in range(first, len(times)) if fit and step not in met]:
+            raise ValueError(
+                f"watch: its pictures were to be drawn in {len(times)} passes, and something on {subject.name!r} left out pass "
+                f"{unmet[0]}; make the guard where nothing else acts on how pictures are drawn"
+            )
         best: tuple[tuple[float, ...], Site, list[Lookout], list[dict[str, float]]] | None = None
         for site in fit:
             lookouts, told = [], []
@@ -234,30 +242,37 @@ class Watcher:
     subject: DiffusionSubject
     lookouts: Sequence[Lookout]
     anchors: Sequence[Prompt]
+    seen: Bool[Tensor, "n"] | None = None
+    """In which pictures a probe sees a concept in the pass under way; None where nothing was looked at."""
     caught: Bool[Tensor, "n"] | None = None
-    last: int = -1
-    """The pass that was met last."""
+    """In which one did, in any pass so far of the trajectory `of`."""
+    of: Callable[[], Trajectory | None] = lambda: None
+    warned: bool = False
 
     def look(self, x: Tensor, moment: Moment) -> None:
         """A tap: notes the pictures in which a probe sees a concept."""
         rows = asked_rows(moment)
-        if not rows or moment.timestep is None or moment.timesteps is None:
+        if not rows or moment.timestep is None:
             return
-        if moment.step is None or moment.step <= self.last:  # another trajectory, wherever the one before ended
-            self.caught = None
-        self.last = moment.step or 0
+        self.seen = None
         if moment.timestep > float(self.lookouts[0].timesteps.max()) + 1e-6:
             return
         read = over_places(x[rows])
-        seen = torch.stack([lookout(read, moment.timestep) > lookout.least for lookout in self.lookouts]).any(0)
-        same = self.caught is not None and len(self.caught) == len(seen)
-        self.caught = seen | self.caught if same and self.caught is not None else seen
+        self.seen = torch.stack([lookout(read, moment.timestep) > lookout.least for lookout in self.lookouts]).any(0)
 
     def between(self, trajectory: Trajectory, step: int) -> Tensor | None:
         """After the last step: from the caught pictures to those of the anchor."""
-        if step + 1 < len(trajectory.timesteps) or self.caught is None:
+        if self.of() is not trajectory:  # wherever the one before ended, it says nothing of this one
+            self.of, self.caught = weakref.ref(trajectory), None
+        seen, self.seen = self.seen, None
+        if seen is not None:
+            self.caught = seen if self.caught is None else seen | self.caught
+        if step + 1 < len(trajectory.timesteps):
             return None
         caught, self.caught = self.caught, None
+        if caught is None:
+            self._warn(trajectory)
+            return None
         rows = caught.nonzero().flatten().tolist()
         if not rows:
             return None
@@ -267,3 +282,15 @@ class Watcher:
         delta = torch.zeros_like(trajectory.latents)
         delta[rows] = self.subject.sample_aside(queries, self.options.sampling).to(delta) - trajectory.latents[rows]
         return delta
+
+    def _warn(self, trajectory: Trajectory) -> None:
+        if self.warned:
+            return
+        self.warned = True
+        passes = ", ".join(f"{t:g}" for t in trajectory.timesteps[trajectory.first :].tolist())
+        warnings.warn(
+            f"watch is on and changes nothing: it looks at passes from timestep {float(self.lookouts[0].timesteps.max()):g} on, "
+            f"and these pictures are made in passes at {passes}; sample with more steps, or make it with the `sampling` that "
+            "pictures are made with and `start` 0",
+            stacklevel=2,
+        )

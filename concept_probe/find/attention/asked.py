@@ -52,6 +52,11 @@ def latents_of(subject: DiffusionSubject, pictures: Tensor, count: int) -> Tenso
             f"{subject.name}: pictures are {tuple(pictures.shape)}; they are one for each of {count} prompts, (n, 3, h, w) with "
             f"{subject.picture_size[0]} x {subject.picture_size[1]} pixels (`with subject.sized(h, w)` takes others)"
         )
+    if not bool(((pictures >= 0) & (pictures <= 1)).all()):
+        raise ValueError(
+            f"{subject.name}: pictures go from {pictures.min().item():.3g} to {pictures.max().item():.3g}; their pixels are "
+            "numbers in 0..1 (divide those in 0..255 by 255)"
+        )
     with torch.no_grad():
         return subject.latents(pictures)
 

@@ -123,9 +123,10 @@ def _begun(folder: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
     index = read_index(folder)
     before, now = index["header"], _plain(header)
     if before != now:
-        other = next(name for name in now if before.get(name) != now[name])
+        before, now = ({**of, **of.get("more", {})} for of in (before, now))
+        other = next(name for name in {**now, **before} if name != "more" and before.get(name) != now.get(name))
         raise ValueError(
-            f"{folder} holds attention maps with another {other} ({before.get(other)!r:.120}, now {now[other]!r:.120}); give "
+            f"{folder} holds attention maps with other {other} ({before.get(other)!r:.120}, now {now.get(other)!r:.120}); give "
             "another folder"
         )
     return list(index["files"])
