@@ -10,7 +10,7 @@ from concept_probe.concepts.kits.entries import Entry
 from concept_probe.concepts.kits.lexicon import Lexicon, installed_lexicon
 from concept_probe.concepts.kits.listed import listed_entry
 from concept_probe.concepts.kits.own_words import own_entry
-from concept_probe.concepts.kits.templates import FRAMES, MOST, KitKind
+from concept_probe.concepts.kits.templates import FRAMES, MOST_SENTENCES, KitKind
 from concept_probe.concepts.kits.things import object_entry
 from concept_probe.concepts.kits.topics import topic_concept
 from concept_probe.concepts.kits.wording import Wording, said_of
@@ -88,7 +88,7 @@ def concept_of_entry(entry: Entry, kind: KitKind) -> Concept:
 def frames_for(entry: Entry, kind: KitKind, split: Split) -> tuple[str, ...]:
     """The first twelve sentences in which no word of the name stands already."""
     names = [w.words for w in (entry.own, *entry.paraphrases) if w.words]
-    return tuple(frame for frame in FRAMES[kind][split] if not said_of(frame, names))[: MOST[split]]
+    return tuple(frame for frame in FRAMES[kind][split] if not said_of(frame, names))[: MOST_SENTENCES[split]]
 
 
 def shared(wordings: Sequence[Wording], split: Split) -> Sequence[Wording]:

@@ -108,5 +108,5 @@ FRAMES: dict[KitKind, Frames] = {
 """Of the kinds that pictures are made of; a topic's questions are in `topics.py`."""
 LEAST = 12
 """Prompts of each kind and split that a kit has, at least."""
-MOST: dict[Split, int] = {"fit": LEAST, "select": LEAST, "test": 24}
+MOST_SENTENCES: dict[Split, int] = {"fit": LEAST, "select": LEAST, "test": 24}
 """Prompts in sentences of one thing: as many test prompts as an audit in rounds asks at most."""
