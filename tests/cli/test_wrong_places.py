@@ -88,3 +88,11 @@ def test_a_method_that_does_not_fit_the_model_is_refused_before_anything_is_esti
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 2 and said in " ".join(result.stderr.split()), result.output
     assert "pictures, " not in result.stdout
+
+
+@pytest.mark.parametrize("place", ["missing.json", "some/where"])
+def test_a_concept_file_that_is_not_there_is_no_misspelt_name(place, tmp_path):
+    asked = ["erase", "camel", "--also", place, "--method", "uce", "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, asked)
+    said = " ".join(result.stderr.split())
+    assert result.exit_code == 2 and place in said and "nearest" not in said, result.output
