@@ -274,6 +274,7 @@ def erase(
         no_edit = kind.makes == "guard"  # told before hours are spent on it
         subject, about = subject_of(model, clip_skip, picture_size), [concept_of(concept, concept_file, model)]
         about += [concept_in(other, model) for other in also or ()]
+        eraser.refuse_unfit(subject)
         sampling = rescaled(subject, SAMPLING, guidance_rescale)
         if estimate and not no_edit:
             say_estimate(subject, sampling, eraser_work(eraser, None), output)

@@ -71,14 +71,18 @@ def to_apply(method: str | None, published: bool):
     return None if method is None else asked_method(method, published)
 
 
-def _made(applied) -> list[Work]:
-    """What making the erasure of a method takes, by name or with its options; nothing of an edit that is there."""
+def _made(applied, subject) -> list[Work]:
+    """What making the erasure of a method takes, by name or with its options; nothing of an edit that is there.
+
+    Raises as the making would for a method that can't work on the subject.
+    """
     from concept_probe.erasers import ERASERS
     from concept_probe.erasers.select.choose import CHOICE
 
     if applied is None:
         return []
     eraser = ERASERS[applied]() if isinstance(applied, str) else applied
+    eraser.refuse_unfit(subject)
     chosen = isinstance(applied, str) and is_chosen(type(eraser), "features")
     return eraser_work(eraser, CHOICE if chosen else None)
 
@@ -133,7 +137,7 @@ def attack(
                 "`concept-probe info attacks` says which are on what"
             )
         if estimate:
-            parts = [*_made(applied), attack_work(name, queries, steps)]
+            parts = [*_made(applied, subject), attack_work(name, queries, steps)]
             say_estimate(subject, sampling, parts)
         erasure = erasure_of(edit, applied, read_found(found, sae, subject), subject, about, sae, looks, effort)
         with contextlib.nullcontext() if erasure is None else erasure.on(subject):
@@ -244,7 +248,7 @@ def audit(
             refuse_others(subject, before, control)
             if estimate:
                 arms = 1 + ((before or applied or edit) is not None) + (control is not None)
-                parts = [*_made(applied), *audit_work(plan, subject, about, arms)]
+                parts = [*_made(applied, subject), *audit_work(plan, subject, about, arms)]
                 say_estimate(subject, sampling, parts, output)
             known = read_found(found, sae, subject)
             erasure = erasure_of(edit, applied, known, subject, about, sae, looks, effort)

@@ -182,10 +182,13 @@ def concept_of(name: str, file: Path | None, model: str, *, more: bool = False) 
 
 
 def concept_in(name: str, model: str) -> Concept:
-    """A concept by its name, or from its file, where there is one of that name."""
+    """A concept by its name, or from its file: what exists as one, or is written as the place of one."""
     from concept_probe.concepts.files import load_concept
 
-    return load_concept(Path(name)) if Path(name).is_file() else concept_of(name, None, model)
+    place = Path(name)
+    if place.is_file() or place.suffix == ".json" or len(place.parts) > 1:
+        return load_concept(place)
+    return concept_of(name, None, model)
 
 
 def recogniser_of(name: str | None, concept: Concept, subject: Subject) -> Any:

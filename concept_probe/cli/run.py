@@ -135,6 +135,7 @@ def run(
         if eraser is None:
             eraser = FIRST_CHOICE[subject.answers]
             defaults.taken["default eraser"] = eraser
+        ERASERS[eraser]().refuse_unfit(subject)  # told before an autoencoder is trained for it
         if texts and choice_steps is not None:
             raise ValueError(
                 f"--choice-steps is of pictures, and {model} answers with texts; --choice-images is of both"

@@ -138,6 +138,17 @@ class Eraser(ABC, Generic[On, Made]):
         return None
 
     @final
+    def refuse_unfit(self, subject: Subject) -> None:
+        """Raise TypeError for a subject that answers in another way, ValueError for one that these options can't work on."""
+        if not self.suits(subject):
+            raise TypeError(
+                f"{self.name} erases from models that answer with {self.on}: it needs {KINDS_OF_MODEL[self.on]}, and "
+                f"{subject.name!r} is of family {subject.family!r}, which answers with {subject.answers}"
+            )
+        if (reason := self.refuses(subject)) is not None:
+            raise ValueError(reason)
+
+    @final
     def __call__(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> Made:
         """Make the erasure; nothing is applied until `with erasure.on(subject)`.
 
@@ -224,13 +235,7 @@ class Eraser(ABC, Generic[On, Made]):
     @final
     def checked(self, subject: Subject, concept: Concept, found: Sequence[Subspace] = ()) -> tuple[Subspace, ...]:
         """What of `found` the method works on. Raises as a call does, and for an autoencoder of another model."""
-        if not self.suits(subject):
-            raise TypeError(
-                f"{self.name} erases from models that answer with {self.on}: it needs {KINDS_OF_MODEL[self.on]}, and "
-                f"{subject.name!r} is of family {subject.family!r}, which answers with {subject.answers}"
-            )
-        if (reason := self.refuses(subject)) is not None:
-            raise ValueError(reason)
+        self.refuse_unfit(subject)
         needs, options = self.needs, vars(self)
         used: tuple[Subspace, ...] = ()
         if needs.found != "nothing":

@@ -79,3 +79,20 @@ def test_a_disk_that_takes_no_more_is_said_with_the_mend(number, capsys):
     said = capsys.readouterr().err
     assert left.value.exit_code == 2 and said.count("\n") == 1
     assert "nothing is half-written" in said and "or give another --output, and repeat" in said
+
+
+@pytest.mark.parametrize("verb", [["run", "--eraser"], ["audit", "--method"], ["erase", "--method"]])
+@pytest.mark.parametrize(("method", "said"), [("crisp", "answers with pictures"), ("erase_anything", "has none")])
+def test_a_method_that_does_not_fit_the_model_is_refused_before_anything_is_estimated(verb, method, said, tmp_path):
+    asked = [verb[0], "camel", verb[1], method, "--estimate", "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 2 and said in " ".join(result.stderr.split()), result.output
+    assert "pictures, " not in result.stdout
+
+
+@pytest.mark.parametrize("place", ["missing.json", "some/where"])
+def test_a_concept_file_that_is_not_there_is_no_misspelt_name(place, tmp_path):
+    asked = ["erase", "camel", "--also", place, "--method", "uce", "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, asked)
+    said = " ".join(result.stderr.split())
+    assert result.exit_code == 2 and place in said and "nearest" not in said, result.output
