@@ -75,7 +75,7 @@ def concept_for(
         kit = replace(
             kit, notes=(*kit.notes, f"{dropped} of its prompts are longer than the model reads, and left out")
         )
-    said = f"made from the name {name!r}, written to {KIT_FILE}; beside it {', '.join(list(near)[:6])}"
+    said = f"made from the name {name!r}, which a run writes to {KIT_FILE}; beside it {', '.join(list(near)[:6])}"
     defaults.take("concept", "; ".join((*kit.notes, said)))
     return concept
 

@@ -67,9 +67,9 @@ def choose_sense(lexicon: Lexicon, word: str, number: int | None, domains: froze
         # Spelling is compared with those of its initial and length: of a hundred thousand it takes long.
         alike = [w for w in lexicon.words() if w[:1] == word[:1].lower() and abs(len(w) - len(word)) <= 1]
         near = nearest(word.lower(), alike)
+        spelled = f"nearest: {', '.join(map(repr, near))}. Spell it so, or say" if near else "say"
         raise LookupError(
-            f"{word!r} is no noun of {lexicon.name}; nearest: {', '.join(map(repr, near))}. Spell it so, or say what it is with "
-            "--describe and what it is like with --like"
+            f"{word!r} is no noun of {lexicon.name}; {spelled} what it is with --describe and what it is like with --like"
         )
     if number is not None:
         if not 1 <= number <= len(senses):

@@ -145,7 +145,12 @@ class RemovalGame:
         if bool(values.isfinite().all()):
             return
         out = [p.name for p, k in zip(self.players, keep.tolist(), strict=True) if k < 1]
-        shown = ", ".join(out[:4]) + (", ..." if len(out) > 4 else "") or "nothing"
+        if not out:
+            raise ValueError(
+                f"behaviour {self.behaviour.name!r} gave a value that is no number with every part in its place, so nothing can be "
+                "shared; see whether the model's weights and answers are finite, or take another behaviour"
+            )
+        shown = ", ".join(out[:4]) + (", ..." if len(out) > 4 else "")
         raise ValueError(
             f"behaviour {self.behaviour.name!r} gave a value that is no number with {shown} taken out by {self.removal.name!r}, so "
             "nothing can be shared; use removal='mean', which stays near what the model knows, or another behaviour"
