@@ -274,8 +274,8 @@ def erase(
         no_edit = kind.makes == "guard"  # told before hours are spent on it
         subject, about = subject_of(model, clip_skip, picture_size), [concept_of(concept, concept_file, model)]
         about += [concept_in(other, model) for other in also or ()]
-        eraser.refuse_unfit(subject)
         sampling = rescaled(subject, SAMPLING, guidance_rescale)
+        eraser.refuse_unfit(subject)
         if estimate and not no_edit:
             say_estimate(subject, sampling, eraser_work(eraser, None), output)
         erasure = None if no_edit else make(eraser, subject, about, read_found(found, sae, subject), sampling=sampling)
