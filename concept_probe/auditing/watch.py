@@ -85,6 +85,8 @@ class Watching:
         tokens = self.subject.axis(subspace.site) == "token"
 
         def see(x: Tensor, moment: Moment) -> None:
+            if moment.nested:
+                return  # a guard reads a text of its own
             if moment.step is not None and moment.places is not None:
                 return  # what the model writes itself differs from arm to arm; the prompt is the same
             rows = last(x.detach())

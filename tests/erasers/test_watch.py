@@ -109,19 +109,22 @@ def test_pictures_are_caught_one_by_one_whoever_stands_beside_them(subject):
 
 def test_passes_aside_leave_other_taps_and_hooks_alone(subject):
     """A capture under way takes none of the pictures that are drawn instead."""
-    steps: list[tuple[int | None, int]] = []
+    met: list[tuple[str, int | None, int]] = []
 
-    def count(x, moment):
-        if not moment.nested:
-            steps.append((moment.step, len(x)))
+    def count(role):
+        def see(x, moment):
+            if not moment.nested:
+                met.append((role, moment.step, len(x)))
 
-    site = subject.sites("denoiser_out")[0]
-    with torch.no_grad(), tap(subject, {site: count}):
+        return see
+
+    sites = {subject.sites(role)[0]: count(role) for role in ("text_out", "denoiser_out")}
+    with torch.no_grad(), tap(subject, sites):
         subject.sample(ASKED, TINY_SAMPLING)
-    alone, steps = steps, []
-    with caught_by(subject, -1e9).on(subject), torch.no_grad(), tap(subject, {site: count}):
+    alone, met = met, []
+    with caught_by(subject, -1e9).on(subject), torch.no_grad(), tap(subject, sites):
         subject.sample(ASKED, TINY_SAMPLING)
-    assert steps == alone
+    assert met == alone and {role for role, *_ in met} == {"text_out", "denoiser_out"}
 
 
 def test_a_trajectory_that_ended_early_says_nothing_of_the_next(subject):

@@ -49,13 +49,17 @@ class TextEncoders(abc.ABC):
         self, subject: Subject, prompts: Sequence[Prompt], rows: Sequence[int], branch: Branch = "cond", *,
         batch: int = 64,
     ) -> Conditioning:  # fmt: skip
-        """Prompts through every encoder, `batch` at a time; `rows` are their numbers in a moment, all of one branch."""
+        """Prompts through every encoder, `batch` at a time; `rows` are their numbers in a moment, all of one branch.
+
+        Where a pass of the subject is under way, whoever acts in it has asked: the moment is `nested`.
+        """
         if not prompts:
             raise ValueError("there is no prompt to encode")
         parts = []
         for start in range(0, len(prompts), batch):
             part = prompts[start : start + batch]
-            moment = Moment(tuple(rows[start : start + batch]), (branch,) * len(part))
+            inside = subject.state.moment is not None
+            moment = Moment(tuple(rows[start : start + batch]), (branch,) * len(part), nested=inside)
             parts.append(self.read(subject, part, moment))
         return Conditioning.joined(parts)
 
