@@ -21,13 +21,13 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from two_icons import HEIGHT, WIDTH, Scene, scenes
 
 import concept_probe as cp
 from concept_probe.activations.attention import AttentionCall, attending
@@ -40,12 +40,9 @@ from concept_probe.find.attention.maps import AttentionMaps, MapChoice, resized,
 from concept_probe.find.attention.need import NeedMaps, NeedOptions, need_maps
 from concept_probe.find.attention.sums import AttendedRows, grid_of
 from concept_probe.find.attention.words import word_places
-from concept_probe.testbed.icons import SIZE, icons
-from concept_probe.testbed.vocabulary import objects
-from concept_probe.types import Moment, Prompt, Query, Sampling
+from concept_probe.types import Moment, Query, Sampling
 
 SAMPLING = Sampling(steps=10, guidance=4.0, batch=24)
-HEIGHT, WIDTH = SIZE, 2 * SIZE
 RADII = (0, 1, 2)
 LEVELS = tuple(i / 20 for i in range(1, 20))
 PATCHES = (8, 16)
@@ -53,49 +50,6 @@ ONE_LAYER = "one layer"
 """Of all rows that begin so, the one that points best where settings are chosen is judged."""
 CONTROL_WORD = "of"
 """In every prompt, and nowhere in a picture."""
-INK = 0.97
-"""What is darker than that is no background."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Two icons, and what the prompt says of them."""
-
-    prompt: Prompt
-    words: tuple[str, str]
-    """The object on the left, and that on the right."""
-    picture: Tensor
-    boxes: tuple[Tensor, Tensor]
-    """(h, w) bool, where each of the two is."""
-
-
-def box_of(picture: Tensor, left: int) -> Tensor:
-    """Where the icon is whose canvas begins at column `left`, bool (h, w)."""
-    ink = (picture[:, :, left : left + SIZE] < INK).any(0)
-    rows, columns = ink.any(1).nonzero()[:, 0], ink.any(0).nonzero()[:, 0]
-    out = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
-    out[int(rows[0]) : int(rows[-1]) + 1, left + int(columns[0]) : left + int(columns[-1]) + 1] = True
-    return out
-
-
-def scenes(select: int, test: int, seed: int = 0) -> tuple[list[Scene], list[Scene]]:
-    """So many scenes to choose on and to judge on, each pair of objects twice: named from left to right, and the other way."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(objects()), generator=generator).tolist()
-    made: list[list[Scene]] = []
-    at = 0
-    for count, template in ((select // 2, "a picture of {} and {}"), (test // 2, "an icon of {} and {}")):
-        made.append([])
-        for _ in range(count):
-            left, right = order[at], order[at + 1]
-            at += 2
-            style = int(torch.randint(3, (), generator=generator))
-            picture = torch.cat([icons()[style, left], icons()[style, right]], -1) * 0.5 + 0.5
-            words = objects()[left].name, objects()[right].name
-            boxes = box_of(picture, 0), box_of(picture, SIZE)
-            for named in (words, words[::-1]):
-                made[-1].append(Scene(Prompt(template.format(*named)), words, picture, boxes))
-    return made[0], made[1]
 
 
 Maps = list[tuple[Tensor, Tensor]]

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from concept_probe.erasers import Columns, Needle
-from concept_probe.erasers.ablation.noise import column_noise
 from concept_probe.erasers.erasure.parameters import address
 from concept_probe.erasers.training.trainable import ColumnDeltas
 from concept_probe.erasers.unlearning.losses import divergence
+from concept_probe.find.removals.known import column_noise
 from concept_probe.testing.concepts import tiny_facts
 from concept_probe.testing.found import CERTAIN, aimed_columns, column, drawn_columns
 from concept_probe.testing.models.diffusion import tiny_sd

@@ -14,6 +14,13 @@ from torch import Tensor
 
 from concept_probe.erasers import Edit
 
+ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0.attn2"
+RESNET = "up_blocks.0.resnets.1.conv1"
+STEM = "lora_unet_" + f"{ATTENTION}.to_k".replace(".", "_")
+DOWN, UP = torch.ones(2, 16), torch.ones(32, 2)
+PAIR = {f"{STEM}.lora_down.weight": DOWN, f"{STEM}.lora_up.weight": UP}
+"""An adapter of one matrix, as kohya's trainer writes it."""
+
 
 def factors(shape: Iterable[int], seed: int, rank: int = 2) -> tuple[Tensor, Tensor]:
     """Down (r, d_in, *kernel) and up (d_out, r, 1, ...) of a weight."""

@@ -167,7 +167,7 @@ class Watch(Eraser[DiffusionSubject, Intervention]):
         for site in fit:
             lookouts, told = [], []
             for side in sorted({side for side, _ in fit[site]} - {-1}):
-                lookout, found = self._sight(fit[site], held[site], side, times, first)
+                lookout, found = self._probes_of(fit[site], held[site], side, times, first)
                 lookouts.append(lookout)
                 told.append(found)
             score = tuple(min(of[name] for of in told) for name in ("caught", "auroc", "margin"))
@@ -179,7 +179,7 @@ class Watch(Eraser[DiffusionSubject, Intervention]):
             )
         return best[1:]
 
-    def _sight(
+    def _probes_of(
         self, fit: Mapping[tuple[int, int], Tensor], held: Mapping[tuple[int, int], Tensor], side: int, times: Tensor, first: int
     ) -> tuple[Lookout, dict[str, float]]:  # fmt: skip
         """Probes of one concept, and what they do on held-out pictures."""

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from concept_probe.arguments import Natural
 from concept_probe.erasers.ablation.found import columns_of
-from concept_probe.erasers.ablation.noise import column_noise
 from concept_probe.erasers.erasure.deltas import Delta
 from concept_probe.erasers.erasure.edit import Edit
 from concept_probe.erasers.erasure.parameters import address, dtype_of, find_parameter
@@ -21,6 +20,7 @@ from concept_probe.erasers.training.trainable import ColumnDeltas
 from concept_probe.erasers.unlearning.retention import RetainLoss, Retention
 from concept_probe.erasers.unlearning.trainer import Trainer
 from concept_probe.families import CausalLMSubject
+from concept_probe.find.removals.known import column_noise
 from concept_probe.types import OTHER_KINDS, Concept, Kind, Site, Subspace
 
 
