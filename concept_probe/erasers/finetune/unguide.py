@@ -188,7 +188,7 @@ class Mixture:
         return self.eraser.present if ratio > self.threshold else self.eraser.absent
 
     def _measure(self, change: Tensor, moment: Moment) -> None:
-        rows = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
+        rows = moment.conditional
         rows = [i for i in rows if len(self.measured.get(moment.prompts[i], ())) < self.eraser.watch]
         if not rows:
             return

@@ -108,7 +108,7 @@ class Irece(Eraser[DiffusionSubject, Intervention]):
         maps: dict[float, list[Tensor]] = {}
 
         def look(x: Tensor, moment: Moment) -> None:
-            rows = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
+            rows = moment.conditional
             if rows and not moment.nested:
                 found = locator(rows, (x.shape[-2], x.shape[-1]))
                 maps.setdefault(moment.timestep or 0, []).append(found.flatten())
@@ -135,7 +135,7 @@ class Region:
     @property
     def see(self) -> Change:
         def change(x: Tensor, moment: Moment) -> None:
-            rows = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
+            rows = moment.conditional
             if moment.nested or moment.step is None or not rows:
                 return
             at = min(self.floors, key=lambda t: abs(t - (moment.timestep or 0)))

@@ -236,7 +236,7 @@ class Replacer:
         if self.asking:
             self.without[site] = x
             return None
-        return [i for i, branch in enumerate(moment.branches) if branch == "cond"] or None
+        return moment.conditional or None
 
     def _other(self, site: Site, rows: Sequence[int], here: Pass) -> Tensor:
         if site not in here.without:

@@ -96,7 +96,7 @@ class Sld(Eraser[DiffusionSubject, Intervention]):
         def change(x: Tensor, moment: Moment) -> Tensor | None:
             if moment.step is None or moment.nested:
                 return None
-            cond = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
+            cond = moment.conditional
             uncond = {moment.prompts[i]: i for i, branch in enumerate(moment.branches) if branch == "uncond"}
             if not cond or any(moment.prompts[i] not in uncond for i in cond):
                 return None  # without guidance there is nothing to lead away from

@@ -51,7 +51,7 @@ def asked_rows(moment: Moment) -> list[int]:
     """Rows of a pass that are pictures under their own prompts, in their order; none where the pass is another's."""
     if moment.nested or moment.step is None:
         return []
-    return [i for i, branch in enumerate(moment.branches) if branch == "cond"]
+    return moment.conditional
 
 
 @dataclass(frozen=True)

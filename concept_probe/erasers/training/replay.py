@@ -53,7 +53,7 @@ def collect(
         batch = queries[start : start + sampling.batch]
 
         def look(x: Tensor, moment: Moment, batch: Sequence[Query] = batch) -> None:
-            rows = [i for i, branch in enumerate(moment.branches) if branch == "cond"]
+            rows = moment.conditional
             inputs.append(subject.seen_latents(x)[rows].clone())
             timesteps.append(torch.full((len(rows),), moment.timestep or 0, device=x.device))
             passes.append(torch.full((len(rows),), moment.step or 0, device=x.device))
