@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -81,11 +82,14 @@ def print_calibration(found, rows, console: Console) -> None:
         )  # fmt: skip
     console.print(table)
     verdicts = ("intact", "suppressed", "erased", "damaged", "undecided")
-    table = Table("truth", *verdicts, title="verdicts")
     done = [r.values for r in rows if r.status == "done"]
+    costs = ("rounds", "answers") if done and all("rounds" in v for v in done) else ()
+    table = Table("truth", *verdicts, *(f"{cost}, mean" for cost in costs), title="verdicts")
     for truth in dict.fromkeys(v["truth"] for v in done):
-        of = [v["verdict"] for v in done if v["truth"] == truth]
-        table.add_row(truth, *(str(of.count(v)) for v in verdicts))
+        of = [v for v in done if v["truth"] == truth]
+        said = [v["verdict"] for v in of]
+        means = (f"{fmean(v[cost] for v in of):.3g}" for cost in costs)
+        table.add_row(truth, *(str(said.count(v)) for v in verdicts), *means)
     console.print(table)
     console.print(str(found), highlight=False)
     if found.samples:
