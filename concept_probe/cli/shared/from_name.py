@@ -219,7 +219,7 @@ def with_examples(concept: Concept, subject: Any, looks: Any, sampling: Sampling
         "examples",
         f"{len(seen)} pictures of {len(asked)} that the untouched model drew for fit prompts, for attacks that learn",
     )
-    return replace(concept, examples=images[seen].float().cpu())
+    return replace(concept, examples=images[seen].float())
 
 
 def _candidates(name: str | None, concept: Concept, model: str, subject: Any) -> list[tuple[str, Any]]:
